@@ -1,0 +1,247 @@
+"""The Anon optimizer as a `torch.optim.Optimizer`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from anon_tune.errors import HyperparameterError, InputError
+from anon_tune.optim.delay import Delay, DelayLike
+from anon_tune.optim.foreach import foreach
+from anon_tune.optim.rule import Bucket, Step, single_tensor
+
+__all__ = ["Anon", "Params"]
+
+Params: TypeAlias = "Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]"
+"""What torch's optimizers take as their first argument."""
+
+_HALF = (torch.bfloat16, torch.float16)
+
+
+class Anon(Optimizer):
+    """Anon: an optimizer whose adaptivity is a real number, gamma (arXiv 2605.02317).
+
+    gamma = 0 is SGD with momentum, gamma = 1 behaves as Adam, and both sides beyond are allowed. The
+    multiplier v that takes the place of Adam's 1/sqrt(v_hat) is renewed at the steps a_n of `delay` only.
+    docs/algorithm.md has the equations. The state of a parameter is `step`, `exp_avg` (m), and, unless gamma
+    is 0, `exp_avg_sq` (s) and `multiplier` (v), in float32 for half-precision parameters: 12 bytes per
+    float32 parameter, 4 at gamma = 0.
+
+    Every option may differ per param group.
+
+    Args:
+        params: Parameters, named parameters, or param groups.
+        lr: Learning rate, >= 0. Where gradients scale by c, steps scale by c^(1-gamma): tune it with gamma.
+        betas: Weights of the old values in m, s and v^-2 (the paper's beta3), each in [0, 1).
+        eps: Added to sigma, >= 0, in units of a squared gradient. 1e-16 is the source's; with gamma > 0 a
+            coordinate that had no gradient for a whole window gets v = eps^(-gamma/2): see `floor`.
+        weight_decay: Decay rate, >= 0.
+        gamma: Adaptivity, any finite number. The authors' code has 0 as its default.
+        delay: The refresh steps: a base b > 1 for a_n = ceil(b^(n-1)), `"geometric:2"`, `"polynomial:2"`
+            (a_n = n^2), `"every:10"` (a_n = 1 + 10(n-1)), or the rising steps themselves, from 1 on.
+        floor: Adds this share of the tensor's mean second moment to sigma, >= 0; 0 is the paper's rule.
+        decoupled_weight_decay: Shrink the parameter by lr * weight_decay (AdamW), or add
+            weight_decay * parameter to the gradient (the authors' default).
+        foreach: Whether to use torch's foreach kernels; None lets the device decide.
+        fused: Whether to use one fused kernel; None and False do not.
+        maximize: Climb instead of descend.
+        capturable: Whether the step may be captured in a CUDA graph.
+        differentiable: Not supported.
+
+    Raises:
+        HyperparameterError: An option is out of its range, or not supported.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float, float] = (0.9, 0.999, 0.5),
+        eps: float = 1e-16,
+        weight_decay: float = 0.0,
+        gamma: float = 1.0,
+        delay: DelayLike = 2.0,
+        floor: float = 0.0,
+        *,
+        decoupled_weight_decay: bool = True,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "gamma": gamma,
+            "delay": str(delay) if isinstance(delay, Delay) else delay,
+            "floor": floor,
+            "decoupled_weight_decay": decoupled_weight_decay,
+            "foreach": foreach,
+            "fused": fused,
+            "maximize": maximize,
+            "capturable": capturable,
+            "differentiable": differentiable,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group; its options are checked as the constructor's are.
+
+        Args:
+            param_group: `params` and any options that differ from the defaults.
+
+        Raises:
+            HyperparameterError: An option is out of its range, or not supported.
+        """
+        if isinstance(param_group, dict):
+            if isinstance(param_group.get("delay"), Delay):
+                param_group = {**param_group, "delay": str(param_group["delay"])}
+            _check_options({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, default in self.defaults.items():
+                group.setdefault(name, default)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what `state_dict` gave.
+
+        torch casts floating state to the dtype of its parameter; the state of a half-precision parameter is
+        float32 and would lose its digits, so it is taken from the source again.
+
+        Args:
+            state_dict: The dictionary; not changed.
+        """
+        sources: list[dict[str, Any]] = []
+        # The last pre-hook sees what the user's own pre-hooks made of the dictionary.
+        handle = self.register_load_state_dict_pre_hook(lambda _, source: sources.append(source))
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+        (source,) = sources
+        ids = (i for group in source["param_groups"] for i in group["params"])
+        params = (p for group in self.param_groups for p in group["params"])
+        capturable = {p: group["capturable"] for group in self.param_groups for p in group["params"]}
+        for i, p in zip(ids, params, strict=True):
+            for name, value in source["state"].get(i, {}).items():
+                if name == "step":
+                    device = p.device if capturable[p] else torch.device("cpu")
+                    self.state[p][name] = value.detach().to(device, torch.float32, copy=True)
+                elif p.dtype in _HALF:
+                    self.state[p][name] = value.to(p.device, torch.float32, copy=True)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Takes one step with the gradients at hand; `p.grad` is not changed.
+
+        Args:
+            closure: Computes the loss again, with gradients, and returns it.
+
+        Returns:
+            What the closure returned.
+
+        Raises:
+            InputError: A gradient is sparse, or gamma left 0 after the first step.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for t, bucket in self._buckets(group):
+                path = foreach if _use_foreach(group, bucket) else single_tensor
+                path(Step.of(group, t), bucket)
+        return loss
+
+    def _buckets(self, group: dict[str, Any]) -> Iterable[tuple[int, Bucket]]:
+        """Counts the step, and sorts the group's tensors by step, device and dtype."""
+        buckets: dict[tuple[int, torch.device, torch.dtype], Bucket] = {}
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            state = self._init_state(group, p)
+            step = state["step"]
+            step += 1
+            bucket = buckets.setdefault((int(step), p.device, p.dtype), Bucket())
+            bucket.params.append(_real(p))
+            bucket.grads.append(_real(p.grad))
+            bucket.exp_avgs.append(_real(state["exp_avg"]))
+            if group["gamma"] != 0:
+                bucket.exp_avg_sqs.append(_real(state["exp_avg_sq"]))
+                bucket.multipliers.append(_real(state["multiplier"]))
+        return [(key[0], bucket) for key, bucket in buckets.items()]
+
+    def _init_state(self, group: dict[str, Any], p: Tensor) -> dict[str, Any]:
+        """The state of a parameter that has a gradient, made at its first step."""
+        state: dict[str, Any] = self.state[p]
+        if p.grad is not None and p.grad.layout is not torch.strided:
+            raise InputError(
+                "Anon does not support sparse gradients; use Embedding(sparse=False), "
+                "or torch.optim.SparseAdam for that layer"
+            )
+        if not state:
+            dtype = torch.float32 if p.dtype in _HALF else p.dtype
+            state["step"] = torch.tensor(0.0, dtype=torch.float32)
+            state["exp_avg"] = torch.zeros_like(p, dtype=dtype)
+            if group["gamma"] != 0:
+                state["exp_avg_sq"] = torch.zeros_like(p, dtype=dtype)
+                state["multiplier"] = torch.zeros_like(p, dtype=dtype)
+        elif group["gamma"] == 0:
+            state.pop("exp_avg_sq", None)
+            state.pop("multiplier", None)
+        elif "multiplier" not in state:
+            raise InputError(
+                f"gamma became {group['gamma']} after {int(state['step'])} steps at gamma = 0, which keep no "
+                "second moment; start the group with a small gamma such as 1e-3 if gamma is to change"
+            )
+        return state
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """A complex tensor as pairs of reals, which Anon treats as separate coordinates, as Adam does."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _use_foreach(group: dict[str, Any], bucket: Bucket) -> bool:
+    """The user's choice, or foreach on accelerators for plain tensors, as torch decides."""
+    choice: bool | None = group["foreach"]
+    if choice is not None:
+        return choice
+    return all(p.device.type != "cpu" and type(p) in (Tensor, torch.nn.Parameter) for p in bucket.params)
+
+
+def _check_options(group: dict[str, Any]) -> None:
+    """Raises HyperparameterError for the first option out of its range."""
+    for name in ("lr", "eps", "weight_decay", "floor"):
+        value = group[name]
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise HyperparameterError(f"{name} as a tensor must have 1 element, not {value.numel()}")
+        if not 0.0 <= float(value) < math.inf:
+            raise HyperparameterError(f"{name} must be a finite number >= 0, not {value}")
+    if not math.isfinite(group["gamma"]):
+        raise HyperparameterError(f"gamma must be a finite number, not {group['gamma']}")
+    betas = group["betas"]
+    if len(betas) != 3 or not all(0.0 <= float(beta) < 1.0 for beta in betas):
+        raise HyperparameterError(f"betas must be three numbers in [0, 1): beta1, beta2, beta3; not {betas}")
+    Delay.parse(group["delay"])
+    if group["differentiable"]:
+        raise HyperparameterError("Anon has no differentiable step; leave differentiable=False")
+    if group["foreach"] and group["fused"]:
+        raise HyperparameterError("fused and foreach cannot both be True; leave foreach out")

@@ -1,0 +1,116 @@
+"""One door to every optimizer that is tuned, and from an exported answer back to an optimizer."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from anon_tune.errors import HyperparameterError, InputError, NotFoundError
+from anon_tune.optim.anon import Anon, Params
+
+__all__ = ["OPTIMIZERS", "load_optimizer", "make_optimizer"]
+
+OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], frozenset[str]]] = {
+    "adamw": (torch.optim.AdamW, frozenset({"lr", "betas", "eps", "weight_decay"})),
+    "anon": (Anon, frozenset({"lr", "betas", "gamma", "delay", "eps", "floor", "weight_decay"})),
+    "sgd": (torch.optim.SGD, frozenset({"lr", "momentum", "weight_decay", "nesterov"})),
+}
+"""Name of an arm -> its class, and the hyperparameters it takes."""
+
+VERSION = 1
+"""The layout of exported files that `load_optimizer` reads."""
+
+
+def make_optimizer(name: str, params: Params, hyperparameters: Mapping[str, Any]) -> Optimizer:
+    """Makes the optimizer of an arm.
+
+    Args:
+        name: `anon`, `adamw` or `sgd`.
+        params: Parameters, named parameters or param groups, as torch's optimizers take them.
+        hyperparameters: Keyword arguments by their names in the optimizer; what is left out has its default.
+
+    Raises:
+        InputError: The name is unknown.
+        HyperparameterError: A hyperparameter is unknown or out of its range.
+    """
+    if name not in OPTIMIZERS:
+        raise InputError(f"optimizer {name!r} is unknown; known are {', '.join(OPTIMIZERS)}")
+    build, allowed = OPTIMIZERS[name]
+    for key in hyperparameters:
+        if key not in allowed:
+            near = difflib.get_close_matches(key, allowed, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(allowed))}"
+            raise HyperparameterError(f"{name} has no hyperparameter {key!r}; {hint}")
+    arguments = dict(hyperparameters)
+    if "betas" in arguments:
+        arguments["betas"] = tuple(arguments["betas"])
+        # torch.optim.AdamW would accept a third one, and fail at the first step.
+        if name == "adamw" and len(arguments["betas"]) != 2:
+            raise HyperparameterError(f"adamw takes two betas, not {arguments['betas']}")
+    try:
+        return build(params, **arguments)
+    except HyperparameterError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise HyperparameterError(f"{name} cannot be made with {arguments}: {error}") from error
+
+
+def load_optimizer(source: Mapping[str, Any] | str | PathLike[str], params: Params) -> Optimizer:
+    """Makes the optimizer of an exported configuration.
+
+    Args:
+        source: The exported document, or the path of its `.yaml`, `.yml` or `.json` file. Only its keys
+            `version`, `optimizer` and `hyperparameters` are read.
+        params: Parameters, named parameters or param groups.
+
+    Raises:
+        NotFoundError: There is no such file.
+        InputError: The file cannot be read, or its layout is not known here.
+        HyperparameterError: A hyperparameter is unknown or out of its range.
+    """
+    document = source if isinstance(source, Mapping) else _read(Path(source))
+    missing = [key for key in ("version", "optimizer", "hyperparameters") if key not in document]
+    if missing:
+        raise InputError(
+            f"an exported configuration needs {', '.join(missing)}; make one with `anon-tune export`"
+        )
+    if document["version"] != VERSION:
+        raise InputError(
+            f"the configuration has version {document['version']!r} and this anon_tune reads {VERSION}; "
+            "upgrade anon_tune, or export the job again with this one"
+        )
+    hyperparameters = document["hyperparameters"]
+    if not isinstance(hyperparameters, Mapping):
+        raise InputError("hyperparameters must be a mapping of names to values; export the job again")
+    return make_optimizer(str(document["optimizer"]), params, hyperparameters)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path}; `anon-tune export JOB -o {path.name}` writes one")
+    text = path.read_text(encoding="utf-8")
+    match path.suffix.lower():
+        case ".json":
+            try:
+                document = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path} is not JSON: {error}; export the job again") from error
+        case ".yaml" | ".yml":
+            import yaml
+
+            try:
+                document = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise InputError(f"{path} is not YAML: {error}; export the job again") from error
+        case suffix:
+            raise InputError(f"{path} ends in {suffix!r}; an exported file ends in .yaml, .yml or .json")
+    if not isinstance(document, Mapping):
+        raise InputError(f"{path} holds no mapping; export the job again")
+    return document

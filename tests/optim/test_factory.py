@@ -1,0 +1,125 @@
+"""Arms by name, and exported files back into optimizers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from anon_tune.errors import HyperparameterError, InputError, NotFoundError
+from anon_tune.optim import Anon, load_optimizer, make_optimizer
+
+HYPERPARAMETERS = {
+    "lr": 3e-3,
+    "betas": [0.9, 0.99, 0.7],
+    "gamma": 1.15,
+    "delay": "every:10",
+    "eps": 1e-12,
+    "floor": 0.02,
+    "weight_decay": 0.1,
+}
+DOCUMENT = {
+    "version": 1,
+    "optimizer": "anon",
+    "hyperparameters": HYPERPARAMETERS,
+    "schedule": {"kind": "cosine"},
+    "architecture": {"family": "transformer"},
+    "evidence": {"value": 0.2},
+    "provenance": {"job": "j1"},
+}
+
+
+def params() -> list[torch.nn.Parameter]:
+    return [torch.nn.Parameter(torch.ones(2))]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "kind"),
+    [
+        ("anon", HYPERPARAMETERS, Anon),
+        ("adamw", {"lr": 1e-3, "betas": [0.9, 0.95], "eps": 1e-9, "weight_decay": 0.01}, torch.optim.AdamW),
+        ("sgd", {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": True}, torch.optim.SGD),
+    ],
+)
+def test_arms(name, given, kind):
+    optimizer = make_optimizer(name, params(), given)
+    assert type(optimizer) is kind
+    group = optimizer.param_groups[0]
+    assert {key: list(group[key]) if key == "betas" else group[key] for key in given} == given
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("adam", {}, "adamw, anon, sgd"),
+        ("anon", {"gama": 1.0}, "did you mean 'gamma'"),
+        ("sgd", {"gamma": 1.0}, "momentum"),
+        ("sgd", {"lr": -1.0}, "learning rate"),
+        ("adamw", {"betas": [0.9, 0.99, 0.5]}, "two betas"),
+        ("anon", {"betas": [0.9, 0.99]}, "three numbers"),
+    ],
+)
+def test_what_cannot_be_made_says_why(name, given, words):
+    with pytest.raises(InputError, match=words):
+        make_optimizer(name, params(), given)
+
+
+def test_a_document_becomes_an_optimizer(tmp_path):
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump(DOCUMENT))
+    (tmp_path / "best.json").write_text(json.dumps(DOCUMENT))
+    groups = [
+        load_optimizer(source, params()).param_groups[0]
+        for source in (DOCUMENT, tmp_path / "best.yaml", str(tmp_path / "best.json"))
+    ]
+    for group in groups:
+        assert group["gamma"] == 1.15
+        assert group["betas"] == (0.9, 0.99, 0.7)
+        assert group["delay"] == "every:10"
+
+
+def test_groups_of_a_loaded_optimizer_may_differ():
+    a, b = params() + params()
+    optimizer = load_optimizer(DOCUMENT, [{"params": [a]}, {"params": [b], "gamma": 0.0}])
+    assert [group["gamma"] for group in optimizer.param_groups] == [1.15, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"version": 2}, "upgrade anon_tune"),
+        ({"optimizer": "lion"}, "known are"),
+        ({"hyperparameters": None}, "mapping"),
+        ({"hyperparameters": {"gamma": 1.0, "momentum": 0.9}}, "no hyperparameter 'momentum'"),
+    ],
+)
+def test_documents_of_another_make_are_refused(change, words):
+    with pytest.raises(InputError, match=words):
+        load_optimizer({**DOCUMENT, **change}, params())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("best.yaml", "a: [", "not YAML"),
+        ("best.json", "{", "not JSON"),
+        ("best.json", "[1]", "no mapping"),
+        ("best.txt", "", "ends in"),
+        ("best.yaml", "version: 1", "needs optimizer, hyperparameters"),
+    ],
+)
+def test_files_that_cannot_be_read_are_refused(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=words):
+        load_optimizer(tmp_path / name, params())
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(NotFoundError, match=r"best\.yaml"):
+        load_optimizer(tmp_path / "best.yaml", params())
+
+
+def test_hyperparameter_errors_are_input_errors():
+    with pytest.raises(HyperparameterError):
+        load_optimizer({**DOCUMENT, "hyperparameters": {"gamma": float("nan")}}, params())

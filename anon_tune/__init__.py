@@ -1,0 +1,29 @@
+"""Hyperparameter tuning for the Anon optimizer: which optimizer, and how adaptive, for my model?
+
+The public names below are loaded when they are first used, so that `import anon_tune` stays fast and
+needs neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anon_tune.optim import Anon, load_optimizer
+
+__all__ = ["Anon", "__version__", "load_optimizer"]
+
+__version__ = "0.1.0"
+
+_HOME_OF = {"Anon": "anon_tune.optim", "load_optimizer": "anon_tune.optim"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'anon_tune' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

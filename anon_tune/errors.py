@@ -1,0 +1,99 @@
+"""Every error that anon_tune raises on purpose, with its exit code and HTTP status.
+
+::
+
+    AnonTuneError                          exit 1   500
+    ├── InputError (ValueError)            exit 2   422   what the user wrote cannot be used
+    │   ├── HyperparameterError            exit 2   422   an optimizer argument out of its range
+    │   └── SpecError                      exit 2   422   a job file or search space, with the key's path
+    ├── NotFoundError (LookupError)        exit 3   404   no such job, trial, file
+    ├── ConflictError                      exit 4   409   the state of things forbids it
+    │   ├── TransitionError                exit 4   409   a state that cannot follow another
+    │   └── LeaseHeldError                 exit 4   409   somebody living works on this job
+    ├── LeaseLostError                     exit 5   409   this process was replaced; it must stop
+    └── DependencyError                    exit 6   503   a library, server or device that is not there
+
+Each message says what is wrong and what to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AnonTuneError",
+    "ConflictError",
+    "DependencyError",
+    "HyperparameterError",
+    "InputError",
+    "LeaseHeldError",
+    "LeaseLostError",
+    "NotFoundError",
+    "SpecError",
+    "TransitionError",
+]
+
+
+class AnonTuneError(Exception):
+    """Base of all; `exit_code` is the command line's, `http_status` the service's."""
+
+    exit_code = 1
+    http_status = 500
+
+
+class InputError(AnonTuneError, ValueError):
+    """What the user wrote cannot be used as it is."""
+
+    exit_code = 2
+    http_status = 422
+
+
+class HyperparameterError(InputError):
+    """An optimizer argument outside its range."""
+
+
+class SpecError(InputError):
+    """A document (job file, search space) with a wrong key or value.
+
+    Attributes:
+        problems: One line per problem: the key's path, what is wrong, what is allowed.
+    """
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        self.source = source
+        self.problems = problems
+        super().__init__(f"{source}: " + "; ".join(problems))
+
+
+class NotFoundError(AnonTuneError, LookupError):
+    """Something named does not exist."""
+
+    exit_code = 3
+    http_status = 404
+
+
+class ConflictError(AnonTuneError):
+    """The present state forbids the request."""
+
+    exit_code = 4
+    http_status = 409
+
+
+class TransitionError(ConflictError):
+    """A state was asked to become one that cannot follow it."""
+
+
+class LeaseHeldError(ConflictError):
+    """A living process holds this job."""
+
+
+class LeaseLostError(AnonTuneError):
+    """Another process has taken this job over; nothing of this write was kept."""
+
+    exit_code = 5
+    http_status = 409
+
+
+class DependencyError(AnonTuneError):
+    """Something the work needs (a library, a server, a device) is not available."""
+
+    exit_code = 6
+    http_status = 503

@@ -1,0 +1,68 @@
+"""Settings: the only reader of the environment.
+
+Each field is one environment variable; the README lists them, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import platformdirs
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Settings"]
+
+# The longest path a Unix socket of Ray leaves for its temporary folder (107 bytes less Ray's own names).
+_RAY_TEMP_LENGTH = 43
+
+
+class Settings(BaseSettings):
+    """Where things are kept and which servers are used."""
+
+    model_config = SettingsConfigDict(env_prefix="ANON_TUNE_", extra="ignore", frozen=True)
+
+    home: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("anon_tune")),
+        description="Folder of the ledger, exports, logs and MLflow's default store.",
+    )
+    database_url: str | None = Field(
+        default=None, description="SQLAlchemy URL of the ledger. Default: sqlite in the home folder."
+    )
+    mlflow_tracking_uri: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("MLFLOW_TRACKING_URI"),
+        description="MLflow tracking server or store. Default: sqlite in the home folder.",
+    )
+    ray_address: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("RAY_ADDRESS"),
+        description="A Ray cluster to run on. Default: one started on this machine for the job.",
+    )
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'ledger.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow tracking URI."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where MLflow keeps artifacts when its store is the default one."""
+        return self.home.absolute() / "mlflow-artifacts"
+
+    def job_folder(self, job_id: str) -> Path:
+        """Folder of a job's files: log, exports."""
+        return self.home.absolute() / "jobs" / job_id
+
+    def ray_temp(self, job_id: str) -> Path:
+        """A short folder for Ray's sockets and logs: under the home where it fits, else the system's."""
+        inside = self.home.absolute() / "ray" / job_id
+        if len(str(inside)) <= _RAY_TEMP_LENGTH:
+            return inside
+        return Path(tempfile.gettempdir()) / f"at-{job_id}"

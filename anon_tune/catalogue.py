@@ -1,0 +1,76 @@
+"""What tasks, data sets, models and arms exist, without importing torch.
+
+The command line and the service answer questions from here; `tests/test_catalogue.py` holds it against the
+real ones in `workers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["ARMS", "DATASETS", "FAMILIES", "MODELS", "TASKS", "DatasetEntry", "ModelEntry", "TaskEntry"]
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A kind of training problem; `metrics` maps each objective to its better direction."""
+
+    summary: str
+    metrics: Mapping[str, str]
+    datasets: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """A data set the workers can read without being told more."""
+
+    summary: str
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model the workers can build; `options` are its sizes with their defaults."""
+
+    summary: str
+    family: str
+    options: Mapping[str, int | float] = field(default_factory=dict)
+
+
+TASKS: Mapping[str, TaskEntry] = {
+    "image_classification": TaskEntry(
+        summary="Images in, one of several classes out; cross-entropy.",
+        metrics={"loss": "min", "accuracy": "max"},
+        datasets=("digits",),
+        models=("cnn", "mlp", "vit_tiny"),
+    ),
+}
+
+DATASETS: Mapping[str, DatasetEntry] = {
+    "digits": DatasetEntry(
+        summary="1,797 handwritten digits of 8x8 pixels, inside scikit-learn: nothing to download."
+    ),
+}
+
+MODELS: Mapping[str, ModelEntry] = {
+    "cnn": ModelEntry(
+        summary="Three 3x3 convolutions with batch norm, global average pooling, a linear head.",
+        family="cnn",
+        options={"width": 16},
+    ),
+    "mlp": ModelEntry(summary="One hidden layer with ReLU.", family="mlp", options={"width": 64}),
+    "vit_tiny": ModelEntry(
+        summary="A pre-norm transformer encoder over image patches.",
+        family="transformer",
+        options={"width": 32, "depth": 2, "heads": 4, "patch_height": 1, "patch_width": 8},
+    ),
+}
+
+FAMILIES: tuple[str, ...] = ("cnn", "mlp", "transformer")
+
+ARMS: Mapping[str, str] = {
+    "anon": "Anon with gamma, step size, beta3, delay base and decay searched",
+    "adamw": "AdamW with its own learning rate, beta2 and weight decay searched",
+    "sgd": "SGD with its own learning rate, momentum and weight decay searched",
+}

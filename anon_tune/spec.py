@@ -1,0 +1,216 @@
+"""JobSpec: what a user writes to ask for a tuning job, and what is said when it is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from anon_tune import catalogue
+from anon_tune.documents import parse, read_yaml, unknown
+from anon_tune.errors import SpecError
+from anon_tune.search_spaces import Space, load_space
+
+__all__ = [
+    "Budget",
+    "Confirm",
+    "JobSpec",
+    "ModelChoice",
+    "Objective",
+    "Resources",
+    "Search",
+    "Training",
+    "apply_overrides",
+    "load_spec",
+    "parse_spec",
+    "spaces_of",
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelChoice(_Strict):
+    """A registered model and its sizes."""
+
+    name: str
+    options: dict[str, int | float] = Field(default_factory=dict)
+
+
+class Objective(_Strict):
+    """What is optimized, on the validation split."""
+
+    metric: str = "loss"
+    mode: Literal["min", "max"] = "min"
+
+
+class Budget(_Strict):
+    """What each arm may spend: `trials` configurations of up to `epochs` epochs each."""
+
+    trials: int = Field(ge=1, le=10_000)
+    epochs: int = Field(ge=1, le=100_000)
+
+
+class Search(_Strict):
+    """How configurations are proposed and stopped early."""
+
+    sampler: Literal["gp", "tpe", "random"] = "gp"
+    pruner: Literal["asha", "median", "none"] = "asha"
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    grace: int = Field(default=3, ge=1, description="Epochs before any pruning.")
+    reduction: int = Field(default=3, ge=2, description="At each rung one in `reduction` goes on.")
+
+
+class Confirm(_Strict):
+    """Finalists of each arm are rerun on `seeds` seeds; the winner is tested on `verdict_seeds` fresh ones."""
+
+    finalists: int = Field(default=3, ge=1, le=20)
+    seeds: int = Field(default=3, ge=1, le=50)
+    verdict_seeds: int = Field(default=5, ge=2, le=100)
+
+
+class Training(_Strict):
+    """How every trial of the job is trained; only the optimizer differs between arms."""
+
+    batch_size: int = Field(default=64, ge=1)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+class Resources(_Strict):
+    """What one trial takes; `gpu` may be a fraction."""
+
+    cpu: int = Field(default=1, ge=1)
+    gpu: float = Field(default=0.0, ge=0.0)
+
+
+class JobSpec(_Strict):
+    """A tuning job."""
+
+    name: str = Field(min_length=1, max_length=80, pattern=r"^[\w .:+-]+$")
+    task: str
+    data: str
+    model: ModelChoice
+    space: str = "default"
+    objective: Objective = Field(default_factory=Objective)
+    budget: Budget
+    search: Search = Field(default_factory=Search)
+    confirm: Confirm = Field(default_factory=Confirm)
+    training: Training = Field(default_factory=Training)
+    arms: tuple[str, ...] = ("anon", "adamw", "sgd")
+    resources: Resources = Field(default_factory=Resources)
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model_by_name(cls, value: Any) -> Any:
+        """`model: cnn` and `model: {name: cnn, width: 32}` are both allowed."""
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and "options" not in value:
+            return {
+                "name": value.get("name", ""),
+                "options": {key: option for key, option in value.items() if key != "name"},
+            }
+        return value
+
+    @field_validator("arms")
+    @classmethod
+    def _arms_exist(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+        for arm in arms:
+            if arm not in catalogue.ARMS:
+                raise ValueError(unknown("arm", arm, catalogue.ARMS))
+        if "anon" not in arms:
+            raise ValueError("must contain 'anon', the optimizer this job tunes")
+        if len(set(arms)) != len(arms):
+            raise ValueError("the same arm is listed twice")
+        return arms
+
+    @field_validator("space")
+    @classmethod
+    def _space_for_anon(cls, name: str) -> str:
+        try:
+            space = load_space(name)
+        except SpecError as error:
+            raise ValueError("; ".join(error.problems)) from None
+        if space.optimizer != "anon":
+            raise ValueError(f"{name!r} is a space of {space.optimizer}; this key is for the arm anon")
+        return name
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> JobSpec:
+        if self.task not in catalogue.TASKS:
+            raise ValueError(f"task: {unknown('task', self.task, catalogue.TASKS)}")
+        task = catalogue.TASKS[self.task]
+        problems: list[str] = []
+        if self.data not in task.datasets:
+            problems.append(f"data: {unknown(f'data set of {self.task}', self.data, task.datasets)}")
+        if self.model.name not in task.models:
+            problems.append(f"model: {unknown(f'model of {self.task}', self.model.name, task.models)}")
+        else:
+            known = catalogue.MODELS[self.model.name].options
+            problems += [
+                f"model.{option}: {unknown(f'option of {self.model.name}', option, known)}"
+                for option in self.model.options
+                if option not in known
+            ]
+        metric = self.objective.metric
+        if metric not in task.metrics:
+            problems.append(f"objective.metric: {unknown(f'metric of {self.task}', metric, task.metrics)}")
+        elif self.objective.mode != task.metrics[metric]:
+            problems.append(f"objective.mode: {metric} is better at its {task.metrics[metric]}; set that")
+        if self.search.grace > self.budget.epochs and self.search.pruner != "none":
+            problems.append(
+                f"search.grace: {self.search.grace} epochs of grace are more than the budget's "
+                f"{self.budget.epochs}; lower it, or set search.pruner: none"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def parse_spec(data: Mapping[str, Any], source: str = "job") -> JobSpec:
+    """Return a validated job.
+
+    Raises:
+        SpecError: Every problem at once, each with its key's path.
+    """
+    return parse(JobSpec, data, source)
+
+
+def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
+    """Read a job file, with `key.path=value` overrides applied.
+
+    Raises:
+        NotFoundError: There is no such file.
+        SpecError: The file or an override is wrong.
+    """
+    return parse_spec(apply_overrides(read_yaml(path), overrides), str(path))
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of `data` with each "key.path=value" set; values are read as YAML."""
+    result = dict(data)
+    for override in overrides:
+        path, separator, value = override.partition("=")
+        if not separator or not path:
+            raise SpecError("--set", [f"{override!r}: expected key.path=value, e.g. budget.trials=8"])
+        node = result
+        *parents, last = path.split(".")
+        for key in parents:
+            child = node.get(key)
+            node[key] = dict(child) if isinstance(child, Mapping) else {}
+            node = node[key]
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise SpecError("--set", [f"{override!r}: the value is not YAML"]) from None
+    return result
+
+
+def spaces_of(spec: JobSpec) -> dict[str, Space]:
+    """The search space of each arm, in the spec's order."""
+    return {arm: load_space(spec.space if arm == "anon" else arm) for arm in spec.arms}

@@ -1,0 +1,111 @@
+"""Opening the ledger's database: connections, migrations, and the database's own clock."""
+
+from __future__ import annotations
+
+import datetime
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from anon_tune.errors import ConflictError, InputError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["database_time", "open_database", "read", "upgrade", "write"]
+
+_READ_ONLY = "anon_tune_read_only"
+_BUSY_SECONDS = 30.0
+
+
+def open_database(url: str) -> sa.Engine:
+    """Return an engine on an up-to-date schema; an sqlite file and its folder are made where missing.
+
+    Raises:
+        InputError: `url` is no database URL.
+        ConflictError: The database was written by a newer anon_tune.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InputError(
+            f"ANON_TUNE_DATABASE_URL={url!r} is no database URL; e.g. sqlite:////data/ledger.db"
+        ) from None
+    if parsed.get_backend_name() != "sqlite":
+        engine = sa.create_engine(parsed, pool_pre_ping=True)
+    else:
+        if parsed.database and parsed.database != ":memory:":
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
+        event.listen(engine, "connect", _sqlite_connect)
+        event.listen(engine, "begin", _sqlite_begin)
+    upgrade(engine)
+    return engine
+
+
+def upgrade(engine: sa.Engine) -> None:
+    """Bring the schema to the newest version; concurrent callers wait for one another."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    scripts = ScriptDirectory.from_config(config)
+    with read(engine) as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current == scripts.get_current_head():
+        return
+    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+        raise ConflictError(
+            f"The ledger at {engine.url.render_as_string(hide_password=True)} was written by a newer anon_tune "
+            f"(schema {current}). Install that version, or set ANON_TUNE_HOME to another folder."
+        )
+    with write(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def write(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One read-and-write transaction. On sqlite it takes the write lock at once, so that what it reads stays true."""
+    with engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def read(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One transaction that only reads, and sees one moment of the database."""
+    with engine.connect().execution_options(**{_READ_ONLY: True}) as connection, connection.begin():
+        yield connection
+
+
+def database_time(connection: sa.Connection) -> datetime.datetime:
+    """The database's clock (UTC): the only one that leases and records are timed by."""
+    if connection.dialect.name == "sqlite":
+        text = connection.exec_driver_sql("SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')").scalar_one()
+        return datetime.datetime.fromisoformat(text)
+    moment: datetime.datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    return moment.astimezone(datetime.UTC)
+
+
+def _sqlite_connect(connection: Any, _record: Any) -> None:
+    # None: the driver leaves BEGIN to _sqlite_begin.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # FULL: a committed report outlives a power cut too, not only a killed process.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _sqlite_begin(connection: sa.Connection) -> None:
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

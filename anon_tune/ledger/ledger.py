@@ -1,0 +1,476 @@
+"""The ledger's transactions: each method is one, and is named by what it makes true.
+
+Who owns what
+-------------
+A job is worked on by the one process that holds its lease. `acquire` gives a lease with a fencing token; every
+write about the job's trials names that lease and is refused with LeaseLostError once a newer token was given,
+and nothing of a refused write is kept. `heartbeat` renews the lease; a lease that has run out can be acquired by
+anyone. A RUNNING trial belongs to the holder of its job's lease: whoever acquires the job next finds its RUNNING
+trials back in WAITING, their attempts closed as LOST.
+
+Values go in and come out as copies (`records`); times are the database's. A step of a trial that was reported
+before keeps its first report.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from anon_tune import records
+from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError, NotFoundError
+from anon_tune.ledger.database import database_time, open_database, read, write
+from anon_tune.ledger.tables import Attempt, Job, Projection, Report, Trial
+from anon_tune.records import JobRecord, JobState, NewTrial, Phase, TrialState, check_transition
+
+__all__ = ["Lease", "Ledger"]
+
+# No vowels and no look-alikes: ids spell no words and are read aloud without doubt.
+_ID_ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
+_ID_LENGTH = 6
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to write about a job, until `seconds` after the last heartbeat."""
+
+    job: str
+    holder: str
+    token: int
+    seconds: float
+
+
+class Ledger:
+    """One database of jobs. Safe to share between threads; each process opens its own."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Ledger:
+        """Open the database at an SQLAlchemy URL, made and migrated where needed."""
+        return cls(open_database(url))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    # Jobs
+
+    def create_job(self, name: str, spec: Mapping[str, Any], spaces: Mapping[str, Any]) -> JobRecord:
+        """Store a QUEUED job under a new short id and return it."""
+        while True:
+            job_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+            try:
+                with write(self._engine) as connection:
+                    row = {
+                        "id": job_id,
+                        "name": name,
+                        "state": JobState.QUEUED,
+                        "phase": Phase.PROBE,
+                        "spec": dict(spec),
+                        "spaces": dict(spaces),
+                        "created": database_time(connection),
+                        "lease_token": 0,
+                    }
+                    connection.execute(sa.insert(Job).values(row))
+            except IntegrityError:
+                continue  # the id was taken
+            return self.job(job_id)
+
+    def job(self, job_id: str, *, trials: bool = False) -> JobRecord:
+        """Return a job, with its trials and their reports if asked. Raises NotFoundError."""
+        with read(self._engine) as connection:
+            now = database_time(connection)
+            row = connection.execute(sa.select(Job.__table__).where(Job.id == job_id)).mappings().first()
+            if row is None:
+                raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
+            run = connection.execute(sa.select(Projection.run).where(Projection.subject == job_id)).scalar()
+            found = _read_trials(connection, job_id) if trials else ()
+        return _job_record(row, now, run, found)
+
+    def jobs(self) -> list[JobRecord]:
+        """Return all jobs, newest first, without their trials."""
+        with read(self._engine) as connection:
+            now = database_time(connection)
+            runs = dict(
+                connection.execute(
+                    sa.select(Projection.subject, Projection.run).where(Projection.subject == Projection.job_id)
+                ).tuples().all()
+            )
+            rows = connection.execute(sa.select(Job.__table__).order_by(Job.created.desc(), Job.id)).mappings().all()
+        return [_job_record(row, now, runs.get(row["id"]), ()) for row in rows]
+
+    def spaces(self, job_id: str) -> dict[str, Any]:
+        """Return the search spaces the job was submitted with, by arm. Raises NotFoundError."""
+        with read(self._engine) as connection:
+            found = connection.execute(sa.select(Job.spaces).where(Job.id == job_id)).scalar()
+        if found is None:
+            raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
+        return dict(found)
+
+    # Leases
+
+    def acquire(self, job_id: str, holder: str, seconds: float) -> Lease:
+        """Take a job for `seconds` and make it RUNNING.
+
+        Raises:
+            NotFoundError: No such job.
+            LeaseHeldError: Its lease has not run out.
+            TransitionError: It has ended.
+        """
+        with write(self._engine) as connection:
+            now = database_time(connection)
+            row = connection.execute(sa.select(Job.__table__).where(Job.id == job_id).with_for_update()).mappings().first()
+            if row is None:
+                raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
+            expires: datetime.datetime | None = row["lease_expires"]
+            if expires is not None and expires > now:
+                raise LeaseHeldError(
+                    f"Job {job_id} is being worked on by {row['lease_holder']} (last heartbeat "
+                    f"{(now - row['lease_heartbeat']).total_seconds():.0f} s ago). Stop that process first."
+                )
+            check_transition(JobState(row["state"]), JobState.RUNNING)
+            token = row["lease_token"] + 1
+            connection.execute(
+                sa.update(Job)
+                .where(Job.id == job_id)
+                .values(
+                    state=JobState.RUNNING,
+                    reason=None,
+                    started=row["started"] or now,
+                    lease_token=token,
+                    lease_holder=holder,
+                    lease_heartbeat=now,
+                    lease_expires=now + datetime.timedelta(seconds=seconds),
+                )
+            )
+            _return_running(connection, job_id, now, "the process that ran it stopped")
+        return Lease(job_id, holder, token, seconds)
+
+    def heartbeat(self, lease: Lease) -> None:
+        """Renew the lease. Raises LeaseLostError."""
+        with write(self._engine) as connection:
+            now = self._hold(connection, lease)
+            connection.execute(
+                sa.update(Job)
+                .where(Job.id == lease.job)
+                .values(lease_heartbeat=now, lease_expires=now + datetime.timedelta(seconds=lease.seconds))
+            )
+
+    def release(self, lease: Lease, state: JobState, reason: str | None = None) -> None:
+        """End the lease and leave the job in `state`; its RUNNING trials wait again. Raises LeaseLostError."""
+        with write(self._engine) as connection:
+            now = self._hold(connection, lease)
+            before = connection.execute(sa.select(Job.state).where(Job.id == lease.job)).scalar_one()
+            check_transition(JobState(before), state)
+            ended = state in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+            _return_running(connection, lease.job, now, reason or "the job was stopped")
+            connection.execute(
+                sa.update(Job)
+                .where(Job.id == lease.job)
+                .values(
+                    state=state,
+                    reason=reason,
+                    finished=now if ended else None,
+                    lease_holder=None,
+                    lease_heartbeat=None,
+                    lease_expires=None,
+                )
+            )
+
+    def update_job(
+        self,
+        lease: Lease,
+        *,
+        phase: Phase | None = None,
+        probe: Mapping[str, Any] | None = None,
+        architecture: Mapping[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store what the job has found out. Raises LeaseLostError."""
+        given = {"phase": phase, "probe": probe, "architecture": architecture, "result": result}
+        with write(self._engine) as connection:
+            self._hold(connection, lease)
+            connection.execute(
+                sa.update(Job)
+                .where(Job.id == lease.job)
+                .values({key: value for key, value in given.items() if value is not None})
+            )
+
+    # Trials
+
+    def add_trial(self, lease: Lease, new: NewTrial) -> records.Trial:
+        """Store a WAITING trial.
+
+        Raises:
+            LeaseLostError: Another process holds the job.
+            ConflictError: The arm has a trial of this number, or this configuration with this seed.
+        """
+        trial_id = f"{lease.job}-{new.arm}-{new.phase.value[0]}{new.number:03d}"
+        try:
+            with write(self._engine) as connection:
+                now = self._hold(connection, lease)
+                connection.execute(
+                    sa.insert(Trial).values(
+                        id=trial_id,
+                        job_id=lease.job,
+                        arm=new.arm,
+                        phase=new.phase,
+                        number=new.number,
+                        seed=new.seed,
+                        state=TrialState.WAITING,
+                        configuration=_configuration_key(new.params),
+                        params=dict(new.params),
+                        hyperparameters=dict(new.hyperparameters),
+                        source=new.source,
+                        created=now,
+                    )
+                )
+        except IntegrityError as error:
+            raise ConflictError(f"{trial_id} repeats a number or a configuration of this job.") from error
+        return records.Trial(
+            trial_id, lease.job, new.arm, new.phase, new.number, new.seed, TrialState.WAITING,
+            dict(new.params), dict(new.hyperparameters), new.source,
+        )  # fmt: skip
+
+    def start_attempt(self, lease: Lease, trial_id: str) -> int:
+        """Make a WAITING trial RUNNING and return the attempt's number, from 1.
+
+        Raises:
+            LeaseLostError: Another process holds the job.
+            TransitionError: The trial is not WAITING.
+        """
+        with write(self._engine) as connection:
+            now = self._hold(connection, lease)
+            self._move(connection, trial_id, TrialState.RUNNING)
+            last = connection.execute(
+                sa.select(sa.func.max(Attempt.number)).where(Attempt.trial_id == trial_id)
+            ).scalar()
+            number = (last or 0) + 1
+            connection.execute(sa.insert(Attempt).values(trial_id=trial_id, number=number, started=now))
+            connection.execute(
+                sa.update(Trial).where(Trial.id == trial_id, Trial.started.is_(None)).values(started=now)
+            )
+        return number
+
+    def report(
+        self, lease: Lease, trial_id: str, attempt: int, step: int, value: float, metrics: Mapping[str, float]
+    ) -> records.Report:
+        """Store an intermediate result and return the one that stands for this step.
+
+        Raises:
+            LeaseLostError: Another process holds the job.
+            ConflictError: The trial is not RUNNING.
+        """
+        with write(self._engine) as connection:
+            now = self._hold(connection, lease)
+            state = connection.execute(sa.select(Trial.state).where(Trial.id == trial_id)).scalar_one()
+            if state != TrialState.RUNNING:
+                raise ConflictError(f"{trial_id} is {state}; only a RUNNING trial reports.")
+            standing = (
+                connection.execute(
+                    sa.select(Report.__table__).where(Report.trial_id == trial_id, Report.step == step)
+                )
+                .mappings()
+                .first()
+            )
+            if standing is not None:
+                return _report_record(standing)
+            row = {
+                "trial_id": trial_id,
+                "step": step,
+                "attempt": attempt,
+                "value": _finite(value),
+                "metrics": {key: _finite(number) for key, number in metrics.items()},
+                "time": now,
+            }
+            connection.execute(sa.insert(Report).values(row))
+        return _report_record(row)
+
+    def finish_trial(
+        self, lease: Lease, trial_id: str, state: TrialState, value: float | None = None, reason: str | None = None
+    ) -> datetime.datetime:
+        """End a trial and its attempt, and return when.
+
+        Raises:
+            LeaseLostError: Another process holds the job.
+            TransitionError: `state` may not follow the trial's.
+        """
+        with write(self._engine) as connection:
+            now = self._hold(connection, lease)
+            self._move(connection, trial_id, state, value=value, reason=reason, finished=now)
+            _close_attempt(connection, trial_id, now, state.value, reason)
+        return now
+
+    def lose_attempt(self, lease: Lease, trial_id: str, reason: str) -> None:
+        """Close a RUNNING trial's attempt as LOST; the trial waits for another. Raises as finish_trial."""
+        with write(self._engine) as connection:
+            now = self._hold(connection, lease)
+            self._move(connection, trial_id, TrialState.WAITING)
+            _close_attempt(connection, trial_id, now, "LOST", reason)
+
+    # The projection's cursor
+
+    def projections(self, job_id: str) -> dict[str, tuple[str, int, str | None]]:
+        """Return, by job or trial id, the MLflow run, the steps written to it and the state last written."""
+        with read(self._engine) as connection:
+            rows = connection.execute(sa.select(Projection.__table__).where(Projection.job_id == job_id)).mappings()
+            return {row["subject"]: (row["run"], row["steps"], row["state"]) for row in rows}
+
+    def set_projection(self, job_id: str, subject: str, run: str, steps: int = 0, state: str | None = None) -> None:
+        """Store how far `subject` has been projected."""
+        with write(self._engine) as connection:
+            connection.execute(sa.delete(Projection).where(Projection.subject == subject))
+            connection.execute(
+                sa.insert(Projection).values(subject=subject, job_id=job_id, run=run, steps=steps, state=state)
+            )
+
+    # Inside a transaction
+
+    def _hold(self, connection: sa.Connection, lease: Lease) -> datetime.datetime:
+        """Lock the job's row, check the fencing token, and return the database's time."""
+        token = connection.execute(
+            sa.select(Job.lease_token).where(Job.id == lease.job).with_for_update()
+        ).scalar_one()
+        holder = connection.execute(sa.select(Job.lease_holder).where(Job.id == lease.job)).scalar_one()
+        if token != lease.token or holder is None:
+            raise LeaseLostError(
+                f"Job {lease.job} was taken over by {holder or 'nobody, after its end'}; "
+                "this process stops, and nothing is lost."
+            )
+        return database_time(connection)
+
+    def _move(self, connection: sa.Connection, trial_id: str, after: TrialState, **values: Any) -> None:
+        before = connection.execute(sa.select(Trial.state).where(Trial.id == trial_id)).scalar()
+        if before is None:
+            raise NotFoundError(f"There is no trial {trial_id!r}.")
+        check_transition(TrialState(before), after)
+        connection.execute(sa.update(Trial).where(Trial.id == trial_id).values(state=after, **values))
+
+
+def _configuration_key(params: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _close_attempt(
+    connection: sa.Connection, trial_id: str, now: datetime.datetime, outcome: str, reason: str | None
+) -> None:
+    connection.execute(
+        sa.update(Attempt)
+        .where(Attempt.trial_id == trial_id, Attempt.finished.is_(None))
+        .values(finished=now, outcome=outcome, reason=reason)
+    )
+
+
+def _return_running(connection: sa.Connection, job_id: str, now: datetime.datetime, reason: str) -> None:
+    """Put the job's RUNNING trials back to WAITING."""
+    running: Sequence[str] = (
+        connection.execute(
+            sa.select(Trial.id).where(Trial.job_id == job_id, Trial.state == TrialState.RUNNING)
+        )
+        .scalars()
+        .all()
+    )
+    for trial_id in running:
+        connection.execute(sa.update(Trial).where(Trial.id == trial_id).values(state=TrialState.WAITING))
+        _close_attempt(connection, trial_id, now, "LOST", reason)
+
+
+def _read_trials(connection: sa.Connection, job_id: str) -> tuple[records.Trial, ...]:
+    rows = connection.execute(sa.select(Trial.__table__).where(Trial.job_id == job_id)).mappings().all()
+    reports: dict[str, list[records.Report]] = {}
+    of_job = sa.select(Trial.id).where(Trial.job_id == job_id)
+    for row in connection.execute(
+        sa.select(Report.__table__).where(Report.trial_id.in_(of_job)).order_by(Report.trial_id, Report.step)
+    ).mappings():
+        reports.setdefault(row["trial_id"], []).append(_report_record(row))
+    attempts = dict(
+        connection.execute(
+            sa.select(Attempt.trial_id, sa.func.count()).where(Attempt.trial_id.in_(of_job)).group_by(Attempt.trial_id)
+        ).tuples().all()
+    )
+    runs = dict(
+        connection.execute(sa.select(Projection.subject, Projection.run).where(Projection.job_id == job_id)).tuples().all()
+    )
+    return tuple(
+        _trial_record(row, reports.get(row["id"], ()), attempts.get(row["id"], 0), runs.get(row["id"]))
+        for row in sorted(rows, key=lambda row: (row["created"], row["id"]))
+    )
+
+
+def _report_record(row: Mapping[str, Any]) -> records.Report:
+    return records.Report(
+        step=row["step"],
+        value=math.nan if row["value"] is None else row["value"],
+        metrics={key: math.nan if number is None else number for key, number in row["metrics"].items()},
+        time=row["time"],
+    )
+
+
+def _trial_record(
+    row: Mapping[str, Any], reports: Iterable[records.Report], attempts: int, run: str | None
+) -> records.Trial:
+    return records.Trial(
+        id=row["id"],
+        job=row["job_id"],
+        arm=row["arm"],
+        phase=Phase(row["phase"]),
+        number=row["number"],
+        seed=row["seed"],
+        state=TrialState(row["state"]),
+        params=row["params"],
+        hyperparameters=row["hyperparameters"],
+        source=row["source"],
+        value=row["value"],
+        reason=row["reason"],
+        attempts=attempts,
+        reports=tuple(reports),
+        started=row["started"],
+        finished=row["finished"],
+        mlflow_run=run,
+    )
+
+
+def _job_record(
+    row: Mapping[str, Any], now: datetime.datetime, run: str | None, trials: tuple[records.Trial, ...]
+) -> JobRecord:
+    lease = None
+    if row["lease_holder"] is not None:
+        lease = records.LeaseRecord(
+            holder=row["lease_holder"],
+            token=row["lease_token"],
+            heartbeat=row["lease_heartbeat"],
+            expires=row["lease_expires"],
+            alive=row["lease_expires"] > now,
+        )
+    return JobRecord(
+        id=row["id"],
+        name=row["name"],
+        state=JobState(row["state"]),
+        phase=Phase(row["phase"]),
+        spec=row["spec"],
+        created=row["created"],
+        probe=row["probe"],
+        architecture=row["architecture"],
+        result=row["result"],
+        reason=row["reason"],
+        started=row["started"],
+        finished=row["finished"],
+        lease=lease,
+        mlflow_run=run,
+        trials=trials,
+    )

@@ -1,0 +1,211 @@
+"""The values that layers pass to one another: states, and frozen records of jobs, trials and reports.
+
+A record is a copy of what the ledger held at one moment; changing the ledger never changes a record.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from anon_tune.errors import TransitionError
+
+__all__ = [
+    "FINISHED",
+    "JOB_TRANSITIONS",
+    "TRIAL_TRANSITIONS",
+    "JobRecord",
+    "JobState",
+    "LeaseRecord",
+    "NewTrial",
+    "Phase",
+    "Report",
+    "Trial",
+    "TrialState",
+    "check_transition",
+    "objective_key",
+]
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class TrialState(StrEnum):
+    """Where a trial stands."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    DIVERGED = "DIVERGED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class Phase(StrEnum):
+    """What a job is doing; a trial belongs to one of the last three."""
+
+    PROBE = "probe"
+    SEARCH = "search"
+    CONFIRM = "confirm"
+    VERDICT = "verdict"
+
+
+JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset(
+        {JobState.RUNNING, JobState.PAUSED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+    ),
+    JobState.PAUSED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+"""RUNNING may follow RUNNING: a new holder takes over a job whose holder has died."""
+
+FINISHED = frozenset(
+    {
+        TrialState.COMPLETE,
+        TrialState.PRUNED,
+        TrialState.DIVERGED,
+        TrialState.FAILED,
+        TrialState.CANCELLED,
+    }
+)
+"""Trial states that nothing follows."""
+
+TRIAL_TRANSITIONS: Mapping[TrialState, frozenset[TrialState]] = {
+    TrialState.WAITING: frozenset({TrialState.RUNNING, TrialState.CANCELLED}),
+    # Back to WAITING: the attempt was lost, and the trial gets another one.
+    TrialState.RUNNING: FINISHED | {TrialState.WAITING},
+    **{state: frozenset() for state in FINISHED},
+}
+
+
+def check_transition(before: JobState | TrialState, after: JobState | TrialState) -> None:
+    """Raise TransitionError unless `after` may follow `before`."""
+    if isinstance(before, JobState) and isinstance(after, JobState):
+        allowed = after in JOB_TRANSITIONS[before]
+    elif isinstance(before, TrialState) and isinstance(after, TrialState):
+        allowed = after in TRIAL_TRANSITIONS[before]
+    else:
+        raise TypeError(f"{before!r} and {after!r} are not states of one kind")
+    if not allowed:
+        raise TransitionError(f"{before} cannot become {after}.")
+
+
+@dataclass(frozen=True)
+class NewTrial:
+    """A trial that is to be made; fields as in Trial."""
+
+    arm: str
+    phase: Phase
+    number: int
+    seed: int
+    params: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """One intermediate result of a trial.
+
+    Attributes:
+        step: Epochs done, from 1.
+        value: The objective on the validation split after this step; NaN or infinite if it diverged.
+        metrics: Everything else measured, by name.
+        time: When the ledger stored it (UTC).
+    """
+
+    step: int
+    value: float
+    metrics: Mapping[str, float]
+    time: datetime.datetime
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration of one arm with one seed.
+
+    Attributes:
+        id: `JOB-ARM-s003`: the job, the arm, the phase's first letter and the number within it.
+        number: Place within (job, arm, phase), from 0.
+        params: Search coordinates (what the sampler sees).
+        hyperparameters: What the optimizer is made with.
+        source: The search trial whose configuration a confirm or verdict trial repeats.
+        value: Final objective: validation for search and confirm, test for verdict. None until COMPLETE.
+        attempts: How often its execution was started.
+        mlflow_run: Its run in MLflow, once projected.
+    """
+
+    id: str
+    job: str
+    arm: str
+    phase: Phase
+    number: int
+    seed: int
+    state: TrialState
+    params: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
+    source: str | None = None
+    value: float | None = None
+    reason: str | None = None
+    attempts: int = 0
+    reports: tuple[Report, ...] = ()
+    started: datetime.datetime | None = None
+    finished: datetime.datetime | None = None
+    mlflow_run: str | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing will follow."""
+        return self.state in FINISHED
+
+
+@dataclass(frozen=True)
+class LeaseRecord:
+    """Who works on a job, by the database's clock."""
+
+    holder: str
+    token: int
+    heartbeat: datetime.datetime
+    expires: datetime.datetime
+    alive: bool
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as the ledger holds it; `spec`, `probe`, `architecture` and `result` are plain JSON values."""
+
+    id: str
+    name: str
+    state: JobState
+    phase: Phase
+    spec: Mapping[str, Any]
+    created: datetime.datetime
+    probe: Mapping[str, Any] | None = None
+    architecture: Mapping[str, Any] | None = None
+    result: Mapping[str, Any] | None = None
+    reason: str | None = None
+    started: datetime.datetime | None = None
+    finished: datetime.datetime | None = None
+    lease: LeaseRecord | None = None
+    mlflow_run: str | None = None
+    trials: tuple[Trial, ...] = field(default=(), repr=False)
+
+
+def objective_key(value: float, mode: str) -> float:
+    """Sort key under which smaller is better, for `mode` "min" or "max"."""
+    return value if mode == "min" else -value

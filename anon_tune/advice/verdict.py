@@ -1,0 +1,108 @@
+"""Is Anon better than each baseline? Paired differences on fresh seeds, on a split nothing was selected on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy import stats
+
+from anon_tune.records import Phase, Trial, TrialState
+
+__all__ = ["CONFIDENCE", "Comparison", "Outcome", "compare", "verdict"]
+
+CONFIDENCE = 0.95
+_FEWEST_SEEDS = 5
+
+
+class Outcome(StrEnum):
+    """What the comparison says of Anon."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    NO_DIFFERENCE = "no difference"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Anon against one baseline.
+
+    Attributes:
+        baseline: The other arm.
+        outcome: Better or worse only if the interval leaves out 0.
+        anon: Mean test objective of Anon's winner over the seeds it completed; None if none.
+        other: The same of the baseline's.
+        difference: Mean of anon minus baseline over the seeds both completed.
+        low: Lower end of its interval.
+        high: Upper end.
+        seeds: Seeds both completed.
+        note: What limits the statement.
+    """
+
+    baseline: str
+    outcome: Outcome
+    anon: float | None
+    other: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    seeds: int
+    note: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def verdict(trials: Sequence[Trial], arms: Sequence[str], mode: str) -> list[Comparison]:
+    """Compare Anon with every other arm, by the verdict trials of a job.
+
+    Args:
+        trials: All trials of a job.
+        arms: Its arms.
+        mode: "min" or "max".
+    """
+    baselines = [arm for arm in arms if arm != "anon"]
+    of = {arm: [t for t in trials if t.phase is Phase.VERDICT and t.arm == arm] for arm in arms}
+    return [compare(of["anon"], of[arm], arm, mode, comparisons=len(baselines)) for arm in baselines]
+
+
+def compare(anon: Sequence[Trial], other: Sequence[Trial], baseline: str, mode: str, comparisons: int) -> Comparison:
+    """Return the comparison of two arms' verdict trials.
+
+    The interval is Student's t for paired differences at 95%, Bonferroni-corrected over `comparisons`. An arm
+    that diverged or failed on any seed cannot be the better one.
+    """
+    a, b = _values(anon), _values(other)
+    shared = sorted(a.keys() & b.keys())
+    means = (fmean(a.values()) if a else None, fmean(b.values()) if b else None)
+    a_whole, b_whole = (len(v) == len(t) > 0 for v, t in ((a, anon), (b, other)))
+    notes = [f"{arm} did not complete on every seed" for arm, ok in (("anon", a_whole), (baseline, b_whole)) if not ok]
+    if len(shared) < 2:
+        notes.append(f"{len(shared)} shared seeds are too few for an interval")
+        return Comparison(baseline, Outcome.UNDECIDED, *means, None, None, None, len(shared), "; ".join(notes))
+    if len(shared) < _FEWEST_SEEDS:
+        notes.append(f"only {len(shared)} seeds: small differences cannot be seen")
+    differences = [a[seed] - b[seed] for seed in shared]
+    mean = fmean(differences)
+    level = 1 - (1 - CONFIDENCE) / comparisons
+    half = float(stats.t.ppf((1 + level) / 2, len(shared) - 1)) * stdev(differences) / math.sqrt(len(shared))
+    low, high = mean - half, mean + half
+    anon_lower, anon_higher = high < 0, low > 0
+    better, worse = (anon_lower, anon_higher) if mode == "min" else (anon_higher, anon_lower)
+    if better and a_whole:
+        outcome = Outcome.BETTER
+    elif worse and b_whole:
+        outcome = Outcome.WORSE
+    else:
+        outcome = Outcome.NO_DIFFERENCE
+    return Comparison(baseline, outcome, *means, mean, low, high, len(shared), "; ".join(notes))
+
+
+def _values(trials: Sequence[Trial]) -> dict[int, float]:
+    return {t.seed: t.value for t in trials if t.state is TrialState.COMPLETE and t.value is not None}

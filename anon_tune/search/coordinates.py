@@ -1,0 +1,61 @@
+"""From search coordinates to optimizer arguments.
+
+The search moves in (gamma, step_size, decay), not in (gamma, lr, weight_decay): a change of 0.1 in gamma alone
+changes the length of Anon's step by a factor that depends on the model's gradients, so the best lr moves by
+orders of magnitude over the range of gamma. With V(gamma) a typical multiplier at that gamma,
+
+    lr = step_size / V(gamma)        weight_decay = decay * V(gamma)
+
+so that lr * weight_decay = step_size * decay. V comes from the probe's gradient scale; see docs/search.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from anon_tune.search_spaces import Space
+
+__all__ = ["optimizer_arguments", "typical_multiplier"]
+
+
+def typical_multiplier(gamma: float, median_log_sigma: float) -> float:
+    """V(gamma) = median over coordinates of sigma^(-gamma/2).
+
+    Args:
+        gamma: Adaptivity.
+        median_log_sigma: Median over the model's coordinates of log(sigma), sigma being the second moment of
+            the gradient with the floor added, as the probe measured it. The power is monotone, so the median
+            of the multipliers is the multiplier of the median.
+    """
+    return math.exp(-0.5 * gamma * median_log_sigma)
+
+
+def optimizer_arguments(space: Space, params: Mapping[str, float], median_log_sigma: float) -> dict[str, Any]:
+    """Return keyword arguments of the arm's optimizer for one point of its space.
+
+    Args:
+        space: The arm's space.
+        params: Values of its searched coordinates.
+        median_log_sigma: From the probe; only Anon's arguments depend on it.
+    """
+
+    def value(name: str) -> float:
+        return float(params[name]) if name in params else space.constant(name)
+
+    if space.optimizer == "adamw":
+        betas = (value("beta1"), 1.0 - value("one_minus_beta2"))
+        return {"lr": value("lr"), "betas": betas, "eps": value("eps"), "weight_decay": value("weight_decay")}
+    if space.optimizer == "sgd":
+        return {"lr": value("lr"), "momentum": value("momentum"), "weight_decay": value("weight_decay")}
+    multiplier = typical_multiplier(value("gamma"), median_log_sigma)
+    return {
+        "lr": value("step_size") / multiplier,
+        "betas": (value("beta1"), value("beta2"), value("beta3")),
+        "gamma": value("gamma"),
+        "delay": value("delay"),
+        "eps": value("eps"),
+        "floor": value("floor"),
+        "weight_decay": value("decay") * multiplier,
+    }

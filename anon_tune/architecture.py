@@ -1,0 +1,53 @@
+"""The fingerprint of a torch model: what kind of architecture it is, and how large.
+
+Modules are read by their class names, so this file needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["fingerprint"]
+
+_KINDS = {
+    "convolution": ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"),
+    "recurrent": ("RNN", "LSTM", "GRU"),
+    "linear": ("Linear", "Bilinear", "NonDynamicallyQuantizableLinear"),
+    "embedding": ("Embedding", "EmbeddingBag"),
+    "batch_norm": ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"),
+    "layer_norm": ("LayerNorm", "RMSNorm"),
+    "group_norm": ("GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"),
+}
+_KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
+_MOST = 0.5
+
+
+def fingerprint(model: nn.Module) -> dict[str, Any]:
+    """Return family, parameter count, and the share of parameters per kind of layer.
+
+    The family is `recurrent` or `cnn` if most weights are in such layers, `transformer` if layer norms stand
+    between linear layers (attention is linear layers to a parameter count), else `mlp`.
+    """
+    total = sum(parameter.numel() for parameter in model.parameters())
+    sizes: Counter[str] = Counter()
+    layers: Counter[str] = Counter()
+    for module in model.modules():
+        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        kind = _KIND_OF.get(type(module).__name__, "other")
+        if own:
+            sizes[kind] += own
+            layers[kind] += 1
+    share = {kind: round(size / total, 4) for kind, size in sorted(sizes.items())} if total else {}
+    if share.get("recurrent", 0) > _MOST:
+        family = "recurrent"
+    elif share.get("convolution", 0) > _MOST:
+        family = "cnn"
+    elif layers["layer_norm"] and layers["linear"]:
+        family = "transformer"
+    else:
+        family = "mlp"
+    return {"family": family, "parameters": total, "layers": dict(sorted(layers.items())), "share": share}

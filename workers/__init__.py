@@ -1,0 +1,1 @@
+"""What runs on Ray: the driver of a job, and the trainable that trains one trial."""

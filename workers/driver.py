@@ -1,0 +1,239 @@
+"""The driver: one job, from probe to verdict, on Ray."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import OperationalError
+
+from anon_tune.advice.response import gamma_spread
+from anon_tune.advice.verdict import verdict
+from anon_tune.errors import AnonTuneError, LeaseLostError
+from anon_tune.ledger import Lease, Ledger
+from anon_tune.records import JobState, Phase, Trial, TrialState
+from anon_tune.search.policy import Plan, finalists, winner
+from anon_tune.search.seeds import trial_seed
+from anon_tune.search_spaces import Space
+from anon_tune.settings import Settings
+from anon_tune.spec import JobSpec, parse_spec
+
+__all__ = ["LEASE_SECONDS", "drive", "summarize"]
+
+LEASE_SECONDS = 15.0
+_HEARTBEATS_PER_LEASE = 5
+
+_log = logging.getLogger(__name__)
+
+
+def drive(ledger: Ledger, lease: Lease, settings: Settings) -> JobState:
+    """Work on a job until it ends, and return the state it was left in.
+
+    On an interrupt (SIGINT, SIGTERM) or an error the job is PAUSED with the reason; its running trials wait for
+    another attempt.
+
+    Raises:
+        LeaseLostError: Another process took the job over.
+        KeyboardInterrupt: After an interrupt, once the job is PAUSED.
+    """
+    lost = threading.Event()
+    try:
+        with _heartbeats(ledger, lease, lost), _terminate_as_interrupt():
+            state, reason = _work(ledger, lease, settings)
+    except BaseException as error:
+        if lost.is_set() or isinstance(error, LeaseLostError):
+            raise LeaseLostError(f"Job {lease.job} was taken over by another process; this one has stopped.") from error
+        interrupted = isinstance(error, KeyboardInterrupt)
+        _log.error("job %s stopped", lease.job, exc_info=not interrupted)
+        ledger.release(lease, JobState.PAUSED, "interrupted" if interrupted else f"{type(error).__name__}: {error}")
+        raise
+    ledger.release(lease, state, reason)
+    return state
+
+
+def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:
+    """Return a job's result: the spread of good gammas, each arm's winner, and the verdict, as plain values."""
+    mode = spec.objective.mode
+    winners: dict[str, Any] = {}
+    for arm in spec.arms:
+        best = winner(trials, arm, spec.confirm.finalists, mode)
+        if best is None:
+            continue
+        winners[arm] = {
+            "trial": best.id,
+            "params": dict(best.params),
+            "hyperparameters": dict(best.hyperparameters),
+            "finalists": [trial.id for trial in finalists(trials, arm, spec.confirm.finalists, mode)],
+            "confirm": _repeats(trials, best, Phase.CONFIRM),
+            "test": _repeats(trials, best, Phase.VERDICT),
+        }
+    return {
+        "gamma": gamma_spread(trials, mode).as_dict(),
+        "winners": winners,
+        "verdict": [comparison.as_dict() for comparison in verdict(trials, spec.arms, mode)],
+    }
+
+
+def _work(ledger: Ledger, lease: Lease, settings: Settings) -> tuple[JobState, str | None]:
+    _prepare_ray_environment(settings)
+    # Imported here: Ray reads its environment when it is imported, and a refused lease need not wait for it.
+    import ray
+
+    from anon_tune.workers.run import Run
+    from anon_tune.workers.trainable import run_probe
+
+    job = ledger.job(lease.job)
+    spec = parse_spec(job.spec, f"job {job.id}")
+    spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
+    with _ray(settings, job.id):
+        measured = job.probe
+        if measured is None:
+            seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
+            task = ray.remote(run_probe).options(num_cpus=spec.resources.cpu, num_gpus=spec.resources.gpu)
+            measured = dict(ray.get(task.remote(dict(job.spec), seed, spaces["anon"].constant("floor"))))
+            architecture = measured.pop("architecture")
+            ledger.update_job(lease, probe=measured, architecture=architecture)
+        run = Run(ledger, lease, Plan(spec, spaces, float(measured["median_log_sigma"])))
+        _tune(run, spec, dict(job.spec), settings.job_folder(job.id))
+    if run.error is not None:
+        raise run.error
+    if run.paused is not None:
+        return JobState.PAUSED, f"three trials in a row failed: {run.paused}"
+    ledger.update_job(lease, result=summarize(spec, run.trials))
+    if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
+        return JobState.FAILED, "no arm has a COMPLETE trial"
+    return JobState.SUCCEEDED, None
+
+
+def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path) -> None:
+    from ray import tune
+
+    from anon_tune.workers.shims import JobScheduler, JobSearcher
+    from anon_tune.workers.trainable import TrialTrainable
+
+    resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
+    tuner = tune.Tuner(
+        tune.with_resources(TrialTrainable, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=JobSearcher(run, plain_spec),
+            scheduler=JobScheduler(run),
+            num_samples=-1,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        # Tune's own record of the run; the ledger is the one that counts.
+        shutil.rmtree(folder / "tune", ignore_errors=True)
+
+
+def _repeats(trials: list[Trial], source: Trial, phase: Phase) -> dict[str, Any]:
+    """Values of a configuration's reruns by seed; None where it did not complete."""
+    found = [trial for trial in trials if trial.phase is phase and trial.source == source.id]
+    values = [trial.value for trial in found if trial.value is not None]
+    return {
+        "seeds": {str(trial.seed): trial.value for trial in found},
+        "mean": sum(values) / len(values) if values else None,
+        "metrics": {
+            name: [trial.reports[-1].metrics.get(name) for trial in found if trial.value is not None]
+            for name in (found[0].reports[-1].metrics if found and found[0].reports else ())
+        },
+    }
+
+
+@contextlib.contextmanager
+def _heartbeats(ledger: Ledger, lease: Lease, lost: threading.Event) -> Iterator[None]:
+    """Renew the lease from a thread; interrupt the main thread when it is lost."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(lease.seconds / _HEARTBEATS_PER_LEASE):
+            try:
+                ledger.heartbeat(lease)
+            except LeaseLostError:
+                lost.set()
+                _thread.interrupt_main()
+                return
+            except OperationalError as error:
+                # Not reachable for a moment: the lease lasts some heartbeats more, and writes are fenced.
+                _log.warning("heartbeat of job %s: %s", lease.job, error)
+
+    thread = threading.Thread(target=beat, name=f"heartbeat-{lease.job}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the job as Ctrl-C does; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: _thread.interrupt_main())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _prepare_ray_environment(settings: Settings) -> None:
+    """Set what Ray reads from the environment when it is imported."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # An interrupt must reach the driver, which pauses the job; Tune would save a state that nobody reads.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints its configuration whatever the verbosity
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not settings.ray_address:
+        # Ray listens on every interface: without a token anybody near could run code here.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+@contextlib.contextmanager
+def _ray(settings: Settings, job_id: str) -> Iterator[None]:
+    """A Ray of this job's own on this machine, or a client of the cluster at RAY_ADDRESS."""
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if settings.ray_address:
+        ray.init(address=settings.ray_address, **quiet)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    temp = settings.ray_temp(job_id)
+    temp.mkdir(parents=True, exist_ok=True)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            include_dashboard=False,
+            _temp_dir=str(temp),
+            **quiet,
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(temp, ignore_errors=True)

@@ -1,0 +1,39 @@
+"""Building a registered model by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from anon_tune.catalogue import MODELS
+from anon_tune.documents import unknown
+from anon_tune.errors import InputError
+from anon_tune.workers.models.cnn import CNN
+from anon_tune.workers.models.mlp import MLP
+from anon_tune.workers.models.vit import ViT
+
+__all__ = ["FACTORIES", "build_model"]
+
+FACTORIES: Mapping[str, Callable[..., nn.Module]] = {"cnn": CNN, "mlp": MLP, "vit_tiny": ViT}
+
+
+def build_model(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str, Any]) -> nn.Module:
+    """Return a model with fresh weights, drawn from torch's global random state.
+
+    Args:
+        name: A model of the catalogue.
+        shape: Of one input: (channels, height, width).
+        classes: Outputs.
+        options: Sizes that differ from the catalogue's defaults.
+
+    Raises:
+        InputError: The name or an option is unknown, or the sizes do not fit the input.
+    """
+    if name not in FACTORIES:
+        raise InputError(unknown("model", name, FACTORIES))
+    sizes = {**MODELS[name].options, **options}
+    for option in sizes.keys() - MODELS[name].options.keys():
+        raise InputError(unknown(f"option of {name}", option, MODELS[name].options))
+    return FACTORIES[name](shape, classes, **sizes)

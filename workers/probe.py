@@ -1,0 +1,74 @@
+"""The probe: gradient scale, speed and size of a job's model, measured before the search. Needs torch alone."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anon_tune.architecture import fingerprint
+from anon_tune.workers.tasks import Problem
+
+__all__ = ["PROBE_BATCHES", "probe"]
+
+PROBE_BATCHES = 4
+_EPS = 1e-16  # Anon's own
+
+
+def probe(problem: Problem, *, seed: int, batch_size: int, floor: float, device: torch.device | str) -> dict[str, Any]:
+    """Measure a freshly initialized model on a few batches; deterministic for a seed but for the times.
+
+    Args:
+        problem: Its data already on `device`.
+        seed: Of the initial weights and of the batches.
+        batch_size: As in training: the gradient's noise belongs to its scale.
+        floor: Of the space; part of sigma.
+        device: Where to measure.
+
+    Returns:
+        - `median_log_sigma`: median over all coordinates of log(s + eps + floor * mean of s over the tensor), s
+          being the mean squared gradient over the batches: the scale that V(gamma) is computed from.
+        - `quantiles_log_sigma`: its 5, 25, 75 and 95% quantiles.
+        - `seconds_per_step`: the fastest forward and backward pass seen.
+        - `architecture`: the model's fingerprint.
+    """
+    torch.manual_seed(seed)
+    model = problem.build_model().to(device)
+    order = torch.Generator().manual_seed(seed)
+    train = problem.train
+    squares: list[Tensor] = [torch.zeros_like(parameter) for parameter in model.parameters()]
+    seconds = math.inf
+    model.train()
+    for _ in range(PROBE_BATCHES):
+        batch = torch.randint(len(train), (min(batch_size, len(train)),), generator=order).to(train.inputs.device)
+        started = time.perf_counter()
+        model.zero_grad()
+        problem.loss(model(train.inputs[batch]), train.targets[batch], 0.0).backward()
+        for square, parameter in zip(squares, model.parameters(), strict=True):
+            if parameter.grad is not None:
+                square += parameter.grad.square() / PROBE_BATCHES
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = min(seconds, time.perf_counter() - started)
+    log_sigma = torch.cat([(s + _EPS + floor * s.mean()).log().flatten().double() for s in squares]).cpu()
+    low, lower, middle, upper, high = _quantiles(log_sigma, (0.05, 0.25, 0.5, 0.75, 0.95))
+    return {
+        "median_log_sigma": middle,
+        "quantiles_log_sigma": {"5%": low, "25%": lower, "75%": upper, "95%": high},
+        "floor": floor,
+        "batches": PROBE_BATCHES,
+        "seconds_per_step": seconds,
+        "architecture": fingerprint(model),
+    }
+
+
+def _quantiles(values: Tensor, at: tuple[float, ...]) -> list[float]:
+    """Quantiles by sorting: torch.quantile refuses more than 16 million values."""
+    ordered = values.sort().values
+    return [ordered[round(q * (len(ordered) - 1))].item() for q in at]
+
+

@@ -1,0 +1,116 @@
+"""One process's work on one job, between the search policy and the ledger."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from anon_tune.ledger import Lease, Ledger
+from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.search.policy import Plan, Signal, next_trial, repeated_failure
+from anon_tune.search.pruning import should_prune
+
+__all__ = ["Run"]
+
+_MOST_ATTEMPTS = 3
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Run:
+    """One process's work on one job: the ledger's trials, mirrored in memory, and the writes to them.
+
+    An exception in here must not be swallowed by Tune: it is kept in `error`, no further trial is given out,
+    and the driver raises it.
+    """
+
+    def __init__(self, ledger: Ledger, lease: Lease, plan: Plan) -> None:
+        self._ledger = ledger
+        self._lease = lease
+        self._plan = plan
+        self._trials = {trial.id: trial for trial in ledger.job(lease.job, trials=True).trials}
+        self._phase: Phase | None = None
+        self.error: Exception | None = None
+        self.paused: str | None = None
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials of the job, as of the last write."""
+        return list(self._trials.values())
+
+    def guard(self, call: Callable[[], T], otherwise: T) -> T:
+        """Return `call()`, or `otherwise` if it or an earlier call failed."""
+        if self.error is not None:
+            return otherwise
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - raised again by the driver
+            self.error = error
+            return otherwise
+
+    def next(self) -> Trial | Signal:
+        """Return a trial that has been started, WAIT, or DONE."""
+        self.paused = self.paused or repeated_failure(self.trials)
+        if self.paused is not None:
+            return Signal.DONE
+        waiting = [trial for trial in self._trials.values() if trial.state is TrialState.WAITING]
+        trial: Trial | None = min(waiting, key=lambda t: (list(Phase).index(t.phase), t.number), default=None)
+        if trial is None:
+            new = next_trial(self._plan, self.trials)
+            if isinstance(new, Signal):
+                return new
+            trial = self._ledger.add_trial(self._lease, new)
+        if trial.phase is not self._phase:
+            self._phase = trial.phase
+            self._ledger.update_job(self._lease, phase=trial.phase)
+        attempt = self._ledger.start_attempt(self._lease, trial.id)
+        return self._keep(dataclasses.replace(trial, state=TrialState.RUNNING, attempts=attempt))
+
+    def report(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Store a result; return whether the trial shall stop now because it is pruned."""
+        trial = self._trials[trial_id]
+        if trial.is_finished:
+            return False  # Tune repeats the last result of a trial that it was told to stop
+        if "step" in result:
+            # Tune flattens nested results.
+            metrics = {key.removeprefix("metrics/"): v for key, v in result.items() if key.startswith("metrics/")}
+            report = self._ledger.report(
+                self._lease, trial.id, trial.attempts, result["step"], result["value"], metrics
+            )
+            if all(known.step != report.step for known in trial.reports):
+                trial = self._keep(dataclasses.replace(trial, reports=(*trial.reports, report)))
+        if "traceback" in result:
+            _log.error("trial %s failed\n%s", trial.id, result["traceback"])
+        if "outcome" in result:
+            self._finish(trial, TrialState(result["outcome"]), result.get("final"), result.get("reason"))
+            return False
+        if trial.phase is not Phase.SEARCH:
+            return False
+        others = [t for t in self.trials if t.phase is Phase.SEARCH and t.arm == trial.arm and t.id != trial.id]
+        if not should_prune(trial, others, self._plan.spec.search, self._plan.spec.objective.mode):
+            return False
+        self._finish(trial, TrialState.PRUNED, None, f"pruned after epoch {result['step']}")
+        return True
+
+    def lose(self, trial_id: str, reason: str) -> None:
+        """A worker died: the trial gets another attempt, or is FAILED after three."""
+        trial = self._trials[trial_id]
+        if trial.is_finished:
+            return
+        if trial.attempts < _MOST_ATTEMPTS:
+            self._ledger.lose_attempt(self._lease, trial.id, reason)
+            self._keep(dataclasses.replace(trial, state=TrialState.WAITING))
+        else:
+            self._finish(trial, TrialState.FAILED, None, f"{reason} ({_MOST_ATTEMPTS} attempts)")
+
+    def _finish(self, trial: Trial, state: TrialState, value: float | None, reason: str | None) -> None:
+        finished = self._ledger.finish_trial(self._lease, trial.id, state, value, reason)
+        self._keep(dataclasses.replace(trial, state=state, value=value, reason=reason, finished=finished))
+
+    def _keep(self, trial: Trial) -> Trial:
+        self._trials[trial.id] = trial
+        return trial

@@ -1,0 +1,113 @@
+"""The training loop: one trial from fresh weights to its last epoch. Needs torch alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from anon_tune.optim import make_optimizer
+from anon_tune.workers.tasks import Problem, Split
+
+__all__ = ["DIVERGENCE_FACTOR", "Training", "schedule_factor"]
+
+DIVERGENCE_FACTOR = 10.0
+"""A validation loss this many times the loss before the first step counts as diverged, as NaN and inf do."""
+
+_EVALUATION_BATCH = 1024
+
+
+class Training:
+    """Trains one model with one optimizer; the same arguments give the same numbers on CPU.
+
+    Args:
+        problem: Data, model and loss; its data already on `device`.
+        optimizer: "anon", "adamw" or "sgd".
+        hyperparameters: Arguments of the optimizer.
+        seed: Of the initial weights and of the order of the data.
+        epochs: Full length, which the schedule spans.
+        batch_size: Examples per step; a last smaller batch is left out.
+        schedule: "constant" or "cosine" (from lr to 0 over all steps).
+        label_smoothing: In [0, 1), in the training loss only.
+        device: Where to train.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        optimizer: str,
+        hyperparameters: Mapping[str, Any],
+        *,
+        seed: int,
+        epochs: int,
+        batch_size: int = 64,
+        schedule: str = "cosine",
+        label_smoothing: float = 0.0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        torch.manual_seed(seed)
+        self._problem = problem
+        self._model = problem.build_model().to(device)
+        self._optimizer = make_optimizer(optimizer, self._model.parameters(), hyperparameters)
+        self._batch_size = min(batch_size, len(problem.train))
+        self._steps_per_epoch = len(problem.train) // self._batch_size
+        total = epochs * self._steps_per_epoch
+        self._schedule = LambdaLR(self._optimizer, lambda step: schedule_factor(schedule, step, total))
+        self._order = torch.Generator().manual_seed(seed)
+        self._label_smoothing = label_smoothing
+        self._first_loss: float | None = None
+        self.epoch = 0
+        self.diverged = False
+
+    @property
+    def model(self) -> nn.Module:
+        """The model as trained so far."""
+        return self._model
+
+    def run_epoch(self) -> dict[str, float]:
+        """Train one epoch and return `train_loss` and the metrics of the validation split, `val_` before each."""
+        train = self._problem.train
+        self._model.train()
+        order = torch.randperm(len(train), generator=self._order).to(train.inputs.device)
+        total = torch.zeros((), device=train.inputs.device)
+        for batch in order.split(self._batch_size)[: self._steps_per_epoch]:
+            loss = self._problem.loss(self._model(train.inputs[batch]), train.targets[batch], self._label_smoothing)
+            if self._first_loss is None:
+                self._first_loss = loss.item()
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            self._schedule.step()
+            total += loss.detach()
+        self.epoch += 1
+        result = {"train_loss": total.item() / self._steps_per_epoch}
+        result |= {f"val_{name}": value for name, value in self.evaluate(self._problem.validation).items()}
+        self.diverged = self._has_diverged(result)
+        return result
+
+    def test(self) -> dict[str, float]:
+        """Return the metrics of the test split, `test_` before each."""
+        return {f"test_{name}": value for name, value in self.evaluate(self._problem.test).items()}
+
+    @torch.no_grad()
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """Return the problem's metrics over a split."""
+        self._model.eval()
+        outputs = torch.cat([self._model(inputs) for inputs in split.inputs.split(_EVALUATION_BATCH)])
+        return dict(self._problem.metrics(outputs, split.targets))
+
+    def _has_diverged(self, result: Mapping[str, float]) -> bool:
+        limit = DIVERGENCE_FACTOR * (self._first_loss or math.inf)
+        losses = [value for name, value in result.items() if name.endswith("loss")]
+        return any(not math.isfinite(loss) or loss > limit for loss in losses)
+
+
+def schedule_factor(schedule: str, step: int, total: int) -> float:
+    """What the learning rate is multiplied by at a step, from 0 to `total`."""
+    if schedule == "constant":
+        return 1.0
+    return 0.5 * (1.0 + math.cos(math.pi * min(step, total) / total))

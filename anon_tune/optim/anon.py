@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from anon_tune.errors import HyperparameterError, InputError
+from anon_tune.optim.capturable import capturable
 from anon_tune.optim.delay import Delay, DelayLike
 from anon_tune.optim.foreach import foreach
+from anon_tune.optim.fused import fused, momentum
 from anon_tune.optim.rule import Bucket, Step, single_tensor
 
 __all__ = ["Anon", "Params"]
@@ -48,9 +50,11 @@ class Anon(Optimizer):
         decoupled_weight_decay: Shrink the parameter by lr * weight_decay (AdamW), or add
             weight_decay * parameter to the gradient (the authors' default).
         foreach: Whether to use torch's foreach kernels; None lets the device decide.
-        fused: Whether to use one fused kernel; None and False do not.
+        fused: Whether to use one kernel for the whole step: C on CPU. Needs a C compiler there; without one a
+            warning says so once, and foreach runs. None leaves torch's fused SGD kernel to gamma = 0; False
+            leaves nothing.
         maximize: Climb instead of descend.
-        capturable: Whether the step may be captured in a CUDA graph.
+        capturable: Whether a CUDA graph may record the step; every step then costs as much as a refresh.
         differentiable: Not supported.
 
     Raises:
@@ -165,28 +169,37 @@ class Anon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for t, bucket in self._buckets(group):
-                path = foreach if _use_foreach(group, bucket) else single_tensor
-                path(Step.of(group, t), bucket)
+            for bucket, steps in self._buckets(group):
+                if group["capturable"]:
+                    capturable(group, bucket, steps)
+                    continue
+                if bucket.params[0].is_cuda and torch.cuda.is_current_stream_capturing():
+                    raise HyperparameterError("to record a step in a CUDA graph, use Anon(capturable=True)")
+                _path(group, bucket)(Step.of(group, int(steps[0])), bucket)
         return loss
 
-    def _buckets(self, group: dict[str, Any]) -> Iterable[tuple[int, Bucket]]:
-        """Counts the step, and sorts the group's tensors by step, device and dtype."""
-        buckets: dict[tuple[int, torch.device, torch.dtype], Bucket] = {}
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            state = self._init_state(group, p)
-            step = state["step"]
-            step += 1
-            bucket = buckets.setdefault((int(step), p.device, p.dtype), Bucket())
-            bucket.params.append(_real(p))
-            bucket.grads.append(_real(p.grad))
-            bucket.exp_avgs.append(_real(state["exp_avg"]))
-            if group["gamma"] != 0:
-                bucket.exp_avg_sqs.append(_real(state["exp_avg_sq"]))
-                bucket.multipliers.append(_real(state["multiplier"]))
-        return [(key[0], bucket) for key, bucket in buckets.items()]
+    def _buckets(self, group: dict[str, Any]) -> list[tuple[Bucket, list[Tensor]]]:
+        """Counts the step, and sorts the group's tensors and their counts by count, device and dtype."""
+        rows = [(p, self._init_state(group, p)) for p in group["params"] if p.grad is not None]
+        if not rows:
+            return []
+        steps = [state["step"] for _, state in rows]
+        torch._foreach_add_(steps, 1.0)
+        # A captured step must not look at the count; its arithmetic needs no common one either.
+        counts = [0.0] * len(steps) if group["capturable"] else [step.item() for step in steps]
+        buckets: dict[tuple[float, torch.device, torch.dtype], tuple[Bucket, list[Tensor]]] = {}
+        for (p, state), step, count in zip(rows, steps, counts, strict=True):
+            key = (count, p.device, p.dtype)
+            if key not in buckets:
+                buckets[key] = (Bucket(), [])
+            bucket, bucket_steps = buckets[key]
+            bucket_steps.append(step)
+            row = (p, p.grad, state["exp_avg"], state.get("exp_avg_sq"), state.get("multiplier"))
+            # Complex numbers are pairs of reals here, as in Adam.
+            bucket.append(
+                *(torch.view_as_real(t) if t is not None else t for t in row) if p.is_complex() else row
+            )
+        return list(buckets.values())
 
     def _init_state(self, group: dict[str, Any], p: Tensor) -> dict[str, Any]:
         """The state of a parameter that has a gradient, made at its first step."""
@@ -198,7 +211,9 @@ class Anon(Optimizer):
             )
         if not state:
             dtype = torch.float32 if p.dtype in _HALF else p.dtype
-            state["step"] = torch.tensor(0.0, dtype=torch.float32)
+            # On the host unless a graph must count it: a look at it decides whether this is a refresh.
+            device = p.device if group["capturable"] else torch.device("cpu")
+            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
             state["exp_avg"] = torch.zeros_like(p, dtype=dtype)
             if group["gamma"] != 0:
                 state["exp_avg_sq"] = torch.zeros_like(p, dtype=dtype)
@@ -214,17 +229,16 @@ class Anon(Optimizer):
         return state
 
 
-def _real(tensor: Tensor) -> Tensor:
-    """A complex tensor as pairs of reals, which Anon treats as separate coordinates, as Adam does."""
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
-
-
-def _use_foreach(group: dict[str, Any], bucket: Bucket) -> bool:
-    """The user's choice, or foreach on accelerators for plain tensors, as torch decides."""
-    choice: bool | None = group["foreach"]
-    if choice is not None:
-        return choice
-    return all(p.device.type != "cpu" and type(p) in (Tensor, torch.nn.Parameter) for p in bucket.params)
+def _path(group: dict[str, Any], bucket: Bucket) -> Callable[[Step, Bucket], None]:
+    """The user's choice; else torch's SGD kernel at gamma = 0, and foreach on accelerators."""
+    if group["fused"]:
+        return fused
+    if group["foreach"] is not None:
+        return foreach if group["foreach"] else single_tensor
+    if group["fused"] is None and not bucket.multipliers:
+        return momentum
+    plain = all(p.device.type != "cpu" and type(p) in (Tensor, torch.nn.Parameter) for p in bucket.params)
+    return foreach if plain else single_tensor
 
 
 def _check_options(group: dict[str, Any]) -> None:
@@ -245,3 +259,5 @@ def _check_options(group: dict[str, Any]) -> None:
         raise HyperparameterError("Anon has no differentiable step; leave differentiable=False")
     if group["foreach"] and group["fused"]:
         raise HyperparameterError("fused and foreach cannot both be True; leave foreach out")
+    if group["fused"] and group["capturable"]:
+        raise HyperparameterError("fused and capturable cannot both be True; a captured step needs no fusing")

@@ -2,21 +2,31 @@
 
 `Step` holds the numbers of a step, `Bucket` the tensors that share them. A refresh works on the multiplier v
 itself and never on w = v^-2, which leaves the range of float32 long before v does (sigma = 1e-16 and
-gamma > 2.4, or sigma = 1e20 and gamma < -1.9): see `refresh_multiplier`.
+gamma > 2.4, or sigma = 1e20 and gamma < -1.9): see `blend_multipliers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from anon_tune.optim.delay import Delay
 
-__all__ = ["Bucket", "Step", "refresh_multiplier", "single_tensor"]
+__all__ = [
+    "Bucket",
+    "Step",
+    "blend_multipliers",
+    "refresh_multiplier",
+    "single_tensor",
+    "window_multiplier",
+]
+
+Row: TypeAlias = "tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]"
+"""(p, g, m, s, v) of one tensor; without s and v at gamma = 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,7 @@ class Bucket:
     exp_avg_sqs: list[Tensor] = field(default_factory=list)
     multipliers: list[Tensor] = field(default_factory=list)
 
-    def rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]]:
+    def rows(self) -> Iterator[Row]:
         """(p, g, m, s, v) of each tensor."""
         none: list[Tensor | None] = [None] * len(self.params)
         return zip(
@@ -110,6 +120,26 @@ class Bucket:
             self.multipliers or none,
             strict=True,
         )
+
+    def append(self, p: Tensor, g: Tensor, m: Tensor, s: Tensor | None, v: Tensor | None) -> None:
+        """Adds one tensor; s and v are None at gamma = 0."""
+        self.params.append(p)
+        self.grads.append(g)
+        self.exp_avgs.append(m)
+        if s is not None and v is not None:
+            self.exp_avg_sqs.append(s)
+            self.multipliers.append(v)
+
+    def split(self, takes: Callable[..., bool]) -> tuple[Bucket, Bucket]:
+        """The tensors whose (p, g, m, s, v) a predicate takes, and the others."""
+        rows = list(self.rows())
+        taken = [takes(*row) for row in rows]
+        if all(taken):
+            return self, Bucket()
+        buckets = (Bucket(), Bucket())
+        for row, yes in zip(rows, taken, strict=True):
+            buckets[0 if yes else 1].append(*row)
+        return buckets
 
 
 def single_tensor(step: Step, bucket: Bucket) -> None:
@@ -139,10 +169,6 @@ def single_tensor(step: Step, bucket: Bucket) -> None:
 def refresh_multiplier(step: Step, s: Tensor, v: Tensor) -> None:
     """Turns the second moment s of a finished window into the multiplier v, and empties s.
 
-    With u = sigma^(-gamma/2), the rule w <- b3*w + (1-b3)*sigma^gamma, v = w^(-1/2) reads
-    v <- (b3*v^-2 + (1-b3)*u^-2)^(-1/2). Divided by the smaller of the two, both terms lie in [0, 1]: nothing
-    overflows, and v lies between its old value and u.
-
     Args:
         step: A refresh step (window > 0).
         s: Second moment of the window, any shape; zero afterwards.
@@ -150,15 +176,34 @@ def refresh_multiplier(step: Step, s: Tensor, v: Tensor) -> None:
     """
     if s.numel() == 0:
         return
-    sigma = s.div(1.0 - step.beta2**step.window)
-    sigma = sigma.add_(step.floor * sigma.mean() + step.eps) if step.floor else sigma.add_(step.eps)
-    tiny = torch.finfo(v.dtype).tiny
-    u = sigma.pow_(-0.5 * step.gamma).clamp_(tiny, 1.0 / tiny)
-    if step.t == 1 or step.beta3 == 0.0:
-        v.copy_(u)
-    else:
-        low = torch.minimum(u, v)
-        old = low.div(v).square_().mul_(step.beta3)
-        new = low.div(u).square_().mul_(1.0 - step.beta3)
-        torch.div(low, old.add_(new).sqrt_(), out=v)
+    u = window_multiplier(s.div(1.0 - step.beta2**step.window), step.gamma, step.eps, step.floor)
+    v.copy_(u if step.t == 1 else blend_multipliers(v, u, step.beta3))
     s.zero_()
+
+
+def window_multiplier(s_hat: Tensor, gamma: float, eps: float, floor: float) -> Tensor:
+    """sigma^(-gamma/2), kept between the smallest normal number of its dtype and the inverse of that.
+
+    Args:
+        s_hat: Bias-corrected second moment of one window, not empty; overwritten.
+        gamma: Adaptivity.
+        eps: Added to s_hat.
+        floor: Share of the mean of s_hat that is added too.
+    """
+    sigma = s_hat.add_(floor * s_hat.mean()).add_(eps) if floor else s_hat.add_(eps)
+    tiny = torch.finfo(sigma.dtype).tiny
+    return sigma.pow_(-0.5 * gamma).clamp_(tiny, 1.0 / tiny)
+
+
+def blend_multipliers(v: Tensor, u: Tensor, beta3: float) -> Tensor:
+    """The multiplier (beta3*v^-2 + (1-beta3)*u^-2)^(-1/2) of an old one v and a window's u.
+
+    This is w <- beta3*w + (1-beta3)*sigma^gamma with w = v^-2. Divided by the smaller of the two, both terms
+    lie in [0, 1]: nothing overflows, and the result lies between v and u.
+    """
+    if beta3 == 0.0:
+        return u
+    low = torch.minimum(u, v)
+    old = low.div(v).square_().mul_(beta3)
+    new = low.div(u).square_().mul_(1.0 - beta3)
+    return low.div_(old.add_(new).sqrt_())

@@ -20,26 +20,47 @@ from .driving import (
     relative_error,
 )
 
-PATHS = {"single": {"foreach": False}, "foreach": {"foreach": True}}
+PATHS = {
+    "single": {"foreach": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+    "default": {},
+    "capturable": {"capturable": True},
+}
 
 
+def follow(rule, *paths):
+    for path in paths:
+        for dtype, tolerance in TOLERANCE.items():
+            assert_follows_reference(anon_run(rule, GAMMAS, dtype, **PATHS[path]), rule, tolerance)
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("delay", DELAYS)
+def test_paths_follow_the_reference(delay, decay):
+    # Climbing where the sum is odd covers it with every delay and with every decay.
+    climb = (DELAYS.index(delay) + DECAYS.index(decay)) % 2 == 1
+    follow(Rule(delay=delay, decay=decay, maximize=climb), "single", "foreach", "fused")
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+def test_the_other_paths_follow_the_reference(delay):
+    decay = DECAYS[DELAYS.index(delay) % 3]
+    follow(Rule(delay=delay, decay=decay, floor=0.1), "default", "capturable")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("delay", DELAYS)
-def test_all_paths_follow_the_reference(delay, decay, maximize):
-    rule = Rule(delay=delay, decay=decay, maximize=maximize)
-    for dtype, tolerance in TOLERANCE.items():
-        for path in PATHS.values():
-            assert_follows_reference(anon_run(rule, GAMMAS, dtype, **path), rule, tolerance)
+def test_all_paths_follow_the_reference_in_all_combinations(delay, decay, maximize):
+    follow(Rule(delay=delay, decay=decay, maximize=maximize), *PATHS)
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("betas", [(0.0, 0.0, 0.0), (0.5, 0.9, 0.99), (0.95, 0.99, 0.1)])
-@pytest.mark.parametrize("floor", [0.0, 0.1])
-def test_betas_and_floor_follow_the_reference(path, betas, floor):
-    rule = Rule(betas=betas, floor=floor)
-    for dtype, tolerance in TOLERANCE.items():
-        assert_follows_reference(anon_run(rule, GAMMAS, dtype, **PATHS[path]), rule, tolerance)
+def test_betas_and_floor_follow_the_reference(path, betas):
+    follow(Rule(betas=betas, floor=0.1), path)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,0 +1,120 @@
+"""What the multiplier is doing, in a few numbers per param group: for logs, once an epoch.
+
+The paper's convergence proof asks for bounds on the preconditioner; here they are measured.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anon_tune.optim.anon import Anon
+from anon_tune.optim.delay import Delay
+
+__all__ = ["monitor"]
+
+_SAMPLE = 65_536
+"""Coordinates of a group that its quantiles are taken from, evenly spaced."""
+
+_QUANTILES = {"multiplier_q05": 0.05, "multiplier_q50": 0.5, "multiplier_q95": 0.95}
+
+
+@torch.no_grad()
+def monitor(optimizer: Anon) -> dict[str, float]:
+    """Measures the state after any step; costs about as much as two steps, and changes nothing.
+
+    Args:
+        optimizer: Its parameters, gradients and state may be on any device.
+
+    Returns:
+        For each param group i that has taken a step, with keys `group{i}/...`:
+
+        - `gamma`, `lr`;
+        - `multiplier_min`, `multiplier_max`, and `multiplier_q05`, `_q50`, `_q95` (from at most 65,536
+          coordinates): the multiplier v, all 1 at gamma = 0;
+        - `refreshes`: how many there have been; `next_refresh`: the step of the next, left out where none
+          follows;
+        - `update_rms`: RMS of the last step without decay; `update_ratio`: that over the RMS of the
+          parameters, left out where all of these are 0;
+        - `floor_share`: the share of coordinates, 0 to 1, whose own second moment was no larger than what eps
+          and floor add to it, read back from v; 0 at gamma = 0.
+    """
+    report: dict[str, float] = {}
+    for index, group in enumerate(optimizer.param_groups):
+        states = [(p, optimizer.state[p]) for p in group["params"] if optimizer.state.get(p) and p.numel()]
+        if states:
+            measured = {**_schedule(group, states), **_update(group, states), **_multiplier(group, states)}
+            report |= {f"group{index}/{name}": float(value) for name, value in measured.items()}
+    return report
+
+
+def _schedule(group: dict[str, Any], states: list[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
+    gamma = float(group["gamma"])
+    report = {"gamma": gamma, "lr": float(group["lr"]), "refreshes": 0.0}
+    if gamma:
+        delay = Delay.parse(group["delay"])
+        t = max(int(state["step"]) for _, state in states)
+        following = delay.next_after(t)
+        report["refreshes"] = float(delay.count(t))
+        if following is not None:
+            report["next_refresh"] = float(following)
+    return report
+
+
+def _update(group: dict[str, Any], states: list[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
+    beta1 = float(group["betas"][0])
+    moved: list[Tensor] = []
+    size: list[Tensor] = []
+    for p, state in states:
+        m = _reals(state["exp_avg"])
+        update = m * _reals(state["multiplier"]) if group["gamma"] else m
+        bias = 1.0 - beta1 ** int(state["step"])
+        moved.append(torch.linalg.vector_norm(update, dtype=torch.float64).cpu() / bias)
+        size.append(torch.linalg.vector_norm(_reals(p), dtype=torch.float64).cpu())
+    entries = sum(_reals(p).numel() for p, _ in states)
+    rms = float(group["lr"]) * torch.stack(moved).norm().item() / math.sqrt(entries)
+    parameter_rms = torch.stack(size).norm().item() / math.sqrt(entries)
+    return {"update_rms": rms} | ({"update_ratio": rms / parameter_rms} if parameter_rms else {})
+
+
+def _multiplier(group: dict[str, Any], states: list[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
+    if not group["gamma"]:
+        return {**dict.fromkeys(("multiplier_min", "multiplier_max", *_QUANTILES), 1.0), "floor_share": 0.0}
+    multipliers = [_reals(state["multiplier"]) for _, state in states]
+    entries = sum(v.numel() for v in multipliers)
+    stride = math.ceil(entries / _SAMPLE)
+    sample = torch.cat([v[::stride].to("cpu", torch.float64) for v in multipliers])
+    quantiles = torch.quantile(sample, torch.tensor(list(_QUANTILES.values()), dtype=torch.float64))
+    low = min(v.min().item() for v in multipliers)
+    high = max(v.max().item() for v in multipliers)
+    at_floor = sum(_at_floor(v, group).item() for v in multipliers)
+    return {
+        "multiplier_min": low,
+        "multiplier_max": high,
+        **dict(zip(_QUANTILES, quantiles.tolist(), strict=True)),
+        "floor_share": at_floor / entries,
+    }
+
+
+def _at_floor(v: Tensor, group: dict[str, Any]) -> Tensor:
+    """How many coordinates of one tensor have sigma = v^(-2/gamma) <= 2 * (what was added to s_hat).
+
+    sigma = s_hat + floor * mean(s_hat) + eps gives mean(s_hat) = (mean(sigma) - eps) / (1 + floor). In logs,
+    because v^(-2/gamma) leaves the range of floats where gamma is small.
+    """
+    log_sigma = v.log() * (-2.0 / float(group["gamma"]))
+    eps, floor = float(group["eps"]), float(group["floor"])
+    log_mean = torch.logsumexp(log_sigma, 0).double() - math.log(v.numel())
+    share = math.log(floor / (1.0 + floor)) if floor else -math.inf
+    log_added = torch.logaddexp(
+        log_mean + share, torch.tensor(math.log(eps) if eps else -math.inf).to(log_mean)
+    )
+    return (log_sigma <= log_added + math.log(2.0)).sum()
+
+
+def _reals(tensor: Tensor) -> Tensor:
+    """All real coordinates in one row."""
+    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).flatten()

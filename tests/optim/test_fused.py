@@ -1,0 +1,100 @@
+"""The C kernel behind `fused=True`, and what runs where it cannot."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+
+import pytest
+import torch
+
+from anon_tune.optim import Anon, native
+
+from .test_anon import train
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="a C compiler makes the kernel"
+)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    native._kernels.cache_clear()
+    monkeypatch.setattr(native.shutil, "which", lambda _: None)
+    yield
+    native._kernels.cache_clear()
+
+
+def runs(params, steps=20, **options):
+    clones = [[p.clone(memory_format=torch.preserve_format) for p in params] for _ in range(2)]
+    for copies, path in zip(clones, ({"fused": True}, {"foreach": False}), strict=True):
+        train(Anon(copies, lr=1e-2, delay="every:7", **options, **path), copies, steps)
+    return clones
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gamma", [0.0, 1.15])
+def test_every_entry_of_every_tensor_is_moved_once(dtype, gamma):
+    """Sizes around the shares of the threads: one tensor over several shares, and many in one."""
+    sizes = [1, 70_000, 3, 0, 65_536, *[17] * 200, 32_769]
+    params = [torch.ones(n, dtype=dtype) for n in sizes]
+    left, right = runs(params, gamma=gamma, weight_decay=0.1)
+    tolerance = 1e-5 if dtype is torch.float32 else 1e-12
+    for a, b in zip(left, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@needs_compiler
+def test_the_kernel_is_what_runs(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        native, "native_step", lambda step, bucket: calls.append((step.t, len(bucket.params)))
+    )
+    params = [
+        torch.ones(3),
+        torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        torch.ones(4, 6)[:, ::2],
+    ]
+    train(Anon(params, fused=True), params, 8)
+    # Steps 1, 2, 4 and 8 are refreshes; the third tensor has gaps.
+    assert calls == [(3, 2), (5, 2), (6, 2), (7, 2)]
+
+
+@needs_compiler
+def test_layouts():
+    nhwc = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    params = [nhwc, torch.randn(4, 6).t(), torch.randn(6, 8)[::2], torch.randn(()), torch.randn(3, 0)]
+    # `train` gives contiguous gradients, which fit none of the first three.
+    for a, b in zip(*runs(params), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        assert a.stride() == b.stride()
+
+
+@needs_compiler
+def test_one_kernel_serves_every_size_and_learning_rate():
+    native._kernels.cache_clear()
+    for size in range(1, 30):
+        params = [torch.ones(size)]
+        train(Anon(params, fused=True, lr=10.0**-size), params, 4)
+    assert native._kernels.cache_info().misses == 1
+
+
+def test_without_a_compiler_foreach_runs_after_one_warning(no_compiler):
+    params = [torch.ones(5), torch.ones(3, dtype=torch.float64)]
+    with pytest.warns(RuntimeWarning, match="install gcc or clang"):
+        left, right = runs(params)
+    for a, b in zip(left, right, strict=True):
+        torch.testing.assert_close(a, b)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runs(params)
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch):
+    native._kernels.cache_clear()
+    monkeypatch.setattr(native, "_FLAGS", ["--no-such-flag"])
+    params = [torch.ones(5)]
+    with pytest.warns(RuntimeWarning, match="no-such-flag|no C compiler"):
+        train(Anon(params, fused=True), params, 3)
+    native._kernels.cache_clear()

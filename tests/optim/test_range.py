@@ -1,0 +1,95 @@
+"""Float32 at its ends, and the blow-up of silent coordinates that the floor cures."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anon_tune.optim import Anon
+
+from .test_reference import PATHS
+
+exponents = st.lists(st.floats(-20.0, 10.0), min_size=6, max_size=6)
+signs = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=6, max_size=6)
+gradients = st.builds(
+    lambda e, s: torch.tensor([a * 10.0**b for a, b in zip(s, e, strict=True)], dtype=torch.float32),
+    exponents,
+    signs,
+)
+
+
+@pytest.mark.parametrize("path", ["single", "foreach", "fused", "capturable"])
+@settings(max_examples=60, deadline=None)
+@given(
+    grads=st.lists(gradients, min_size=1, max_size=8),
+    gamma=st.floats(-3.0, 3.0),
+    beta3=st.sampled_from([0.0, 0.5, 0.999]),
+    floor=st.sampled_from([0.0, 0.01]),
+    eps=st.sampled_from([0.0, 1e-16, 1e-8]),
+    delay=st.sampled_from([2.0, "every:1", "every:3"]),
+)
+def test_multiplier_is_positive_and_finite_and_so_are_parameters(
+    path, grads, gamma, beta3, floor, eps, delay
+):
+    p = torch.zeros(6)
+    optimizer = Anon(
+        [p], betas=(0.9, 0.999, beta3), gamma=gamma, floor=floor, eps=eps, delay=delay, **PATHS[path]
+    )
+    for grad in grads:
+        p.grad = grad
+        optimizer.step()
+        if gamma != 0.0:
+            v = optimizer.state[p]["multiplier"]
+            m = optimizer.state[p]["exp_avg"]
+            assert bool((v > 0).all())
+            assert bool(torch.isfinite(v).all())
+            update = 1e-3 * m.double() * v.double() / (1 - 0.9 ** len(grads))
+            if update.abs().max() > 1e37:
+                return
+        assert bool(torch.isfinite(p).all())
+
+
+@given(gamma=st.floats(-3.0, 3.0), sizes=st.lists(st.floats(-20.0, 10.0), min_size=2, max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_blended_multiplier_equals_float64_where_the_square_leaves_float32(gamma, sizes):
+    """w = v^-2 of 1e-16^3 or (1e20)^3 is no float32; v is, to its last digits but a few."""
+    single, double = torch.zeros(1), torch.zeros(1, dtype=torch.float64)
+    optimizers = [Anon([p], lr=0.0, gamma=gamma, delay="every:1") for p in (single, double)]
+    for size in sizes:
+        single.grad = torch.tensor([10.0**size])
+        double.grad = single.grad.double()
+        for optimizer in optimizers:
+            optimizer.step()
+    if gamma != 0.0:
+        value, exact = (
+            o.state[p]["multiplier"].item() for o, p in zip(optimizers, (single, double), strict=True)
+        )
+        assert value == pytest.approx(exact, rel=1e-5)
+
+
+def train_with_a_feature_that_wakes_up(gamma: float, floor: float) -> float:
+    """Loss of a regression after 200 steps; one of its eight features is 0 until step 40."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.zeros(8, requires_grad=True)
+    truth = torch.linspace(-1, 1, 8)
+    optimizer = Anon([weight], lr=0.03, gamma=gamma, floor=floor)
+    loss = torch.tensor(math.nan)
+    for step in range(200):
+        x = torch.randn(32, 8, generator=generator)
+        if step < 40:
+            x[:, 3] = 0.0
+        loss = (x @ weight - x @ truth).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 1.15, 1.5])
+def test_a_dead_coordinate_that_wakes_up_blows_up_unless_there_is_a_floor(gamma):
+    assert train_with_a_feature_that_wakes_up(gamma, floor=0.01) < 0.5
+    assert not train_with_a_feature_that_wakes_up(gamma, floor=0.0) < 1e3

@@ -60,7 +60,10 @@ def gamma_spread(trials: Sequence[Trial], mode: str) -> GammaSpread:
     found = [
         (objective_key(t.value, mode), float(t.hyperparameters["gamma"]))
         for t in trials
-        if t.arm == "anon" and t.phase is Phase.SEARCH and t.state is TrialState.COMPLETE and t.value is not None
+        if t.arm == "anon"
+        and t.phase is Phase.SEARCH
+        and t.state is TrialState.COMPLETE
+        and t.value is not None
     ]
     error = seed_deviation([trial for trial in trials if trial.arm == "anon"])
     best = min(found, default=None)

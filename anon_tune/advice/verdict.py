@@ -72,7 +72,9 @@ def verdict(trials: Sequence[Trial], arms: Sequence[str], mode: str) -> list[Com
     return [compare(of["anon"], of[arm], arm, mode, comparisons=len(baselines)) for arm in baselines]
 
 
-def compare(anon: Sequence[Trial], other: Sequence[Trial], baseline: str, mode: str, comparisons: int) -> Comparison:
+def compare(
+    anon: Sequence[Trial], other: Sequence[Trial], baseline: str, mode: str, comparisons: int
+) -> Comparison:
     """Return the comparison of two arms' verdict trials.
 
     The interval is Student's t for paired differences at 95%, Bonferroni-corrected over `comparisons`. An arm
@@ -82,10 +84,16 @@ def compare(anon: Sequence[Trial], other: Sequence[Trial], baseline: str, mode: 
     shared = sorted(a.keys() & b.keys())
     means = (fmean(a.values()) if a else None, fmean(b.values()) if b else None)
     a_whole, b_whole = (len(v) == len(t) > 0 for v, t in ((a, anon), (b, other)))
-    notes = [f"{arm} did not complete on every seed" for arm, ok in (("anon", a_whole), (baseline, b_whole)) if not ok]
+    notes = [
+        f"{arm} did not complete on every seed"
+        for arm, ok in (("anon", a_whole), (baseline, b_whole))
+        if not ok
+    ]
     if len(shared) < 2:
         notes.append(f"{len(shared)} shared seeds are too few for an interval")
-        return Comparison(baseline, Outcome.UNDECIDED, *means, None, None, None, len(shared), "; ".join(notes))
+        return Comparison(
+            baseline, Outcome.UNDECIDED, *means, None, None, None, len(shared), "; ".join(notes)
+        )
     if len(shared) < _FEWEST_SEEDS:
         notes.append(f"only {len(shared)} seeds: small differences cannot be seen")
     differences = [a[seed] - b[seed] for seed in shared]

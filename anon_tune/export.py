@@ -1,0 +1,144 @@
+"""The answer as a document: an optimizer with its hyperparameters, and the evidence behind them.
+
+`anon_tune.load_optimizer` reads the yaml and json forms back; the python form is pasted into a script.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib.metadata import PackageNotFoundError, version
+from statistics import fmean, stdev
+from typing import Any
+
+import yaml
+from scipy import stats
+
+from anon_tune.errors import ConflictError, InputError
+from anon_tune.records import JobRecord
+
+__all__ = ["FORMATS", "VERSION", "document", "render"]
+
+VERSION = 1
+"""Version of the document's layout."""
+
+FORMATS = ("yaml", "json", "python")
+
+_CONFIDENCE = 0.95
+_CLASSES = {"anon": "anon_tune.optim.Anon", "adamw": "torch.optim.AdamW", "sgd": "torch.optim.SGD"}
+_VERSIONS = ("anon_tune", "torch", "optuna", "ray", "mlflow")
+
+
+def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
+    """Return the exported form of an arm's winner, as plain values.
+
+    Raises:
+        ConflictError: The job has no result yet, or no configuration of the arm came through.
+        InputError: The job has no such arm.
+    """
+    if arm not in job.spec["arms"]:
+        raise InputError(f"Job {job.id} has no arm {arm!r}; it has {', '.join(job.spec['arms'])}.")
+    if job.result is None:
+        raise ConflictError(
+            f"Job {job.id} is {job.state} in its {job.phase} phase and has no result yet. "
+            f"`anon-tune best {job.id}` shows its best trial so far."
+        )
+    if arm not in job.result["winners"]:
+        raise ConflictError(
+            f"No configuration of {arm} completed in job {job.id}; there is nothing to export."
+        )
+    found, spec = job.result["winners"][arm], job.spec
+    tests = [value for value in found["test"]["seeds"].values() if value is not None]
+    spread = job.result["gamma"]
+    return {
+        "version": VERSION,
+        "optimizer": arm,
+        "hyperparameters": _plain(found["hyperparameters"]),
+        "schedule": {
+            "name": spec["training"]["schedule"],
+            "epochs": spec["budget"]["epochs"],
+            "batch_size": spec["training"]["batch_size"],
+        },
+        "architecture": {"model": spec["model"], **dict(job.architecture or {})},
+        "evidence": {
+            "objective": f"test {spec['objective']['metric']} ({spec['objective']['mode']})",
+            "value": fmean(tests) if tests else None,
+            "interval": _interval(tests),
+            "seeds": len(found["test"]["seeds"]),
+            "gamma_interval": {key: spread[key] for key in ("mean", "low", "high", "note")},
+            "verdict": {
+                item["baseline"]: {
+                    key: item[key] for key in ("outcome", "difference", "low", "high", "seeds", "note")
+                }
+                for item in job.result["verdict"]
+            },
+        },
+        "provenance": {
+            "job": job.id,
+            "name": job.name,
+            "trial": found["trial"],
+            "mlflow_run": job.mlflow_run,
+            "versions": _versions(),
+        },
+    }
+
+
+def render(exported: dict[str, Any], form: str) -> str:
+    """Return a document as text in one of `FORMATS`. Raises InputError for another."""
+    if form == "yaml":
+        return yaml.safe_dump(exported, sort_keys=False, allow_unicode=True)
+    if form == "json":
+        return json.dumps(exported, indent=2) + "\n"
+    if form == "python":
+        return _python(exported)
+    raise InputError(f"{form!r} is no export format; choose {', '.join(FORMATS)}.")
+
+
+def _python(exported: dict[str, Any]) -> str:
+    module, _, name = _CLASSES[exported["optimizer"]].rpartition(".")
+    arguments = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in exported["hyperparameters"].items()
+    }
+    evidence, origin = exported["evidence"], exported["provenance"]
+    verdict = "; ".join(f"{item['outcome']} against {arm}" for arm, item in evidence["verdict"].items())
+    value = "unknown" if evidence["value"] is None else f"{evidence['value']:.4g}"
+    lines = [
+        f'"""{name} as tuned by anon_tune: job {origin["job"]} ({origin["name"]}), trial {origin["trial"]}.',
+        "",
+        f"{evidence['objective']}: {value} over {evidence['seeds']} seeds; Anon: {verdict or 'no baselines'}.",
+        f"Schedule of the learning rate: {exported['schedule']['name']}.",
+        '"""',
+        "",
+        f"from {module} import {name}",
+        "",
+        "",
+        "def make_optimizer(params):",
+        f"    return {name}(",
+        "        params,",
+        *(f"        {key}={value!r}," for key, value in arguments.items()),
+        "    )",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _interval(values: list[float]) -> list[float] | None:
+    """Student's t interval of the mean, at 95%; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return [fmean(values) - half, fmean(values) + half]
+
+
+def _plain(hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in hyperparameters.items()}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _VERSIONS:
+        try:
+            found[package] = version(package).partition("+")[0]
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,206 @@
+"""The projection of the ledger to MLflow: one parent run per job, one child run per trial.
+
+It runs behind the ledger, in a process of its own, and may stop and start again at any point: how far each run
+has been written is kept in the ledger, a run is found again by its tag, and metrics carry the ledger's times, so
+that writing one twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from anon_tune.errors import DependencyError
+from anon_tune.ledger import Ledger
+from anon_tune.records import JobRecord, JobState, Trial, TrialState
+
+__all__ = ["EXPERIMENT", "Projector"]
+
+EXPERIMENT = "anon_tune"
+
+_JOB_TAG, _TRIAL_TAG = "anon_tune.job_id", "anon_tune.trial_id"
+_PARENT_TAG, _NAME_TAG = "mlflow.parentRunId", "mlflow.runName"
+_METRICS_PER_BATCH = 1000  # MLflow's limit
+_POLL_SECONDS = 1.0
+
+_TRIAL_STATUS = {
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "KILLED",
+    TrialState.CANCELLED: "KILLED",
+    TrialState.DIVERGED: "FAILED",
+    TrialState.FAILED: "FAILED",
+}
+_JOB_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.CANCELLED: "KILLED", JobState.FAILED: "FAILED"}
+
+_log = logging.getLogger(__name__)
+
+
+class Projector:
+    """Writes jobs to one MLflow server or store.
+
+    Args:
+        ledger: What is projected, and where the cursor is kept.
+        uri: MLflow tracking URI.
+        artifacts: Where artifacts go if the store at `uri` has no place of its own for them.
+        files: Returns the text files that a job's parent run carries, by name.
+    """
+
+    def __init__(
+        self, ledger: Ledger, uri: str, artifacts: Path, files: Callable[[JobRecord], Mapping[str, str]]
+    ) -> None:
+        # Imported here: it takes seconds, and only this class needs it.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        self._ledger = ledger
+        self._files = files
+        self._errors = (MlflowException, OSError)
+        try:
+            self._client: Any = MlflowClient(uri)
+            self._experiment = self._find_experiment(uri, artifacts)
+        except self._errors as error:
+            raise DependencyError(
+                f"MLflow at {uri} cannot be used ({error}). Check MLFLOW_TRACKING_URI; nothing of the job is lost."
+            ) from error
+
+    def sync(self, job_id: str) -> int:
+        """Write everything that is not in MLflow yet; return how many trials were written to.
+
+        Raises:
+            DependencyError: MLflow did not take it; what it took is remembered.
+        """
+        job = self._ledger.job(job_id, trials=True)
+        done = self._ledger.projections(job_id)
+        try:
+            parent, _, state = done.get(job_id) or (self._parent(job), 0, None)
+            written = 0
+            for trial in job.trials:
+                run, steps, projected = done.get(trial.id) or (None, 0, None)
+                if run is None or steps < len(trial.reports) or projected != trial.state:
+                    self._project_trial(job, parent, trial, run, steps)
+                    written += 1
+            if state != job.state and job.state is not JobState.RUNNING:
+                self._project_end(job, parent)
+        except self._errors as error:
+            raise DependencyError(
+                f"MLflow did not take job {job_id} ({error}). `anon-tune mlflow sync {job_id}` goes on from here."
+            ) from error
+        return written
+
+    def follow(self, job_id: str, until: Callable[[], bool]) -> None:
+        """Sync again and again until the job is at rest, or `until()` says stop; MLflow may come and go."""
+        while True:
+            running = self._ledger.job(job_id).state in {JobState.RUNNING, JobState.QUEUED}
+            stop = until()
+            try:
+                self.sync(job_id)
+            except DependencyError as error:
+                _log.warning("%s", error)
+            if stop or not running:
+                return
+            time.sleep(_POLL_SECONDS)
+
+    def _find_experiment(self, uri: str, artifacts: Path) -> str:
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        # MLflow's default place for artifacts is the working directory; a server knows its own.
+        local = uri.startswith("sqlite:")
+        return str(self._client.create_experiment(EXPERIMENT, artifacts.as_uri() if local else None))
+
+    def _parent(self, job: JobRecord) -> str:
+        run = self._find_run(_JOB_TAG, job.id)
+        if run is None:
+            tags = {_JOB_TAG: job.id, _NAME_TAG: f"{job.name} {job.id}"}
+            run = self._client.create_run(
+                self._experiment, start_time=_milliseconds(job.created), tags=tags
+            ).info.run_id
+        self._client.log_batch(run, params=_params(_flat(job.spec)))
+        self._ledger.set_projection(job.id, job.id, run)
+        return str(run)
+
+    def _project_trial(self, job: JobRecord, parent: str, trial: Trial, run: str | None, steps: int) -> None:
+        from mlflow.entities import Metric
+
+        if run is None:
+            run = self._find_run(_TRIAL_TAG, trial.id) or self._new_trial_run(parent, trial)
+            self._client.log_batch(run, params=_params(_trial_params(trial)))
+        metrics = [
+            Metric(name, value, _milliseconds(report.time), report.step)
+            for report in trial.reports[steps:]
+            for name, value in report.metrics.items()
+        ]
+        if trial.value is not None and trial.finished is not None:
+            metrics.append(
+                Metric("objective", trial.value, _milliseconds(trial.finished), len(trial.reports))
+            )
+        for start in range(0, len(metrics), _METRICS_PER_BATCH):
+            self._client.log_batch(run, metrics=metrics[start : start + _METRICS_PER_BATCH])
+        if trial.is_finished:
+            if trial.reason:
+                self._client.set_tag(run, "anon_tune.reason", trial.reason[:5000])
+            self._client.set_tag(run, "anon_tune.state", trial.state.value)
+            ended = _milliseconds(trial.finished) if trial.finished else None
+            self._client.set_terminated(run, _TRIAL_STATUS[trial.state], ended)
+        self._ledger.set_projection(job.id, trial.id, run, len(trial.reports), trial.state)
+
+    def _new_trial_run(self, parent: str, trial: Trial) -> str:
+        tags = {
+            _TRIAL_TAG: trial.id,
+            _PARENT_TAG: parent,
+            _NAME_TAG: trial.id,
+            "anon_tune.arm": trial.arm,
+            "anon_tune.phase": trial.phase.value,
+        }
+        started = _milliseconds(trial.started) if trial.started else None
+        return str(self._client.create_run(self._experiment, start_time=started, tags=tags).info.run_id)
+
+    def _project_end(self, job: JobRecord, parent: str) -> None:
+        for name, text in self._files(job).items():
+            self._client.log_text(parent, text, name)
+        self._client.set_tag(parent, "anon_tune.state", job.state.value)
+        if job.state in _JOB_STATUS:
+            ended = _milliseconds(job.finished) if job.finished else None
+            self._client.set_terminated(parent, _JOB_STATUS[job.state], ended)
+        self._ledger.set_projection(job.id, job.id, parent, 0, job.state)
+
+    def _find_run(self, tag: str, value: str) -> str | None:
+        found = self._client.search_runs([self._experiment], f"tags.`{tag}` = '{value}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+
+def _params(values: Mapping[str, Any]) -> list[Any]:
+    from mlflow.entities import Param
+
+    return [Param(key, str(value)) for key, value in values.items()]
+
+
+def _trial_params(trial: Trial) -> dict[str, Any]:
+    """What the optimizer was made with, and the search coordinates that are not among it."""
+    return {
+        **trial.params,
+        **trial.hyperparameters,
+        "arm": trial.arm,
+        "phase": trial.phase.value,
+        "seed": trial.seed,
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result |= _flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def _milliseconds(moment: datetime.datetime) -> int:
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,179 @@
+"""Charts of one job, as plotly figures."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from anon_tune.records import JobRecord, Phase, Trial, TrialState
+
+__all__ = ["best_so_far", "charts_page", "learning_curves", "loss_over_gamma"]
+
+# Okabe and Ito's palette, which people with colour blindness can tell apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_FAINT = 0.35
+
+
+def loss_over_gamma(job: JobRecord) -> go.Figure:
+    """The objective over gamma, one point per search trial of Anon; diverged trials stand at the top edge."""
+    trials = [trial for trial in _search(job) if trial.arm == "anon"]
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[trial.hyperparameters["gamma"] for trial in complete],
+        y=[trial.value for trial in complete],
+        mode="markers",
+        name="complete",
+        marker={
+            "size": 10,
+            "color": [math.log10(trial.params["step_size"]) for trial in complete]
+            if all("step_size" in trial.params for trial in complete)
+            else _COLOURS[0],
+            "colorscale": "Viridis",
+            "colorbar": {"title": "log10 step size"},
+            "line": {"width": 1, "color": "white"},
+        },
+        text=[trial.id for trial in complete],
+        hovertemplate="%{text}<br>gamma %{x:.3f}<br>%{y:.4g}<extra></extra>",
+    )
+    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED and trial.reports]
+    if pruned:
+        figure.add_scatter(
+            x=[trial.hyperparameters["gamma"] for trial in pruned],
+            y=[trial.reports[-1].value for trial in pruned],
+            mode="markers",
+            name="pruned (last report)",
+            marker={"symbol": "circle-open", "size": 9, "color": "#777777"},
+            text=[f"{trial.id}, epoch {trial.reports[-1].step}" for trial in pruned],
+            hovertemplate="%{text}<br>gamma %{x:.3f}<br>%{y:.4g}<extra></extra>",
+        )
+    diverged = [trial for trial in trials if trial.state is TrialState.DIVERGED]
+    if diverged:
+        seen = [
+            value for trial in complete + pruned for value in (trial.value, _last(trial)) if value is not None
+        ]
+        figure.add_scatter(
+            x=[trial.hyperparameters["gamma"] for trial in diverged],
+            y=[_edge(seen, job)] * len(diverged),
+            mode="markers",
+            name="diverged",
+            marker={"symbol": "x", "size": 11, "color": "#C00000"},
+            text=[
+                f"{trial.id}<br>step size {trial.params.get('step_size', math.nan):.3g}" for trial in diverged
+            ],
+            hovertemplate="%{text}<br>gamma %{x:.3f}<br>diverged<extra></extra>",
+        )
+    spread = (job.result or {}).get("gamma")
+    if spread and spread["mean"] is not None:
+        figure.add_vrect(
+            x0=spread["low"],
+            x1=spread["high"],
+            fillcolor=_COLOURS[0],
+            opacity=0.12,
+            line_width=0,
+            annotation_text="within one standard error of the best",
+            annotation_position="top left",
+        )
+    figure.update_xaxes(title="gamma (0 SGD-like, 1 Adam-like)")
+    figure.update_yaxes(title=_objective(job), type="log" if _positive(job) else "linear")
+    return _titled(figure, "Objective over gamma")
+
+
+def learning_curves(job: JobRecord) -> go.Figure:
+    """The objective over epochs of every search trial, a colour per arm; the best of each arm is bold."""
+    figure = go.Figure()
+    for colour, arm in zip(_COLOURS, job.spec["arms"], strict=False):
+        trials = [trial for trial in _search(job) if trial.arm == arm and trial.reports]
+        best = _best(trials, job)
+        for index, trial in enumerate(sorted(trials, key=lambda t: t is best)):
+            figure.add_scatter(
+                x=[report.step for report in trial.reports],
+                y=[report.value for report in trial.reports],
+                mode="lines",
+                name=arm,
+                legendgroup=arm,
+                showlegend=index == len(trials) - 1,
+                line={"color": colour, "width": 4 if trial is best else 1},
+                opacity=1.0 if trial is best else _FAINT,
+                text=[trial.id] * len(trial.reports),
+                hovertemplate="%{text}<br>epoch %{x}<br>%{y:.4g}<extra></extra>",
+            )
+    figure.update_xaxes(title="epoch")
+    figure.update_yaxes(title=_objective(job), type="log" if _positive(job) else "linear")
+    return _titled(figure, "Learning curves of the search trials (bold: the best of each arm)")
+
+
+def best_so_far(job: JobRecord) -> go.Figure:
+    """The best objective so far over the trials an arm has started, a line per arm."""
+    figure = go.Figure()
+    better = min if job.spec["objective"]["mode"] == "min" else max
+    for colour, arm in zip(_COLOURS, job.spec["arms"], strict=False):
+        x: list[int] = []
+        y: list[float] = []
+        for trial in sorted((t for t in _search(job) if t.arm == arm), key=lambda t: t.number):
+            if trial.state is TrialState.COMPLETE and trial.value is not None:
+                x.append(trial.number + 1)
+                y.append(better(trial.value, y[-1]) if y else trial.value)
+            elif y:
+                x.append(trial.number + 1)
+                y.append(y[-1])
+        figure.add_scatter(x=x, y=y, mode="lines+markers", name=arm, line={"color": colour, "shape": "hv"})
+    figure.update_xaxes(title="trials of the arm")
+    figure.update_yaxes(title=_objective(job), type="log" if _positive(job) else "linear")
+    return _titled(figure, "Best so far, on one seed each (the verdict uses fresh seeds)")
+
+
+def charts_page(job: JobRecord) -> str:
+    """All charts of a job as one HTML page that needs no network."""
+    figures = [loss_over_gamma(job), learning_curves(job), best_so_far(job)]
+    parts = [
+        figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False})
+        for index, figure in enumerate(figures)
+    ]
+    title = html.escape(f"{job.name} ({job.id})")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
+        f'<body style="font-family: sans-serif; margin: 1rem"><h1>{title}</h1>{"".join(parts)}</body></html>'
+    )
+
+
+def _search(job: JobRecord) -> list[Trial]:
+    return [trial for trial in job.trials if trial.phase is Phase.SEARCH]
+
+
+def _best(trials: Sequence[Trial], job: JobRecord) -> Trial | None:
+    complete = [trial for trial in trials if trial.value is not None]
+    sign = 1 if job.spec["objective"]["mode"] == "min" else -1
+    return min(complete, key=lambda trial: sign * (trial.value or 0.0), default=None)
+
+
+def _last(trial: Trial) -> float | None:
+    value = trial.reports[-1].value if trial.reports else None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _edge(values: Sequence[float], job: JobRecord) -> float:
+    """Where diverged trials are drawn: a little on the bad side of everything else."""
+    if job.spec["objective"]["mode"] == "max":
+        return min(values, default=1.0) * 0.9
+    return max(values, default=1.0) * 1.2
+
+
+def _positive(job: JobRecord) -> bool:
+    """Whether every value drawn is above 0, so that a log axis can show it."""
+    if job.spec["objective"]["mode"] == "max":
+        return False
+    return all(not report.value <= 0 for trial in job.trials for report in trial.reports)
+
+
+def _objective(job: JobRecord) -> str:
+    return f"validation {job.spec['objective']['metric']}"
+
+
+def _titled(figure: go.Figure, title: str) -> go.Figure:
+    return figure.update_layout(
+        title=title, template="plotly_white", height=460, legend={"groupclick": "togglegroup"}
+    )

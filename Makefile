@@ -1,0 +1,52 @@
+# The README's commands. Each makes the environment first where it is missing or out of date.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+DEMO_ARGS ?=
+
+.PHONY: install demo test test-all check format lock clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+## One real tuning job for each of two architectures, and training with what they found.
+demo: $(INSTALLED)
+	$(BIN)/python -m examples.demo $(DEMO_ARGS)
+
+## At most 6 minutes on 2 cores.
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+## The slow ones too: whole jobs, faults, a browser, PostgreSQL. At most 20 minutes.
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+## Lint, format, types, layers.
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+## Write requirements.lock anew from pyproject.toml: the newest versions that fit, torch pinned.
+lock:
+	rm -rf .lock-venv
+	$(PYTHON) -m venv .lock-venv
+	.lock-venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.lock-venv/bin/python -m pip install --quiet --disable-pip-version-check ".[dev]" "setuptools>=77"
+	( echo "# Exact versions for 'make install', on Python 3.11 or newer. Made by 'make lock'."; \
+	  .lock-venv/bin/python -m pip freeze --all --exclude anon_tune --exclude pip | sed 's/+cpu$$//' ) > requirements.lock
+	rm -rf .lock-venv
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

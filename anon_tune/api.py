@@ -1,0 +1,135 @@
+"""What the command line does, as functions: the root where the layers are put together."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from anon_tune import export
+from anon_tune.errors import ConflictError, LeaseHeldError
+from anon_tune.ledger import Lease, Ledger
+from anon_tune.records import JobRecord, JobState
+from anon_tune.settings import Settings
+from anon_tune.spec import JobSpec, spaces_of
+from anon_tune.tracking import Projector
+
+__all__ = ["acquire", "create_job", "open_ledger", "project", "run_job"]
+
+_POLL_SECONDS = 0.5
+_PROJECTION_SECONDS = 120.0
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """Open the ledger that the settings name."""
+    return Ledger.open(settings.ledger_url)
+
+
+def create_job(ledger: Ledger, spec: JobSpec) -> JobRecord:
+    """Store a job with the search spaces as they are now."""
+    spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
+    return ledger.create_job(spec.name, spec.model_dump(mode="json"), spaces)
+
+
+def acquire(ledger: Ledger, job_id: str, seconds: float | None = None) -> Lease:
+    """Take a job, waiting for the lease of a process that died to run out.
+
+    Raises:
+        LeaseHeldError: Its holder lives: it renewed the lease while this waited.
+        NotFoundError: No such job.
+        TransitionError: The job has ended.
+    """
+    from anon_tune.workers.driver import LEASE_SECONDS
+
+    holder = f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}"
+    seen = None
+    while True:
+        try:
+            return ledger.acquire(job_id, holder, LEASE_SECONDS if seconds is None else seconds)
+        except LeaseHeldError:
+            lease = ledger.job(job_id).lease
+            if lease is not None and seen is not None and lease.heartbeat > seen:
+                raise
+            seen = seen or (lease.heartbeat if lease else None)
+            time.sleep(_POLL_SECONDS)
+
+
+def run_job(ledger: Ledger, settings: Settings, lease: Lease) -> JobRecord:
+    """Work on a job here until it is at rest, with MLflow written beside it, and return it.
+
+    Raises:
+        LeaseLostError: Another process took the job over.
+        KeyboardInterrupt: After an interrupt, once the job is PAUSED.
+    """
+    from anon_tune.workers.driver import drive
+
+    with _log_file(settings.job_folder(lease.job)), _projector(settings, lease.job):
+        drive(ledger, lease, settings)
+        job = ledger.job(lease.job, trials=True)
+        if job.state is JobState.SUCCEEDED:
+            with contextlib.suppress(ConflictError):  # Anon itself may not have come through
+                path = settings.job_folder(job.id) / "best.yaml"
+                path.write_text(export.render(export.document(job), "yaml"), encoding="utf-8")
+    return ledger.job(lease.job, trials=True)
+
+
+def project(ledger: Ledger, settings: Settings) -> Projector:
+    """The projector to the MLflow that the settings name, with the charts of `dashboards`."""
+    from anon_tune.dashboards.charts import charts_page
+
+    def files(job: JobRecord) -> Mapping[str, str]:
+        found = {"charts.html": charts_page(job)}
+        with contextlib.suppress(ConflictError):
+            found["best.yaml"] = export.render(export.document(job), "yaml")
+        return found
+
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return Projector(ledger, settings.tracking_uri, settings.artifacts, files)
+
+
+@contextlib.contextmanager
+def _projector(settings: Settings, job_id: str) -> Iterator[None]:
+    """The projection of a job in a process of its own, which sees the job to its end and then stops."""
+    log = settings.job_folder(job_id) / "mlflow.log"
+    command = [sys.executable, "-m", "anon_tune", "mlflow", "sync", job_id, "--follow", str(os.getpid())]
+    with log.open("ab") as output:
+        # Of its own session: Ctrl-C is for the driver; what it leaves behind is still to be projected.
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    try:
+        yield
+    finally:
+        try:
+            process.wait(_PROJECTION_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait()
+        if process.returncode != 0:
+            logging.getLogger(__name__).warning(
+                "MLflow lags behind; `anon-tune mlflow sync %s` catches up (see %s)", job_id, log
+            )
+
+
+@contextlib.contextmanager
+def _log_file(folder: Path) -> Iterator[None]:
+    """Write the package's log to the job's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "job.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("anon_tune")
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        logger.level, logger.propagate = before

@@ -1,0 +1,333 @@
+"""The command line, `anon-tune`.
+
+Exit codes are those of `errors`; besides, 1 is also a job that FAILED, and 130 an interrupt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from anon_tune import api, catalogue, console, export, search_spaces, views
+from anon_tune.advice import prior
+from anon_tune.documents import unknown
+from anon_tune.errors import AnonTuneError, InputError, SpecError
+from anon_tune.ledger import Ledger
+from anon_tune.records import JobRecord, JobState
+from anon_tune.settings import Settings
+from anon_tune.spec import load_spec
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="anon-tune",
+    help="Which optimizer, and how adaptive, for my model? Tuning for the Anon optimizer.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+mlflow_app = typer.Typer(help="The projection of jobs to MLflow.", no_args_is_help=True)
+app.add_typer(mlflow_app, name="mlflow")
+
+# A pipe has no width; 80 columns would cut the tables.
+_out = Console(width=None if sys.stdout.isatty() else 160)
+_err = Console(stderr=True)
+_LIVE_SECONDS = 0.5
+_INTERRUPTED = 128 + signal.SIGINT
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id; `anon-tune jobs` lists them.")]
+
+
+def main() -> None:
+    """Run the command line; errors of anon_tune become one message and their exit code."""
+    try:
+        app(standalone_mode=True)
+    except SpecError as error:
+        _err.print(f"[red]error[/red] in {error.source}:", highlight=False)
+        for problem in error.problems:
+            _err.print(f"  {problem}", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except AnonTuneError as error:
+        _err.print("[red]error[/red]", end=" ")
+        _err.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+@app.command()
+def run(
+    spec: Annotated[Path | None, typer.Argument(help="A job file (YAML); see examples/.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="JOB", help="Go on with a job that stopped.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. budget.trials=8."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a tuning job here, in the foreground, and print its answer."""
+    if (spec is None) == (resume is None):
+        raise InputError(
+            "Give a job file, or --resume JOB. For example: anon-tune run examples/digits_cnn.yaml"
+        )
+    if resume is not None and overrides:
+        raise InputError("--set is for a new job; the one to resume keeps what it was submitted with.")
+    parsed = load_spec(spec, overrides or ()) if spec is not None else None
+    settings = Settings()
+    ledger = api.open_ledger(settings)
+    job_id = api.create_job(ledger, parsed).id if parsed is not None else str(resume)
+    lease = api.acquire(ledger, job_id)
+    if not as_json:
+        _err.print(f"Job [bold]{job_id}[/bold]. Ctrl-C pauses it; nothing is lost.", highlight=False)
+    try:
+        with _live(settings, job_id, show=not as_json and _err.is_terminal):
+            job = api.run_job(ledger, settings, lease)
+    except KeyboardInterrupt:
+        _err.print(f"Paused. Go on with: anon-tune run --resume {job_id}", highlight=False)
+        raise
+    if as_json:
+        _print_json({**views.job_view(job), **_places(settings, job)})
+    else:
+        places = _places(settings, job)
+        _out.print(
+            console.report(job, places["export"], places["mlflow_command"]), soft_wrap=True, highlight=False
+        )
+    if job.state is not JobState.SUCCEEDED:
+        sys.exit(1)
+
+
+@app.command()
+def jobs(as_json: AsJson = False) -> None:
+    """List all jobs, newest first."""
+    found = _ledger().jobs()
+    if as_json:
+        _print_json(
+            [
+                {"id": j.id, "name": j.name, "state": j.state.value, "phase": j.phase.value,
+                 "gamma": (j.result or {}).get("gamma"), "created": j.created.isoformat()}
+                for j in found
+            ]
+        )  # fmt: skip
+    elif found:
+        _out.print(console.jobs_table(found))
+    else:
+        _out.print("No jobs yet. Start one: anon-tune run examples/digits_cnn.yaml", highlight=False)
+
+
+@app.command()
+def show(job_id: JobId, as_json: AsJson = False) -> None:
+    """Show a job: its arms, gamma and verdict."""
+    settings = Settings()
+    job = _ledger().job(job_id, trials=True)
+    if as_json:
+        _print_json(views.job_view(job))
+        return
+    places = _places(settings, job)
+    if job.result is None:
+        _out.print(console.jobs_table([job]))
+        _out.print(console.best_table(job))
+    else:
+        _out.print(
+            console.report(job, places["export"], places["mlflow_command"]), soft_wrap=True, highlight=False
+        )
+
+
+@app.command()
+def trials(job_id: JobId, as_json: AsJson = False) -> None:
+    """List a job's trials."""
+    found = _ledger().job(job_id, trials=True).trials
+    if as_json:
+        _print_json([views.trial_view(trial) for trial in found])
+    else:
+        _out.print(console.trials_table(found))
+
+
+@app.command()
+def best(job_id: JobId, as_json: AsJson = False) -> None:
+    """Show the best trial of each arm so far."""
+    job = _ledger().job(job_id, trials=True)
+    if as_json:
+        _print_json({arm: views.arm_view(job, arm)["best"] for arm in job.spec["arms"]})
+    else:
+        _out.print(console.best_table(job))
+
+
+@app.command("export")
+def export_command(
+    job_id: JobId,
+    form: Annotated[str, typer.Option("--format", help=f"{', '.join(export.FORMATS)}.")] = "yaml",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A file; default: standard output.")
+    ] = None,
+    arm: Annotated[str, typer.Option(help="Another arm's winner.")] = "anon",
+) -> None:
+    """Export a job's best configuration, with its evidence."""
+    text = export.render(export.document(_ledger().job(job_id), arm), form)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{output} cannot be written ({error.strerror}). Choose another -o.") from None
+    _err.print(f"Wrote {output}", highlight=False)
+
+
+@app.command()
+def suggest(
+    family: Annotated[str, typer.Option(help=f"{', '.join(catalogue.FAMILIES)}.")],
+    as_json: AsJson = False,
+) -> None:
+    """Suggest a gamma for an architecture family, from finished jobs or the published guidance."""
+    if family not in catalogue.FAMILIES:
+        raise InputError(f"--family: {unknown('family', family, catalogue.FAMILIES)}")
+    advice = prior.suggest(family, _ledger().jobs())
+    if as_json:
+        _print_json(advice)
+        return
+    gamma = advice["gamma"]
+    if gamma is None:
+        _out.print(f"Nothing is known of gamma for {family} yet: search the whole range.", highlight=False)
+    else:
+        _out.print(
+            f"gamma {gamma['mean']:.2f} for {family}  ({gamma['low']:.2f} to {gamma['high']:.2f}, from "
+            f"{advice['source']})",
+            highlight=False,
+        )
+    for item in advice["jobs"]:
+        _out.print(
+            f"  job {item['job']} ({item['name']}): {item['mean']:.2f}, within one standard error of its best: "
+            f"{item['low']:.2f} to {item['high']:.2f}",
+            highlight=False,
+        )
+    if advice["published"]:
+        _out.print(f"  published (arXiv 2605.02317): {advice['published']}", highlight=False)
+
+
+@app.command()
+def spaces(as_json: AsJson = False) -> None:
+    """List the search spaces with their ranges."""
+    found = {name: search_spaces.load_space(name) for name in search_spaces.space_names()}
+    if as_json:
+        _print_json({name: space.model_dump(mode="json") for name, space in found.items()})
+        return
+    for name, space in found.items():
+        _out.print(f"[bold]{name}[/bold]  {space.summary}", highlight=False)
+        for coordinate, domain in space.parameters.items():
+            if isinstance(domain, search_spaces.Range):
+                text = f"{domain.low:g} to {domain.high:g}{' (log)' if domain.log else ''}"
+            else:
+                text = ", ".join(f"{choice:g}" for choice in domain.choices)
+            _out.print(f"  {coordinate:16} {text}", highlight=False)
+        for argument, value in space.fixed.items():
+            _out.print(f"  {argument:16} {value:g} (fixed)", highlight=False)
+
+
+@app.command()
+def tasks(as_json: AsJson = False) -> None:
+    """List tasks, data sets and models."""
+    if as_json:
+        _print_json(
+            {
+                name: {
+                    "summary": task.summary,
+                    "metrics": dict(task.metrics),
+                    "data": {data: catalogue.DATASETS[data].summary for data in task.datasets},
+                    "models": {
+                        model: {"summary": catalogue.MODELS[model].summary, "family": catalogue.MODELS[model].family,
+                                "options": dict(catalogue.MODELS[model].options)}
+                        for model in task.models
+                    },
+                }
+                for name, task in catalogue.TASKS.items()
+            }
+        )  # fmt: skip
+        return
+    for name, task in catalogue.TASKS.items():
+        metrics = ", ".join(f"{metric} ({mode})" for metric, mode in task.metrics.items())
+        _out.print(f"[bold]{name}[/bold]  {task.summary} Metrics: {metrics}", highlight=False)
+        for data in task.datasets:
+            _out.print(f"  data   {data:10} {catalogue.DATASETS[data].summary}", highlight=False)
+        for model in task.models:
+            entry = catalogue.MODELS[model]
+            options = ", ".join(f"{option} {value:g}" for option, value in entry.options.items())
+            _out.print(f"  model  {model:10} {entry.summary} Options: {options}", highlight=False)
+
+
+@mlflow_app.command("sync")
+def mlflow_sync(
+    job_id: JobId,
+    follow: Annotated[
+        int | None,
+        typer.Option(metavar="PID", help="Go on while the job runs and this parent process lives."),
+    ] = None,
+) -> None:
+    """Write what is missing of a job to MLflow; writing it again changes nothing."""
+    settings = Settings()
+    ledger = api.open_ledger(settings)
+    ledger.job(job_id)
+    projector = api.project(ledger, settings)
+    if follow is None:
+        written = projector.sync(job_id)
+        _out.print(f"{written} trials of job {job_id} written to {settings.tracking_uri}", highlight=False)
+        return
+    os.nice(10)  # training comes first
+    projector.follow(job_id, until=lambda: os.getppid() != follow)
+
+
+def _ledger() -> Ledger:
+    return api.open_ledger(Settings())
+
+
+def _print_json(value: Any) -> None:
+    # Not through Rich, which wraps lines.
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _places(settings: Settings, job: JobRecord) -> dict[str, Any]:
+    exported = settings.job_folder(job.id) / "best.yaml"
+    return {
+        "export": str(exported) if exported.exists() else None,
+        "mlflow_command": f"mlflow ui --backend-store-uri {settings.tracking_uri}"
+        if settings.mlflow_tracking_uri is None
+        else f"open {settings.tracking_uri}",
+    }
+
+
+class _live:  # noqa: N801 - used as a function
+    """The live table, drawn from the ledger by a thread, on standard error."""
+
+    def __init__(self, settings: Settings, job_id: str, *, show: bool) -> None:
+        self._settings, self._job_id, self._show = settings, job_id, show
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._draw, name="live", daemon=True)
+
+    def __enter__(self) -> None:
+        if self._show:
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        if self._show:
+            self._thread.join()
+
+    def _draw(self) -> None:
+        ledger = Ledger.open(self._settings.ledger_url)
+        started = time.monotonic()
+        before = sum(trial.is_finished for trial in ledger.job(self._job_id, trials=True).trials)
+        with Live(console=_err, transient=True, auto_refresh=False) as live:
+            while not self._done.wait(_LIVE_SECONDS):
+                job = ledger.job(self._job_id, trials=True)
+                live.update(console.live_view(job, time.monotonic() - started, before), refresh=True)
+        ledger.close()

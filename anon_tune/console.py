@@ -1,0 +1,220 @@
+"""Tables and reports for a terminal (Rich)."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from anon_tune.records import JobRecord, JobState, Phase, Trial
+from anon_tune.search.policy import planned_trials
+from anon_tune.spec import parse_spec
+from anon_tune.views import arm_view, job_view
+
+__all__ = ["best_table", "jobs_table", "live_view", "number", "report", "trials_table"]
+
+_OUTCOME_STYLES = {"better": "green", "worse": "red", "no difference": "yellow", "undecided": "yellow"}
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number to `digits` significant digits, or a dash."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def live_view(job: JobRecord, elapsed: float, done_before: int) -> RenderableType:
+    """A running job: phase, trials by state per arm, best so far, estimated time left.
+
+    Args:
+        job: With its trials.
+        elapsed: Seconds this process has worked on it.
+        done_before: Trials that were finished when it started.
+    """
+    view = job_view(job)
+    done = sum(trial.is_finished for trial in job.trials)
+    total = sum(_planned(job).values())
+    left = "estimating"
+    if done > done_before:
+        left = _duration(elapsed / (done - done_before) * max(0, total - done))
+    head = Text.assemble(
+        (f"{job.name} ", "bold"), f"{job.id}   phase ", (job.phase.value, "cyan"),
+        f"   {done} of {total} trials   {_duration(elapsed)} gone, about {left} left",
+    )  # fmt: skip
+    table = Table(box=None, pad_edge=False)
+    for title in ("arm", "search", "reruns", "best so far", "gamma", "trial"):
+        table.add_column(title, no_wrap=True)
+    for arm, seen in view["arms"].items():
+        best = seen["best"]
+        table.add_row(
+            arm,
+            f"{sum(seen['trials'].values())}/{seen['budget']}  {_states(seen['trials'])}",
+            _states(seen["reruns"]),
+            number(best["value"]) if best else "-",
+            number(best["params"].get("gamma"), 3) if best else "-",
+            best["trial"] if best else "-",
+        )
+    return Group(head, table)
+
+
+def report(job: JobRecord, export_path: str | None, mlflow_command: str) -> RenderableType:
+    """A job's answer, or why there is none."""
+    lines: list[RenderableType] = [Text(f"{job.name} ({job.id}): {job.state}", style="bold")]
+    if job.reason:
+        lines.append(Text(f"  {job.reason}"))
+    if job.architecture:
+        lines.append(
+            Text(f"  {job.spec['model']['name']}: {job.architecture['family']}, "
+                 f"{job.architecture['parameters']:,} parameters")
+        )  # fmt: skip
+    if job.result is None:
+        if job.state is JobState.PAUSED:
+            lines.append(Text(f"  Go on with: anon-tune run --resume {job.id}"))
+        return Group(*lines)
+    lines.append(_gamma_line(job.result["gamma"]))
+    lines += _winner_line(job.result["winners"])
+    lines.append(Text())
+    lines.append(_arms_table(job))
+    lines.append(Text())
+    lines.append(_verdict_table(job))
+    lines.append(Text())
+    for text in _in_words(job):
+        lines.append(Text(text))
+    if export_path:
+        lines.append(Text(f"Best Anon config: {export_path}", no_wrap=True))
+    lines.append(Text(f"Look at it:       {mlflow_command}", no_wrap=True))
+    return Group(*lines)
+
+
+def jobs_table(jobs: Sequence[JobRecord]) -> Table:
+    """All jobs, a line each."""
+    table = Table("job", "name", "state", "phase", "model", "gamma", "created", box=None, pad_edge=False)
+    for job in jobs:
+        spread = (job.result or {}).get("gamma") or {}
+        state = job.state.value
+        if job.state is JobState.RUNNING and (job.lease is None or not job.lease.alive):
+            state = "RUNNING (nobody works on it: run --resume)"
+        created = job.created.astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(
+            job.id,
+            job.name,
+            state,
+            job.phase.value,
+            job.spec["model"]["name"],
+            number(spread.get("mean"), 3),
+            created,
+        )
+    return table
+
+
+def trials_table(trials: Sequence[Trial]) -> Table:
+    """Trials, a line each."""
+    table = Table(
+        "trial", "phase", "state", "value", "epochs", "hyperparameters", "reason", box=None, pad_edge=False
+    )
+    for trial in trials:
+        arguments = "  ".join(f"{key} {_short(value)}" for key, value in trial.hyperparameters.items())
+        table.add_row(
+            trial.id, trial.phase.value, trial.state.value, number(trial.value), str(len(trial.reports)),
+            arguments, trial.reason or "",
+        )  # fmt: skip
+    return table
+
+
+def best_table(job: JobRecord) -> Table:
+    """The best search trial of each arm so far."""
+    table = Table("arm", "best", "trial", "coordinates", box=None, pad_edge=False)
+    for arm in job.spec["arms"]:
+        best = arm_view(job, arm)["best"]
+        coordinates = (
+            "  ".join(f"{key} {_short(value)}" for key, value in best["params"].items()) if best else "-"
+        )
+        table.add_row(
+            arm, number(best["value"]) if best else "-", best["trial"] if best else "-", coordinates
+        )
+    return table
+
+
+def _gamma_line(spread: Mapping[str, Any]) -> Text:
+    if spread["mean"] is None:
+        return Text(f"  gamma: {spread['note']}")
+    return Text.assemble(
+        "  gamma ", (f"{spread['mean']:.2f}", "bold cyan"), f"  ({spread['low']:.2f} to {spread['high']:.2f}: "
+        f"{spread['note']})",
+    )  # fmt: skip
+
+
+def _winner_line(winners: Mapping[str, Any]) -> list[Text]:
+    if "anon" not in winners:
+        return [Text("  no configuration of Anon completed")]
+    chosen = winners["anon"]["hyperparameters"]
+    shown = "  ".join(
+        f"{key} {_short(chosen[key])}" for key in ("gamma", "lr", "betas", "delay", "weight_decay", "floor")
+    )
+    return [Text(f"  chosen: {shown}")]
+
+
+def _arms_table(job: JobRecord) -> Table:
+    metric = job.spec["objective"]["metric"]
+    table = Table(title=None, box=None, pad_edge=False)
+    for title in ("arm", "trials", "epochs", "seconds", f"confirm {metric}", f"test {metric}"):
+        table.add_column(title, no_wrap=True)
+    for arm in job.spec["arms"]:
+        seen = arm_view(job, arm)
+        found = (job.result or {})["winners"].get(arm)
+        table.add_row(
+            arm, _states(seen["trials"]), str(seen["epochs"]), f"{seen['seconds']:.0f}",
+            number(found["confirm"]["mean"]) if found else "-", number(found["test"]["mean"]) if found else "-",
+        )  # fmt: skip
+    return table
+
+
+def _verdict_table(job: JobRecord) -> Table:
+    metric = job.spec["objective"]["metric"]
+    table = Table(box=None, pad_edge=False)
+    for title in ("Anon against", "verdict", f"difference in test {metric}", "95% interval", "fresh seeds"):
+        table.add_column(title, no_wrap=True)
+    for item in (job.result or {})["verdict"]:
+        interval = "-" if item["low"] is None else f"{item['low']:+.4f} to {item['high']:+.4f}"
+        difference = "-" if item["difference"] is None else f"{item['difference']:+.4f}"
+        outcome = Text(item["outcome"], style=_OUTCOME_STYLES[item["outcome"]])
+        table.add_row(item["baseline"], outcome, difference, interval, str(item["seeds"]))
+    return table
+
+
+def _in_words(job: JobRecord) -> list[str]:
+    """The verdict as sentences, with what limits it."""
+    lines = []
+    family = (job.architecture or {}).get("family", "this model")
+    for item in (job.result or {})["verdict"]:
+        match item["outcome"]:
+            case "better" | "worse":
+                text = f"On this {family}, Anon did {item['outcome']} than {item['baseline']}"
+            case "no difference":
+                text = f"On this {family}, Anon and {item['baseline']} do not differ by what was measured"
+            case _:
+                text = f"Nothing can be said of Anon against {item['baseline']}"
+        lines.append(f"{text}; {item['note']}." if item["note"] else f"{text}.")
+    return lines
+
+
+def _planned(job: JobRecord) -> Mapping[Phase, int]:
+    return planned_trials(parse_spec(job.spec))
+
+
+def _states(counts: Mapping[str, int]) -> str:
+    return " ".join(f"{count} {state}" for state, count in counts.items()) or "-"
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds))).removeprefix("0:")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list | tuple):
+        return "(" + ", ".join(_short(item) for item in value) + ")"
+    return str(value)

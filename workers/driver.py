@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from anon_tune.advice.response import gamma_spread
 from anon_tune.advice.verdict import verdict
-from anon_tune.errors import AnonTuneError, LeaseLostError
+from anon_tune.errors import LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, finalists, winner
@@ -46,17 +46,23 @@ def drive(ledger: Ledger, lease: Lease, settings: Settings) -> JobState:
         KeyboardInterrupt: After an interrupt, once the job is PAUSED.
     """
     lost = threading.Event()
+    _log.info("job %s: taken by %s, token %d", lease.job, lease.holder, lease.token)
     try:
         with _heartbeats(ledger, lease, lost), _terminate_as_interrupt():
             state, reason = _work(ledger, lease, settings)
     except BaseException as error:
         if lost.is_set() or isinstance(error, LeaseLostError):
-            raise LeaseLostError(f"Job {lease.job} was taken over by another process; this one has stopped.") from error
+            raise LeaseLostError(
+                f"Job {lease.job} was taken over by another process; this one has stopped."
+            ) from error
         interrupted = isinstance(error, KeyboardInterrupt)
         _log.error("job %s stopped", lease.job, exc_info=not interrupted)
-        ledger.release(lease, JobState.PAUSED, "interrupted" if interrupted else f"{type(error).__name__}: {error}")
+        ledger.release(
+            lease, JobState.PAUSED, "interrupted" if interrupted else f"{type(error).__name__}: {error}"
+        )
         raise
     ledger.release(lease, state, reason)
+    _log.info("job %s: %s %s", lease.job, state, reason or "")
     return state
 
 
@@ -100,8 +106,12 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings) -> tuple[JobState, s
             seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
             task = ray.remote(run_probe).options(num_cpus=spec.resources.cpu, num_gpus=spec.resources.gpu)
             measured = dict(ray.get(task.remote(dict(job.spec), seed, spaces["anon"].constant("floor"))))
+            if "reason" in measured:
+                _log.error("the probe failed\n%s", measured["traceback"])
+                return JobState.FAILED, f"the model cannot be trained: {measured['reason']}"
             architecture = measured.pop("architecture")
             ledger.update_job(lease, probe=measured, architecture=architecture)
+        _log.info("probe: %s", measured)
         run = Run(ledger, lease, Plan(spec, spaces, float(measured["median_log_sigma"])))
         _tune(run, spec, dict(job.spec), settings.job_folder(job.id))
     if run.error is not None:

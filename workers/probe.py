@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-
 from typing import Any
 
 import torch
@@ -19,7 +18,9 @@ PROBE_BATCHES = 4
 _EPS = 1e-16  # Anon's own
 
 
-def probe(problem: Problem, *, seed: int, batch_size: int, floor: float, device: torch.device | str) -> dict[str, Any]:
+def probe(
+    problem: Problem, *, seed: int, batch_size: int, floor: float, device: torch.device | str
+) -> dict[str, Any]:
     """Measure a freshly initialized model on a few batches; deterministic for a seed but for the times.
 
     Args:
@@ -44,7 +45,9 @@ def probe(problem: Problem, *, seed: int, batch_size: int, floor: float, device:
     seconds = math.inf
     model.train()
     for _ in range(PROBE_BATCHES):
-        batch = torch.randint(len(train), (min(batch_size, len(train)),), generator=order).to(train.inputs.device)
+        batch = torch.randint(len(train), (min(batch_size, len(train)),), generator=order).to(
+            train.inputs.device
+        )
         started = time.perf_counter()
         model.zero_grad()
         problem.loss(model(train.inputs[batch]), train.targets[batch], 0.0).backward()
@@ -70,5 +73,3 @@ def _quantiles(values: Tensor, at: tuple[float, ...]) -> list[float]:
     """Quantiles by sorting: torch.quantile refuses more than 16 million values."""
     ordered = values.sort().values
     return [ordered[round(q * (len(ordered) - 1))].item() for q in at]
-
-

@@ -19,6 +19,7 @@ _MOST_ATTEMPTS = 3
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 
 class Run:
@@ -42,7 +43,7 @@ class Run:
         """All trials of the job, as of the last write."""
         return list(self._trials.values())
 
-    def guard(self, call: Callable[[], T], otherwise: T) -> T:
+    def guard(self, call: Callable[[], T], otherwise: D) -> T | D:
         """Return `call()`, or `otherwise` if it or an earlier call failed."""
         if self.error is not None:
             return otherwise
@@ -67,6 +68,7 @@ class Run:
         if trial.phase is not self._phase:
             self._phase = trial.phase
             self._ledger.update_job(self._lease, phase=trial.phase)
+            _log.info("job %s: %s", self._lease.job, trial.phase)
         attempt = self._ledger.start_attempt(self._lease, trial.id)
         return self._keep(dataclasses.replace(trial, state=TrialState.RUNNING, attempts=attempt))
 
@@ -77,7 +79,9 @@ class Run:
             return False  # Tune repeats the last result of a trial that it was told to stop
         if "step" in result:
             # Tune flattens nested results.
-            metrics = {key.removeprefix("metrics/"): v for key, v in result.items() if key.startswith("metrics/")}
+            metrics = {
+                key.removeprefix("metrics/"): v for key, v in result.items() if key.startswith("metrics/")
+            }
             report = self._ledger.report(
                 self._lease, trial.id, trial.attempts, result["step"], result["value"], metrics
             )
@@ -90,7 +94,9 @@ class Run:
             return False
         if trial.phase is not Phase.SEARCH:
             return False
-        others = [t for t in self.trials if t.phase is Phase.SEARCH and t.arm == trial.arm and t.id != trial.id]
+        others = [
+            t for t in self.trials if t.phase is Phase.SEARCH and t.arm == trial.arm and t.id != trial.id
+        ]
         if not should_prune(trial, others, self._plan.spec.search, self._plan.spec.objective.mode):
             return False
         self._finish(trial, TrialState.PRUNED, None, f"pruned after epoch {result['step']}")
@@ -110,6 +116,7 @@ class Run:
     def _finish(self, trial: Trial, state: TrialState, value: float | None, reason: str | None) -> None:
         finished = self._ledger.finish_trial(self._lease, trial.id, state, value, reason)
         self._keep(dataclasses.replace(trial, state=state, value=value, reason=reason, finished=finished))
+        _log.info("trial %s: %s %s", trial.id, state, reason or value)
 
     def _keep(self, trial: Trial) -> Trial:
         self._trials[trial.id] = trial

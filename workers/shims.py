@@ -49,7 +49,9 @@ class JobSearcher(_WithoutRun, Searcher):
             }
         return Searcher.FINISHED if found is Signal.DONE else None
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """The scheduler sees the same."""
 
     def save(self, checkpoint_path: str) -> None:
@@ -70,7 +72,8 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         """Every result but the last."""
         # After an error the run stores nothing more, and every trial stops.
         stop = self._run.guard(lambda: self._run.report(trial.config["trial"], result), otherwise=True)
-        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+        decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+        return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
         """The last result of a trial that ended by itself."""
@@ -78,4 +81,6 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """The worker died."""
-        self._run.guard(lambda: self._run.lose(trial.config["trial"], "the worker process died"), otherwise=None)
+        self._run.guard(
+            lambda: self._run.lose(trial.config["trial"], "the worker process died"), otherwise=None
+        )

@@ -81,7 +81,11 @@ class TrialTrainable(tune.Trainable):
         if training is None:
             raise RuntimeError("the trial was not prepared")
         metrics = training.run_epoch()
-        result: dict[str, Any] = {"step": training.epoch, "value": metrics[f"val_{self._metric}"], "done": False}
+        result: dict[str, Any] = {
+            "step": training.epoch,
+            "value": metrics[f"val_{self._metric}"],
+            "done": False,
+        }
         if training.diverged:
             result |= {"done": True, "outcome": TrialState.DIVERGED, "reason": _divergence(metrics)}
         elif training.epoch == self._epochs:
@@ -97,10 +101,16 @@ class TrialTrainable(tune.Trainable):
 
 
 def run_probe(spec: Mapping[str, Any], seed: int, floor: float) -> dict[str, Any]:
-    """Measure a job's model where its trials will run; see `probe.probe`."""
-    parsed = parse_spec(spec)
-    problem, device = _problem(parsed)
-    return probe(problem, seed=seed, batch_size=parsed.training.batch_size, floor=floor, device=device)
+    """Measure a job's model where its trials will run; see `probe.probe`.
+
+    An error becomes a result, as in the trials: `reason` and `traceback`.
+    """
+    try:
+        parsed = parse_spec(spec)
+        problem, device = _problem(parsed)
+        return probe(problem, seed=seed, batch_size=parsed.training.batch_size, floor=floor, device=device)
+    except Exception as error:  # noqa: BLE001 - as in TrialTrainable
+        return _failure(error)
 
 
 def _problem(spec: JobSpec) -> tuple[Problem, torch.device]:

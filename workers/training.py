@@ -75,11 +75,13 @@ class Training:
         order = torch.randperm(len(train), generator=self._order).to(train.inputs.device)
         total = torch.zeros((), device=train.inputs.device)
         for batch in order.split(self._batch_size)[: self._steps_per_epoch]:
-            loss = self._problem.loss(self._model(train.inputs[batch]), train.targets[batch], self._label_smoothing)
+            loss = self._problem.loss(
+                self._model(train.inputs[batch]), train.targets[batch], self._label_smoothing
+            )
             if self._first_loss is None:
                 self._first_loss = loss.item()
             self._optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self._optimizer.step()
             self._schedule.step()
             total += loss.detach()

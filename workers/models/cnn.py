@@ -17,7 +17,11 @@ class CNN(nn.Module):
         layers: list[nn.Module] = []
         for before, after, stride in zip(channels, channels[1:], strides, strict=False):
             # Batch norm has its own shift, so the convolution needs none.
-            layers += [nn.Conv2d(before, after, 3, stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+            layers += [
+                nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(channels[-1], classes)
 

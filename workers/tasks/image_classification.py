@@ -25,7 +25,9 @@ def problem(data: str, model: str, options: Mapping[str, Any]) -> Problem:
     train, validation, test = LOADERS[data]()
     shape = tuple(train.inputs.shape[1:])
     classes = int(train.targets.max()) + 1
-    return Problem(train, validation, test, partial(build_model, model, shape, classes, options), loss, metrics)
+    return Problem(
+        train, validation, test, partial(build_model, model, shape, classes, options), loss, metrics
+    )
 
 
 def loss(logits: Tensor, classes: Tensor, label_smoothing: float) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, overload
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from anon_tune.errors import HyperparameterError, InputError
@@ -120,11 +121,12 @@ class Anon(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads what `state_dict` gave.
 
-        torch casts floating state to the dtype of its parameter; the state of a half-precision parameter is
-        float32 and would lose its digits, so it is taken from the source again.
+        torch casts floating state to the dtype of its parameter, where the float32 state of half-precision
+        parameters would lose its digits, and keeps tensors that need no cast, so that two optimizers would
+        write into one state. Here the state is copied from its source, as wide as it is made.
 
         Args:
-            state_dict: The dictionary; not changed.
+            state_dict: The dictionary; not changed, and not kept.
         """
         sources: list[dict[str, Any]] = []
         # The last pre-hook sees what the user's own pre-hooks made of the dictionary.
@@ -135,15 +137,13 @@ class Anon(Optimizer):
             handle.remove()
         (source,) = sources
         ids = (i for group in source["param_groups"] for i in group["params"])
-        params = (p for group in self.param_groups for p in group["params"])
-        capturable = {p: group["capturable"] for group in self.param_groups for p in group["params"]}
-        for i, p in zip(ids, params, strict=True):
+        params = ((p, group) for group in self.param_groups for p in group["params"])
+        for i, (p, group) in zip(ids, params, strict=True):
             for name, value in source["state"].get(i, {}).items():
                 if name == "step":
-                    device = p.device if capturable[p] else torch.device("cpu")
-                    self.state[p][name] = value.detach().to(device, torch.float32, copy=True)
-                elif p.dtype in _HALF:
-                    self.state[p][name] = value.to(p.device, torch.float32, copy=True)
+                    self.state[p][name] = value.to(_step_device(group, p), torch.float32, copy=True)
+                else:
+                    self.state[p][name] = value.to(p.device, _state_dtype(p), copy=True)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -168,6 +168,12 @@ class Anon(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._take_step()
+        return loss
+
+    @_disable_dynamo
+    def _take_step(self) -> None:
+        """The step itself, which torch.compile calls and does not trace: its paths are chosen by step count."""
         for group in self.param_groups:
             for bucket, steps in self._buckets(group):
                 if group["capturable"]:
@@ -176,7 +182,6 @@ class Anon(Optimizer):
                 if bucket.params[0].is_cuda and torch.cuda.is_current_stream_capturing():
                     raise HyperparameterError("to record a step in a CUDA graph, use Anon(capturable=True)")
                 _path(group, bucket)(Step.of(group, int(steps[0])), bucket)
-        return loss
 
     def _buckets(self, group: dict[str, Any]) -> list[tuple[Bucket, list[Tensor]]]:
         """Counts the step, and sorts the group's tensors and their counts by count, device and dtype."""
@@ -210,10 +215,8 @@ class Anon(Optimizer):
                 "or torch.optim.SparseAdam for that layer"
             )
         if not state:
-            dtype = torch.float32 if p.dtype in _HALF else p.dtype
-            # On the host unless a graph must count it: a look at it decides whether this is a refresh.
-            device = p.device if group["capturable"] else torch.device("cpu")
-            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+            dtype = _state_dtype(p)
+            state["step"] = torch.zeros((), dtype=torch.float32, device=_step_device(group, p))
             state["exp_avg"] = torch.zeros_like(p, dtype=dtype)
             if group["gamma"] != 0:
                 state["exp_avg_sq"] = torch.zeros_like(p, dtype=dtype)
@@ -227,6 +230,15 @@ class Anon(Optimizer):
                 "second moment; start the group with a small gamma such as 1e-3 if gamma is to change"
             )
         return state
+
+
+def _state_dtype(p: Tensor) -> torch.dtype:
+    return torch.float32 if p.dtype in _HALF else p.dtype
+
+
+def _step_device(group: dict[str, Any], p: Tensor) -> torch.device:
+    """The host, where a look at the count costs nothing, unless a CUDA graph must count."""
+    return p.device if group["capturable"] else torch.device("cpu")
 
 
 def _path(group: dict[str, Any], bucket: Bucket) -> Callable[[Step, Bucket], None]:

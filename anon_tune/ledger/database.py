@@ -14,10 +14,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from anon_tune.errors import ConflictError, InputError
-
+from anon_tune.errors import ConflictError, DependencyError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +25,7 @@ __all__ = ["database_time", "open_database", "read", "upgrade", "write"]
 
 _READ_ONLY = "anon_tune_read_only"
 _BUSY_SECONDS = 30.0
+_MIGRATION_LOCK = 0x616E6F6E  # "anon"; any number that the database's other users do not lock
 
 
 def open_database(url: str) -> sa.Engine:
@@ -34,22 +34,27 @@ def open_database(url: str) -> sa.Engine:
     Raises:
         InputError: `url` is no database URL.
         ConflictError: The database was written by a newer anon_tune.
+        DependencyError: The database, or the library that speaks to it, is not there.
     """
     try:
-        parsed = make_url(url)
+        engine = _engine(make_url(url))
     except ArgumentError:
         raise InputError(
             f"ANON_TUNE_DATABASE_URL={url!r} is no database URL; e.g. sqlite:////data/ledger.db"
         ) from None
-    if parsed.get_backend_name() != "sqlite":
-        engine = sa.create_engine(parsed, pool_pre_ping=True)
-    else:
-        if parsed.database and parsed.database != ":memory:":
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
-        event.listen(engine, "connect", _sqlite_connect)
-        event.listen(engine, "begin", _sqlite_begin)
-    upgrade(engine)
+    except ModuleNotFoundError as error:
+        raise DependencyError(f"The ledger's database needs the package {error.name}; install it.") from error
+    try:
+        upgrade(engine)
+    except DBAPIError as error:
+        engine.dispose()
+        where = engine.url.render_as_string(hide_password=True)
+        raise DependencyError(
+            f"The ledger at {where} cannot be opened ({error.orig}). Check ANON_TUNE_DATABASE_URL."
+        ) from error
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 
@@ -68,6 +73,8 @@ def upgrade(engine: sa.Engine) -> None:
             f"(schema {current}). Install that version, or set ANON_TUNE_HOME to another folder."
         )
     with write(engine) as connection:
+        if connection.dialect.name == "postgresql":  # sqlite's writers wait for one another anyway
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -82,7 +89,10 @@ def write(engine: sa.Engine) -> Iterator[sa.Connection]:
 @contextmanager
 def read(engine: sa.Engine) -> Iterator[sa.Connection]:
     """One transaction that only reads, and sees one moment of the database."""
-    with engine.connect().execution_options(**{_READ_ONLY: True}) as connection, connection.begin():
+    options: dict[str, Any] = {_READ_ONLY: True}
+    if engine.dialect.name == "postgresql":  # whose default sees a new moment with each statement
+        options["isolation_level"] = "REPEATABLE READ"
+    with engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
 
 
@@ -93,6 +103,17 @@ def database_time(connection: sa.Connection) -> datetime.datetime:
         return datetime.datetime.fromisoformat(text)
     moment: datetime.datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     return moment.astimezone(datetime.UTC)
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+    event.listen(engine, "connect", _sqlite_connect)
+    event.listen(engine, "begin", _sqlite_begin)
+    return engine
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:

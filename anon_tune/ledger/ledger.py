@@ -24,19 +24,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from anon_tune import records
-from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError, NotFoundError
+from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError, NotFoundError, TransitionError
 from anon_tune.ledger.database import database_time, open_database, read, write
 from anon_tune.ledger.tables import Attempt, Job, Projection, Report, Trial
-from anon_tune.records import JobRecord, JobState, NewTrial, Phase, TrialState, check_transition
+from anon_tune.records import FINISHED, JobRecord, JobState, NewTrial, Phase, TrialState, check_transition
 
 __all__ = ["Lease", "Ledger"]
 
 # No vowels and no look-alikes: ids spell no words and are read aloud without doubt.
 _ID_ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
 _ID_LENGTH = 6
+
+Row = RowMapping | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,16 @@ class Ledger:
             now = database_time(connection)
             runs = dict(
                 connection.execute(
-                    sa.select(Projection.subject, Projection.run).where(Projection.subject == Projection.job_id)
-                ).tuples().all()
+                    sa.select(Projection.subject, Projection.run).where(
+                        Projection.subject == Projection.job_id
+                    )
+                ).all()
             )
-            rows = connection.execute(sa.select(Job.__table__).order_by(Job.created.desc(), Job.id)).mappings().all()
+            rows = (
+                connection.execute(sa.select(Job.__table__).order_by(Job.created.desc(), Job.id))
+                .mappings()
+                .all()
+            )
         return [_job_record(row, now, runs.get(row["id"]), ()) for row in rows]
 
     def spaces(self, job_id: str) -> dict[str, Any]:
@@ -129,10 +138,14 @@ class Ledger:
             TransitionError: It has ended.
         """
         with write(self._engine) as connection:
-            now = database_time(connection)
-            row = connection.execute(sa.select(Job.__table__).where(Job.id == job_id).with_for_update()).mappings().first()
+            row = (
+                connection.execute(sa.select(Job.__table__).where(Job.id == job_id).with_for_update())
+                .mappings()
+                .first()
+            )
             if row is None:
                 raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
+            now = database_time(connection)
             expires: datetime.datetime | None = row["lease_expires"]
             if expires is not None and expires > now:
                 raise LeaseHeldError(
@@ -248,11 +261,12 @@ class Ledger:
 
         Raises:
             LeaseLostError: Another process holds the job.
+            NotFoundError: The job has no such trial.
             TransitionError: The trial is not WAITING.
         """
         with write(self._engine) as connection:
             now = self._hold(connection, lease)
-            self._move(connection, trial_id, TrialState.RUNNING)
+            self._move(connection, lease, trial_id, TrialState.RUNNING)
             last = connection.execute(
                 sa.select(sa.func.max(Attempt.number)).where(Attempt.trial_id == trial_id)
             ).scalar()
@@ -270,12 +284,13 @@ class Ledger:
 
         Raises:
             LeaseLostError: Another process holds the job.
+            NotFoundError: The job has no such trial.
             ConflictError: The trial is not RUNNING.
         """
         with write(self._engine) as connection:
             now = self._hold(connection, lease)
-            state = connection.execute(sa.select(Trial.state).where(Trial.id == trial_id)).scalar_one()
-            if state != TrialState.RUNNING:
+            state = self._state(connection, lease, trial_id)
+            if state is not TrialState.RUNNING:
                 raise ConflictError(f"{trial_id} is {state}; only a RUNNING trial reports.")
             standing = (
                 connection.execute(
@@ -298,17 +313,25 @@ class Ledger:
         return _report_record(row)
 
     def finish_trial(
-        self, lease: Lease, trial_id: str, state: TrialState, value: float | None = None, reason: str | None = None
+        self,
+        lease: Lease,
+        trial_id: str,
+        state: TrialState,
+        value: float | None = None,
+        reason: str | None = None,
     ) -> datetime.datetime:
         """End a trial and its attempt, and return when.
 
         Raises:
             LeaseLostError: Another process holds the job.
-            TransitionError: `state` may not follow the trial's.
+            NotFoundError: The job has no such trial.
+            TransitionError: `state` may not follow the trial's, or ends nothing.
         """
+        if state not in FINISHED:
+            raise TransitionError(f"{state} ends no trial.")
         with write(self._engine) as connection:
             now = self._hold(connection, lease)
-            self._move(connection, trial_id, state, value=value, reason=reason, finished=now)
+            self._move(connection, lease, trial_id, state, value=_finite(value), reason=reason, finished=now)
             _close_attempt(connection, trial_id, now, state.value, reason)
         return now
 
@@ -316,7 +339,7 @@ class Ledger:
         """Close a RUNNING trial's attempt as LOST; the trial waits for another. Raises as finish_trial."""
         with write(self._engine) as connection:
             now = self._hold(connection, lease)
-            self._move(connection, trial_id, TrialState.WAITING)
+            self._move(connection, lease, trial_id, TrialState.WAITING)
             _close_attempt(connection, trial_id, now, "LOST", reason)
 
     # The projection's cursor
@@ -324,15 +347,23 @@ class Ledger:
     def projections(self, job_id: str) -> dict[str, tuple[str, int, str | None]]:
         """Return, by job or trial id, the MLflow run, the steps written to it and the state last written."""
         with read(self._engine) as connection:
-            rows = connection.execute(sa.select(Projection.__table__).where(Projection.job_id == job_id)).mappings()
+            rows = connection.execute(
+                sa.select(Projection.__table__).where(Projection.job_id == job_id)
+            ).mappings()
             return {row["subject"]: (row["run"], row["steps"], row["state"]) for row in rows}
 
-    def set_projection(self, job_id: str, subject: str, run: str, steps: int = 0, state: str | None = None) -> None:
+    def set_projection(
+        self, job_id: str, subject: str, run: str, steps: int = 0, state: str | None = None
+    ) -> None:
         """Store how far `subject` has been projected."""
         with write(self._engine) as connection:
+            # Two projectors of one job take turns.
+            connection.execute(sa.select(Job.id).where(Job.id == job_id).with_for_update())
             connection.execute(sa.delete(Projection).where(Projection.subject == subject))
             connection.execute(
-                sa.insert(Projection).values(subject=subject, job_id=job_id, run=run, steps=steps, state=state)
+                sa.insert(Projection).values(
+                    subject=subject, job_id=job_id, run=run, steps=steps, state=state
+                )
             )
 
     # Inside a transaction
@@ -350,11 +381,19 @@ class Ledger:
             )
         return database_time(connection)
 
-    def _move(self, connection: sa.Connection, trial_id: str, after: TrialState, **values: Any) -> None:
-        before = connection.execute(sa.select(Trial.state).where(Trial.id == trial_id)).scalar()
-        if before is None:
-            raise NotFoundError(f"There is no trial {trial_id!r}.")
-        check_transition(TrialState(before), after)
+    def _state(self, connection: sa.Connection, lease: Lease, trial_id: str) -> TrialState:
+        """The state of a trial of the lease's job; a lease says nothing about other jobs' trials."""
+        found = connection.execute(
+            sa.select(Trial.state).where(Trial.id == trial_id, Trial.job_id == lease.job)
+        ).scalar()
+        if found is None:
+            raise NotFoundError(f"Job {lease.job} has no trial {trial_id!r}.")
+        return TrialState(found)
+
+    def _move(
+        self, connection: sa.Connection, lease: Lease, trial_id: str, after: TrialState, **values: Any
+    ) -> None:
+        check_transition(self._state(connection, lease, trial_id), after)
         connection.execute(sa.update(Trial).where(Trial.id == trial_id).values(state=after, **values))
 
 
@@ -400,11 +439,15 @@ def _read_trials(connection: sa.Connection, job_id: str) -> tuple[records.Trial,
         reports.setdefault(row["trial_id"], []).append(_report_record(row))
     attempts = dict(
         connection.execute(
-            sa.select(Attempt.trial_id, sa.func.count()).where(Attempt.trial_id.in_(of_job)).group_by(Attempt.trial_id)
-        ).tuples().all()
+            sa.select(Attempt.trial_id, sa.func.count())
+            .where(Attempt.trial_id.in_(of_job))
+            .group_by(Attempt.trial_id)
+        ).all()
     )
     runs = dict(
-        connection.execute(sa.select(Projection.subject, Projection.run).where(Projection.job_id == job_id)).tuples().all()
+        connection.execute(
+            sa.select(Projection.subject, Projection.run).where(Projection.job_id == job_id)
+        ).all()
     )
     return tuple(
         _trial_record(row, reports.get(row["id"], ()), attempts.get(row["id"], 0), runs.get(row["id"]))
@@ -412,7 +455,7 @@ def _read_trials(connection: sa.Connection, job_id: str) -> tuple[records.Trial,
     )
 
 
-def _report_record(row: Mapping[str, Any]) -> records.Report:
+def _report_record(row: Row) -> records.Report:
     return records.Report(
         step=row["step"],
         value=math.nan if row["value"] is None else row["value"],
@@ -422,7 +465,7 @@ def _report_record(row: Mapping[str, Any]) -> records.Report:
 
 
 def _trial_record(
-    row: Mapping[str, Any], reports: Iterable[records.Report], attempts: int, run: str | None
+    row: Row, reports: Iterable[records.Report], attempts: int, run: str | None
 ) -> records.Trial:
     return records.Trial(
         id=row["id"],
@@ -446,7 +489,7 @@ def _trial_record(
 
 
 def _job_record(
-    row: Mapping[str, Any], now: datetime.datetime, run: str | None, trials: tuple[records.Trial, ...]
+    row: Row, now: datetime.datetime, run: str | None, trials: tuple[records.Trial, ...]
 ) -> JobRecord:
     lease = None
     if row["lease_holder"] is not None:

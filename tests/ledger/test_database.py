@@ -1,0 +1,147 @@
+"""Opening and migrating the ledger's database."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+
+import anon_tune.ledger
+from anon_tune.errors import ConflictError, DependencyError, InputError
+from anon_tune.ledger import Ledger, open_database
+from anon_tune.ledger.database import database_time, read, upgrade, write
+from anon_tune.ledger.tables import Base, Job
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    opened = open_database(database_url)
+    yield opened
+    opened.dispose()
+
+
+def tables(engine: sa.Engine) -> set[str]:
+    return set(sa.inspect(engine).get_table_names())
+
+
+def test_migrations_make_the_tables_that_the_code_reads(engine: sa.Engine):
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_migrations_go_back_and_forth(engine: sa.Engine):
+    config = Config()
+    config.set_main_option("script_location", str(Path(anon_tune.ledger.__file__).parent / "migrations"))
+    with write(engine) as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    assert tables(engine) == {"alembic_version"}
+    upgrade(engine)
+    assert tables(engine) == {"alembic_version", *Base.metadata.tables}
+
+
+def test_opening_again_keeps_what_is_there(database_url: str):
+    first = Ledger.open(database_url)
+    made = first.create_job("kept", {"a": 1}, {})
+    first.close()
+    second = Ledger.open(database_url)
+    assert second.jobs() == [made]
+    second.close()
+
+
+def test_a_newer_schema_is_refused_and_left_alone(engine: sa.Engine, database_url: str):
+    with write(engine) as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConflictError, match="newer anon_tune"):
+        open_database(database_url)
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == "9999"
+
+
+def test_a_reader_sees_one_moment(engine: sa.Engine, database_url: str):
+    ledger = Ledger.open(database_url)
+    ledger.create_job("before", {}, {})
+    count = sa.select(sa.func.count()).select_from(Job)
+    with read(engine) as connection:
+        assert connection.execute(count).scalar() == 1
+        ledger.create_job("meanwhile", {}, {})
+        assert connection.execute(count).scalar() == 1
+    with read(engine) as connection:
+        assert connection.execute(count).scalar() == 2
+    ledger.close()
+
+
+def test_a_write_that_fails_leaves_nothing(engine: sa.Engine):
+    class Stop(Exception):
+        pass
+
+    def fail() -> None:
+        with write(engine) as connection:
+            connection.execute(sa.text("UPDATE alembic_version SET version_num = 'x'"))
+            raise Stop
+
+    with pytest.raises(Stop):
+        fail()
+    with read(engine) as connection:
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() != "x"
+
+
+def test_the_clock_is_utc_and_does_not_go_back(engine: sa.Engine):
+    with read(engine) as connection:
+        times = [database_time(connection) for _ in range(3)]
+    assert times == sorted(times)
+    assert all(time.utcoffset() == datetime.timedelta(0) for time in times)
+
+
+def test_naive_times_are_refused(engine: sa.Engine):
+    query = sa.select(Job.id).where(Job.created == datetime.datetime(2026, 1, 1))
+    with pytest.raises(sa.exc.StatementError, match="aware"), read(engine) as connection:
+        connection.execute(query)
+
+
+def test_the_folder_of_an_sqlite_file_is_made(tmp_path: Path):
+    path = tmp_path / "deep" / "er" / "ledger.db"
+    Ledger.open(f"sqlite:///{path}").close()
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("url", ["", "ledger.db", "no such dialect://x/y", "nosuchdialect://x/y"])
+def test_what_is_no_url_says_so(url: str):
+    with pytest.raises(InputError, match="ANON_TUNE_DATABASE_URL"):
+        open_database(url)
+
+
+def test_a_missing_driver_is_named():
+    if importlib.util.find_spec("psycopg2"):
+        pytest.skip("needs a machine without psycopg2")
+    with pytest.raises(DependencyError, match="psycopg2"):
+        open_database("postgresql+psycopg2://localhost/x")
+
+
+def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path):
+    path = tmp_path / "notes.txt"
+    path.write_text("these are my notes\n" * 100)
+    with pytest.raises(DependencyError, match="not a database"):
+        open_database(f"sqlite:///{path}")
+    assert path.read_text() == "these are my notes\n" * 100
+
+
+def test_a_database_that_is_a_folder_says_so(tmp_path: Path):
+    with pytest.raises(DependencyError, match="cannot be opened"):
+        open_database(f"sqlite:///{tmp_path}")
+
+
+def test_a_server_that_is_not_there_says_so_without_the_password(tmp_path: Path):
+    pytest.importorskip("psycopg")
+    with pytest.raises(DependencyError) as caught:
+        open_database(f"postgresql+psycopg://me:secret@/x?host={tmp_path}")
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,571 @@
+"""The ledger's contract, on every kind of database it runs on."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from anon_tune.errors import (
+    AnonTuneError,
+    ConflictError,
+    LeaseHeldError,
+    LeaseLostError,
+    NotFoundError,
+    TransitionError,
+)
+from anon_tune.ledger import Lease, Ledger, open_database
+from anon_tune.ledger.tables import Attempt
+from anon_tune.records import FINISHED, JobState, NewTrial, Phase, Trial, TrialState
+
+LONG = 3600.0
+"""Seconds of a lease that outlives its test."""
+OVER = -1.0
+"""Seconds of a lease that has run out when it begins."""
+TOGETHER = 4
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[Ledger]:
+    opened = Ledger.open(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def job(ledger: Ledger) -> str:
+    return ledger.create_job("a job", {"name": "a job"}, {"anon": {}}).id
+
+
+def new_trial(number: int = 0, **changes: Any) -> NewTrial:
+    plain = NewTrial("anon", Phase.SEARCH, number, 100 + number, {"gamma": number / 8}, {"lr": 0.1})
+    return dataclasses.replace(plain, **changes)
+
+
+def only_trial(ledger: Ledger, job: str) -> Trial:
+    (found,) = ledger.job(job, trials=True).trials
+    return found
+
+
+def attempts(url: str, trial_id: str) -> list[tuple[int, str | None, str | None]]:
+    """Number, outcome and reason of a trial's attempts; an open one has no outcome and no end."""
+    engine = open_database(url)
+    with engine.connect() as connection:
+        query = sa.select(Attempt.__table__).where(Attempt.trial_id == trial_id).order_by(Attempt.number)
+        rows = connection.execute(query).mappings().all()
+    engine.dispose()
+    assert all((row["finished"] is None) == (row["outcome"] is None) for row in rows)
+    return [(row["number"], row["outcome"], row["reason"]) for row in rows]
+
+
+# Jobs
+
+
+def test_a_job_comes_back_as_it_was_stored(ledger: Ledger):
+    spec = {"name": "café", "budget": {"trials": 3}, "lr": 0.1 + 0.2}
+    made = ledger.create_job("café", spec, {"anon": {"z": 1, "a": 2}})
+    found = ledger.job(made.id)
+    assert found == made
+    assert (found.state, found.phase, found.lease, found.result) == (JobState.QUEUED, Phase.PROBE, None, None)
+    assert found.spec == spec
+    assert found.created.tzinfo is not None
+    assert list(ledger.spaces(made.id)["anon"]) == ["z", "a"]  # the order of coordinates decides the search
+
+
+def test_job_ids_are_short_unique_and_safe_in_urls_and_file_names(ledger: Ledger):
+    ids = [ledger.create_job("x", {}, {}).id for _ in range(20)]
+    assert len(set(ids)) == 20
+    assert all(len(i) <= 8 and i.isascii() and i.isalnum() and i == i.lower() for i in ids)
+
+
+def test_jobs_lists_the_newest_first(ledger: Ledger):
+    made = [ledger.create_job(f"job {n}", {}, {}) for n in range(3)]
+    listed = ledger.jobs()
+    assert {record.id for record in listed} == {record.id for record in made}
+    assert [record.created for record in listed] == sorted((r.created for r in made), reverse=True)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda ledger: ledger.job("nothere"),
+        lambda ledger: ledger.spaces("nothere"),
+        lambda ledger: ledger.acquire("nothere", "me", LONG),
+    ],
+    ids=["job", "spaces", "acquire"],
+)
+def test_an_unknown_job_is_not_found(ledger: Ledger, ask: Callable[[Ledger], Any]):
+    with pytest.raises(NotFoundError, match="nothere"):
+        ask(ledger)
+
+
+def test_what_a_job_has_found_out_is_kept(ledger: Ledger, job: str):
+    lease = ledger.acquire(job, "me", LONG)
+    ledger.update_job(lease, phase=Phase.SEARCH, probe={"median_log_sigma": -9.5})
+    ledger.update_job(lease, architecture={"family": "cnn"}, result={"verdict": []})
+    found = ledger.job(job)
+    assert found.phase is Phase.SEARCH
+    assert found.probe == {"median_log_sigma": -9.5}
+    assert found.architecture == {"family": "cnn"}
+    assert found.result == {"verdict": []}
+
+
+# Leases
+
+
+def test_a_lease_is_held_by_one(ledger: Ledger, job: str):
+    lease = ledger.acquire(job, "first", LONG)
+    with pytest.raises(LeaseHeldError, match="first"):
+        ledger.acquire(job, "second", LONG)
+    found = ledger.job(job)
+    assert found.state is JobState.RUNNING
+    assert found.started is not None
+    assert found.lease is not None
+    assert (found.lease.holder, found.lease.token, found.lease.alive) == ("first", lease.token, True)
+    assert (found.lease.expires - found.lease.heartbeat).total_seconds() == pytest.approx(LONG)
+
+
+def test_a_lease_that_has_run_out_can_be_taken(ledger: Ledger, job: str):
+    first = ledger.acquire(job, "first", OVER)
+    begun = ledger.job(job)
+    assert begun.lease is not None
+    assert not begun.lease.alive
+    second = ledger.acquire(job, "second", LONG)
+    assert second.token > first.token
+    found = ledger.job(job)
+    assert found.lease is not None
+    assert found.lease.holder == "second"
+    assert found.started == begun.started
+
+
+def test_a_heartbeat_renews(ledger: Ledger, job: str):
+    lease = ledger.acquire(job, "me", OVER)
+    # Nobody has taken it, so it is still the holder's to renew.
+    ledger.heartbeat(dataclasses.replace(lease, seconds=LONG))
+    with pytest.raises(LeaseHeldError):
+        ledger.acquire(job, "other", LONG)
+
+
+@pytest.mark.parametrize(
+    ("state", "again"),
+    [
+        (JobState.PAUSED, True),
+        (JobState.RUNNING, True),
+        (JobState.SUCCEEDED, False),
+        (JobState.FAILED, False),
+        (JobState.CANCELLED, False),
+    ],
+)
+def test_release_ends_the_lease(ledger: Ledger, job: str, state: JobState, again: bool):
+    lease = ledger.acquire(job, "me", LONG)
+    ledger.release(lease, state, "because")
+    found = ledger.job(job)
+    assert (found.state, found.reason, found.lease) == (state, "because", None)
+    ended = state in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+    assert (found.finished is not None) == ended
+    if again:
+        ledger.acquire(job, "next", LONG)
+        assert ledger.job(job).reason is None
+    else:
+        with pytest.raises(TransitionError, match=state.value):
+            ledger.acquire(job, "next", LONG)
+        assert ledger.job(job) == found
+
+
+def test_a_running_job_cannot_be_queued_again(ledger: Ledger, job: str):
+    lease = ledger.acquire(job, "me", LONG)
+    before = ledger.job(job)
+    with pytest.raises(TransitionError):
+        ledger.release(lease, JobState.QUEUED)
+    assert ledger.job(job) == before
+
+
+# Trials
+
+
+def test_a_trial_comes_back_as_it_was_stored(ledger: Ledger, job: str):
+    lease = ledger.acquire(job, "me", LONG)
+    new = new_trial(params={"gamma": 0.1 + 0.2, "delay": 2.0}, hyperparameters={"betas": [0.9, 0.999, 0.5]})
+    made = ledger.add_trial(lease, new)
+    assert made == only_trial(ledger, job)
+    assert made.id == f"{job}-anon-s000"
+    assert (made.state, made.attempts, made.reports) == (TrialState.WAITING, 0, ())
+    assert made.params == new.params
+
+
+@pytest.mark.parametrize(
+    "second",
+    [new_trial(1, seed=100, params={"gamma": 0.0}), new_trial(0, seed=7, params={"gamma": 9.0})],
+    ids=["configuration and seed", "number"],
+)
+def test_nothing_is_added_twice(ledger: Ledger, job: str, second: NewTrial):
+    lease = ledger.acquire(job, "me", LONG)
+    ledger.add_trial(lease, new_trial(0, seed=100, params={"gamma": 0.0}))
+    before = ledger.job(job, trials=True)
+    with pytest.raises(ConflictError, match="repeats"):
+        ledger.add_trial(lease, second)
+    assert ledger.job(job, trials=True) == before
+
+
+@pytest.mark.parametrize(
+    "second",
+    [new_trial(1, seed=5), new_trial(0, arm="sgd"), new_trial(0, phase=Phase.CONFIRM)],
+    ids=["another seed", "another arm", "another phase"],
+)
+def test_what_differs_is_added(ledger: Ledger, job: str, second: NewTrial):
+    lease = ledger.acquire(job, "me", LONG)
+    ledger.add_trial(lease, new_trial(0))
+    ledger.add_trial(lease, dataclasses.replace(second, params={"gamma": 0.0}))
+    assert len(ledger.job(job, trials=True).trials) == 2
+
+
+def into(ledger: Ledger, lease: Lease, trial_id: str, state: TrialState) -> None:
+    """Move a WAITING trial to a state by the ledger's own methods."""
+    if state is not TrialState.WAITING:
+        ledger.start_attempt(lease, trial_id)
+    if state in FINISHED:
+        ledger.finish_trial(lease, trial_id, state)
+
+
+def move(ledger: Ledger, lease: Lease, trial_id: str, state: TrialState) -> None:
+    """Ask for one step to a state, whatever the state before."""
+    if state is TrialState.WAITING:
+        ledger.lose_attempt(lease, trial_id, "lost")
+    elif state is TrialState.RUNNING:
+        ledger.start_attempt(lease, trial_id)
+    else:
+        ledger.finish_trial(lease, trial_id, state)
+
+
+ALLOWED = {
+    TrialState.WAITING: {TrialState.RUNNING, TrialState.CANCELLED},
+    TrialState.RUNNING: {
+        TrialState.WAITING,
+        TrialState.COMPLETE,
+        TrialState.PRUNED,
+        TrialState.DIVERGED,
+        TrialState.FAILED,
+        TrialState.CANCELLED,
+    },
+}
+
+
+@pytest.mark.parametrize("before", TrialState)
+def test_trial_transitions(ledger: Ledger, job: str, before: TrialState):
+    lease = ledger.acquire(job, "me", LONG)
+    for number, after in enumerate(TrialState):
+        trial_id = ledger.add_trial(lease, new_trial(number)).id
+        into(ledger, lease, trial_id, before)
+        stored = ledger.job(job, trials=True)
+        if after in ALLOWED.get(before, ()):
+            move(ledger, lease, trial_id, after)
+            moved = next(t for t in ledger.job(job, trials=True).trials if t.id == trial_id)
+            assert moved.state is after
+            assert (moved.finished is not None) == (after in FINISHED)
+        else:
+            with pytest.raises(TransitionError):
+                move(ledger, lease, trial_id, after)
+            assert ledger.job(job, trials=True) == stored
+
+
+@pytest.mark.parametrize("state", [TrialState.WAITING, TrialState.RUNNING])
+def test_only_an_end_finishes_a_trial(ledger: Ledger, job: str, state: TrialState):
+    lease = ledger.acquire(job, "me", LONG)
+    trial_id = ledger.add_trial(lease, new_trial()).id
+    ledger.start_attempt(lease, trial_id)
+    with pytest.raises(TransitionError):
+        ledger.finish_trial(lease, trial_id, state)
+    assert only_trial(ledger, job).state is TrialState.RUNNING
+
+
+def test_attempts_are_counted_and_closed(ledger: Ledger, job: str, database_url: str):
+    lease = ledger.acquire(job, "me", LONG)
+    trial_id = ledger.add_trial(lease, new_trial()).id
+    assert ledger.start_attempt(lease, trial_id) == 1
+    started = only_trial(ledger, job).started
+    ledger.lose_attempt(lease, trial_id, "the worker died")
+    assert ledger.start_attempt(lease, trial_id) == 2
+    assert attempts(database_url, trial_id) == [(1, "LOST", "the worker died"), (2, None, None)]
+    ended = ledger.finish_trial(lease, trial_id, TrialState.COMPLETE, 0.25, "done")
+    assert attempts(database_url, trial_id) == [(1, "LOST", "the worker died"), (2, "COMPLETE", "done")]
+    found = only_trial(ledger, job)
+    assert (found.attempts, found.value, found.reason, found.finished) == (2, 0.25, "done", ended)
+    assert found.started == started
+
+
+@pytest.mark.parametrize("ending", ["acquire", "release"])
+def test_running_trials_wait_again_when_their_holder_is_gone(
+    ledger: Ledger, job: str, database_url: str, ending: str
+):
+    lease = ledger.acquire(job, "old", OVER)
+    states = [TrialState.RUNNING, TrialState.WAITING, TrialState.COMPLETE, TrialState.RUNNING]
+    for number, state in enumerate(states):
+        into(ledger, lease, ledger.add_trial(lease, new_trial(number)).id, state)
+    if ending == "acquire":
+        ledger.acquire(job, "new", LONG)
+        reason = "the process that ran it stopped"
+    else:
+        ledger.release(lease, JobState.PAUSED, reason := "interrupted")
+    found = ledger.job(job, trials=True).trials
+    waiting = TrialState.WAITING
+    assert [t.state for t in found] == [waiting, waiting, TrialState.COMPLETE, waiting]
+    assert [t.attempts for t in found] == [1, 0, 1, 1]
+    assert attempts(database_url, found[0].id) == [(1, "LOST", reason)]
+    assert attempts(database_url, found[2].id) == [(1, "COMPLETE", None)]
+
+
+# Reports
+
+
+@pytest.fixture
+def running(ledger: Ledger, job: str) -> tuple[Lease, str]:
+    """A lease and a RUNNING trial."""
+    lease = ledger.acquire(job, "me", LONG)
+    trial_id = ledger.add_trial(lease, new_trial()).id
+    ledger.start_attempt(lease, trial_id)
+    return lease, trial_id
+
+
+def test_the_first_report_of_a_step_stands(ledger: Ledger, job: str, running: tuple[Lease, str]):
+    lease, trial_id = running
+    first = ledger.report(lease, trial_id, 1, 1, 0.5, {"accuracy": 0.7})
+    assert ledger.report(lease, trial_id, 1, 1, 0.1, {"accuracy": 0.9}) == first
+    ledger.lose_attempt(lease, trial_id, "lost")
+    ledger.start_attempt(lease, trial_id)
+    assert ledger.report(lease, trial_id, 2, 1, 0.2, {}) == first
+    second = ledger.report(lease, trial_id, 2, 2, 0.25, {})
+    assert only_trial(ledger, job).reports == (first, second)
+    assert (first.step, first.value, first.metrics) == (1, 0.5, {"accuracy": 0.7})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_reads_as_nan(
+    ledger: Ledger, job: str, running: tuple[Lease, str], value: float
+):
+    lease, trial_id = running
+    given = ledger.report(lease, trial_id, 1, 1, value, {"loss": value, "accuracy": 0.5})
+    (stored,) = only_trial(ledger, job).reports
+    for report in (given, stored):
+        assert math.isnan(report.value)
+        assert math.isnan(report.metrics["loss"])
+        assert report.metrics["accuracy"] == 0.5
+    ledger.finish_trial(lease, trial_id, TrialState.DIVERGED, value)
+    assert only_trial(ledger, job).value is None
+
+
+@pytest.mark.parametrize("value", [1e-300, -1e300, 0.1 + 0.2, 5e-324])
+def test_values_keep_every_bit(ledger: Ledger, job: str, running: tuple[Lease, str], value: float):
+    lease, trial_id = running
+    ledger.report(lease, trial_id, 1, 1, value, {"x": value})
+    (report,) = only_trial(ledger, job).reports
+    assert (report.value, report.metrics["x"]) == (value, value)
+
+
+@pytest.mark.parametrize("state", [s for s in TrialState if s is not TrialState.RUNNING])
+def test_only_a_running_trial_reports(ledger: Ledger, job: str, state: TrialState):
+    lease = ledger.acquire(job, "me", LONG)
+    trial_id = ledger.add_trial(lease, new_trial()).id
+    into(ledger, lease, trial_id, state)
+    with pytest.raises(ConflictError, match=state.value):
+        ledger.report(lease, trial_id, 1, 1, 0.5, {})
+    assert only_trial(ledger, job).reports == ()
+
+
+# Fencing
+
+WRITES: dict[str, Callable[[Ledger, Lease, str, str], Any]] = {
+    "heartbeat": lambda ledger, lease, running, waiting: ledger.heartbeat(lease),
+    "release": lambda ledger, lease, running, waiting: ledger.release(lease, JobState.FAILED, "no"),
+    "update_job": lambda ledger, lease, running, waiting: ledger.update_job(lease, result={"x": 1}),
+    "add_trial": lambda ledger, lease, running, waiting: ledger.add_trial(lease, new_trial(9)),
+    "start_attempt": lambda ledger, lease, running, waiting: ledger.start_attempt(lease, waiting),
+    "report": lambda ledger, lease, running, waiting: ledger.report(lease, running, 2, 7, 0.5, {}),
+    "finish_trial": lambda ledger, lease, running, waiting: ledger.finish_trial(
+        lease, running, TrialState.COMPLETE, 0.5
+    ),
+    "lose_attempt": lambda ledger, lease, running, waiting: ledger.lose_attempt(lease, running, "no"),
+}
+
+
+def test_every_write_under_a_lease_is_fenced_below():
+    takes_a_lease = {
+        name
+        for name, method in inspect.getmembers(Ledger, inspect.isfunction)
+        if not name.startswith("_") and "lease" in inspect.signature(method).parameters
+    }
+    assert takes_a_lease == WRITES.keys()
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_holder_that_was_replaced_writes_nothing(ledger: Ledger, job: str, write: str):
+    old = ledger.acquire(job, "old", OVER)
+    running, waiting = (ledger.add_trial(old, new_trial(number)).id for number in range(2))
+    ledger.start_attempt(old, running)
+    new = ledger.acquire(job, "new", LONG)
+    ledger.start_attempt(new, running)
+    before = ledger.job(job, trials=True)
+    with pytest.raises(LeaseLostError, match="new"):
+        WRITES[write](ledger, old, running, waiting)
+    assert ledger.job(job, trials=True) == before
+    WRITES[write](ledger, new, running, waiting)  # the same write is the new holder's to make
+    assert write == "heartbeat" or ledger.job(job, trials=True) != before
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_lease_that_was_given_back_writes_nothing(ledger: Ledger, job: str, write: str):
+    lease = ledger.acquire(job, "me", LONG)
+    running, waiting = (ledger.add_trial(lease, new_trial(number)).id for number in range(2))
+    ledger.start_attempt(lease, running)
+    ledger.release(lease, JobState.PAUSED)
+    before = ledger.job(job, trials=True)
+    with pytest.raises(LeaseLostError):
+        WRITES[write](ledger, lease, running, waiting)
+    assert ledger.job(job, trials=True) == before
+
+
+@pytest.mark.parametrize("write", ["start_attempt", "report", "finish_trial", "lose_attempt"])
+def test_a_lease_writes_about_its_own_job_alone(ledger: Ledger, job: str, write: str):
+    mine = ledger.acquire(job, "me", LONG)
+    other = ledger.create_job("another", {}, {}).id
+    theirs = ledger.acquire(other, "they", LONG)
+    running, waiting = (ledger.add_trial(theirs, new_trial(number)).id for number in range(2))
+    ledger.start_attempt(theirs, running)
+    before = ledger.job(other, trials=True)
+    with pytest.raises(NotFoundError):
+        WRITES[write](ledger, mine, running, waiting)
+    assert ledger.job(other, trials=True) == before
+
+
+# The projection's cursor
+
+
+def test_the_cursor_of_the_projection_moves(ledger: Ledger, job: str, running: tuple[Lease, str]):
+    _, trial_id = running
+    ledger.set_projection(job, job, "run of the job")
+    ledger.set_projection(job, trial_id, "run of the trial", steps=1)
+    ledger.set_projection(job, trial_id, "run of the trial", steps=3, state="COMPLETE")
+    assert ledger.projections(job) == {
+        job: ("run of the job", 0, None),
+        trial_id: ("run of the trial", 3, "COMPLETE"),
+    }
+    assert ledger.job(job).mlflow_run == "run of the job"
+    assert [record.mlflow_run for record in ledger.jobs()] == ["run of the job"]
+    assert only_trial(ledger, job).mlflow_run == "run of the trial"
+
+
+# Many at once
+
+
+def at_once(call: Callable[[int], Any], count: int = 8) -> list[Any]:
+    """Results of `call(0)`, `call(1)`, ... from as many threads that start together; errors as values."""
+    barrier = threading.Barrier(count)
+
+    def one(index: int) -> Any:
+        barrier.wait()
+        try:
+            return call(index)
+        except AnonTuneError as error:
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+@pytest.mark.parametrize("held_before", [False, True], ids=["free", "run out"])
+def test_of_many_threads_one_gets_the_lease(ledger: Ledger, job: str, held_before: bool):
+    if held_before:
+        ledger.acquire(job, "dead", OVER)
+    results = at_once(lambda index: ledger.acquire(job, f"thread {index}", LONG))
+    (lease,) = [result for result in results if isinstance(result, Lease)]
+    assert sum(isinstance(result, LeaseHeldError) for result in results) == len(results) - 1
+    found = ledger.job(job).lease
+    assert found is not None
+    assert (found.holder, found.token) == (lease.holder, lease.token)
+
+
+def test_of_many_reports_of_a_step_one_stands(ledger: Ledger, job: str, running: tuple[Lease, str]):
+    lease, trial_id = running
+    results = at_once(lambda index: ledger.report(lease, trial_id, 1, 1, float(index), {}))
+    assert only_trial(ledger, job).reports == (results[0],)
+    assert all(result == results[0] for result in results)
+
+
+def test_of_many_reports_of_many_steps_all_are_kept(ledger: Ledger, job: str, running: tuple[Lease, str]):
+    lease, trial_id = running
+    results = at_once(lambda index: ledger.report(lease, trial_id, 1, index + 1, float(index), {}))
+    assert only_trial(ledger, job).reports == tuple(results)
+
+
+def test_of_many_starts_of_a_trial_one_succeeds(ledger: Ledger, job: str):
+    lease = ledger.acquire(job, "me", LONG)
+    trial_id = ledger.add_trial(lease, new_trial()).id
+    results = at_once(lambda _: ledger.start_attempt(lease, trial_id))
+    assert [result for result in results if not isinstance(result, TransitionError)] == [1]
+
+
+def test_cursors_that_move_at_once_leave_one(ledger: Ledger, job: str):
+    at_once(lambda index: ledger.set_projection(job, job, f"run {index}"))
+    assert ledger.projections(job).keys() == {job}
+
+
+_barrier: Any = None
+
+
+def _meet(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _open_and_create(url: str) -> str:
+    _barrier.wait()
+    ledger = Ledger.open(url)
+    made = ledger.create_job("x", {}, {}).id
+    ledger.close()
+    return made
+
+
+def _claim(url: str, job: str) -> bool:
+    ledger = Ledger.open(url)
+    _barrier.wait()
+    try:
+        ledger.acquire(job, "me", LONG)
+    except LeaseHeldError:
+        return False
+    finally:
+        ledger.close()
+    return True
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    """Processes that start their work together."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(TOGETHER)
+    with ProcessPoolExecutor(TOGETHER, context, initializer=_meet, initargs=(barrier,)) as pool:
+        yield pool
+
+
+def test_processes_that_open_an_empty_database_together_all_can(
+    processes: ProcessPoolExecutor, database_url: str
+):
+    opening = [processes.submit(_open_and_create, database_url) for _ in range(TOGETHER)]
+    made = {future.result() for future in opening}
+    ledger = Ledger.open(database_url)
+    assert {record.id for record in ledger.jobs()} == made
+    assert len(made) == TOGETHER
+    ledger.close()
+
+
+def test_of_many_processes_one_gets_the_lease(
+    processes: ProcessPoolExecutor, database_url: str, ledger: Ledger, job: str
+):
+    claims = [processes.submit(_claim, database_url, job) for _ in range(TOGETHER)]
+    assert sorted(future.result() for future in claims) == [False] * (TOGETHER - 1) + [True]

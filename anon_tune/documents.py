@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from anon_tune.errors import NotFoundError, SpecError
 
@@ -36,6 +36,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}, column {where.column + 1}: " if where else ""
         raise SpecError(str(path), [f"{line}not YAML ({getattr(error, 'problem', None) or error})"]) from None
+    except ValueError as error:  # a date or a number in the form of one, but none
+        raise SpecError(str(path), [f"holds a value that cannot be read ({error})"]) from None
     if not isinstance(data, dict):
         found = "nothing" if data is None else type(data).__name__
         raise SpecError(str(path), [f"expected keys and values (name: ..., task: ...), found {found}"])
@@ -51,8 +53,9 @@ def parse(model: type[M], data: Mapping[str, Any], source: str) -> M:
     try:
         return model.model_validate(dict(data))
     except ValidationError as error:
-        problems = [_line(model, dict(item)) for item in error.errors(include_url=False)]
-        raise SpecError(source, list(dict.fromkeys(problems))) from None
+        # By path: of a union of plain types, each branch reports the same value.
+        problems = dict(_problem(model, dict(item)) for item in error.errors(include_url=False))
+        raise SpecError(source, list(problems.values())) from None
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -63,37 +66,63 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"
 
 
-def _line(model: type[BaseModel], error: dict[str, Any]) -> str:
-    loc = [part for part in error["loc"] if not _is_union_tag(part)]
-    path = ".".join(str(part) for part in loc)
-    if error["type"] == "extra_forbidden":
-        known = _fields_at(model, loc[:-1])
-        return f"{path}: {unknown('key', str(loc[-1]), known)}"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
+def _problem(model: type[BaseModel], error: dict[str, Any]) -> tuple[str, str]:
+    """Return a problem's path and its line."""
+    keys, _ = _walk(model, error["loc"])
+    path, kind = ".".join(keys), error["type"]
+    if kind == "extra_forbidden":
+        _, parent = _walk(model, error["loc"][:-1])
+        message = unknown("key", keys[-1], parent.model_fields if _is_model(parent) else ())
+    elif kind == "missing":
         message = "is missing"
-    elif error["type"] != "value_error":
-        message = f"{message[0].lower()}{message[1:]}, found {error['input']!r}"
-    return f"{path}: {message}" if path else message
+    elif kind == "value_error":
+        message = error["msg"].removeprefix("Value error, ")
+    elif kind in {"model_type", "dict_type"}:
+        message = f"expected keys and values, found {error['input']!r}"
+    elif kind in {"tuple_type", "list_type"}:
+        message = f"expected a list, found {error['input']!r}"
+    else:
+        message = f"{error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}"
+    return path, f"{path}: {message}" if path else message
 
 
-def _is_union_tag(part: int | str) -> bool:
-    """Pydantic puts the name of a union's branch ("float", "Range") among the keys."""
-    return isinstance(part, str) and (part in {"str", "int", "float", "bool"} or part[:1].isupper() or "[" in part)
+def _walk(annotation: Any, loc: Sequence[int | str]) -> tuple[list[str], Any]:
+    """Return the keys a person wrote on the way to `loc`, and the annotation that stands there.
 
-
-def _fields_at(model: type[BaseModel], loc: list[int | str]) -> list[str]:
-    current: Any = model
+    Pydantic puts more into `loc`: the branch of a union ("float"), and "[key]" where a key itself is wrong.
+    """
+    keys: list[str] = []
     for part in loc:
-        if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:
-            return []
-        current = _model_in(current.model_fields[str(part)].annotation)
-    return list(current.model_fields) if isinstance(current, type) else []
+        branches = _branches(annotation)
+        if len(branches) > 1:
+            annotation = branches.get(str(part))
+        elif part != "[key]":
+            keys.append(str(part))
+            annotation = _inside(next(iter(branches.values()), None), part)
+    return keys, annotation
 
 
-def _model_in(annotation: Any) -> Any:
-    """The model inside `Model | None` and the like."""
+def _branches(annotation: Any) -> dict[str, Any]:
+    """The types that a value may have, None apart, by the names pydantic gives them."""
     if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
-        models = [a for a in typing.get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
-        return models[0] if models else None
-    return annotation
+        return {name: a for arg in typing.get_args(annotation) for name, a in _branches(arg).items()}
+    if typing.get_origin(annotation) is typing.Annotated:
+        tags = [str(extra.tag) for extra in annotation.__metadata__ if isinstance(extra, Tag)]
+        inner = annotation.__origin__
+        return {tags[0]: inner} if tags else _branches(inner)
+    if annotation is None or annotation is type(None):
+        return {}
+    return {str(getattr(annotation, "__name__", annotation)): annotation}
+
+
+def _inside(annotation: Any, key: int | str) -> Any:
+    """What a key of a model, or an item of a mapping or a sequence, is annotated as."""
+    if _is_model(annotation):
+        field = annotation.model_fields.get(key)
+        return field.annotation if field else None
+    arguments = typing.get_args(annotation)
+    return arguments[1 if typing.get_origin(annotation) is dict else 0] if arguments else None
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

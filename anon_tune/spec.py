@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from anon_tune import catalogue
 from anon_tune.documents import parse, read_yaml, unknown
-from anon_tune.errors import SpecError
+from anon_tune.errors import NotFoundError, SpecError
 from anon_tune.search_spaces import Space, load_space
 
 __all__ = [
@@ -66,7 +66,7 @@ class Search(_Strict):
 
 
 class Confirm(_Strict):
-    """Finalists of each arm are rerun on `seeds` seeds; the winner is tested on `verdict_seeds` fresh ones."""
+    """Finalists of each arm are rerun on `seeds` seeds; the winner is tested on `verdict_seeds` others."""
 
     finalists: int = Field(default=3, ge=1, le=20)
     seeds: int = Field(default=3, ge=1, le=50)
@@ -111,10 +111,8 @@ class JobSpec(_Strict):
         if isinstance(value, str):
             return {"name": value}
         if isinstance(value, Mapping) and "options" not in value:
-            return {
-                "name": value.get("name", ""),
-                "options": {key: option for key, option in value.items() if key != "name"},
-            }
+            options = {key: option for key, option in value.items() if key != "name"}
+            return {**({"name": value["name"]} if "name" in value else {}), "options": options}
         return value
 
     @field_validator("arms")
@@ -136,6 +134,8 @@ class JobSpec(_Strict):
             space = load_space(name)
         except SpecError as error:
             raise ValueError("; ".join(error.problems)) from None
+        except NotFoundError as error:
+            raise ValueError(str(error)) from None
         if space.optimizer != "anon":
             raise ValueError(f"{name!r} is a space of {space.optimizer}; this key is for the arm anon")
         return name
@@ -157,6 +157,11 @@ class JobSpec(_Strict):
                 for option in self.model.options
                 if option not in known
             ]
+            problems += [
+                f"model.{option}: expected a whole number of at least 1, found {size!r}"
+                for option, size in self.model.options.items()
+                if isinstance(known.get(option), int) and (not isinstance(size, int) or size < 1)
+            ]
         metric = self.objective.metric
         if metric not in task.metrics:
             problems.append(f"objective.metric: {unknown(f'metric of {self.task}', metric, task.metrics)}")
@@ -170,6 +175,15 @@ class JobSpec(_Strict):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def planned_trials(self) -> dict[Phase, int]:
+        """How many trials each phase has when every arm gets through."""
+        arms = len(self.arms)
+        return {
+            Phase.SEARCH: arms * self.budget.trials,
+            Phase.CONFIRM: arms * min(self.confirm.finalists, self.budget.trials) * self.confirm.seeds,
+            Phase.VERDICT: arms * self.confirm.verdict_seeds,
+        }
 
 
 def parse_spec(data: Mapping[str, Any], source: str = "job") -> JobSpec:
@@ -202,11 +216,13 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         *parents, last = path.split(".")
         for key in parents:
             child = node.get(key)
+            if key == "model" and isinstance(child, str):
+                child = {"name": child}
             node[key] = dict(child) if isinstance(child, Mapping) else {}
             node = node[key]
         try:
             node[last] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise SpecError("--set", [f"{override!r}: the value is not YAML"]) from None
     return result
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from anon_tune.documents import parse, read_yaml, unknown
 from anon_tune.errors import SpecError
@@ -71,7 +71,7 @@ class Range(_Strict):
             raise ValueError("low and high must be finite numbers")
         if self.low >= self.high:
             raise ValueError(
-                f"low ({self.low:g}) must be below high ({self.high:g}); to fix a value, list it under `fixed`"
+                f"low ({self.low:g}) must be below high ({self.high:g}); a fixed value goes under `fixed`"
             )
         if self.log and self.low <= 0:
             raise ValueError(f"a log range cannot reach {self.low:g}; low must be above 0")
@@ -91,6 +91,15 @@ class Choice(_Strict):
         return choices
 
 
+def _kind(value: Any) -> str:
+    """Which of the two a domain is meant to be, so that only that one's problems are told."""
+    chosen = isinstance(value, Choice) or (isinstance(value, Mapping) and "choices" in value)
+    return "choice" if chosen else "range"
+
+
+Domain = Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("choice")], Discriminator(_kind)]
+
+
 class Space(_Strict):
     """What one arm searches.
 
@@ -103,7 +112,7 @@ class Space(_Strict):
 
     optimizer: Literal["anon", "adamw", "sgd"]
     summary: str
-    parameters: dict[str, Range | Choice] = Field(min_length=1)
+    parameters: dict[str, Domain] = Field(min_length=1)
     fixed: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -124,11 +133,15 @@ class Space(_Strict):
             for name in coordinates
             if name not in self.parameters and name not in self.fixed
         ]
-        problems += [f"{name}: is in both `parameters` and `fixed`" for name in self.parameters.keys() & self.fixed]
+        problems += [
+            f"{name}: is in both `parameters` and `fixed`" for name in self.parameters.keys() & self.fixed
+        ]
         for name, domain in self.parameters.items():
             values = domain.choices if isinstance(domain, Choice) else (domain.low, domain.high)
-            problems += [f"parameters.{name}: {p}" for p in map(lambda v, n=name: _outside(n, v), values) if p]
-        problems += [f"fixed.{name}: {p}" for name, value in self.fixed.items() if (p := _outside(name, value))]
+            problems += [f"parameters.{name}: {p}" for value in values if (p := _outside(name, value))]
+        problems += [
+            f"fixed.{name}: {p}" for name, value in self.fixed.items() if (p := _outside(name, value))
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -140,7 +153,8 @@ class Space(_Strict):
 
 def _outside(name: str, value: float) -> str | None:
     low, high = _ALLOWED.get(name, (0.0, math.inf))
-    return None if low <= value <= high else f"{value:g} is outside the allowed {low:g} to {high:g}"
+    allowed = low <= value <= high and math.isfinite(value)
+    return None if allowed else f"{value:g} is outside the allowed {low:g} to {high:g}"
 
 
 def space_names() -> list[str]:

@@ -1,0 +1,281 @@
+"""Job files: what is accepted, and what is said of what is not."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anon_tune import catalogue
+from anon_tune.errors import InputError, NotFoundError, SpecError
+from anon_tune.spec import JobSpec, apply_overrides, load_spec, parse_spec, spaces_of
+
+GOOD: dict[str, Any] = {
+    "name": "digits small",
+    "task": "image_classification",
+    "data": "digits",
+    "model": {"name": "vit_tiny", "width": 16},
+    "budget": {"trials": 4, "epochs": 6},
+}
+
+
+def with_value(path: str, value: Any) -> dict[str, Any]:
+    """GOOD with one key set; REMOVE takes it away."""
+    data = copy.deepcopy(GOOD)
+    *parents, last = path.split(".")
+    node = data
+    for key in parents:
+        node = node.setdefault(key, {})
+    if value is REMOVE:
+        del node[last]
+    else:
+        node[last] = value
+    return data
+
+
+REMOVE = object()
+
+
+def test_a_short_job_gets_the_defaults():
+    spec = parse_spec(GOOD)
+    assert spec.arms == ("anon", "adamw", "sgd")
+    assert (spec.model.name, spec.model.options) == ("vit_tiny", {"width": 16})
+    assert (spec.objective.metric, spec.objective.mode, spec.space) == ("loss", "min", "default")
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["cnn", {"name": "cnn"}, {"name": "cnn", "options": {}}],
+    ids=["name", "mapping", "with options"],
+)
+def test_a_model_can_be_named_in_three_ways(model: Any):
+    assert parse_spec({**GOOD, "model": model}) == parse_spec({**GOOD, "model": "cnn"})
+
+
+def test_the_options_of_a_model_can_be_written_beside_its_name():
+    beside = parse_spec({**GOOD, "model": {"name": "cnn", "width": 4}})
+    assert beside == parse_spec({**GOOD, "model": {"name": "cnn", "options": {"width": 4}}})
+
+
+BAD = [
+    # what is set, to what, and what the message must hold
+    ("nmae", "x", ["nmae: unknown key", "did you mean 'name'?"]),
+    ("Name", "x", ["Name: unknown key", "did you mean 'name'?"]),
+    ("str", "x", ["str: unknown key", "Known: arms, budget"]),
+    ("name", REMOVE, ["name: is missing"]),
+    ("name", 3, ["name: ", "string", "found 3"]),
+    ("name", "", ["name: "]),
+    ("name", "../../etc", ["name: ", "'../../etc'"]),
+    ("name", "x" * 81, ["name: ", "80"]),
+    ("task", "image_clasification", ["task: unknown task", "did you mean 'image_classification'?"]),
+    ("data", "digit", ["data: unknown data set", "did you mean 'digits'?"]),
+    ("model", "vit", ["model: unknown model", "did you mean 'vit_tiny'?"]),
+    ("model", 3, ["model: expected keys and values", "found 3"]),
+    ("model", {"width": 3}, ["model.name: is missing"]),
+    ("model.widht", 3, ["model.widht: unknown option of vit_tiny", "did you mean 'width'?"]),
+    ("model.width", "wide", ["width: ", "valid number", "found 'wide'"]),
+    ("model.width", 0, ["model.width: ", "at least 1", "found 0"]),
+    ("model.width", 2.5, ["model.width: ", "whole number", "found 2.5"]),
+    ("space", "transfomer", ["space: unknown space", "did you mean 'transformer'?"]),
+    ("space", "no/such/space.yaml", ["space: ", "no/such/space.yaml"]),
+    ("space", "sgd", ["space: ", "'sgd' is a space of sgd"]),
+    ("objective.metric", "acuracy", ["objective.metric: unknown metric", "did you mean 'accuracy'?"]),
+    ("objective.mode", "max", ["objective.mode: loss is better at its min"]),
+    ("objective.mode", "least", ["objective.mode: ", "'min' or 'max'", "found 'least'"]),
+    ("budget", REMOVE, ["budget: is missing"]),
+    ("budget", 12, ["budget: expected keys and values", "found 12"]),
+    ("budget.trials", 0, ["budget.trials: ", "greater than or equal to 1", "found 0"]),
+    ("budget.trials", 2.5, ["budget.trials: ", "found 2.5"]),
+    ("budget.trials", "many", ["budget.trials: ", "found 'many'"]),
+    ("budget.trails", 3, ["budget.trails: unknown key", "did you mean 'trials'?"]),
+    ("budget.epochs", -1, ["budget.epochs: "]),
+    ("budget.epochs", 2, ["search.grace: 3 epochs of grace", "budget's 2"]),
+    ("search.sampler", "gpp", ["search.sampler: ", "'gp', 'tpe' or 'random'", "found 'gpp'"]),
+    ("search.seed", -1, ["search.seed: "]),
+    ("search.sede", 1, ["search.sede: unknown key", "did you mean 'seed'?"]),
+    ("confirm.verdict_seeds", 1, ["confirm.verdict_seeds: "]),
+    ("training.batch_size", 0, ["training.batch_size: "]),
+    ("training.label_smoothing", 1.0, ["training.label_smoothing: "]),
+    ("arms", "anon", ["arms: expected a list", "found 'anon'"]),
+    ("arms", ["anon", "adamv"], ["arms: unknown arm 'adamv'", "did you mean 'adamw'?"]),
+    ("arms", ["sgd"], ["arms: must contain 'anon'"]),
+    ("arms", ["anon", "anon"], ["arms: the same arm is listed twice"]),
+    ("arms", ["anon", 3], ["arms.1: ", "found 3"]),
+    ("resources.gpu", -0.5, ["resources.gpu: "]),
+    ("resources.gpus", 1, ["resources.gpus: unknown key", "did you mean 'gpu'?"]),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "parts"), BAD, ids=[f"{path}={v!r:.20}" for path, v, _ in BAD])
+def test_bad_input_is_named_by_its_path(path: str, value: Any, parts: list[str]):
+    with pytest.raises(SpecError) as caught:
+        parse_spec(with_value(path, value), "job.yaml")
+    assert caught.value.exit_code == InputError.exit_code == 2
+    assert len(caught.value.problems) == 1
+    message = str(caught.value)
+    assert message.startswith("job.yaml: ")
+    for part in parts:
+        assert part in message
+
+
+def test_a_key_that_is_no_text_is_named():
+    with pytest.raises(SpecError, match="7: keys should be strings"):
+        parse_spec({**GOOD, 7: "x"})
+
+
+def test_all_problems_are_told_at_once():
+    data = {**GOOD, "budget": {"trials": 0}, "nmae": 1, "search": {"sampler": "x"}}
+    with pytest.raises(SpecError) as caught:
+        parse_spec(data)
+    paths = {problem.split(":")[0] for problem in caught.value.problems}
+    assert paths == {"budget.trials", "budget.epochs", "nmae", "search.sampler"}
+
+
+def test_short_budgets_need_no_pruner():
+    data = {**GOOD, "budget": {"trials": 1, "epochs": 1}, "search": {"pruner": "none"}}
+    assert parse_spec(data).budget.epochs == 1
+
+
+# Files
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "job.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_job_file_is_read_with_overrides(tmp_path: Path):
+    path = write(tmp_path, yaml.safe_dump(GOOD))
+    spec = load_spec(
+        path, ["budget.trials=9", "search.sampler=tpe", "arms=[anon, sgd]", "training.schedule=constant"]
+    )
+    assert (spec.budget.trials, spec.budget.epochs) == (9, 6)
+    assert (spec.search.sampler, spec.arms, spec.training.schedule) == ("tpe", ("anon", "sgd"), "constant")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "found nothing"),
+        ("- a\n- b\n", "found list"),
+        ("just words", "found str"),
+        ("a: [1, 2\n", "line 2, column 1: not YAML"),
+        ("a: b: c\n", "line 1"),
+        (b"name: \xff\xfe\x00", "UTF-8"),
+        ("name: 2001-99-99\n", "cannot be read"),
+        ("name: " + "1" * 5000, "cannot be read"),
+        ("name: !!python/object/apply:os.system [ls]\n", "not YAML"),
+    ],
+    ids=["empty", "list", "text", "unclosed", "two colons", "binary", "no date", "too long a number", "code"],
+)
+def test_a_file_that_is_no_job_says_where(tmp_path: Path, text: str | bytes, part: str):
+    path = write(tmp_path, text)
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    assert part in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_not_found(tmp_path: Path):
+    with pytest.raises(NotFoundError, match=r"absent\.yaml"):
+        load_spec(tmp_path / "absent.yaml")
+
+
+def test_a_folder_is_no_job_file(tmp_path: Path):
+    with pytest.raises(SpecError, match="cannot be read"):
+        load_spec(tmp_path)
+
+
+# Overrides
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("name=x=y", "name", "x=y"),
+        ("budget.trials=8", "budget.trials", 8),
+        ("search.seed=3", "search.seed", 3),
+        ("name='8'", "name", "8"),
+        ("arms=[anon]", "arms", ["anon"]),
+    ],
+)
+def test_an_override_sets_one_value(override: str, path: str, value: Any):
+    before = copy.deepcopy(GOOD)
+    assert apply_overrides(GOOD, [override]) == with_value(path, value)
+    assert before == GOOD
+
+
+def test_a_size_can_be_set_where_the_model_is_a_name():
+    data = apply_overrides({**GOOD, "model": "cnn"}, ["model.width=4"])
+    assert parse_spec(data).model == parse_spec({**GOOD, "model": {"name": "cnn", "width": 4}}).model
+
+
+@pytest.mark.parametrize("override", ["budget.trials", "=3", "budget.trials=[1", "name=2001-99-99"])
+def test_an_override_that_cannot_be_read_is_shown(override: str):
+    with pytest.raises(SpecError) as caught:
+        apply_overrides(GOOD, [override])
+    assert repr(override) in str(caught.value)
+
+
+def test_an_unknown_key_in_an_override_is_named():
+    with pytest.raises(SpecError, match=r"budget\.trails: unknown key .* did you mean 'trials'"):
+        parse_spec(apply_overrides(GOOD, ["budget.trails=3"]))
+
+
+# Any valid job
+
+NAMES = st.text("abcXYZ012_ .:+-é", min_size=1, max_size=20)
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> dict[str, Any]:
+    task = "image_classification"
+    entry = catalogue.TASKS[task]
+    model = draw(st.sampled_from(entry.models))
+    metric = draw(st.sampled_from(sorted(entry.metrics)))
+    sizes = {option: st.integers(1, 64) for option in catalogue.MODELS[model].options}
+    epochs = draw(st.integers(1, 50))
+    return {
+        "name": draw(NAMES),
+        "task": task,
+        "data": draw(st.sampled_from(entry.datasets)),
+        "model": {"name": model, **draw(st.fixed_dictionaries({}, optional=sizes))},
+        "space": draw(st.sampled_from(["default", "cnn", "transformer"])),
+        "objective": {"metric": metric, "mode": entry.metrics[metric]},
+        "budget": {"trials": draw(st.integers(1, 10_000)), "epochs": epochs},
+        "search": {
+            "sampler": draw(st.sampled_from(["gp", "tpe", "random"])),
+            "pruner": draw(st.sampled_from(["asha", "median", "none"])),
+            "seed": draw(st.integers(0, 2**31 - 1)),
+            "grace": draw(st.integers(1, epochs)),
+        },
+        "training": {"label_smoothing": draw(st.floats(0, 1, exclude_max=True))},
+        "arms": ["anon", *draw(st.sets(st.sampled_from(["adamw", "sgd"])))],
+        "resources": {"gpu": draw(st.floats(0, 8))},
+    }
+
+
+@given(jobs())
+def test_a_job_survives_being_stored(data: dict[str, Any]):
+    spec = parse_spec(data)
+    stored = spec.model_dump(mode="json")
+    assert parse_spec(stored) == spec
+    assert parse_spec(yaml.safe_load(yaml.safe_dump(stored))) == spec
+
+
+def test_each_arm_has_its_own_space():
+    spec = parse_spec({**GOOD, "space": "cnn", "arms": ["sgd", "anon"]})
+    assert {arm: space.optimizer for arm, space in spaces_of(spec).items()} == {"sgd": "sgd", "anon": "anon"}
+    assert list(spaces_of(spec)) == ["sgd", "anon"]
+
+
+def test_a_spec_cannot_be_changed():
+    spec: JobSpec = parse_spec(GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        spec.space = "cnn"  # type: ignore[misc]

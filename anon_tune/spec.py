@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from anon_tune import catalogue
 from anon_tune.documents import parse, read_yaml, unknown
 from anon_tune.errors import NotFoundError, SpecError
+from anon_tune.records import Phase
 from anon_tune.search_spaces import Space, load_space
 
 __all__ = [

@@ -15,7 +15,7 @@ from anon_tune.search.study import suggest
 from anon_tune.search_spaces import Space
 from anon_tune.spec import JobSpec
 
-__all__ = ["Plan", "Signal", "finalists", "next_trial", "planned_trials", "repeated_failure", "winner"]
+__all__ = ["Plan", "Signal", "finalists", "next_trial", "repeated_failure", "winner"]
 
 _FAILURES_IN_A_ROW = 3
 
@@ -78,22 +78,14 @@ def winner(trials: Sequence[Trial], arm: str, count: int, mode: str) -> Trial | 
     def standing(finalist: Trial) -> tuple[float, int]:
         repeats = [t for t in trials if t.phase is Phase.CONFIRM and t.source == finalist.id]
         values = [
-            objective_key(t.value, mode) if t.state is TrialState.COMPLETE and t.value is not None else math.inf
+            objective_key(t.value, mode)
+            if t.state is TrialState.COMPLETE and t.value is not None
+            else math.inf
             for t in repeats
         ]
         return (fmean(values) if values else math.inf, finalist.number)
 
     return min(finalists(trials, arm, count, mode), key=standing, default=None)
-
-
-def planned_trials(spec: JobSpec) -> dict[Phase, int]:
-    """How many trials each phase has when every arm gets through."""
-    arms = len(spec.arms)
-    return {
-        Phase.SEARCH: arms * spec.budget.trials,
-        Phase.CONFIRM: arms * min(spec.confirm.finalists, spec.budget.trials) * spec.confirm.seeds,
-        Phase.VERDICT: arms * spec.confirm.verdict_seeds,
-    }
 
 
 def repeated_failure(trials: Sequence[Trial]) -> str | None:
@@ -103,7 +95,11 @@ def repeated_failure(trials: Sequence[Trial]) -> str | None:
         key=lambda trial: (trial.finished, trial.id),
     )[-_FAILURES_IN_A_ROW:]
     reasons = {trial.reason for trial in ended if trial.state is TrialState.FAILED}
-    if len(ended) == _FAILURES_IN_A_ROW and len(reasons) == 1 and all(t.state is TrialState.FAILED for t in ended):
+    if (
+        len(ended) == _FAILURES_IN_A_ROW
+        and len(reasons) == 1
+        and all(t.state is TrialState.FAILED for t in ended)
+    ):
         return reasons.pop()
     return None
 
@@ -140,5 +136,7 @@ def _repeats(plan: Plan, phase: Phase, trials: Sequence[Trial]) -> NewTrial | No
                 source = chosen[arm][rank] if rank < len(chosen[arm]) else None
                 if source is not None and (source.id, seed) not in made:
                     number = sum(trial.arm == arm and trial.phase is phase for trial in trials)
-                    return NewTrial(arm, phase, number, seed, source.params, source.hyperparameters, source.id)
+                    return NewTrial(
+                        arm, phase, number, seed, source.params, source.hyperparameters, source.id
+                    )
     return None

@@ -6,16 +6,25 @@ the reports, so that a decision is the same before and after a crash.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, SuccessiveHalvingPruner
 from optuna.trial import create_trial
 
-from anon_tune.records import Trial
+from anon_tune.records import Trial, TrialState
 from anon_tune.spec import Search
 
 __all__ = ["should_prune"]
+
+# The median is taken over COMPLETE trials alone, as in Optuna; halving looks at the rungs of all.
+_STATES = {
+    TrialState.COMPLETE: optuna.trial.TrialState.COMPLETE,
+    TrialState.PRUNED: optuna.trial.TrialState.PRUNED,
+    TrialState.RUNNING: optuna.trial.TrialState.RUNNING,
+    TrialState.WAITING: optuna.trial.TrialState.RUNNING,
+}
 
 
 def should_prune(trial: Trial, others: Sequence[Trial], search: Search, mode: str) -> bool:
@@ -32,10 +41,11 @@ def should_prune(trial: Trial, others: Sequence[Trial], search: Search, mode: st
     study = optuna.create_study(direction="minimize" if mode == "min" else "maximize")
     for other in [*others, trial]:
         last = trial.reports[-1].step if other is trial else None
+        state = _STATES.get(other.state, optuna.trial.TrialState.FAIL)
         study.add_trial(
             create_trial(
-                state=optuna.trial.TrialState.COMPLETE if other.is_finished else optuna.trial.TrialState.RUNNING,
-                value=_last_value(other) if other.is_finished else None,
+                state=state,
+                value=other.value if state is optuna.trial.TrialState.COMPLETE else None,
                 intermediate_values={report.step: report.value for report in other.reports},
                 system_attrs=_rungs(other, search, before=last),
             )
@@ -45,23 +55,22 @@ def should_prune(trial: Trial, others: Sequence[Trial], search: Search, mode: st
 
 def _pruner(search: Search) -> BasePruner:
     if search.pruner == "median":
-        return MedianPruner(n_startup_trials=4, n_warmup_steps=search.grace - 1)
+        return MedianPruner(n_startup_trials=4, n_warmup_steps=search.grace)
     return SuccessiveHalvingPruner(min_resource=search.grace, reduction_factor=search.reduction)
 
 
-def _last_value(trial: Trial) -> float:
-    return trial.reports[-1].value if trial.reports else 0.0
-
-
 def _rungs(trial: Trial, search: Search, before: int | None) -> dict[str, float]:
-    """The rungs a trial has completed, at steps below `before`: the value of its first report at or past each."""
+    """The rungs a trial has completed, at steps below `before`: the value of its first report at or past each.
+
+    NaN completes no rung: a trial ends there.
+    """
     attributes: dict[str, float] = {}
     reports = [report for report in trial.reports if before is None or report.step < before]
     rung = 0
     while True:
         at = search.grace * search.reduction**rung
         reached = next((report for report in reports if report.step >= at), None)
-        if reached is None:
+        if reached is None or math.isnan(reached.value):
             return attributes
         attributes[f"completed_rung_{rung}"] = reached.value
         rung += 1

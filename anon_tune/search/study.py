@@ -6,11 +6,13 @@ give the same suggestion before and after a crash.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, create_trial
@@ -33,7 +35,9 @@ _TRIES = 100
 _INFEASIBLE, _FEASIBLE = {"diverged": 1.0}, {"diverged": -1.0}
 
 
-def suggest(space: Space, trials: Sequence[Trial], number: int, search: Search, arm: str, mode: str) -> dict[str, Any]:
+def suggest(
+    space: Space, trials: Sequence[Trial], number: int, search: Search, arm: str, mode: str
+) -> dict[str, Any]:
     """Return the coordinates of the arm's `number`-th search trial.
 
     Args:
@@ -58,6 +62,9 @@ def suggest(space: Space, trials: Sequence[Trial], number: int, search: Search, 
         if tuple(sorted(point.items())) not in tried:
             return point
         point = _ask(optuna.samplers.RandomSampler(seed=(seed + retry + 1) % 2**31), domain, [], mode)
+    for untried in _all_points(space):  # a finite space with few left is not found by drawing
+        if tuple(sorted(untried.items())) not in tried:
+            return untried
     raise InputError(
         f"The space of arm {arm} has no untried configuration left after {len(trials)} trials. "
         "Widen it (search_spaces), or lower budget.trials."
@@ -105,7 +112,9 @@ def told(
         elif trial.state is TrialState.PRUNED:
             values = {report.step: report.value for report in trial.reports}
             state = optuna.trial.TrialState.PRUNED
-            result.append(create_trial(state=state, intermediate_values=values, constraints=_FEASIBLE, **common))
+            result.append(
+                create_trial(state=state, intermediate_values=values, constraints=_FEASIBLE, **common)
+            )
         elif trial.state in {TrialState.RUNNING, TrialState.WAITING}:
             result.append(create_trial(state=optuna.trial.TrialState.RUNNING, **common))
     return result
@@ -129,7 +138,9 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     if name == "gp":
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0, warn_independent_sampling=False)
     if name == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=0, multivariate=True, constant_liar=True)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=0, multivariate=True, constant_liar=True
+        )
     return optuna.samplers.RandomSampler(seed=seed)
 
 
@@ -142,7 +153,9 @@ def _ask(
     study = optuna.create_study(sampler=sampler, direction="minimize" if mode == "min" else "maximize")
     for trial in past:
         study.add_trial(trial)
-    return dict(study.ask(domain).params)
+    # Where no trial was feasible, every point is as bad to the GP, and the weights of its starts are 0 / 0.
+    with np.errstate(invalid="ignore"):
+        return dict(study.ask(domain).params)
 
 
 def _startup_point(space: Space, number: int, seed: int) -> dict[str, Any]:
@@ -152,6 +165,14 @@ def _startup_point(space: Space, number: int, seed: int) -> dict[str, Any]:
         name: _from_unit(domain, float(u))
         for (name, domain), u in zip(space.parameters.items(), unit, strict=True)
     }
+
+
+def _all_points(space: Space) -> Iterator[dict[str, Any]]:
+    """Every point of a space that has choices alone, in order; none of any other."""
+    choices = [domain.choices for domain in space.parameters.values() if isinstance(domain, Choice)]
+    if len(choices) == len(space.parameters):
+        for values in itertools.product(*choices):
+            yield dict(zip(space.parameters, values, strict=True))
 
 
 def _from_unit(domain: Range | Choice, u: float) -> float:

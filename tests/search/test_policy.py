@@ -1,0 +1,349 @@
+"""What a job does next, on simulated jobs with random outcomes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from anon_tune.errors import InputError
+from anon_tune.records import NewTrial, Phase, Trial, TrialState
+from anon_tune.search.policy import (
+    Plan,
+    Signal,
+    finalists,
+    next_trial,
+    repeated_failure,
+    winner,
+)
+from anon_tune.search_spaces import Space, load_space
+from anon_tune.spec import spaces_of
+from tests import builders
+from tests.builders import begun, trial
+from tests.search.simulation import ENDS, Simulation
+
+ARMS = ("anon", "adamw", "sgd")
+
+
+def plan(trials: int = 4, spaces: dict[str, Space] | None = None, **keys: Any) -> Plan:
+    keys.setdefault("confirm", {"finalists": 2, "seeds": 2, "verdict_seeds": 3})
+    keys.setdefault("search", {"sampler": "random"})
+    spec = builders.spec(budget={"trials": trials, "epochs": 9}, **keys)
+    return Plan(spec, spaces or spaces_of(spec), median_log_sigma=-9.0)
+
+
+def count(trials: list[Trial], phase: Phase, arm: str) -> int:
+    return sum(t.phase is phase and t.arm == arm for t in trials)
+
+
+def run(simulation: Simulation) -> list[Trial]:
+    for _ in simulation.run():
+        pass
+    return simulation.trials
+
+
+outcomes = st.builds(
+    dict,
+    seed=st.integers(0, 2**32),
+    at_once=st.integers(1, 4),
+    ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=6),
+    asks=st.booleans(),
+)
+searches = st.fixed_dictionaries(
+    {
+        "sampler": st.sampled_from(["tpe", "random"]),
+        "pruner": st.sampled_from(["asha", "median", "none"]),
+        "seed": st.integers(0, 2**31 - 1),
+    }
+)
+simulated = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+
+@simulated
+@given(outcomes, searches, st.integers(1, 11), st.sampled_from([ARMS, ("anon", "sgd"), ("anon",)]))
+def test_budgets_are_exact_whatever_happens(
+    outcome: dict[str, Any], search: dict[str, Any], budget: int, arms: tuple[str, ...]
+):
+    job = plan(budget, search=search, arms=list(arms))
+    simulation = Simulation(job, **outcome)
+    for now in simulation.run():
+        started = [count(now, Phase.SEARCH, arm) for arm in arms]
+        assert max(started) - min(started) <= 1
+    trials = simulation.trials
+    confirm = job.spec.confirm
+    for arm in arms:
+        chosen = len(finalists(trials, arm, confirm.finalists, "min"))
+        assert count(trials, Phase.SEARCH, arm) == budget
+        assert count(trials, Phase.CONFIRM, arm) == chosen * confirm.seeds
+        assert count(trials, Phase.VERDICT, arm) == (confirm.verdict_seeds if chosen else 0)
+    assert all(
+        sum(t.phase is phase for t in trials) <= most for phase, most in job.spec.planned_trials().items()
+    )
+
+    search_trials = [t for t in trials if t.phase is Phase.SEARCH]
+    configurations = [(t.arm, tuple(sorted(t.params.items()))) for t in search_trials]
+    assert len(set(configurations)) == len(configurations)
+    for key in (lambda t: t.id, lambda t: (t.phase, t.arm, t.source, t.seed, t.number)):
+        assert len({key(t) for t in trials}) == len(trials)
+
+
+@simulated
+@given(outcomes, searches, st.data())
+def test_the_next_trial_depends_on_the_trials_alone(
+    outcome: dict[str, Any], search: dict[str, Any], data: st.DataObject
+):
+    job = plan(10, search=search, arms=["anon"])
+    states = [list(now) for now in Simulation(job, **outcome).run()]
+    interrupted = data.draw(st.sampled_from(states))
+    # The ledger may give them back in another order, and a new process has made nothing before.
+    shuffled = data.draw(st.permutations(interrupted))
+    fresh = Plan(builders.parse_spec(job.spec.model_dump(mode="json")), spaces_of(job.spec), -9.0)
+    assert next_trial(fresh, shuffled) == next_trial(job, interrupted)
+
+
+@pytest.mark.parametrize(("interrupted", "ends"), [(9, ENDS), (10, ENDS), (11, (TrialState.DIVERGED,))])
+def test_the_gaussian_process_suggests_the_same_after_a_crash(interrupted: int, ends: tuple[TrialState, ...]):
+    job = plan(12, search={"sampler": "gp", "pruner": "asha"}, arms=["anon"])
+    trials: list[Trial] = []
+    for now in Simulation(job, seed=3, ends=ends).run():
+        trials = list(now)
+        if count(trials, Phase.SEARCH, "anon") == interrupted:
+            break
+    fresh = Plan(job.spec, spaces_of(job.spec), -9.0)
+    first = next_trial(job, trials)
+    assert isinstance(first, NewTrial)
+    assert first.number == interrupted
+    assert next_trial(fresh, trials[::-1]) == first
+    distribution = job.spaces["anon"].parameters
+    assert all(
+        distribution[name].low <= value <= distribution[name].high for name, value in first.params.items()
+    )
+
+
+def test_seeds_pair_the_arms_and_never_cross_phases():
+    trials = run(Simulation(plan(6), seed=1, ends=(TrialState.COMPLETE,)))
+    seeds = {
+        (phase, arm): {t.seed for t in trials if t.phase is phase and t.arm == arm}
+        for phase in (Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT)
+        for arm in ARMS
+    }
+    for phase, expected in ((Phase.SEARCH, 6), (Phase.CONFIRM, 2), (Phase.VERDICT, 3)):
+        assert len(seeds[phase, "anon"]) == expected
+        assert seeds[phase, "anon"] == seeds[phase, "adamw"] == seeds[phase, "sgd"]
+    for one, other in itertools.combinations((Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT), 2):
+        assert not seeds[one, "anon"] & seeds[other, "anon"]
+
+
+def test_jobs_with_other_seeds_are_other_jobs():
+    one, other = (next_trial(plan(search={"sampler": "random", "seed": seed}), []) for seed in (0, 1))
+    assert isinstance(one, NewTrial)
+    assert isinstance(other, NewTrial)
+    assert one.seed != other.seed
+    assert one.params != other.params
+
+
+def test_repeats_are_of_the_configuration_that_was_chosen():
+    trials = run(Simulation(plan(6), seed=2, ends=(TrialState.COMPLETE,)))
+    by_id = {t.id: t for t in trials}
+    for t in trials:
+        if t.phase is Phase.SEARCH:
+            assert t.source is None
+            continue
+        assert t.source is not None
+        source = by_id[t.source]
+        assert (source.arm, source.phase) == (t.arm, Phase.SEARCH)
+        assert (source.params, source.hyperparameters) == (t.params, t.hyperparameters)
+        chosen = finalists(trials, t.arm, 2, "min")
+        best = winner(trials, t.arm, 2, "min")
+        assert best is not None
+        assert source in (chosen if t.phase is Phase.CONFIRM else [best])
+
+
+def test_confirm_waits_for_the_search_and_verdict_for_confirm():
+    job = plan(1, arms=["anon"], confirm={"finalists": 1, "seeds": 1, "verdict_seeds": 2})
+    trials: list[Trial] = []
+    for phase in (Phase.SEARCH, Phase.CONFIRM):
+        new = next_trial(job, trials)
+        assert isinstance(new, NewTrial)
+        assert new.phase is phase
+        assert next_trial(job, [*trials, begun(new, TrialState.WAITING)]) is Signal.WAIT
+        assert next_trial(job, [*trials, begun(new)]) is Signal.WAIT
+        done = trial(0, value=1.0, phase=phase, seed=new.seed, params=new.params, source=new.source)
+        trials.append(done)
+    new = next_trial(job, trials)
+    assert isinstance(new, NewTrial)
+    assert new.phase is Phase.VERDICT
+
+
+@pytest.mark.parametrize("end", [TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED])
+def test_a_job_without_a_complete_trial_ends(end: TrialState):
+    trials = run(Simulation(plan(10, search={"sampler": "tpe"}), seed=4, ends=(end,)))
+    assert {t.phase for t in trials} == {Phase.SEARCH}
+    assert len(trials) == 30
+    assert all(winner(trials, arm, 2, "min") is None for arm in ARMS)
+
+
+def test_an_arm_without_a_complete_trial_leaves_the_others_their_phases():
+    job = plan(3)
+    trials: list[Trial] = []
+    while isinstance(new := next_trial(job, trials), NewTrial):
+        bad = new.arm == "sgd"
+        state = TrialState.DIVERGED if bad else TrialState.COMPLETE
+        trials.append(
+            trial(
+                new.number,
+                state,
+                None if bad else 1.0,
+                arm=new.arm,
+                phase=new.phase,
+                seed=new.seed,
+                params=new.params,
+                source=new.source,
+            )
+        )
+    assert new is Signal.DONE
+    assert [count(trials, phase, "sgd") for phase in (Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT)] == [
+        3,
+        0,
+        0,
+    ]
+    assert [count(trials, phase, "anon") for phase in (Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT)] == [
+        3,
+        4,
+        3,
+    ]
+
+
+# Choosing
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("min", [2, 0]), ("max", [3, 0])])
+def test_finalists_are_the_best_complete_ones(mode: str, expected: list[int]):
+    trials = [
+        trial(0, value=2.0),
+        trial(1, value=2.0),  # as good: the earlier one comes first
+        trial(2, value=1.0 if mode == "min" else 0.5),
+        trial(3, value=3.0),
+        trial(4, TrialState.PRUNED, None, curve=[9.0 if mode == "max" else 0.0]),
+        trial(5, value=0.0 if mode == "min" else 9.0, arm="sgd"),
+        trial(6, value=0.0 if mode == "min" else 9.0, phase=Phase.CONFIRM),
+    ]
+    assert [t.number for t in finalists(trials, "anon", 2, mode)] == expected
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_winner_has_the_best_mean_over_the_confirm_seeds(mode: str):
+    sign = 1.0 if mode == "min" else -1.0
+    lucky, steady = trial(0, value=sign * 0.1), trial(1, value=sign * 0.2)
+    repeats = [
+        trial(0, value=sign * 0.9, phase=Phase.CONFIRM, source=lucky.id),
+        trial(1, value=sign * 0.3, phase=Phase.CONFIRM, source=steady.id),
+    ]
+    assert winner([lucky, steady], "anon", 2, mode) == lucky
+    assert winner([lucky, steady, *repeats], "anon", 2, mode) == steady
+    assert winner([lucky, steady, *repeats], "anon", 1, mode) == lucky
+
+
+@pytest.mark.parametrize("end", [TrialState.DIVERGED, TrialState.FAILED])
+def test_a_finalist_that_diverges_on_a_seed_does_not_win(end: TrialState):
+    fragile, robust = trial(0, value=0.1), trial(1, value=0.2)
+    repeats = [
+        trial(0, value=0.0, phase=Phase.CONFIRM, source=fragile.id),
+        trial(1, end, None, phase=Phase.CONFIRM, source=fragile.id),
+        trial(2, value=5.0, phase=Phase.CONFIRM, source=robust.id),
+        trial(3, value=5.0, phase=Phase.CONFIRM, source=robust.id),
+    ]
+    assert winner([fragile, robust, *repeats], "anon", 2, "min") == robust
+
+
+# Failures in a row
+
+
+def failed(number: int, reason: str = "no such file", **keys: Any) -> Trial:
+    return trial(number, TrialState.FAILED, None, reason=reason, **keys)
+
+
+@pytest.mark.parametrize(
+    ("trials", "expected"),
+    [
+        ([failed(0), failed(1), failed(2)], "no such file"),
+        ([failed(2), failed(1), trial(0, value=1.0), failed(3)], "no such file"),
+        ([failed(0), failed(1)], None),
+        ([failed(0), failed(1), failed(2, "another")], None),
+        ([failed(0), failed(1), failed(2), trial(3, value=1.0)], None),
+        ([failed(0), failed(1), trial(2, value=1.0, ended=-1), failed(3)], "no such file"),
+        ([failed(0), failed(1, arm="sgd"), failed(2, arm="adamw")], "no such file"),
+        ([failed(0), failed(1), failed(2), trial(3, TrialState.RUNNING)], "no such file"),
+        ([], None),
+    ],
+    ids=[
+        "three",
+        "last three",
+        "two",
+        "other reason",
+        "a success since",
+        "by end",
+        "arms",
+        "running",
+        "none",
+    ],
+)
+def test_three_failures_in_a_row_for_one_reason(trials: list[Trial], expected: str | None):
+    assert repeated_failure(trials) == expected
+
+
+# A space that runs out
+
+
+def choices(*gammas: float) -> dict[str, Space]:
+    fixed = {"step_size": 1.0, "beta3": 0.5, "delay": 2.0, "decay": 0.0}
+    plain = {
+        "optimizer": "anon",
+        "summary": "x",
+        "parameters": {"gamma": {"choices": gammas}},
+        "fixed": fixed,
+    }
+    return {"anon": Space.model_validate(plain)}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
+def test_a_space_of_choices_is_used_up_and_then_says_so(sampler: str):
+    gammas = [n / 8 for n in range(10)]
+    job = plan(11, choices(*gammas), search={"sampler": sampler}, arms=["anon"])
+    trials: list[Trial] = []
+    for _ in gammas:
+        new = next_trial(job, trials)
+        assert isinstance(new, NewTrial)
+        trials.append(trial(new.number, value=math.cos(new.number), params=new.params))
+    assert sorted(t.params["gamma"] for t in trials) == gammas
+    with pytest.raises(
+        InputError, match=r"anon has no untried configuration left after 10 trials.*budget\.trials"
+    ):
+        next_trial(job, trials)
+
+
+def test_the_last_of_many_choices_is_found():
+    gammas = [n / 512 for n in range(512)]
+    job = plan(512, choices(*gammas), arms=["anon"])
+    trials = [trial(n, value=1.0, params={"gamma": gamma}) for n, gamma in enumerate(gammas) if n != 300]
+    new = next_trial(job, trials)
+    assert isinstance(new, NewTrial)
+    assert new.params == {"gamma": gammas[300]}
+
+
+def test_a_seed_of_the_startup_points_covers_the_space():
+    """Of 8 Sobol points, each half of each coordinate holds 4."""
+    job = plan(8, search={"sampler": "gp"}, arms=["anon"])
+    trials: list[Trial] = []
+    for _ in range(8):
+        new = next_trial(job, trials)
+        assert isinstance(new, NewTrial)
+        trials.append(begun(new))
+    for name, domain in load_space("default").parameters.items():
+        low, high = domain.low, domain.high
+        middle = math.sqrt(low * high) if domain.log else (low + high) / 2
+        assert sum(t.params[name] < middle for t in trials) == 4

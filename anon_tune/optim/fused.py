@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -11,22 +15,44 @@ from anon_tune.optim.rule import Bucket, Step, single_tensor
 
 __all__ = ["fused", "momentum"]
 
+_Kernel = tuple[Callable[..., bool], Callable[[Step, Bucket], None]]
+"""Which tensors a kernel takes, and the step itself."""
+
 
 def fused(step: Step, bucket: Bucket) -> None:
     """Moves the bucket's parameters and state in place.
 
     Refreshes, half-precision parameters and tensors with gaps in memory go the foreach way.
     """
-    if step.window:
-        foreach(step, bucket)
-        return
-    fast, rest = bucket.split(native.takes)
-    if fast.params:
-        native.native_step(step, fast)
+    kernel = _kernel(bucket.params[0].device.type)
+    if step.window or kernel is None:
+        fast, rest = Bucket(), bucket
+    else:
+        takes, move = kernel
+        fast, rest = bucket.split(takes)
+        if fast.params:
+            move(step, fast)
     if rest.params and rest.multipliers:
         foreach(step, rest)
     elif rest.params:
         momentum(step, rest)
+
+
+@functools.cache
+def _kernel(device: str) -> _Kernel | None:
+    """The kernel of a type of device, or None, after one warning where it cannot be had."""
+    if device == "cpu":
+        return native.takes, native.step_on_cpu
+    try:
+        from anon_tune.optim import gpu
+    except ImportError as error:
+        warnings.warn(
+            f"Anon(fused=True) runs its foreach path on {device}: {error}; install triton",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return gpu.takes, gpu.step_on_gpu
 
 
 def momentum(step: Step, bucket: Bucket) -> None:

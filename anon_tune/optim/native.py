@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from anon_tune.optim.rule import Bucket, Step
+from anon_tune.optim.rule import Bucket, Step, one_order
 
-__all__ = ["native_step", "takes"]
+__all__ = ["step_on_cpu", "takes"]
 
 _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC"]
@@ -32,36 +32,18 @@ _Kernel = Callable[..., None]
 
 
 def takes(p: Tensor, g: Tensor, m: Tensor, s: Tensor | None, v: Tensor | None) -> bool:
-    """Whether the kernel can move this tensor, and a compiler is at hand.
-
-    Parameter and state must be CPU tensors that fill their memory in the same order; a gradient in another
-    order is no hindrance.
-    """
-    strides = p.stride()
-    return (
-        type(p) in (Tensor, torch.nn.Parameter)
-        and p.device.type == "cpu"
-        and p.dtype in _NAMES
-        and p.dtype == g.dtype == m.dtype
-        and (p.is_contiguous() or (p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last)))
-        and m.stride() == strides
-        and (s is None or s.stride() == strides)
-        and (v is None or v.stride() == strides)
-        and bool(_kernels())
-    )
+    """Whether the kernel can move this tensor, and a compiler is at hand."""
+    return p.device.type == "cpu" and p.dtype in _NAMES and one_order(p, g, m, s, v) and bool(_kernels())
 
 
-def native_step(step: Step, bucket: Bucket) -> None:
+def step_on_cpu(step: Step, bucket: Bucket) -> None:
     """Moves the bucket's parameters and state in place, for a step that is no refresh.
 
     Args:
         step: The step's numbers; its window must be 0.
         bucket: Tensors of one dtype that `takes` accepts.
     """
-    grads = [
-        g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
-        for p, g in zip(bucket.params, bucket.grads, strict=True)
-    ]
+    grads = bucket.aligned_grads()  # named, so that copies live until the kernel returns
     sizes = [p.numel() for p in bucket.params]
     count = len(sizes)
     threads = min(torch.get_num_threads(), max(1, sum(sizes) // _ENTRIES_PER_THREAD))

@@ -20,6 +20,7 @@ __all__ = [
     "Bucket",
     "Step",
     "blend_multipliers",
+    "one_order",
     "refresh_multiplier",
     "single_tensor",
     "window_multiplier",
@@ -140,6 +141,30 @@ class Bucket:
         for row, yes in zip(rows, taken, strict=True):
             buckets[0 if yes else 1].append(*row)
         return buckets
+
+    def aligned_grads(self) -> list[Tensor]:
+        """The gradients, entry by entry in the order of their parameters; copied where they are not."""
+        return [
+            g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+            for p, g in zip(self.params, self.grads, strict=True)
+        ]
+
+
+def one_order(p: Tensor, g: Tensor, m: Tensor, s: Tensor | None, v: Tensor | None) -> bool:
+    """Whether a kernel may walk through the memory of these plain tensors side by side.
+
+    Parameter and state must fill their memory without gaps and in the same order, with one dtype; a gradient in
+    another order is no hindrance (`Bucket.aligned_grads`).
+    """
+    strides = p.stride()
+    return (
+        type(p) in (Tensor, torch.nn.Parameter)
+        and p.dtype == g.dtype == m.dtype
+        and (p.is_contiguous() or (p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last)))
+        and m.stride() == strides
+        and (s is None or s.stride() == strides)
+        and (v is None or v.stride() == strides)
+    )
 
 
 def single_tensor(step: Step, bucket: Bucket) -> None:

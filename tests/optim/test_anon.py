@@ -19,7 +19,7 @@ def train(optimizer: torch.optim.Optimizer, params: list[torch.Tensor], steps: i
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         for p in params:
-            p.grad = torch.randn(p.shape, generator=generator).to(p.dtype)
+            p.grad = torch.randn(p.shape, generator=generator).to(p.device, p.dtype)
         optimizer.step()
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 
 import pytest
 import torch
 
 from anon_tune.optim import Anon, native
+from anon_tune.optim import fused as fused_path
 
 from .test_anon import train
 
@@ -48,9 +53,8 @@ def test_every_entry_of_every_tensor_is_moved_once(dtype, gamma):
 @needs_compiler
 def test_the_kernel_is_what_runs(monkeypatch):
     calls = []
-    monkeypatch.setattr(
-        native, "native_step", lambda step, bucket: calls.append((step.t, len(bucket.params)))
-    )
+    spy = lambda step, bucket: calls.append((step.t, len(bucket.params)))  # noqa: E731
+    monkeypatch.setattr(fused_path, "_kernel", lambda _: (native.takes, spy))
     params = [
         torch.ones(3),
         torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last),
@@ -98,3 +102,58 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch):
     with pytest.warns(RuntimeWarning, match="no-such-flag|no C compiler"):
         train(Anon(params, fused=True), params, 3)
     native._kernels.cache_clear()
+
+
+INTERPRETED = """
+import torch
+from anon_tune.optim import gpu
+from anon_tune.optim.rule import Bucket, Step, single_tensor
+
+gpu._BLOCK = 16
+for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-13)):
+    for gamma in (0.0, 1.15):
+        for maximize, decoupled in ((False, True), (True, False)):
+            shapes = [(5, 7), (), (0,), (16,), (33,), (2, 3, 4, 4)]
+            def rows():
+                generator = torch.Generator().manual_seed(0)
+                new = lambda shape: torch.rand(shape, generator=generator).to(dtype)
+                rows = [[new(shape) for _ in range(5)] for shape in shapes]
+                rows[-1] = [t.to(memory_format=torch.channels_last) for t in rows[-1]]
+                rows[0][1] = rows[0][1].t().contiguous().t()
+                return [row if gamma else [*row[:3], None, None] for row in rows]
+            group = dict(lr=0.1, betas=(0.9, 0.999, 0.5), gamma=gamma, eps=1e-16, floor=0.0, delay=2.0,
+                         weight_decay=0.1, decoupled_weight_decay=decoupled, maximize=maximize)
+            fast, slow = Bucket(), Bucket()
+            for row in rows():
+                fast.append(*row)
+            for row in rows():
+                slow.append(*row)
+            gpu.step_on_gpu(Step.of(group, 3), fast)
+            single_tensor(Step.of(group, 3), slow)
+            for name in ("params", "exp_avgs", "exp_avg_sqs", "multipliers"):
+                for a, b in zip(getattr(fast, name), getattr(slow, name), strict=True):
+                    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+print("equal")
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
+def test_the_cuda_kernel_equals_the_plain_path_in_tritons_interpreter():
+    """Its arithmetic and addressing, on CPU; that it compiles and how fast it is, only a GPU can show."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        check=False,
+    )
+    assert done.stdout.strip() == "equal", done.stderr
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.15])
+def test_on_a_gpu_it_equals_the_plain_path(gamma):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    params = [torch.ones(n, device="cuda") for n in (1, 70_000, 0, 3000)]
+    for a, b in zip(*runs(params, gamma=gamma, weight_decay=0.1), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,137 @@
+"""Jobs whose processes are stopped and killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections import Counter
+
+import psutil
+import pytest
+
+from anon_tune.records import FINISHED, JobRecord, JobState, Phase
+from tests.jobs.conftest import Home, descendants, until
+
+pytestmark = pytest.mark.slow
+
+# Long enough to be interrupted in the middle, short enough to be run.
+OVERRIDES = ("--set", "budget.trials=6", "--set", "budget.epochs=6", "--set", "confirm.finalists=1")
+
+
+@pytest.fixture
+def running(home: Home) -> subprocess.Popen[str]:
+    for job in home.ledger.jobs() if (home.folder / "ledger.db").exists() else []:
+        assert job.state is not JobState.RUNNING
+    return home.start("run", home.spec(), *OVERRIDES)
+
+
+def newest(home: Home) -> JobRecord | None:
+    if not (home.folder / "ledger.db").exists():
+        return None
+    ledger = home.ledger
+    jobs = ledger.jobs()
+    return ledger.job(jobs[0].id, trials=True) if jobs else None
+
+
+def finished(home: Home, state: JobState = JobState.RUNNING) -> int:
+    job = newest(home)
+    if job is None or job.state is not state:
+        return 0
+    return sum(trial.is_finished for trial in job.trials)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=90)
+    return not alive
+
+
+def assert_exact(job: JobRecord) -> None:
+    """The job ended with its budget, to the trial, and tried no configuration twice."""
+    assert job.state is JobState.SUCCEEDED
+    assert all(trial.state in FINISHED for trial in job.trials)
+    search = [trial for trial in job.trials if trial.phase is Phase.SEARCH]
+    assert Counter(trial.arm for trial in search) == {"anon": 6, "adamw": 6, "sgd": 6}
+    assert len({(trial.arm, tuple(sorted(trial.params.items()))) for trial in search}) == len(search)
+    reruns = Counter((trial.phase, trial.arm) for trial in job.trials if trial.phase is not Phase.SEARCH)
+    assert set(reruns.values()) == {2, 3}
+    for trial in job.trials:
+        assert [report.step for report in trial.reports] == list(range(1, len(trial.reports) + 1))
+
+
+def test_interrupt_pauses_and_resume_goes_on(home: Home, running: subprocess.Popen[str]) -> None:
+    until(lambda: finished(home) >= 3, running)
+    job = newest(home)
+    assert job is not None
+
+    refused = home.call("run", "--resume", job.id)
+    assert refused.returncode == 4
+    assert "is being worked on by" in refused.stderr
+
+    processes = descendants(running)
+    os.killpg(running.pid, signal.SIGINT)
+    _, message = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert f"run --resume {job.id}" in message
+    assert "Traceback" not in message
+    assert gone(processes)
+
+    paused = newest(home)
+    assert paused is not None
+    assert paused.state is JobState.PAUSED
+    assert paused.lease is None
+    done = {trial.id: trial.attempts for trial in paused.trials if trial.is_finished}
+    assert len(done) >= 3
+
+    resumed = home.call("run", "--resume", job.id)
+    assert resumed.returncode == 0, resumed.stderr
+    ended = newest(home)
+    assert ended is not None
+    assert_exact(ended)
+    assert {t.id: t.attempts for t in ended.trials if t.id in done} == done, "a finished trial was run again"
+
+
+def test_killed_driver_is_resumed_exactly(home: Home, running: subprocess.Popen[str]) -> None:
+    until(lambda: finished(home) >= 5, running)
+    job = newest(home)
+    assert job is not None
+    processes = descendants(running)
+    running.kill()
+    running.communicate()
+
+    left = newest(home)
+    assert left is not None
+    assert left.state is JobState.RUNNING, "nobody could write that it died"
+    done = {trial.id: trial.attempts for trial in left.trials if trial.is_finished}
+
+    resumed = home.call("run", "--resume", job.id)
+    assert resumed.returncode == 0, resumed.stderr
+    ended = newest(home)
+    assert ended is not None
+    assert_exact(ended)
+    assert {t.id: t.attempts for t in ended.trials if t.id in done} == done, "a finished trial was run again"
+    assert any(trial.attempts == 2 for trial in ended.trials), "what was running got another attempt"
+    assert gone(processes)
+
+    # MLflow has each trial once, too, whoever wrote it.
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home.folder / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'anon_tune'")
+    runs = client.search_runs(
+        [experiment.experiment_id], f"tags.mlflow.parentRunId = '{ended.mlflow_run}'", max_results=1000
+    )
+    assert Counter(run.data.tags["anon_tune.trial_id"] for run in runs) == Counter(t.id for t in ended.trials)
+
+
+def test_killed_worker_gets_another_attempt(home: Home, running: subprocess.Popen[str]) -> None:
+    until(lambda: finished(home) >= 2, running)
+    workers = [child for child in descendants(running) if "Trainable" in " ".join(child.cmdline())]
+    assert workers
+    workers[0].kill()
+    _, message = running.communicate(timeout=180)
+    assert running.returncode == 0, message
+    ended = newest(home)
+    assert ended is not None
+    assert_exact(ended)
+    assert any(trial.attempts == 2 for trial in ended.trials)

@@ -40,13 +40,13 @@ format: $(INSTALLED)
 
 ## Write requirements.lock anew from pyproject.toml: the newest versions that fit, torch pinned.
 lock:
-	rm -rf .lock-venv
+	rm -rf .lock-venv build
 	$(PYTHON) -m venv .lock-venv
 	.lock-venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	.lock-venv/bin/python -m pip install --quiet --disable-pip-version-check ".[dev]" "setuptools>=77"
 	( echo "# Exact versions for 'make install', on Python 3.11 or newer. Made by 'make lock'."; \
 	  .lock-venv/bin/python -m pip freeze --all --exclude anon_tune --exclude pip | sed 's/+cpu$$//' ) > requirements.lock
-	rm -rf .lock-venv
+	rm -rf .lock-venv build
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -10,8 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from anon_tune.records import JobRecord, JobState, Phase, Trial
-from anon_tune.search.policy import planned_trials
+from anon_tune.records import JobRecord, JobState, Trial
 from anon_tune.spec import parse_spec
 from anon_tune.views import arm_view, job_view
 
@@ -35,7 +34,7 @@ def live_view(job: JobRecord, elapsed: float, done_before: int) -> RenderableTyp
     """
     view = job_view(job)
     done = sum(trial.is_finished for trial in job.trials)
-    total = sum(_planned(job).values())
+    total = sum(parse_spec(job.spec).planned_trials().values())
     left = "estimating"
     if done > done_before:
         left = _duration(elapsed / (done - done_before) * max(0, total - done))
@@ -198,10 +197,6 @@ def _in_words(job: JobRecord) -> list[str]:
                 text = f"Nothing can be said of Anon against {item['baseline']}"
         lines.append(f"{text}; {item['note']}." if item["note"] else f"{text}.")
     return lines
-
-
-def _planned(job: JobRecord) -> Mapping[Phase, int]:
-    return planned_trials(parse_spec(job.spec))
 
 
 def _states(counts: Mapping[str, int]) -> str:

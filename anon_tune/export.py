@@ -12,7 +12,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 import yaml
-from scipy import stats
 
 from anon_tune.errors import ConflictError, InputError
 from anon_tune.records import JobRecord
@@ -126,6 +125,8 @@ def _interval(values: list[float]) -> list[float] | None:
     """Student's t interval of the mean, at 95%; None for fewer than two values."""
     if len(values) < 2:
         return None
+    from scipy import stats  # takes half a second, which every command would wait for
+
     half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return [fmean(values) - half, fmean(values) + half]
 

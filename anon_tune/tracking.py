@@ -154,7 +154,7 @@ class Projector:
         tags = {
             _TRIAL_TAG: trial.id,
             _PARENT_TAG: parent,
-            _NAME_TAG: trial.id,
+            _NAME_TAG: trial.id.removeprefix(f"{trial.job}-"),  # its parent's name has the job
             "anon_tune.arm": trial.arm,
             "anon_tune.phase": trial.phase.value,
         }

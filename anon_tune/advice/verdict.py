@@ -94,8 +94,6 @@ def compare(
         return Comparison(
             baseline, Outcome.UNDECIDED, *means, None, None, None, len(shared), "; ".join(notes)
         )
-    if len(shared) < _FEWEST_SEEDS:
-        notes.append(f"only {len(shared)} seeds: small differences cannot be seen")
     differences = [a[seed] - b[seed] for seed in shared]
     mean = fmean(differences)
     level = 1 - (1 - CONFIDENCE) / comparisons
@@ -109,6 +107,9 @@ def compare(
         outcome = Outcome.WORSE
     else:
         outcome = Outcome.NO_DIFFERENCE
+    if len(shared) < _FEWEST_SEEDS:
+        blind = ": small differences cannot be seen" if outcome is Outcome.NO_DIFFERENCE else ""
+        notes.append(f"only {len(shared)} seeds{blind}")
     return Comparison(baseline, outcome, *means, mean, low, high, len(shared), "; ".join(notes))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from anon_tune.optim import make_optimizer
+from anon_tune.optim import Anon, make_optimizer, monitor
 from anon_tune.workers.tasks import Problem, Split
 
 __all__ = ["DIVERGENCE_FACTOR", "Training", "schedule_factor"]
@@ -69,7 +69,10 @@ class Training:
         return self._model
 
     def run_epoch(self) -> dict[str, float]:
-        """Train one epoch and return `train_loss` and the metrics of the validation split, `val_` before each."""
+        """Train one epoch and return `train_loss` and the metrics of the validation split, `val_` before each.
+
+        For Anon also what `optim.monitor` measures of its preconditioner.
+        """
         train = self._problem.train
         self._model.train()
         order = torch.randperm(len(train), generator=self._order).to(train.inputs.device)
@@ -88,6 +91,8 @@ class Training:
         self.epoch += 1
         result = {"train_loss": total.item() / self._steps_per_epoch}
         result |= {f"val_{name}": value for name, value in self.evaluate(self._problem.validation).items()}
+        if isinstance(self._optimizer, Anon):
+            result |= monitor(self._optimizer)
         self.diverged = self._has_diverged(result)
         return result
 

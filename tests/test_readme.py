@@ -1,0 +1,105 @@
+"""The README against the code: its tree, commands, settings, job file and snippet."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import torch
+import typer
+import yaml
+
+from anon_tune.cli import app
+from anon_tune.export import render
+from anon_tune.settings import Settings
+from anon_tune.spec import parse_spec
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def block(language: str, containing: str) -> str:
+    (found,) = [b for b in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if containing in b]
+    return found
+
+
+def tracked() -> set[str]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return set(listed.split())
+
+
+def test_tree_names_what_exists() -> None:
+    tree = block("text", "pyproject.toml")
+    top = {line.split()[0].rstrip("/") for line in tree.splitlines() if line and not line.startswith(" ")}
+    assert all((ROOT / name).exists() for name in top)
+    real = {path.split("/")[0] for path in tracked() if not path.startswith(".")}
+    assert real == top
+    inside = tree.split("anon_tune/  ", 1)[1].split("search_spaces/")[0]
+    for name in re.findall(r"(?<=\s)([a-z_]+(?:\.py|/))(?=\s)", inside):
+        assert (ROOT / "anon_tune" / name).exists(), name
+    modules = {path.split("/")[1] for path in tracked() if path.startswith("anon_tune/")}
+    modules -= {"__init__.py", "__main__.py", "py.typed", "workers", "dashboards", "search_spaces"}
+    assert modules == {name.rstrip("/") for name in re.findall(r"(?<=\s)([a-z_]+(?:\.py|/))(?=\s)", inside)}
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (line,) = re.findall(r"^Makefile +the commands: (.*)$", README, re.MULTILINE)
+    for target in line.split(", "):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_command_is_in_the_table() -> None:
+    command = typer.main.get_command(app)
+    names = set(command.commands) - {"mlflow"}  # type: ignore[attr-defined]
+    documented = set(
+        re.findall(r"`anon-tune ([a-z]+)", README.split("## Commands")[1].split("## Settings")[0])
+    )
+    assert documented - {"mlflow"} == names
+    assert "`anon-tune mlflow sync JOB`" in README
+
+
+def test_every_setting_is_in_the_table() -> None:
+    table = README.split("## Settings")[1].split("## Design")[0]
+    documented = set(re.findall(r"`([A-Z_]+)`", table))
+    real = set()
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        real.add(alias.choices[0] if alias is not None else f"ANON_TUNE_{name.upper()}")  # type: ignore[union-attr]
+    assert documented == real
+
+
+def test_job_file_is_valid_and_complete() -> None:
+    data = yaml.safe_load(block("yaml", "task: image_classification"))
+    spec = parse_spec(data)
+    assert set(data) == set(type(spec).model_fields)
+
+
+def test_export_snippet_trains(tmp_path: Path, monkeypatch) -> None:
+    document = {
+        "version": 1,
+        "optimizer": "anon",
+        "hyperparameters": {
+            "lr": 0.05,
+            "betas": [0.9, 0.999, 0.5],
+            "gamma": 0.5,
+            "delay": 2.0,
+            "floor": 0.03,
+        },
+    }
+    (tmp_path / "best.yaml").write_text(render(document, "yaml"))
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(8, 1)
+    names = {"model": model}
+    exec(block("python", "load_optimizer"), names)
+    x, y = torch.randn(64, 8), torch.randn(64, 1)
+    losses = []
+    for _ in range(50):
+        loss = (model(x) - y).square().mean()
+        names["optimizer"].zero_grad()
+        loss.backward()
+        names["optimizer"].step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]

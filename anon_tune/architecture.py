@@ -35,12 +35,14 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     total = sum(parameter.numel() for parameter in model.parameters())
     sizes: Counter[str] = Counter()
     layers: Counter[str] = Counter()
+    seen: set[int] = set()  # weights that layers share count for the first of them
     for module in model.modules():
-        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        own = {id(parameter): parameter.numel() for parameter in module.parameters(recurse=False)}
         kind = _KIND_OF.get(type(module).__name__, "other")
         if own:
-            sizes[kind] += own
+            sizes[kind] += sum(size for key, size in own.items() if key not in seen)
             layers[kind] += 1
+            seen |= own.keys()
     share = {kind: round(size / total, 4) for kind, size in sorted(sizes.items())} if total else {}
     if share.get("recurrent", 0) > _MOST:
         family = "recurrent"

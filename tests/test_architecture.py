@@ -1,0 +1,181 @@
+"""How the project is built: what is imported when, what is public, and one tree of errors."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import anon_tune
+from anon_tune import errors
+
+ROOT = Path(anon_tune.__file__).parent
+
+
+def modules() -> list[Path]:
+    """Every module of the project, those behind links included."""
+    found = [
+        Path(folder) / name
+        for folder, _, names in os.walk(ROOT, followlinks=True)
+        for name in names
+        if name.endswith(".py") and "migrations" not in Path(folder).parts
+    ]
+    assert any(path.parent.name == "workers" for path in found)
+    return sorted(found)
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+
+
+# What is imported when
+
+
+@pytest.mark.parametrize(
+    ("statement", "without"),
+    [
+        ("import anon_tune", {"torch", "ray", "mlflow", "optuna", "pydantic", "sqlalchemy", "yaml"}),
+        (
+            "from anon_tune import errors, records, catalogue, architecture",
+            {"torch", "ray", "mlflow", "optuna"},
+        ),
+        ("from anon_tune import spec", {"torch", "ray", "mlflow", "optuna", "sqlalchemy"}),
+        ("from anon_tune import ledger", {"torch", "ray", "mlflow", "optuna"}),
+        ("import anon_tune.workers.tasks, anon_tune.workers.probe", {"ray", "mlflow", "optuna"}),
+    ],
+)
+def test_an_import_brings_no_more_than_it_needs(statement: str, without: set[str]):
+    code = f"{statement}\nimport sys\nprint(*sorted({without!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+# What is public
+
+
+def test_what_the_package_offers_is_there():
+    assert sorted(anon_tune.__all__) == dir(anon_tune)
+    for name in anon_tune.__all__:
+        assert getattr(anon_tune, name) is not None
+
+
+def test_what_the_package_does_not_offer_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = anon_tune.nothing
+
+
+def public(tree: ast.Module) -> list[str] | None:
+    """The literal value of a module's `__all__`."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
+            return list(ast.literal_eval(node.value))
+    return None
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """Names that a module's top level binds."""
+    found: set[str] = set()
+    nodes = list(tree.body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If | ast.Try):
+            nodes += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {
+                name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)
+            }
+    return found
+
+
+def kind(name: str) -> tuple[int, str]:
+    """Constants, then classes, then the rest; each in order."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_public_names_are_sorted_and_exist(path: Path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = public(tree)
+    own = {name for name in defined(tree) if not name.startswith("_")}
+    if names is None:
+        classes = {n.name for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+        assert not {name for name in classes if not name.startswith("_")}, "public names need an __all__"
+        return
+    assert names == sorted(names, key=kind)
+    assert len(set(names)) == len(names)
+    assert set(names) <= own | {"__version__"}
+
+
+# One tree of errors
+
+
+def all_errors() -> list[type[errors.AnonTuneError]]:
+    return [
+        value
+        for name in errors.__all__
+        if isinstance(value := getattr(errors, name), type) and issubclass(value, errors.AnonTuneError)
+    ]
+
+
+def drawn() -> dict[str, tuple[str | None, int, int]]:
+    """Error to (parent, exit code, HTTP status), as the docstring draws them."""
+    assert errors.__doc__ is not None
+    found: dict[str, tuple[str | None, int, int]] = {}
+    above: list[str] = []
+    for line in errors.__doc__.splitlines():
+        match = re.match(r"    ([│├└─ ]*)(\w+)( \(\w+\))? +exit (\d+) +(\d+)", line)
+        if match:
+            depth = len(match[1]) // 4
+            above[depth:] = [match[2]]
+            found[match[2]] = (above[depth - 1] if depth else None, int(match[4]), int(match[5]))
+    return found
+
+
+def test_the_tree_of_errors_is_drawn_as_it_is():
+    actual = {
+        error.__name__: (
+            next((base.__name__ for base in error.__bases__ if issubclass(base, errors.AnonTuneError)), None),
+            error.exit_code,
+            error.http_status,
+        )
+        for error in all_errors()
+    }
+    assert drawn() == actual
+
+
+def test_every_error_of_the_project_is_in_the_tree():
+    """No other module defines one."""
+    classes = {
+        (dotted(path), node.name)
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        and any(ast.unparse(base).split(".")[-1].endswith(("Error", "Exception")) for base in node.bases)
+    }
+    assert classes == {("anon_tune.errors", error.__name__) for error in all_errors()}
+
+
+@pytest.mark.parametrize("error", all_errors(), ids=lambda error: error.__name__)
+def test_an_error_says_what_it_is_and_how_it_ends(error: type[errors.AnonTuneError]):
+    assert error.__doc__
+    assert 1 <= error.exit_code <= 125
+    assert 400 <= error.http_status < 600
+
+
+def test_builtin_handlers_still_work():
+    """Code that knows only Python's own errors catches ours."""
+    assert issubclass(errors.InputError, ValueError)
+    assert issubclass(errors.NotFoundError, LookupError)
+    assert str(errors.SpecError("a.yaml", ["x: is missing", "y: is missing"])) == (
+        "a.yaml: x: is missing; y: is missing"
+    )

@@ -1,0 +1,209 @@
+"""The training loop: the same arguments give the same numbers, and what goes wrong is seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from anon_tune.errors import HyperparameterError
+from anon_tune.workers.tasks import Problem, Split, load_problem
+from anon_tune.workers.training import DIVERGENCE_FACTOR, Training, schedule_factor
+
+ARGUMENTS = {
+    "anon": {"lr": 0.01, "gamma": 1.0, "floor": 0.03},
+    "adamw": {"lr": 0.03},
+    "sgd": {"lr": 0.1, "momentum": 0.9},
+}
+
+
+def digits(model: str = "mlp") -> Problem:
+    return load_problem("image_classification", "digits", model, {"width": 8})
+
+
+def train(
+    problem: Problem, arm: str = "anon", *, epochs: int = 2, seed: int = 0, **keys: Any
+) -> list[dict[str, float]]:
+    hyperparameters = keys.pop("hyperparameters", ARGUMENTS[arm])
+    training = Training(problem, arm, hyperparameters, seed=seed, epochs=epochs, **keys)
+    return [training.run_epoch() for _ in range(epochs)]
+
+
+@pytest.mark.parametrize("arm", ARGUMENTS)
+def test_the_same_seed_gives_the_same_bits(arm: str):
+    problem = digits()
+    first = train(problem, arm)
+    torch.rand(5)  # whatever else the process draws
+    assert train(problem, arm) == first
+    assert train(problem, arm, seed=1) != first
+
+
+def test_two_trials_side_by_side_do_not_mix():
+    problem = digits("cnn")
+    alone = train(problem, seed=0)
+    one, other = (Training(problem, "anon", ARGUMENTS["anon"], seed=seed, epochs=2) for seed in (0, 1))
+    mixed = []
+    for _ in range(2):
+        mixed.append(one.run_epoch())
+        other.run_epoch()
+    assert mixed == alone
+
+
+@pytest.mark.parametrize("arm", ARGUMENTS)
+def test_training_learns_the_digits(arm: str):
+    (*_, last) = train(digits(), arm, epochs=4)
+    assert last["val_accuracy"] > 0.75
+    assert last["val_loss"] < 1.0
+
+
+def test_what_an_epoch_measures():
+    training = Training(digits(), "sgd", ARGUMENTS["sgd"], seed=0, epochs=1)
+    assert training.run_epoch().keys() == {"train_loss", "val_loss", "val_accuracy"}
+    assert training.epoch == 1
+    assert training.test().keys() == {"test_loss", "test_accuracy"}
+
+
+def test_the_test_split_is_looked_at_only_when_asked():
+    problem = digits()
+    spoilt = Split(torch.full_like(problem.test.inputs, math.nan), problem.test.targets)
+    training = Training(dataclasses.replace(problem, test=spoilt), "sgd", ARGUMENTS["sgd"], seed=0, epochs=1)
+    assert [training.run_epoch()] == train(problem, "sgd", epochs=1)
+    assert not training.diverged
+    assert math.isnan(training.test()["test_loss"])
+
+
+def test_measuring_changes_nothing():
+    problem = digits("cnn")  # whose batch norm would, in training mode
+    training = Training(problem, "sgd", ARGUMENTS["sgd"], seed=0, epochs=2)
+    training.run_epoch()
+    first = training.evaluate(problem.validation)
+    training.test()
+    assert training.evaluate(problem.validation) == first
+    assert training.run_epoch() == train(problem, "sgd")[1]
+
+
+@pytest.mark.parametrize("arm", ARGUMENTS)
+def test_an_absurd_learning_rate_is_divergence(arm: str):
+    training = Training(digits(), arm, {**ARGUMENTS[arm], "lr": 1e6}, seed=0, epochs=1)
+    result = training.run_epoch()
+    assert training.diverged
+    assert not result["val_loss"] <= 10 * DIVERGENCE_FACTOR
+
+
+def test_nan_is_divergence():
+    problem = digits()
+    poisoned = problem.train.inputs.clone()
+    poisoned[0, 0, 0, 0] = math.nan
+    problem = dataclasses.replace(problem, train=Split(poisoned, problem.train.targets))
+    training = Training(problem, "sgd", ARGUMENTS["sgd"], seed=0, epochs=1)
+    training.run_epoch()
+    assert training.diverged
+
+
+def test_an_ordinary_training_has_not_diverged():
+    training = Training(digits(), "anon", ARGUMENTS["anon"], seed=0, epochs=2)
+    for _ in range(2):
+        training.run_epoch()
+        assert not training.diverged
+
+
+def test_the_schedule_of_the_learning_rate():
+    assert [schedule_factor("cosine", step, 4) for step in range(5)] == pytest.approx(
+        [1.0, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125), 0.0]
+    )
+    assert schedule_factor("cosine", 9, 4) == 0.0
+    assert {schedule_factor("constant", step, 4) for step in range(5)} == {1.0}
+
+
+def line(count: int, slope: float = 2.0) -> Problem:
+    """Regression on y = slope * x with one weight, which starts at 0: small enough to do by hand."""
+
+    class Line(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(1, 1, bias=False)
+            nn.init.zeros_(self.weight)
+
+    x = torch.ones(count, 1)
+    split = Split(x, slope * x)
+    return Problem(
+        split,
+        split,
+        split,
+        Line,
+        lambda outputs, targets, smoothing: F.mse_loss(outputs, targets),
+        lambda outputs, targets: {"loss": F.mse_loss(outputs, targets).item()},
+    )
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_steps_are_gradient_descent_under_the_schedule(schedule: str):
+    """Loss (w - 2)^2, gradient 2 (w - 2); 7 examples in batches of 3 are 2 steps an epoch."""
+    training = Training(line(7), "sgd", {"lr": 0.1}, seed=0, epochs=2, batch_size=3, schedule=schedule)
+    w, step = 0.0, 0
+    for _ in range(2):
+        losses = []
+        for _ in range(2):
+            losses.append((w - 2) ** 2)
+            w -= 0.1 * schedule_factor(schedule, step, 4) * 2 * (w - 2)
+            step += 1
+        result = training.run_epoch()
+        assert result["train_loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
+        assert result["val_loss"] == pytest.approx((w - 2) ** 2, rel=1e-5)
+
+
+def test_a_batch_larger_than_the_data_is_the_data():
+    problem = line(5)
+    large, whole = (
+        Training(problem, "sgd", {"lr": 0.1}, seed=0, epochs=2, batch_size=size, schedule="constant")
+        for size in (64, 5)
+    )
+    for _ in range(2):
+        assert large.run_epoch() == whole.run_epoch()
+    (weight,) = large.model.parameters()
+    assert weight.item() == pytest.approx(0.4 + 0.2 * 1.6)  # two steps were made
+
+
+def test_label_smoothing_changes_the_training_and_not_the_measure():
+    problem = digits()
+    plain, smooth = (
+        Training(problem, "sgd", ARGUMENTS["sgd"], seed=0, epochs=1, label_smoothing=s) for s in (0, 0.2)
+    )
+    assert plain.evaluate(problem.validation) == smooth.evaluate(problem.validation)
+    assert plain.run_epoch()["train_loss"] < smooth.run_epoch()["train_loss"]
+
+
+def test_a_hyperparameter_that_is_none_is_named():
+    with pytest.raises(HyperparameterError, match="gama"):
+        Training(digits(), "anon", {"gama": 1.0}, seed=0, epochs=1)
+
+
+# The data
+
+
+def test_the_digits_are_split_by_class_without_overlap():
+    from sklearn.datasets import load_digits
+
+    problem = digits()
+    splits = (problem.train, problem.validation, problem.test)
+    assert [len(split) for split in splits] == [1077, 360, 360]
+    images = [tuple(image.flatten().round(decimals=3).tolist()) for split in splits for image in split.inputs]
+    original = load_digits(return_X_y=True)[0]
+    assert len(set(images)) == len({tuple(image) for image in original}) == len(images)
+    for split in splits:
+        share = torch.bincount(split.targets, minlength=10) / len(split)
+        assert share.min() > 0.09
+        assert share.max() < 0.11
+    assert problem.train.inputs.mean().item() == pytest.approx(0, abs=1e-5)
+    assert problem.train.inputs.std().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_the_splits_do_not_depend_on_a_seed():
+    torch.manual_seed(1)
+    first = digits().test.targets.clone()
+    torch.manual_seed(2)
+    assert torch.equal(digits("cnn").test.targets, first)

@@ -48,7 +48,9 @@ def test_wheel_holds_every_module_and_data_file(tmp_path: Path) -> None:
         if not (source / path).is_dir()
     }
     assert wanted <= held, wanted - held
-    code = "import anon_tune.workers.training, anon_tune; print(anon_tune.__file__)"
-    done = subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {code}"],
-                          cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r});"
+        "import anon_tune.workers.training, anon_tune; print(anon_tune.__file__)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert str(tmp_path / "site") in done.stdout, done.stderr

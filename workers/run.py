@@ -34,6 +34,8 @@ class Run:
         self._lease = lease
         self._plan = plan
         self._trials = {trial.id: trial for trial in ledger.job(lease.job, trials=True).trials}
+        # Failures that paused the job before do not pause it again: whoever resumes it has mended their cause.
+        self._ended_before = {trial.id for trial in self._trials.values() if trial.is_finished}
         self._phase: Phase | None = None
         self.error: Exception | None = None
         self.paused: str | None = None
@@ -55,7 +57,8 @@ class Run:
 
     def next(self) -> Trial | Signal:
         """Return a trial that has been started, WAIT, or DONE."""
-        self.paused = self.paused or repeated_failure(self.trials)
+        ended_here = [trial for trial in self.trials if trial.id not in self._ended_before]
+        self.paused = self.paused or repeated_failure(ended_here)
         if self.paused is not None:
             return Signal.DONE
         waiting = [trial for trial in self._trials.values() if trial.state is TrialState.WAITING]
@@ -97,7 +100,10 @@ class Run:
         others = [
             t for t in self.trials if t.phase is Phase.SEARCH and t.arm == trial.arm and t.id != trial.id
         ]
-        if not should_prune(trial, others, self._plan.spec.search, self._plan.spec.objective.mode):
+        # An attempt that began again is at an earlier step than the reports of the one before.
+        so_far = tuple(report for report in trial.reports if report.step <= result["step"])
+        now = dataclasses.replace(trial, reports=so_far)
+        if not should_prune(now, others, self._plan.spec.search, self._plan.spec.objective.mode):
             return False
         self._finish(trial, TrialState.PRUNED, None, f"pruned after epoch {result['step']}")
         return True

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,14 +45,24 @@ def postgresql_server() -> Iterator[Path]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, of each kind that the ledger runs on."""
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Makes an empty database and returns its URL; of each kind that the ledger runs on."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'ledger.db'}"
-    import psycopg
-
+        return lambda: f"sqlite:///{tmp_path / uuid.uuid4().hex}.db"
     folder = request.getfixturevalue("postgresql_server")
-    name = f"ledger_{uuid.uuid4().hex}"
-    with psycopg.connect(host=str(folder), user="postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return f"postgresql+psycopg://postgres@/{name}?host={folder}"
+
+    def create() -> str:
+        import psycopg
+
+        name = f"ledger_{uuid.uuid4().hex}"
+        with psycopg.connect(host=str(folder), user="postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA {name}")  # as good as a database here, and 1,000 files less
+        return f"postgresql+psycopg://postgres@/postgres?host={folder}&options=-csearch_path%3D{name}"
+
+    return create
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[], str]) -> str:
+    """The URL of an empty database."""
+    return new_database()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, overload
 
@@ -16,7 +17,7 @@ from anon_tune.optim.capturable import capturable
 from anon_tune.optim.delay import Delay, DelayLike
 from anon_tune.optim.foreach import foreach
 from anon_tune.optim.fused import fused, momentum
-from anon_tune.optim.rule import Bucket, Step, single_tensor
+from anon_tune.optim.rule import Bucket, Row, Step, single_tensor
 
 __all__ = ["Anon", "Params"]
 
@@ -185,35 +186,36 @@ class Anon(Optimizer):
 
     def _buckets(self, group: dict[str, Any]) -> list[tuple[Bucket, list[Tensor]]]:
         """Counts the step, and sorts the group's tensors and their counts by count, device and dtype."""
-        rows = [(p, self._init_state(group, p)) for p in group["params"] if p.grad is not None]
+        rows: list[Row] = []
+        steps: list[Tensor] = []
+        for p in group["params"]:
+            grad = p.grad
+            if grad is None:
+                continue
+            if grad.layout is not torch.strided:
+                raise InputError(
+                    "Anon does not support sparse gradients; use Embedding(sparse=False), "
+                    "or torch.optim.SparseAdam for that layer"
+                )
+            state = self._state_of(group, p)
+            row = (p, grad, state["exp_avg"], state.get("exp_avg_sq"), state.get("multiplier"))
+            rows.append(_as_reals(row) if p.is_complex() else row)
+            steps.append(state["step"])
         if not rows:
             return []
-        steps = [state["step"] for _, state in rows]
         torch._foreach_add_(steps, 1.0)
         # A captured step must not look at the count; its arithmetic needs no common one either.
         counts = [0.0] * len(steps) if group["capturable"] else [step.item() for step in steps]
-        buckets: dict[tuple[float, torch.device, torch.dtype], tuple[Bucket, list[Tensor]]] = {}
-        for (p, state), step, count in zip(rows, steps, counts, strict=True):
-            key = (count, p.device, p.dtype)
-            if key not in buckets:
-                buckets[key] = (Bucket(), [])
-            bucket, bucket_steps = buckets[key]
-            bucket_steps.append(step)
-            row = (p, p.grad, state["exp_avg"], state.get("exp_avg_sq"), state.get("multiplier"))
-            # Complex numbers are pairs of reals here, as in Adam.
-            bucket.append(
-                *(torch.view_as_real(t) if t is not None else t for t in row) if p.is_complex() else row
-            )
-        return list(buckets.values())
+        buckets: dict[tuple[float, torch.device, torch.dtype], list[int]] = defaultdict(list)
+        for index, (row, count) in enumerate(zip(rows, counts, strict=True)):
+            buckets[count, row[0].device, row[0].dtype].append(index)
+        return [
+            (Bucket.of([rows[i] for i in found]), [steps[i] for i in found]) for found in buckets.values()
+        ]
 
-    def _init_state(self, group: dict[str, Any], p: Tensor) -> dict[str, Any]:
-        """The state of a parameter that has a gradient, made at its first step."""
+    def _state_of(self, group: dict[str, Any], p: Tensor) -> dict[str, Any]:
+        """The state of a parameter, made at its first step, and as its group's gamma needs it."""
         state: dict[str, Any] = self.state[p]
-        if p.grad is not None and p.grad.layout is not torch.strided:
-            raise InputError(
-                "Anon does not support sparse gradients; use Embedding(sparse=False), "
-                "or torch.optim.SparseAdam for that layer"
-            )
         if not state:
             dtype = _state_dtype(p)
             state["step"] = torch.zeros((), dtype=torch.float32, device=_step_device(group, p))
@@ -230,6 +232,13 @@ class Anon(Optimizer):
                 "second moment; start the group with a small gamma such as 1e-3 if gamma is to change"
             )
         return state
+
+
+def _as_reals(row: Row) -> Row:
+    """Complex numbers are pairs of reals here, as in Adam."""
+    p, g, m, s, v = row
+    pairs = torch.view_as_real
+    return pairs(p), pairs(g), pairs(m), None if s is None else pairs(s), None if v is None else pairs(v)
 
 
 def _state_dtype(p: Tensor) -> torch.dtype:

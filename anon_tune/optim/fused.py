@@ -11,12 +11,11 @@ from torch import Tensor
 
 from anon_tune.optim import native
 from anon_tune.optim.foreach import foreach
-from anon_tune.optim.rule import Bucket, Step, single_tensor
+from anon_tune.optim.rule import Bucket, Row, Step, single_tensor
 
 __all__ = ["fused", "momentum"]
 
-_Kernel = tuple[Callable[..., bool], Callable[[Step, Bucket], None]]
-"""Which tensors a kernel takes, and the step itself."""
+_Kernel = Callable[[Step, Bucket], None]
 
 
 def fused(step: Step, bucket: Bucket) -> None:
@@ -24,14 +23,12 @@ def fused(step: Step, bucket: Bucket) -> None:
 
     Refreshes, half-precision parameters and tensors with gaps in memory go the foreach way.
     """
-    kernel = _kernel(bucket.params[0].device.type)
-    if step.window or kernel is None:
-        fast, rest = Bucket(), bucket
-    else:
-        takes, move = kernel
-        fast, rest = bucket.split(takes)
-        if fast.params:
-            move(step, fast)
+    first = bucket.params[0]
+    wide = first.dtype in (torch.float32, torch.float64)
+    kernel = _kernel(first.device.type) if wide and not step.window else None
+    fast, rest = bucket.split_by_order() if kernel else (Bucket.of([]), bucket)
+    if kernel and fast.params:
+        kernel(step, fast)
     if rest.params and rest.multipliers:
         foreach(step, rest)
     elif rest.params:
@@ -42,7 +39,7 @@ def fused(step: Step, bucket: Bucket) -> None:
 def _kernel(device: str) -> _Kernel | None:
     """The kernel of a type of device, or None, after one warning where it cannot be had."""
     if device == "cpu":
-        return native.takes, native.step_on_cpu
+        return native.step_on_cpu if native.load_kernels() else None
     try:
         from anon_tune.optim import gpu
     except ImportError as error:
@@ -52,7 +49,7 @@ def _kernel(device: str) -> _Kernel | None:
             stacklevel=2,
         )
         return None
-    return gpu.takes, gpu.step_on_gpu
+    return gpu.step_on_gpu if device == "cuda" else None
 
 
 def momentum(step: Step, bucket: Bucket) -> None:
@@ -61,7 +58,7 @@ def momentum(step: Step, bucket: Bucket) -> None:
     Momentum and dampening are beta1, and the bias correction is in the learning rate. Without momentum that
     kernel keeps no m, which Anon's state has.
     """
-    fast, rest = bucket.split(_torch_sgd_takes) if step.beta1 else (Bucket(), bucket)
+    fast, rest = bucket.split(_torch_sgd_takes) if step.beta1 else (Bucket.of([]), bucket)
     if fast.params:
         if step.shrink != 1.0:
             torch._foreach_mul_(fast.params, step.shrink)
@@ -81,7 +78,8 @@ def momentum(step: Step, bucket: Bucket) -> None:
         single_tensor(step, rest)
 
 
-def _torch_sgd_takes(p: Tensor, g: Tensor, m: Tensor, *_: Tensor | None) -> bool:
+def _torch_sgd_takes(row: Row) -> bool:
+    p, g, m, *_ = row
     return (
         type(p) in (Tensor, torch.nn.Parameter)
         and p.device.type in ("cpu", "cuda")

@@ -20,9 +20,9 @@ import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
 from torch import Tensor
 
-from anon_tune.optim.rule import Bucket, Step, one_order
+from anon_tune.optim.rule import Bucket, Step
 
-__all__ = ["step_on_gpu", "takes"]
+__all__ = ["step_on_gpu"]
 
 _BLOCK = 1024
 _WARPS = 4
@@ -92,17 +92,12 @@ def _step_kernel(
 _REALS = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
-def takes(p: Tensor, g: Tensor, m: Tensor, s: Tensor | None, v: Tensor | None) -> bool:
-    """Whether the kernel can move this tensor: float32 or float64, and memory filled in the same order."""
-    return p.is_cuda and p.dtype in _REALS and one_order(p, g, m, s, v)
-
-
 def step_on_gpu(step: Step, bucket: Bucket) -> None:
     """Moves the bucket's parameters and state in place, for a step that is no refresh.
 
     Args:
         step: The step's numbers; its window must be 0.
-        bucket: Tensors of one dtype and device that `takes` accepts.
+        bucket: Tensors of float32 or float64 on one device that `one_order` accepts.
     """
     device, dtype = bucket.params[0].device, bucket.params[0].dtype
     owners, starts, sizes = _blocks(tuple(p.numel() for p in bucket.params), device)

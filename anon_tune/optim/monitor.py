@@ -24,7 +24,7 @@ _QUANTILES = {"multiplier_q05": 0.05, "multiplier_q50": 0.5, "multiplier_q95": 0
 
 @torch.no_grad()
 def monitor(optimizer: Anon) -> dict[str, float]:
-    """Measures the state after any step; costs about as much as two steps, and changes nothing.
+    """Measures the state after any step, in a few passes over it, and changes nothing.
 
     Args:
         optimizer: Its parameters, gradients and state may be on any device.

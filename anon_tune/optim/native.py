@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from anon_tune.optim.rule import Bucket, Step, one_order
+from anon_tune.optim.rule import Bucket, Step
 
-__all__ = ["step_on_cpu", "takes"]
+__all__ = ["load_kernels", "step_on_cpu"]
 
 _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC"]
@@ -31,23 +31,18 @@ _ENTRIES_PER_THREAD = 32_768
 _Kernel = Callable[..., None]
 
 
-def takes(p: Tensor, g: Tensor, m: Tensor, s: Tensor | None, v: Tensor | None) -> bool:
-    """Whether the kernel can move this tensor, and a compiler is at hand."""
-    return p.device.type == "cpu" and p.dtype in _NAMES and one_order(p, g, m, s, v) and bool(_kernels())
-
-
 def step_on_cpu(step: Step, bucket: Bucket) -> None:
     """Moves the bucket's parameters and state in place, for a step that is no refresh.
 
     Args:
         step: The step's numbers; its window must be 0.
-        bucket: Tensors of one dtype that `takes` accepts.
+        bucket: CPU tensors of float32 or float64 that `one_order` accepts.
     """
     grads = bucket.aligned_grads()  # named, so that copies live until the kernel returns
-    sizes = [p.numel() for p in bucket.params]
+    sizes = list(map(Tensor.numel, bucket.params))
     count = len(sizes)
     threads = min(torch.get_num_threads(), max(1, sum(sizes) // _ENTRIES_PER_THREAD))
-    _kernels()[_NAMES[bucket.params[0].dtype]](
+    load_kernels()[_NAMES[bucket.params[0].dtype]](
         count,
         (ctypes.c_int64 * count)(*sizes),
         _addresses(bucket.params),
@@ -66,12 +61,12 @@ def step_on_cpu(step: Step, bucket: Bucket) -> None:
 
 
 def _addresses(tensors: list[Tensor]) -> ctypes.Array[ctypes.c_void_p] | None:
-    return (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors]) if tensors else None
+    return (ctypes.c_void_p * len(tensors))(*map(Tensor.data_ptr, tensors)) if tensors else None
 
 
 @functools.cache
-def _kernels() -> dict[str, _Kernel]:
-    """The compiled functions by name; empty, after one warning, where they cannot be had."""
+def load_kernels() -> dict[str, _Kernel]:
+    """The functions of `kernel.c` by name; empty, after one warning, where they cannot be had."""
     source = Path(__file__).with_name("kernel.c")
     compiler = next((path for name in _COMPILERS if (path := shutil.which(name))), None)
     problem = "no C compiler was found"

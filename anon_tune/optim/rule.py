@@ -7,8 +7,8 @@ gamma > 2.4, or sigma = 1e20 and gamma < -1.9): see `blend_multipliers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -97,18 +97,25 @@ class Step:
         return 0.0 if self.decoupled else self.weight_decay
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Bucket:
     """Tensors of one device, one dtype and one step count; the lists run in parallel.
 
-    At gamma = 0 there is no second moment: `exp_avg_sqs` and `multipliers` stay empty.
+    At gamma = 0 there is no second moment: `exp_avg_sqs` and `multipliers` are empty.
     """
 
-    params: list[Tensor] = field(default_factory=list)
-    grads: list[Tensor] = field(default_factory=list)
-    exp_avgs: list[Tensor] = field(default_factory=list)
-    exp_avg_sqs: list[Tensor] = field(default_factory=list)
-    multipliers: list[Tensor] = field(default_factory=list)
+    params: list[Tensor]
+    grads: list[Tensor]
+    exp_avgs: list[Tensor]
+    exp_avg_sqs: list[Tensor]
+    multipliers: list[Tensor]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Bucket:
+        """The bucket of these rows; all of them have s and v, or none has."""
+        p, g, m, s, v = zip(*rows, strict=True) if rows else ((),) * 5
+        adaptive = bool(s) and s[0] is not None
+        return cls(list(p), list(g), list(m), list(s) if adaptive else [], list(v) if adaptive else [])
 
     def rows(self) -> Iterator[Row]:
         """(p, g, m, s, v) of each tensor."""
@@ -122,49 +129,72 @@ class Bucket:
             strict=True,
         )
 
-    def append(self, p: Tensor, g: Tensor, m: Tensor, s: Tensor | None, v: Tensor | None) -> None:
-        """Adds one tensor; s and v are None at gamma = 0."""
-        self.params.append(p)
-        self.grads.append(g)
-        self.exp_avgs.append(m)
-        if s is not None and v is not None:
-            self.exp_avg_sqs.append(s)
-            self.multipliers.append(v)
+    def split_by_order(self) -> tuple[Bucket, Bucket]:
+        """The tensors that `one_order` accepts, and the others."""
+        # Nearly always all of them, and then no Python function runs per tensor: a step of many small tensors
+        # would spend more time on the question than on the work.
+        states = (self.params, self.exp_avgs, self.exp_avg_sqs, self.multipliers)
+        plain = (
+            set(map(type, self.params)) <= {Tensor, torch.nn.Parameter}
+            and len({t.dtype for tensors in (self.params, self.grads, self.exp_avgs) for t in tensors}) == 1
+            and all(all(map(Tensor.is_contiguous, tensors)) for tensors in states)
+        )
+        return (self, Bucket.of([])) if plain else self.split(one_order)
 
-    def split(self, takes: Callable[..., bool]) -> tuple[Bucket, Bucket]:
-        """The tensors whose (p, g, m, s, v) a predicate takes, and the others."""
+    def parts(self, entries: int) -> Iterator[Bucket]:
+        """The bucket in pieces of about so many entries, and of whole tensors."""
+        part: list[Row] = []
+        held = 0
+        for row in self.rows():
+            part.append(row)
+            held += row[0].numel()
+            if held >= entries:
+                yield Bucket.of(part)
+                part, held = [], 0
+        if part:
+            yield Bucket.of(part)
+
+    def split(self, takes: Callable[[Row], bool]) -> tuple[Bucket, Bucket]:
+        """The tensors whose row a predicate takes, and the others."""
         rows = list(self.rows())
-        taken = [takes(*row) for row in rows]
+        taken = [takes(row) for row in rows]
         if all(taken):
-            return self, Bucket()
-        buckets = (Bucket(), Bucket())
-        for row, yes in zip(rows, taken, strict=True):
-            buckets[0 if yes else 1].append(*row)
-        return buckets
+            return self, Bucket.of([])
+        return (
+            Bucket.of([row for row, yes in zip(rows, taken, strict=True) if yes]),
+            Bucket.of([row for row, yes in zip(rows, taken, strict=True) if not yes]),
+        )
 
     def aligned_grads(self) -> list[Tensor]:
         """The gradients, entry by entry in the order of their parameters; copied where they are not."""
         return [
-            g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+            g if p.is_contiguous() and g.is_contiguous() else g.contiguous(memory_format=_order(p))
             for p, g in zip(self.params, self.grads, strict=True)
         ]
 
 
-def one_order(p: Tensor, g: Tensor, m: Tensor, s: Tensor | None, v: Tensor | None) -> bool:
+def one_order(row: Row) -> bool:
     """Whether a kernel may walk through the memory of these plain tensors side by side.
 
     Parameter and state must fill their memory without gaps and in the same order, with one dtype; a gradient in
     another order is no hindrance (`Bucket.aligned_grads`).
     """
-    strides = p.stride()
+    p, g, m, s, v = row
+    order = _order(p)
     return (
         type(p) in (Tensor, torch.nn.Parameter)
         and p.dtype == g.dtype == m.dtype
-        and (p.is_contiguous() or (p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last)))
-        and m.stride() == strides
-        and (s is None or s.stride() == strides)
-        and (v is None or v.stride() == strides)
+        and p.is_contiguous(memory_format=order)
+        and m.is_contiguous(memory_format=order)
+        and (s is None or s.is_contiguous(memory_format=order))
+        and (v is None or v.is_contiguous(memory_format=order))
     )
+
+
+def _order(tensor: Tensor) -> torch.memory_format:
+    """The order that the tensor's memory is in, or would best be brought into."""
+    images = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if images and not tensor.is_contiguous() else torch.contiguous_format
 
 
 def single_tensor(step: Step, bucket: Bucket) -> None:

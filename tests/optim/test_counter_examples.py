@@ -15,7 +15,7 @@ import torch
 from anon_tune.optim import Anon
 
 GAMMAS = (-0.5, 0.0, 0.5, 1.0, 1.5)
-STEPS = 20_000
+STEPS = 10_000
 RUNS = 64
 
 
@@ -66,4 +66,4 @@ def test_adam_goes_the_wrong_way_and_anon_does_not(kind):
         assert early > middle > late, gamma
         # 1/sqrt(T), the rate of the theorem: a tenth for a hundred times the steps.
         assert late < 0.2 * early, gamma
-        assert late < 0.03, gamma
+        assert late < 0.04, gamma

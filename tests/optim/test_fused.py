@@ -22,12 +22,17 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+def forget_kernels():
+    native.load_kernels.cache_clear()
+    fused_path._kernel.cache_clear()
+
+
 @pytest.fixture
 def no_compiler(monkeypatch):
-    native._kernels.cache_clear()
+    forget_kernels()
     monkeypatch.setattr(native.shutil, "which", lambda _: None)
     yield
-    native._kernels.cache_clear()
+    forget_kernels()
 
 
 def runs(params, steps=20, **options):
@@ -54,7 +59,7 @@ def test_every_entry_of_every_tensor_is_moved_once(dtype, gamma):
 def test_the_kernel_is_what_runs(monkeypatch):
     calls = []
     spy = lambda step, bucket: calls.append((step.t, len(bucket.params)))  # noqa: E731
-    monkeypatch.setattr(fused_path, "_kernel", lambda _: (native.takes, spy))
+    monkeypatch.setattr(fused_path, "_kernel", lambda _: spy)
     params = [
         torch.ones(3),
         torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last),
@@ -77,11 +82,11 @@ def test_layouts():
 
 @needs_compiler
 def test_one_kernel_serves_every_size_and_learning_rate():
-    native._kernels.cache_clear()
+    forget_kernels()
     for size in range(1, 30):
         params = [torch.ones(size)]
         train(Anon(params, fused=True, lr=10.0**-size), params, 4)
-    assert native._kernels.cache_info().misses == 1
+    assert native.load_kernels.cache_info().misses == 1
 
 
 def test_without_a_compiler_foreach_runs_after_one_warning(no_compiler):
@@ -96,12 +101,12 @@ def test_without_a_compiler_foreach_runs_after_one_warning(no_compiler):
 
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch):
-    native._kernels.cache_clear()
+    forget_kernels()
     monkeypatch.setattr(native, "_FLAGS", ["--no-such-flag"])
     params = [torch.ones(5)]
     with pytest.warns(RuntimeWarning, match="no-such-flag|no C compiler"):
         train(Anon(params, fused=True), params, 3)
-    native._kernels.cache_clear()
+    forget_kernels()
 
 
 INTERPRETED = """
@@ -123,11 +128,7 @@ for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-13)):
                 return [row if gamma else [*row[:3], None, None] for row in rows]
             group = dict(lr=0.1, betas=(0.9, 0.999, 0.5), gamma=gamma, eps=1e-16, floor=0.0, delay=2.0,
                          weight_decay=0.1, decoupled_weight_decay=decoupled, maximize=maximize)
-            fast, slow = Bucket(), Bucket()
-            for row in rows():
-                fast.append(*row)
-            for row in rows():
-                slow.append(*row)
+            fast, slow = Bucket.of(rows()), Bucket.of(rows())
             gpu.step_on_gpu(Step.of(group, 3), fast)
             single_tensor(Step.of(group, 3), slow)
             for name in ("params", "exp_avgs", "exp_avg_sqs", "multipliers"):

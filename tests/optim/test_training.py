@@ -127,6 +127,19 @@ def test_a_compiled_model_and_a_compiled_step_give_the_same(path):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("path", LOOPS)
+def test_gradients_may_be_narrower_than_parameters(path):
+    left, right = torch.ones(8), torch.ones(8)
+    grad = torch.linspace(-1, 1, 8).bfloat16()
+    narrow, wide = Anon([left], **PATHS[path]), Anon([right], **PATHS[path])
+    left.grad_dtype = None
+    left.grad, right.grad = grad, grad.float()
+    for _ in range(5):
+        narrow.step()
+        wide.step()
+    torch.testing.assert_close(left, right)
+
+
 def test_parameters_without_gradients_are_left_alone():
     net = model()
     net[0].weight.requires_grad_(False)

@@ -1,0 +1,179 @@
+"""How long a step of Anon takes beside torch's fused AdamW.
+
+    python -m benchmarks.optimizer_step [--device cuda] [--processes 7] [--rounds 48]
+
+Fresh processes, one after the other; in each, all optimizers take turns step by step, so that a busy machine
+slows them alike. A figure is the median over the processes of the median over the rounds of
+(time of a step) / (time of fused AdamW's step in the same round), with the lowest and highest process behind it.
+Steps are whole `optimizer.step()` calls; nothing is flattened or prepared outside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from anon_tune.optim import Anon, Delay
+
+SHAPES = {"16 x 1M": (16, (1000, 1000)), "200 x 64x64": (200, (64, 64))}
+BASE = "AdamW fused"
+Make = Callable[[list[Tensor]], torch.optim.Optimizer]
+CONTENDERS: dict[str, Make] = {
+    BASE: lambda p: torch.optim.AdamW(p, lr=1e-4, weight_decay=0.01, fused=True),
+    "Anon fused, gamma 1.15": lambda p: Anon(p, lr=1e-4, weight_decay=0.01, gamma=1.15, fused=True),
+    "Anon fused, gamma 0": lambda p: Anon(p, lr=1e-4, weight_decay=0.01, gamma=0.0, fused=True),
+    "Anon default, gamma 0, no decay": lambda p: Anon(p, lr=1e-4, gamma=0.0),
+    "AdamW foreach": lambda p: torch.optim.AdamW(p, lr=1e-4, weight_decay=0.01, foreach=True),
+    "Anon foreach, gamma 1.15": lambda p: Anon(p, lr=1e-4, weight_decay=0.01, gamma=1.15, foreach=True),
+    "Anon single, gamma 1.15": lambda p: Anon(p, lr=1e-4, weight_decay=0.01, gamma=1.15, foreach=False),
+}
+BYTES = {
+    BASE: 28,
+    "Anon fused, gamma 1.15": 32,
+    "Anon fused, gamma 0": 20,
+    "Anon default, gamma 0, no decay": 20,
+}
+"""Bytes that a step must read and write per float32 parameter."""
+
+REFRESH = "refresh, gamma 1.15"
+WARM_UP = 5  # five steps hold the three kinds: the first, a refresh, a plain one
+
+
+def optimizers(shape: str, device: str) -> dict[str, torch.optim.Optimizer]:
+    count, size = SHAPES[shape]
+    generator = torch.Generator(device).manual_seed(0)
+    made = {}
+    for name, make in CONTENDERS.items():
+        params = [
+            torch.randn(size, device=device, generator=generator).requires_grad_() for _ in range(count)
+        ]
+        for p in params:
+            p.grad = torch.randn(size, device=device, generator=generator)
+        made[name] = make(params)
+    return made
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def copy_bandwidth(device: str) -> float:
+    """Bytes per second of a copy of 256 MiB, read and written."""
+    source = torch.randn(2**26, device=device)
+    target = torch.empty_like(source)
+    times = [seconds(lambda: target.copy_(source), device) for _ in range(10)]
+    return 2 * source.nbytes / statistics.median(times)
+
+
+def measure(shape: str, device: str, rounds: int) -> dict[str, object]:
+    """What one process finds: ratios per contender, the cold start, the state's bytes per parameter."""
+    if device == "cpu":
+        torch.set_num_threads(torch.get_num_threads())
+    made = optimizers(shape, device)
+    cold = {name: seconds(optimizer.step, device) for name, optimizer in made.items()}
+    for name, optimizer in made.items():
+        cold[name] += sum(seconds(optimizer.step, device) for _ in range(WARM_UP - 1))
+    times: dict[str, list[float]] = {name: [] for name in made}
+    refresh: list[float] = []
+    delay = Delay.parse(2.0)
+    for t in range(WARM_UP + 1, WARM_UP + 1 + rounds):
+        spent = {name: seconds(optimizer.step, device) for name, optimizer in made.items()}
+        if delay.is_refresh(t):
+            refresh.append(spent["Anon fused, gamma 1.15"] / spent[BASE])
+            continue
+        for name, value in spent.items():
+            times[name].append(value)
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(values, times[BASE], strict=True))
+        for name, values in times.items()
+    }
+    ratios[REFRESH] = statistics.median(refresh)
+    entries = SHAPES[shape][0] * SHAPES[shape][1][0] * SHAPES[shape][1][1]
+    state = {
+        name: sum(t.nbytes for s in o.state.values() for key, t in s.items() if key != "step") / entries
+        for name, o in made.items()
+    }
+    bandwidth = copy_bandwidth(device)
+    shares = {
+        name: BYTES[name] * entries / statistics.median(times[name]) / bandwidth
+        for name in BYTES
+        if device == "cuda"
+    }
+    base = statistics.median(times[BASE])
+    return {"ratios": ratios, "cold": cold, "state": state, "base": base, "shares": shares}
+
+
+def in_fresh_process(shape: str, device: str, rounds: int) -> dict[str, dict[str, float]]:
+    command = [sys.executable, "-m", "benchmarks.optimizer_step", "--child", shape]
+    command += ["--device", device, "--rounds", str(rounds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def describe_machine(device: str) -> str:
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
+            model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {where}; Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--processes", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=48, help="steps of each optimizer in each process")
+    parser.add_argument("--child", choices=list(SHAPES), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("there is no CUDA device; run with --device cpu")
+    if options.child:
+        print(json.dumps(measure(options.child, options.device, options.rounds)))
+        return
+
+    print(describe_machine(options.device))
+    for shape in SHAPES:
+        found = [in_fresh_process(shape, options.device, options.rounds) for _ in range(options.processes)]
+        base = statistics.median(f["base"] for f in found)
+        print(f"\n{shape}, float32; AdamW fused {1e3 * base:.2f} ms a step\n")
+        print(
+            "| step | time / AdamW fused | lowest .. highest of the processes | floor by bytes | state, bytes |"
+        )
+        print("|---|---|---|---|---|")
+        for name in [*CONTENDERS, REFRESH]:
+            values = [f["ratios"][name] for f in found]
+            floor = f"{BYTES[name] / BYTES[BASE]:.3f}" if name in BYTES else ""
+            state = f"{found[0]['state'][name]:.0f}" if name in CONTENDERS else ""
+            spread = f"{min(values):.2f} .. {max(values):.2f}"
+            print(f"| {name} | {statistics.median(values):.2f} | {spread} | {floor} | {state} |")
+        cold = statistics.median(f["cold"]["Anon fused, gamma 1.15"] for f in found)
+        print(f"\nfirst {WARM_UP} steps of Anon fused, compiler included: {cold:.2f} s")
+        for name in BYTES if options.device == "cuda" else ():
+            share = statistics.median(f["shares"][name] for f in found)
+            print(f"{name}: {100 * share:.0f}% of the measured copy bandwidth")
+    if options.device == "cpu" and not torch.cuda.is_available():
+        print("\nCUDA: not measured, no device")
+
+
+if __name__ == "__main__":
+    main()

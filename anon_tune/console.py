@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anon_tune.records import JobRecord, JobState, Trial
-from anon_tune.spec import parse_spec
+from anon_tune.spec import stored_spec
 from anon_tune.views import arm_view, job_view
 
 __all__ = ["best_table", "jobs_table", "live_view", "number", "report", "trials_table"]
@@ -34,7 +34,7 @@ def live_view(job: JobRecord, elapsed: float, done_before: int) -> RenderableTyp
     """
     view = job_view(job)
     done = sum(trial.is_finished for trial in job.trials)
-    total = sum(parse_spec(job.spec).planned_trials().values())
+    total = sum(stored_spec(job.spec).planned_trials().values())
     left = "estimating"
     if done > done_before:
         left = _duration(elapsed / (done - done_before) * max(0, total - done))

@@ -44,14 +44,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def parse(model: type[M], data: Mapping[str, Any], source: str) -> M:
-    """Return `data` as `model`.
+def parse(
+    model: type[M], data: Mapping[str, Any], source: str, context: Mapping[str, Any] | None = None
+) -> M:
+    """Return `data` as `model`, whose validators may ask for `context`.
 
     Raises:
         SpecError: Every problem at once, each with its key's path and, for unknown keys, the nearest one.
     """
     try:
-        return model.model_validate(dict(data))
+        return model.model_validate(dict(data), context=context)
     except ValidationError as error:
         # By path: of a union of plain types, each branch reports the same value.
         problems = dict(_problem(model, dict(item)) for item in error.errors(include_url=False))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from anon_tune import catalogue
 from anon_tune.documents import parse, read_yaml, unknown
@@ -28,6 +28,7 @@ __all__ = [
     "load_spec",
     "parse_spec",
     "spaces_of",
+    "stored_spec",
 ]
 
 
@@ -130,7 +131,12 @@ class JobSpec(_Strict):
 
     @field_validator("space")
     @classmethod
-    def _space_for_anon(cls, name: str) -> str:
+    def _space_for_anon(cls, name: str, info: ValidationInfo) -> str:
+        context = info.context or {}
+        if context.get("stored"):
+            return name  # the ledger holds the space as it was; the file may have gone
+        if name.endswith((".yaml", ".yml")):
+            name = str(context.get("folder", Path()) / Path(name).expanduser())
         try:
             space = load_space(name)
         except SpecError as error:
@@ -187,13 +193,18 @@ class JobSpec(_Strict):
         }
 
 
-def parse_spec(data: Mapping[str, Any], source: str = "job") -> JobSpec:
-    """Return a validated job.
+def parse_spec(data: Mapping[str, Any], source: str = "job", folder: Path | None = None) -> JobSpec:
+    """Return a validated job; a search space given as a file is looked for from `folder`.
 
     Raises:
         SpecError: Every problem at once, each with its key's path.
     """
-    return parse(JobSpec, data, source)
+    return parse(JobSpec, data, source, {"folder": folder or Path()})
+
+
+def stored_spec(data: Mapping[str, Any]) -> JobSpec:
+    """Return a job as the ledger holds it, without looking for its search space."""
+    return parse(JobSpec, data, "ledger", {"stored": True})
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
@@ -203,7 +214,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
         NotFoundError: There is no such file.
         SpecError: The file or an override is wrong.
     """
-    return parse_spec(apply_overrides(read_yaml(path), overrides), str(path))
+    return parse_spec(apply_overrides(read_yaml(path), overrides), str(path), path.absolute().parent)
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

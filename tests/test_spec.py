@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from anon_tune import catalogue
 from anon_tune.errors import InputError, NotFoundError, SpecError
-from anon_tune.spec import JobSpec, apply_overrides, load_spec, parse_spec, spaces_of
+from anon_tune.search_spaces import load_space
+from anon_tune.spec import JobSpec, apply_overrides, load_spec, parse_spec, spaces_of, stored_spec
+
+ROOT = Path(__file__).parents[1]
 
 GOOD: dict[str, Any] = {
     "name": "digits small",
@@ -279,3 +282,14 @@ def test_a_spec_cannot_be_changed():
     spec: JobSpec = parse_spec(GOOD)
     with pytest.raises(ValueError, match="frozen"):
         spec.space = "cnn"  # type: ignore[misc]
+
+
+def test_a_space_file_is_looked_for_beside_the_job_and_not_again(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text((ROOT / "search_spaces" / "cnn.yaml").read_text())
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump({**GOOD, "space": "mine.yaml"}))
+    spec = load_spec(tmp_path / "job.yaml")
+    assert spaces_of(spec)["anon"].parameters == load_space("cnn").parameters
+    (tmp_path / "mine.yaml").unlink()
+    assert stored_spec(spec.model_dump(mode="json")) == spec
+    with pytest.raises(SpecError, match=r"mine\.yaml"):
+        load_spec(tmp_path / "job.yaml")

@@ -25,7 +25,7 @@ from anon_tune.search.policy import Plan, finalists, winner
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
-from anon_tune.spec import JobSpec, parse_spec
+from anon_tune.spec import JobSpec, stored_spec
 
 __all__ = ["LEASE_SECONDS", "drive", "summarize"]
 
@@ -98,7 +98,7 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings) -> tuple[JobState, s
     from anon_tune.workers.trainable import run_probe
 
     job = ledger.job(lease.job)
-    spec = parse_spec(job.spec, f"job {job.id}")
+    spec = stored_spec(job.spec)
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
     with _ray(settings, job.id):
         measured = job.probe

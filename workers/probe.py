@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from anon_tune.architecture import fingerprint
+from anon_tune.errors import InputError
 from anon_tune.workers.tasks import Problem
 
 __all__ = ["PROBE_BATCHES", "probe"]
@@ -36,6 +37,9 @@ def probe(
         - `quantiles_log_sigma`: its 5, 25, 75 and 95% quantiles.
         - `seconds_per_step`: the fastest forward and backward pass seen.
         - `architecture`: the model's fingerprint.
+
+    Raises:
+        InputError: The gradient is not finite.
     """
     torch.manual_seed(seed)
     model = problem.build_model().to(device)
@@ -58,6 +62,8 @@ def probe(
             torch.cuda.synchronize(device)
         seconds = min(seconds, time.perf_counter() - started)
     log_sigma = torch.cat([(s + _EPS + floor * s.mean()).log().flatten().double() for s in squares]).cpu()
+    if not log_sigma.isfinite().all():
+        raise InputError("The gradient is not finite at the initial weights; check the data and the model.")
     low, lower, middle, upper, high = _quantiles(log_sigma, (0.05, 0.25, 0.5, 0.75, 0.95))
     return {
         "median_log_sigma": middle,

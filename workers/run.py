@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from anon_tune.search.pruning import should_prune
 
 __all__ = ["Run"]
 
-_MOST_ATTEMPTS = 3
+_MOST_DEATHS = 3
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ class Run:
         self._trials = {trial.id: trial for trial in ledger.job(lease.job, trials=True).trials}
         # Failures that paused the job before do not pause it again: whoever resumes it has mended their cause.
         self._ended_before = {trial.id for trial in self._trials.values() if trial.is_finished}
+        self._deaths: Counter[str] = (
+            Counter()
+        )  # an attempt that ended with its driver says nothing of the trial
         self._phase: Phase | None = None
         self.error: Exception | None = None
         self.paused: str | None = None
@@ -109,15 +113,16 @@ class Run:
         return True
 
     def lose(self, trial_id: str, reason: str) -> None:
-        """A worker died: the trial gets another attempt, or is FAILED after three."""
+        """A worker died: the trial gets another attempt, or is FAILED at the third death in this process."""
         trial = self._trials[trial_id]
         if trial.is_finished:
             return
-        if trial.attempts < _MOST_ATTEMPTS:
+        self._deaths[trial.id] += 1
+        if self._deaths[trial.id] < _MOST_DEATHS:
             self._ledger.lose_attempt(self._lease, trial.id, reason)
             self._keep(dataclasses.replace(trial, state=TrialState.WAITING))
         else:
-            self._finish(trial, TrialState.FAILED, None, f"{reason} ({_MOST_ATTEMPTS} attempts)")
+            self._finish(trial, TrialState.FAILED, None, f"{reason} ({_MOST_DEATHS} times)")
 
     def _finish(self, trial: Trial, state: TrialState, value: float | None, reason: str | None) -> None:
         finished = self._ledger.finish_trial(self._lease, trial.id, state, value, reason)

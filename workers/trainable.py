@@ -12,7 +12,7 @@ from ray import tune
 
 from anon_tune.errors import AnonTuneError
 from anon_tune.records import Phase, TrialState
-from anon_tune.spec import JobSpec, parse_spec
+from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.workers.probe import probe
 from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.training import Training
@@ -57,7 +57,7 @@ class TrialTrainable(tune.Trainable):
     def _start(self, config: Mapping[str, Any]) -> None:
         self._failure: dict[str, Any] | None = None
         try:
-            spec = parse_spec(config["spec"])
+            spec = stored_spec(config["spec"])
             self._tests = config["phase"] == Phase.VERDICT
             self._metric = spec.objective.metric
             self._epochs = spec.budget.epochs
@@ -106,7 +106,7 @@ def run_probe(spec: Mapping[str, Any], seed: int, floor: float) -> dict[str, Any
     An error becomes a result, as in the trials: `reason` and `traceback`.
     """
     try:
-        parsed = parse_spec(spec)
+        parsed = stored_spec(spec)
         problem, device = _problem(parsed)
         return probe(problem, seed=seed, batch_size=parsed.training.batch_size, floor=floor, device=device)
     except Exception as error:  # noqa: BLE001 - as in TrialTrainable

@@ -78,17 +78,21 @@ def compare(
     """Return the comparison of two arms' verdict trials.
 
     The interval is Student's t for paired differences at 95%, Bonferroni-corrected over `comparisons`. An arm
-    that diverged or failed on any seed cannot be the better one.
+    that diverged or failed on any seed cannot be the better one, and one that did so on all is the worse one.
     """
     a, b = _values(anon), _values(other)
     shared = sorted(a.keys() & b.keys())
     means = (fmean(a.values()) if a else None, fmean(b.values()) if b else None)
     a_whole, b_whole = (len(v) == len(t) > 0 for v, t in ((a, anon), (b, other)))
     notes = [
-        f"{arm} did not complete on every seed"
-        for arm, ok in (("anon", a_whole), (baseline, b_whole))
-        if not ok
+        f"{arm} did not complete on {'every' if values else 'any'} seed"
+        for arm, values, whole in (("anon", a, a_whole), (baseline, b, b_whole))
+        if not whole
     ]
+    if a_whole != b_whole and not (a and b):
+        # One completed on every seed and the other on none: no interval is needed.
+        outcome = Outcome.BETTER if a_whole else Outcome.WORSE
+        return Comparison(baseline, outcome, *means, None, None, None, 0, "; ".join(notes))
     if len(shared) < 2:
         notes.append(f"{len(shared)} shared seeds are too few for an interval")
         return Comparison(

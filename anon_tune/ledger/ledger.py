@@ -181,13 +181,22 @@ class Ledger:
             )
 
     def release(self, lease: Lease, state: JobState, reason: str | None = None) -> None:
-        """End the lease and leave the job in `state`; its RUNNING trials wait again. Raises LeaseLostError."""
+        """End the lease and leave the job in `state`. Raises LeaseLostError.
+
+        Its RUNNING trials wait again; those that wait when the job has ended are CANCELLED.
+        """
         with write(self._engine) as connection:
             now = self._hold(connection, lease)
             before = connection.execute(sa.select(Job.state).where(Job.id == lease.job)).scalar_one()
             check_transition(JobState(before), state)
             ended = state in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
             _return_running(connection, lease.job, now, reason or "the job was stopped")
+            if ended:
+                connection.execute(
+                    sa.update(Trial)
+                    .where(Trial.job_id == lease.job, Trial.state == TrialState.WAITING)
+                    .values(state=TrialState.CANCELLED, finished=now, reason="the job ended")
+                )
             connection.execute(
                 sa.update(Job)
                 .where(Job.id == lease.job)

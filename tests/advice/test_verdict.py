@@ -105,7 +105,7 @@ def test_an_arm_that_diverged_on_a_seed_is_not_better(mode: str):
 
 @pytest.mark.parametrize(
     ("anon", "other", "seeds"),
-    [((1.0,), (9.0,), 1), ((1.0, None), (9.0, 9.0), 1), ((None, None), (1.0, 1.0), 0), ((), (), 0)],
+    [((1.0,), (9.0,), 1), ((1.0, None), (9.0, 9.0), 1), ((None, None), (1.0, None), 0), ((), (), 0)],
 )
 def test_fewer_than_two_shared_seeds_decide_nothing(
     anon: tuple[float | None, ...], other: tuple[float | None, ...], seeds: int
@@ -114,6 +114,15 @@ def test_fewer_than_two_shared_seeds_decide_nothing(
     assert (found.outcome, found.seeds) == (UNDECIDED, seeds)
     assert (found.difference, found.low, found.high) == (None, None, None)
     assert f"{seeds} shared seed" in found.note
+
+
+def test_an_arm_that_completes_on_no_seed_is_worse_than_one_that_completes_on_all():
+    lost = compare(runs("anon", None, None), runs("sgd", 1.0, 1.0), "sgd", "min", comparisons=1)
+    assert (lost.outcome, lost.low, lost.high, lost.seeds) == (WORSE, None, None, 0)
+    assert lost.note == "anon did not complete on any seed"
+    won = compare(runs("anon", 1.0, 1.0), runs("sgd", None, None), "sgd", "max", comparisons=1)
+    assert won.outcome is BETTER
+    assert won.note == "sgd did not complete on any seed"
 
 
 def test_few_seeds_are_said_so():

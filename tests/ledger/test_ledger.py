@@ -322,6 +322,19 @@ def test_running_trials_wait_again_when_their_holder_is_gone(
     assert attempts(database_url, found[2].id) == [(1, "COMPLETE", None)]
 
 
+@pytest.mark.parametrize("ended", [JobState.FAILED, JobState.CANCELLED, JobState.SUCCEEDED])
+def test_no_trial_of_an_ended_job_waits(ledger: Ledger, job: str, ended: JobState):
+    lease = ledger.acquire(job, "me", LONG)
+    states = [TrialState.RUNNING, TrialState.WAITING, TrialState.COMPLETE]
+    for number, state in enumerate(states):
+        into(ledger, lease, ledger.add_trial(lease, new_trial(number)).id, state)
+    ledger.release(lease, ended, "enough")
+    found = ledger.job(job, trials=True).trials
+    cancelled = TrialState.CANCELLED
+    assert [t.state for t in found] == [cancelled, cancelled, TrialState.COMPLETE]
+    assert all(t.finished is not None for t in found)
+
+
 # Reports
 
 

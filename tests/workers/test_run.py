@@ -156,9 +156,21 @@ def test_a_worker_that_dies_gives_the_trial_another_attempt_but_not_for_ever(led
     run.lose(first.id, "the worker process died")
     (trial,) = stored(ledger, job_id)
     assert trial.state is TrialState.FAILED
-    assert trial.reason == "the worker process died (3 attempts)"
+    assert trial.reason == "the worker process died (3 times)"
     run.lose(first.id, "once more")  # an ended trial cannot be lost
     assert stored(ledger, job_id) == (trial,)
+
+
+def test_attempts_that_ended_with_their_driver_do_not_count_as_deaths(ledger: Ledger):
+    job_id, lease = begin(ledger, plan())
+    for _ in range(4):
+        first = started(Run(ledger, lease, plan()))
+        ledger.release(lease, JobState.PAUSED, "interrupted")
+        lease = ledger.acquire(job_id, "again", OVER)
+    run = Run(ledger, lease, plan())
+    assert started(run).attempts == 5
+    run.lose(first.id, "the worker process died")
+    assert stored(ledger, job_id)[0].state is TrialState.WAITING
 
 
 def test_an_attempt_that_begins_again_is_judged_by_the_steps_it_has_done(ledger: Ledger):

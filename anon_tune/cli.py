@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -297,12 +298,23 @@ def _print_json(value: Any) -> None:
 
 def _places(settings: Settings, job: JobRecord) -> dict[str, Any]:
     exported = settings.job_folder(job.id) / "best.yaml"
-    return {
-        "export": str(exported) if exported.exists() else None,
-        "mlflow_command": f"mlflow ui --backend-store-uri {settings.tracking_uri}"
-        if settings.mlflow_tracking_uri is None
-        else f"open {settings.tracking_uri}",
-    }
+    if any(trial.mlflow_run is None for trial in job.trials):
+        look = f"anon-tune mlflow sync {job.id}  (MLflow was not reached, or lags behind)"
+    elif settings.mlflow_tracking_uri is None:
+        look = f"{_program('mlflow')} ui --backend-store-uri {settings.tracking_uri}"
+    else:
+        look = f"open {settings.tracking_uri}"
+    return {"export": str(exported) if exported.exists() else None, "mlflow_command": look}
+
+
+def _program(name: str) -> str:
+    """How to call a program of this environment: by name if that finds it, else by its path."""
+    beside = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if found is not None and Path(found).samefile(beside):
+        return name
+    here = Path.cwd()
+    return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
 
 
 class _live:  # noqa: N801 - used as a function

@@ -53,21 +53,21 @@ class Projector:
     def __init__(
         self, ledger: Ledger, uri: str, artifacts: Path, files: Callable[[JobRecord], Mapping[str, str]]
     ) -> None:
-        # Imported here: it takes seconds, and only this class needs it.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        # A server that is away is asked again by `follow`; MLflow's own retries would take minutes each.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        # Imported here: it takes seconds, and only this class needs it.
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
         self._ledger = ledger
+        self._uri = uri
+        self._artifacts = artifacts
         self._files = files
         self._errors = (MlflowException, OSError)
-        try:
-            self._client: Any = MlflowClient(uri)
-            self._experiment = self._find_experiment(uri, artifacts)
-        except self._errors as error:
-            raise DependencyError(
-                f"MLflow at {uri} cannot be used ({error}). Check MLFLOW_TRACKING_URI; nothing of the job is lost."
-            ) from error
+        self._client: Any = MlflowClient(uri)
+        self._experiment_id: str | None = None
 
     def sync(self, job_id: str) -> int:
         """Write everything that is not in MLflow yet; return how many trials were written to.
@@ -89,37 +89,47 @@ class Projector:
                 self._project_end(job, parent)
         except self._errors as error:
             raise DependencyError(
-                f"MLflow did not take job {job_id} ({error}). `anon-tune mlflow sync {job_id}` goes on from here."
+                f"MLflow at {self._uri} did not take job {job_id} ({error}). Nothing of it is lost: "
+                f"`anon-tune mlflow sync {job_id}` goes on from here."
             ) from error
         return written
 
     def follow(self, job_id: str, until: Callable[[], bool]) -> None:
-        """Sync again and again until the job is at rest, or `until()` says stop; MLflow may come and go."""
+        """Sync again and again until the job is at rest, or `until()` says stop; MLflow may come and go.
+
+        Raises:
+            DependencyError: The last sync was not taken.
+        """
         while True:
             running = self._ledger.job(job_id).state in {JobState.RUNNING, JobState.QUEUED}
             stop = until()
             try:
                 self.sync(job_id)
             except DependencyError as error:
+                if stop or not running:
+                    raise
                 _log.warning("%s", error)
             if stop or not running:
                 return
             time.sleep(_POLL_SECONDS)
 
-    def _find_experiment(self, uri: str, artifacts: Path) -> str:
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
-        # MLflow's default place for artifacts is the working directory; a server knows its own.
-        local = uri.startswith("sqlite:")
-        return str(self._client.create_experiment(EXPERIMENT, artifacts.as_uri() if local else None))
+    def _experiment(self) -> str:
+        """The experiment's id, found or made when MLflow is first reached."""
+        if self._experiment_id is None:
+            found = self._client.get_experiment_by_name(EXPERIMENT)
+            # MLflow's default place for artifacts is the working directory; a server knows its own.
+            place = self._artifacts.as_uri() if self._uri.startswith("sqlite:") else None
+            self._experiment_id = str(
+                self._client.create_experiment(EXPERIMENT, place) if found is None else found.experiment_id
+            )
+        return self._experiment_id
 
     def _parent(self, job: JobRecord) -> str:
         run = self._find_run(_JOB_TAG, job.id)
         if run is None:
             tags = {_JOB_TAG: job.id, _NAME_TAG: f"{job.name} {job.id}"}
             run = self._client.create_run(
-                self._experiment, start_time=_milliseconds(job.created), tags=tags
+                self._experiment(), start_time=_milliseconds(job.created), tags=tags
             ).info.run_id
         self._client.log_batch(run, params=_params(_flat(job.spec)))
         self._ledger.set_projection(job.id, job.id, run)
@@ -159,7 +169,7 @@ class Projector:
             "anon_tune.phase": trial.phase.value,
         }
         started = _milliseconds(trial.started) if trial.started else None
-        return str(self._client.create_run(self._experiment, start_time=started, tags=tags).info.run_id)
+        return str(self._client.create_run(self._experiment(), start_time=started, tags=tags).info.run_id)
 
     def _project_end(self, job: JobRecord, parent: str) -> None:
         for name, text in self._files(job).items():
@@ -171,7 +181,7 @@ class Projector:
         self._ledger.set_projection(job.id, job.id, parent, 0, job.state)
 
     def _find_run(self, tag: str, value: str) -> str | None:
-        found = self._client.search_runs([self._experiment], f"tags.`{tag}` = '{value}'", max_results=1)
+        found = self._client.search_runs([self._experiment()], f"tags.`{tag}` = '{value}'", max_results=1)
         return str(found[0].info.run_id) if found else None
 
 

@@ -48,8 +48,9 @@ class Home:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "anon_tune", *arguments]
 
-    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*arguments), env=self.environment, capture_output=True, text=True)
+    def call(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = {**self.environment, **environment}
+        return subprocess.run(self.command(*arguments), env=variables, capture_output=True, text=True)
 
     def json(self, *arguments: str) -> Any:
         done = self.call(*arguments, "--json")

@@ -1,4 +1,4 @@
-"""MLflow's own pages, on a finished job, in a real browser."""
+"""A real MLflow server: away while a job runs, caught up afterwards, and its pages in a real browser."""
 
 from __future__ import annotations
 
@@ -26,21 +26,16 @@ _PATIENCE = 90.0
 
 
 @pytest.fixture(scope="module")
-def job(home: Home) -> JobRecord:
-    done = home.call("run", home.spec(), "--set", "budget.trials=4", "--set", "confirm.finalists=1")
-    assert done.returncode == 0, done.stderr
-    return home.only_job()
-
-
-@pytest.fixture(scope="module")
-def address(home: Home, job: JobRecord) -> Iterator[str]:
+def address(home: Home) -> Iterator[str]:
+    """A real MLflow server with an empty store."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "mlflow"), "ui", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{home.folder / 'mlflow.db'}"]
+    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{home.folder / 'server.db'}"]
+    command += ["--artifacts-destination", str(home.folder / "server-artifacts")]
     environment = {**home.environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (home.folder / "ui.log").open("w") as log:
+    with (home.folder / "server.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         url = f"http://127.0.0.1:{port}"
@@ -50,13 +45,32 @@ def address(home: Home, job: JobRecord) -> Iterator[str]:
                 urllib.request.urlopen(f"{url}/health").close()
                 break
             except (urllib.error.URLError, ConnectionError):
-                assert server.poll() is None, (home.folder / "ui.log").read_text()
+                assert server.poll() is None, (home.folder / "server.log").read_text()
                 assert time.monotonic() < limit
                 time.sleep(0.2)
         yield url
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait()
+
+
+@pytest.fixture(scope="module")
+def job(home: Home, address: str) -> JobRecord:
+    """A job that was run while MLflow could not be reached, and written there afterwards."""
+    overrides = ("--set", "budget.trials=3", "--set", "confirm.finalists=1")
+    nowhere = home.call("run", home.spec(), *overrides, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert nowhere.returncode == 0, nowhere.stderr
+    found = home.only_job()
+    assert found.mlflow_run is None
+    assert f"anon-tune mlflow sync {found.id}" in nowhere.stdout
+    refused = home.call("mlflow", "sync", found.id, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert refused.returncode == 6
+    assert "Nothing of it is lost" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    written = home.call("mlflow", "sync", found.id, MLFLOW_TRACKING_URI=address)
+    assert written.returncode == 0, written.stderr
+    assert written.stdout.startswith(f"{len(found.trials)} trials")
+    return home.only_job()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from anon_tune.records import FINISHED, JobRecord, JobState, Phase
+from anon_tune.records import FINISHED, JobRecord, JobState, Phase, TrialState
 from tests.jobs.conftest import Home, descendants, until
 
 pytestmark = pytest.mark.slow
@@ -135,3 +135,51 @@ def test_killed_worker_gets_another_attempt(home: Home, running: subprocess.Pope
     assert ended is not None
     assert_exact(ended)
     assert any(trial.attempts == 2 for trial in ended.trials)
+
+
+BROKEN_TRAINING = """
+import importlib.util
+import sys
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "anon_tune.workers.training":
+            return None
+        sys.meta_path.remove(self)
+        found = importlib.util.find_spec(name)
+        load = found.loader.exec_module
+
+        def load_and_break(module):
+            load(module)
+            module.Training.run_epoch = run_epoch
+
+        found.loader.exec_module = load_and_break
+        return found
+
+
+def run_epoch(self):
+    raise ValueError("the data is not there")
+
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def test_three_failures_pause_the_job(home: Home) -> None:
+    folder = home.folder / "broken"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(BROKEN_TRAINING)
+    done = home.call("run", home.spec(), *OVERRIDES, PYTHONPATH=str(folder))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    job = newest(home)
+    assert job is not None
+    assert job.state is JobState.PAUSED
+    reason = "ValueError: the data is not there"
+    assert job.reason == f"three trials in a row failed: {reason}"
+    assert job.reason in done.stdout
+    assert f"run --resume {job.id}" in done.stdout
+    failed = [trial for trial in job.trials if trial.is_finished]
+    assert 3 <= len(failed) <= 4, "the other one ran beside the third"
+    assert {(trial.state, trial.reason) for trial in failed} == {(TrialState.FAILED, reason)}

@@ -1,6 +1,6 @@
 """How long a step of Anon takes beside torch's fused AdamW.
 
-    python -m benchmarks.optimizer_step [--device cuda] [--processes 7] [--rounds 48]
+    python -m benchmarks.optimizer_step [--device cuda] [--threads 1] [--processes 7] [--rounds 48]
 
 Fresh processes, one after the other; in each, all optimizers take turns step by step, so that a busy machine
 slows them alike. A figure is the median over the processes of the median over the rounds of
@@ -82,8 +82,6 @@ def copy_bandwidth(device: str) -> float:
 
 def measure(shape: str, device: str, rounds: int) -> dict[str, object]:
     """What one process finds: ratios per contender, the cold start, the state's bytes per parameter."""
-    if device == "cpu":
-        torch.set_num_threads(torch.get_num_threads())
     made = optimizers(shape, device)
     cold = {name: seconds(optimizer.step, device) for name, optimizer in made.items()}
     for name, optimizer in made.items():
@@ -118,9 +116,16 @@ def measure(shape: str, device: str, rounds: int) -> dict[str, object]:
     return {"ratios": ratios, "cold": cold, "state": state, "base": base, "shares": shares}
 
 
-def in_fresh_process(shape: str, device: str, rounds: int) -> dict[str, dict[str, float]]:
+def in_fresh_process(shape: str, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     command = [sys.executable, "-m", "benchmarks.optimizer_step", "--child", shape]
-    command += ["--device", device, "--rounds", str(rounds)]
+    command += [
+        "--device",
+        options.device,
+        "--rounds",
+        str(options.rounds),
+        "--threads",
+        str(options.threads),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -143,17 +148,19 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--processes", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=48, help="steps of each optimizer in each process")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, on CPU")
     parser.add_argument("--child", choices=list(SHAPES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("there is no CUDA device; run with --device cpu")
+    torch.set_num_threads(options.threads)
     if options.child:
         print(json.dumps(measure(options.child, options.device, options.rounds)))
         return
 
     print(describe_machine(options.device))
     for shape in SHAPES:
-        found = [in_fresh_process(shape, options.device, options.rounds) for _ in range(options.processes)]
+        found = [in_fresh_process(shape, options) for _ in range(options.processes)]
         base = statistics.median(f["base"] for f in found)
         print(f"\n{shape}, float32; AdamW fused {1e3 * base:.2f} ms a step\n")
         print(

@@ -13,11 +13,12 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from anon_tune.errors import HyperparameterError, InputError
+from anon_tune.optim.bucket import Bucket, Row
 from anon_tune.optim.capturable import capturable
 from anon_tune.optim.delay import Delay, DelayLike
 from anon_tune.optim.foreach import foreach
 from anon_tune.optim.fused import fused, momentum
-from anon_tune.optim.rule import Bucket, Row, Step, single_tensor
+from anon_tune.optim.rule import Step, single_tensor
 
 __all__ = ["Anon", "Params"]
 

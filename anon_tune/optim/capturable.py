@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from anon_tune.errors import HyperparameterError
+from anon_tune.optim.bucket import Bucket
 from anon_tune.optim.delay import Delay
-from anon_tune.optim.rule import Bucket, blend_multipliers, window_multiplier
+from anon_tune.optim.rule import blend_multipliers, window_multiplier
 
 __all__ = ["capturable"]
 
@@ -46,7 +47,7 @@ def capturable(group: Mapping[str, Any], bucket: Bucket, steps: list[Tensor]) ->
             s.mul_(beta2).addcmul_(g, g, value=1.0 - beta2)
             refresh, window = _refresh(delay, t)
             s_hat = s / _one_minus_power(beta2, window, s.dtype)
-            u = window_multiplier(s_hat, group["gamma"], group["eps"], group["floor"])
+            u = window_multiplier(s_hat, group["gamma"], s_hat.mean() * group["floor"] + group["eps"])
             renewed = torch.where(t == 1, u, blend_multipliers(v, u, beta3))
             v.copy_(torch.where(refresh, renewed, v))
             s.copy_(torch.where(refresh, torch.zeros_like(s), s))

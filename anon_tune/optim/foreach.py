@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from anon_tune.optim.rule import Bucket, Step, refresh_multiplier
+from anon_tune.optim.bucket import Bucket
+from anon_tune.optim.rule import Step, refresh_multiplier
 
 __all__ = ["foreach"]
 

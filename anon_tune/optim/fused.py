@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from anon_tune.optim import native
+from anon_tune.optim.bucket import Bucket, Row
 from anon_tune.optim.foreach import foreach
-from anon_tune.optim.rule import Bucket, Row, Step, single_tensor
+from anon_tune.optim.rule import Step, single_tensor
 
 __all__ = ["fused", "momentum"]
 

@@ -20,7 +20,8 @@ import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
 from torch import Tensor
 
-from anon_tune.optim.rule import Bucket, Step
+from anon_tune.optim.bucket import Bucket
+from anon_tune.optim.rule import Step
 
 __all__ = ["step_on_gpu"]
 

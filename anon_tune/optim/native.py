@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from anon_tune.optim.rule import Bucket, Step
+from anon_tune.optim.bucket import Bucket
+from anon_tune.optim.rule import Step
 
 __all__ = ["load_kernels", "step_on_cpu"]
 

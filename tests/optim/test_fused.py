@@ -112,7 +112,8 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch):
 INTERPRETED = """
 import torch
 from anon_tune.optim import gpu
-from anon_tune.optim.rule import Bucket, Step, single_tensor
+from anon_tune.optim.bucket import Bucket
+from anon_tune.optim.rule import Step, single_tensor
 
 gpu._BLOCK = 16
 for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-13)):

@@ -29,10 +29,11 @@ PATHS = {
 }
 
 
-def follow(rule, *paths):
+def follow(rule, *paths, dtypes=(torch.float32, torch.float64)):
     for path in paths:
-        for dtype, tolerance in TOLERANCE.items():
-            assert_follows_reference(anon_run(rule, GAMMAS, dtype, **PATHS[path]), rule, tolerance)
+        for dtype in dtypes:
+            optimizer = anon_run(rule, GAMMAS, dtype, **PATHS[path])
+            assert_follows_reference(optimizer, rule, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("decay", DECAYS)
@@ -44,9 +45,10 @@ def test_paths_follow_the_reference(delay, decay):
 
 
 @pytest.mark.parametrize("delay", DELAYS)
-def test_the_other_paths_follow_the_reference(delay):
+def test_the_capturable_path_follows_the_reference(delay):
     decay = DECAYS[DELAYS.index(delay) % 3]
-    follow(Rule(delay=delay, decay=decay, floor=0.1), "default", "capturable")
+    # Float32 is in the test of betas below, and in the slow one.
+    follow(Rule(delay=delay, decay=decay, floor=0.1), "capturable", dtypes=[torch.float64])
 
 
 @pytest.mark.slow

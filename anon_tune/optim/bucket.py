@@ -1,0 +1,115 @@
+"""The tensors that take one step together, and which of them a kernel can walk through side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+__all__ = ["Bucket", "Row", "one_order"]
+
+Row: TypeAlias = "tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]"
+"""(p, g, m, s, v) of one tensor; without s and v at gamma = 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Tensors of one device, one dtype and one step count; the lists run in parallel.
+
+    At gamma = 0 there is no second moment: `exp_avg_sqs` and `multipliers` are empty.
+    """
+
+    params: list[Tensor]
+    grads: list[Tensor]
+    exp_avgs: list[Tensor]
+    exp_avg_sqs: list[Tensor]
+    multipliers: list[Tensor]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Bucket:
+        """The bucket of these rows; all of them have s and v, or none has."""
+        p, g, m, s, v = zip(*rows, strict=True) if rows else ((),) * 5
+        adaptive = bool(s) and s[0] is not None
+        return cls(list(p), list(g), list(m), list(s) if adaptive else [], list(v) if adaptive else [])
+
+    def rows(self) -> Iterator[Row]:
+        """(p, g, m, s, v) of each tensor."""
+        none: list[Tensor | None] = [None] * len(self.params)
+        return zip(
+            self.params,
+            self.grads,
+            self.exp_avgs,
+            self.exp_avg_sqs or none,
+            self.multipliers or none,
+            strict=True,
+        )
+
+    def split_by_order(self) -> tuple[Bucket, Bucket]:
+        """The tensors that `one_order` accepts, and the others."""
+        # Nearly always all of them, and then no Python function runs per tensor: a step of many small tensors
+        # would spend more time on the question than on the work.
+        states = (self.params, self.exp_avgs, self.exp_avg_sqs, self.multipliers)
+        plain = (
+            set(map(type, self.params)) <= {Tensor, torch.nn.Parameter}
+            and len({t.dtype for tensors in (self.params, self.grads, self.exp_avgs) for t in tensors}) == 1
+            and all(all(map(Tensor.is_contiguous, tensors)) for tensors in states)
+        )
+        return (self, Bucket.of([])) if plain else self.split(one_order)
+
+    def parts(self, entries: int) -> Iterator[Bucket]:
+        """The bucket in pieces of about so many entries, and of whole tensors."""
+        part: list[Row] = []
+        held = 0
+        for row in self.rows():
+            part.append(row)
+            held += row[0].numel()
+            if held >= entries:
+                yield Bucket.of(part)
+                part, held = [], 0
+        if part:
+            yield Bucket.of(part)
+
+    def split(self, takes: Callable[[Row], bool]) -> tuple[Bucket, Bucket]:
+        """The tensors whose row a predicate takes, and the others."""
+        rows = list(self.rows())
+        taken = [takes(row) for row in rows]
+        if all(taken):
+            return self, Bucket.of([])
+        return (
+            Bucket.of([row for row, yes in zip(rows, taken, strict=True) if yes]),
+            Bucket.of([row for row, yes in zip(rows, taken, strict=True) if not yes]),
+        )
+
+    def aligned_grads(self) -> list[Tensor]:
+        """The gradients, entry by entry in the order of their parameters; copied where they are not."""
+        return [
+            g if p.is_contiguous() and g.is_contiguous() else g.contiguous(memory_format=_order(p))
+            for p, g in zip(self.params, self.grads, strict=True)
+        ]
+
+
+def one_order(row: Row) -> bool:
+    """Whether a kernel may walk through the memory of these plain tensors side by side.
+
+    Parameter and state must fill their memory without gaps and in the same order, with one dtype; a gradient in
+    another order is no hindrance (`Bucket.aligned_grads`).
+    """
+    p, g, m, s, v = row
+    order = _order(p)
+    return (
+        type(p) in (Tensor, torch.nn.Parameter)
+        and p.dtype == g.dtype == m.dtype
+        and p.is_contiguous(memory_format=order)
+        and m.is_contiguous(memory_format=order)
+        and (s is None or s.is_contiguous(memory_format=order))
+        and (v is None or v.is_contiguous(memory_format=order))
+    )
+
+
+def _order(tensor: Tensor) -> torch.memory_format:
+    """The order that the tensor's memory is in, or would best be brought into."""
+    images = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if images and not tensor.is_contiguous() else torch.contiguous_format

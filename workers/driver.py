@@ -100,7 +100,11 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings) -> tuple[JobState, s
     job = ledger.job(lease.job)
     spec = stored_spec(job.spec)
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
-    with _ray(settings, job.id):
+    # Once more: Ray, when it starts, puts a handler of its own in place of ours.
+    with _ray(settings, job.id), _terminate_as_interrupt():
+        lacking = _lacking(spec, settings)
+        if lacking is not None:
+            return JobState.PAUSED, lacking
         measured = job.probe
         if measured is None:
             seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
@@ -122,6 +126,23 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings) -> tuple[JobState, s
     if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
         return JobState.FAILED, "no arm has a COMPLETE trial"
     return JobState.SUCCEEDED, None
+
+
+def _lacking(spec: JobSpec, settings: Settings) -> str | None:
+    """What one trial takes and this machine has not: Ray would wait for it for ever. A cluster may grow."""
+    import ray
+
+    if settings.ray_address:
+        return None
+    has = ray.cluster_resources()
+    for name, wanted in (("cpu", spec.resources.cpu), ("gpu", spec.resources.gpu)):
+        there = has.get(name.upper(), 0)
+        if wanted > there:
+            return (
+                f"resources.{name}: a trial takes {wanted:g}, and this machine has {there:g}. "
+                "Resume the job where there is more, or run it anew with less."
+            )
+    return None
 
 
 def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path) -> None:
@@ -178,7 +199,8 @@ def _heartbeats(ledger: Ledger, lease: Lease, lost: threading.Event) -> Iterator
                 ledger.heartbeat(lease)
             except LeaseLostError:
                 lost.set()
-                _thread.interrupt_main()
+                # Not SIGINT, which is ignored by what a shell runs in the background.
+                _thread.interrupt_main(signal.SIGTERM)
                 return
             except OperationalError as error:
                 # Not reachable for a moment: the lease lasts some heartbeats more, and writes are fenced.
@@ -195,11 +217,15 @@ def _heartbeats(ledger: Ledger, lease: Lease, lost: threading.Event) -> Iterator
 
 @contextlib.contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the job as Ctrl-C does; only the main thread can."""
+    """Let SIGTERM end the job as Ctrl-C does, also where SIGINT is ignored; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: _thread.interrupt_main())
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:

@@ -91,6 +91,33 @@ def test_interrupt_pauses_and_resume_goes_on(home: Home, running: subprocess.Pop
     assert {t.id: t.attempts for t in ended.trials if t.id in done} == done, "a finished trial was run again"
 
 
+def test_termination_pauses_where_interrupts_are_ignored(home: Home) -> None:
+    # As of a job that a shell script puts in the background.
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *home.command("run", home.spec(), *OVERRIDES)]
+    process = subprocess.Popen(command, env=home.environment, stderr=subprocess.PIPE, text=True)
+    until(lambda: finished(home) >= 1, process)
+    processes = descendants(process)
+    process.terminate()
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Paused" in message
+    assert gone(processes)
+    paused = newest(home)
+    assert paused is not None
+    assert paused.state is JobState.PAUSED
+
+
+def test_more_than_the_machine_has_pauses_at_once(home: Home) -> None:
+    done = home.call("run", home.spec(), "--set", "resources.gpu=64")
+    assert done.returncode == 1
+    job = newest(home)
+    assert job is not None
+    assert job.state is JobState.PAUSED
+    assert job.reason is not None
+    assert job.reason.startswith("resources.gpu: a trial takes 64")
+    assert not job.trials
+
+
 def test_killed_driver_is_resumed_exactly(home: Home, running: subprocess.Popen[str]) -> None:
     until(lambda: finished(home) >= 5, running)
     job = newest(home)

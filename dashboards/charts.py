@@ -102,7 +102,7 @@ def learning_curves(job: JobRecord) -> go.Figure:
                 hovertemplate="%{text}<br>epoch %{x}<br>%{y:.4g}<extra></extra>",
             )
     figure.update_xaxes(title="epoch")
-    figure.update_yaxes(title=_objective(job), type="log" if _positive(job) else "linear")
+    figure.update_yaxes(title=_objective(job), type="log" if _positive(job) else "linear", range=_bulk(job))
     return _titled(figure, "Learning curves of the search trials (bold: the best of each arm)")
 
 
@@ -162,6 +162,21 @@ def _edge(values: Sequence[float], job: JobRecord) -> float:
     return max(values, default=1.0) * 1.2
 
 
+def _bulk(job: JobRecord) -> list[float] | None:
+    """The axis range that holds all but the worst twentieth of the reports, which may be off by decades."""
+    values = sorted(r.value for trial in _search(job) for r in trial.reports if math.isfinite(r.value))
+    if not values:
+        return None
+    cut = len(values) // 20
+    low, high = (
+        (values[0], values[-1 - cut]) if job.spec["objective"]["mode"] == "min" else (values[cut], values[-1])
+    )
+    if _positive(job):
+        return [math.log10(low) - 0.05, math.log10(high) + 0.05]
+    margin = 0.05 * (high - low)
+    return [low - margin, high + margin]
+
+
 def _positive(job: JobRecord) -> bool:
     """Whether every value drawn is above 0, so that a log axis can show it."""
     if job.spec["objective"]["mode"] == "max":
@@ -174,6 +189,13 @@ def _objective(job: JobRecord) -> str:
 
 
 def _titled(figure: go.Figure, title: str) -> go.Figure:
-    return figure.update_layout(
-        title=title, template="plotly_white", height=460, legend={"groupclick": "togglegroup"}
-    )
+    # The legend lies above the plot: on the right it would cover the colour bar.
+    legend = {
+        "groupclick": "togglegroup",
+        "orientation": "h",
+        "x": 1,
+        "xanchor": "right",
+        "y": 1.02,
+        "yanchor": "bottom",
+    }
+    return figure.update_layout(title=title, template="plotly_white", height=460, legend=legend)

@@ -1,0 +1,91 @@
+"""The exported document: what it says, in each form, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from anon_tune import load_optimizer
+from anon_tune.errors import ConflictError, InputError
+from anon_tune.export import FORMATS, document, render
+from anon_tune.records import JobRecord, JobState, Phase
+from tests import builders
+
+HYPERPARAMETERS: dict[str, dict[str, Any]] = {
+    "anon": {"lr": 0.01, "betas": [0.9, 0.999, 0.5], "gamma": 0.5, "delay": 2.5, "eps": 1e-16, "floor": 0.03},
+    "adamw": {"lr": 0.01, "betas": [0.9, 0.99], "weight_decay": 0.1},
+    "sgd": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0},
+}
+
+
+def job(result: dict[str, Any] | None) -> JobRecord:
+    spec = builders.spec().model_dump(mode="json")
+    return JobRecord("abc", "a job", JobState.RUNNING, Phase.SEARCH, spec, builders.EPOCH, result=result)
+
+
+def result(
+    tests: tuple[float | None, ...] = (1.0, 2.0, 3.0), arms: tuple[str, ...] = ("anon", "adamw", "sgd")
+) -> Any:
+    return {
+        "gamma": {"mean": 0.4, "low": 0.1, "high": 0.9, "note": "a note"},
+        "winners": {
+            arm: {
+                "trial": f"abc-{arm}-s001",
+                "hyperparameters": HYPERPARAMETERS[arm],
+                "test": {"seeds": {str(seed): value for seed, value in enumerate(tests)}},
+            }
+            for arm in arms
+        },
+        "verdict": [
+            {
+                "baseline": "sgd", "outcome": "no difference", "difference": 0.1, "low": -1.0, "high": 1.2,
+                "seeds": 3, "note": "",
+            }
+        ],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("arm", ["anon", "adamw", "sgd"])
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_form_gives_the_same_optimizer(tmp_path: Any, arm: str, form: str) -> None:
+    text = render(document(job(result()), arm), form)
+    parameters = [torch.nn.Parameter(torch.ones(3))]
+    if form == "python":
+        names: dict[str, Any] = {}
+        exec(text, names)
+        optimizer = names["make_optimizer"](parameters)
+    else:
+        (tmp_path / f"best.{form}").write_text(text)
+        optimizer = load_optimizer(tmp_path / f"best.{form}", parameters)
+    for name, value in HYPERPARAMETERS[arm].items():
+        assert optimizer.defaults[name] == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_evidence_is_an_interval_over_the_fresh_seeds() -> None:
+    evidence = document(job(result()))["evidence"]
+    assert evidence["value"] == 2.0
+    # Student's t with 2 degrees of freedom at 97.5% is 4.3027; the standard error is 1 / sqrt(3).
+    assert evidence["interval"] == pytest.approx([2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5], abs=1e-4)
+    assert evidence["seeds"] == 3
+    assert evidence["verdict"]["sgd"]["outcome"] == "no difference"
+    assert document(job(result((1.0, None, None))))["evidence"]["interval"] is None
+
+
+def test_yaml_and_json_hold_the_same() -> None:
+    exported = document(job(result()))
+    assert yaml.safe_load(render(exported, "yaml")) == json.loads(render(exported, "json")) == exported
+
+
+def test_what_cannot_be_exported_is_refused() -> None:
+    with pytest.raises(ConflictError, match="anon-tune best abc"):
+        document(job(None))
+    with pytest.raises(ConflictError, match="No configuration of anon"):
+        document(job(result(arms=("sgd",))))
+    with pytest.raises(InputError, match="no arm 'lion'"):
+        document(job(result()), "lion")
+    with pytest.raises(InputError, match="toml"):
+        render(document(job(result())), "toml")

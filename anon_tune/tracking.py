@@ -7,6 +7,7 @@ that writing one twice changes nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import logging
 import os
@@ -68,16 +69,19 @@ class Projector:
         self._errors = (MlflowException, OSError)
         self._client: Any = MlflowClient(uri)
         self._experiment_id: str | None = None
+        self._found: set[str] = set()
 
     def sync(self, job_id: str) -> int:
         """Write everything that is not in MLflow yet; return how many trials were written to.
+
+        A job whose run is not there, since this is another MLflow than before or it was deleted, is written anew.
 
         Raises:
             DependencyError: MLflow did not take it; what it took is remembered.
         """
         job = self._ledger.job(job_id, trials=True)
-        done = self._ledger.projections(job_id)
         try:
+            done = self._cursor(job_id)
             parent, _, state = done.get(job_id) or (self._parent(job), 0, None)
             written = 0
             for trial in job.trials:
@@ -85,8 +89,8 @@ class Projector:
                 if run is None or steps < len(trial.reports) or projected != trial.state:
                     self._project_trial(job, parent, trial, run, steps)
                     written += 1
-            if state != job.state and job.state is not JobState.RUNNING:
-                self._project_end(job, parent)
+            if (written or state != job.state) and job.state is not JobState.RUNNING:
+                self._project_end(dataclasses.replace(job, mlflow_run=parent), parent)
         except self._errors as error:
             raise DependencyError(
                 f"MLflow at {self._uri} did not take job {job_id} ({error}). Nothing of it is lost: "
@@ -112,6 +116,26 @@ class Projector:
             if stop or not running:
                 return
             time.sleep(_POLL_SECONDS)
+
+    def _cursor(self, job_id: str) -> dict[str, tuple[str, int, str | None]]:
+        """How far each of the job's runs has been written to this MLflow, by job or trial id."""
+        done = self._ledger.projections(job_id)
+        if job_id in done and job_id not in self._found:
+            if not self._is_there(done[job_id][0]):
+                self._ledger.forget_projections(job_id)
+                return {}
+            self._found.add(job_id)
+        return done
+
+    def _is_there(self, run: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return bool(self._client.get_run(run).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
 
     def _experiment(self) -> str:
         """The experiment's id, found or made when MLflow is first reached."""

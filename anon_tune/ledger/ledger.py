@@ -375,6 +375,11 @@ class Ledger:
                 )
             )
 
+    def forget_projections(self, job_id: str) -> None:
+        """Store that nothing of a job has been projected."""
+        with write(self._engine) as connection:
+            connection.execute(sa.delete(Projection).where(Projection.job_id == job_id))
+
     # Inside a transaction
 
     def _hold(self, connection: sa.Connection, lease: Lease) -> datetime.datetime:

@@ -1,0 +1,103 @@
+"""The projection, from a real ledger to a real MLflow store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from anon_tune.ledger import Lease, Ledger
+from anon_tune.records import JobRecord, JobState, NewTrial, Phase, TrialState
+from anon_tune.tracking import EXPERIMENT, Projector
+from tests import builders
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store that the tests share: to make one takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+def files(job: JobRecord) -> Mapping[str, str]:
+    return {"summary.txt": f"{len(job.trials)} trials, run {job.mlflow_run}"}
+
+
+def projector(ledger: Ledger, uri: str, folder: Path) -> Projector:
+    return Projector(ledger, uri, folder / "artifacts", files)
+
+
+def begin(ledger: Ledger) -> Lease:
+    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {})
+    return ledger.acquire(job.id, "tests", 60.0)
+
+
+def complete(ledger: Ledger, lease: Lease, number: int) -> None:
+    new = NewTrial("anon", Phase.SEARCH, number, number, {"gamma": number / 10}, {"gamma": number / 10})
+    trial = ledger.add_trial(lease, new)
+    ledger.start_attempt(lease, trial.id)
+    ledger.report(lease, trial.id, 1, 1, 0.5, {"val_loss": 0.5})
+    ledger.finish_trial(lease, trial.id, TrialState.COMPLETE, 0.5)
+
+
+def children(uri: str, job_id: str) -> Counter[str]:
+    """How many runs each trial of a job has."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    (parent,) = client.search_runs([experiment], f"tags.`anon_tune.job_id` = '{job_id}'")
+    runs: list[Any] = client.search_runs(
+        [experiment], f"tags.mlflow.parentRunId = '{parent.info.run_id}'", max_results=1000
+    )
+    return Counter(run.data.tags["anon_tune.trial_id"] for run in runs)
+
+
+def summary(uri: str, run: str | None) -> str:
+    return Path(MlflowClient(uri).download_artifacts(run, "summary.txt")).read_text()
+
+
+def test_a_job_that_goes_on_after_a_pause_brings_its_files_up_to_date(
+    ledger: Ledger, uri: str, tmp_path: Path
+):
+    lease = begin(ledger)
+    for number in range(2):
+        complete(ledger, lease, number)
+        ledger.release(lease, JobState.PAUSED)
+        assert projector(ledger, uri, tmp_path).sync(lease.job) == 1
+        run = ledger.job(lease.job).mlflow_run
+        assert summary(uri, run) == f"{number + 1} trials, run {run}"
+        lease = ledger.acquire(lease.job, "tests", 60.0)
+
+
+@pytest.mark.parametrize("where", ["another store", "the same, after its runs were deleted"])
+def test_what_is_not_there_any_more_is_written_anew(ledger: Ledger, uri: str, tmp_path: Path, where: str):
+    lease = begin(ledger)
+    complete(ledger, lease, 0)
+    complete(ledger, lease, 1)
+    ledger.release(lease, JobState.SUCCEEDED)
+    first = projector(ledger, uri, tmp_path)
+    assert first.sync(lease.job) == 2
+    assert first.sync(lease.job) == 0
+    if where == "another store":
+        uri = f"sqlite:///{tmp_path / 'other.db'}"
+    else:
+        job = ledger.job(lease.job, trials=True)
+        for run in (job.mlflow_run, *(trial.mlflow_run for trial in job.trials)):
+            MlflowClient(uri).delete_run(run)
+    again = projector(ledger, uri, tmp_path)
+    assert again.sync(lease.job) == 2
+    assert again.sync(lease.job) == 0
+    job = ledger.job(lease.job, trials=True)
+    assert children(uri, lease.job) == {trial.id: 1 for trial in job.trials}
+    assert {trial.mlflow_run for trial in job.trials} <= {
+        run.info.run_id for run in MlflowClient(uri).search_runs(["1"], max_results=1000)
+    }

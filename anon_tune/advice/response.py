@@ -69,6 +69,8 @@ def gamma_spread(trials: Sequence[Trial], mode: str) -> GammaSpread:
     best = min(found, default=None)
     if len(found) < FEWEST_TRIALS or best is None:
         note = f"no spread: {len(found)} COMPLETE trials, fewer than {FEWEST_TRIALS}"
+    elif len({gamma for _, gamma in found}) == 1:
+        note = f"no spread: the space fixes gamma at {best[1]:g}"
     elif error is None:
         note = "no spread: no configuration was rerun on several seeds"
     else:

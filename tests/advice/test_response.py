@@ -62,6 +62,14 @@ def test_without_repeats_there_is_none():
     assert "no configuration was rerun" in found.note
 
 
+def test_of_a_fixed_gamma_there_is_none():
+    """So that it does not pass for what the job found out."""
+    trials = [trial(n, value=value, hyperparameters={"gamma": 0.5}) for n, value in enumerate(VALUES)]
+    found = gamma_spread([*trials, *confirmed([0.2, 0.3])], "min")
+    assert (found.mean, found.best) == (None, 0.5)
+    assert found.note == "no spread: the space fixes gamma at 0.5"
+
+
 def test_without_trials_there_is_none():
     found = gamma_spread([], "min")
     assert (found.best, found.complete) == (None, 0)

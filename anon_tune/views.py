@@ -42,6 +42,7 @@ def arm_view(job: JobRecord, arm: str) -> dict[str, Any]:
     """An arm's spending and its best search trial.
 
     `trials` counts the search trials by state, which the budget is about; `reruns` the confirm and verdict ones.
+    `seconds` is the time that the epochs took, without waiting, pauses and lost attempts.
     """
     trials = [trial for trial in job.trials if trial.arm == arm]
     search = [trial for trial in trials if trial.phase is Phase.SEARCH]
@@ -55,7 +56,7 @@ def arm_view(job: JobRecord, arm: str) -> dict[str, Any]:
         else {"trial": best.id, "value": best.value, "params": dict(best.params)},
         "epochs": sum(len(trial.reports) for trial in trials),
         "seconds": round(
-            sum((t.finished - t.started).total_seconds() for t in trials if t.started and t.finished), 1
+            sum(report.metrics.get("epoch_seconds") or 0.0 for trial in trials for report in trial.reports), 1
         ),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -80,7 +81,9 @@ class TrialTrainable(tune.Trainable):
         training = self._training
         if training is None:
             raise RuntimeError("the trial was not prepared")
+        started = time.perf_counter()
         metrics = training.run_epoch()
+        metrics["epoch_seconds"] = time.perf_counter() - started
         result: dict[str, Any] = {
             "step": training.epoch,
             "value": metrics[f"val_{self._metric}"],

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from anon_tune import export
-from anon_tune.errors import ConflictError, LeaseHeldError
+from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobRecord, JobState
 from anon_tune.settings import Settings
@@ -104,6 +104,9 @@ def _projector(settings: Settings, job_id: str) -> Iterator[None]:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     try:
         yield
+    except LeaseLostError:
+        process.terminate()  # whoever has the job now projects it
+        raise
     finally:
         try:
             process.wait(_PROJECTION_SECONDS)

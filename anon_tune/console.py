@@ -77,8 +77,8 @@ def report(job: JobRecord, export_path: str | None, mlflow_command: str) -> Rend
     lines.append(Text())
     lines.append(_arms_table(job))
     lines.append(Text())
-    lines.append(_verdict_table(job))
-    lines.append(Text())
+    if job.result["verdict"]:
+        lines += [_verdict_table(job), Text()]
     for text in _in_words(job):
         lines.append(Text(text))
     if export_path:

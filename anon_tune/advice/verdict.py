@@ -17,6 +17,7 @@ __all__ = ["CONFIDENCE", "Comparison", "Outcome", "compare", "verdict"]
 
 CONFIDENCE = 0.95
 _FEWEST_SEEDS = 5
+_ROUNDING = 1e-9
 
 
 class Outcome(StrEnum):
@@ -102,6 +103,12 @@ def compare(
     mean = fmean(differences)
     level = 1 - (1 - CONFIDENCE) / comparisons
     half = float(stats.t.ppf((1 + level) / 2, len(shared) - 1)) * stdev(differences) / math.sqrt(len(shared))
+    if half < _ROUNDING * abs(mean) and 0.5 ** (len(shared) - 1) > 1 - level:
+        # Counts, such as an accuracy's, do so easily. Then only the signs speak, and of so few they say nothing.
+        notes.append(f"all {len(shared)} seeds differ by the same, too few of them to tell it from chance")
+        return Comparison(
+            baseline, Outcome.UNDECIDED, *means, mean, None, None, len(shared), "; ".join(notes)
+        )
     low, high = mean - half, mean + half
     anon_lower, anon_higher = high < 0, low > 0
     better, worse = (anon_lower, anon_higher) if mode == "min" else (anon_higher, anon_lower)

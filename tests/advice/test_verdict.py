@@ -125,6 +125,19 @@ def test_an_arm_that_completes_on_no_seed_is_worse_than_one_that_completes_on_al
     assert won.note == "sgd did not complete on any seed"
 
 
+@pytest.mark.parametrize(
+    ("seeds", "outcome"), [(2, UNDECIDED), (3, UNDECIDED), (5, UNDECIDED), (6, BETTER), (10, BETTER)]
+)
+def test_equal_differences_have_no_interval_of_width_0(seeds: int, outcome: Outcome):
+    """As accuracies have easily: on 3 seeds all of one sign come by chance one time in four."""
+    other = [(300 + seed) / 360 for seed in range(seeds)]
+    anon = [(302 + seed) / 360 for seed in range(seeds)]
+    found = compare(runs("anon", *anon), runs("sgd", *other), "sgd", "max", comparisons=1)
+    assert found.outcome is outcome
+    assert found.difference == pytest.approx(2 / 360)
+    assert (found.low is None) == (outcome is UNDECIDED)
+
+
 def test_few_seeds_are_said_so():
     few = compare(runs("anon", 1, 2, 3), runs("sgd", 1, 2, 4), "sgd", "min", comparisons=1)
     assert "only 3 seeds" in few.note

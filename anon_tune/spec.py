@@ -148,7 +148,7 @@ class JobSpec(_Strict):
         return name
 
     @model_validator(mode="after")
-    def _names_exist(self) -> JobSpec:
+    def _names_exist(self, info: ValidationInfo) -> JobSpec:
         if self.task not in catalogue.TASKS:
             raise ValueError(f"task: {unknown('task', self.task, catalogue.TASKS)}")
         task = catalogue.TASKS[self.task]
@@ -179,6 +179,13 @@ class JobSpec(_Strict):
                 f"search.grace: {self.search.grace} epochs of grace are more than the budget's "
                 f"{self.budget.epochs}; lower it, or set search.pruner: none"
             )
+        if not (info.context or {}).get("stored"):
+            problems += [
+                f"budget.trials: {self.budget.trials} are more than the {space.configurations:g} configurations "
+                f"in the space of {arm}; lower it, or widen the space"
+                for arm, space in spaces_of(self).items()
+                if space.configurations < self.budget.trials
+            ]
         if problems:
             raise ValueError("; ".join(problems))
         return self

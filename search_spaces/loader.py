@@ -146,6 +146,12 @@ class Space(_Strict):
             raise ValueError("; ".join(problems))
         return self
 
+    @property
+    def configurations(self) -> float:
+        """How many configurations there are; infinitely many with a range."""
+        domains = self.parameters.values()
+        return math.prod(len(d.choices) if isinstance(d, Choice) else math.inf for d in domains)
+
     def constant(self, name: str) -> float:
         """The value of an argument that this space does not search."""
         return self.fixed.get(name, FIXABLE[self.optimizer].get(name, math.nan))

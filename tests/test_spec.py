@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anon_tune import catalogue
+from anon_tune import catalogue, search_spaces
 from anon_tune.errors import InputError, NotFoundError, SpecError
 from anon_tune.search_spaces import load_space
 from anon_tune.spec import JobSpec, apply_overrides, load_spec, parse_spec, spaces_of, stored_spec
@@ -137,6 +137,19 @@ def test_all_problems_are_told_at_once():
         parse_spec(data)
     paths = {problem.split(":")[0] for problem in caught.value.problems}
     assert paths == {"budget.trials", "budget.epochs", "nmae", "search.sampler"}
+
+
+def test_a_budget_larger_than_the_space_is_refused(tmp_path: Path):
+    """It would be found out in the middle of the job otherwise."""
+    space = yaml.safe_load((Path(search_spaces.__file__).parent / "default.yaml").read_text())
+    space["parameters"] = {"gamma": {"choices": [0, 1]}, "step_size": {"choices": [0.1, 1]}}
+    space["fixed"] = {"beta3": 0.5, "delay": 2, "decay": 0}
+    (tmp_path / "four.yaml").write_text(yaml.safe_dump(space))
+    data = {**GOOD, "space": "four.yaml"}
+    assert parse_spec(data, folder=tmp_path).budget.trials == 4
+    data["budget"] = {"trials": 5, "epochs": 6}
+    with pytest.raises(SpecError, match=r"budget\.trials: 5 are more than the 4 configurations .* of anon"):
+        parse_spec(data, folder=tmp_path)
 
 
 def test_short_budgets_need_no_pruner():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,8 +152,7 @@ def test_mlflow_has_one_parent_and_one_child_per_trial(client: MlflowClient, job
 def test_mlflow_parent_carries_charts_and_config(client: MlflowClient, job: JobRecord) -> None:
     assert job.mlflow_run is not None
     assert {item.path for item in client.list_artifacts(job.mlflow_run)} == {"best.yaml", "charts.html"}
-    page = client.download_artifacts(job.mlflow_run, "charts.html")
-    text = open(page, encoding="utf-8").read()  # noqa: SIM115, PTH123
+    text = Path(client.download_artifacts(job.mlflow_run, "charts.html")).read_text(encoding="utf-8")
     for title in ("Objective over gamma", "Learning curves", "Best so far"):
         assert title in text
 

@@ -105,6 +105,7 @@ def run(
             console.report(job, places["export"], places["mlflow_command"]), soft_wrap=True, highlight=False
         )
     if job.state is not JobState.SUCCEEDED:
+        _err.print(f"Log: {settings.job_folder(job_id) / 'job.log'}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from anon_tune.advice.response import gamma_spread
 from anon_tune.advice.verdict import verdict
-from anon_tune.errors import LeaseLostError
+from anon_tune.errors import AnonTuneError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, finalists, winner
@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 def drive(ledger: Ledger, lease: Lease, settings: Settings) -> JobState:
     """Work on a job until it ends, and return the state it was left in.
 
-    On an interrupt (SIGINT, SIGTERM) or an error the job is PAUSED with the reason; its running trials wait for
-    another attempt.
+    On an interrupt (SIGINT, SIGTERM) or an error the job is PAUSED with the reason, and its running trials wait
+    for another attempt.
 
     Raises:
         LeaseLostError: Another process took the job over.
@@ -55,15 +55,23 @@ def drive(ledger: Ledger, lease: Lease, settings: Settings) -> JobState:
             raise LeaseLostError(
                 f"Job {lease.job} was taken over by another process; this one has stopped."
             ) from error
-        interrupted = isinstance(error, KeyboardInterrupt)
-        _log.error("job %s stopped", lease.job, exc_info=not interrupted)
-        ledger.release(
-            lease, JobState.PAUSED, "interrupted" if interrupted else f"{type(error).__name__}: {error}"
-        )
-        raise
+        if not isinstance(error, Exception):
+            _log.error("job %s stopped: %s", lease.job, type(error).__name__)
+            ledger.release(lease, JobState.PAUSED, "interrupted")
+            raise
+        _log.error("job %s stopped", lease.job, exc_info=True)
+        state, reason = JobState.PAUSED, _in_a_line(error)
     ledger.release(lease, state, reason)
     _log.info("job %s: %s %s", lease.job, state, reason or "")
     return state
+
+
+def _in_a_line(error: Exception) -> str:
+    """An error for people; the log has the rest. Tune's holds a whole traceback, whose last line is the error."""
+    if isinstance(error, AnonTuneError):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1] if lines else 'see job.log'}"
 
 
 def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:

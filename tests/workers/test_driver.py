@@ -1,0 +1,72 @@
+"""What the driver leaves behind when its work is over, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anon_tune.errors import InputError, LeaseLostError
+from anon_tune.ledger import Lease, Ledger
+from anon_tune.records import JobState
+from anon_tune.settings import Settings
+from anon_tune.workers import driver
+from tests import builders
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def lease(ledger: Ledger) -> Lease:
+    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {})
+    return ledger.acquire(job.id, "tests", 60.0)
+
+
+def work_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def work(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(driver, "_work", work)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("Traceback\n  File x\nValueError: no metric\n"), "RuntimeError: ValueError: no metric"),
+        (RuntimeError(), "RuntimeError: see job.log"),
+        (InputError("The space is used up."), "The space is used up."),
+    ],
+)
+def test_an_error_pauses_the_job_with_one_line(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+):
+    work_raises(monkeypatch, error)
+    assert driver.drive(ledger, lease, Settings()) is JobState.PAUSED
+    job = ledger.job(lease.job)
+    assert (job.state, job.reason, job.lease) == (JobState.PAUSED, reason, None)
+
+
+def test_an_interrupt_pauses_the_job_and_goes_on(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+):
+    work_raises(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        driver.drive(ledger, lease, Settings())
+    job = ledger.job(lease.job)
+    assert (job.state, job.reason, job.lease) == (JobState.PAUSED, "interrupted", None)
+
+
+def test_a_job_that_was_taken_over_is_left_alone(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+):
+    work_raises(monkeypatch, LeaseLostError("taken"))
+    with pytest.raises(LeaseLostError, match="taken over"):
+        driver.drive(ledger, lease, Settings())
+    assert ledger.job(lease.job).state is JobState.RUNNING

@@ -71,7 +71,9 @@ def _in_a_line(error: Exception) -> str:
     if isinstance(error, AnonTuneError):
         return str(error)
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1] if lines else 'see job.log'}"
+    if not lines:
+        return f"{type(error).__name__}: see job.log"
+    return f"{type(error).__name__}: {lines[-1] if lines[0].startswith('Traceback') else lines[0]}"
 
 
 def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def work_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     ("error", "reason"),
     [
         (RuntimeError("Traceback\n  File x\nValueError: no metric\n"), "RuntimeError: ValueError: no metric"),
+        (RuntimeError("database is locked\n[SQL: BEGIN]\n"), "RuntimeError: database is locked"),
         (RuntimeError(), "RuntimeError: see job.log"),
         (InputError("The space is used up."), "The space is used up."),
     ],

@@ -52,7 +52,7 @@ class Anon(Optimizer):
         floor: Adds this share of the tensor's mean second moment to sigma, >= 0; 0 is the paper's rule.
         decoupled_weight_decay: Shrink the parameter by lr * weight_decay (AdamW), or add
             weight_decay * parameter to the gradient (the authors' default).
-        foreach: Whether to use torch's foreach kernels; None lets the device decide.
+        foreach: Whether to use torch's kernels for lists of tensors; None does, but for subclasses of Tensor.
         fused: Whether to use one kernel for the whole step: C on CPU. Needs a C compiler there; without one a
             warning says so once, and foreach runs. None leaves torch's fused SGD kernel to gamma = 0; False
             leaves nothing.
@@ -252,14 +252,14 @@ def _step_device(group: dict[str, Any], p: Tensor) -> torch.device:
 
 
 def _path(group: dict[str, Any], bucket: Bucket) -> Callable[[Step, Bucket], None]:
-    """The user's choice; else torch's SGD kernel at gamma = 0, and foreach on accelerators."""
+    """The user's choice; else torch's SGD kernel at gamma = 0, and foreach for plain tensors."""
     if group["fused"]:
         return fused
     if group["foreach"] is not None:
         return foreach if group["foreach"] else single_tensor
     if group["fused"] is None and not bucket.multipliers:
         return momentum
-    plain = all(p.device.type != "cpu" and type(p) in (Tensor, torch.nn.Parameter) for p in bucket.params)
+    plain = set(map(type, bucket.params)) <= {Tensor, torch.nn.Parameter}
     return foreach if plain else single_tensor
 
 

@@ -1,6 +1,8 @@
-"""One step of Anon over lists of tensors (torch's foreach kernels): few launches for many tensors."""
+"""One step of Anon over lists of tensors, by torch's own kernels: few launches for many tensors."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 
@@ -8,7 +10,6 @@ from anon_tune.optim.bucket import Bucket
 from anon_tune.optim.rule import Step, refresh_multiplier
 
 __all__ = ["foreach"]
-
 
 _CACHED = 2**18
 """Entries that go through all operations together on CPU: with five lists 5 MiB in float32, which caches hold."""
@@ -19,12 +20,45 @@ def foreach(step: Step, bucket: Bucket) -> None:
 
     Refreshes are rare (10 in the first 1000 steps by default) and go tensor by tensor.
     """
-    on_cpu = bucket.params[0].device.type == "cpu"
-    for part in bucket.parts(_CACHED) if on_cpu else [bucket]:
-        _move(step, part)
+    first = bucket.params[0]
+    fast, rest = bucket.split_by_order() if _has_adam_kernel(first) else (Bucket.of([]), bucket)
+    for taken, move in ((fast, _by_adam_kernel), (rest, _by_operations)):
+        for part in taken.parts(_CACHED) if first.device.type == "cpu" else [taken]:
+            if part.params:
+                move(step, part)
 
 
-def _move(step: Step, bucket: Bucket) -> None:
+def _has_adam_kernel(p: torch.Tensor) -> bool:
+    return p.device.type in ("cpu", "cuda") and p.dtype in (torch.float32, torch.float64)
+
+
+def _by_adam_kernel(step: Step, bucket: Bucket) -> None:
+    """A step whose decay, m and s are one pass of torch's fused Adam: with eps = inf it moves nothing else."""
+    if not bucket.multipliers:
+        _by_operations(step, bucket)
+        return
+    kernel = torch._fused_adamw_ if step.decoupled else torch._fused_adam_
+    kernel(
+        bucket.params,
+        bucket.aligned_grads(),
+        bucket.exp_avgs,
+        bucket.exp_avg_sqs,
+        [],
+        [torch.ones((), device=bucket.params[0].device)] * len(bucket.params),
+        lr=step.lr,
+        beta1=step.beta1,
+        beta2=step.beta2,
+        weight_decay=step.weight_decay,
+        eps=math.inf,
+        amsgrad=False,
+        maximize=step.maximize,
+    )
+    _refresh(step, bucket)
+    torch._foreach_addcmul_(bucket.params, bucket.exp_avgs, bucket.multipliers, value=-step.size)
+
+
+def _by_operations(step: Step, bucket: Bucket) -> None:
+    """A step in elementary operations: any dtype and any layout."""
     dtype = bucket.exp_avgs[0].dtype
     half = bucket.params[0].dtype != dtype
     params = [p.to(dtype) for p in bucket.params] if half else bucket.params
@@ -36,14 +70,18 @@ def _move(step: Step, bucket: Bucket) -> None:
     if step.shrink != 1.0:
         torch._foreach_mul_(params, step.shrink)
     torch._foreach_lerp_(bucket.exp_avgs, grads, 1.0 - step.beta1)
-    if not bucket.multipliers:
-        torch._foreach_add_(params, bucket.exp_avgs, alpha=-step.size)
-    else:
+    if bucket.multipliers:
         torch._foreach_mul_(bucket.exp_avg_sqs, step.beta2)
         torch._foreach_addcmul_(bucket.exp_avg_sqs, grads, grads, value=1.0 - step.beta2)
-        if step.window:
-            for s, v in zip(bucket.exp_avg_sqs, bucket.multipliers, strict=True):
-                refresh_multiplier(step, s, v)
+        _refresh(step, bucket)
         torch._foreach_addcmul_(params, bucket.exp_avgs, bucket.multipliers, value=-step.size)
+    else:
+        torch._foreach_add_(params, bucket.exp_avgs, alpha=-step.size)
     if half:
         torch._foreach_copy_(bucket.params, params)
+
+
+def _refresh(step: Step, bucket: Bucket) -> None:
+    if step.window:
+        for s, v in zip(bucket.exp_avg_sqs, bucket.multipliers, strict=True):
+            refresh_multiplier(step, s, v)

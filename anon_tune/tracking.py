@@ -12,7 +12,9 @@ import datetime
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ _JOB_TAG, _TRIAL_TAG = "anon_tune.job_id", "anon_tune.trial_id"
 _PARENT_TAG, _NAME_TAG = "mlflow.parentRunId", "mlflow.runName"
 _METRICS_PER_BATCH = 1000  # MLflow's limit
 _POLL_SECONDS = 1.0
+_TURN_SECONDS = 60.0  # longer than MLflow takes for one trial, its retries included
+_TURN_POLL_SECONDS = 0.2
 
 _TRIAL_STATUS = {
     TrialState.COMPLETE: "FINISHED",
@@ -58,6 +62,7 @@ class Projector:
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         # A server that is away is asked again by `follow`; MLflow's own retries would take minutes each.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         # Imported here: it takes seconds, and only this class needs it.
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
@@ -70,16 +75,22 @@ class Projector:
         self._client: Any = MlflowClient(uri)
         self._experiment_id: str | None = None
         self._found: set[str] = set()
+        self._name = uuid.uuid4().hex
 
     def sync(self, job_id: str) -> int:
         """Write everything that is not in MLflow yet; return how many trials were written to.
 
         A job whose run is not there, since this is another MLflow than before or it was deleted, is written anew.
+        Projectors of one job take turns: two that look for a run at once would both make it.
 
         Raises:
             DependencyError: MLflow did not take it; what it took is remembered.
         """
-        job = self._ledger.job(job_id, trials=True)
+        with self._turn(job_id):
+            return self._write(self._ledger.job(job_id, trials=True))
+
+    def _write(self, job: JobRecord) -> int:
+        job_id = job.id
         try:
             done = self._cursor(job_id)
             parent, _, state = done.get(job_id) or (self._parent(job), 0, None)
@@ -87,6 +98,7 @@ class Projector:
             for trial in job.trials:
                 run, steps, projected = done.get(trial.id) or (None, 0, None)
                 if run is None or steps < len(trial.reports) or projected != trial.state:
+                    self._keep_turn(job_id)
                     self._project_trial(job, parent, trial, run, steps)
                     written += 1
             if (written or state != job.state) and job.state is not JobState.RUNNING:
@@ -116,6 +128,22 @@ class Projector:
             if stop or not running:
                 return
             time.sleep(_POLL_SECONDS)
+
+    @contextmanager
+    def _turn(self, job_id: str) -> Iterator[None]:
+        """Wait until nobody else projects the job, and let nobody do so meanwhile."""
+        while not self._ledger.begin_projection(job_id, self._name, _TURN_SECONDS):
+            time.sleep(_TURN_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            self._ledger.end_projection(job_id, self._name)
+
+    def _keep_turn(self, job_id: str) -> None:
+        if not self._ledger.begin_projection(job_id, self._name, _TURN_SECONDS):
+            raise DependencyError(
+                f"MLflow at {self._uri} took so long that another process writes job {job_id} now."
+            )
 
     def _cursor(self, job_id: str) -> dict[str, tuple[str, int, str | None]]:
         """How far each of the job's runs has been written to this MLflow, by job or trial id."""

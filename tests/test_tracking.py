@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,27 @@ def test_what_is_not_there_any_more_is_written_anew(ledger: Ledger, uri: str, tm
     assert {trial.mlflow_run for trial in job.trials} <= {
         run.info.run_id for run in MlflowClient(uri).search_runs(["1"], max_results=1000)
     }
+
+
+def test_projectors_of_one_job_take_turns(ledger: Ledger, uri: str, tmp_path: Path):
+    lease = begin(ledger)
+    for number in range(4):
+        complete(ledger, lease, number)
+    ledger.release(lease, JobState.SUCCEEDED)
+    several = [projector(ledger, uri, tmp_path) for _ in range(3)]
+    with ThreadPoolExecutor(len(several)) as pool:
+        written = list(pool.map(lambda one: one.sync(lease.job), several))
+    assert sorted(written) == [0, 0, 4]
+    assert set(children(uri, lease.job).values()) == {1}
+
+
+def test_a_projector_that_died_is_waited_for_and_replaced(ledger: Ledger):
+    job = begin(ledger).job
+    assert ledger.begin_projection(job, "first", 60.0)
+    assert ledger.begin_projection(job, "first", -1.0)  # as it looks a minute after its death
+    assert ledger.begin_projection(job, "second", 60.0)
+    assert not ledger.begin_projection(job, "first", 60.0)
+    ledger.end_projection(job, "first")
+    assert not ledger.begin_projection(job, "first", 60.0)
+    ledger.end_projection(job, "second")
+    assert ledger.begin_projection(job, "first", 60.0)

@@ -375,6 +375,36 @@ class Ledger:
                 )
             )
 
+    def begin_projection(self, job_id: str, projector: str, seconds: float) -> bool:
+        """Let `projector` alone project a job for `seconds` from now; return False while another does.
+
+        Raises:
+            NotFoundError: No such job.
+        """
+        with write(self._engine) as connection:
+            row = connection.execute(
+                sa.select(Job.projector, Job.projector_expires).where(Job.id == job_id).with_for_update()
+            ).first()
+            if row is None:
+                raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
+            now = database_time(connection)
+            if row.projector not in {None, projector} and row.projector_expires > now:
+                return False
+            expires = now + datetime.timedelta(seconds=seconds)
+            connection.execute(
+                sa.update(Job).where(Job.id == job_id).values(projector=projector, projector_expires=expires)
+            )
+        return True
+
+    def end_projection(self, job_id: str, projector: str) -> None:
+        """Let others project a job; nothing if another does already."""
+        with write(self._engine) as connection:
+            connection.execute(
+                sa.update(Job)
+                .where(Job.id == job_id, Job.projector == projector)
+                .values(projector=None, projector_expires=None)
+            )
+
     def forget_projections(self, job_id: str) -> None:
         """Store that nothing of a job has been projected."""
         with write(self._engine) as connection:

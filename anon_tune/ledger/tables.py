@@ -49,6 +49,7 @@ class Job(Base):
     """One tuning job, and who holds it.
 
     `lease_token` grows by one each time the job is taken; a write names the token it was made under.
+    `projector` is who writes it to MLflow at the moment, until `projector_expires`.
     """
 
     __tablename__ = "jobs"
@@ -70,6 +71,8 @@ class Job(Base):
     lease_holder: Mapped[str | None]
     lease_heartbeat: Mapped[datetime.datetime | None]
     lease_expires: Mapped[datetime.datetime | None]
+    projector: Mapped[str | None]
+    projector_expires: Mapped[datetime.datetime | None]
 
 
 class Trial(Base):

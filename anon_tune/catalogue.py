@@ -1,6 +1,6 @@
 """What tasks, data sets, models and arms exist, without importing torch.
 
-The command line and the service answer questions from here; `tests/test_catalogue.py` holds it against the
+The command line and the service answer questions from here; `tests/workers/test_catalogue.py` holds it against the
 real ones in `workers`.
 """
 

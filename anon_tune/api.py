@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from anon_tune import export
@@ -38,8 +38,8 @@ def create_job(ledger: Ledger, spec: JobSpec) -> JobRecord:
     return ledger.create_job(spec.name, spec.model_dump(mode="json"), spaces)
 
 
-def acquire(ledger: Ledger, job_id: str, seconds: float | None = None) -> Lease:
-    """Take a job, waiting for the lease of a process that died to run out.
+def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda message: None) -> Lease:
+    """Take a job, waiting for the lease of a process that died to run out; `waiting` is told of that once.
 
     Raises:
         LeaseHeldError: Its holder lives: it renewed the lease while this waited.
@@ -52,12 +52,16 @@ def acquire(ledger: Ledger, job_id: str, seconds: float | None = None) -> Lease:
     seen = None
     while True:
         try:
-            return ledger.acquire(job_id, holder, LEASE_SECONDS if seconds is None else seconds)
+            return ledger.acquire(job_id, holder, LEASE_SECONDS)
         except LeaseHeldError:
             lease = ledger.job(job_id).lease
             if lease is not None and seen is not None and lease.heartbeat > seen:
                 raise
-            seen = seen or (lease.heartbeat if lease else None)
+            if lease is not None and seen is None:
+                seen = lease.heartbeat
+                waiting(
+                    f"Waiting to see whether {lease.holder} still works on it; {LEASE_SECONDS:.0f} s at most."
+                )
             time.sleep(_POLL_SECONDS)
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.live import Live
+from sqlalchemy.exc import DBAPIError
 
 from anon_tune import api, catalogue, console, export, search_spaces, views
 from anon_tune.advice import prior
@@ -88,7 +89,7 @@ def run(
     settings = Settings()
     ledger = api.open_ledger(settings)
     job_id = api.create_job(ledger, parsed).id if parsed is not None else str(resume)
-    lease = api.acquire(ledger, job_id)
+    lease = api.acquire(ledger, job_id, lambda message: _err.print(message, highlight=False))
     if not as_json:
         _err.print(f"Job [bold]{job_id}[/bold]. Ctrl-C pauses it; nothing is lost.", highlight=False)
     try:
@@ -341,6 +342,9 @@ class _live:  # noqa: N801 - used as a function
         before = sum(trial.is_finished for trial in ledger.job(self._job_id, trials=True).trials)
         with Live(console=_err, transient=True, auto_refresh=False) as live:
             while not self._done.wait(_LIVE_SECONDS):
-                job = ledger.job(self._job_id, trials=True)
+                try:
+                    job = ledger.job(self._job_id, trials=True)
+                except DBAPIError:
+                    continue  # the table may miss a beat; the driver says what ails the database
                 live.update(console.live_view(job, time.monotonic() - started, before), refresh=True)
         ledger.close()

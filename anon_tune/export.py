@@ -63,7 +63,8 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
             "objective": f"test {spec['objective']['metric']} ({spec['objective']['mode']})",
             "value": fmean(tests) if tests else None,
             "interval": _interval(tests),
-            "seeds": len(found["test"]["seeds"]),
+            "seeds": len(tests),
+            "seeds_tried": len(found["test"]["seeds"]),
             "gamma_interval": {key: spread[key] for key in ("mean", "low", "high", "note")},
             "verdict": {
                 item["baseline"]: {

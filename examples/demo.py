@@ -19,14 +19,14 @@ def main() -> None:
     started = time.monotonic()
     found = []
     for name in JOBS:
+        before = job_ids()
         command = [sys.executable, "-m", "anon_tune", "run", str(FOLDER / f"{name}.yaml"), *sys.argv[1:]]
         print(f"\n$ anon-tune run examples/{name}.yaml {' '.join(sys.argv[1:])}".rstrip(), flush=True)
         if subprocess.run(command).returncode != 0:
             sys.exit(f"The job of {name} did not succeed; see above.")
-        newest = subprocess.run(
-            [sys.executable, "-m", "anon_tune", "jobs", "--json"], check=True, capture_output=True, text=True
-        )
-        found.append((name, json.loads(newest.stdout)[0]["id"]))
+        found += [
+            (name, job) for job, of in job_ids().items() if job not in before and of == name.replace("_", "-")
+        ]
     print("\nTraining with the exported configs:", flush=True)
     for name, job in found:
         path = Path("demo_output") / f"{name}.yaml"
@@ -35,6 +35,14 @@ def main() -> None:
         first, last = train(path)
         print(f"  {path}: training loss {first:.3f} -> {last:.3f}")
     print(f"\nTwo jobs in {time.monotonic() - started:.0f} s.")
+
+
+def job_ids() -> dict[str, str]:
+    """The name of every job, by its id."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "anon_tune", "jobs", "--json"], check=True, capture_output=True, text=True
+    )
+    return {job["id"]: job["name"] for job in json.loads(listed.stdout)}
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def compare(
     """Return the comparison of two arms' verdict trials.
 
     The interval is Student's t for paired differences at 95%, Bonferroni-corrected over `comparisons`. An arm
-    that diverged or failed on any seed cannot be the better one, and one that did so on all is the worse one.
+    that diverged or failed on any seed cannot be the better one, and one that diverged on all is the worse one.
     """
     a, b = _values(anon), _values(other)
     shared = sorted(a.keys() & b.keys())
@@ -90,8 +90,9 @@ def compare(
         for arm, values, whole in (("anon", a, a_whole), (baseline, b, b_whole))
         if not whole
     ]
-    if a_whole != b_whole and not (a and b):
-        # One completed on every seed and the other on none: no interval is needed.
+    a_lost, b_lost = (len(t) > 0 and all(x.state is TrialState.DIVERGED for x in t) for t in (anon, other))
+    if (a_whole and b_lost) or (b_whole and a_lost):
+        # One completed on every seed and the other diverged on all: no interval is needed.
         outcome = Outcome.BETTER if a_whole else Outcome.WORSE
         return Comparison(baseline, outcome, *means, None, None, None, 0, "; ".join(notes))
     if len(shared) < 2:

@@ -72,10 +72,11 @@ def finalists(trials: Sequence[Trial], arm: str, count: int, mode: str) -> list[
 def winner(trials: Sequence[Trial], arm: str, count: int, mode: str) -> Trial | None:
     """The finalist with the best mean over its confirm seeds.
 
-    A finalist that did not complete on every seed comes last; None if there is no finalist.
+    A finalist that did not complete on every seed comes last, and among those the search's order stands; None if
+    there is no finalist.
     """
 
-    def standing(finalist: Trial) -> tuple[float, int]:
+    def mean(finalist: Trial) -> float:
         repeats = [t for t in trials if t.phase is Phase.CONFIRM and t.source == finalist.id]
         values = [
             objective_key(t.value, mode)
@@ -83,9 +84,9 @@ def winner(trials: Sequence[Trial], arm: str, count: int, mode: str) -> Trial | 
             else math.inf
             for t in repeats
         ]
-        return (fmean(values) if values else math.inf, finalist.number)
+        return fmean(values) if values else math.inf
 
-    return min(finalists(trials, arm, count, mode), key=standing, default=None)
+    return min(finalists(trials, arm, count, mode), key=mean, default=None)  # the first of equals: best first
 
 
 def repeated_failure(trials: Sequence[Trial]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -136,6 +137,12 @@ def test_equal_differences_have_no_interval_of_width_0(seeds: int, outcome: Outc
     assert found.outcome is outcome
     assert found.difference == pytest.approx(2 / 360)
     assert (found.low is None) == (outcome is UNDECIDED)
+
+
+def test_an_arm_whose_runs_failed_is_not_judged_by_it():
+    failed = [dataclasses.replace(t, state=TrialState.FAILED) for t in runs("anon", None, None)]
+    found = compare(failed, runs("sgd", 1.0, 1.0), "sgd", "min", comparisons=1)
+    assert found.outcome is UNDECIDED
 
 
 def test_few_seeds_are_said_so():

@@ -83,9 +83,9 @@ def copy_bandwidth(device: str) -> float:
 def measure(shape: str, device: str, rounds: int) -> dict[str, object]:
     """What one process finds: ratios per contender, the cold start, the state's bytes per parameter."""
     made = optimizers(shape, device)
-    cold = {name: seconds(optimizer.step, device) for name, optimizer in made.items()}
-    for name, optimizer in made.items():
-        cold[name] += sum(seconds(optimizer.step, device) for _ in range(WARM_UP - 1))
+    cold = {
+        name: sum(seconds(optimizer.step, device) for _ in range(WARM_UP)) for name, optimizer in made.items()
+    }
     times: dict[str, list[float]] = {name: [] for name in made}
     refresh: list[float] = []
     delay = Delay.parse(2.0)

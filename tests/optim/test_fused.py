@@ -47,6 +47,7 @@ def runs(params, steps=20, **options):
 @pytest.mark.parametrize("gamma", [0.0, 1.15])
 def test_every_entry_of_every_tensor_is_moved_once(dtype, gamma):
     """Sizes around the shares of the threads: one tensor over several shares, and many in one."""
+    torch.set_num_threads(3)
     sizes = [1, 70_000, 3, 0, 65_536, *[17] * 200, 32_769]
     params = [torch.ones(n, dtype=dtype) for n in sizes]
     left, right = runs(params, gamma=gamma, weight_decay=0.1)

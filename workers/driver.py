@@ -138,6 +138,17 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings) -> tuple[JobState, s
     return JobState.SUCCEEDED, None
 
 
+def _slots(spec: JobSpec) -> int:
+    """How many trials Ray can run at once now."""
+    import ray
+
+    has = ray.cluster_resources()
+    fits = [has.get("CPU", 0) / spec.resources.cpu]
+    if spec.resources.gpu:
+        fits.append(has.get("GPU", 0) / spec.resources.gpu)
+    return max(1, int(min(fits)))
+
+
 def _lacking(spec: JobSpec, settings: Settings) -> str | None:
     """What one trial takes and this machine has not: Ray would wait for it for ever. A cluster may grow."""
     import ray
@@ -161,12 +172,17 @@ def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path) -> 
     from anon_tune.workers.shims import JobScheduler, JobSearcher
     from anon_tune.workers.trainable import TrialTrainable
 
+    slots = _slots(spec)
+    # All workers start at once: Tune gives a waiting trial to the first worker that is done, and then drops the one
+    # that was being started for it. Started one after another, only one would ever come up where a trial is shorter
+    # than the seconds that importing torch takes.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, resources),
         tune_config=tune.TuneConfig(
-            search_alg=JobSearcher(run, plain_spec),
-            scheduler=JobScheduler(run),
+            search_alg=JobSearcher(run, plain_spec, ahead=slots + 1),
+            scheduler=JobScheduler(run, slots),
             num_samples=-1,
             reuse_actors=True,
         ),

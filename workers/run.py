@@ -49,6 +49,11 @@ class Run:
         """All trials of the job, as of the last write."""
         return list(self._trials.values())
 
+    @property
+    def running(self) -> int:
+        """How many trials have been given out and have not ended."""
+        return sum(trial.state is TrialState.RUNNING for trial in self._trials.values())
+
     def guard(self, call: Callable[[], T], otherwise: D) -> T | D:
         """Return `call()`, or `otherwise` if it or an earlier call failed."""
         if self.error is not None:

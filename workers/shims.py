@@ -28,15 +28,21 @@ class _WithoutRun:
 
 
 class JobSearcher(_WithoutRun, Searcher):
-    """Gives Tune the next trial of the ledger."""
+    """Gives Tune the next trial of the ledger, up to `ahead` that have not ended.
 
-    def __init__(self, run: Run, spec: dict[str, Any]) -> None:
+    One more than can run is enough for no worker to wait; each further one would be chosen knowing less.
+    """
+
+    def __init__(self, run: Run, spec: dict[str, Any], ahead: int) -> None:
         super().__init__(metric="value", mode="min")
         self._run = run
         self._spec = spec
+        self._ahead = ahead
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return a trial's config, None to be asked again, or FINISHED."""
+        if self._run.running >= self._ahead:
+            return None
         found = self._run.guard(self._run.next, Signal.DONE)
         if isinstance(found, Trial):
             return {
@@ -62,11 +68,27 @@ class JobSearcher(_WithoutRun, Searcher):
 
 
 class JobScheduler(_WithoutRun, FIFOScheduler):
-    """Stores every result, and stops trials that are pruned."""
+    """Stores every result, and stops trials that are pruned.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        run: Where results go.
+        slots: How many workers to keep while there is nothing for them to do.
+    """
+
+    def __init__(self, run: Run, slots: int) -> None:
         super().__init__()
         self._run = run
+        self._slots = slots
+        self._keeps_workers = False
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Have Tune keep all workers between phases; by itself it keeps one, and starting another takes seconds."""
+        super().on_trial_add(tune_controller, trial)
+        if not self._keeps_workers:
+            # Tune has no setting for it; a test of whole jobs sees to it that this goes on working.
+            controller = getattr(tune_controller, "_tune_controller", tune_controller)
+            controller._actor_cache.increase_max(trial.placement_group_factory, by=self._slots)
+            self._keeps_workers = True
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Every result but the last."""

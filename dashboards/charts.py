@@ -74,7 +74,7 @@ def loss_over_gamma(job: JobRecord) -> go.Figure:
             fillcolor=_COLOURS[0],
             opacity=0.12,
             line_width=0,
-            annotation_text="within one standard error of the best",
+            annotation_text="within one standard error of the chosen",
             annotation_position="top left",
         )
     figure.update_xaxes(title="gamma (0 SGD-like, 1 Adam-like)")

@@ -1,7 +1,10 @@
-"""Which gammas do well: for now, those within one standard error of the best trial.
+"""Which gammas do well: for now, those of the trials within one standard error of the chosen configuration.
 
-The standard error is that of one run: the standard deviation between seeds of the same configuration, pooled
-over the finalists' confirm runs. It is not a confidence interval of the best gamma, and is labelled so.
+The chosen one is judged by its mean over the confirm seeds, since the best value of many noisy trials is better than
+what it stands for. A trial is one run and that mean is one of n, so the standard error of their difference is
+sqrt(1 + 1/n) times the standard deviation between seeds of one configuration. That is pooled over the confirm runs
+of all arms: those of one arm alone are too few to tell it. The spread is not a confidence interval of the best gamma,
+and is labelled so.
 """
 
 from __future__ import annotations
@@ -23,16 +26,16 @@ FEWEST_TRIALS = 12
 
 @dataclass(frozen=True)
 class GammaSpread:
-    """The gammas of the search trials within one standard error of the best.
+    """The gammas of the search trials that do as well as the chosen configuration, as far as can be told.
 
     Attributes:
         mean: Mean of those gammas; None if no spread can be given.
         low: The lowest.
         high: The highest.
-        best: Gamma of the best trial.
-        within: How many trials are within one standard error.
+        best: Gamma of the chosen configuration, or of the best trial where none was confirmed.
+        within: How many trials are within one standard error of the chosen configuration, itself included.
         complete: How many COMPLETE trials there were to choose from.
-        standard_error: Of one run, in units of the objective.
+        standard_error: Of the difference between a trial and that configuration, in units of the objective.
         note: What this is, or why there is none.
     """
 
@@ -57,42 +60,58 @@ def gamma_spread(trials: Sequence[Trial], mode: str) -> GammaSpread:
         trials: All trials of a job.
         mode: "min" or "max".
     """
-    found = [
-        (objective_key(t.value, mode), float(t.hyperparameters["gamma"]))
+    found = {
+        t.id: (objective_key(t.value, mode), float(t.hyperparameters["gamma"]))
         for t in trials
         if t.arm == "anon"
         and t.phase is Phase.SEARCH
         and t.state is TrialState.COMPLETE
         and t.value is not None
-    ]
-    error = seed_deviation([trial for trial in trials if trial.arm == "anon"])
-    best = min(found, default=None)
-    if len(found) < FEWEST_TRIALS or best is None:
-        note = f"no spread: {len(found)} COMPLETE trials, fewer than {FEWEST_TRIALS}"
-    elif len({gamma for _, gamma in found}) == 1:
-        note = f"no spread: the space fixes gamma at {best[1]:g}"
-    elif error is None:
-        note = "no spread: no configuration was rerun on several seeds"
-    else:
-        within = [gamma for value, gamma in found if value <= best[0] + error]
+    }
+    # As in the choice of the winner, one that did not complete on every seed is none.
+    broken = {t.source for t in trials if t.phase is Phase.CONFIRM and t.state is not TrialState.COMPLETE}
+    runs = {source: v for source, v in _confirm_runs(trials).items() if source in found.keys() - broken}
+    chosen = min(runs, key=lambda source: objective_key(fmean(runs[source]), mode), default=None)
+    best = found[chosen][1] if chosen else min(found.values(), default=(0.0, None))[1]
+    deviation = seed_deviation(trials)
+
+    def none(why: str) -> GammaSpread:
+        return GammaSpread(None, None, None, best, 0, len(found), None, f"no spread: {why}")
+
+    if len(found) < FEWEST_TRIALS:
+        return none(f"{len(found)} COMPLETE trials, fewer than {FEWEST_TRIALS}")
+    if len({gamma for _, gamma in found.values()}) == 1:
+        return none(f"the space fixes gamma at {best:g}")
+    if chosen is None or deviation is None:
+        return none("no configuration was rerun on several seeds")
+    mean = objective_key(fmean(runs[chosen]), mode)
+    error = deviation * math.sqrt(1 + 1 / len(runs[chosen]))
+    within = [gamma for trial, (value, gamma) in found.items() if trial == chosen or value <= mean + error]
+    which = f"within one standard error ({error:.2g}) of the chosen one's confirmed mean"
+    if len(within) > 1:
         note = (
-            f"gammas of the {len(within)} of {len(found)} COMPLETE trials within one standard error "
-            f"({error:.2g}, of one run) of the best; not a confidence interval"
+            f"gammas of the {len(within)} of {len(found)} COMPLETE trials {which}; not a confidence interval"
         )
-        return GammaSpread(
-            fmean(within), min(within), max(within), best[1], len(within), len(found), error, note
+    else:
+        note = (
+            f"no other of {len(found)} COMPLETE trials is {which}: how wide the good range is cannot be told"
         )
-    return GammaSpread(None, None, None, best[1] if best else None, 0, len(found), error, note)
+    return GammaSpread(fmean(within), min(within), max(within), best, len(within), len(found), error, note)
 
 
 def seed_deviation(trials: Sequence[Trial]) -> float | None:
     """Standard deviation between seeds of one configuration, pooled over the confirm runs; None without repeats."""
-    runs: dict[str, list[float]] = defaultdict(list)
-    for trial in trials:
-        if trial.phase is Phase.CONFIRM and trial.state is TrialState.COMPLETE and trial.value is not None:
-            runs[trial.source or ""].append(trial.value)
-    repeated = [values for values in runs.values() if len(values) > 1]
+    repeated = [values for values in _confirm_runs(trials).values() if len(values) > 1]
     freedom = sum(len(values) - 1 for values in repeated)
     if freedom == 0:
         return None
     return math.sqrt(sum(variance(values) * (len(values) - 1) for values in repeated) / freedom)
+
+
+def _confirm_runs(trials: Sequence[Trial]) -> dict[str, list[float]]:
+    """Values of the confirm runs by the trial whose configuration they repeat."""
+    runs: dict[str, list[float]] = defaultdict(list)
+    for trial in trials:
+        if trial.phase is Phase.CONFIRM and trial.state is TrialState.COMPLETE and trial.value is not None:
+            runs[trial.source or ""].append(trial.value)
+    return runs

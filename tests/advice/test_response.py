@@ -19,30 +19,49 @@ def searched(values: list[float], *, arm: str = "anon", start: int = 0) -> list[
     ]
 
 
-def confirmed(*runs: list[float | None], arm: str = "anon") -> list[Trial]:
-    """Confirm trials of several configurations, each on some seeds."""
+def confirmed(*runs: list[float | None], arm: str = "anon", first: int = 2) -> list[Trial]:
+    """Confirm trials of the search trials from number `first` on, each on some seeds."""
     found = []
-    for source, values in enumerate(runs):
+    for number, values in enumerate(runs, first):
         for value in values:
             state = TrialState.DIVERGED if value is None else TrialState.COMPLETE
-            found.append(trial(len(found), state, value, arm=arm, phase=Phase.CONFIRM, source=f"s{source}"))
+            source = f"j-{arm}-s{number:03d}"
+            found.append(trial(len(found), state, value, arm=arm, phase=Phase.CONFIRM, source=source))
     return found
 
 
-VALUES = [1.0, 0.5, 0.3, 0.35, 0.41, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
+VALUES = [1.0, 0.5, 0.3, 0.35, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("min", 1.0), ("max", -1.0)])
-def test_the_gammas_within_one_standard_error_of_the_best(mode: str, sign: float):
-    """Confirm runs at 0.2, 0.3, 0.4 have deviation 0.1: up to 0.4 is within, 0.41 is not."""
+def test_the_gammas_within_one_standard_error_of_the_chosen_one(mode: str, sign: float):
+    """Confirm runs at 0.2, 0.3, 0.4 have mean 0.3 and deviation 0.1; 0.3 + 0.1 * sqrt(4/3) is 0.415."""
     repeats = confirmed([sign * 0.2, sign * 0.3, sign * 0.4])
     found = gamma_spread([*searched([sign * value for value in VALUES]), *repeats], mode)
-    assert found.standard_error == pytest.approx(0.1)
+    assert found.standard_error == pytest.approx(0.1 * math.sqrt(4 / 3))
     assert (found.low, found.high, found.best) == (0.2, 0.3, 0.2)
     assert found.mean == pytest.approx(0.25)
     assert (found.within, found.complete) == (2, 12)
     assert "not a confidence interval" in found.note
     assert "2 of 12 COMPLETE trials within one standard error" in found.note
+
+
+def test_a_lucky_best_trial_does_not_narrow_the_spread():
+    """What was found at 0.3 on its own seed is at 0.5 on others."""
+    found = gamma_spread([*searched(VALUES), *confirmed([0.4, 0.5, 0.6])], "min")
+    assert (found.within, found.low, found.high) == (5, 0.1, 0.5)
+
+
+def test_the_chosen_one_completed_on_every_seed():
+    found = gamma_spread([*searched(VALUES), *confirmed([0.1, 0.2, None], [0.3, 0.35, 0.4])], "min")
+    assert found.best == 0.3
+
+
+def test_a_chosen_one_that_stands_alone_gives_no_width():
+    found = gamma_spread([*searched([9.0, 9.0, *VALUES[2:3], *[9.0] * 9]), *confirmed([0.3, 0.31])], "min")
+    assert (found.within, found.low, found.high) == (1, found.best, found.best)
+    assert "no other of 12" in found.note
+    assert "cannot be told" in found.note
 
 
 def test_below_twelve_complete_trials_there_is_none():
@@ -75,11 +94,15 @@ def test_without_trials_there_is_none():
     assert (found.best, found.complete) == (None, 0)
 
 
-def test_only_anon_counts():
+def test_other_arms_tell_the_noise_and_no_gamma():
     repeats = confirmed([0.2, 0.3, 0.4])
     alone = gamma_spread([*searched(VALUES), *repeats], "min")
-    others = [*searched([0.0] * 12, arm="adamw"), *confirmed([0.0, 9.0], arm="adamw")]
-    assert gamma_spread([*searched(VALUES), *repeats, *others], "min") == alone
+    searches = searched([0.0] * 12, arm="adamw")
+    assert gamma_spread([*searched(VALUES), *repeats, *searches], "min") == alone
+    noisy = confirmed([0.0, 0.4, 0.8], arm="adamw")
+    found = gamma_spread([*searched(VALUES), *repeats, *searches, *noisy], "min")
+    assert found.standard_error == pytest.approx(math.sqrt((0.01 + 0.16) / 2) * math.sqrt(4 / 3))
+    assert found.within > alone.within
 
 
 def test_the_deviation_between_seeds_is_pooled():

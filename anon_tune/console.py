@@ -139,8 +139,8 @@ def best_table(job: JobRecord) -> Table:
 def _gamma_line(spread: Mapping[str, Any]) -> Text:
     if spread["mean"] is None:
         return Text(f"  gamma: {spread['note']}")
-    span = f"{spread['low']:.2f} to {spread['high']:.2f}: " if spread["within"] > 1 else ""
-    return Text.assemble("  gamma ", (f"{spread['mean']:.2f}", "bold cyan"), f"  ({span}{spread['note']})")
+    span = f"; {spread['low']:.2f} to {spread['high']:.2f} may be as good" if spread["within"] > 1 else ""
+    return Text.assemble("  gamma ", (f"{spread['best']:.2f}", "bold cyan"), f"{span} ({spread['note']})")
 
 
 def _winner_line(winners: Mapping[str, Any]) -> list[Text]:

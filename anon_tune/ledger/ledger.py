@@ -19,17 +19,17 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from anon_tune import records
 from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError, NotFoundError, TransitionError
 from anon_tune.ledger.database import database_time, open_database, read, write
+from anon_tune.ledger.rows import job_record, read_trials, report_record
 from anon_tune.ledger.tables import Attempt, Job, Projection, Report, Trial
 from anon_tune.records import FINISHED, JobRecord, JobState, NewTrial, Phase, TrialState, check_transition
 
@@ -38,8 +38,6 @@ __all__ = ["Lease", "Ledger"]
 # No vowels and no look-alikes: ids spell no words and are read aloud without doubt.
 _ID_ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
 _ID_LENGTH = 6
-
-Row = RowMapping | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,8 @@ class Ledger:
             if row is None:
                 raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
             run = connection.execute(sa.select(Projection.run).where(Projection.subject == job_id)).scalar()
-            found = _read_trials(connection, job_id) if trials else ()
-        return _job_record(row, now, run, found)
+            found = read_trials(connection, job_id) if trials else ()
+        return job_record(row, now, run, found)
 
     def jobs(self) -> list[JobRecord]:
         """Return all jobs, newest first, without their trials."""
@@ -117,7 +115,7 @@ class Ledger:
                 .mappings()
                 .all()
             )
-        return [_job_record(row, now, runs.get(row["id"]), ()) for row in rows]
+        return [job_record(row, now, runs.get(row["id"]), ()) for row in rows]
 
     def spaces(self, job_id: str) -> dict[str, Any]:
         """Return the search spaces the job was submitted with, by arm. Raises NotFoundError."""
@@ -309,7 +307,7 @@ class Ledger:
                 .first()
             )
             if standing is not None:
-                return _report_record(standing)
+                return report_record(standing)
             row = {
                 "trial_id": trial_id,
                 "step": step,
@@ -319,7 +317,7 @@ class Ledger:
                 "time": now,
             }
             connection.execute(sa.insert(Report).values(row))
-        return _report_record(row)
+        return report_record(row)
 
     def finish_trial(
         self,
@@ -471,93 +469,3 @@ def _return_running(connection: sa.Connection, job_id: str, now: datetime.dateti
     for trial_id in running:
         connection.execute(sa.update(Trial).where(Trial.id == trial_id).values(state=TrialState.WAITING))
         _close_attempt(connection, trial_id, now, "LOST", reason)
-
-
-def _read_trials(connection: sa.Connection, job_id: str) -> tuple[records.Trial, ...]:
-    rows = connection.execute(sa.select(Trial.__table__).where(Trial.job_id == job_id)).mappings().all()
-    reports: dict[str, list[records.Report]] = {}
-    of_job = sa.select(Trial.id).where(Trial.job_id == job_id)
-    for row in connection.execute(
-        sa.select(Report.__table__).where(Report.trial_id.in_(of_job)).order_by(Report.trial_id, Report.step)
-    ).mappings():
-        reports.setdefault(row["trial_id"], []).append(_report_record(row))
-    attempts = dict(
-        connection.execute(
-            sa.select(Attempt.trial_id, sa.func.count())
-            .where(Attempt.trial_id.in_(of_job))
-            .group_by(Attempt.trial_id)
-        ).all()
-    )
-    runs = dict(
-        connection.execute(
-            sa.select(Projection.subject, Projection.run).where(Projection.job_id == job_id)
-        ).all()
-    )
-    return tuple(
-        _trial_record(row, reports.get(row["id"], ()), attempts.get(row["id"], 0), runs.get(row["id"]))
-        for row in sorted(rows, key=lambda row: (row["created"], row["id"]))
-    )
-
-
-def _report_record(row: Row) -> records.Report:
-    return records.Report(
-        step=row["step"],
-        value=math.nan if row["value"] is None else row["value"],
-        metrics={key: math.nan if number is None else number for key, number in row["metrics"].items()},
-        time=row["time"],
-    )
-
-
-def _trial_record(
-    row: Row, reports: Iterable[records.Report], attempts: int, run: str | None
-) -> records.Trial:
-    return records.Trial(
-        id=row["id"],
-        job=row["job_id"],
-        arm=row["arm"],
-        phase=Phase(row["phase"]),
-        number=row["number"],
-        seed=row["seed"],
-        state=TrialState(row["state"]),
-        params=row["params"],
-        hyperparameters=row["hyperparameters"],
-        source=row["source"],
-        value=row["value"],
-        reason=row["reason"],
-        attempts=attempts,
-        reports=tuple(reports),
-        started=row["started"],
-        finished=row["finished"],
-        mlflow_run=run,
-    )
-
-
-def _job_record(
-    row: Row, now: datetime.datetime, run: str | None, trials: tuple[records.Trial, ...]
-) -> JobRecord:
-    lease = None
-    if row["lease_holder"] is not None:
-        lease = records.LeaseRecord(
-            holder=row["lease_holder"],
-            token=row["lease_token"],
-            heartbeat=row["lease_heartbeat"],
-            expires=row["lease_expires"],
-            alive=row["lease_expires"] > now,
-        )
-    return JobRecord(
-        id=row["id"],
-        name=row["name"],
-        state=JobState(row["state"]),
-        phase=Phase(row["phase"]),
-        spec=row["spec"],
-        created=row["created"],
-        probe=row["probe"],
-        architecture=row["architecture"],
-        result=row["result"],
-        reason=row["reason"],
-        started=row["started"],
-        finished=row["finished"],
-        lease=lease,
-        mlflow_run=run,
-        trials=trials,
-    )

@@ -1,0 +1,112 @@
+"""From rows of the tables to records."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import RowMapping
+
+from anon_tune import records
+from anon_tune.ledger.tables import Attempt, Projection, Report, Trial
+from anon_tune.records import JobRecord, JobState, Phase, TrialState
+
+__all__ = ["job_record", "read_trials", "report_record"]
+
+Row = RowMapping | Mapping[str, Any]
+
+
+def read_trials(connection: sa.Connection, job_id: str) -> tuple[records.Trial, ...]:
+    """All trials of a job with their reports, in the order in which they were made."""
+    rows = connection.execute(sa.select(Trial.__table__).where(Trial.job_id == job_id)).mappings().all()
+    reports: dict[str, list[records.Report]] = {}
+    of_job = sa.select(Trial.id).where(Trial.job_id == job_id)
+    for row in connection.execute(
+        sa.select(Report.__table__).where(Report.trial_id.in_(of_job)).order_by(Report.trial_id, Report.step)
+    ).mappings():
+        reports.setdefault(row["trial_id"], []).append(report_record(row))
+    attempts = dict(
+        connection.execute(
+            sa.select(Attempt.trial_id, sa.func.count())
+            .where(Attempt.trial_id.in_(of_job))
+            .group_by(Attempt.trial_id)
+        ).all()
+    )
+    runs = dict(
+        connection.execute(
+            sa.select(Projection.subject, Projection.run).where(Projection.job_id == job_id)
+        ).all()
+    )
+    return tuple(
+        _trial_record(row, reports.get(row["id"], ()), attempts.get(row["id"], 0), runs.get(row["id"]))
+        for row in sorted(rows, key=lambda row: (row["created"], row["id"]))
+    )
+
+
+def report_record(row: Row) -> records.Report:
+    """A row of `reports`; null is what was not finite."""
+    return records.Report(
+        step=row["step"],
+        value=math.nan if row["value"] is None else row["value"],
+        metrics={key: math.nan if number is None else number for key, number in row["metrics"].items()},
+        time=row["time"],
+    )
+
+
+def _trial_record(
+    row: Row, reports: Iterable[records.Report], attempts: int, run: str | None
+) -> records.Trial:
+    return records.Trial(
+        id=row["id"],
+        job=row["job_id"],
+        arm=row["arm"],
+        phase=Phase(row["phase"]),
+        number=row["number"],
+        seed=row["seed"],
+        state=TrialState(row["state"]),
+        params=row["params"],
+        hyperparameters=row["hyperparameters"],
+        source=row["source"],
+        value=row["value"],
+        reason=row["reason"],
+        attempts=attempts,
+        reports=tuple(reports),
+        started=row["started"],
+        finished=row["finished"],
+        mlflow_run=run,
+    )
+
+
+def job_record(
+    row: Row, now: datetime.datetime, run: str | None, trials: tuple[records.Trial, ...]
+) -> JobRecord:
+    """A row of `jobs`, as seen at `now` by the database's clock."""
+    lease = None
+    if row["lease_holder"] is not None:
+        lease = records.LeaseRecord(
+            holder=row["lease_holder"],
+            token=row["lease_token"],
+            heartbeat=row["lease_heartbeat"],
+            expires=row["lease_expires"],
+            alive=row["lease_expires"] > now,
+        )
+    return JobRecord(
+        id=row["id"],
+        name=row["name"],
+        state=JobState(row["state"]),
+        phase=Phase(row["phase"]),
+        spec=row["spec"],
+        created=row["created"],
+        probe=row["probe"],
+        architecture=row["architecture"],
+        result=row["result"],
+        reason=row["reason"],
+        started=row["started"],
+        finished=row["finished"],
+        lease=lease,
+        mlflow_run=run,
+        trials=trials,
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import sqlite3
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ __all__ = ["database_time", "open_database", "read", "upgrade", "write"]
 
 _READ_ONLY = "anon_tune_read_only"
 _BUSY_SECONDS = 30.0
+_BUSY_POLL_SECONDS = 0.02
 _MIGRATION_LOCK = 0x616E6F6E  # "anon"; any number that the database's other users do not lock
 
 
@@ -120,11 +123,29 @@ def _sqlite_connect(connection: Any, _record: Any) -> None:
     # None: the driver leaves BEGIN to _sqlite_begin.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _use_wal(cursor)
     # FULL: a committed report outlives a power cut too, not only a killed process.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _use_wal(cursor: Any) -> None:
+    """Set the file's journal to WAL.
+
+    sqlite does not wait here as it does elsewhere: where several processes open a new file together, it tells all but
+    one at once that the database is locked.
+    """
+    limit = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > limit:
+                raise
+            time.sleep(_BUSY_POLL_SECONDS)
+        else:
+            return
 
 
 def _sqlite_begin(connection: sa.Connection) -> None:

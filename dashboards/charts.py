@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from anon_tune.records import JobRecord, Phase, Trial, TrialState
+from anon_tune.views import best_trial
 
 __all__ = ["best_so_far", "charts_page", "learning_curves", "loss_over_gamma"]
 
@@ -87,7 +88,7 @@ def learning_curves(job: JobRecord) -> go.Figure:
     figure = go.Figure()
     for colour, arm in zip(_COLOURS, job.spec["arms"], strict=False):
         trials = [trial for trial in _search(job) if trial.arm == arm and trial.reports]
-        best = _best(trials, job)
+        best = best_trial(trials, job.spec["objective"]["mode"])
         for index, trial in enumerate(sorted(trials, key=lambda t: t is best)):
             figure.add_scatter(
                 x=[report.step for report in trial.reports],
@@ -142,12 +143,6 @@ def charts_page(job: JobRecord) -> str:
 
 def _search(job: JobRecord) -> list[Trial]:
     return [trial for trial in job.trials if trial.phase is Phase.SEARCH]
-
-
-def _best(trials: Sequence[Trial], job: JobRecord) -> Trial | None:
-    complete = [trial for trial in trials if trial.value is not None]
-    sign = 1 if job.spec["objective"]["mode"] == "min" else -1
-    return min(complete, key=lambda trial: sign * (trial.value or 0.0), default=None)
 
 
 def _last(trial: Trial) -> float | None:

@@ -37,9 +37,8 @@ class Run:
         self._trials = {trial.id: trial for trial in ledger.job(lease.job, trials=True).trials}
         # Failures that paused the job before do not pause it again: whoever resumes it has mended their cause.
         self._ended_before = {trial.id for trial in self._trials.values() if trial.is_finished}
-        self._deaths: Counter[str] = (
-            Counter()
-        )  # an attempt that ended with its driver says nothing of the trial
+        # In this process alone: an attempt that ended with its driver says nothing of the trial.
+        self._deaths: Counter[str] = Counter()
         self._phase: Phase | None = None
         self.error: Exception | None = None
         self.paused: str | None = None

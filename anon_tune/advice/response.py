@@ -17,6 +17,7 @@ from statistics import fmean, variance
 from typing import Any
 
 from anon_tune.records import Phase, Trial, TrialState, objective_key
+from anon_tune.search.policy import winner
 
 __all__ = ["FEWEST_TRIALS", "GammaSpread", "gamma_spread", "seed_deviation"]
 
@@ -68,11 +69,11 @@ def gamma_spread(trials: Sequence[Trial], mode: str) -> GammaSpread:
         and t.state is TrialState.COMPLETE
         and t.value is not None
     }
-    # As in the choice of the winner, one that did not complete on every seed is none.
+    # Whatever was confirmed comes before all that was not, so the number of finalists need not be known.
+    chosen = winner(trials, "anon", len(found), mode)
+    best = found[chosen.id][1] if chosen else None
     broken = {t.source for t in trials if t.phase is Phase.CONFIRM and t.state is not TrialState.COMPLETE}
-    runs = {source: v for source, v in _confirm_runs(trials).items() if source in found.keys() - broken}
-    chosen = min(runs, key=lambda source: objective_key(fmean(runs[source]), mode), default=None)
-    best = found[chosen][1] if chosen else min(found.values(), default=(0.0, None))[1]
+    runs = [] if chosen is None or chosen.id in broken else _confirm_runs(trials).get(chosen.id, [])
     deviation = seed_deviation(trials)
 
     def none(why: str) -> GammaSpread:
@@ -82,11 +83,11 @@ def gamma_spread(trials: Sequence[Trial], mode: str) -> GammaSpread:
         return none(f"{len(found)} COMPLETE trials, fewer than {FEWEST_TRIALS}")
     if len({gamma for _, gamma in found.values()}) == 1:
         return none(f"the space fixes gamma at {best:g}")
-    if chosen is None or deviation is None:
+    if chosen is None or not runs or deviation is None:
         return none("no configuration was rerun on several seeds")
-    mean = objective_key(fmean(runs[chosen]), mode)
-    error = deviation * math.sqrt(1 + 1 / len(runs[chosen]))
-    within = [gamma for trial, (value, gamma) in found.items() if trial == chosen or value <= mean + error]
+    mean = objective_key(fmean(runs), mode)
+    error = deviation * math.sqrt(1 + 1 / len(runs))
+    within = [gamma for trial, (value, gamma) in found.items() if trial == chosen.id or value <= mean + error]
     which = f"within one standard error ({error:.2g}) of the chosen one's confirmed mean"
     if len(within) > 1:
         note = (

@@ -65,8 +65,6 @@ class Run:
 
     def next(self) -> Trial | Signal:
         """Return a trial that has been started, WAIT, or DONE."""
-        ended_here = [trial for trial in self.trials if trial.id not in self._ended_before]
-        self.paused = self.paused or repeated_failure(ended_here)
         if self.paused is not None:
             return Signal.DONE
         waiting = [trial for trial in self._trials.values() if trial.state is TrialState.WAITING]
@@ -101,6 +99,10 @@ class Run:
         if "traceback" in result:
             _log.error("trial %s failed\n%s", trial.id, result["traceback"])
         if "outcome" in result:
+            if result["outcome"] == TrialState.FAILED and result["reason"] == self.paused:
+                # It was given out before the job was paused for this reason: no budget is spent on it any more.
+                self._lose(trial, result["reason"])
+                return False
             self._finish(trial, TrialState(result["outcome"]), result.get("final"), result.get("reason"))
             return False
         if trial.phase is not Phase.SEARCH:
@@ -123,15 +125,20 @@ class Run:
             return
         self._deaths[trial.id] += 1
         if self._deaths[trial.id] < _MOST_DEATHS:
-            self._ledger.lose_attempt(self._lease, trial.id, reason)
-            self._keep(dataclasses.replace(trial, state=TrialState.WAITING))
+            self._lose(trial, reason)
         else:
             self._finish(trial, TrialState.FAILED, None, f"{reason} ({_MOST_DEATHS} times)")
+
+    def _lose(self, trial: Trial, reason: str) -> None:
+        self._ledger.lose_attempt(self._lease, trial.id, reason)
+        self._keep(dataclasses.replace(trial, state=TrialState.WAITING))
 
     def _finish(self, trial: Trial, state: TrialState, value: float | None, reason: str | None) -> None:
         finished = self._ledger.finish_trial(self._lease, trial.id, state, value, reason)
         self._keep(dataclasses.replace(trial, state=state, value=value, reason=reason, finished=finished))
         _log.info("trial %s: %s %s", trial.id, state, reason or value)
+        if self.paused is None:
+            self.paused = repeated_failure([t for t in self.trials if t.id not in self._ended_before])
 
     def _keep(self, trial: Trial) -> Trial:
         self._trials[trial.id] = trial

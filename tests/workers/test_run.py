@@ -145,6 +145,23 @@ def test_three_failures_for_one_reason_pause_the_job_and_a_resume_goes_on(ledger
     assert len(stored(ledger, job_id)) == 6
 
 
+def test_what_was_given_out_before_the_third_failure_spends_no_budget_on_it(ledger: Ledger):
+    job_id, lease = begin(ledger, plan())
+    run = Run(ledger, lease, plan())
+    *failing, again, other, good = [started(run) for _ in range(6)]
+    for trial in failing:
+        run.report(trial.id, failure())
+    assert run.paused == "no such file"
+    run.report(again.id, failure())
+    run.report(other.id, failure("another reason"))
+    run.report(good.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))
+    assert run.next() is Signal.DONE
+    assert seen(stored(ledger, job_id)) == seen(run.trials)
+    states = [t.state for t in run.trials]
+    assert states[:3] == [TrialState.FAILED] * 3
+    assert states[3:] == [TrialState.WAITING, TrialState.FAILED, TrialState.COMPLETE]
+
+
 def test_a_worker_that_dies_gives_the_trial_another_attempt_but_not_for_ever(ledger: Ledger):
     job_id, lease = begin(ledger, plan())
     run = Run(ledger, lease, plan())

@@ -42,7 +42,7 @@ def finished(home: Home, state: JobState = JobState.RUNNING) -> int:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=90)
+    _, alive = psutil.wait_procs(processes, timeout=300)
     return not alive
 
 
@@ -70,7 +70,7 @@ def test_interrupt_pauses_and_resume_goes_on(home: Home, running: subprocess.Pop
 
     processes = descendants(running)
     os.killpg(running.pid, signal.SIGINT)
-    _, message = running.communicate(timeout=60)
+    _, message = running.communicate(timeout=300)
     assert running.returncode == 130
     assert f"run --resume {job.id}" in message
     assert "Traceback" not in message
@@ -98,7 +98,7 @@ def test_termination_pauses_where_interrupts_are_ignored(home: Home) -> None:
     until(lambda: finished(home) >= 1, process)
     processes = descendants(process)
     process.terminate()
-    _, message = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Paused" in message
     assert gone(processes)
@@ -157,7 +157,7 @@ def test_killed_worker_gets_another_attempt(home: Home, running: subprocess.Pope
     assert workers
     for worker in workers:  # one of them may have no trial just now
         worker.kill()
-    _, message = running.communicate(timeout=180)
+    _, message = running.communicate(timeout=300)
     assert running.returncode == 0, message
     ended = newest(home)
     assert ended is not None

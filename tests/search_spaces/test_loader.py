@@ -48,6 +48,10 @@ def test_the_spaces_that_come_along_load(name: str):
     assert space.configurations == math.inf
 
 
+def test_every_family_has_a_space():
+    assert {*catalogue.FAMILIES, "recurrent", "diffusion", "default"} <= set(ANON_SPACES)
+
+
 def test_every_arm_has_a_space():
     assert {load_space("default").optimizer, *(load_space(arm).optimizer for arm in ("adamw", "sgd"))} == set(
         catalogue.ARMS
@@ -65,6 +69,36 @@ def test_the_claims_can_fail_in_every_space_of_anon(name: str):
     assert gamma.low < 0 < 1 < gamma.high
     assert load_space(name).constant("floor") > 0
     assert {"gamma", "step_size", "beta3", "delay", "decay"} <= load_space(name).parameters.keys()
+
+
+@pytest.mark.parametrize("name", ANON_SPACES)
+def test_what_no_family_has_a_reason_to_differ_in_is_the_same_in_all(name: str):
+    space, default = load_space(name), load_space("default")
+    assert space.fixed == default.fixed
+    same = {"delay", "decay"} if space.is_conditional else {"beta3", "delay", "decay"}
+    for coordinate in same:
+        ours, theirs = space.parameters[coordinate], default.parameters[coordinate]
+        assert ours.model_copy(update={"when": None}) == theirs
+
+
+@pytest.mark.parametrize("name", ANON_SPACES)
+def test_the_baselines_reach_as_far_as_anon_does(name: str):
+    """At gamma = 0 Anon is SGD with lr = step_size * (1 - momentum), and the decays are one number."""
+    anon, sgd, adamw = (
+        load_space(name).parameters,
+        load_space("sgd").parameters,
+        load_space("adamw").parameters,
+    )
+    step, lr, momentum, decay = anon["step_size"], sgd["lr"], sgd["momentum"], sgd["weight_decay"]
+    assert isinstance(step, Range)
+    assert isinstance(lr, Range)
+    assert isinstance(momentum, Range)
+    assert momentum.low <= 0.9 <= momentum.high
+    assert lr.low <= step.low * 0.1 * 1.001
+    assert lr.high >= step.high * 0.1 * 0.999
+    assert anon["decay"] == decay
+    assert isinstance(adamw["lr"], Range)
+    assert adamw["lr"].high / adamw["lr"].low > 0.999 * step.high / step.low
 
 
 def test_constants_are_the_fixed_ones_else_the_optimizers_own():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -391,6 +392,12 @@ def test_what_is_wrong_with_a_point(point: dict[str, Any], problems: list[str]):
     found = Space.model_validate(families()).problems_of(point)
     assert len(found) == len(problems)
     assert all(line.startswith(part) for line, part in zip(found, problems, strict=True))
+
+
+def test_the_space_in_the_docs_is_valid(tmp_path: Path):
+    docs = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
+    (written,) = re.findall(r"```yaml\n(optimizer: .*?)```", docs, re.DOTALL)
+    assert load(tmp_path, written).is_conditional
 
 
 def test_an_unknown_name_gets_the_nearest():

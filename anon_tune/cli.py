@@ -219,22 +219,21 @@ def suggest(
 
 
 @app.command()
-def spaces(as_json: AsJson = False) -> None:
-    """List the search spaces with their ranges."""
-    found = {name: search_spaces.load_space(name) for name in search_spaces.space_names()}
+def spaces(
+    space: Annotated[
+        str | None, typer.Argument(metavar="SPACE", help="A name or a .yaml file: that one in full.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the search spaces with their ranges, or show one in full."""
+    names = search_spaces.space_names() if space is None else [space]
+    found = {name: search_spaces.load_space(name) for name in names}
     if as_json:
-        _print_json({name: space.model_dump(mode="json") for name, space in found.items()})
-        return
-    for name, space in found.items():
-        _out.print(f"[bold]{name}[/bold]  {space.summary}", highlight=False)
-        for coordinate, domain in space.parameters.items():
-            if isinstance(domain, search_spaces.Range):
-                text = f"{domain.low:g} to {domain.high:g}{' (log)' if domain.log else ''}"
-            else:
-                text = ", ".join(f"{choice:g}" for choice in domain.choices)
-            _out.print(f"  {coordinate:16} {text}", highlight=False)
-        for argument, value in space.fixed.items():
-            _out.print(f"  {argument:16} {value:g} (fixed)", highlight=False)
+        _print_json({name: found[name].model_dump(mode="json") for name in names})
+    elif space is None:
+        _out.print(console.spaces_view(found), highlight=False)
+    else:
+        _out.print(console.space_view(space, found[space]), highlight=False)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,10 +12,20 @@ from rich.table import Table
 from rich.text import Text
 
 from anon_tune.records import JobRecord, JobState, Trial
+from anon_tune.search_spaces import COORDINATES, FIXABLE, Space
 from anon_tune.spec import stored_spec
 from anon_tune.views import arm_view, job_view
 
-__all__ = ["best_table", "jobs_table", "live_view", "number", "report", "trials_table"]
+__all__ = [
+    "best_table",
+    "jobs_table",
+    "live_view",
+    "number",
+    "report",
+    "space_view",
+    "spaces_view",
+    "trials_table",
+]
 
 _OUTCOME_STYLES = {"better": "green", "worse": "red", "no difference": "yellow", "undecided": "yellow"}
 
@@ -134,6 +145,43 @@ def best_table(job: JobRecord) -> Table:
             arm, number(best["value"]) if best else "-", best["trial"] if best else "-", coordinates
         )
     return table
+
+
+def spaces_view(spaces: Mapping[str, Space]) -> RenderableType:
+    """What each space searches and fixes, a line for each."""
+    lines: list[RenderableType] = []
+    for name, space in spaces.items():
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        for width in (18, 28):
+            table.add_column(min_width=width, no_wrap=True)
+        table.add_column()
+        for coordinate, domain in space.parameters.items():
+            table.add_row(f"  {coordinate}", domain.text, f"where {domain.condition}" if domain.when else "")
+        for argument in space.fixed:
+            table.add_row(f"  {argument}", _short(space.constant(argument)), "fixed")
+        lines += [Text.assemble((f"{name:13}", "bold"), space.summary), table]
+    return Group(*lines, Text("One in full: anon-tune spaces SPACE", style="dim"))
+
+
+def space_view(name: str, space: Space) -> RenderableType:
+    """One space in full: what is searched, what is not, and what each coordinate means."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for argument, meaning in {**COORDINATES[space.optimizer], **FIXABLE[space.optimizer]}.items():
+        domain = space.parameters.get(argument)
+        if domain is not None:
+            values, where = domain.text, f"; only where {domain.condition}" if domain.when else ""
+        elif space.is_constant(argument):
+            how = "fixed" if argument in space.fixed else "default"
+            values, where = f"{_short(space.constant(argument))} ({how})", ""
+        else:
+            continue
+        table.add_row(f"  {argument}", values, meaning + where)
+    count = "infinitely many" if math.isinf(space.configurations) else f"{space.configurations:g}"
+    return Group(
+        Text.assemble((name, "bold"), f"  {space.summary}"),
+        Text(f"  optimizer {space.optimizer}; {count} configurations"),
+        table,
+    )
 
 
 def _gamma_line(spread: Mapping[str, Any]) -> Text:

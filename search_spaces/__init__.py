@@ -1,5 +1,16 @@
 """Search spaces: one commented YAML per architecture family and per baseline, and their loader."""
 
-from anon_tune.search_spaces.loader import Choice, Range, Space, load_space, space_names
+from anon_tune.search_spaces.domains import Choice, Range, Value
+from anon_tune.search_spaces.loader import COORDINATES, DELAYS, FIXABLE, Space, load_space, space_names
 
-__all__ = ["Choice", "Range", "Space", "load_space", "space_names"]
+__all__ = [
+    "COORDINATES",
+    "DELAYS",
+    "FIXABLE",
+    "Choice",
+    "Range",
+    "Space",
+    "Value",
+    "load_space",
+    "space_names",
+]

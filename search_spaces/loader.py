@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from anon_tune.documents import parse, read_yaml, unknown
 from anon_tune.errors import SpecError
+from anon_tune.search_spaces.domains import Choice, Domain, Range, Strict, Value, shown
 
-__all__ = ["COORDINATES", "FIXABLE", "Choice", "Range", "Space", "load_space", "space_names"]
+__all__ = ["COORDINATES", "DEFAULTS", "DELAYS", "FIXABLE", "Space", "load_space", "space_names"]
 
 _FOLDER = Path(__file__).parent
 
@@ -21,7 +23,10 @@ COORDINATES: Mapping[str, Mapping[str, str]] = {
         "gamma": "adaptivity: 0 is SGD-like, 1 Adam-like",
         "step_size": "learning rate in units of a typical step; lr = step_size / V(gamma)",
         "beta3": "weight of the old preconditioner at a refresh",
-        "delay": "base b of the refresh steps a_n = ceil(b^(n-1))",
+        "delay_family": "family of the refresh steps a_n",
+        "delay": "base b of the geometric family, a_n = ceil(b^(n-1))",
+        "delay_power": "power p of the polynomial family, a_n = ceil(n^p)",
+        "delay_period": "period k of the family every, a_n = 1 + k(n-1)",
         "decay": "weight decay in the same units; weight_decay = decay * V(gamma)",
     },
     "adamw": {
@@ -33,12 +38,44 @@ COORDINATES: Mapping[str, Mapping[str, str]] = {
 }
 """What a sampler may search, per optimizer, with its meaning."""
 
-FIXABLE: Mapping[str, Mapping[str, float]] = {
-    "anon": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-16, "floor": 0.0},
-    "adamw": {"beta1": 0.9, "eps": 1e-8},
+FIXABLE: Mapping[str, Mapping[str, str]] = {
+    "anon": {
+        "beta1": "weight of the old average of gradients",
+        "beta2": "weight of the old second moment within a window",
+        "eps": "added to the second moment",
+        "floor": "share of the tensor's mean second moment that is added to it; 0 in the paper",
+    },
+    "adamw": {
+        "beta1": "weight of the old average of gradients",
+        "eps": "added to the root of the second moment",
+    },
     "sgd": {},
 }
-"""What a space may fix besides, per optimizer, with its default."""
+"""What a space may fix besides, per optimizer, with its meaning."""
+
+DEFAULTS: Mapping[str, Mapping[str, float | str]] = {
+    "anon": {
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "beta3": 0.5,
+        "delay_family": "geometric",
+        "delay": 2.0,
+        "delay_power": 2.0,
+        "delay_period": 10.0,
+        "decay": 0.0,
+        "eps": 1e-16,
+        "floor": 0.0,
+    },
+    "adamw": {"beta1": 0.9, "one_minus_beta2": 0.001, "eps": 1e-8, "weight_decay": 0.01},
+    "sgd": {"momentum": 0.0, "weight_decay": 0.0},
+}
+"""The optimizer's own values: of an argument no space names, and of a coordinate where its condition fails.
+
+A coordinate that is not here is needed in every configuration.
+"""
+
+DELAYS: Mapping[str, str] = {"geometric": "delay", "polynomial": "delay_power", "every": "delay_period"}
+"""The families of a_n, with the coordinate that each takes."""
 
 _ALLOWED: Mapping[str, tuple[float, float]] = {
     "gamma": (-5.0, 5.0),
@@ -46,7 +83,9 @@ _ALLOWED: Mapping[str, tuple[float, float]] = {
     "beta2": (0.0, 0.9999999),
     "beta3": (0.0, 0.999999),
     "momentum": (0.0, 0.999999),
-    "delay": (1.0000001, 1e6),
+    "delay": (1.01, 1e6),  # nearer to 1 it is every:1
+    "delay_power": (1.0, 10.0),
+    "delay_period": (1.0, 1e6),
     "one_minus_beta2": (1e-7, 1.0),
     "step_size": (1e-12, 1e6),
     "lr": (1e-12, 1e6),
@@ -54,53 +93,7 @@ _ALLOWED: Mapping[str, tuple[float, float]] = {
 """Closed limits of a value; the others (decays, eps, floor) are only non-negative."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Range(_Strict):
-    """A closed interval, searched uniformly or, with `log`, uniformly in the logarithm."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise ValueError("low and high must be finite numbers")
-        if self.low >= self.high:
-            raise ValueError(
-                f"low ({self.low:g}) must be below high ({self.high:g}); a fixed value goes under `fixed`"
-            )
-        if self.log and self.low <= 0:
-            raise ValueError(f"a log range cannot reach {self.low:g}; low must be above 0")
-        return self
-
-
-class Choice(_Strict):
-    """A finite set of numbers."""
-
-    choices: tuple[float, ...] = Field(min_length=2)
-
-    @field_validator("choices")
-    @classmethod
-    def _distinct(cls, choices: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(choices)) != len(choices):
-            raise ValueError("the same choice is listed twice")
-        return choices
-
-
-def _kind(value: Any) -> str:
-    """Which of the two a domain is meant to be, so that only that one's problems are told."""
-    chosen = isinstance(value, Choice) or (isinstance(value, Mapping) and "choices" in value)
-    return "choice" if chosen else "range"
-
-
-Domain = Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("choice")], Discriminator(_kind)]
-
-
-class Space(_Strict):
+class Space(Strict):
     """What one arm searches.
 
     Attributes:
@@ -113,54 +106,161 @@ class Space(_Strict):
     optimizer: Literal["anon", "adamw", "sgd"]
     summary: str
     parameters: dict[str, Domain] = Field(min_length=1)
-    fixed: dict[str, float] = Field(default_factory=dict)
+    fixed: dict[str, Value] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Space:
-        coordinates, fixable = COORDINATES[self.optimizer], FIXABLE[self.optimizer]
-        problems = [
-            f"parameters.{name}: {unknown('coordinate', name, coordinates)}"
-            for name in self.parameters
-            if name not in coordinates
-        ]
-        problems += [
-            f"fixed.{name}: {unknown('argument', name, [*coordinates, *fixable])}"
-            for name in self.fixed
-            if name not in coordinates and name not in fixable
-        ]
-        problems += [
-            f"{name}: is in neither `parameters` nor `fixed`"
-            for name in coordinates
-            if name not in self.parameters and name not in self.fixed
-        ]
-        problems += [
-            f"{name}: is in both `parameters` and `fixed`" for name in self.parameters.keys() & self.fixed
-        ]
-        for name, domain in self.parameters.items():
-            values = domain.choices if isinstance(domain, Choice) else (domain.low, domain.high)
-            problems += [f"parameters.{name}: {p}" for value in values if (p := _outside(name, value))]
-        problems += [
-            f"fixed.{name}: {p}" for name, value in self.fixed.items() if (p := _outside(name, value))
-        ]
+        problems = [*self._name_problems(), *self._value_problems(), *self._condition_problems()]
+        if self.optimizer == "anon":
+            problems += self._delay_problems()
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
+    def _name_problems(self) -> Iterator[str]:
+        coordinates, fixable = COORDINATES[self.optimizer], FIXABLE[self.optimizer]
+        for name in self.parameters:
+            if name not in coordinates:
+                yield f"parameters.{name}: {unknown('coordinate', name, coordinates)}"
+        for name in self.fixed:
+            if name not in coordinates and name not in fixable:
+                yield f"fixed.{name}: {unknown('argument', name, [*coordinates, *fixable])}"
+            if name in self.parameters:
+                yield f"{name}: is in both `parameters` and `fixed`"
+        optional = {"delay_family", *DELAYS.values()}
+        for name in coordinates:
+            if name not in self.parameters and name not in self.fixed and name not in optional:
+                yield f"{name}: is in neither `parameters` nor `fixed`"
+
+    def _value_problems(self) -> Iterator[str]:
+        for name, value in self.fixed.items():
+            if problem := _wrong(name, value):
+                yield f"fixed.{name}: {problem}"
+        for name, domain in self.parameters.items():
+            if isinstance(domain, Choice):
+                values = domain.choices
+            elif name == "delay_family":
+                yield f"parameters.{name}: expected `choices` among {', '.join(DELAYS)}; found a range"
+                continue
+            elif name == "delay_period" and not domain.integer:
+                yield f"parameters.{name}: is counted in steps; add integer: true"
+                continue
+            else:
+                values = (domain.low, domain.high)
+            for value in values:
+                if problem := _wrong(name, value):
+                    yield f"parameters.{name}: {problem}"
+
+    def _condition_problems(self) -> Iterator[str]:
+        for name, domain in self.parameters.items():
+            if domain.when and name in COORDINATES[self.optimizer].keys() - DEFAULTS[self.optimizer].keys():
+                yield f"parameters.{name}.when: every configuration needs {name}; remove the condition"
+            for parent, values in (domain.when or {}).items():
+                for problem in self._parent_problems(name, parent, values):
+                    yield f"parameters.{name}.when.{parent}: {problem}"
+
+    def _parent_problems(self, name: str, parent: str, values: tuple[float | str, ...]) -> Iterator[str]:
+        domain = self.parameters.get(parent)
+        if parent == name:
+            yield "a parameter cannot depend on itself"
+        elif parent in self.fixed:
+            yield "is fixed; a condition needs a parameter with choices"
+        elif domain is None:
+            yield unknown("parameter", parent, self.parameters)
+        elif isinstance(domain, Range):
+            yield f"is a range ({domain.text}); a condition needs a parameter with choices"
+        elif domain.when:
+            yield "has a condition itself; conditions go one level deep"
+        else:
+            yield from (problem for value in values if (problem := domain.problem(value)))
+
+    def _delay_problems(self) -> Iterator[str]:
+        searched = self.parameters.get("delay_family")
+        families = searched.choices if isinstance(searched, Choice) else (self.constant("delay_family"),)
+        for family, name in DELAYS.items():
+            domain = self.parameters.get(name)
+            given = domain is not None or name in self.fixed
+            if family in families and not given:
+                yield f"{name}: is in neither `parameters` nor `fixed`, and delay_family can be {family}"
+            elif given and family not in families:
+                yield f"{name}: is of delay_family {family}, which this space has not; remove one or add the other"
+            elif searched and domain and (domain.when or {}).get("delay_family") != (family,):
+                yield (
+                    f"parameters.{name}.when: delay_family is searched, so this must have "
+                    f"when: {{delay_family: {family}}}"
+                )
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether some coordinate exists in a part of the configurations only."""
+        return any(domain.when for domain in self.parameters.values())
+
     @property
     def configurations(self) -> float:
-        """How many configurations there are; infinitely many with a range."""
-        domains = self.parameters.values()
-        return math.prod(len(d.choices) if isinstance(d, Choice) else math.inf for d in domains)
+        """How many configurations there are; infinitely many with a range that is not of whole numbers."""
+        conditions = {parent for domain in self.parameters.values() for parent in domain.when or {}}
+        parents = {
+            name: domain.choices
+            for name, domain in self.parameters.items()
+            if name in conditions and isinstance(domain, Choice)
+        }
+        points = (dict(zip(parents, values, strict=True)) for values in itertools.product(*parents.values()))
+        return sum(
+            math.prod(
+                domain.size
+                for name, domain in self.parameters.items()
+                if name not in parents and self.active(name, point)
+            )
+            for point in points
+        )
 
-    def constant(self, name: str) -> float:
-        """The value of an argument that this space does not search."""
-        return self.fixed.get(name, FIXABLE[self.optimizer].get(name, math.nan))
+    def active(self, name: str, params: Mapping[str, Any]) -> bool:
+        """Whether a searched coordinate exists in a point that has these params."""
+        domain = self.parameters.get(name)
+        return domain is not None and all(
+            params.get(parent) in values for parent, values in (domain.when or {}).items()
+        )
+
+    def is_constant(self, name: str) -> bool:
+        """Whether every configuration has an argument, at the same value."""
+        default = name in DEFAULTS[self.optimizer] and name not in DELAYS.values()
+        return name not in self.parameters and (default or name in self.fixed)
+
+    def constant(self, name: str) -> float | str:
+        """The value of an argument where this space does not search it."""
+        return self.fixed.get(name, DEFAULTS[self.optimizer].get(name, math.nan))
+
+    def problems_of(self, point: Mapping[str, Any]) -> list[str]:
+        """What is wrong with a point given by a person, which may leave coordinates out; one line each."""
+        return [f"{name}: {problem}" for name in point if (problem := self._problem_of(name, point))]
+
+    def _problem_of(self, name: str, point: Mapping[str, Any]) -> str | None:
+        domain = self.parameters.get(name)
+        if domain is None:
+            if self.is_constant(name):
+                return f"is fixed at {shown(self.constant(name))} in this space; leave it out"
+            return unknown("coordinate", name, self.parameters)
+        if not self.active(name, point):
+            found = ", ".join(
+                f"{parent} is {shown(point[parent])}" if parent in point else f"{parent} is left out"
+                for parent in domain.when or {}
+            )
+            return f"exists only where {domain.condition}; here {found}"
+        return domain.problem(point[name])
 
 
-def _outside(name: str, value: float) -> str | None:
+def _wrong(name: str, value: float | str) -> str | None:
+    """What is wrong with a value of this argument in any space, or None."""
+    if name == "delay_family":
+        return None if value in DELAYS else unknown("family", shown(value), DELAYS)
+    if isinstance(value, str):
+        return f"expected a number, found {value!r}"
     low, high = _ALLOWED.get(name, (0.0, math.inf))
-    allowed = low <= value <= high and math.isfinite(value)
-    return None if allowed else f"{value:g} is outside the allowed {low:g} to {high:g}"
+    if not (low <= value <= high and math.isfinite(value)):
+        return f"{shown(value)} is outside the allowed {shown(low)} to {shown(high)}"
+    if name == "delay_period" and not value.is_integer():
+        return f"{shown(value)} is not a whole number"
+    return None
 
 
 def space_names() -> list[str]:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from anon_tune.search_spaces import Space
+from anon_tune.search_spaces import DELAYS, Space
 
 __all__ = ["optimizer_arguments", "typical_multiplier"]
 
@@ -32,17 +32,20 @@ def typical_multiplier(gamma: float, median_log_sigma: float) -> float:
     return math.exp(-0.5 * gamma * median_log_sigma)
 
 
-def optimizer_arguments(space: Space, params: Mapping[str, float], median_log_sigma: float) -> dict[str, Any]:
+def optimizer_arguments(space: Space, params: Mapping[str, Any], median_log_sigma: float) -> dict[str, Any]:
     """Return keyword arguments of the arm's optimizer for one point of its space.
 
     Args:
         space: The arm's space.
-        params: Values of its searched coordinates.
+        params: Values of its searched coordinates; those whose condition does not hold are not looked at.
         median_log_sigma: From the probe; only Anon's arguments depend on it.
     """
 
+    def given(name: str) -> float | str:
+        return params[name] if name in params and space.active(name, params) else space.constant(name)
+
     def value(name: str) -> float:
-        return float(params[name]) if name in params else space.constant(name)
+        return float(given(name))
 
     if space.optimizer == "adamw":
         betas = (value("beta1"), 1.0 - value("one_minus_beta2"))
@@ -50,11 +53,13 @@ def optimizer_arguments(space: Space, params: Mapping[str, float], median_log_si
     if space.optimizer == "sgd":
         return {"lr": value("lr"), "momentum": value("momentum"), "weight_decay": value("weight_decay")}
     multiplier = typical_multiplier(value("gamma"), median_log_sigma)
+    family = str(given("delay_family"))
+    delay = value(DELAYS[family])
     return {
         "lr": value("step_size") / multiplier,
         "betas": (value("beta1"), value("beta2"), value("beta3")),
         "gamma": value("gamma"),
-        "delay": value("delay"),
+        "delay": delay if family == "geometric" else f"{family}:{int(delay) if family == 'every' else delay}",
         "eps": value("eps"),
         "floor": value("floor"),
         "weight_decay": value("decay") * multiplier,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anon_tune.optim import make_optimizer
+from anon_tune.optim.delay import Delay
 from anon_tune.optim.factory import OPTIMIZERS
 from anon_tune.records import Phase
 from anon_tune.search.coordinates import optimizer_arguments, typical_multiplier
 from anon_tune.search.seeds import sampler_seed, trial_seed
-from anon_tune.search_spaces import Range, load_space
+from anon_tune.search_spaces import DELAYS, Range, Space, load_space, space_names
 
 GAMMAS = st.floats(-2, 2)
 LOG_SIGMAS = st.floats(-37, 5)  # from eps upwards
@@ -64,21 +66,68 @@ def test_the_baselines_get_their_own_arguments():
     assert optimizer_arguments(load_space("sgd"), sgd, -9.0) == sgd
 
 
-@pytest.mark.parametrize("name", ["default", "cnn", "transformer", "adamw", "sgd"])
+@pytest.mark.parametrize("name", space_names())
 @pytest.mark.parametrize("end", ["low", "high"])
 @pytest.mark.parametrize("log_sigma", [-37.0, -9.0, 3.0])
-def test_every_corner_of_a_space_makes_an_optimizer(name: str, end: str, log_sigma: float):
+@pytest.mark.parametrize("family", DELAYS)
+def test_every_corner_of_a_space_makes_an_optimizer(name: str, end: str, log_sigma: float, family: str):
     import torch
 
     space = load_space(name)
+    if family != "geometric" and not space.is_conditional:
+        return
+    # Coordinates of the other families are in it too, and are not looked at.
     params = {
-        key: getattr(domain, end) for key, domain in space.parameters.items() if isinstance(domain, Range)
+        key: getattr(domain, end) if isinstance(domain, Range) else family
+        for key, domain in space.parameters.items()
     }
     arguments = optimizer_arguments(space, params, log_sigma)
     assert arguments.keys() <= OPTIMIZERS[space.optimizer][1]
     optimizer = make_optimizer(space.optimizer, [torch.nn.Parameter(torch.ones(2))], arguments)
     for key, value in arguments.items():
         assert optimizer.param_groups[0][key] == pytest.approx(value)
+
+
+FAMILIES = load_space("delays")
+COMMON = {"gamma": 1.0, "step_size": 1.0, "beta3": 0.5, "decay": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("params", "written", "delay"),
+    [
+        ({"delay_family": "geometric", "delay": 2.5}, 2.5, Delay("geometric", 2.5)),
+        ({"delay_family": "polynomial", "delay_power": 2.5}, "polynomial:2.5", Delay("polynomial", 2.5)),
+        ({"delay_family": "every", "delay_period": 10}, "every:10", Delay("every", 10)),
+        ({"delay_family": "every", "delay_period": 10.0, "delay": 3.0}, "every:10", Delay("every", 10)),
+    ],
+)
+def test_the_delay_is_of_the_points_family(params: dict[str, Any], written: float | str, delay: Delay):
+    argument = optimizer_arguments(FAMILIES, {**COMMON, **params}, -9.0)["delay"]
+    assert argument == written
+    assert Delay.parse(argument) == delay
+
+
+@given(st.floats(1, 3))
+def test_no_digit_of_a_power_is_lost(power: float):
+    params = {**COMMON, "delay_family": "polynomial", "delay_power": power}
+    assert Delay.parse(optimizer_arguments(FAMILIES, params, -9.0)["delay"]).parameter == power
+
+
+def test_a_coordinate_that_is_inactive_has_the_optimizers_own_value():
+    document = {
+        "optimizer": "anon",
+        "summary": "x",
+        "parameters": {
+            "gamma": {"choices": [0, 1]},
+            "beta3": {"low": 0.1, "high": 0.9, "when": {"gamma": 1}},
+        },
+        "fixed": {"step_size": 1.0, "decay": 0.0, "delay_family": "every", "delay_period": 7},
+    }
+    space = Space.model_validate(document)
+    for gamma, beta3 in ((0.0, 0.5), (1.0, 0.8)):
+        arguments = optimizer_arguments(space, {"gamma": gamma, "beta3": 0.8}, -9.0)
+        assert arguments["betas"] == (0.9, 0.999, beta3)
+        assert arguments["delay"] == "every:7"
 
 
 # Seeds

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,19 @@ from hypothesis import strategies as st
 
 from anon_tune import catalogue
 from anon_tune.errors import NotFoundError, SpecError
-from anon_tune.search_spaces import Choice, Range, Space, load_space, space_names
-from anon_tune.search_spaces.loader import COORDINATES, FIXABLE
+from anon_tune.search_spaces import (
+    COORDINATES,
+    DELAYS,
+    FIXABLE,
+    Choice,
+    Range,
+    Space,
+    load_space,
+    space_names,
+)
+from anon_tune.search_spaces.loader import DEFAULTS
 
+ANON_SPACES = [name for name in space_names() if load_space(name).optimizer == "anon"]
 FIXED = {"step_size": 1.0, "beta3": 0.5, "delay": 2.0, "decay": 0.0}
 
 
@@ -32,23 +45,61 @@ def load(folder: Path, data: Any) -> Space:
 def test_the_spaces_that_come_along_load(name: str):
     space = load_space(name)
     assert space.summary
-    assert {*space.parameters, *space.fixed} >= COORDINATES[space.optimizer].keys()
+    assert space.is_conditional == (name == "delays")
+    assert space.configurations == math.inf
+
+
+def test_every_family_has_a_space():
+    assert {*catalogue.FAMILIES, "recurrent", "diffusion", "default"} <= set(ANON_SPACES)
 
 
 def test_every_arm_has_a_space():
     assert {load_space("default").optimizer, *(load_space(arm).optimizer for arm in ("adamw", "sgd"))} == set(
         catalogue.ARMS
     )
-    assert COORDINATES.keys() == FIXABLE.keys() == catalogue.ARMS.keys()
+    assert COORDINATES.keys() == FIXABLE.keys() == DEFAULTS.keys() == catalogue.ARMS.keys()
+    for arm, defaults in DEFAULTS.items():
+        assert FIXABLE[arm].keys() <= defaults.keys() <= COORDINATES[arm].keys() | FIXABLE[arm].keys()
 
 
-@pytest.mark.parametrize("name", [n for n in space_names() if load_space(n).optimizer == "anon"])
+@pytest.mark.parametrize("name", ANON_SPACES)
 def test_the_claims_can_fail_in_every_space_of_anon(name: str):
     """The range of gamma goes past SGD (0) and past Adam (1), and no window of zeros blows a trial up."""
     gamma = load_space(name).parameters["gamma"]
     assert isinstance(gamma, Range)
     assert gamma.low < 0 < 1 < gamma.high
     assert load_space(name).constant("floor") > 0
+    assert {"gamma", "step_size", "beta3", "delay", "decay"} <= load_space(name).parameters.keys()
+
+
+@pytest.mark.parametrize("name", ANON_SPACES)
+def test_what_no_family_has_a_reason_to_differ_in_is_the_same_in_all(name: str):
+    space, default = load_space(name), load_space("default")
+    assert space.fixed == default.fixed
+    same = {"delay", "decay"} if space.is_conditional else {"beta3", "delay", "decay"}
+    for coordinate in same:
+        ours, theirs = space.parameters[coordinate], default.parameters[coordinate]
+        assert ours.model_copy(update={"when": None}) == theirs
+
+
+@pytest.mark.parametrize("name", ANON_SPACES)
+def test_the_baselines_reach_as_far_as_anon_does(name: str):
+    """At gamma = 0 Anon is SGD with lr = step_size * (1 - momentum), and the decays are one number."""
+    anon, sgd, adamw = (
+        load_space(name).parameters,
+        load_space("sgd").parameters,
+        load_space("adamw").parameters,
+    )
+    step, lr, momentum, decay = anon["step_size"], sgd["lr"], sgd["momentum"], sgd["weight_decay"]
+    assert isinstance(step, Range)
+    assert isinstance(lr, Range)
+    assert isinstance(momentum, Range)
+    assert momentum.low <= 0.9 <= momentum.high
+    assert lr.low <= step.low * 0.1 * 1.001
+    assert lr.high >= step.high * 0.1 * 0.999
+    assert anon["decay"] == decay
+    assert isinstance(adamw["lr"], Range)
+    assert adamw["lr"].high / adamw["lr"].low > 0.999 * step.high / step.low
 
 
 def test_constants_are_the_fixed_ones_else_the_optimizers_own():
@@ -93,6 +144,25 @@ BAD = [
     (document(LR, parameters={}), ["parameters: "]),
     (document(LR, parameters={"gama": LR}), ["parameters.gama: unknown coordinate", "did you mean 'gamma'?"]),
     (document(LR, parameters={"Gamma": {"low": 0, "high": "b"}}), ["parameters.Gamma.high: ", "found 'b'"]),
+    (
+        document({"low": 0, "high": 1.5, "integer": True}),
+        ["parameters.gamma: low (0) and high (1.5) of an integer"],
+    ),
+    (
+        document({"choices": [0, [1]]}),
+        ["parameters.gamma.choices.1: expected a number or a name", "found [1]"],
+    ),
+    (
+        document({"choices": [0, True]}),
+        ["parameters.gamma.choices.1: expected a number or a name, found True"],
+    ),
+    (document({"choices": [0, "adam"]}), ["parameters.gamma: expected a number, found 'adam'"]),
+    (document(LR, fixed={**FIXED, "delay": 1}), ["fixed.delay: 1 is outside the allowed 1.01 to 1000000"]),
+    (
+        document(LR, fixed={**FIXED, "floor": "no floor"}),
+        ["fixed.floor: expected a number, found 'no floor'"],
+    ),
+    (document(LR, fixed={**FIXED, "floor": [1]}), ["fixed.floor: expected a number or a name, found [1]"]),
     (document(LR, fixed={**FIXED, "flor": 0.1}), ["fixed.flor: unknown argument", "did you mean 'floor'?"]),
     (document(LR, fixed={**FIXED, "gamma": 0.1}), ["gamma: is in both `parameters` and `fixed`"]),
     (document(LR, fixed={"beta3": 0.5}), ["step_size: is in neither", "delay: is in neither"]),
@@ -116,7 +186,218 @@ def test_a_wrong_space_is_named_by_its_path(tmp_path: Path, data: Any, parts: li
     for part in parts:
         assert part in message
     # Nothing is told of the other kind of domain.
-    assert "choice" in parts[0] or "choice" not in message or "Known: choices" in message
+    assert "choice" in parts[0] or "choices" not in message or "Known: choices" in message
+
+
+# Conditions and families of delays
+
+
+BASE = {"low": 1.5, "high": 3}
+TWO_FAMILIES = {
+    "gamma": {"choices": [0, 1]},
+    "delay_family": {"choices": ["geometric", "every"]},
+    "delay": {**BASE, "when": {"delay_family": "geometric"}},
+    "delay_period": {"low": 1, "high": 10, "integer": True, "when": {"delay_family": ["every"]}},
+}
+REST = {"step_size": 1.0, "beta3": 0.5, "decay": 0.0}
+
+
+def families(changes: dict[str, Any] | None = None, **fixed: Any) -> dict[str, Any]:
+    """Two families of delays, with parameters changed, or left out where None."""
+    parameters = {**TWO_FAMILIES, **(changes or {})}
+    kept = {name: domain for name, domain in parameters.items() if domain is not None}
+    return {"optimizer": "anon", "summary": "x", "parameters": kept, "fixed": {**REST, **fixed}}
+
+
+NO_FAMILIES = {"delay_family": None, "delay_period": None}
+BAD_CONDITIONS = [
+    (
+        families({"delay_period": {"low": 1, "high": 10, "when": {"delay_family": "every"}}}),
+        ["parameters.delay_period: is counted in steps; add integer: true"],
+    ),
+    (
+        families({"delay_period": {"choices": [1, 2.5], "when": {"delay_family": "every"}}}),
+        ["parameters.delay_period: 2.5 is not a whole number"],
+    ),
+    (
+        families({"delay": BASE}),
+        ["parameters.delay.when: delay_family is searched", "when: {delay_family: geometric}"],
+    ),
+    (
+        families({"delay": {**BASE, "when": {"delay_family": ["geometric", "every"]}}}),
+        ["parameters.delay.when: delay_family is searched", "when: {delay_family: geometric}"],
+    ),
+    (families({"delay": None}), ["delay: is in neither", "delay_family can be geometric"]),
+    (
+        families({"delay_power": {"low": 1, "high": 2, "when": {"delay_family": "every"}}}),
+        ["delay_power: is of delay_family polynomial, which this space has not"],
+    ),
+    (families(NO_FAMILIES | {"delay": None}, delay_family="every"), ["delay_period: is in neither"]),
+    (
+        families(NO_FAMILIES | {"delay": None}, delay_family="evry"),
+        ["fixed.delay_family: unknown family 'evry'; did you mean 'every'?", "geometric, polynomial"],
+    ),
+    (families(NO_FAMILIES | {"delay": None}, delay_family=2), ["fixed.delay_family: unknown family '2'"]),
+    (
+        families({"delay_family": {"low": 0, "high": 1}}),
+        ["parameters.delay_family: expected `choices` among geometric, polynomial, every; found a range"],
+    ),
+    (
+        families({"delay_family": {"choices": ["geometric", "steps"]}}),
+        ["parameters.delay_family: unknown family 'steps'"],
+    ),
+    (
+        families({"delay": {**BASE, "when": {"delay_famly": "geometric"}}}),
+        ["parameters.delay.when.delay_famly: unknown parameter", "did you mean 'delay_family'?"],
+    ),
+    (
+        families({"delay": {**BASE, "when": {"delay_family": "geometri"}}}),
+        ["parameters.delay.when.delay_family: unknown choice 'geometri'; did you mean 'geometric'?"],
+    ),
+    (
+        families(NO_FAMILIES | {"delay": {**BASE, "when": {"gamma": 0.5}}}),
+        ["parameters.delay.when.gamma: 0.5 is not one of 0, 1"],
+    ),
+    (
+        families(NO_FAMILIES | {"delay": {**BASE, "when": {"beta3": 0.5}}}),
+        ["parameters.delay.when.beta3: is fixed; a condition needs a parameter with choices"],
+    ),
+    (
+        families(NO_FAMILIES | {"delay": {**BASE, "when": {"gamma": 0}}, "gamma": LR}),
+        ["parameters.delay.when.gamma: is a range (0.1 to 1); a condition needs"],
+    ),
+    (
+        families(NO_FAMILIES | {"delay": {"choices": [2, 4], "when": {"delay": 2}}}),
+        ["parameters.delay.when.delay: a parameter cannot depend on itself"],
+    ),
+    (
+        families(NO_FAMILIES | {"delay": {**BASE, "when": {"beta3": 0}},
+                                "beta3": {"choices": [0, 0.5], "when": {"gamma": 1}}}, beta3=None),
+        ["parameters.delay.when.beta3: has a condition itself; conditions go one level deep"],
+    ),
+    (
+        families({"gamma": {**LR, "when": {"delay_family": "every"}}}),
+        ["parameters.gamma.when: every configuration needs gamma; remove the condition"],
+    ),
+    (families({"delay": {**BASE, "when": {}}}), ["parameters.delay.when: ", "at least 1"]),
+    (families({"delay": {**BASE, "when": {"delay_family": []}}}), ["parameters.delay.when.delay_family: "]),
+    (families({"delay": {**BASE, "when": "every"}}), ["parameters.delay.when: expected keys and values"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "parts"), BAD_CONDITIONS, ids=[parts[0][:60] for _, parts in BAD_CONDITIONS]
+)
+def test_a_wrong_condition_is_named_by_its_path(tmp_path: Path, data: dict[str, Any], parts: list[str]):
+    data["fixed"] = {name: value for name, value in data["fixed"].items() if value is not None}
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path, data)
+    for part in ["space.yaml", *parts]:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("family", DELAYS)
+def test_a_family_may_be_fixed(family: str):
+    changes = {**NO_FAMILIES, "delay": None, DELAYS[family]: {"low": 2, "high": 3, "integer": True}}
+    space = Space.model_validate(families(changes, delay_family=family))
+    assert not space.is_conditional
+    assert space.configurations == 4
+
+
+def test_a_number_of_a_searched_family_may_be_fixed():
+    space = Space.model_validate(families({"delay": None}, delay=2))
+    assert space.configurations == 2 * (1 + 10)
+
+
+def test_what_does_not_matter_at_gamma_0_may_depend_on_gamma():
+    changes = {"beta3": {"choices": [0, 0.5], "when": {"gamma": 1}}, "delay": {**BASE, "when": {"gamma": 1}}}
+    document = families(NO_FAMILIES | changes)
+    del document["fixed"]["beta3"]
+    space = Space.model_validate(document)
+    assert space.active("beta3", {"gamma": 1})
+    assert not space.active("beta3", {"gamma": 0.0})
+    assert not space.active("beta3", {})
+    assert space.active("gamma", {})
+    assert not space.active("step_size", {"gamma": 1})  # fixed: in no point
+    assert space.is_conditional
+    assert (space.constant("beta3"), space.constant("delay")) == (0.5, 2.0)
+
+
+@st.composite
+def finite_spaces(draw: st.DrawFn) -> Space:
+    chosen = draw(st.lists(st.sampled_from(list(DELAYS)), min_size=2, max_size=3, unique=True))
+    parameters: dict[str, Any] = {"delay_family": {"choices": chosen}}
+    gammas = draw(st.lists(st.integers(-5, 5), min_size=2, max_size=3, unique=True))
+    parameters["gamma"] = {"choices": gammas}
+    for family in chosen:
+        when: dict[str, Any] = {"delay_family": family}
+        if draw(st.booleans()):
+            when["gamma"] = draw(st.lists(st.sampled_from(gammas), min_size=1, unique=True))
+        low = draw(st.integers(2, 5))
+        whole = {"low": low, "high": low + draw(st.integers(1, 3)), "integer": True}
+        parameters[DELAYS[family]] = {**draw(st.sampled_from([whole, {"choices": [2, 4]}])), "when": when}
+    return Space.model_validate(
+        {"optimizer": "anon", "summary": "x", "parameters": parameters, "fixed": REST}
+    )
+
+
+def all_points(space: Space) -> set[tuple[tuple[str, Any], ...]]:
+    """Every configuration, by brute force."""
+    values = {
+        name: domain.choices if isinstance(domain, Choice) else range(int(domain.low), int(domain.high) + 1)
+        for name, domain in space.parameters.items()
+    }
+    everything = (dict(zip(values, point, strict=True)) for point in itertools.product(*values.values()))
+    return {tuple((k, v) for k, v in point.items() if space.active(k, point)) for point in everything}
+
+
+@given(finite_spaces())
+def test_configurations_are_counted_and_none_has_a_problem(space: Space):
+    points = all_points(space)
+    assert space.configurations == len(points)
+    for point in points:
+        assert space.problems_of(dict(point)) == []
+
+
+@pytest.mark.parametrize(
+    ("point", "problems"),
+    [
+        ({}, []),
+        ({"gamma": 0, "delay_family": "every", "delay_period": 3}, []),
+        ({"gama": 0}, ["gama: unknown coordinate 'gama'; did you mean 'gamma'? Known: delay, "]),
+        ({"delay_power": 2}, ["delay_power: unknown coordinate"]),
+        ({"beta3": 0.1}, ["beta3: is fixed at 0.5 in this space; leave it out"]),
+        ({"floor": 0.1}, ["floor: is fixed at 0 in this space; leave it out"]),
+        ({"gamma": 2}, ["gamma: 2 is not one of 0, 1"]),
+        ({"gamma": "a"}, ["gamma: unknown choice 'a'. Known: 0, 1"]),
+        ({"gamma": True}, ["gamma: True is not one of 0, 1"]),
+        ({"gamma": None}, ["gamma: None is not one of 0, 1"]),
+        ({"delay_family": "evry"}, ["delay_family: unknown choice 'evry'; did you mean 'every'?"]),
+        ({"delay": 2}, ["delay: exists only where delay_family is geometric; here delay_family is left out"]),
+        (
+            {"delay_family": "every", "delay": 2},
+            ["delay: exists only where delay_family is geometric; here delay_family is every"],
+        ),
+        ({"delay_family": "geometric", "delay": 3.5}, ["delay: 3.5 is outside 1.5 to 3"]),
+        ({"delay_family": "geometric", "delay": float("nan")}, ["delay: nan is outside 1.5 to 3"]),
+        ({"delay_family": "geometric", "delay": "two"}, ["delay: expected a number (1.5 to 3), found 'two'"]),
+        (
+            {"delay_family": "every", "delay_period": 2.5},
+            ["delay_period: 2.5 is not a whole number; allowed is 1 to 10, whole"],
+        ),
+        ({"gamma": 2, "delay_family": "every", "delay_period": 0}, ["gamma: ", "delay_period: 0 is outside"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_point(point: dict[str, Any], problems: list[str]):
+    found = Space.model_validate(families()).problems_of(point)
+    assert len(found) == len(problems)
+    assert all(line.startswith(part) for line, part in zip(found, problems, strict=True))
+
+
+def test_the_space_in_the_docs_is_valid(tmp_path: Path):
+    docs = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
+    (written,) = re.findall(r"```yaml\n(optimizer: .*?)```", docs, re.DOTALL)
+    assert load(tmp_path, written).is_conditional
 
 
 def test_an_unknown_name_gets_the_nearest():
@@ -138,6 +419,11 @@ def domains(draw: st.DrawFn) -> dict[str, Any]:
         return {"choices": draw(st.lists(NUMBERS, min_size=2, max_size=5, unique=True))}
     low, high = sorted(draw(st.lists(NUMBERS, min_size=2, max_size=2, unique=True)))
     return {"low": low, "high": high, "log": draw(st.booleans()) and low > 0}
+
+
+@given(finite_spaces())
+def test_a_conditional_space_survives_being_stored(space: Space):
+    assert Space.model_validate_json(space.model_dump_json()) == space
 
 
 @given(domains())

@@ -1,0 +1,43 @@
+"""Commands that only read what comes with the project."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from anon_tune.cli import app
+from anon_tune.errors import SpecError
+from anon_tune.search_spaces import Space, load_space, space_names
+
+ROOT = Path(__file__).parents[1]
+
+
+def output(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_spaces_lists_all_of_them():
+    listed = [line.split()[0] for line in output("spaces").splitlines() if not line.startswith(" ")]
+    assert listed[:-1] == space_names()
+    found = json.loads(output("spaces", "--json"))
+    assert {name: Space.model_validate(space) for name, space in found.items()} == {
+        name: load_space(name) for name in space_names()
+    }
+
+
+def test_one_space_by_name_and_by_path():
+    path = str(ROOT / "search_spaces" / "delays.yaml")
+    assert "only where delay_family is every" in output("spaces", "delays")
+    assert output("spaces", path).replace(path, "delays") == output("spaces", "delays")
+    (space,) = json.loads(output("spaces", path, "--json")).values()
+    assert Space.model_validate(space) == load_space("delays")
+
+
+def test_an_unknown_space_is_refused():
+    with pytest.raises(SpecError, match="did you mean 'delays'"):
+        output("spaces", "delay")

@@ -240,7 +240,7 @@ def _in_words(job: JobRecord) -> list[str]:
             case "no difference":
                 text = f"On this {family}, Anon and {item['baseline']} do not differ by what was measured"
             case _:
-                text = f"Nothing can be said of Anon against {item['baseline']}"
+                text = f"On this {family}, Anon against {item['baseline']} is undecided"
         lines.append(f"{text}; {item['note']}." if item["note"] else f"{text}.")
     return lines
 

@@ -3,18 +3,50 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 
-from anon_tune.console import space_view, spaces_view
+from anon_tune.advice.verdict import compare
+from anon_tune.console import report, space_view, spaces_view
+from anon_tune.records import JobRecord, JobState, Phase, Trial, TrialState
 from anon_tune.search_spaces import Space, load_space, space_names
+from tests import builders
+
+SPREAD = {"mean": 1.1, "low": 0.2, "high": 1.5, "best": 0.2, "within": 4, "note": "a note"}
 
 
 def text(view: RenderableType, width: int = 100) -> str:
     written = io.StringIO()
     Console(width=width, file=written).print(view, highlight=False)
     return written.getvalue()
+
+
+def job(state: JobState = JobState.SUCCEEDED, **fields: Any) -> JobRecord:
+    spec = builders.spec(arms=["anon", "sgd"]).model_dump(mode="json")
+    return JobRecord("j", "a job", state, Phase.VERDICT, spec, builders.EPOCH, **fields)
+
+
+def verdict_runs(arm: str, *values: float | None) -> list[Trial]:
+    """None is a run that diverged."""
+    states = [TrialState.DIVERGED if value is None else TrialState.COMPLETE for value in values]
+    return [
+        builders.trial(seed, state, value, arm=arm, phase=Phase.VERDICT)
+        for seed, (state, value) in enumerate(zip(states, values, strict=True))
+    ]
+
+
+def test_a_comparison_that_a_divergence_leaves_open_is_not_called_a_draw():
+    anon, sgd = verdict_runs("anon", 0.10, 0.11, 0.10, 0.12, None), verdict_runs("sgd", *[0.5] * 5)
+    found = compare(anon, sgd, "sgd", "min", comparisons=1)
+    result = {"gamma": SPREAD, "winners": {}, "verdict": [found.as_dict()]}
+    shown = text(report(job(result=result, architecture={"family": "cnn", "parameters": 9}), None, "-"), 200)
+    assert (
+        "On this cnn, Anon against sgd is undecided; Anon did better on the 4 seeds that both completed, but Anon "
+        "diverged on 1 of 5 seeds; only 4 seeds." in shown
+    )
+    assert any(line.split()[:2] == ["sgd", "undecided"] for line in shown.splitlines())
 
 
 def test_the_list_of_spaces_has_a_line_for_everything_within_100_columns():

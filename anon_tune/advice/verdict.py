@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -35,7 +36,8 @@ class Comparison:
 
     Attributes:
         baseline: The other arm.
-        outcome: Better or worse only if the interval leaves out 0.
+        outcome: Better or worse only if the interval leaves out 0 and the better one completed on every seed; no
+            difference only if both did.
         anon: Mean test objective of Anon's winner over the seeds it completed; None if none.
         other: The same of the baseline's.
         difference: Mean of anon minus baseline over the seeds both completed.
@@ -78,16 +80,18 @@ def compare(
 ) -> Comparison:
     """Return the comparison of two arms' verdict trials.
 
-    The interval is Student's t for paired differences at 95%, Bonferroni-corrected over `comparisons`. An arm
-    that diverged or failed on any seed cannot be the better one, and one that diverged on all is the worse one.
+    The interval is Student's t for paired differences at 95%, Bonferroni-corrected over `comparisons`. It speaks of
+    the seeds that both completed. So an arm that diverged or failed on any seed cannot be the better one, nor is it
+    the same as one that did not: where the interval does not make it the worse one, the comparison is undecided.
+    One that diverged on all is the worse one.
     """
     a, b = _values(anon), _values(other)
     shared = sorted(a.keys() & b.keys())
     means = (fmean(a.values()) if a else None, fmean(b.values()) if b else None)
     a_whole, b_whole = (len(v) == len(t) > 0 for v, t in ((a, anon), (b, other)))
     notes = [
-        f"{arm} did not complete on {'every' if values else 'any'} seed"
-        for arm, values, whole in (("anon", a, a_whole), (baseline, b, b_whole))
+        f"{name} {_losses(trials)}"
+        for name, trials, whole in (("Anon", anon, a_whole), (baseline, other, b_whole))
         if not whole
     ]
     a_lost, b_lost = (len(t) > 0 and all(x.state is TrialState.DIVERGED for x in t) for t in (anon, other))
@@ -117,12 +121,27 @@ def compare(
         outcome = Outcome.BETTER
     elif worse and b_whole:
         outcome = Outcome.WORSE
-    else:
+    elif a_whole and b_whole:
         outcome = Outcome.NO_DIFFERENCE
+    else:
+        outcome = Outcome.UNDECIDED
+        found = (
+            "Anon did better" if better else f"{baseline} did better" if worse else "no difference is seen"
+        )
+        notes = [f"{found} on the {len(shared)} seeds that both completed, but {' and '.join(notes)}"]
     if len(shared) < _FEWEST_SEEDS:
         blind = ": small differences cannot be seen" if outcome is Outcome.NO_DIFFERENCE else ""
         notes.append(f"only {len(shared)} seeds{blind}")
     return Comparison(baseline, outcome, *means, mean, low, high, len(shared), "; ".join(notes))
+
+
+def _losses(trials: Sequence[Trial]) -> str:
+    """What became of the runs that did not complete: "diverged on 1 of 5 seeds"."""
+    words = {TrialState.DIVERGED: "diverged", TrialState.FAILED: "failed"}
+    lost = Counter(words.get(t.state, "did not complete") for t in trials if t.seed not in _values(trials))
+    if not lost:
+        return "has no run on fresh seeds"
+    return " and ".join(f"{word} on {count} of {len(trials)} seeds" for word, count in sorted(lost.items()))
 
 
 def _values(trials: Sequence[Trial]) -> dict[int, float]:

@@ -91,17 +91,41 @@ def test_an_arm_that_diverged_on_a_seed_is_not_better(mode: str):
     strong = [good, good + 0.01, good - 0.01, good]
     weak = [bad] * 5
     hurt = compare(runs("anon", *strong, None), runs("sgd", *weak), "sgd", mode, comparisons=1)
-    assert hurt.outcome is NO_DIFFERENCE
+    assert hurt.outcome is UNDECIDED
     assert hurt.seeds == 4
-    assert "anon did not complete on every seed" in hurt.note
+    seen = (
+        "Anon did better on the 4 seeds that both completed, but Anon diverged on 1 of 5 seeds; only 4 seeds"
+    )
+    assert hurt.note == seen
     # Nor is the baseline: Anon is not worse than what diverges.
     mirrored = compare(runs("anon", *weak), runs("sgd", *strong, None), "sgd", mode, comparisons=1)
-    assert mirrored.outcome is NO_DIFFERENCE
-    assert "sgd did not complete on every seed" in mirrored.note
+    assert mirrored.outcome is UNDECIDED
+    assert mirrored.note == seen.replace("Anon", "sgd")
     # The other way about it is as clear as it was.
     assert compare(runs("anon", *weak), runs("sgd", *strong), "sgd", mode, comparisons=1).outcome is WORSE
     worse = compare(runs("anon", *weak[:4], None), runs("sgd", *strong, good), "sgd", mode, comparisons=1)
     assert worse.outcome is WORSE
+
+
+def test_arms_of_which_one_diverged_are_not_called_the_same():
+    """What the seeds that both completed show is not all that was measured."""
+    alike = [1.0, 2.0, 1.0, 2.0]
+    found = compare(
+        runs("anon", *alike, None), runs("sgd", 1.1, 1.9, 1.1, 1.9, 1.5), "sgd", "min", comparisons=1
+    )
+    assert found.low < 0 < found.high
+    assert found.outcome is UNDECIDED
+    assert found.note.startswith(
+        "no difference is seen on the 4 seeds that both completed, but Anon diverged on 1 of 5"
+    )
+
+
+def test_what_became_of_the_other_runs_is_told():
+    mixed = runs("anon", 1.0, 2.0, 1.0, None, None)
+    mixed[4] = dataclasses.replace(mixed[4], state=TrialState.FAILED)
+    found = compare(mixed, runs("sgd", *[1.5] * 5), "sgd", "min", comparisons=1)
+    assert "Anon diverged on 1 of 5 seeds and failed on 1 of 5 seeds" in found.note
+    assert "Anon has no run on fresh seeds" in compare([], runs("sgd", 1.0, 1.0), "sgd", "min", 1).note
 
 
 @pytest.mark.parametrize(
@@ -120,10 +144,10 @@ def test_fewer_than_two_shared_seeds_decide_nothing(
 def test_an_arm_that_completes_on_no_seed_is_worse_than_one_that_completes_on_all():
     lost = compare(runs("anon", None, None), runs("sgd", 1.0, 1.0), "sgd", "min", comparisons=1)
     assert (lost.outcome, lost.low, lost.high, lost.seeds) == (WORSE, None, None, 0)
-    assert lost.note == "anon did not complete on any seed"
+    assert lost.note == "Anon diverged on 2 of 2 seeds"
     won = compare(runs("anon", 1.0, 1.0), runs("sgd", None, None), "sgd", "max", comparisons=1)
     assert won.outcome is BETTER
-    assert won.note == "sgd did not complete on any seed"
+    assert won.note == "sgd diverged on 2 of 2 seeds"
 
 
 @pytest.mark.parametrize(

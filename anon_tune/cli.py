@@ -210,7 +210,7 @@ def suggest(
         )
     for item in advice["jobs"]:
         _out.print(
-            f"  job {item['job']} ({item['name']}): {item['mean']:.2f}, within one standard error of its chosen one: "
+            f"  job {item['job']} ({item['name']}): chose {item['best']:.2f}; within one standard error of it: "
             f"{item['low']:.2f} to {item['high']:.2f}",
             highlight=False,
         )

@@ -113,7 +113,7 @@ def jobs_table(jobs: Sequence[JobRecord]) -> Table:
             state,
             job.phase.value,
             job.spec["model"]["name"],
-            number(spread.get("mean"), 3),
+            number(spread.get("best"), 3),
             created,
         )
     return table

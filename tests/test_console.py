@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from anon_tune.advice.verdict import compare
-from anon_tune.console import report, space_view, spaces_view
+from anon_tune.console import jobs_table, report, space_view, spaces_view
 from anon_tune.records import JobRecord, JobState, Phase, Trial, TrialState
 from anon_tune.search_spaces import Space, load_space, space_names
 from tests import builders
@@ -47,6 +47,13 @@ def test_a_comparison_that_a_divergence_leaves_open_is_not_called_a_draw():
         "diverged on 1 of 5 seeds; only 4 seeds." in shown
     )
     assert any(line.split()[:2] == ["sgd", "undecided"] for line in shown.splitlines())
+
+
+def test_a_job_has_one_gamma_wherever_it_is_shown():
+    """The chosen one: the mean of those that may be as good was neither chosen nor even tried."""
+    found = job(result={"gamma": SPREAD, "winners": {}, "verdict": []})
+    assert "gamma 0.20; 0.20 to 1.50 may be as good" in text(report(found, None, "-"))
+    assert "mlp    0.2 " in text(jobs_table([found])).splitlines()[1]
 
 
 def test_the_list_of_spaces_has_a_line_for_everything_within_100_columns():

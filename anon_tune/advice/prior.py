@@ -20,8 +20,8 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 def suggest(family: str, jobs: Sequence[JobRecord]) -> dict[str, Any]:
     """Return a gamma for a family, as plain values that say where it comes from.
 
-    With finished jobs of the family that have a spread: the mean of their means, from the lowest low to the
-    highest high. Without: the middle of the published examples. Without either: no gamma.
+    With finished jobs of the family that have a spread: the mean of the gammas they chose, from the lowest low to
+    the highest high. Without: the middle of the published examples. Without either: no gamma.
 
     Args:
         family: As in a model's fingerprint: "cnn", "transformer", "mlp", ...
@@ -31,7 +31,7 @@ def suggest(family: str, jobs: Sequence[JobRecord]) -> dict[str, Any]:
         {
             "job": job.id,
             "name": job.name,
-            **{key: job.result["gamma"][key] for key in ("mean", "low", "high")},
+            **{key: job.result["gamma"][key] for key in ("best", "low", "high")},
         }
         for job in jobs
         if job.result is not None and job.architecture is not None
@@ -40,7 +40,7 @@ def suggest(family: str, jobs: Sequence[JobRecord]) -> dict[str, Any]:
     published = PUBLISHED.get(family)
     if evidence:
         gamma: dict[str, float] | None = {
-            "mean": fmean(item["mean"] for item in evidence),
+            "mean": fmean(item["best"] for item in evidence),
             "low": min(item["low"] for item in evidence),
             "high": max(item["high"] for item in evidence),
         }

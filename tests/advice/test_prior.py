@@ -10,11 +10,13 @@ from tests.builders import EPOCH
 
 
 def finished(
-    job: str, family: str, mean: float | None, low: float | None = None, high: float | None = None
+    job: str, family: str, best: float | None, low: float | None = None, high: float | None = None
 ) -> JobRecord:
+    """A job that chose `best`; it has a spread, with a mean of its own, if `low` and `high` are given."""
+    mean = None if low is None or high is None else (low + high) / 2 + 0.05
     return JobRecord(
         job, f"{job} on {family}", JobState.SUCCEEDED, Phase.VERDICT, {}, EPOCH,
-        architecture={"family": family}, result={"gamma": {"mean": mean, "low": low, "high": high}},
+        architecture={"family": family}, result={"gamma": {"best": best, "mean": mean, "low": low, "high": high}},
     )  # fmt: skip
 
 
@@ -23,12 +25,12 @@ def test_finished_jobs_of_the_family_come_before_the_published_guidance() -> Non
         finished("a", "cnn", 0.2, 0.0, 0.4),
         finished("b", "cnn", 0.6, 0.3, 1.0),
         finished("c", "transformer", 1.2, 1.0, 1.4),
-        finished("d", "cnn", None),
+        finished("d", "cnn", 0.9),  # chosen among too few to say how sure it is
     ]
     found = suggest("cnn", jobs)
     assert found["source"] == "finished jobs"
     assert found["gamma"] == {"mean": pytest.approx(0.4), "low": 0.0, "high": 1.0}
-    assert [item["job"] for item in found["jobs"]] == ["a", "b"]
+    assert [(item["job"], item["best"]) for item in found["jobs"]] == [("a", 0.2), ("b", 0.6)]
     assert found["published"] == PUBLISHED["cnn"]["text"]
 
 

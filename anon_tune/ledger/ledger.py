@@ -31,7 +31,16 @@ from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError, NotF
 from anon_tune.ledger.database import database_time, open_database, read, write
 from anon_tune.ledger.rows import job_record, read_trials, report_record
 from anon_tune.ledger.tables import Attempt, Job, Projection, Report, Trial
-from anon_tune.records import FINISHED, JobRecord, JobState, NewTrial, Phase, TrialState, check_transition
+from anon_tune.records import (
+    FINISHED,
+    JOB_TRANSITIONS,
+    JobRecord,
+    JobState,
+    NewTrial,
+    Phase,
+    TrialState,
+    check_transition,
+)
 
 __all__ = ["Lease", "Ledger"]
 
@@ -150,7 +159,14 @@ class Ledger:
                     f"Job {job_id} is being worked on by {row['lease_holder']} (last heartbeat "
                     f"{(now - row['lease_heartbeat']).total_seconds():.0f} s ago). Stop that process first."
                 )
-            check_transition(JobState(row["state"]), JobState.RUNNING)
+            state = JobState(row["state"])
+            if not JOB_TRANSITIONS[state]:
+                why = f" ({row['reason']})" if row["reason"] else ""
+                raise TransitionError(
+                    f"Job {job_id} has ended, {state}{why}: it cannot go on. `anon-tune show {job_id}` shows "
+                    "what it found; for another try run its job file anew: anon-tune run SPEC"
+                )
+            check_transition(state, JobState.RUNNING)
             token = row["lease_token"] + 1
             connection.execute(
                 sa.update(Job)

@@ -101,12 +101,9 @@ def run(
     if as_json:
         _print_json({**views.job_view(job), **_places(settings, job)})
     else:
-        places = _places(settings, job)
-        _out.print(
-            console.report(job, places["export"], places["mlflow_command"]), soft_wrap=True, highlight=False
-        )
+        _print_report(settings, job)
     if job.state is not JobState.SUCCEEDED:
-        _err.print(f"Log: {settings.job_folder(job_id) / 'job.log'}", highlight=False, soft_wrap=True)
+        _print_log(settings, job)
         sys.exit(1)
 
 
@@ -130,20 +127,17 @@ def jobs(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(job_id: JobId, as_json: AsJson = False) -> None:
-    """Show a job: its arms, gamma and verdict."""
+    """Show a job: its arms, gamma and verdict, or why there is none and how to go on."""
     settings = Settings()
-    job = _ledger().job(job_id, trials=True)
+    job = api.open_ledger(settings).job(job_id, trials=True)
     if as_json:
         _print_json(views.job_view(job))
         return
-    places = _places(settings, job)
+    _print_report(settings, job)
     if job.result is None:
-        _out.print(console.jobs_table([job]))
         _out.print(console.best_table(job))
-    else:
-        _out.print(
-            console.report(job, places["export"], places["mlflow_command"]), soft_wrap=True, highlight=False
-        )
+    if job.state is not JobState.SUCCEEDED:
+        _print_log(settings, job)
 
 
 @app.command()
@@ -295,6 +289,19 @@ def _ledger() -> Ledger:
 def _print_json(value: Any) -> None:
     # Not through Rich, which wraps lines.
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _print_report(settings: Settings, job: JobRecord) -> None:
+    places = _places(settings, job)
+    _out.print(
+        console.report(job, places["export"], places["mlflow_command"]), soft_wrap=True, highlight=False
+    )
+
+
+def _print_log(settings: Settings, job: JobRecord) -> None:
+    log = settings.job_folder(job.id) / "job.log"
+    if log.exists():
+        _err.print(f"Log: {log}", highlight=False, soft_wrap=True)
 
 
 def _places(settings: Settings, job: JobRecord) -> dict[str, Any]:

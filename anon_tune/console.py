@@ -70,8 +70,9 @@ def live_view(job: JobRecord, elapsed: float, done_before: int) -> RenderableTyp
 
 
 def report(job: JobRecord, export_path: str | None, mlflow_command: str) -> RenderableType:
-    """A job's answer, or why there is none."""
-    lines: list[RenderableType] = [Text(f"{job.name} ({job.id}): {job.state}", style="bold")]
+    """A job's answer, or why there is none and how to go on."""
+    phase = f" in its {job.phase} phase" if job.result is None else ""
+    lines: list[RenderableType] = [Text(f"{job.name} ({job.id}): {job.state}{phase}", style="bold")]
     if job.reason:
         lines.append(Text(f"  {job.reason}"))
     if job.architecture:
@@ -80,8 +81,12 @@ def report(job: JobRecord, export_path: str | None, mlflow_command: str) -> Rend
                  f"{job.architecture['parameters']:,} parameters")
         )  # fmt: skip
     if job.result is None:
-        if job.state is JobState.PAUSED:
+        if _is_abandoned(job):
+            lines.append(Text("  nobody works on it: the process that did has ended"))
+        if job.state in {JobState.QUEUED, JobState.PAUSED} or _is_abandoned(job):
             lines.append(Text(f"  Go on with: anon-tune run --resume {job.id}"))
+        if job.state is JobState.FAILED:
+            lines.append(Text("  Once that is mended, run its job file anew: anon-tune run SPEC"))
         return Group(*lines)
     lines.append(_gamma_line(job.result["gamma"]))
     lines += _winner_line(job.result["winners"])
@@ -104,7 +109,7 @@ def jobs_table(jobs: Sequence[JobRecord]) -> Table:
     for job in jobs:
         spread = (job.result or {}).get("gamma") or {}
         state = job.state.value
-        if job.state is JobState.RUNNING and (job.lease is None or not job.lease.alive):
+        if _is_abandoned(job):
             state = "RUNNING (nobody works on it: run --resume)"
         created = job.created.astimezone().strftime("%Y-%m-%d %H:%M")
         table.add_row(
@@ -182,6 +187,11 @@ def space_view(name: str, space: Space) -> RenderableType:
         Text(f"  optimizer {space.optimizer}; {count} configurations"),
         table,
     )
+
+
+def _is_abandoned(job: JobRecord) -> bool:
+    """Whether a job that nobody works on looks as if somebody did."""
+    return job.state is JobState.RUNNING and (job.lease is None or not job.lease.alive)
 
 
 def _gamma_line(spread: Mapping[str, Any]) -> Text:

@@ -1,8 +1,9 @@
-"""Commands that only read what comes with the project."""
+"""Commands that run nothing."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from typer.testing import CliRunner
 
 from anon_tune.cli import app
 from anon_tune.errors import SpecError
+from anon_tune.ledger import Ledger
+from anon_tune.records import JobState
 from anon_tune.search_spaces import Space, load_space, space_names
+from tests import builders
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,3 +45,22 @@ def test_one_space_by_name_and_by_path():
 def test_an_unknown_space_is_refused():
     with pytest.raises(SpecError, match="did you mean 'delays'"):
         output("spaces", "delay")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    """The ledger of a home of this test's own."""
+    monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path))
+    monkeypatch.delenv("ANON_TUNE_DATABASE_URL", raising=False)
+    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield opened
+    opened.close()
+
+
+def test_show_tells_why_a_job_stands_still(ledger: Ledger):
+    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
+    ledger.release(ledger.acquire(job, "me", 60.0), JobState.PAUSED, "three trials in a row failed: no data")
+    shown = output("show", job)
+    assert "three trials in a row failed: no data" in shown
+    assert f"Go on with: anon-tune run --resume {job}" in shown
+    assert "adamw" in shown  # what each arm has so far

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 
 from anon_tune.advice.verdict import compare
 from anon_tune.console import jobs_table, report, space_view, spaces_view
-from anon_tune.records import JobRecord, JobState, Phase, Trial, TrialState
+from anon_tune.records import JobRecord, JobState, LeaseRecord, Phase, Trial, TrialState
 from anon_tune.search_spaces import Space, load_space, space_names
 from tests import builders
 
@@ -47,6 +47,26 @@ def test_a_comparison_that_a_divergence_leaves_open_is_not_called_a_draw():
         "diverged on 1 of 5 seeds; only 4 seeds." in shown
     )
     assert any(line.split()[:2] == ["sgd", "undecided"] for line in shown.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("state", "alive", "resumes"),
+    [
+        (JobState.QUEUED, None, True),
+        (JobState.PAUSED, None, True),
+        (JobState.RUNNING, True, False),
+        (JobState.RUNNING, False, True),
+        (JobState.FAILED, None, False),
+    ],
+)
+def test_a_job_without_a_result_says_why_and_how_to_go_on(state: JobState, alive: bool | None, resumes: bool):
+    lease = None if alive is None else LeaseRecord("me", 1, builders.EPOCH, builders.EPOCH, alive)
+    shown = text(report(job(state, reason="the disk is full", lease=lease), None, "-"))
+    assert f"a job (j): {state} in its verdict phase" in shown
+    assert "the disk is full" in shown
+    assert ("Go on with: anon-tune run --resume j" in shown) is resumes
+    assert ("nobody works on it" in shown) is (alive is False)
+    assert ("run its job file anew" in shown) is (state is JobState.FAILED)
 
 
 def test_a_job_has_one_gamma_wherever_it_is_shown():

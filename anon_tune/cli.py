@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
 from anon_tune import api, catalogue, console, export, search_spaces, views
@@ -42,8 +43,9 @@ mlflow_app = typer.Typer(help="The projection of jobs to MLflow.", no_args_is_he
 app.add_typer(mlflow_app, name="mlflow")
 
 # A pipe has no width; 80 columns would cut the tables.
-_out = Console(width=None if sys.stdout.isatty() else 160)
-_err = Console(stderr=True)
+# Names, paths and messages of others are printed as they are: nothing in them is markup or an emoji's code.
+_out = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
+_err = Console(stderr=True, markup=False, emoji=False, highlight=False)
 _LIVE_SECONDS = 0.5
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -56,13 +58,12 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except SpecError as error:
-        _err.print(f"[red]error[/red] in {error.source}:", highlight=False)
+        _err.print(Text.assemble(("error", "red"), f" in {error.source}:"), soft_wrap=True)
         for problem in error.problems:
-            _err.print(f"  {problem}", highlight=False, markup=False, soft_wrap=True)
+            _err.print(f"  {problem}", soft_wrap=True)
         sys.exit(error.exit_code)
     except AnonTuneError as error:
-        _err.print("[red]error[/red]", end=" ")
-        _err.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        _err.print(Text.assemble(("error", "red"), f" {error}"), soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
@@ -89,14 +90,14 @@ def run(
     settings = Settings()
     ledger = api.open_ledger(settings)
     job_id = api.create_job(ledger, parsed).id if parsed is not None else str(resume)
-    lease = api.acquire(ledger, job_id, lambda message: _err.print(message, highlight=False))
+    lease = api.acquire(ledger, job_id, _err.print)
     if not as_json:
-        _err.print(f"Job [bold]{job_id}[/bold]. Ctrl-C pauses it; nothing is lost.", highlight=False)
+        _err.print(Text.assemble("Job ", (job_id, "bold"), ". Ctrl-C pauses it; nothing is lost."))
     try:
         with _live(settings, job_id, show=not as_json and _err.is_terminal):
             job = api.run_job(ledger, settings, lease)
     except KeyboardInterrupt:
-        _err.print(f"Paused. Go on with: anon-tune run --resume {job_id}", highlight=False)
+        _err.print(f"Paused. Go on with: anon-tune run --resume {job_id}")
         raise
     if as_json:
         _print_json({**views.job_view(job), **_places(settings, job)})
@@ -122,7 +123,7 @@ def jobs(as_json: AsJson = False) -> None:
     elif found:
         _out.print(console.jobs_table(found))
     else:
-        _out.print("No jobs yet. Start one: anon-tune run examples/digits_cnn.yaml", highlight=False)
+        _out.print("No jobs yet. Start one: anon-tune run examples/digits_cnn.yaml")
 
 
 @app.command()
@@ -178,7 +179,7 @@ def export_command(
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{output} cannot be written ({error.strerror}). Choose another -o.") from None
-    _err.print(f"Wrote {output}", highlight=False)
+    _err.print(f"Wrote {output}", soft_wrap=True)
 
 
 @app.command()
@@ -195,21 +196,19 @@ def suggest(
         return
     gamma = advice["gamma"]
     if gamma is None:
-        _out.print(f"Nothing is known of gamma for {family} yet: search the whole range.", highlight=False)
+        _out.print(f"Nothing is known of gamma for {family} yet: search the whole range.")
     else:
         _out.print(
             f"gamma {gamma['mean']:.2f} for {family}  ({gamma['low']:.2f} to {gamma['high']:.2f}, from "
-            f"{advice['source']})",
-            highlight=False,
+            f"{advice['source']})"
         )
     for item in advice["jobs"]:
         _out.print(
             f"  job {item['job']} ({item['name']}): chose {item['best']:.2f}; within one standard error of it: "
-            f"{item['low']:.2f} to {item['high']:.2f}",
-            highlight=False,
+            f"{item['low']:.2f} to {item['high']:.2f}"
         )
     if advice["published"]:
-        _out.print(f"  published (arXiv 2605.02317): {advice['published']}", highlight=False)
+        _out.print(f"  published (arXiv 2605.02317): {advice['published']}")
 
 
 @app.command()
@@ -225,9 +224,9 @@ def spaces(
     if as_json:
         _print_json({name: found[name].model_dump(mode="json") for name in names})
     elif space is None:
-        _out.print(console.spaces_view(found), highlight=False)
+        _out.print(console.spaces_view(found))
     else:
-        _out.print(console.space_view(space, found[space]), highlight=False)
+        _out.print(console.space_view(space, found[space]))
 
 
 @app.command()
@@ -252,13 +251,13 @@ def tasks(as_json: AsJson = False) -> None:
         return
     for name, task in catalogue.TASKS.items():
         metrics = ", ".join(f"{metric} ({mode})" for metric, mode in task.metrics.items())
-        _out.print(f"[bold]{name}[/bold]  {task.summary} Metrics: {metrics}", highlight=False)
+        _out.print(Text.assemble((name, "bold"), f"  {task.summary} Metrics: {metrics}"))
         for data in task.datasets:
-            _out.print(f"  data   {data:10} {catalogue.DATASETS[data].summary}", highlight=False)
+            _out.print(f"  data   {data:10} {catalogue.DATASETS[data].summary}")
         for model in task.models:
             entry = catalogue.MODELS[model]
             options = ", ".join(f"{option} {value:g}" for option, value in entry.options.items())
-            _out.print(f"  model  {model:10} {entry.summary} Options: {options}", highlight=False)
+            _out.print(f"  model  {model:10} {entry.summary} Options: {options}")
 
 
 @mlflow_app.command("sync")
@@ -276,7 +275,7 @@ def mlflow_sync(
     projector = api.project(ledger, settings)
     if follow is None:
         written = projector.sync(job_id)
-        _out.print(f"{written} trials of job {job_id} written to {settings.tracking_uri}", highlight=False)
+        _out.print(f"{written} trials of job {job_id} written to {settings.tracking_uri}")
         return
     os.nice(10)  # training comes first
     projector.follow(job_id, until=lambda: os.getppid() != follow)
@@ -293,9 +292,7 @@ def _print_json(value: Any) -> None:
 
 def _print_report(settings: Settings, job: JobRecord) -> None:
     places = _places(settings, job)
-    _out.print(
-        console.report(job, places["export"], places["mlflow_command"]), soft_wrap=True, highlight=False
-    )
+    _out.print(console.report(job, places["export"], places["mlflow_command"]), soft_wrap=True)
 
 
 def _print_log(settings: Settings, job: JobRecord) -> None:

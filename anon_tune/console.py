@@ -58,7 +58,8 @@ def live_view(job: JobRecord, elapsed: float, done_before: int) -> RenderableTyp
         table.add_column(title, no_wrap=True)
     for arm, seen in view["arms"].items():
         best = seen["best"]
-        table.add_row(
+        _add_row(
+            table,
             arm,
             f"{sum(seen['trials'].values())}/{seen['budget']}  {_states(seen['trials'])}",
             _states(seen["reruns"]),
@@ -112,7 +113,8 @@ def jobs_table(jobs: Sequence[JobRecord]) -> Table:
         if _is_abandoned(job):
             state = "RUNNING (nobody works on it: run --resume)"
         created = job.created.astimezone().strftime("%Y-%m-%d %H:%M")
-        table.add_row(
+        _add_row(
+            table,
             job.id,
             job.name,
             state,
@@ -131,8 +133,8 @@ def trials_table(trials: Sequence[Trial]) -> Table:
     )
     for trial in trials:
         arguments = "  ".join(f"{key} {_short(value)}" for key, value in trial.hyperparameters.items())
-        table.add_row(
-            trial.id, trial.phase.value, trial.state.value, number(trial.value), str(len(trial.reports)),
+        _add_row(
+            table, trial.id, trial.phase.value, trial.state.value, number(trial.value), str(len(trial.reports)),
             arguments, trial.reason or "",
         )  # fmt: skip
     return table
@@ -146,8 +148,8 @@ def best_table(job: JobRecord) -> Table:
         coordinates = (
             "  ".join(f"{key} {_short(value)}" for key, value in best["params"].items()) if best else "-"
         )
-        table.add_row(
-            arm, number(best["value"]) if best else "-", best["trial"] if best else "-", coordinates
+        _add_row(
+            table, arm, number(best["value"]) if best else "-", best["trial"] if best else "-", coordinates
         )
     return table
 
@@ -161,9 +163,11 @@ def spaces_view(spaces: Mapping[str, Space]) -> RenderableType:
             table.add_column(min_width=width, no_wrap=True)
         table.add_column()
         for coordinate, domain in space.parameters.items():
-            table.add_row(f"  {coordinate}", domain.text, f"where {domain.condition}" if domain.when else "")
+            _add_row(
+                table, f"  {coordinate}", domain.text, f"where {domain.condition}" if domain.when else ""
+            )
         for argument in space.fixed:
-            table.add_row(f"  {argument}", _short(space.constant(argument)), "fixed")
+            _add_row(table, f"  {argument}", _short(space.constant(argument)), "fixed")
         lines += [Text.assemble((f"{name:13}", "bold"), space.summary), table]
     return Group(*lines, Text("One in full: anon-tune spaces SPACE", style="dim"))
 
@@ -180,13 +184,18 @@ def space_view(name: str, space: Space) -> RenderableType:
             values, where = f"{_short(space.constant(argument))} ({how})", ""
         else:
             continue
-        table.add_row(f"  {argument}", values, meaning + where)
+        _add_row(table, f"  {argument}", values, meaning + where)
     count = "infinitely many" if math.isinf(space.configurations) else f"{space.configurations:g}"
     return Group(
         Text.assemble((name, "bold"), f"  {space.summary}"),
         Text(f"  optimizer {space.optimizer}; {count} configurations"),
         table,
     )
+
+
+def _add_row(table: Table, *cells: str | Text) -> None:
+    """Add cells as they are: what others wrote (a reason, a path) may look like Rich's markup, and is none."""
+    table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
 
 
 def _is_abandoned(job: JobRecord) -> bool:
@@ -219,8 +228,8 @@ def _arms_table(job: JobRecord) -> Table:
     for arm in job.spec["arms"]:
         seen = arm_view(job, arm)
         found = (job.result or {})["winners"].get(arm)
-        table.add_row(
-            arm, _states(seen["trials"]), str(seen["epochs"]), f"{seen['seconds']:.0f}",
+        _add_row(
+            table, arm, _states(seen["trials"]), str(seen["epochs"]), f"{seen['seconds']:.0f}",
             number(found["confirm"]["mean"]) if found else "-", number(found["test"]["mean"]) if found else "-",
         )  # fmt: skip
     return table
@@ -235,7 +244,7 @@ def _verdict_table(job: JobRecord) -> Table:
         interval = "-" if item["low"] is None else f"{item['low']:+.4f} to {item['high']:+.4f}"
         difference = "-" if item["difference"] is None else f"{item['difference']:+.4f}"
         outcome = Text(item["outcome"], style=_OUTCOME_STYLES[item["outcome"]])
-        table.add_row(item["baseline"], outcome, difference, interval, str(item["seeds"]))
+        _add_row(table, item["baseline"], outcome, difference, interval, str(item["seeds"]))
     return table
 
 

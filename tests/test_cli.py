@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from anon_tune.cli import app
+from anon_tune.cli import app, main
 from anon_tune.errors import SpecError
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState
@@ -45,6 +45,29 @@ def test_one_space_by_name_and_by_path():
 def test_an_unknown_space_is_refused():
     with pytest.raises(SpecError, match="did you mean 'delays'"):
         output("spaces", "delay")
+
+
+def error_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int | str | None, str]:
+    """The exit code and the message of a command that fails."""
+    monkeypatch.setattr("sys.argv", ["anon-tune", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    written = capsys.readouterr()
+    assert not written.out
+    return caught.value.code, written.err
+
+
+def test_a_path_that_looks_like_markup_is_shown_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "[red]" / "[" / "x]:x:"
+    folder.mkdir(parents=True)
+    (folder / "job.yaml").write_text("name: 3")
+    code, message = error_of(monkeypatch, capsys, "run", str(folder / "job.yaml"))
+    assert code == 2
+    assert message.startswith(f"error in {folder / 'job.yaml'}:\n")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from anon_tune.advice.verdict import compare
-from anon_tune.console import jobs_table, report, space_view, spaces_view
+from anon_tune.console import jobs_table, report, space_view, spaces_view, trials_table
 from anon_tune.records import JobRecord, JobState, LeaseRecord, Phase, Trial, TrialState
 from anon_tune.search_spaces import Space, load_space, space_names
 from tests import builders
@@ -74,6 +74,20 @@ def test_a_job_has_one_gamma_wherever_it_is_shown():
     found = job(result={"gamma": SPREAD, "winners": {}, "verdict": []})
     assert "gamma 0.20; 0.20 to 1.50 may be as good" in text(report(found, None, "-"))
     assert "mlp    0.2 " in text(jobs_table([found])).splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:121] err == 0",
+        "FileNotFoundError: no [/tmp/x]",
+        "KeyError: ':x:' [red]",
+    ],
+)
+def test_a_message_that_looks_like_markup_is_shown_as_it_is(reason: str):
+    failed = builders.trial(0, TrialState.FAILED, reason=reason)
+    assert reason in text(trials_table([failed]), 160)
+    assert reason in text(report(job(JobState.PAUSED, reason=reason), None, "-"))
 
 
 def test_the_list_of_spaces_has_a_line_for_everything_within_100_columns():

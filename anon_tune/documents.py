@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, Tag, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 
 from anon_tune.errors import NotFoundError, SpecError
 
-__all__ = ["parse", "read_yaml", "unknown"]
+__all__ = ["Number", "Strict", "parse", "read_yaml", "unknown"]
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def _finite_number(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
+    """YAML reads true, yes and on as one value, which pydantic takes for 1; it also takes .inf for any number."""
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number, found {str(value).lower()}")
+    result = number(value)
+    if isinstance(result, float) and not math.isfinite(result):
+        raise ValueError(f"expected a finite number, found {value!r}")
+    return result
+
+
+Number = Annotated[int | float, WrapValidator(_finite_number)]
+"""A number inside a list or a mapping. A field that is a number needs no more than to be in a `Strict`."""
+
+
+class Strict(BaseModel):
+    """A frozen part of a document: unknown keys are refused, and a number is one and finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _numbers(cls, value: Any, plain: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        is_number = cls.model_fields[str(info.field_name)].annotation in {int, float}
+        return _finite_number(value, plain) if is_number else plain(value)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

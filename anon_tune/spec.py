@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from anon_tune import catalogue
-from anon_tune.documents import parse, read_yaml, unknown
+from anon_tune.documents import Number, Strict, parse, read_yaml, unknown
 from anon_tune.errors import NotFoundError, SpecError
 from anon_tune.records import Phase
 from anon_tune.search_spaces import Space, load_space
@@ -32,32 +32,28 @@ __all__ = [
 ]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelChoice(_Strict):
+class ModelChoice(Strict):
     """A registered model and its sizes."""
 
     name: str
-    options: dict[str, int | float] = Field(default_factory=dict)
+    options: dict[str, Number] = Field(default_factory=dict)
 
 
-class Objective(_Strict):
+class Objective(Strict):
     """What is optimized, on the validation split."""
 
     metric: str = "loss"
     mode: Literal["min", "max"] = "min"
 
 
-class Budget(_Strict):
+class Budget(Strict):
     """What each arm may spend: `trials` configurations of up to `epochs` epochs each."""
 
     trials: int = Field(ge=1, le=10_000)
     epochs: int = Field(ge=1, le=100_000)
 
 
-class Search(_Strict):
+class Search(Strict):
     """How configurations are proposed and stopped early."""
 
     sampler: Literal["gp", "tpe", "random"] = "gp"
@@ -67,7 +63,7 @@ class Search(_Strict):
     reduction: int = Field(default=3, ge=2, description="At each rung one in `reduction` goes on.")
 
 
-class Confirm(_Strict):
+class Confirm(Strict):
     """Finalists of each arm are rerun on `seeds` seeds; the winner is tested on `verdict_seeds` others."""
 
     finalists: int = Field(default=3, ge=1, le=20)
@@ -75,7 +71,7 @@ class Confirm(_Strict):
     verdict_seeds: int = Field(default=5, ge=2, le=100)
 
 
-class Training(_Strict):
+class Training(Strict):
     """How every trial of the job is trained; only the optimizer differs between arms."""
 
     batch_size: int = Field(default=64, ge=1)
@@ -83,14 +79,14 @@ class Training(_Strict):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
-class Resources(_Strict):
+class Resources(Strict):
     """What one trial takes; `gpu` may be a fraction."""
 
     cpu: int = Field(default=1, ge=1)
     gpu: float = Field(default=0.0, ge=0.0)
 
 
-class JobSpec(_Strict):
+class JobSpec(Strict):
     """A tuning job."""
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^[\w .:+-]+$")

@@ -8,9 +8,7 @@ from numbers import Real
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -18,15 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from anon_tune.documents import unknown
+from anon_tune.documents import Strict, unknown
 
-__all__ = ["Choice", "Domain", "Range", "Strict", "Value", "shown"]
-
-
-class Strict(BaseModel):
-    """A frozen document without unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+__all__ = ["Choice", "Domain", "Range", "Value", "shown"]
 
 
 def _number_or_name(value: Any) -> float | str:
@@ -85,8 +77,6 @@ class Range(_Conditional):
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
-        if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise ValueError("low and high must be finite numbers")
         if self.low >= self.high:
             raise ValueError(
                 f"low ({self.low:g}) must be below high ({self.high:g}); a fixed value goes under `fixed`"

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from anon_tune.documents import parse, read_yaml, unknown
+from anon_tune.documents import Strict, parse, read_yaml, unknown
 from anon_tune.errors import SpecError
-from anon_tune.search_spaces.domains import Choice, Domain, Range, Strict, Value, shown
+from anon_tune.search_spaces.domains import Choice, Domain, Range, Value, shown
 
 __all__ = ["COORDINATES", "DEFAULTS", "DELAYS", "FIXABLE", "Space", "load_space", "space_names"]
 

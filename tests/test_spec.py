@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,14 @@ BAD = [
     ("arms", ["anon", "anon"], ["arms: the same arm is listed twice"]),
     ("arms", ["anon", 3], ["arms.1: ", "found 3"]),
     ("resources.gpu", -0.5, ["resources.gpu: "]),
+    ("budget.trials", True, ["budget.trials: expected a number, found true"]),
+    ("search.seed", False, ["search.seed: expected a number, found false"]),
+    ("training.label_smoothing", False, ["training.label_smoothing: expected a number, found false"]),
+    ("model.width", True, ["width: expected a number, found true"]),
+    ("resources.gpu", True, ["resources.gpu: expected a number, found true"]),
+    ("resources.gpu", math.inf, ["resources.gpu: ", "finite number", "found inf"]),
+    ("training.label_smoothing", math.nan, ["training.label_smoothing: ", "found nan"]),
+    ("model.width", math.inf, ["width: ", "finite number", "found inf"]),
     ("resources.gpus", 1, ["resources.gpus: unknown key", "did you mean 'gpu'?"]),
 ]
 
@@ -237,6 +246,19 @@ def test_an_override_that_cannot_be_read_is_shown(override: str):
     with pytest.raises(SpecError) as caught:
         apply_overrides(GOOD, [override])
     assert repr(override) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("budget.trials=true", "found true"),
+        ("budget.epochs=yes", "found true"),
+        ("resources.gpu=.inf", "found inf"),
+    ],
+)
+def test_an_override_with_what_is_no_number_is_refused(override: str, part: str):
+    with pytest.raises(SpecError, match=part):
+        parse_spec(apply_overrides(GOOD, [override]))
 
 
 def test_an_unknown_key_in_an_override_is_named():

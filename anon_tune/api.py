@@ -19,16 +19,32 @@ from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobRecord, JobState
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, spaces_of
-from anon_tune.tracking import Projector
+from anon_tune.tracking import Projector, check_uri
 
-__all__ = ["acquire", "create_job", "open_ledger", "project", "run_job"]
+__all__ = ["acquire", "check_settings", "create_job", "open_ledger", "project", "run_job"]
 
 _POLL_SECONDS = 0.5
 _PROJECTION_SECONDS = 120.0
 
 
+def check_settings(settings: Settings) -> None:
+    """Find out before a job is made what would stop it, or its projection, later.
+
+    Raises:
+        DependencyError: A setting that cannot be used; says which.
+    """
+    settings.make_home()
+    check_uri(settings.tracking_uri)
+
+
 def open_ledger(settings: Settings) -> Ledger:
-    """Open the ledger that the settings name."""
+    """Open the ledger that the settings name.
+
+    Raises:
+        AnonTuneError: As `open_database`, or the home folder cannot be used.
+    """
+    if settings.database_url is None:
+        settings.make_home()
     return Ledger.open(settings.ledger_url)
 
 
@@ -94,7 +110,7 @@ def project(ledger: Ledger, settings: Settings) -> Projector:
             found["best.yaml"] = export.render(export.document(job), "yaml")
         return found
 
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     return Projector(ledger, settings.tracking_uri, settings.artifacts, files)
 
 

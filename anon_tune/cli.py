@@ -88,6 +88,7 @@ def run(
         raise InputError("--set is for a new job; the one to resume keeps what it was submitted with.")
     parsed = load_spec(spec, overrides or ()) if spec is not None else None
     settings = Settings()
+    api.check_settings(settings)
     ledger = api.open_ledger(settings)
     job_id = api.create_job(ledger, parsed).id if parsed is not None else str(resume)
     lease = api.acquire(ledger, job_id, _err.print)

@@ -12,6 +12,8 @@ import platformdirs
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from anon_tune.errors import DependencyError
+
 __all__ = ["Settings"]
 
 # The longest path a Unix socket of Ray leaves for its temporary folder (107 bytes less Ray's own names).
@@ -55,6 +57,20 @@ class Settings(BaseSettings):
     def artifacts(self) -> Path:
         """Where MLflow keeps artifacts when its store is the default one."""
         return self.home.absolute() / "mlflow-artifacts"
+
+    def make_home(self) -> None:
+        """Make the home folder where it is missing.
+
+        Raises:
+            DependencyError: It cannot be, or is no folder.
+        """
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DependencyError(
+                f"ANON_TUNE_HOME={str(self.home)!r} cannot be used as a folder ({error.strerror}). "
+                "Set it to one that can be made and written to."
+            ) from error
 
     def job_folder(self, job_id: str) -> Path:
         """Folder of a job's files: log, exports."""

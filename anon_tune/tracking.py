@@ -15,19 +15,24 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from anon_tune.errors import DependencyError
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobRecord, JobState, Trial, TrialState
 
-__all__ = ["EXPERIMENT", "Projector"]
+__all__ = ["EXPERIMENT", "Projector", "check_uri"]
 
 EXPERIMENT = "anon_tune"
 
 _JOB_TAG, _TRIAL_TAG = "anon_tune.job_id", "anon_tune.trial_id"
 _PARENT_TAG, _NAME_TAG = "mlflow.parentRunId", "mlflow.runName"
+_SCHEMES = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks"}
 _METRICS_PER_BATCH = 1000  # MLflow's limit
 _POLL_SECONDS = 1.0
 _TURN_SECONDS = 60.0  # longer than MLflow takes for one trial, its retries included
@@ -45,6 +50,24 @@ _JOB_STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.CANCELLED: "KILLED", Job
 _log = logging.getLogger(__name__)
 
 
+def check_uri(uri: str) -> None:
+    """Refuse a tracking URI that MLflow refuses whatever is there, without MLflow: to import it takes seconds.
+
+    Raises:
+        DependencyError: MLflow has no store for this; says what is allowed.
+    """
+    scheme, separator, _ = uri.partition("://")
+    if uri == "databricks" or (separator and scheme.partition("+")[0] in _SCHEMES):
+        return
+    if uri.partition(":")[0] in entry_points(group="mlflow.tracking_store").names:
+        return  # a plugin's
+    raise DependencyError(
+        f"MLFLOW_TRACKING_URI={uri!r} names no store that MLflow writes to. Give a server (http://host:5000) or a "
+        "database (sqlite:////folder/mlflow.db, postgresql://user@host/name), or unset it: the default is sqlite in "
+        "ANON_TUNE_HOME."
+    )
+
+
 class Projector:
     """Writes jobs to one MLflow server or store.
 
@@ -53,6 +76,9 @@ class Projector:
         uri: MLflow tracking URI.
         artifacts: Where artifacts go if the store at `uri` has no place of its own for them.
         files: Returns the text files that a job's parent run carries, by name.
+
+    Raises:
+        DependencyError: As `check_uri`.
     """
 
     def __init__(
@@ -63,8 +89,8 @@ class Projector:
         # A server that is away is asked again by `follow`; MLflow's own retries would take minutes each.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        check_uri(uri)
         # Imported here: it takes seconds, and only this class needs it.
-        from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
         self._ledger = ledger
@@ -72,7 +98,6 @@ class Projector:
         self._artifacts = artifacts
         self._files = files
         self._errors = (MlflowException, OSError)
-        self._client: Any = MlflowClient(uri)
         self._experiment_id: str | None = None
         self._found: set[str] = set()
         self._name = uuid.uuid4().hex
@@ -144,6 +169,19 @@ class Projector:
             raise DependencyError(
                 f"MLflow at {self._uri} took so long that another process writes job {job_id} now."
             )
+
+    @cached_property
+    def _client(self) -> Any:
+        """Made when it is first used, and tried again if that failed: a database is reached by it already."""
+        from mlflow import MlflowClient
+
+        try:
+            return MlflowClient(self._uri)
+        except (*self._errors, SQLAlchemyError, ImportError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise DependencyError(
+                f"MLflow cannot use its store at {self._uri} ({reason}). Check MLFLOW_TRACKING_URI."
+            ) from error
 
     def _cursor(self, job_id: str) -> dict[str, tuple[str, int, str | None]]:
         """How far each of the job's runs has been written to this MLflow, by job or trial id."""

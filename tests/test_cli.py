@@ -87,3 +87,32 @@ def test_show_tells_why_a_job_stands_still(ledger: Ledger):
     assert "three trials in a row failed: no data" in shown
     assert f"Go on with: anon-tune run --resume {job}" in shown
     assert "adamw" in shown  # what each arm has so far
+
+
+@pytest.mark.parametrize("uri", ["file:./x", "runs", "foo://x"])
+def test_a_tracking_uri_that_cannot_be_used_stops_a_job_before_it_is_made(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uri: str
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    code, message = error_of(monkeypatch, capsys, "run", str(ROOT / "examples" / "digits_cnn.yaml"))
+    assert (code, ledger.jobs()) == (6, [])
+    assert f"MLFLOW_TRACKING_URI='{uri}'" in message
+
+
+@pytest.mark.parametrize("home", ["file", "file/below"])
+@pytest.mark.parametrize(
+    "command", [("jobs",), ("show", "x"), ("run", str(ROOT / "examples" / "digits_cnn.yaml"))]
+)
+def test_a_home_that_cannot_be_used_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    home: str,
+    command: tuple[str, ...],
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path / home))
+    monkeypatch.delenv("ANON_TUNE_DATABASE_URL", raising=False)
+    code, message = error_of(monkeypatch, capsys, *command)
+    assert code == 6
+    assert f"ANON_TUNE_HOME='{tmp_path / home}' cannot be used as a folder" in message

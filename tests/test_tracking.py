@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
+from anon_tune import tracking
+from anon_tune.errors import DependencyError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobRecord, JobState, NewTrial, Phase, TrialState
-from anon_tune.tracking import EXPERIMENT, Projector
+from anon_tune.tracking import EXPERIMENT, Projector, check_uri
 from tests import builders
 
 
@@ -36,6 +40,39 @@ def files(job: JobRecord) -> Mapping[str, str]:
 
 def projector(ledger: Ledger, uri: str, folder: Path) -> Projector:
     return Projector(ledger, uri, folder / "artifacts", files)
+
+
+@pytest.mark.parametrize("refused", ["file:./x", "file:///x", "./x", "/x", "foo://x", "sqlite:x", "http:/x"])
+def test_a_uri_that_mlflow_refuses_is_named_with_what_is_allowed(
+    ledger: Ledger, tmp_path: Path, refused: str
+):
+    with pytest.raises(DependencyError, match=rf"MLFLOW_TRACKING_URI='{re.escape(refused)}'.*sqlite:////"):
+        projector(ledger, refused, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    ["http://[::1]:5000", "https://host/path", "sqlite:////x.db", "postgresql+psycopg://u@h/x", "databricks"],
+)
+def test_a_uri_that_mlflow_may_take_is_left_to_it(allowed: str):
+    check_uri(allowed)
+
+
+def test_the_scheme_of_a_plugin_is_left_to_it(monkeypatch: pytest.MonkeyPatch):
+    plugin = EntryPoint("arn", "x:y", "mlflow.tracking_store")
+    monkeypatch.setattr(tracking, "entry_points", lambda group: EntryPoints([plugin]).select(group=group))
+    check_uri("arn:aws:sagemaker:x")
+    with pytest.raises(DependencyError):
+        check_uri("arm:aws")
+
+
+def test_a_store_that_cannot_be_opened_is_one_message_and_tried_again(ledger: Ledger, tmp_path: Path):
+    (tmp_path / "file").touch()
+    job = begin(ledger).job
+    nowhere = projector(ledger, f"sqlite:///{tmp_path / 'file' / 'x.db'}", tmp_path)
+    for _ in range(2):
+        with pytest.raises(DependencyError, match="MLFLOW_TRACKING_URI"):
+            nowhere.sync(job)
 
 
 def begin(ledger: Ledger) -> Lease:

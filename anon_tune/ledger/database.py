@@ -45,6 +45,10 @@ def open_database(url: str) -> sa.Engine:
         raise InputError(
             f"ANON_TUNE_DATABASE_URL={url!r} is no database URL; e.g. sqlite:////data/ledger.db"
         ) from None
+    except OSError as error:  # the folder of an sqlite file
+        raise DependencyError(
+            f"The ledger at {url} cannot be opened ({error}). Check ANON_TUNE_DATABASE_URL."
+        ) from error
     except ModuleNotFoundError as error:
         raise DependencyError(f"The ledger's database needs the package {error.name}; install it.") from error
     try:
@@ -53,7 +57,8 @@ def open_database(url: str) -> sa.Engine:
         engine.dispose()
         where = engine.url.render_as_string(hide_password=True)
         raise DependencyError(
-            f"The ledger at {where} cannot be opened ({error.orig}). Check ANON_TUNE_DATABASE_URL."
+            f"The ledger at {where} cannot be opened ({error.orig}). Check ANON_TUNE_DATABASE_URL, or, where that is "
+            "not set, ANON_TUNE_HOME."
         ) from error
     except BaseException:
         engine.dispose()

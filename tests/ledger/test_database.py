@@ -137,6 +137,12 @@ def test_a_database_that_is_a_folder_says_so(tmp_path: Path):
         open_database(f"sqlite:///{tmp_path}")
 
 
+def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DependencyError, match=r"cannot be opened.*ANON_TUNE_DATABASE_URL"):
+        open_database(f"sqlite:///{tmp_path / 'file' / 'ledger.db'}")
+
+
 def test_a_server_that_is_not_there_says_so_without_the_password(tmp_path: Path):
     pytest.importorskip("psycopg")
     with pytest.raises(DependencyError) as caught:

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from anon_tune.advice.response import gamma_spread
 from anon_tune.advice.verdict import verdict
-from anon_tune.errors import AnonTuneError, LeaseLostError
+from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, finalists, winner
@@ -31,6 +32,7 @@ __all__ = ["LEASE_SECONDS", "drive", "summarize"]
 
 LEASE_SECONDS = 15.0
 _HEARTBEATS_PER_LEASE = 5
+_KNOCK_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +60,8 @@ def drive(ledger: Ledger, lease: Lease, settings: Settings) -> JobState:
         if not isinstance(error, Exception):
             _log.error("job %s stopped: %s", lease.job, type(error).__name__)
             ledger.release(lease, JobState.PAUSED, "interrupted")
+            if isinstance(error, SystemExit):  # Ray's answer to SIGTERM while it starts
+                raise KeyboardInterrupt from error
             raise
         _log.error("job %s stopped", lease.job, exc_info=True)
         state, reason = JobState.PAUSED, _in_a_line(error)
@@ -273,6 +277,24 @@ def _prepare_ray_environment(settings: Settings) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
+def _check_address(address: str) -> None:
+    """Knock at a plain host:port, where Ray would write its own log for minutes before it gave up.
+
+    Raises:
+        DependencyError: Nothing answers there.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        return  # "auto", "ray://...": Ray knows what to do
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise DependencyError(
+            f"No Ray cluster answers at RAY_ADDRESS={address} ({error}). Start one there (ray start --head), or "
+            "unset RAY_ADDRESS to run on this machine."
+        ) from error
+
+
 @contextlib.contextmanager
 def _ray(settings: Settings, job_id: str) -> Iterator[None]:
     """A Ray of this job's own on this machine, or a client of the cluster at RAY_ADDRESS."""
@@ -280,6 +302,7 @@ def _ray(settings: Settings, job_id: str) -> Iterator[None]:
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if settings.ray_address:
+        _check_address(settings.ray_address)
         ray.init(address=settings.ray_address, **quiet)
         try:
             yield

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from anon_tune.errors import InputError, LeaseLostError
+from anon_tune.errors import DependencyError, InputError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
@@ -54,10 +55,12 @@ def test_an_error_pauses_the_job_with_one_line(
     assert (job.state, job.reason, job.lease) == (JobState.PAUSED, reason, None)
 
 
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), SystemExit(15)])
 def test_an_interrupt_pauses_the_job_and_goes_on(
-    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, interrupt: BaseException
 ):
-    work_raises(monkeypatch, KeyboardInterrupt())
+    """While Ray starts, it answers SIGTERM with SystemExit."""
+    work_raises(monkeypatch, interrupt)
     with pytest.raises(KeyboardInterrupt):
         driver.drive(ledger, lease, Settings())
     job = ledger.job(lease.job)
@@ -71,3 +74,30 @@ def test_a_job_that_was_taken_over_is_left_alone(
     with pytest.raises(LeaseLostError, match="taken over"):
         driver.drive(ledger, lease, Settings())
     assert ledger.job(lease.job).state is JobState.RUNNING
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port of this machine that is taken; nothing answers at it until it listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_a_cluster_that_is_not_there_is_told_before_ray_looks_for_it(
+    monkeypatch: pytest.MonkeyPatch, port: int
+):
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    said = rf"No Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:{port} \("
+    with pytest.raises(DependencyError, match=said), driver._ray(Settings(), "j"):
+        pass
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://127.0.0.1:{port}", "127.0.0.1", "127.0.0.1:x"])
+def test_what_is_no_plain_address_is_left_to_ray(port: int, address: str):
+    driver._check_address(address.format(port=port))
+
+
+def test_a_cluster_that_answers_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        driver._check_address(f"127.0.0.1:{server.getsockname()[1]}")

@@ -22,7 +22,7 @@ from tests.jobs.conftest import Home
 
 pytestmark = pytest.mark.slow
 
-_PATIENCE = 90.0
+_PATIENCE = 300.0  # a machine may be busy with other work
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from anon_tune.errors import HyperparameterError, InputError
 from anon_tune.optim.bucket import Bucket, Row
 from anon_tune.optim.capturable import capturable
+from anon_tune.optim.checkpoint import check_state_dict
 from anon_tune.optim.delay import Delay, DelayLike
 from anon_tune.optim.foreach import foreach
 from anon_tune.optim.fused import fused, momentum
@@ -129,10 +130,19 @@ class Anon(Optimizer):
 
         Args:
             state_dict: The dictionary; not changed, and not kept.
+
+        Raises:
+            InputError: The state is another optimizer's, or its shapes are not those of the parameters. Nothing
+                has changed then.
         """
         sources: list[dict[str, Any]] = []
+
+        def check(_: Optimizer, source: dict[str, Any]) -> None:
+            check_state_dict(source, self.param_groups)
+            sources.append(source)
+
         # The last pre-hook sees what the user's own pre-hooks made of the dictionary.
-        handle = self.register_load_state_dict_pre_hook(lambda _, source: sources.append(source))
+        handle = self.register_load_state_dict_pre_hook(check)
         try:
             super().load_state_dict(state_dict)
         finally:
@@ -204,7 +214,10 @@ class Anon(Optimizer):
             steps.append(state["step"])
         if not rows:
             return []
-        torch._foreach_add_(steps, 1.0)
+        if group["capturable"]:
+            torch._foreach_add_(steps, 1.0)
+        else:  # On the host a number would be made a tensor again for each of them.
+            torch._foreach_add_(steps, torch.ones(()), alpha=1.0)
         # A captured step must not look at the count; its arithmetic needs no common one either.
         counts = [0.0] * len(steps) if group["capturable"] else [step.item() for step in steps]
         buckets: dict[tuple[float, torch.device, torch.dtype], list[int]] = defaultdict(list)

@@ -208,6 +208,11 @@ class Anon(Optimizer):
                     "Anon does not support sparse gradients; use Embedding(sparse=False), "
                     "or torch.optim.SparseAdam for that layer"
                 )
+            # Kernels read memory, where a lazy conjugate or negative does not show.
+            if grad.is_conj():
+                grad = grad.resolve_conj()
+            if grad.is_neg():
+                grad = grad.resolve_neg()
             state = self._state_of(group, p)
             row = (p, grad, state["exp_avg"], state.get("exp_avg_sq"), state.get("multiplier"))
             rows.append(_as_reals(row) if p.is_complex() else row)

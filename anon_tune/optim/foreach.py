@@ -14,6 +14,10 @@ __all__ = ["foreach", "has_torch_kernel"]
 _CACHED = 2**18
 """Entries that go through all operations together on CPU: with five lists 5 MiB in float32, which caches hold."""
 
+_COPIED = 2**24
+"""As many on other devices: half-precision tensors are widened by copies, which must not take the memory that a
+whole model would, and kernels of this size no longer notice their launch."""
+
 
 def foreach(step: Step, bucket: Bucket) -> None:
     """Moves the bucket's parameters and state in place, many tensors at once.
@@ -23,9 +27,8 @@ def foreach(step: Step, bucket: Bucket) -> None:
     first = bucket.params[0]
     fast, rest = bucket.split_by_order() if has_torch_kernel(first) else (Bucket.of([]), bucket)
     for taken, move in ((fast, _by_adam_kernel), (rest, _by_operations)):
-        for part in taken.parts(_CACHED) if first.device.type == "cpu" else [taken]:
-            if part.params:
-                move(step, part)
+        for part in taken.parts(_CACHED if first.device.type == "cpu" else _COPIED):
+            move(step, part)
 
 
 def has_torch_kernel(p: torch.Tensor) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from anon_tune.optim import Anon
+from anon_tune.optim import Anon, foreach
 from anon_tune.optim.bucket import Bucket
+from anon_tune.optim.rule import Step
 
 from .test_reference import PATHS
 
@@ -73,3 +74,17 @@ def test_state_of_another_dtype_is_read_as_what_it_is(path):
         return p
 
     torch.testing.assert_close(moved(torch.float64), moved(torch.float32))
+
+
+@pytest.mark.parametrize(("device", "entries"), [("cpu", 2**18), ("meta", 2**24)])
+def test_half_precision_is_widened_piece_by_piece(monkeypatch, device, entries):
+    """A copy of a whole model in float32 would need more memory than its half-precision parameters."""
+    pieces = []
+    monkeypatch.setattr(
+        foreach, "_by_operations", lambda _, part: pieces.append(sum(p.numel() for p in part.params))
+    )
+    # Expanded, so that the test itself needs no memory.
+    params = [torch.ones((), dtype=torch.bfloat16, device=device).expand(entries // 4) for _ in range(10)]
+    bucket = Bucket.of([(p, p, p, p, p) for p in params])
+    foreach.foreach(Step.of(Anon([torch.ones(1)]).param_groups[0], 3), bucket)
+    assert pieces == [entries, entries, entries // 2]

@@ -40,16 +40,18 @@ def _kernel(device: str) -> _Kernel | None:
     """The kernel of a type of device, or None, after one warning where it cannot be had."""
     if device == "cpu":
         return native.step_on_cpu if native.load_kernels() else None
-    try:
-        from anon_tune.optim import gpu
-    except ImportError as error:
-        warnings.warn(
-            f"Anon(fused=True) runs its foreach path on {device}: {error}; install triton",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
-    return gpu.step_on_gpu if device == "cuda" else None
+    problem = "its kernels are for CPU and CUDA"
+    if device == "cuda":
+        try:
+            from anon_tune.optim import gpu
+        except ImportError as error:
+            problem = f"{error}; install triton"
+        else:
+            return gpu.step_on_gpu
+    warnings.warn(
+        f"Anon(fused=True) runs its foreach path on {device}: {problem}", RuntimeWarning, stacklevel=2
+    )
+    return None
 
 
 def momentum(step: Step, bucket: Bucket) -> None:

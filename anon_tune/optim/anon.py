@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any, TypeAlias, overload
 
 import torch
@@ -284,20 +285,33 @@ def _path(group: dict[str, Any], bucket: Bucket) -> Callable[[Step, Bucket], Non
 def _check_options(group: dict[str, Any]) -> None:
     """Raises HyperparameterError for the first option out of its range."""
     for name in ("lr", "eps", "weight_decay", "floor"):
-        value = group[name]
-        if isinstance(value, Tensor) and value.numel() != 1:
-            raise HyperparameterError(f"{name} as a tensor must have 1 element, not {value.numel()}")
-        if not 0.0 <= float(value) < math.inf:
-            raise HyperparameterError(f"{name} must be a finite number >= 0, not {value}")
-    if not math.isfinite(group["gamma"]):
+        if not 0.0 <= _number(name, group[name]) < math.inf:
+            raise HyperparameterError(f"{name} must be a finite number >= 0, not {group[name]}")
+    if not math.isfinite(_number("gamma", group["gamma"])):
         raise HyperparameterError(f"gamma must be a finite number, not {group['gamma']}")
     betas = group["betas"]
-    if len(betas) != 3 or not all(0.0 <= float(beta) < 1.0 for beta in betas):
+    if isinstance(betas, str) or not isinstance(betas, Sequence) or len(betas) != 3:
+        raise HyperparameterError(f"betas must be three numbers, beta1, beta2 and beta3, not {betas!r}")
+    if not all(0.0 <= _number("each of betas", beta) < 1.0 for beta in betas):
         raise HyperparameterError(f"betas must be three numbers in [0, 1): beta1, beta2, beta3; not {betas}")
     Delay.parse(group["delay"])
+    for name in ("decoupled_weight_decay", "foreach", "fused", "maximize", "capturable", "differentiable"):
+        if group[name] not in (True, False, None):
+            raise HyperparameterError(f"{name} must be True or False, not {group[name]!r}")
     if group["differentiable"]:
         raise HyperparameterError("Anon has no differentiable step; leave differentiable=False")
     if group["foreach"] and group["fused"]:
         raise HyperparameterError("fused and foreach cannot both be True; leave foreach out")
     if group["fused"] and group["capturable"]:
         raise HyperparameterError("fused and capturable cannot both be True; a captured step needs no fusing")
+
+
+def _number(name: str, value: Any) -> float:
+    """The value as a float; raises HyperparameterError where it is no number."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise HyperparameterError(f"{name} as a tensor must have 1 element, not {value.numel()}")
+    elif not isinstance(value, Real):
+        hint = "; in YAML write 1.0e-3, because 1e-3 is text there" if isinstance(value, str) else ""
+        raise HyperparameterError(f"{name} must be a number, not {value!r}{hint}")
+    return float(value)

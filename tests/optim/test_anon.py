@@ -90,6 +90,19 @@ def test_closure():
         {"weight_decay": -0.1},
         {"delay": 1.0},
         {"delay": "monthly:1"},
+        {"betas": 0.9},
+        {"betas": None},
+        {"betas": "0.9"},
+        {"betas": (0.9, "0.999", 0.5)},
+        {"gamma": "1"},
+        {"gamma": None},
+        {"gamma": torch.ones(2)},
+        {"lr": "1e-3"},
+        {"eps": None},
+        {"weight_decay": None},
+        {"floor": [0.1]},
+        {"fused": "yes"},
+        {"decoupled_weight_decay": "False"},
         {"differentiable": True},
         {"foreach": True, "fused": True},
     ],
@@ -99,6 +112,11 @@ def test_options_out_of_range(options):
         Anon(tensors(), **options)
     with pytest.raises(HyperparameterError):
         Anon([{"params": tensors(), **options}])
+
+
+def test_a_number_that_yaml_reads_as_text_is_pointed_out():
+    with pytest.raises(HyperparameterError, match=r"lr must be a number, not '1e-3'; in YAML write 1.0e-3"):
+        Anon(tensors(), lr="1e-3")
 
 
 def test_sparse_gradients_are_refused():

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,7 +66,10 @@ def step_on_cpu(step: Step, bucket: Bucket) -> None:
 
 
 def _addresses(tensors: list[Tensor]) -> ctypes.Array[ctypes.c_void_p] | None:
-    return (ctypes.c_void_p * len(tensors))(*map(Tensor.data_ptr, tensors)) if tensors else None
+    if not tensors:
+        return None
+    # An array takes 64-bit numbers in half the time that ctypes does.
+    return (ctypes.c_void_p * len(tensors)).from_buffer(array("Q", map(Tensor.data_ptr, tensors)))
 
 
 @functools.cache

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any, TypeAlias, overload
 
 import torch
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 from anon_tune.errors import HyperparameterError, InputError
 from anon_tune.optim.bucket import Bucket, Row
 from anon_tune.optim.capturable import capturable
+from anon_tune.optim.checkpoint import check_state_dict
 from anon_tune.optim.delay import Delay, DelayLike
 from anon_tune.optim.foreach import foreach
 from anon_tune.optim.fused import fused, momentum
@@ -129,10 +131,19 @@ class Anon(Optimizer):
 
         Args:
             state_dict: The dictionary; not changed, and not kept.
+
+        Raises:
+            InputError: The state is another optimizer's, or its shapes are not those of the parameters. Nothing
+                has changed then.
         """
         sources: list[dict[str, Any]] = []
+
+        def check(_: Optimizer, source: dict[str, Any]) -> None:
+            check_state_dict(source, self.param_groups)
+            sources.append(source)
+
         # The last pre-hook sees what the user's own pre-hooks made of the dictionary.
-        handle = self.register_load_state_dict_pre_hook(lambda _, source: sources.append(source))
+        handle = self.register_load_state_dict_pre_hook(check)
         try:
             super().load_state_dict(state_dict)
         finally:
@@ -198,13 +209,21 @@ class Anon(Optimizer):
                     "Anon does not support sparse gradients; use Embedding(sparse=False), "
                     "or torch.optim.SparseAdam for that layer"
                 )
+            # Kernels read memory, where a lazy conjugate or negative does not show.
+            if grad.is_conj():
+                grad = grad.resolve_conj()
+            if grad.is_neg():
+                grad = grad.resolve_neg()
             state = self._state_of(group, p)
             row = (p, grad, state["exp_avg"], state.get("exp_avg_sq"), state.get("multiplier"))
             rows.append(_as_reals(row) if p.is_complex() else row)
             steps.append(state["step"])
         if not rows:
             return []
-        torch._foreach_add_(steps, 1.0)
+        if group["capturable"]:
+            torch._foreach_add_(steps, 1.0)
+        else:  # On the host a number would be made a tensor again for each of them.
+            torch._foreach_add_(steps, torch.ones(()), alpha=1.0)
         # A captured step must not look at the count; its arithmetic needs no common one either.
         counts = [0.0] * len(steps) if group["capturable"] else [step.item() for step in steps]
         buckets: dict[tuple[float, torch.device, torch.dtype], list[int]] = defaultdict(list)
@@ -266,20 +285,33 @@ def _path(group: dict[str, Any], bucket: Bucket) -> Callable[[Step, Bucket], Non
 def _check_options(group: dict[str, Any]) -> None:
     """Raises HyperparameterError for the first option out of its range."""
     for name in ("lr", "eps", "weight_decay", "floor"):
-        value = group[name]
-        if isinstance(value, Tensor) and value.numel() != 1:
-            raise HyperparameterError(f"{name} as a tensor must have 1 element, not {value.numel()}")
-        if not 0.0 <= float(value) < math.inf:
-            raise HyperparameterError(f"{name} must be a finite number >= 0, not {value}")
-    if not math.isfinite(group["gamma"]):
+        if not 0.0 <= _number(name, group[name]) < math.inf:
+            raise HyperparameterError(f"{name} must be a finite number >= 0, not {group[name]}")
+    if not math.isfinite(_number("gamma", group["gamma"])):
         raise HyperparameterError(f"gamma must be a finite number, not {group['gamma']}")
     betas = group["betas"]
-    if len(betas) != 3 or not all(0.0 <= float(beta) < 1.0 for beta in betas):
+    if isinstance(betas, str) or not isinstance(betas, Sequence) or len(betas) != 3:
+        raise HyperparameterError(f"betas must be three numbers, beta1, beta2 and beta3, not {betas!r}")
+    if not all(0.0 <= _number("each of betas", beta) < 1.0 for beta in betas):
         raise HyperparameterError(f"betas must be three numbers in [0, 1): beta1, beta2, beta3; not {betas}")
     Delay.parse(group["delay"])
+    for name in ("decoupled_weight_decay", "foreach", "fused", "maximize", "capturable", "differentiable"):
+        if group[name] not in (True, False, None):
+            raise HyperparameterError(f"{name} must be True or False, not {group[name]!r}")
     if group["differentiable"]:
         raise HyperparameterError("Anon has no differentiable step; leave differentiable=False")
     if group["foreach"] and group["fused"]:
         raise HyperparameterError("fused and foreach cannot both be True; leave foreach out")
     if group["fused"] and group["capturable"]:
         raise HyperparameterError("fused and capturable cannot both be True; a captured step needs no fusing")
+
+
+def _number(name: str, value: Any) -> float:
+    """The value as a float; raises HyperparameterError where it is no number."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise HyperparameterError(f"{name} as a tensor must have 1 element, not {value.numel()}")
+    elif not isinstance(value, Real):
+        hint = "; in YAML write 1.0e-3, because 1e-3 is text there" if isinstance(value, str) else ""
+        raise HyperparameterError(f"{name} must be a number, not {value!r}{hint}")
+    return float(value)

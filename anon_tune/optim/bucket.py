@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from operator import attrgetter
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +14,11 @@ __all__ = ["Bucket", "Row", "one_order"]
 
 Row: TypeAlias = "tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]"
 """(p, g, m, s, v) of one tensor; without s and v at gamma = 0."""
+
+_PLAIN = {Tensor, torch.nn.Parameter}
+_SHAPE: Callable[[Tensor], torch.Size] = attrgetter("shape")
+_DTYPE: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
+_ON_CPU: Callable[[Tensor], bool] = attrgetter("is_cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +55,25 @@ class Bucket:
 
     def split_by_order(self) -> tuple[Bucket, Bucket]:
         """The tensors that `one_order` accepts, and the others."""
-        # Nearly always all of them, and then no Python function runs per tensor: a step of many small tensors
-        # would spend more time on the question than on the work.
+        return (self, Bucket.of([])) if self._is_contiguous() else self.split(one_order)
+
+    def _is_contiguous(self) -> bool:
+        """Whether `one_order` accepts every tensor, and in the usual order of memory."""
+        # Nearly always so, and then no Python function runs per tensor: a step of many small tensors would
+        # spend more time on the question than on the work.
+        first = self.params[0]
+        shapes = list(map(_SHAPE, self.params))
         states = (self.params, self.exp_avgs, self.exp_avg_sqs, self.multipliers)
-        plain = (
-            set(map(type, self.params)) <= {Tensor, torch.nn.Parameter}
-            and len({t.dtype for tensors in (self.params, self.grads, self.exp_avgs) for t in tensors}) == 1
-            and all(all(map(Tensor.is_contiguous, tensors)) for tensors in states)
+        place: Callable[[Tensor], Any] = _ON_CPU if first.is_cpu else Tensor.get_device
+        return all(
+            set(map(type, tensors)) <= _PLAIN
+            and set(map(_DTYPE, tensors)) == {first.dtype}
+            and set(map(place, tensors)) == {place(first)}
+            and (tensors is self.params or list(map(_SHAPE, tensors)) == shapes)
+            and (tensors is self.grads or all(map(Tensor.is_contiguous, tensors)))
+            for tensors in (*states, self.grads)
+            if tensors
         )
-        return (self, Bucket.of([])) if plain else self.split(one_order)
 
     def parts(self, entries: int) -> Iterator[Bucket]:
         """The bucket in pieces of about so many entries, and of whole tensors."""
@@ -85,6 +101,8 @@ class Bucket:
 
     def aligned_grads(self) -> list[Tensor]:
         """The gradients, entry by entry in the order of their parameters; copied where they are not."""
+        if all(map(Tensor.is_contiguous, self.grads)) and all(map(Tensor.is_contiguous, self.params)):
+            return self.grads
         return [
             g if p.is_contiguous() and g.is_contiguous() else g.contiguous(memory_format=_order(p))
             for p, g in zip(self.params, self.grads, strict=True)
@@ -94,19 +112,17 @@ class Bucket:
 def one_order(row: Row) -> bool:
     """Whether a kernel may walk through the memory of these plain tensors side by side.
 
-    Parameter and state must fill their memory without gaps and in the same order, with one dtype; a gradient in
-    another order is no hindrance (`Bucket.aligned_grads`).
+    A kernel is told one size and one dtype and trusts them, so that all five must have the same shape, dtype and
+    device, which a parameter whose `data` was replaced has not. Parameter and state must fill their memory
+    without gaps and in the same order; a gradient in another order is no hindrance (`Bucket.aligned_grads`).
     """
-    p, g, m, s, v = row
+    p, g, *states = row
     order = _order(p)
-    return (
-        type(p) in (Tensor, torch.nn.Parameter)
-        and p.dtype == g.dtype == m.dtype
-        and p.is_contiguous(memory_format=order)
-        and m.is_contiguous(memory_format=order)
-        and (s is None or s.is_contiguous(memory_format=order))
-        and (v is None or v.is_contiguous(memory_format=order))
-    )
+    state = [t for t in states if t is not None]
+    return all(
+        type(t) in _PLAIN and t.shape == p.shape and t.dtype == p.dtype and t.device == p.device
+        for t in (p, g, *state)
+    ) and all(t.is_contiguous(memory_format=order) for t in (p, *state))
 
 
 def _order(tensor: Tensor) -> torch.memory_format:

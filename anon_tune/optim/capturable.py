@@ -31,6 +31,7 @@ def capturable(group: Mapping[str, Any], bucket: Bucket, steps: list[Tensor]) ->
     """Moves the bucket's parameters and state in place; `steps` are 0-d and count this step already."""
     beta1, beta2, beta3 = (float(beta) for beta in group["betas"])
     lr, decay, decoupled = group["lr"], float(group["weight_decay"]), group["decoupled_weight_decay"]
+    eps, floor = float(group["eps"]), float(group["floor"])
     delay = Delay.parse(group["delay"])
     for t, (p, g, m, s, v) in zip(steps, bucket.rows(), strict=True):
         x = p.to(m.dtype)
@@ -46,8 +47,10 @@ def capturable(group: Mapping[str, Any], bucket: Bucket, steps: list[Tensor]) ->
         if s is not None and v is not None and s.numel():
             s.mul_(beta2).addcmul_(g, g, value=1.0 - beta2)
             refresh, window = _refresh(delay, t)
-            s_hat = s / _one_minus_power(beta2, window, s.dtype)
-            u = window_multiplier(s_hat, group["gamma"], s_hat.mean() * group["floor"] + group["eps"])
+            correction = _one_minus_power(beta2, window, s.dtype)
+            # Without a floor no mean: where it overflows, 0 times it is no number.
+            added = s.mean() * (floor / correction) + eps if floor else eps
+            u = window_multiplier(s / correction, group["gamma"], added)
             renewed = torch.where(t == 1, u, blend_multipliers(v, u, beta3))
             v.copy_(torch.where(refresh, renewed, v))
             s.copy_(torch.where(refresh, torch.zeros_like(s), s))

@@ -28,6 +28,13 @@ _FAMILIES = {
 }
 
 
+_ROUNDING = 1e-6
+"""Far more than the relative error of a power."""
+
+_NEVER = 2**63
+"""Stands for refresh steps that are too large for a float, as the second of `polynomial:2000` is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Delay:
     """A sequence of refresh steps.
@@ -101,13 +108,14 @@ class Delay:
         return self._value(self._index(t)) if t >= 1 else 0
 
     def next_after(self, t: int) -> int | None:
-        """The smallest a_n > t, or None after the end of a listed sequence."""
+        """The smallest a_n > t, or None where no step will be one: after the end of a list, or from 2^63 on."""
         if t < 1:
             return 1
         index = self._index(t) + 1
         if self.family == "steps" and index >= len(self.steps):
             return None
-        return self._value(index)
+        value = self._value(index)
+        return value if value < _NEVER else None
 
     def window(self, t: int) -> int:
         """The steps a_n - a_(n-1) that end in a refresh at t = a_n, with a_0 = 0; 0 if t is no refresh."""
@@ -120,16 +128,22 @@ class Delay:
         index = self._index(t)
         if self.family != "geometric":
             return index + 1
-        # A base below 2 gives the same whole number several times at the start.
-        return len({self._value(n) for n in range(index + 1)})
+        # A base below 2 gives the same whole number several times at the start. Powers less than 1 apart, which
+        # those below 1/(b-1) are, hit every whole number, and those above it none twice: only at the border,
+        # where rounding decides, are they looked at.
+        border = 1.0 / (self.parameter - 1.0)
+        low = self._index(max(1, min(t, math.floor(border * (1.0 - _ROUNDING)))))
+        high = self._index(min(t, math.ceil(border * (1.0 + _ROUNDING))))
+        between = {self._value(n) for n in range(low, high + 1)}
+        return self._value(low) - 1 + len(between) + index - high
 
     def _value(self, index: int) -> int:
         """a_(index+1), repeats of the geometric family included."""
         match self.family:
             case "geometric":
-                return math.ceil(math.pow(self.parameter, index))
+                return _power(self.parameter, index)
             case "polynomial":
-                return math.ceil(math.pow(index + 1, self.parameter))
+                return _power(index + 1, self.parameter)
             case "every":
                 return 1 + int(self.parameter) * index
             case _:
@@ -152,6 +166,13 @@ class Delay:
         while self._value(guess + 1) <= t:
             guess += 1
         return guess
+
+
+def _power(base: float, exponent: float) -> int:
+    try:
+        return math.ceil(math.pow(base, exponent))
+    except OverflowError:
+        return _NEVER
 
 
 @functools.lru_cache(maxsize=256)

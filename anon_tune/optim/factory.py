@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,11 @@ def make_optimizer(name: str, params: Params, hyperparameters: Mapping[str, Any]
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(allowed))}"
             raise HyperparameterError(f"{name} has no hyperparameter {key!r}; {hint}")
     arguments = dict(hyperparameters)
-    if "betas" in arguments:
-        arguments["betas"] = tuple(arguments["betas"])
-        # torch.optim.AdamW would accept a third one, and fail at the first step.
-        if name == "adamw" and len(arguments["betas"]) != 2:
-            raise HyperparameterError(f"adamw takes two betas, not {arguments['betas']}")
+    if isinstance(betas := arguments.get("betas"), Sequence) and not isinstance(betas, str):
+        arguments["betas"] = betas = tuple(betas)
+    # torch.optim.AdamW would accept a third one, and fail at the first step.
+    if name == "adamw" and "betas" in arguments and not (isinstance(betas, tuple) and len(betas) == 2):
+        raise HyperparameterError(f"adamw takes two betas, not {betas!r}")
     try:
         return build(params, **arguments)
     except HyperparameterError:

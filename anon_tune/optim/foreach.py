@@ -9,10 +9,14 @@ import torch
 from anon_tune.optim.bucket import Bucket
 from anon_tune.optim.rule import Step, refresh_multiplier
 
-__all__ = ["foreach"]
+__all__ = ["foreach", "has_torch_kernel"]
 
 _CACHED = 2**18
 """Entries that go through all operations together on CPU: with five lists 5 MiB in float32, which caches hold."""
+
+_COPIED = 2**24
+"""As many on other devices: half-precision tensors are widened by copies, which must not take the memory that a
+whole model would, and kernels of this size no longer notice their launch."""
 
 
 def foreach(step: Step, bucket: Bucket) -> None:
@@ -21,14 +25,14 @@ def foreach(step: Step, bucket: Bucket) -> None:
     Refreshes are rare (10 in the first 1000 steps by default) and go tensor by tensor.
     """
     first = bucket.params[0]
-    fast, rest = bucket.split_by_order() if _has_adam_kernel(first) else (Bucket.of([]), bucket)
+    fast, rest = bucket.split_by_order() if has_torch_kernel(first) else (Bucket.of([]), bucket)
     for taken, move in ((fast, _by_adam_kernel), (rest, _by_operations)):
-        for part in taken.parts(_CACHED) if first.device.type == "cpu" else [taken]:
-            if part.params:
-                move(step, part)
+        for part in taken.parts(_CACHED if first.device.type == "cpu" else _COPIED):
+            move(step, part)
 
 
-def _has_adam_kernel(p: torch.Tensor) -> bool:
+def has_torch_kernel(p: torch.Tensor) -> bool:
+    """Whether torch's fused Adam and SGD move tensors of this device and dtype."""
     return p.device.type in ("cpu", "cuda") and p.dtype in (torch.float32, torch.float64)
 
 

@@ -7,11 +7,10 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from anon_tune.optim import native
-from anon_tune.optim.bucket import Bucket, Row
-from anon_tune.optim.foreach import foreach
+from anon_tune.optim.bucket import Bucket
+from anon_tune.optim.foreach import foreach, has_torch_kernel
 from anon_tune.optim.rule import Step, single_tensor
 
 __all__ = ["fused", "momentum"]
@@ -41,16 +40,18 @@ def _kernel(device: str) -> _Kernel | None:
     """The kernel of a type of device, or None, after one warning where it cannot be had."""
     if device == "cpu":
         return native.step_on_cpu if native.load_kernels() else None
-    try:
-        from anon_tune.optim import gpu
-    except ImportError as error:
-        warnings.warn(
-            f"Anon(fused=True) runs its foreach path on {device}: {error}; install triton",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
-    return gpu.step_on_gpu if device == "cuda" else None
+    problem = "its kernels are for CPU and CUDA"
+    if device == "cuda":
+        try:
+            from anon_tune.optim import gpu
+        except ImportError as error:
+            problem = f"{error}; install triton"
+        else:
+            return gpu.step_on_gpu
+    warnings.warn(
+        f"Anon(fused=True) runs its foreach path on {device}: {problem}", RuntimeWarning, stacklevel=2
+    )
+    return None
 
 
 def momentum(step: Step, bucket: Bucket) -> None:
@@ -59,13 +60,14 @@ def momentum(step: Step, bucket: Bucket) -> None:
     Momentum and dampening are beta1, and the bias correction is in the learning rate. Without momentum that
     kernel keeps no m, which Anon's state has.
     """
-    fast, rest = bucket.split(_torch_sgd_takes) if step.beta1 else (Bucket.of([]), bucket)
+    takes = step.beta1 and has_torch_kernel(bucket.params[0])
+    fast, rest = bucket.split_by_order() if takes else (Bucket.of([]), bucket)
     if fast.params:
         if step.shrink != 1.0:
             torch._foreach_mul_(fast.params, step.shrink)
         torch._fused_sgd_(
             fast.params,
-            fast.grads,
+            fast.aligned_grads(),
             fast.exp_avgs,
             weight_decay=step.coupling,
             momentum=step.beta1,
@@ -77,16 +79,3 @@ def momentum(step: Step, bucket: Bucket) -> None:
         )
     if rest.params:
         single_tensor(step, rest)
-
-
-def _torch_sgd_takes(row: Row) -> bool:
-    p, g, m, *_ = row
-    return (
-        type(p) in (Tensor, torch.nn.Parameter)
-        and p.device.type in ("cpu", "cuda")
-        and p.is_floating_point()
-        and p.dtype == g.dtype == m.dtype
-        and p.is_contiguous()
-        and g.is_contiguous()
-        and m.is_contiguous()
-    )

@@ -27,7 +27,8 @@ def monitor(optimizer: Anon) -> dict[str, float]:
     """Measures the state after any step, in a few passes over it, and changes nothing.
 
     Args:
-        optimizer: Its parameters, gradients and state may be on any device.
+        optimizer: Its parameters and state may be on any device. Where they are distributed (DTensor), all
+            ranks must call this together, and each gets the numbers of the whole tensors.
 
     Returns:
         For each param group i that has taken a step, with keys `group{i}/...`:
@@ -116,5 +117,7 @@ def _at_floor(v: Tensor, group: dict[str, Any]) -> Tensor:
 
 
 def _reals(tensor: Tensor) -> Tensor:
-    """All real coordinates in one row."""
+    """All real coordinates in one row, those of a DTensor gathered from all ranks."""
+    if hasattr(tensor, "full_tensor"):
+        tensor = tensor.full_tensor()
     return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).flatten()

@@ -124,7 +124,8 @@ def refresh_multiplier(step: Step, s: Tensor, v: Tensor) -> None:
     if s.numel() == 0:
         return
     correction = 1.0 - step.beta2**step.window
-    added = s.mean().mul_(step.floor / correction).add_(step.eps) if step.floor else step.eps
+    # Not in place: the mean of a distributed tensor is still to be summed over its parts.
+    added = s.mean() * (step.floor / correction) + step.eps if step.floor else step.eps
     for s_part, v_part in _blocks(s, v):
         u = window_multiplier(s_part.div(correction), step.gamma, added)
         v_part.copy_(u if step.t == 1 else blend_multipliers(v_part, u, step.beta3))
@@ -132,8 +133,12 @@ def refresh_multiplier(step: Step, s: Tensor, v: Tensor) -> None:
 
 
 def _blocks(s: Tensor, v: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-    """Both tensors in pieces whose intermediate results stay in a CPU's cache; on other devices whole."""
-    if s.device.type != "cpu" or not (s.is_contiguous() and v.is_contiguous()):
+    """Both tensors in pieces whose intermediate results stay in a CPU's cache; on other devices whole.
+
+    Pieces of a plain tensor are views; those of a subclass, such as DTensor, may be copies.
+    """
+    plain = type(s) is type(v) is Tensor and s.device.type == "cpu"
+    if not (plain and s.is_contiguous() and v.is_contiguous()):
         return [(s, v)]
     return zip(torch.split(s.view(-1), _BLOCK), torch.split(v.view(-1), _BLOCK), strict=True)
 

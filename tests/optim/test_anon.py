@@ -90,6 +90,19 @@ def test_closure():
         {"weight_decay": -0.1},
         {"delay": 1.0},
         {"delay": "monthly:1"},
+        {"betas": 0.9},
+        {"betas": None},
+        {"betas": "0.9"},
+        {"betas": (0.9, "0.999", 0.5)},
+        {"gamma": "1"},
+        {"gamma": None},
+        {"gamma": torch.ones(2)},
+        {"lr": "1e-3"},
+        {"eps": None},
+        {"weight_decay": None},
+        {"floor": [0.1]},
+        {"fused": "yes"},
+        {"decoupled_weight_decay": "False"},
         {"differentiable": True},
         {"foreach": True, "fused": True},
     ],
@@ -99,6 +112,11 @@ def test_options_out_of_range(options):
         Anon(tensors(), **options)
     with pytest.raises(HyperparameterError):
         Anon([{"params": tensors(), **options}])
+
+
+def test_a_number_that_yaml_reads_as_text_is_pointed_out():
+    with pytest.raises(HyperparameterError, match=r"lr must be a number, not '1e-3'; in YAML write 1.0e-3"):
+        Anon(tensors(), lr="1e-3")
 
 
 def test_sparse_gradients_are_refused():
@@ -139,6 +157,53 @@ def test_loading_does_not_share_memory_with_its_source():
         train(optimizer, params, 3)
         for state, old in zip(other.state.values(), before, strict=True):
             assert all(torch.equal(state[name], old[name]) for name in old)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda p: torch.optim.AdamW(p), "AdamW's"),
+        (lambda p: torch.optim.SGD(p, momentum=0.9), "SGD's"),
+        (lambda p: torch.optim.RMSprop(p), "another optimizer's"),
+    ],
+)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_state_of_another_optimizer_is_refused(build, words, steps):
+    params = tensors()
+    other = build(params)
+    train(other, params, steps)
+    optimizer = Anon(params)
+    with pytest.raises(InputError, match=words):
+        optimizer.load_state_dict(other.state_dict())
+    train(optimizer, params, 2)
+
+
+def test_state_with_other_tensors_than_anons_is_refused():
+    params = tensors()
+    optimizer = Anon(params)
+    train(optimizer, params, 2)
+    saved = optimizer.state_dict()
+    del saved["state"][1]["multiplier"]
+    with pytest.raises(InputError, match="parameter 1 holds exp_avg, exp_avg_sq, step"):
+        Anon(tensors()).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+@pytest.mark.parametrize("shape", [(4, 3), (100_000,), (1,), ()])
+def test_state_of_another_shape_is_refused_and_changes_nothing(gamma, shape):
+    small, large = torch.ones(3, 4), torch.ones(shape)
+    source, optimizer = Anon([small], gamma=gamma), Anon([large], gamma=gamma)
+    train(source, [small], 2)
+    train(optimizer, [large], 3)
+    with pytest.raises(InputError, match=r"exp_avg of parameter 0 has shape \(3, 4\) and not"):
+        optimizer.load_state_dict(source.state_dict())
+    assert int(optimizer.state[large]["step"]) == 3
+
+
+def test_a_wrong_number_of_parameters_is_torchs_error():
+    params = tensors()
+    with pytest.raises(ValueError, match="group"):
+        Anon(params).load_state_dict(Anon(params[:1]).state_dict())
 
 
 def test_the_users_hooks_see_the_state_dict_first():

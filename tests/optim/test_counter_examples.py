@@ -57,6 +57,9 @@ def test_adam_goes_the_wrong_way_and_anon_does_not(kind):
     (adam,) = average_regret(torch.optim.Adam([x], betas=(0.0, beta2)), [x], slope, lr=0.5)
     assert x.mean() > 0.9
     assert adam[2] > 0.2
+    # It does not fall, in a hundred times the steps.
+    assert adam[2] > adam[0]
+    assert adam[2] > 0.99 * adam[1]
 
     xs = [torch.zeros(RUNS) for _ in GAMMAS]
     groups = [{"params": [x], "gamma": gamma} for x, gamma in zip(xs, GAMMAS, strict=True)]

@@ -65,7 +65,9 @@ def test_windows_add_up_to_the_last_refresh():
 
 
 delays = st.one_of(
-    st.floats(1.001, 50).map(lambda b: Delay("geometric", b)),
+    st.one_of(st.floats(1.001, 50), st.floats(-9, -1).map(lambda e: 1 + 10**e)).map(
+        lambda b: Delay("geometric", b)
+    ),
     st.floats(1, 6).map(lambda p: Delay("polynomial", p)),
     st.integers(1, 500).map(lambda k: Delay("every", k)),
     st.sets(st.integers(2, 10_000), max_size=20).map(lambda s: Delay("steps", steps=(1, *sorted(s)))),
@@ -93,3 +95,20 @@ def test_neighbours_agree(delay, t):
 @given(delays, st.integers(0, 3000))
 def test_count_is_the_number_of_refreshes(delay, t):
     assert delay.count(t) == len(refreshes(delay, t))
+
+
+@pytest.mark.parametrize("base", [1.0 + 2**-52, 1.0000001, 1.00001, 1.001])
+def test_count_looks_at_few_powers_for_bases_close_to_one(monkeypatch, base):
+    looked = []
+    value = Delay._value
+    monkeypatch.setattr(Delay, "_value", lambda self, n: looked.append(n) or value(self, n))
+    assert Delay("geometric", base).count(900) == 900
+    assert len(looked) < 1000
+
+
+@pytest.mark.parametrize("text", ["polynomial:2000", "geometric:1e308", "polynomial:1e308"])
+def test_steps_beyond_all_floats_never_come(text):
+    delay = Delay.parse(text)
+    assert refreshes(delay, 1000) == [1]
+    assert delay.next_after(1) is None
+    assert delay.count(10**7) == 1

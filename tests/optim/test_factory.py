@@ -58,6 +58,10 @@ def test_arms(name, given, kind):
         ("sgd", {"gamma": 1.0}, "momentum"),
         ("sgd", {"lr": -1.0}, "learning rate"),
         ("adamw", {"betas": [0.9, 0.99, 0.5]}, "two betas"),
+        ("adamw", {"betas": 0.9}, "two betas"),
+        ("adamw", {"lr": "1e-3"}, "cannot be made"),
+        ("anon", {"betas": 0.9}, "three numbers"),
+        ("anon", {"lr": "1e-3"}, "must be a number"),
         ("anon", {"betas": [0.9, 0.99]}, "three numbers"),
     ],
 )
@@ -123,3 +127,5 @@ def test_a_missing_file_is_named(tmp_path):
 def test_hyperparameter_errors_are_input_errors():
     with pytest.raises(HyperparameterError):
         load_optimizer({**DOCUMENT, "hyperparameters": {"gamma": float("nan")}}, params())
+    with pytest.raises(HyperparameterError, match="three numbers"):
+        load_optimizer({**DOCUMENT, "hyperparameters": {"betas": 0.9}}, params())

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 
 import pytest
@@ -22,17 +23,30 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def forget_kernels():
-    native.load_kernels.cache_clear()
-    fused_path._kernel.cache_clear()
+@pytest.fixture
+def fresh_kernels():
+    """No kernels from before the test, and none of the test's after it."""
+
+    def forget():
+        native.load_kernels.cache_clear()
+        fused_path._kernel.cache_clear()
+
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture
-def no_compiler(monkeypatch):
-    forget_kernels()
+def no_compiler(monkeypatch, fresh_kernels):
     monkeypatch.setattr(native.shutil, "which", lambda _: None)
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
     yield
-    forget_kernels()
+    torch.set_num_threads(before)
 
 
 def runs(params, steps=20, **options):
@@ -45,9 +59,9 @@ def runs(params, steps=20, **options):
 @needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("gamma", [0.0, 1.15])
+@pytest.mark.usefixtures("three_threads")
 def test_every_entry_of_every_tensor_is_moved_once(dtype, gamma):
     """Sizes around the shares of the threads: one tensor over several shares, and many in one."""
-    torch.set_num_threads(3)
     sizes = [1, 70_000, 3, 0, 65_536, *[17] * 200, 32_769]
     params = [torch.ones(n, dtype=dtype) for n in sizes]
     left, right = runs(params, gamma=gamma, weight_decay=0.1)
@@ -82,12 +96,23 @@ def test_layouts():
 
 
 @needs_compiler
-def test_one_kernel_serves_every_size_and_learning_rate():
-    forget_kernels()
+def test_one_run_of_the_compiler_serves_every_size_dtype_and_learning_rate(monkeypatch, fresh_kernels):
+    commands = []
+    run = subprocess.run
+
+    def counted(command, **options):
+        commands.append(command)
+        return run(command, **options)
+
+    monkeypatch.setattr(native.subprocess, "run", counted)
     for size in range(1, 30):
-        params = [torch.ones(size)]
+        params = [torch.ones(size), torch.ones(size, dtype=torch.float64)]
         train(Anon(params, fused=True, lr=10.0**-size), params, 4)
-    assert native.load_kernels.cache_info().misses == 1
+        train(Anon(params, fused=True, gamma=0.0), params, 4)
+    done = [command for command in commands if "-fopenmp" in command]
+    # One more where the compiler has no OpenMP.
+    assert len(done) == 1
+    assert len(commands) <= 2
 
 
 def test_without_a_compiler_foreach_runs_after_one_warning(no_compiler):
@@ -101,13 +126,69 @@ def test_without_a_compiler_foreach_runs_after_one_warning(no_compiler):
         runs(params)
 
 
-def test_a_compiler_that_fails_is_quoted(monkeypatch):
-    forget_kernels()
-    monkeypatch.setattr(native, "_FLAGS", ["--no-such-flag"])
-    params = [torch.ones(5)]
-    with pytest.warns(RuntimeWarning, match="no-such-flag|no C compiler"):
-        train(Anon(params, fused=True), params, 3)
-    forget_kernels()
+def stand_in(monkeypatch, folder, name, text, mode=0o755):
+    """A compiler of this name, and no other: the first one of `which` is found in `folder`."""
+    path = folder / name
+    path.write_text(text)
+    path.chmod(mode)
+    monkeypatch.setattr(
+        native.shutil, "which", lambda asked: str(folder / asked) if (folder / asked).exists() else None
+    )
+
+
+def falls_back(words):
+    """One warning with these words, the numbers of the plain path, and no second warning."""
+    params = [torch.ones(5), torch.ones(3, dtype=torch.float64)]
+    with pytest.warns(RuntimeWarning, match=words) as caught:
+        left, right = runs(params)
+    assert len(caught) == 1
+    for a, b in zip(left, right, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("#!/bin/sh\necho first >&2; echo no such flag >&2; exit 1\n", r"cc: no such flag"),
+        ("#!/bin/sh\nexit 3\n", r"cc: it ended with code 3"),
+        ("#!/bin/sh\nexit 0\n", r"cc: .*kernel\.so"),
+        ('#!/bin/sh\nfor last; do :; done; echo text > "$last"\n', r"cc: .*kernel\.so"),
+        ("#!/no/such/interpreter\n", r"cc: .*No such file"),
+        ("no program", r"cc: .*Exec format"),
+        ("#!/bin/sh\nsleep 5\n", r"cc: .*timed out"),
+    ],
+)
+def test_whatever_a_compiler_does_wrong_is_quoted(monkeypatch, tmp_path, fresh_kernels, text, words):
+    monkeypatch.setattr(native, "_PATIENCE", 0.3)
+    stand_in(monkeypatch, tmp_path, "cc", text)
+    falls_back(words)
+
+
+def test_a_library_that_may_not_be_loaded_is_quoted(monkeypatch, fresh_kernels):
+    def refuse(_):
+        raise OSError("failed to map segment from shared object: Operation not permitted")
+
+    monkeypatch.setattr(native.ctypes, "CDLL", refuse)
+    falls_back("failed to map segment|no C compiler")
+
+
+def test_without_a_folder_for_temporary_files_foreach_runs(monkeypatch, tmp_path, fresh_kernels):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    falls_back("No such file|no C compiler")
+
+
+@needs_compiler
+def test_the_next_compiler_is_tried(monkeypatch, tmp_path, fresh_kernels):
+    real = next(path for name in ("cc", "gcc", "clang") if (path := shutil.which(name)))
+    (tmp_path / "clang").symlink_to(real)
+    stand_in(monkeypatch, tmp_path, "gcc", "#!/bin/sh\nexit 1\n")
+    assert native.load_kernels()
+
+
+def test_other_devices_have_no_kernel_and_need_no_triton(fresh_kernels):
+    with pytest.warns(RuntimeWarning, match="for CPU and CUDA") as caught:
+        assert fused_path._kernel("mps") is None
+    assert "install" not in str(caught[0].message)
 
 
 INTERPRETED = """

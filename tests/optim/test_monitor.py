@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -15,6 +16,13 @@ def step(optimizer: Anon, *grads: torch.Tensor) -> None:
     for p, g in zip(params, grads, strict=True):
         p.grad = g
     optimizer.step()
+
+
+def everything(optimizer: Anon) -> list[torch.Tensor]:
+    """The parameters, gradients and state that there are."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    grads = [p.grad for p in params if p.grad is not None]
+    return [*params, *grads, *(t for state in optimizer.state.values() for t in state.values())]
 
 
 def test_nothing_before_the_first_step():
@@ -72,7 +80,7 @@ def test_gamma_zero_has_a_multiplier_of_one():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
-def test_any_dtype_and_shape_gives_finite_numbers(dtype):
+def test_any_dtype_and_shape_gives_finite_numbers_and_nothing_changes(dtype):
     torch.manual_seed(0)
     params = [torch.randn(300, 300, dtype=dtype), torch.randn((), dtype=dtype), torch.randn(0, dtype=dtype)]
     unused = torch.ones(2)
@@ -82,10 +90,12 @@ def test_any_dtype_and_shape_gives_finite_numbers(dtype):
     for group in optimizer.param_groups[:2]:
         for p in group["params"]:
             p.grad = torch.randn_like(p)
-    before = [p.clone() for p in params]
     optimizer.step()
+    before, same = copy.deepcopy(everything(optimizer)), everything(optimizer)
     report = monitor(optimizer)
+    assert [id(t) for t in everything(optimizer)] == [id(t) for t in same]
+    assert all(torch.equal(a, b) for a, b in zip(same, before, strict=True))
+    assert optimizer.param_groups[0]["lr"] == 1e-3
     assert {key.split("/")[0] for key in report} == {"group0", "group1"}
     assert all(isinstance(value, float) and math.isfinite(value) for value in report.values())
-    monitor(optimizer)
-    assert any(not torch.equal(a, b) for a, b in zip(params, before, strict=True))
+    assert monitor(optimizer) == report

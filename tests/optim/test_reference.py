@@ -152,6 +152,43 @@ def test_gradients_are_not_changed(path, decay, maximize):
     assert all(torch.equal(p.grad, torch.full_like(p, 0.5)) for p in params)
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_lazy_negatives_and_conjugates_count_as_their_values(path, gamma):
+    z = torch.arange(1.0, 7.0).to(torch.complex64) * (1 + 2j)
+    lazy = [z.conj().imag, z.conj()]
+    assert lazy[0].is_neg()
+    assert lazy[1].is_conj()
+    moved = []
+    for grads in (lazy, [lazy[0].resolve_neg().clone(), lazy[1].resolve_conj().clone()]):
+        params = [torch.ones(6), torch.ones(6, dtype=torch.complex64)]
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+        optimizer = Anon(params, gamma=gamma, weight_decay=0.1, delay=[1], **PATHS[path])
+        for _ in range(3):
+            optimizer.step()
+        moved.append(params)
+        assert all(p.grad is g for p, g in zip(params, grads, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*moved, strict=True))
+    assert lazy[0].is_neg()
+    assert torch.equal(lazy[1], z.conj())
+
+
+@pytest.mark.parametrize("delay", ["geometric:2", "every:1"])
+@pytest.mark.parametrize("floor", [0.0, 0.1])
+def test_the_capturable_path_survives_a_mean_that_overflows(floor, delay):
+    moved = []
+    for path in ("single", "capturable"):
+        p = torch.ones(3)
+        optimizer = Anon([p], lr=0.1, floor=floor, delay=delay, **PATHS[path])
+        for grad in ([1.0, 2.0, 3.0], [1e20, 1.0, 1.0], [1e19, 1e19, 1e19], [1.0, 1.0, 1.0]):
+            p.grad = torch.tensor(grad)
+            optimizer.step()
+        moved.append(p)
+    assert moved[0].isfinite().all()
+    torch.testing.assert_close(*moved, rtol=1e-5, atol=1e-6)
+
+
 def test_deepcopy_goes_on_alike():
     optimizer = anon_run(Rule(), (1.0,), torch.float64, steps=5)
     twin = copy.deepcopy(optimizer)

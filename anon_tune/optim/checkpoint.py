@@ -1,0 +1,59 @@
+"""Whether saved state is Anon's, and fits the parameters that it is loaded for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from anon_tune.errors import InputError
+
+__all__ = ["check_state_dict"]
+
+_MOMENTUM = frozenset({"step", "exp_avg"})
+_ADAPTIVE = _MOMENTUM | {"exp_avg_sq", "multiplier"}
+_START_AFRESH = "leave load_state_dict out, so that Anon starts with state of its own"
+
+
+def check_state_dict(source: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raises where a state dictionary would not give the param groups state that Anon can go on from.
+
+    Numbers of groups and of parameters that do not fit are left to torch, which checks them next.
+
+    Args:
+        source: What `state_dict` of some optimizer gave.
+        groups: The param groups of the optimizer that shall go on.
+
+    Raises:
+        InputError: The state is another optimizer's, or its shapes are not those of the parameters.
+    """
+    for saved, group in zip(source["param_groups"], groups, strict=False):
+        if "gamma" not in saved:
+            raise InputError(f"this state is {_owner(saved)}, which Anon cannot go on from; {_START_AFRESH}")
+        for i, p in zip(saved["params"], group["params"], strict=False):
+            state = source["state"].get(i)
+            if state:
+                _check_tensors(i, state, p)
+
+
+def _owner(saved: Mapping[str, Any]) -> str:
+    """Whose param group this is, as far as its options tell."""
+    if "dampening" in saved:
+        return "SGD's"
+    return "Adam's or AdamW's" if "amsgrad" in saved else "another optimizer's"
+
+
+def _check_tensors(i: Any, state: Mapping[str, Any], p: Tensor) -> None:
+    if set(state) not in (_MOMENTUM, _ADAPTIVE) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise InputError(
+            f"the state of parameter {i} holds {', '.join(sorted(state))}; Anon's are the tensors step, exp_avg "
+            f"and, unless gamma is 0, exp_avg_sq and multiplier: {_START_AFRESH}"
+        )
+    for name, value in state.items():
+        expected = () if name == "step" else tuple(p.shape)
+        if tuple(value.shape) != expected:
+            raise InputError(
+                f"{name} of parameter {i} has shape {tuple(value.shape)} and not {expected}: this state was saved "
+                "for another model; build the model that it was saved with, or leave load_state_dict out"
+            )

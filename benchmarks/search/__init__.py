@@ -1,0 +1,1 @@
+"""Benchmark of the search, on surfaces whose best configuration is known: `python -m benchmarks.search`."""

@@ -22,7 +22,7 @@ from anon_tune.advice.verdict import verdict
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, Phase, Trial, TrialState
-from anon_tune.search.policy import Plan, finalists, winner
+from anon_tune.search.policy import Plan, winner
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
@@ -33,6 +33,8 @@ __all__ = ["LEASE_SECONDS", "drive", "summarize"]
 LEASE_SECONDS = 15.0
 _HEARTBEATS_PER_LEASE = 5
 _KNOCK_SECONDS = 10.0
+# Enough for random and TPE, which then answer at once; while a GP computes, Tune's loop goes on.
+_PATIENCE_SECONDS = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -47,11 +49,11 @@ def drive(ledger: Ledger, lease: Lease, settings: Settings) -> JobState:
         LeaseLostError: Another process took the job over.
         KeyboardInterrupt: After an interrupt, once the job is PAUSED.
     """
-    lost = threading.Event()
+    lost, interrupted = threading.Event(), threading.Event()
     _log.info("job %s: taken by %s, token %d", lease.job, lease.holder, lease.token)
     try:
-        with _heartbeats(ledger, lease, lost), _terminate_as_interrupt():
-            state, reason = _work(ledger, lease, settings)
+        with _heartbeats(ledger, lease, lost), _signals(interrupted):
+            state, reason = _work(ledger, lease, settings, interrupted)
     except BaseException as error:
         if lost.is_set() or isinstance(error, LeaseLostError):
             raise LeaseLostError(
@@ -85,25 +87,32 @@ def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:
     mode = spec.objective.mode
     winners: dict[str, Any] = {}
     for arm in spec.arms:
-        best = winner(trials, arm, spec.confirm.finalists, mode)
+        best = winner(trials, arm, mode)
         if best is None:
             continue
         winners[arm] = {
             "trial": best.id,
             "params": dict(best.params),
             "hyperparameters": dict(best.hyperparameters),
-            "finalists": [trial.id for trial in finalists(trials, arm, spec.confirm.finalists, mode)],
+            "finalists": list(
+                dict.fromkeys(t.source for t in trials if t.arm == arm and t.phase is Phase.CONFIRM)
+            ),
             "confirm": _repeats(trials, best, Phase.CONFIRM),
             "test": _repeats(trials, best, Phase.VERDICT),
         }
+    reruns = [t for t in trials if t.phase is Phase.CONFIRM]
+    planned = len({t.source for t in reruns}) * spec.confirm.seeds
     return {
+        "confirm": {"planned": planned, "made": len(reruns)},
         "gamma": gamma_spread(trials, mode).as_dict(),
         "winners": winners,
         "verdict": [comparison.as_dict() for comparison in verdict(trials, spec.arms, mode)],
     }
 
 
-def _work(ledger: Ledger, lease: Lease, settings: Settings) -> tuple[JobState, str | None]:
+def _work(
+    ledger: Ledger, lease: Lease, settings: Settings, interrupted: threading.Event
+) -> tuple[JobState, str | None]:
     _prepare_ray_environment(settings)
     # Imported here: Ray reads its environment when it is imported, and a refused lease need not wait for it.
     import ray
@@ -115,7 +124,7 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings) -> tuple[JobState, s
     spec = stored_spec(job.spec)
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
     # Once more: Ray, when it starts, puts a handler of its own in place of ours.
-    with _ray(settings, job.id), _terminate_as_interrupt():
+    with _ray(settings, job.id), _signals(interrupted):
         lacking = _lacking(spec, settings)
         if lacking is not None:
             return JobState.PAUSED, lacking
@@ -130,8 +139,10 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings) -> tuple[JobState, s
             architecture = measured.pop("architecture")
             ledger.update_job(lease, probe=measured, architecture=architecture)
         _log.info("probe: %s", measured)
-        run = Run(ledger, lease, Plan(spec, spaces, float(measured["median_log_sigma"])))
-        _tune(run, spec, dict(job.spec), settings.job_folder(job.id))
+        plan = Plan(spec, spaces, float(measured["log_mean_sigma"]))
+        with Run(ledger, lease, plan, _PATIENCE_SECONDS, interrupted) as run:
+            _tune(run, spec, dict(job.spec), settings.job_folder(job.id))
+            run.check_interrupt()
     if run.error is not None:
         raise run.error
     if run.paused is not None:
@@ -246,20 +257,29 @@ def _heartbeats(ledger: Ledger, lease: Lease, lost: threading.Event) -> Iterator
 
 
 @contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the job as Ctrl-C does, also where SIGINT is ignored; only the main thread can."""
+def _signals(interrupted: threading.Event) -> Iterator[None]:
+    """Let SIGTERM end the job as Ctrl-C does, also where SIGINT is ignored; only the main thread can.
+
+    The signal is noted in `interrupted` too: Python ignores an exception that is raised in a destructor or in a
+    callback of C code, and the main thread is often in Ray's.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(*_: object) -> None:
+        interrupted.set()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    heard = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        heard.append(signal.SIGINT)
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _prepare_ray_environment(settings: Settings) -> None:

@@ -20,7 +20,13 @@ _EPS = 1e-16  # Anon's own
 
 
 def probe(
-    problem: Problem, *, seed: int, batch_size: int, floor: float, device: torch.device | str
+    problem: Problem,
+    *,
+    seed: int,
+    batch_size: int,
+    floor: float,
+    device: torch.device | str,
+    batches: int = PROBE_BATCHES,
 ) -> dict[str, Any]:
     """Measure a freshly initialized model on a few batches; deterministic for a seed but for the times.
 
@@ -30,11 +36,12 @@ def probe(
         batch_size: As in training: the gradient's noise belongs to its scale.
         floor: Of the space; part of sigma.
         device: Where to measure.
+        batches: How many to average over.
 
     Returns:
-        - `median_log_sigma`: median over all coordinates of log(s + eps + floor * mean of s over the tensor), s
-          being the mean squared gradient over the batches: the scale that V(gamma) is computed from.
-        - `quantiles_log_sigma`: its 5, 25, 75 and 95% quantiles.
+        - `log_mean_sigma`: logarithm of the mean over all coordinates of sigma = s + eps + floor * (mean of s over
+          the tensor), s being the mean squared gradient over the batches: the scale that V(gamma) is computed from.
+        - `quantiles_log_sigma`: the 5, 25, 50, 75 and 95% quantiles of log sigma.
         - `seconds_per_step`: the fastest forward and backward pass seen.
         - `architecture`: the model's fingerprint.
 
@@ -48,7 +55,7 @@ def probe(
     squares: list[Tensor] = [torch.zeros_like(parameter) for parameter in model.parameters()]
     seconds = math.inf
     model.train()
-    for _ in range(PROBE_BATCHES):
+    for _ in range(batches):
         batch = torch.randint(len(train), (min(batch_size, len(train)),), generator=order).to(
             train.inputs.device
         )
@@ -57,19 +64,21 @@ def probe(
         problem.loss(model(train.inputs[batch]), train.targets[batch], 0.0).backward()
         for square, parameter in zip(squares, model.parameters(), strict=True):
             if parameter.grad is not None:
-                square += parameter.grad.square() / PROBE_BATCHES
+                square += parameter.grad.square() / batches
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize(device)
         seconds = min(seconds, time.perf_counter() - started)
     log_sigma = torch.cat([(s + _EPS + floor * s.mean()).log().flatten().double() for s in squares]).cpu()
     if not log_sigma.isfinite().all():
         raise InputError("The gradient is not finite at the initial weights; check the data and the model.")
-    low, lower, middle, upper, high = _quantiles(log_sigma, (0.05, 0.25, 0.5, 0.75, 0.95))
+    quantiles = (0.05, 0.25, 0.5, 0.75, 0.95)
     return {
-        "median_log_sigma": middle,
-        "quantiles_log_sigma": {"5%": low, "25%": lower, "75%": upper, "95%": high},
+        "log_mean_sigma": (log_sigma.logsumexp(0) - math.log(len(log_sigma))).item(),
+        "quantiles_log_sigma": {
+            f"{q:.0%}": value for q, value in zip(quantiles, _quantiles(log_sigma, quantiles), strict=True)
+        },
         "floor": floor,
-        "batches": PROBE_BATCHES,
+        "batches": batches,
         "seconds_per_step": seconds,
         "architecture": fingerprint(model),
     }

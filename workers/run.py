@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from threadpoolctl import threadpool_limits
 
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.records import NewTrial, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal, next_trial, repeated_failure
 from anon_tune.search.pruning import should_prune
 
@@ -28,12 +33,33 @@ class Run:
 
     An exception in here must not be swallowed by Tune: it is kept in `error`, no further trial is given out,
     and the driver raises it.
+
+    What comes next is computed in a thread of its own, since a suggestion can take a second. All else, the ledger
+    included, stays in the thread that calls.
+
+    Args:
+        ledger: Where the job is.
+        lease: The right to write about it.
+        plan: What the job's decisions depend on besides its trials.
+        patience: Seconds for which `next` waits for a suggestion that it has asked for; None: until it is there.
+        interrupted: Set once the process was told to stop.
     """
 
-    def __init__(self, ledger: Ledger, lease: Lease, plan: Plan) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        lease: Lease,
+        plan: Plan,
+        patience: float | None = None,
+        interrupted: threading.Event | None = None,
+    ) -> None:
         self._ledger = ledger
         self._lease = lease
         self._plan = plan
+        self._patience = patience
+        self._interrupted = interrupted or threading.Event()
+        self._thread = ThreadPoolExecutor(1, "suggestion", _use_one_core)
+        self._asked: Future[NewTrial | Signal] | None = None
         self._trials = {trial.id: trial for trial in ledger.job(lease.job, trials=True).trials}
         # Failures that paused the job before do not pause it again: whoever resumes it has mended their cause.
         self._ended_before = {trial.id for trial in self._trials.values() if trial.is_finished}
@@ -42,6 +68,18 @@ class Run:
         self._phase: Phase | None = None
         self.error: Exception | None = None
         self.paused: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ask for nothing more. What is being computed is not waited for, and nothing becomes of it."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     @property
     def trials(self) -> list[Trial]:
@@ -54,7 +92,8 @@ class Run:
         return sum(trial.state is TrialState.RUNNING for trial in self._trials.values())
 
     def guard(self, call: Callable[[], T], otherwise: D) -> T | D:
-        """Return `call()`, or `otherwise` if it or an earlier call failed."""
+        """Return `call()`, or `otherwise` if it or an earlier call failed. Raises as check_interrupt."""
+        self.check_interrupt()
         if self.error is not None:
             return otherwise
         try:
@@ -63,14 +102,19 @@ class Run:
             self.error = error
             return otherwise
 
+    def check_interrupt(self) -> None:
+        """Raise KeyboardInterrupt if the process was told to stop: the first may have been raised unheard."""
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
+
     def next(self) -> Trial | Signal:
-        """Return a trial that has been started, WAIT, or DONE."""
+        """Return a trial that has been started, WAIT (also while a suggestion is being computed), or DONE."""
         if self.paused is not None:
             return Signal.DONE
         waiting = [trial for trial in self._trials.values() if trial.state is TrialState.WAITING]
         trial: Trial | None = min(waiting, key=lambda t: (list(Phase).index(t.phase), t.number), default=None)
         if trial is None:
-            new = next_trial(self._plan, self.trials)
+            new = self._suggested()
             if isinstance(new, Signal):
                 return new
             trial = self._ledger.add_trial(self._lease, new)
@@ -113,7 +157,9 @@ class Run:
         # An attempt that began again is at an earlier step than the reports of the one before.
         so_far = tuple(report for report in trial.reports if report.step <= result["step"])
         now = dataclasses.replace(trial, reports=so_far)
-        if not should_prune(now, others, self._plan.spec.search, self._plan.spec.objective.mode):
+        if not should_prune(
+            self._plan.spaces[trial.arm], now, others, self._plan.spec.search, self._plan.spec.objective.mode
+        ):
             return False
         self._finish(trial, TrialState.PRUNED, None, f"pruned after epoch {result['step']}")
         return True
@@ -129,6 +175,22 @@ class Run:
         else:
             self._finish(trial, TrialState.FAILED, None, f"{reason} ({_MOST_DEATHS} times)")
 
+    def _suggested(self) -> NewTrial | Signal:
+        """What comes next, by the trials as they were when it was asked for.
+
+        What has happened since changes nothing that matters: no trial is added in between, so a new one is new still,
+        and DONE is said only when nothing runs. A WAIT may be out of date, and is asked for anew.
+        """
+        earlier = self._asked is not None
+        if self._asked is None:
+            self._asked = self._thread.submit(next_trial, self._plan, self.trials)
+        # While nothing runs there is nothing else to do, and Tune sleeps for a second where it is told to wait.
+        wait([self._asked], (0.0 if earlier else self._patience) if self.running else None)
+        if not self._asked.done():
+            return Signal.WAIT
+        new, self._asked = self._asked.result(), None
+        return self._suggested() if earlier and new is Signal.WAIT else new
+
     def _lose(self, trial: Trial, reason: str) -> None:
         self._ledger.lose_attempt(self._lease, trial.id, reason)
         self._keep(dataclasses.replace(trial, state=TrialState.WAITING))
@@ -143,3 +205,11 @@ class Run:
     def _keep(self, trial: Trial) -> Trial:
         self._trials[trial.id] = trial
         return trial
+
+
+def _use_one_core() -> None:
+    """Keep a GP's small matrices on one core: the others train, and waiting for them made it four times slower.
+
+    Holds for torch in this thread, and for numpy and scipy in the whole process.
+    """
+    threadpool_limits(1)

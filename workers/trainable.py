@@ -14,11 +14,14 @@ from ray import tune
 from anon_tune.errors import AnonTuneError
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import JobSpec, stored_spec
-from anon_tune.workers.probe import probe
+from anon_tune.workers.probe import PROBE_BATCHES, probe
 from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.training import Training
 
 __all__ = ["TrialTrainable", "run_probe"]
+
+_PROBE_SHARE = 0.02
+"""Of the steps of a full-length trial, at most so many are spent on the probe (but one at least)."""
 
 
 class TrialTrainable(tune.Trainable):
@@ -111,7 +114,10 @@ def run_probe(spec: Mapping[str, Any], seed: int, floor: float) -> dict[str, Any
     try:
         parsed = stored_spec(spec)
         problem, device = _problem(parsed)
-        return probe(problem, seed=seed, batch_size=parsed.training.batch_size, floor=floor, device=device)
+        batch_size = parsed.training.batch_size
+        steps = parsed.budget.epochs * max(1, len(problem.train) // batch_size)
+        batches = max(1, min(PROBE_BATCHES, int(_PROBE_SHARE * steps)))
+        return probe(problem, seed=seed, batch_size=batch_size, floor=floor, device=device, batches=batches)
     except Exception as error:  # noqa: BLE001 - as in TrialTrainable
         return _failure(error)
 

@@ -20,25 +20,26 @@ from anon_tune.search_spaces import DELAYS, Space
 __all__ = ["optimizer_arguments", "typical_multiplier"]
 
 
-def typical_multiplier(gamma: float, median_log_sigma: float) -> float:
-    """V(gamma) = median over coordinates of sigma^(-gamma/2).
+def typical_multiplier(gamma: float, log_mean_sigma: float) -> float:
+    """V(gamma) = (mean over coordinates of sigma)^(-gamma/2): the RMS of the gradient to the power of -gamma.
+
+    Of the candidates measured, this one lets the best step size move least with gamma (docs/search.md).
 
     Args:
         gamma: Adaptivity.
-        median_log_sigma: Median over the model's coordinates of log(sigma), sigma being the second moment of
-            the gradient with the floor added, as the probe measured it. The power is monotone, so the median
-            of the multipliers is the multiplier of the median.
+        log_mean_sigma: Logarithm of the mean over the model's coordinates of sigma, the second moment of the
+            gradient with the floor added, as the probe measured it.
     """
-    return math.exp(-0.5 * gamma * median_log_sigma)
+    return math.exp(-0.5 * gamma * log_mean_sigma)
 
 
-def optimizer_arguments(space: Space, params: Mapping[str, Any], median_log_sigma: float) -> dict[str, Any]:
+def optimizer_arguments(space: Space, params: Mapping[str, Any], log_mean_sigma: float) -> dict[str, Any]:
     """Return keyword arguments of the arm's optimizer for one point of its space.
 
     Args:
         space: The arm's space.
         params: Values of its searched coordinates; those whose condition does not hold are not looked at.
-        median_log_sigma: From the probe; only Anon's arguments depend on it.
+        log_mean_sigma: From the probe; only Anon's arguments depend on it.
     """
 
     def given(name: str) -> float | str:
@@ -52,7 +53,7 @@ def optimizer_arguments(space: Space, params: Mapping[str, Any], median_log_sigm
         return {"lr": value("lr"), "betas": betas, "eps": value("eps"), "weight_decay": value("weight_decay")}
     if space.optimizer == "sgd":
         return {"lr": value("lr"), "momentum": value("momentum"), "weight_decay": value("weight_decay")}
-    multiplier = typical_multiplier(value("gamma"), median_log_sigma)
+    multiplier = typical_multiplier(value("gamma"), log_mean_sigma)
     family = str(given("delay_family"))
     delay = value(DELAYS[family])
     return {

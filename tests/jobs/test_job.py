@@ -60,7 +60,7 @@ def test_probe_measured_the_model(job: JobRecord) -> None:
     assert job.probe is not None
     assert job.probe["seconds_per_step"] > 0
     # lr and weight decay follow from the coordinates through the measured scale.
-    scale = job.probe["median_log_sigma"]
+    scale = job.probe["log_mean_sigma"]
     for trial in job.trials:
         if trial.arm == "anon":
             multiplier = torch.tensor(-0.5 * trial.params["gamma"] * scale, dtype=torch.float64).exp().item()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,10 @@ import pytest
 from anon_tune.errors import DependencyError, InputError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState
+from anon_tune.search.policy import Plan
 from anon_tune.settings import Settings
 from anon_tune.workers import driver
+from anon_tune.workers.run import Run
 from tests import builders
 
 
@@ -101,3 +106,24 @@ def test_what_is_no_plain_address_is_left_to_ray(port: int, address: str):
 def test_a_cluster_that_answers_is_taken():
     with socket.create_server(("127.0.0.1", 0)) as server:
         driver._check_address(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_was_raised_unheard_is_raised_again(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+):
+    """As in a destructor or a callback of C code, where Python ignores it."""
+
+    def work(ledger: Ledger, lease: Lease, settings: Settings, interrupted: threading.Event) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), interrupted=interrupted)
+        run.guard(lambda: None, otherwise=None)
+        pytest.fail("the work went on")
+
+    monkeypatch.setattr(driver, "_work", work)
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        driver.drive(ledger, lease, Settings())
+    assert ledger.job(lease.job).state is JobState.PAUSED
+    assert signal.getsignal(number) is before

@@ -96,6 +96,9 @@ def report(job: JobRecord, export_path: str | None, mlflow_command: str) -> Rend
     lines.append(Text())
     if job.result["verdict"]:
         lines += [_verdict_table(job), Text()]
+    reruns = job.result.get("confirm", {})
+    if saved := reruns.get("planned", 0) - reruns.get("made", 0):
+        lines.append(Text(f"Racing saved {saved} of {reruns['planned']} confirm runs."))
     for text in _in_words(job):
         lines.append(Text(text))
     if export_path:

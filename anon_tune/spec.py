@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from anon_tune import catalogue
 from anon_tune.documents import Number, Strict, parse, read_yaml, unknown
 from anon_tune.errors import NotFoundError, SpecError
 from anon_tune.records import Phase
-from anon_tune.search_spaces import Space, load_space
+from anon_tune.search_spaces import Space, Value, load_space
 
 __all__ = [
     "Budget",
@@ -30,6 +30,9 @@ __all__ = [
     "spaces_of",
     "stored_spec",
 ]
+
+_LARGEST_GRID = 100_000
+"""Points of a grid: it is made anew for each suggestion, in a fifth of a second at this size."""
 
 
 class ModelChoice(Strict):
@@ -54,20 +57,42 @@ class Budget(Strict):
 
 
 class Search(Strict):
-    """How configurations are proposed and stopped early."""
+    """How configurations are proposed and stopped early.
 
-    sampler: Literal["gp", "tpe", "random"] = "gp"
+    Attributes:
+        sampler: `gp` and `tpe` learn from the trials; `random` and `grid` do not.
+        pruner: `asha` is successive halving; `median` stops what is below the median; `none` stops nothing.
+        seed: Of the samplers, and of all trials.
+        grace: Epochs before any pruning.
+        reduction: At each rung of `asha` one in `reduction` goes on.
+        levels: Of each range in a `grid`.
+        try_first: By arm, points that are tried before all others; coordinates that are left out are filled in.
+            A list is meant for the arm anon.
+    """
+
+    sampler: Literal["gp", "tpe", "random", "grid"] = "gp"
     pruner: Literal["asha", "median", "none"] = "asha"
     seed: int = Field(default=0, ge=0, lt=2**31)
-    grace: int = Field(default=3, ge=1, description="Epochs before any pruning.")
-    reduction: int = Field(default=3, ge=2, description="At each rung one in `reduction` goes on.")
+    grace: int = Field(default=3, ge=1)
+    reduction: int = Field(default=3, ge=2)
+    levels: int = Field(default=5, ge=2, le=1000)
+    try_first: dict[str, tuple[dict[str, Value], ...]] = Field(default_factory=dict)
+
+    @field_validator("try_first", mode="before")
+    @classmethod
+    def _points_of_anon(cls, value: Any) -> Any:
+        return {"anon": value} if isinstance(value, list | tuple) else value
 
 
 class Confirm(Strict):
-    """Finalists of each arm are rerun on `seeds` seeds; the winner is tested on `verdict_seeds` others."""
+    """Finalists of each arm are rerun on `seeds` seeds; the winner is tested on `verdict_seeds` others.
+
+    With `race`, a finalist that is clearly behind after some of its seeds is not rerun on the others.
+    """
 
     finalists: int = Field(default=3, ge=1, le=20)
     seeds: int = Field(default=3, ge=1, le=50)
+    race: bool = True
     verdict_seeds: int = Field(default=5, ge=2, le=100)
 
 
@@ -176,18 +201,38 @@ class JobSpec(Strict):
                 f"{self.budget.epochs}; lower it, or set search.pruner: none"
             )
         if not (info.context or {}).get("stored"):
-            problems += [
-                f"budget.trials: {self.budget.trials} are more than the {space.configurations:g} configurations "
-                f"in the space of {arm}; lower it, or widen the space"
-                for arm, space in spaces_of(self).items()
-                if space.configurations < self.budget.trials
-            ]
+            problems += self._space_problems(spaces_of(self))
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
+    def _space_problems(self, spaces: Mapping[str, Space]) -> Iterator[str]:
+        for arm, space in spaces.items():
+            count, what = space.configurations, "configurations in the space"
+            if self.search.sampler == "grid":
+                count = space.on_grid(self.search.levels).configurations
+                what = f"points of the grid of {self.search.levels} levels in the space"
+                if count > _LARGEST_GRID:
+                    yield f"search.levels: a grid of {count:g} points in the space of {arm} is too large; lower it"
+            if count < self.budget.trials:
+                yield (
+                    f"budget.trials: {self.budget.trials} are more than the {count:g} {what} of {arm}; "
+                    "lower it, or widen the space"
+                )
+        for arm, points in self.search.try_first.items():
+            key = f"search.try_first.{arm}"
+            if arm not in spaces:
+                yield f"{key}: {unknown('arm', arm, spaces)}"
+                continue
+            if len(points) > self.budget.trials:
+                yield f"{key}: {len(points)} points are more than the {self.budget.trials} trials of budget.trials"
+            for index, point in enumerate(points):
+                if point in points[:index]:
+                    yield f"{key}.{index}: the same point is listed twice"
+                yield from (f"{key}.{index}.{problem}" for problem in spaces[arm].problems_of(point))
+
     def planned_trials(self) -> dict[Phase, int]:
-        """How many trials each phase has when every arm gets through."""
+        """How many trials each phase has at most: when every arm gets through, and no finalist falls behind."""
         arms = len(self.arms)
         return {
             Phase.SEARCH: arms * self.budget.trials,

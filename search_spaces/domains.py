@@ -94,6 +94,17 @@ class Range(_Conditional):
         """How many values there are."""
         return self.high - self.low + 1 if self.integer else math.inf
 
+    def at(self, u: float) -> float:
+        """The value at a fraction of the range, u in [0, 1]."""
+        value = self.low * (self.high / self.low) ** u if self.log else self.low + u * (self.high - self.low)
+        return min(max(float(round(value)) if self.integer else value, self.low), self.high)
+
+    def fraction(self, value: float) -> float:
+        """The inverse of `at`."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
     @property
     def text(self) -> str:
         """What is allowed, in words: "1 to 100, whole, log"."""
@@ -134,6 +145,10 @@ class Choice(_Conditional):
     def size(self) -> float:
         """How many values there are."""
         return len(self.choices)
+
+    def at(self, u: float) -> float | str:
+        """The choice at a fraction of the list, u in [0, 1]."""
+        return self.choices[min(int(u * len(self.choices)), len(self.choices) - 1)]
 
     @property
     def text(self) -> str:

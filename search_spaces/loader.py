@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -198,21 +198,63 @@ class Space(Strict):
     @property
     def configurations(self) -> float:
         """How many configurations there are; infinitely many with a range that is not of whole numbers."""
+        return sum(
+            math.prod(domain.size for name, domain in self.parameters.items() if self._free(name, point))
+            for point in self._conditions()
+        )
+
+    def points(self) -> Iterator[dict[str, float | str]]:
+        """Every configuration of a space that has finitely many; none of any other."""
+        if math.isinf(self.configurations):
+            return
+        for point in self._conditions():
+            free = {
+                name: domain.choices
+                if isinstance(domain, Choice)
+                else tuple(map(float, range(int(domain.low), int(domain.high) + 1)))
+                for name, domain in self.parameters.items()
+                if self._free(name, point)
+            }
+            for values in itertools.product(*free.values()):
+                yield {**point, **dict(zip(free, values, strict=True))}
+
+    def on_grid(self, levels: int) -> Space:
+        """The space with each range replaced by `levels` values of it, ends included."""
+        coarse = {
+            name: Choice(
+                choices=tuple(dict.fromkeys(domain.at(i / (levels - 1)) for i in range(levels))),
+                when=domain.when,
+            )
+            if isinstance(domain, Range)
+            else domain
+            for name, domain in self.parameters.items()
+        }
+        return self.model_copy(update={"parameters": coarse})
+
+    def complete(self, unit: Sequence[float], point: Mapping[str, float | str]) -> dict[str, float | str]:
+        """A configuration: `point`, with what it leaves out at these fractions of the ranges, in their order."""
+        params = dict(point)
+        places = list(zip(self.parameters.items(), unit, strict=True))
+        # Those without a condition first: the others depend on them.
+        for (name, domain), u in sorted(places, key=lambda place: bool(place[0][1].when)):
+            if name not in params and self.active(name, params):
+                params[name] = domain.at(u)
+        return params
+
+    def _conditions(self) -> Iterator[dict[str, float | str]]:
+        """Every point of the parameters that others depend on."""
         conditions = {parent for domain in self.parameters.values() for parent in domain.when or {}}
         parents = {
             name: domain.choices
             for name, domain in self.parameters.items()
             if name in conditions and isinstance(domain, Choice)
         }
-        points = (dict(zip(parents, values, strict=True)) for values in itertools.product(*parents.values()))
-        return sum(
-            math.prod(
-                domain.size
-                for name, domain in self.parameters.items()
-                if name not in parents and self.active(name, point)
-            )
-            for point in points
-        )
+        for values in itertools.product(*parents.values()):
+            yield dict(zip(parents, values, strict=True))
+
+    def _free(self, name: str, point: Mapping[str, float | str]) -> bool:
+        """Whether a coordinate exists there, and is not given by the point."""
+        return name not in point and self.active(name, point)
 
     def active(self, name: str, params: Mapping[str, Any]) -> bool:
         """Whether a searched coordinate exists in a point that has these params."""
@@ -220,6 +262,19 @@ class Space(Strict):
         return domain is not None and all(
             params.get(parent) in values for parent, values in (domain.when or {}).items()
         )
+
+    def unit(self, params: Mapping[str, Any]) -> list[float]:
+        """A point's place in the unit cube: a number in [0, 1] for each range, and one for each choice.
+
+        A coordinate that does not exist there stands in the middle.
+        """
+        place: list[float] = []
+        for name, domain in self.parameters.items():
+            if isinstance(domain, Choice):
+                place += [float(params.get(name) == choice) for choice in domain.choices]
+            else:
+                place.append(domain.fraction(params[name]) if name in params else 0.5)
+        return place
 
     def is_constant(self, name: str) -> bool:
         """Whether every configuration has an argument, at the same value."""

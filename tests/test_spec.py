@@ -99,9 +99,40 @@ BAD = [
     ("budget.trails", 3, ["budget.trails: unknown key", "did you mean 'trials'?"]),
     ("budget.epochs", -1, ["budget.epochs: "]),
     ("budget.epochs", 2, ["search.grace: 3 epochs of grace", "budget's 2"]),
-    ("search.sampler", "gpp", ["search.sampler: ", "'gp', 'tpe' or 'random'", "found 'gpp'"]),
+    ("search.sampler", "gpp", ["search.sampler: ", "'gp', 'tpe', 'random' or 'grid'", "found 'gpp'"]),
     ("search.seed", -1, ["search.seed: "]),
     ("search.sede", 1, ["search.sede: unknown key", "did you mean 'seed'?"]),
+    ("search.levels", 1, ["search.levels: ", "greater than or equal to 2", "found 1"]),
+    ("search.levels", 2.5, ["search.levels: ", "found 2.5"]),
+    ("search.try_first", 3, ["search.try_first: expected keys and values", "found 3"]),
+    ("search.try_first", [3], ["search.try_first.anon.0: expected keys and values", "found 3"]),
+    ("search.try_first", [{"gamma": 9}], ["search.try_first.anon.0.gamma: 9 is outside -0.5 to 1.5"]),
+    ("search.try_first", [{"gama": 1}], ["search.try_first.anon.0.gama: unknown", "did you mean 'gamma'?"]),
+    ("search.try_first", [{"floor": 0}], ["search.try_first.anon.0.floor: is fixed at 0.03", "leave it out"]),
+    ("search.try_first", [{"gamma": True}], ["search.try_first.anon.0.gamma: ", "found True"]),
+    ("search.try_first", [{"gamma": "high"}], ["search.try_first.anon.0.gamma: ", "-0.5 to 1.5", "'high'"]),
+    (
+        "search.try_first",
+        [{}, {"gamma": 0}, {"gamma": 0.0}],
+        ["try_first.anon.2: the same point is listed twice"],
+    ),
+    (
+        "search.try_first",
+        [{"gamma": n / 9} for n in range(5)],
+        ["try_first.anon: 5 points", "4 trials of budget"],
+    ),
+    (
+        "search.try_first",
+        {"adam": [{"lr": 1}]},
+        ["search.try_first.adam: unknown arm", "did you mean 'adamw'?"],
+    ),
+    ("search.try_first", {"sgd": [{"lr": 99}]}, ["search.try_first.sgd.0.lr: 99 is outside"]),
+    (
+        "search",
+        {"sampler": "grid", "levels": 1000},
+        ["search.levels: a grid of", "the space of anon is too large"],
+    ),
+    ("confirm.race", 3, ["confirm.race: ", "found 3"]),
     ("confirm.verdict_seeds", 1, ["confirm.verdict_seeds: "]),
     ("training.batch_size", 0, ["training.batch_size: "]),
     ("training.label_smoothing", 1.0, ["training.label_smoothing: "]),
@@ -159,6 +190,43 @@ def test_a_budget_larger_than_the_space_is_refused(tmp_path: Path):
     data["budget"] = {"trials": 5, "epochs": 6}
     with pytest.raises(SpecError, match=r"budget\.trials: 5 are more than the 4 configurations .* of anon"):
         parse_spec(data, folder=tmp_path)
+
+
+def test_a_budget_larger_than_the_grid_is_refused():
+    data = {**GOOD, "search": {"sampler": "grid", "levels": 2}, "budget": {"trials": 8, "epochs": 6}}
+    assert parse_spec(data).search.levels == 2
+    data["budget"] = {"trials": 9, "epochs": 6}
+    with pytest.raises(SpecError) as caught:
+        parse_spec(data)
+    for arm in ("adamw", "sgd"):  # anon has more coordinates
+        problem = f"budget.trials: 9 are more than the 8 points of the grid of 2 levels in the space of {arm}; lower"
+        assert problem in str(caught.value)
+    assert "of anon;" not in str(caught.value)
+
+
+def test_points_to_try_first_are_for_anon_or_by_arm():
+    point = {"gamma": "1e-1", "step_size": 1}
+    short = parse_spec({**GOOD, "search": {"try_first": [point]}})
+    assert short == parse_spec({**GOOD, "search": {"try_first": {"anon": [point]}}})
+    assert short.search.try_first == {"anon": ({"gamma": 0.1, "step_size": 1.0},)}
+    assert parse_spec(short.model_dump(mode="json")) == short
+    assert parse_spec({**GOOD, "search": {"try_first": []}}).search.try_first == {"anon": ()}
+
+
+def test_points_for_an_arm_that_the_job_has_not_are_refused():
+    data = {**GOOD, "arms": ["anon"], "search": {"try_first": {"sgd": [{"lr": 0.1}]}}}
+    with pytest.raises(SpecError, match=r"search\.try_first\.sgd: unknown arm 'sgd'.*Known: anon"):
+        parse_spec(data)
+
+
+def test_points_of_a_conditional_space_name_the_family():
+    data = {**GOOD, "space": "delays", "search": {"try_first": [{"delay_period": 3}]}}
+    with pytest.raises(
+        SpecError, match=r"anon\.0\.delay_period: exists only where delay_family is every; here"
+    ):
+        parse_spec(data)
+    data["search"] = {"try_first": [{"delay_period": 3, "delay_family": "every"}]}
+    assert parse_spec(data).search.try_first["anon"][0]["delay_period"] == 3.0
 
 
 def test_short_budgets_need_no_pruner():

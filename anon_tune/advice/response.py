@@ -69,8 +69,7 @@ def gamma_spread(trials: Sequence[Trial], mode: str) -> GammaSpread:
         and t.state is TrialState.COMPLETE
         and t.value is not None
     }
-    # Whatever was confirmed comes before all that was not, so the number of finalists need not be known.
-    chosen = winner(trials, "anon", len(found), mode)
+    chosen = winner(trials, "anon", mode)
     best = found[chosen.id][1] if chosen else None
     broken = {t.source for t in trials if t.phase is Phase.CONFIRM and t.state is not TrialState.COMPLETE}
     runs = [] if chosen is None or chosen.id in broken else _confirm_runs(trials).get(chosen.id, [])

@@ -10,6 +10,8 @@ from statistics import fmean
 
 from anon_tune.records import NewTrial, Phase, Trial, TrialState, objective_key
 from anon_tune.search.coordinates import optimizer_arguments
+from anon_tune.search.race import fallen_behind
+from anon_tune.search.recommend import ranked
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search.study import suggest
 from anon_tune.search_spaces import Space
@@ -33,7 +35,7 @@ class Plan:
 
     spec: JobSpec
     spaces: Mapping[str, Space]
-    median_log_sigma: float
+    log_mean_sigma: float
 
 
 def next_trial(plan: Plan, trials: Sequence[Trial]) -> NewTrial | Signal:
@@ -58,35 +60,38 @@ def next_trial(plan: Plan, trials: Sequence[Trial]) -> NewTrial | Signal:
     return Signal.DONE
 
 
-def finalists(trials: Sequence[Trial], arm: str, count: int, mode: str) -> list[Trial]:
-    """The arm's best COMPLETE search trials, best first."""
-    found = [
-        (objective_key(trial.value, mode), trial.number, trial)
-        for trial in trials
-        if trial.arm == arm and trial.phase is Phase.SEARCH
-        if trial.state is TrialState.COMPLETE and trial.value is not None
-    ]
-    return [trial for _, _, trial in sorted(found, key=lambda item: item[:2])[:count]]
+def finalists(plan: Plan, trials: Sequence[Trial], arm: str) -> list[Trial]:
+    """The arm's search trials that are rerun on the confirm seeds, the most promising first."""
+    search = [trial for trial in trials if trial.arm == arm and trial.phase is Phase.SEARCH]
+    order = ranked(plan.spaces[arm], search, plan.spec.objective.mode)
+    return order[: plan.spec.confirm.finalists]
 
 
-def winner(trials: Sequence[Trial], arm: str, count: int, mode: str) -> Trial | None:
-    """The finalist with the best mean over its confirm seeds.
+def winner(trials: Sequence[Trial], arm: str, mode: str) -> Trial | None:
+    """The finalist with the best mean over its confirm seeds; None if none was rerun.
 
-    A finalist that did not complete on every seed comes last, and among those the search's order stands; None if
-    there is no finalist.
+    One that did not complete on all of them comes last, and one that fell behind and was not rerun on all before
+    it; among those that did not complete the order of the finalists stands.
     """
+    by_id = {trial.id: trial for trial in trials}
+    runs: dict[str, list[Trial]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        if trial.arm == arm and trial.phase is Phase.CONFIRM and trial.source is not None:
+            runs.setdefault(trial.source, []).append(trial)
+    most = max(map(len, runs.values()), default=0)
 
-    def mean(finalist: Trial) -> float:
-        repeats = [t for t in trials if t.phase is Phase.CONFIRM and t.source == finalist.id]
+    def key(source: str) -> tuple[bool, float]:
         values = [
             objective_key(t.value, mode)
+            for t in runs[source]
             if t.state is TrialState.COMPLETE and t.value is not None
-            else math.inf
-            for t in repeats
         ]
-        return fmean(values) if values else math.inf
+        if len(values) < len(runs[source]):
+            return True, 0.0
+        return False, fmean(values) if len(values) == most else math.inf
 
-    return min(finalists(trials, arm, count, mode), key=mean, default=None)  # the first of equals: best first
+    first = min(runs, key=key, default=None)  # of equals the first
+    return by_id[first] if first is not None else None
 
 
 def repeated_failure(trials: Sequence[Trial]) -> str | None:
@@ -115,18 +120,21 @@ def _search_trial(plan: Plan, arm: str, trials: Sequence[Trial]) -> NewTrial:
         number=number,
         seed=trial_seed(spec.search.seed, Phase.SEARCH, number),
         params=params,
-        hyperparameters=optimizer_arguments(space, params, plan.median_log_sigma),
+        hyperparameters=optimizer_arguments(space, params, plan.log_mean_sigma),
     )
 
 
 def _repeats(plan: Plan, phase: Phase, trials: Sequence[Trial]) -> NewTrial | None:
     """The next missing (configuration, seed) of a phase that reruns configurations, arms taking turns."""
     spec, mode = plan.spec, plan.spec.objective.mode
+    behind: set[str] = set()
     if phase is Phase.CONFIRM:
-        chosen = {arm: finalists(trials, arm, spec.confirm.finalists, mode) for arm in spec.arms}
+        chosen = {arm: finalists(plan, trials, arm) for arm in spec.arms}
         seeds = spec.confirm.seeds
+        if spec.confirm.race:
+            behind = fallen_behind(trials, mode)
     else:
-        best = {arm: winner(trials, arm, spec.confirm.finalists, mode) for arm in spec.arms}
+        best = {arm: winner(trials, arm, mode) for arm in spec.arms}
         chosen = {arm: [trial] if trial else [] for arm, trial in best.items()}
         seeds = spec.confirm.verdict_seeds
     made = {(trial.source, trial.seed) for trial in trials if trial.phase is phase}
@@ -135,7 +143,7 @@ def _repeats(plan: Plan, phase: Phase, trials: Sequence[Trial]) -> NewTrial | No
         for rank in range(max((len(found) for found in chosen.values()), default=0)):
             for arm in spec.arms:
                 source = chosen[arm][rank] if rank < len(chosen[arm]) else None
-                if source is not None and (source.id, seed) not in made:
+                if source is not None and source.id not in behind and (source.id, seed) not in made:
                     number = sum(trial.arm == arm and trial.phase is phase for trial in trials)
                     return NewTrial(
                         arm, phase, number, seed, source.params, source.hyperparameters, source.id

@@ -1,4 +1,4 @@
-"""Suggesting a configuration: an in-memory Optuna study, rebuilt from the trials for every ask.
+"""Suggesting a configuration: an in-memory Optuna study, made of the trials for every ask.
 
 Optuna stores no sampler, so one is made for each ask, seeded from (job seed, arm, trial number): the same trials
 give the same suggestion before and after a crash.
@@ -6,178 +6,179 @@ give the same suggestion before and after a crash.
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from statistics import median
+import warnings
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.trial import FrozenTrial, create_trial
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
 from anon_tune.errors import InputError
-from anon_tune.records import Trial, TrialState
+from anon_tune.records import Trial
 from anon_tune.search.seeds import sampler_seed
+from anon_tune.search.told import told
 from anon_tune.search_spaces import Choice, Range, Space
 from anon_tune.spec import Search
 
-__all__ = ["STARTUP_TRIALS", "distributions", "suggest", "told"]
+__all__ = ["GP_TRIALS", "STARTUP_TRIALS", "Tell", "distributions", "sampler_of", "suggest"]
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 STARTUP_TRIALS = 8
 """Trials of an arm placed on a Sobol sequence before a model is fitted (a power of two keeps it balanced)."""
 
+GP_TRIALS = 300
+"""Beyond so many trials of an arm TPE suggests; docs/search.md has the times."""
+
 _TRIES = 100
-_INFEASIBLE, _FEASIBLE = {"diverged": 1.0}, {"diverged": -1.0}
+
+Tell = Callable[[Space, Sequence[Trial], Mapping[str, BaseDistribution], str], list[FrozenTrial]]
 
 
 def suggest(
-    space: Space, trials: Sequence[Trial], number: int, search: Search, arm: str, mode: str
+    space: Space, trials: Sequence[Trial], number: int, search: Search, arm: str, mode: str, tell: Tell = told
 ) -> dict[str, Any]:
     """Return the coordinates of the arm's `number`-th search trial.
+
+    First come the points to try first, then those of a Sobol sequence, then what the sampler suggests.
 
     Args:
         space: What the arm searches.
         trials: The arm's search trials so far, in the order of their numbers.
         number: The new trial's number.
-        search: Sampler and seed.
+        search: Sampler, seed, points to try first.
         arm: The arm's name, part of the seed.
         mode: "min" or "max".
+        tell: What the sampler is told of the trials.
 
     Raises:
         InputError: The space has no untried configuration left.
     """
-    domain = distributions(space)
-    seed = sampler_seed(search.seed, arm, number)
-    if search.sampler != "random" and number < STARTUP_TRIALS:
-        point = _startup_point(space, number, sampler_seed(search.seed, arm, -1))
-    else:
-        point = _ask(_sampler(search.sampler, seed), domain, told(trials, domain, search.sampler, mode), mode)
-    tried = {tuple(sorted(trial.params.items())) for trial in trials}
-    for retry in range(_TRIES):
-        if tuple(sorted(point.items())) not in tried:
+    first = search.try_first.get(arm, ())
+    tried = [dict(trial.params) for trial in trials]
+    for point in _candidates(space, trials, number, search, arm, mode, tell, first):
+        if point not in tried:
             return point
-        point = _ask(optuna.samplers.RandomSampler(seed=(seed + retry + 1) % 2**31), domain, [], mode)
-    for untried in _all_points(space):  # a finite space with few left is not found by drawing
-        if tuple(sorted(untried.items())) not in tried:
-            return untried
     raise InputError(
         f"The space of arm {arm} has no untried configuration left after {len(trials)} trials. "
         "Widen it (search_spaces), or lower budget.trials."
     )
 
 
+def sampler_of(space: Space, search: Search, trials: int) -> str:
+    """Which sampler suggests after so many trials: `gp` gives way to `tpe` where it cannot follow.
+
+    Optuna's GP models only the coordinates that all trials have, so conditional spaces are searched by TPE; and it
+    takes about a second for a suggestion beyond GP_TRIALS.
+    """
+    if search.sampler == "gp" and (space.is_conditional or trials > GP_TRIALS):
+        return "tpe"
+    return search.sampler
+
+
 def distributions(space: Space) -> dict[str, BaseDistribution]:
     """The space's searched coordinates as Optuna distributions."""
-    return {
-        name: FloatDistribution(domain.low, domain.high, log=domain.log)
-        if isinstance(domain, Range)
-        else CategoricalDistribution(domain.choices)
-        for name, domain in space.parameters.items()
-    }
+    return {name: _distribution(domain) for name, domain in space.parameters.items()}
 
 
-def told(
-    trials: Iterable[Trial], domain: dict[str, BaseDistribution], sampler: str, mode: str
-) -> list[FrozenTrial]:
-    """What a sampler is told of the past, as Optuna trials.
-
-    - COMPLETE: its value.
-    - DIVERGED: the worst finite value seen, and a violated constraint; so it repels the sampler and does not
-      stretch the scale of the fit.
-    - PRUNED: to `gp`, which reads no PRUNED trial, COMPLETE with a final value extrapolated from the completed
-      curves; to `tpe`, PRUNED with its reports.
-    - RUNNING and WAITING: RUNNING, so that concurrent suggestions keep apart.
-    - FAILED and CANCELLED: nothing; they say nothing of the configuration's value.
-    """
-    trials = list(trials)
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
-    finite = [trial.value for trial in complete if trial.value is not None]
-    finite += [report.value for t in trials if t.state is TrialState.PRUNED for report in t.reports[-1:]]
-    worst = (max if mode == "min" else min)((value for value in finite if math.isfinite(value)), default=0.0)
-    result = []
-    for trial in trials:
-        common: dict[str, Any] = {"params": dict(trial.params), "distributions": domain}
-        if trial.state is TrialState.COMPLETE and trial.value is not None:
-            result.append(create_trial(value=trial.value, constraints=_FEASIBLE, **common))
-        elif trial.state is TrialState.DIVERGED:
-            result.append(create_trial(value=worst, constraints=_INFEASIBLE, **common))
-        elif trial.state is TrialState.PRUNED and sampler == "gp":
-            value = _extrapolate(trial, complete, worst)
-            result.append(create_trial(value=value, constraints=_FEASIBLE, **common))
-        elif trial.state is TrialState.PRUNED:
-            values = {report.step: report.value for report in trial.reports}
-            state = optuna.trial.TrialState.PRUNED
-            result.append(
-                create_trial(state=state, intermediate_values=values, constraints=_FEASIBLE, **common)
-            )
-        elif trial.state in {TrialState.RUNNING, TrialState.WAITING}:
-            result.append(create_trial(state=optuna.trial.TrialState.RUNNING, **common))
-    return result
+def _distribution(domain: Range | Choice) -> BaseDistribution:
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.choices)
+    if domain.integer:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
-def _extrapolate(pruned: Trial, complete: Sequence[Trial], worst: float) -> float:
-    """Its last report plus the median further change of the completed trials; the worst value without them."""
-    if not pruned.reports:
-        return worst
-    last = pruned.reports[-1]
-    changes = [
-        trial.value - report.value
-        for trial in complete
-        for report in trial.reports
-        if report.step == last.step and trial.value is not None and math.isfinite(report.value)
-    ]
-    return last.value + median(changes) if changes and math.isfinite(last.value) else worst
+def _candidates(
+    space: Space,
+    trials: Sequence[Trial],
+    number: int,
+    search: Search,
+    arm: str,
+    mode: str,
+    tell: Tell,
+    first: Sequence[Mapping[str, float | str]],
+) -> Iterator[dict[str, Any]]:
+    """The point that is wanted, then others in case it was tried before."""
+    seed = sampler_seed(search.seed, arm, number)
+    arm_seed = sampler_seed(search.seed, arm, -1)
+    startup = number - len(first)
+    name = sampler_of(space, search, len(trials))
+    if name == "grid" and startup >= 0:
+        yield from _in_random_order(list(space.on_grid(search.levels).points()), arm_seed)[startup:]
+    elif startup < 0 or (name != "random" and startup < STARTUP_TRIALS):
+        unit = qmc.Sobol(len(space.parameters), scramble=True, rng=arm_seed).random(STARTUP_TRIALS)
+        unit[0] = 0.5  # the middle of the space: what its author would try first
+        yield space.complete(unit[startup % STARTUP_TRIALS], first[number] if startup < 0 else {})
+    elif name != "random":
+        domain = distributions(space)
+        yield _ask(_sampler(name, space, seed), space, tell(space, trials, domain, mode))
+    for retry in range(_TRIES):
+        yield _ask(optuna.samplers.RandomSampler(seed=(seed + retry) % 2**31), space, [])
+    yield from space.points()  # a finite space with few left is not found by drawing
 
 
-def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+def _in_random_order(points: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    return [points[i] for i in np.random.default_rng(seed).permutation(len(points))]
+
+
+class _Past(InMemoryStorage):
+    """A storage whose study begins with given trials: they are shared, where adding them would copy each."""
+
+    def __init__(self, past: list[FrozenTrial]) -> None:
+        super().__init__()
+        self._past = past
+        for number, trial in enumerate(past, 1):  # the one that is asked for is 0
+            trial.number = number
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[optuna.trial.TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The past, then what was asked for since."""
+        asked = super().get_all_trials(study_id, deepcopy, states)
+        return [trial for trial in self._past if states is None or trial.state in states] + asked
+
+
+def _sampler(name: str, space: Space, seed: int) -> optuna.samplers.BaseSampler:
     if name == "gp":
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0, warn_independent_sampling=False)
-    if name == "tpe":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # of `group`
         return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=0, multivariate=True, constant_liar=True
+            seed=seed,
+            n_startup_trials=0,
+            multivariate=True,
+            group=space.is_conditional,
+            constant_liar=True,
         )
-    return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _ask(
-    sampler: optuna.samplers.BaseSampler,
-    domain: dict[str, BaseDistribution],
-    past: Iterable[FrozenTrial],
-    mode: str,
-) -> dict[str, Any]:
-    study = optuna.create_study(sampler=sampler, direction="minimize" if mode == "min" else "maximize")
-    for trial in past:
-        study.add_trial(trial)
+def _ask(sampler: optuna.samplers.BaseSampler, space: Space, past: list[FrozenTrial]) -> dict[str, Any]:
+    study = optuna.create_study(storage=_Past(past), sampler=sampler)
     # Where no trial was feasible, every point is as bad to the GP, and the weights of its starts are 0 / 0.
     with np.errstate(invalid="ignore"):
-        return dict(study.ask(domain).params)
+        trial = study.ask(distributions(space) if not space.is_conditional else None)
+        params: dict[str, Any] = dict(trial.params)
+        # Those without a condition first: the others depend on them.
+        for name, domain in sorted(space.parameters.items(), key=lambda item: bool(item[1].when)):
+            if name not in params and space.active(name, params):
+                params[name] = _suggested(trial, name, domain)
+    return {name: float(value) if isinstance(value, int) else value for name, value in params.items()}
 
 
-def _startup_point(space: Space, number: int, seed: int) -> dict[str, Any]:
-    sobol = qmc.Sobol(len(space.parameters), scramble=True, rng=seed)
-    unit = sobol.random(STARTUP_TRIALS)[number]
-    return {
-        name: _from_unit(domain, float(u))
-        for (name, domain), u in zip(space.parameters.items(), unit, strict=True)
-    }
-
-
-def _all_points(space: Space) -> Iterator[dict[str, Any]]:
-    """Every point of a space that has choices alone, in order; none of any other."""
-    choices = [domain.choices for domain in space.parameters.values() if isinstance(domain, Choice)]
-    if len(choices) == len(space.parameters):
-        for values in itertools.product(*choices):
-            yield dict(zip(space.parameters, values, strict=True))
-
-
-def _from_unit(domain: Range | Choice, u: float) -> float:
+def _suggested(trial: optuna.Trial, name: str, domain: Range | Choice) -> Any:
     if isinstance(domain, Choice):
-        return domain.choices[min(int(u * len(domain.choices)), len(domain.choices) - 1)]
-    if domain.log:
-        return float(math.exp(math.log(domain.low) + u * (math.log(domain.high) - math.log(domain.low))))
-    return domain.low + u * (domain.high - domain.low)
+        return trial.suggest_categorical(name, domain.choices)
+    if domain.integer:
+        return trial.suggest_int(name, int(domain.low), int(domain.high), log=domain.log)
+    return trial.suggest_float(name, domain.low, domain.high, log=domain.log)

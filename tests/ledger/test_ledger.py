@@ -109,11 +109,11 @@ def test_an_unknown_job_is_not_found(ledger: Ledger, ask: Callable[[Ledger], Any
 
 def test_what_a_job_has_found_out_is_kept(ledger: Ledger, job: str):
     lease = ledger.acquire(job, "me", LONG)
-    ledger.update_job(lease, phase=Phase.SEARCH, probe={"median_log_sigma": -9.5})
+    ledger.update_job(lease, phase=Phase.SEARCH, probe={"log_mean_sigma": -9.5})
     ledger.update_job(lease, architecture={"family": "cnn"}, result={"verdict": []})
     found = ledger.job(job)
     assert found.phase is Phase.SEARCH
-    assert found.probe == {"median_log_sigma": -9.5}
+    assert found.probe == {"log_mean_sigma": -9.5}
     assert found.architecture == {"family": "cnn"}
     assert found.result == {"verdict": []}
 

@@ -1,33 +1,26 @@
-"""What a sampler is told, and what it suggests."""
+"""What is suggested: points to try first, Sobol points, then what a sampler or a grid says."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
-import optuna
 import pytest
-from optuna.trial import FrozenTrial
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from anon_tune.errors import InputError
 from anon_tune.records import Trial, TrialState
-from anon_tune.search.study import STARTUP_TRIALS, distributions, suggest, told
-from anon_tune.search_spaces import Space
+from anon_tune.search.study import GP_TRIALS, STARTUP_TRIALS, distributions, sampler_of, suggest
+from anon_tune.search_spaces import Space, load_space
 from anon_tune.spec import Search
 from tests.builders import trial
+from tests.search.spaces import LINE, MIXED, anon_space
 
-SPACE = Space.model_validate(
-    {
-        "optimizer": "anon",
-        "summary": "x",
-        "parameters": {
-            "gamma": {"low": -0.5, "high": 1.5},
-            "step_size": {"low": 0.01, "high": 10, "log": True},
-            "delay": {"choices": [2, 4, 8]},
-        },
-        "fixed": {"beta3": 0.5, "decay": 0.0},
-    }
-)
-DOMAIN = distributions(SPACE)
+DOMAIN = distributions(MIXED)
+DELAYS = load_space("delays")
+SAMPLERS = ("gp", "tpe", "random", "grid")
 
 
 def at(
@@ -40,81 +33,6 @@ def at(
         "delay": [2.0, 4.0, 8.0][number % 3],
     }
     return trial(number, state, value, params=params, **keys)
-
-
-def of(found: list[FrozenTrial]) -> list[tuple[str, float | None, float | None]]:
-    """State, value and constraint of each."""
-    return [
-        (t.state.name, t.value if t.state.name == "COMPLETE" else None, t.constraints.get("diverged"))
-        for t in found
-    ]
-
-
-def test_what_says_nothing_is_not_told():
-    trials = [at(0, TrialState.FAILED), at(1, TrialState.CANCELLED), at(2, value=0.5)]
-    for sampler in ("gp", "tpe", "random"):
-        assert of(told(trials, DOMAIN, sampler, "min")) == [("COMPLETE", 0.5, -1.0)]
-
-
-@pytest.mark.parametrize("sampler", ["gp", "tpe"])
-def test_trials_without_an_end_keep_suggestions_apart(sampler: str):
-    trials = [at(0, TrialState.RUNNING), at(1, TrialState.WAITING)]
-    found = told(trials, DOMAIN, sampler, "min")
-    assert [t.state for t in found] == [optuna.trial.TrialState.RUNNING] * 2
-    assert [t.params for t in found] == [dict(t.params) for t in trials]
-
-
-@pytest.mark.parametrize(("mode", "worst"), [("min", 0.9), ("max", 0.2)])
-@pytest.mark.parametrize("sampler", ["gp", "tpe"])
-def test_divergence_is_a_violated_constraint_at_the_worst_finite_value(sampler: str, mode: str, worst: float):
-    trials = [
-        at(0, value=0.5),
-        at(1, value=0.2),
-        at(2, TrialState.DIVERGED, curve=[1e9, math.nan]),
-        at(3, value=0.9),
-    ]
-    assert of(told(trials, DOMAIN, sampler, mode))[2] == ("COMPLETE", worst, 1.0)
-
-
-@pytest.mark.parametrize(("mode", "worst"), [("min", 3.0), ("max", 0.1)])
-def test_the_worst_value_looks_at_pruned_trials_too(mode: str, worst: float):
-    trials = [
-        at(0, value=0.5),
-        at(1, TrialState.PRUNED, curve=[9.0, 3.0]),
-        at(2, TrialState.PRUNED, curve=[0.1]),
-        at(3, TrialState.PRUNED, curve=[math.nan]),
-        at(4, TrialState.DIVERGED),
-    ]
-    assert of(told(trials, DOMAIN, "gp", mode))[4] == ("COMPLETE", worst, 1.0)
-
-
-def test_without_any_value_divergence_is_told_all_the_same():
-    assert of(told([at(0, TrialState.DIVERGED)], DOMAIN, "gp", "min")) == [("COMPLETE", 0.0, 1.0)]
-
-
-def test_tpe_is_told_pruned_trials_with_their_reports():
-    (found,) = told([at(0, TrialState.PRUNED, curve=[0.9, 0.8])], DOMAIN, "tpe", "min")
-    assert found.state is optuna.trial.TrialState.PRUNED
-    assert found.intermediate_values == {1: 0.9, 2: 0.8}
-
-
-def test_gp_is_told_where_a_pruned_trial_would_have_ended():
-    trials = [
-        at(0, value=0.1, curve=[1.0, 0.7, 0.1]),  # from step 2 on it gained 0.6,
-        at(1, value=0.3, curve=[1.0, 0.4, 0.3]),  # 0.1,
-        at(2, value=0.2, curve=[1.0, 0.5, 0.2]),  # 0.3: the median
-        at(3, TrialState.PRUNED, curve=[2.0, 0.9]),
-    ]
-    (*_, found) = told(trials, DOMAIN, "gp", "min")
-    assert found.state is optuna.trial.TrialState.COMPLETE
-    assert found.value == pytest.approx(0.9 - 0.3)
-    assert found.constraints == {"diverged": -1.0}
-
-
-@pytest.mark.parametrize("curve", [[], [1.0] * 7, [math.nan]], ids=["no report", "a step of no other", "NaN"])
-def test_without_a_curve_to_go_by_gp_is_told_the_worst(curve: list[float]):
-    trials = [at(0, value=0.4, curve=[1.0, 0.4]), at(1, value=1.5), at(2, TrialState.PRUNED, curve=curve)]
-    assert of(told(trials, DOMAIN, "gp", "min"))[2] == ("COMPLETE", 1.5, -1.0)
 
 
 def past(count: int, state: TrialState | None = None) -> list[Trial]:
@@ -135,10 +53,10 @@ def past(count: int, state: TrialState | None = None) -> list[Trial]:
 def test_the_same_trials_give_the_same_suggestion(sampler: str, mode: str):
     trials = [*past(12), at(12, TrialState.RUNNING)]
     search = Search(sampler=sampler, seed=5)
-    first, again = (suggest(SPACE, trials, 13, search, "anon", mode) for _ in range(2))
+    first, again = (suggest(MIXED, trials, 13, search, "anon", mode) for _ in range(2))
     assert first == again
     assert first not in [dict(t.params) for t in trials]
-    assert first.keys() == SPACE.parameters.keys()
+    assert first.keys() == MIXED.parameters.keys()
     assert all(DOMAIN[name]._contains(DOMAIN[name].to_internal_repr(value)) for name, value in first.items())
 
 
@@ -146,8 +64,8 @@ def test_the_same_trials_give_the_same_suggestion(sampler: str, mode: str):
 @pytest.mark.parametrize("state", [s for s in TrialState if s is not TrialState.COMPLETE])
 def test_a_search_goes_on_when_every_trial_ended_alike(sampler: str, state: TrialState):
     trials = past(STARTUP_TRIALS, state)
-    point = suggest(SPACE, trials, STARTUP_TRIALS, Search(sampler=sampler), "anon", "min")
-    assert point.keys() == SPACE.parameters.keys()
+    point = suggest(MIXED, trials, STARTUP_TRIALS, Search(sampler=sampler), "anon", "min")
+    assert point.keys() == MIXED.parameters.keys()
 
 
 @pytest.mark.parametrize("sampler", ["gp", "tpe"])
@@ -158,7 +76,7 @@ def test_a_sampler_learns(sampler: str):
         for n, t in enumerate([-0.4, -0.1, 0.1, 0.3, 0.6, 0.8, 1.0, 1.2, 1.4, 0.45, 0.55])
     ]
     points = [
-        suggest(SPACE, trials, len(trials), Search(sampler=sampler, seed=seed), "anon", "min")["gamma"]
+        suggest(MIXED, trials, len(trials), Search(sampler=sampler, seed=seed), "anon", "min")["gamma"]
         for seed in range(2)
     ]
     assert sum(abs(gamma - 0.5) for gamma in points) / len(points) < 0.25
@@ -167,6 +85,198 @@ def test_a_sampler_learns(sampler: str):
 def test_arms_and_numbers_have_streams_of_their_own():
     search = Search(sampler="random")
     points = [
-        suggest(SPACE, [], n, search, arm, "min")["gamma"] for n in range(3) for arm in ("anon", "adamw")
+        suggest(MIXED, [], n, search, arm, "min")["gamma"] for n in range(3) for arm in ("anon", "adamw")
     ]
     assert len(set(points)) == len(points)
+
+
+def search_of(
+    space: Space, search: Search, count: int, outcome: Any = None, arm: str = "anon", mode: str = "min"
+) -> list[Trial]:
+    """So many trials as they are suggested, each COMPLETE with the outcome of its parameters."""
+    trials: list[Trial] = []
+    for number in range(count):
+        params = suggest(space, trials, number, search, arm, mode)
+        trials.append(trial(number, value=outcome(params) if outcome else 1.0, params=params, arm=arm))
+    return trials
+
+
+# What comes back from badly behaved trials
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize(
+    "trials",
+    [
+        [at(0, value=0.5)],
+        [at(n, value=0.5) for n in range(9)],
+        [at(n, TrialState.DIVERGED, curve=[math.inf]) for n in range(9)],
+        [at(n, TrialState.PRUNED, curve=[1.0, math.nan]) for n in range(9)],
+        [*(at(n, value=1.0 + n, curve=[1e300, math.nan, 1.0]) for n in range(8)), at(8, TrialState.RUNNING)],
+        [at(n, value=(-1.0) ** n * 1e300, curve=[1e307, -1e307]) for n in range(9)],
+        [*(at(n, value=0.0) for n in range(8)), at(8, TrialState.PRUNED, curve=[-math.inf])],
+        [at(n, value=math.nan if n % 2 else 1.0 + n) for n in range(9)],
+    ],
+    ids=["one", "equal", "all inf", "pruned at NaN", "huge", "huge of both signs", "-inf", "NaN as a value"],
+)
+def test_no_report_makes_a_sampler_fail(sampler: str, mode: str, trials: list[Trial]):
+    search = Search(sampler=sampler)
+    point = suggest(MIXED, trials, STARTUP_TRIALS + 1, search, "anon", mode)
+    assert MIXED.problems_of(point) == []
+    assert point.keys() == MIXED.parameters.keys()
+    assert point not in [t.params for t in trials]
+
+
+# Conditional spaces
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_in_a_conditional_space_a_point_has_what_exists_there(sampler: str):
+    trials = search_of(DELAYS, Search(sampler=sampler, levels=3), 20, lambda p: 1.0 + p["gamma"] ** 2)
+    families = set()
+    for t in trials:
+        assert t.params.keys() == {n for n in DELAYS.parameters if DELAYS.active(n, t.params)}
+        assert DELAYS.problems_of(t.params) == []
+        families.add(t.params["delay_family"])
+        if "delay_period" in t.params:
+            assert t.params["delay_period"].is_integer()
+    assert families == {"geometric", "polynomial", "every"}
+
+
+def test_gp_gives_way_to_tpe_where_it_cannot_follow():
+    gp = Search(sampler="gp")
+    assert sampler_of(MIXED, gp, GP_TRIALS) == "gp"
+    assert sampler_of(MIXED, gp, GP_TRIALS + 1) == "tpe"
+    assert sampler_of(DELAYS, gp, 0) == "tpe"
+    for sampler in ("tpe", "random", "grid"):
+        for space in (MIXED, DELAYS):
+            assert sampler_of(space, Search(sampler=sampler), GP_TRIALS + 1) == sampler
+
+
+@pytest.mark.parametrize("count", [12, GP_TRIALS + 1])
+def test_where_gp_gives_way_it_is_tpe_that_suggests(count: int):
+    trials = [trial(n, value=1.0 + n % 7, params={"gamma": n / 400}) for n in range(count)]
+    by_gp, by_tpe = (suggest(LINE, trials, count, Search(sampler=s), "anon", "min") for s in ("gp", "tpe"))
+    assert (by_gp == by_tpe) == (count > GP_TRIALS)
+
+
+# A grid
+
+GRIDS = [
+    (LINE, 4, 4),
+    (MIXED, 3, 3 * 3 * 3),
+    (anon_space({"gamma": {"choices": [0, 1]}, "step_size": {"low": 1, "high": 4, "log": True}}), 3, 6),
+    (anon_space({"gamma": {"low": 1, "high": 3, "integer": True}}), 5, 3),  # five levels are three numbers
+    (DELAYS, 2, 2**3 * 2**1 * 3 * 2),
+]
+
+
+@pytest.mark.parametrize(("space", "levels", "size"), GRIDS, ids=["line", "mixed", "log", "whole", "delays"])
+def test_a_grid_has_every_point_once(space: Space, levels: int, size: int):
+    size = min(size, 40)
+    trials = search_of(space, Search(sampler="grid", levels=levels), size)
+    points = {tuple(sorted(t.params.items())) for t in trials}
+    assert len(points) == size
+    assert points <= {tuple(sorted(point.items())) for point in space.on_grid(levels).points()}
+    for name, domain in space.parameters.items():
+        if size < 40 and hasattr(domain, "low"):
+            found = {t.params[name] for t in trials if name in t.params}
+            assert (min(found), max(found)) == (domain.low, domain.high)
+
+
+def test_the_order_of_a_grid_is_by_chance_and_of_the_seed_and_the_arm():
+    orders = {
+        (seed, arm): tuple(
+            t.params["gamma"]
+            for t in search_of(LINE, Search(sampler="grid", levels=9, seed=seed), 9, arm=arm)
+        )
+        for seed in range(3)
+        for arm in ("anon", "adamw")
+    }
+    assert len({tuple(sorted(order)) for order in orders.values()}) == 1
+    assert len(set(orders.values())) == 6
+    assert all(order not in (tuple(sorted(order)), tuple(sorted(order))[::-1]) for order in orders.values())
+
+
+def test_beyond_a_grid_of_a_finite_space_nothing_is_left():
+    space = anon_space({"gamma": {"choices": [0, 1, 2]}})
+    trials = search_of(space, Search(sampler="grid"), 3)
+    with pytest.raises(InputError, match="no untried configuration left after 3 trials"):
+        suggest(space, trials, 3, Search(sampler="grid"), "anon", "min")
+
+
+# Points to try first
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_points_to_try_first_come_first_and_once(sampler: str):
+    points = [
+        {"gamma": 0.25, "step_size": 0.1, "delay": 4.0},
+        {"gamma": 1.5, "step_size": 10.0, "delay": 2.0},  # on the grid
+    ]
+    search = Search(sampler=sampler, levels=2, try_first={"anon": points, "adamw": [{"lr": 1.0}]})
+    trials = search_of(MIXED, search, 12, lambda p: 1.0 + p["gamma"] ** 2)
+    assert [t.params for t in trials[:2]] == points
+    assert all(t.params not in points for t in trials[2:])
+    assert len({tuple(sorted(t.params.items())) for t in trials}) == 12
+
+
+def test_points_to_try_first_take_no_place_of_the_grid():
+    points = [{"gamma": 0.3}, {"gamma": 1.0}]
+    search = Search(sampler="grid", levels=5, try_first={"anon": points})
+    trials = search_of(LINE, search, 6)
+    assert [t.params for t in trials[:2]] == points
+    assert sorted(t.params["gamma"] for t in trials[2:]) == [0.0, 0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("state", [TrialState.RUNNING, TrialState.FAILED, TrialState.DIVERGED])
+def test_a_point_is_not_tried_again_after_a_restart(sampler: str, state: TrialState):
+    points = [{"gamma": 0.25}, {"gamma": 0.75}]
+    search = Search(sampler=sampler, try_first={"anon": points})
+    trials = [trial(0, state, params=points[0])]
+    assert suggest(LINE, trials, 1, search, "anon", "min") == points[1]
+    trials.append(trial(1, state, params=points[1]))
+    assert suggest(LINE, trials, 2, search, "anon", "min") not in points
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_a_point_leaves_out_is_filled_in(sampler: str):
+    search = Search(sampler=sampler, seed=3, try_first={"anon": [{"gamma": 0.25}, {"gamma": 0.5}]})
+    first = suggest(MIXED, [], 0, search, "anon", "min")
+    assert first == suggest(MIXED, [], 0, search, "anon", "min")
+    assert first["gamma"] == 0.25
+    assert first.keys() == MIXED.parameters.keys()
+    assert MIXED.problems_of(first) == []
+    second = suggest(MIXED, [trial(0, params=first)], 1, search, "anon", "min")
+    assert second["gamma"] == 0.5
+    assert second["step_size"] != first["step_size"]
+    other = suggest(MIXED, [], 0, search.model_copy(update={"seed": 4}), "anon", "min")
+    assert other["step_size"] != first["step_size"]
+
+
+def test_a_partial_point_of_a_conditional_space_gets_the_coordinates_of_its_family():
+    search = Search(try_first={"anon": [{"delay_family": "every"}]})
+    point = suggest(DELAYS, [], 0, search, "anon", "min")
+    assert point.keys() == {"gamma", "step_size", "beta3", "delay_family", "delay_period", "decay"}
+    assert DELAYS.problems_of(point) == []
+    assert point["delay_period"].is_integer()
+
+
+def test_after_the_points_come_all_startup_points():
+    """Their balance is not disturbed."""
+    plain = search_of(MIXED, Search(), STARTUP_TRIALS)
+    warm = search_of(MIXED, Search(try_first={"anon": [{"gamma": 0.25}, {"gamma": 0.5}]}), STARTUP_TRIALS + 2)
+    assert [t.params for t in warm[2:]] == [t.params for t in plain]
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**31 - 1), st.integers(1, 3))
+def test_no_configuration_is_ever_repeated(seed: int, firsts: int):
+    space = anon_space({"gamma": {"choices": [0, 1, 2]}, "delay": {"low": 2, "high": 4, "integer": True}})
+    points = [{"gamma": float(n), "delay": 3.0} for n in range(firsts)]
+    for sampler in ("random", "tpe", "grid"):
+        trials = search_of(space, Search(sampler=sampler, seed=seed, try_first={"anon": points}), 9)
+        found = sorted((t.params["gamma"], t.params["delay"]) for t in trials)
+        assert found == list(itertools.product([0.0, 1.0, 2.0], [2.0, 3.0, 4.0]))

@@ -45,3 +45,37 @@ def test_a_value_is_a_number_where_it_can_be_one(written: object, value: float |
 def test_a_value_is_nothing_else(written: object):
     with pytest.raises(ValidationError, match="expected a number or a name"):
         TypeAdapter(Value).validate_python(written)
+
+
+RANGES = st.builds(
+    lambda low, width, log, integer: (
+        Range(low=1 + math.floor(low), high=2 + math.floor(low) + math.floor(width), log=log, integer=True)
+        if integer
+        else Range(low=1e-3 + low, high=1e-3 + low + width, log=log)
+    ),
+    st.floats(0, 100),
+    st.floats(0.01, 100),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@given(RANGES, st.floats(0, 1))
+def test_a_fraction_of_a_range_and_back(domain: Range, u: float):
+    value = domain.at(u)
+    assert domain.problem(value) is None
+    if not domain.integer:
+        assert domain.fraction(value) == pytest.approx(u, abs=1e-9)
+    assert domain.at(domain.fraction(value)) == pytest.approx(value, rel=1e-12)
+    assert (domain.at(0.0), domain.at(1.0)) == pytest.approx((domain.low, domain.high), rel=1e-12)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=2), RANGES)
+def test_fractions_keep_the_order(us: list[float], domain: Range):
+    low, high = sorted(us)
+    assert domain.at(low) <= domain.at(high)
+
+
+def test_a_fraction_of_a_list_of_choices():
+    choice = Choice(choices=("a", "b", "c"))
+    assert [choice.at(u) for u in (0.0, 0.3, 0.4, 0.6, 0.7, 1.0)] == ["a", "a", "b", "b", "c", "c"]

@@ -439,3 +439,72 @@ def test_a_space_survives_being_stored(domain: dict[str, Any]):
     stored = space.model_dump(mode="json")
     assert Space.model_validate(stored) == space
     assert isinstance(space.parameters["gamma"], Choice if "choices" in domain else Range)
+
+
+# Points of a space
+
+
+@given(finite_spaces())
+def test_points_are_all_configurations_each_once(space: Space):
+    points = [tuple(sorted(point.items())) for point in space.points()]
+    assert len(points) == len(set(points)) == space.configurations
+    assert set(points) == {tuple(sorted(point)) for point in all_points(space)}
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_an_infinite_space_has_no_list_of_points(name: str):
+    assert list(load_space(name).points()) == []
+
+
+@pytest.mark.parametrize("name", space_names())
+@given(levels=st.integers(2, 4))
+def test_a_grid_is_a_finite_part_of_its_space(name: str, levels: int):
+    space = load_space(name)
+    grid = space.on_grid(levels)
+    assert math.isfinite(grid.configurations)
+    for point in itertools.islice(grid.points(), 200):
+        assert space.problems_of(point) == []
+        assert point.keys() == {n for n in space.parameters if space.active(n, point)}
+    for coordinate, domain in space.parameters.items():
+        coarse = grid.parameters[coordinate]
+        assert isinstance(coarse, Choice)
+        assert coarse.when == domain.when
+        if isinstance(domain, Range):
+            assert len(coarse.choices) == levels
+            ends = coarse.choices[0], coarse.choices[-1]
+            assert ends == pytest.approx((domain.low, domain.high), rel=1e-12)
+        else:
+            assert coarse == domain
+
+
+@pytest.mark.parametrize("name", ["default", "delays"])
+@given(data=st.data())
+def test_a_completed_point_keeps_what_was_given_and_has_what_exists(name: str, data: st.DataObject):
+    space = load_space(name)
+    count = len(space.parameters)
+    unit = data.draw(st.lists(st.floats(0, 1), min_size=count, max_size=count))
+    whole = space.complete(unit, {})
+    assert space.problems_of(whole) == []
+    assert whole.keys() == {n for n in space.parameters if space.active(n, whole)}
+    given_names = data.draw(st.sets(st.sampled_from(sorted(whole))))
+    if given_names & set(DELAYS.values()):
+        given_names.add("delay_family")
+    part = {n: whole[n] for n in given_names if n in whole}
+    other = data.draw(st.lists(st.floats(0, 1), min_size=count, max_size=count))
+    completed = space.complete(other, part)
+    assert space.problems_of(completed) == []
+    assert completed.items() >= part.items()
+    assert space.complete(unit, part) == whole
+
+    places = iter(space.unit(whole))
+    for (n, domain), u in zip(space.parameters.items(), unit, strict=True):
+        if isinstance(domain, Choice):
+            assert [next(places) for _ in domain.choices] == [whole[n] == c for c in domain.choices]
+        elif n not in whole:
+            assert next(places) == 0.5
+        else:
+            place = next(places)
+            assert 0 <= place <= 1 + 1e-12
+            assert domain.at(place) == pytest.approx(whole[n], rel=1e-9, abs=1e-12)
+            assert domain.integer or place == pytest.approx(u, abs=1e-9)
+    assert next(places, None) is None

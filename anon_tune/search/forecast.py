@@ -1,0 +1,124 @@
+"""Where a trial that was stopped, or is still running, would end: learnt from the trials that were run to the end.
+
+Loss curves cross: early in training a high adaptivity is ahead, whatever is best in the end. So trials are compared,
+and samplers are told, not by what was reported but by what it comes to. How much a trial still changes after a step
+is a ridge regression on its report there and on its place in the space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anon_tune.records import Trial, TrialState, objective_key
+from anon_tune.search_spaces import Space
+
+__all__ = ["Forecast"]
+
+_FEWEST = 4
+"""With fewer completed trials the median change is taken for all."""
+
+_SHRINKAGE = 0.3
+"""Ridge penalty; coordinates are in [0, 1], and changes in natural logarithms where the values are positive."""
+
+_LARGEST = 1e100
+"""Beyond it values are all as large, so that their squares are numbers."""
+
+
+class Forecast:
+    """Final values of one arm's trials, on a scale where smaller is better and differences are comparable.
+
+    Args:
+        space: What the arm searches.
+        trials: Its search trials so far.
+        mode: "min" or "max".
+    """
+
+    def __init__(self, space: Space, trials: Sequence[Trial], mode: str) -> None:
+        self._space = space
+        self._mode = mode
+        self._complete = [
+            t
+            for t in trials
+            if t.state is TrialState.COMPLETE and t.value is not None and math.isfinite(t.value)
+        ]
+        seen = [objective_key(r.value, mode) for t in trials for r in t.reports if math.isfinite(r.value)]
+        seen += [objective_key(t.value, mode) for t in self._complete if t.value is not None]
+        # Losses differ by factors: on their own scale a bad one would drown the differences among good ones.
+        self._logarithmic = min(seen, default=0.0) > 0
+        self._fits: dict[int, _Fit | None] = {}
+
+    def scaled(self, value: float) -> float:
+        """A value of the objective on this scale."""
+        key = min(max(objective_key(value, self._mode), -_LARGEST), _LARGEST)
+        return math.log(key) if self._logarithmic else key
+
+    def final(self, trial: Trial, step: int | None = None) -> float | None:
+        """Where a trial ends, seen from its report at `step` (default: its last); None if that says nothing."""
+        if step is None:
+            if trial.state is TrialState.COMPLETE and trial.value is not None:
+                return self.scaled(trial.value)
+            step = trial.reports[-1].step if trial.reports else 0
+        last = _report(trial, step)
+        if last is None or not math.isfinite(last):
+            return None
+        fit = self._fit(step)
+        if fit is None:
+            return self.scaled(last)
+        change = fit.intercept + float((self._features(trial, last) - fit.centre) @ fit.weights)
+        # Never further than what was seen: far from all that was completed, a line leads anywhere.
+        return self.scaled(last) + min(max(change, fit.low), fit.high)
+
+    def error(self, step: int) -> float:
+        """Standard deviation of the error of what is forecast at a step; 0 while too little is known to tell.
+
+        Each completed trial is forecast from the others.
+        """
+        fit = self._fit(step)
+        return fit.error if fit is not None else 0.0
+
+    def _fit(self, step: int) -> _Fit | None:
+        if step not in self._fits:
+            seen = [
+                (t, r) for t in self._complete if (r := _report(t, step)) is not None and math.isfinite(r)
+            ]
+            self._fits[step] = self._fitted(seen) if seen else None
+        return self._fits[step]
+
+    def _fitted(self, seen: Sequence[tuple[Trial, float]]) -> _Fit:
+        """How completed trials, each with a report, went on from there."""
+        changes = np.array([self.scaled(t.value) - self.scaled(r) for t, r in seen if t.value is not None])
+        features = np.array([self._features(t, r) for t, r in seen])
+        centre, low, high = features.mean(axis=0), changes.min(), changes.max()
+        if len(seen) < _FEWEST:
+            return _Fit(float(np.median(changes)), centre, np.zeros(len(centre)), low, high, 0.0)
+        centred, mean = features - centre, float(changes.mean())
+        gram = centred.T @ centred + _SHRINKAGE * np.eye(len(centre))
+        weights = np.linalg.solve(gram, centred.T @ (changes - mean))
+        leverage = np.einsum("ij,ij->i", centred, np.linalg.solve(gram, centred.T).T) + 1 / len(seen)
+        left_out = (changes - mean - centred @ weights) / (1 - np.minimum(leverage, 0.9))
+        return _Fit(mean, centre, weights, low, high, float(np.sqrt(np.mean(left_out**2))))
+
+    def _features(self, trial: Trial, last: float) -> NDArray[np.float64]:
+        return np.array([*self._space.unit(trial.params), self.scaled(last)])
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How trials go on after a step: change = intercept + (features - centre) @ weights, within what was seen."""
+
+    intercept: float
+    centre: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    low: float
+    high: float
+    error: float
+
+
+def _report(trial: Trial, step: int) -> float | None:
+    """The trial's first report at or after a step."""
+    return next((report.value for report in trial.reports if report.step >= step), None)

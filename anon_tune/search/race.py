@@ -1,0 +1,77 @@
+"""Racing: a finalist that is clearly behind after some of its confirm seeds need not be rerun on the others.
+
+With three seeds no rank test decides anything (Wilcoxon's smallest p is 0.125). But all finalists of all arms run on
+the same seeds, and the noise that remains when the effects of finalist and seed are taken out can be pooled over the
+arms. So a finalist is compared with its arm's leader by a paired, one-sided t test with that pooled deviation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from anon_tune.records import Phase, Trial, TrialState, objective_key
+
+__all__ = ["fallen_behind"]
+
+_CONFIDENCE = 0.95
+_FEWEST_SEEDS = 2
+_FEWEST_FREEDOM = 3
+
+
+def fallen_behind(trials: Sequence[Trial], mode: str) -> set[str]:
+    """Ids of the finalists that need no further confirm seeds: clearly behind, or not COMPLETE on one.
+
+    Args:
+        trials: All trials of a job; its confirm trials are looked at.
+        mode: "min" or "max".
+    """
+    runs: dict[str, dict[str, dict[int, float]]] = {}
+    broken: set[str] = set()
+    for trial in sorted(trials, key=lambda trial: trial.id):  # sums depend on the order
+        if trial.phase is not Phase.CONFIRM or trial.source is None or not trial.is_finished:
+            continue
+        if trial.state is TrialState.COMPLETE and trial.value is not None:
+            of_arm = runs.setdefault(trial.arm, {})
+            of_arm.setdefault(trial.source, {})[trial.seed] = objective_key(trial.value, mode)
+        else:
+            broken.add(trial.source)
+    whole = [
+        {source: values for source, values in of_arm.items() if source not in broken}
+        for of_arm in runs.values()
+    ]
+    deviation, freedom = _noise(whole)
+    if freedom < _FEWEST_FREEDOM:
+        return broken
+    from scipy.stats import t as student
+
+    limit = float(student.ppf(_CONFIDENCE, freedom)) * deviation * math.sqrt(2.0)
+    behind = set(broken)
+    for of_arm in whole:
+        for source, values in of_arm.items():
+            for other, others in of_arm.items():
+                common = values.keys() & others.keys()
+                if other == source or len(common) < _FEWEST_SEEDS:
+                    continue
+                difference = float(np.mean([values[seed] - others[seed] for seed in sorted(common)]))
+                if difference > 0 and difference > limit / math.sqrt(len(common)):
+                    behind.add(source)
+    return behind
+
+
+def _noise(arms: Sequence[dict[str, dict[int, float]]]) -> tuple[float, int]:
+    """Standard deviation of a run beyond the effects of its finalist and of its seed, and degrees of freedom."""
+    squares, freedom = 0.0, 0
+    for of_arm in arms:
+        if len(of_arm) < 2:
+            continue
+        seeds = set.intersection(*(set(values) for values in of_arm.values()))
+        if len(seeds) < _FEWEST_SEEDS:
+            continue
+        table = np.array([[values[seed] for seed in sorted(seeds)] for values in of_arm.values()])
+        rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+        squares += float((rest**2).sum())
+        freedom += (table.shape[0] - 1) * (table.shape[1] - 1)
+    return (math.sqrt(squares / freedom) if freedom else 0.0), freedom

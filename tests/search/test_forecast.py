@@ -1,0 +1,159 @@
+"""Where trials end, learnt from those that were run to the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anon_tune.records import Report, Trial, TrialState
+from anon_tune.search.forecast import Forecast
+from anon_tune.search.pruning import should_prune
+from anon_tune.spec import Search
+from tests.builders import EPOCH, trial
+from tests.search.spaces import LINE
+
+RUNNING = TrialState.RUNNING
+LENGTH = 9
+
+
+def ended(number: int, curve: list[float], gamma: float = 0.5) -> Trial:
+    return trial(number, value=curve[-1], curve=curve, params={"gamma": gamma})
+
+
+def running(curve: list[float], gamma: float = 0.5, number: int = 99) -> Trial:
+    return trial(number, RUNNING, curve=curve, params={"gamma": gamma})
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("values", [(0.5, 2.0, 0.1), (0.5, -2.0, 0.0)], ids=["positive", "of both signs"])
+def test_a_complete_trial_ends_at_its_value(mode: str, values: tuple[float, ...]):
+    trials = [trial(n, value=value, curve=[9.0, 8.0]) for n, value in enumerate(values)]
+    forecast = Forecast(LINE, trials, mode)
+    assert [forecast.final(t) for t in trials] == [forecast.scaled(value) for value in values]
+
+
+def test_scores_and_losses_are_on_scales_where_smaller_is_better():
+    losses = Forecast(LINE, [ended(0, [4.0, 2.0])], "min")
+    assert losses.scaled(0.5) == math.log(0.5)
+    scores = Forecast(LINE, [ended(0, [0.4, 0.8])], "max")
+    assert scores.scaled(0.5) == -0.5
+
+
+@pytest.mark.parametrize("other", [0.0, -1.0])
+@pytest.mark.parametrize("where", ["value", "complete", "running"])
+def test_one_value_that_is_not_positive_makes_the_scale_linear(other: float, where: str):
+    odd = {
+        "value": trial(1, value=other),
+        "complete": trial(1, value=1.0, curve=[other, 1.0]),
+        "running": running([other]),
+    }[where]
+    assert Forecast(LINE, [ended(0, [4.0, 2.0]), odd], "min").scaled(0.5) == 0.5
+
+
+def test_what_is_not_finite_has_no_say_in_the_scale():
+    odd = trial(1, TrialState.DIVERGED, curve=[3.0, -math.inf, math.nan])
+    assert Forecast(LINE, [ended(0, [4.0, 2.0]), odd], "min").scaled(0.5) == math.log(0.5)
+
+
+def test_without_a_complete_trial_it_is_the_last_report():
+    forecast = Forecast(LINE, [running([4.0, 3.0])], "min")
+    assert forecast.final(running([4.0, 3.0])) == math.log(3.0)
+    assert forecast.final(running([4.0, 3.0]), step=1) == math.log(4.0)
+
+
+@pytest.mark.parametrize("curve", [[], [math.nan], [1.0, math.inf]])
+def test_a_trial_without_a_finite_report_says_nothing(curve: list[float]):
+    assert Forecast(LINE, [ended(0, [4.0, 2.0])], "min").final(running(curve)) is None
+
+
+def test_a_step_that_a_trial_did_not_reach_says_nothing():
+    trials = [ended(0, [4.0, 2.0, 1.0])]
+    assert Forecast(LINE, trials, "min").final(running([3.0]), step=2) is None
+
+
+def test_with_few_complete_trials_it_is_the_median_change():
+    trials = [ended(0, [1.0, -2.0]), ended(1, [1.0, 0.5]), ended(2, [1.0, 0.9])]
+    assert Forecast(LINE, trials, "min").final(running([5.0], gamma=1.0)) == pytest.approx(4.5)
+
+
+def test_the_change_depends_on_the_place_in_the_space():
+    trials = [ended(n, [2.0, 2.0 - g], gamma=g) for n, g in enumerate(np.linspace(0, 1, 40))]
+    trials.append(ended(40, [0.0, 0.0], gamma=0.0))
+    forecast = Forecast(LINE, trials, "min")
+    ends = [forecast.final(running([2.0], gamma=g)) for g in (0.1, 0.5, 0.9)]
+    assert ends == pytest.approx([1.9, 1.5, 1.1], abs=0.1)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=12),
+    st.floats(0, 1),
+    st.floats(-1e6, 1e6),
+    st.sampled_from(["min", "max"]),
+)
+def test_no_change_goes_beyond_those_that_were_seen(
+    past: list[tuple[float, float, float]], gamma: float, last: float, mode: str
+):
+    trials = [ended(n, [first, final], gamma=g) for n, (g, first, final) in enumerate(past)]
+    new = running([last], gamma=gamma)
+    forecast = Forecast(LINE, [*trials, new], mode)
+    changes = [forecast.scaled(final) - forecast.scaled(first) for _, first, final in past]
+    found = forecast.final(new)
+    assert found is not None
+    change = found - forecast.scaled(last)
+    assert min(changes) - 1e-9 * abs(last) <= change + 1e-9
+    assert change <= max(changes) + 1e-9 * abs(last) + 1e-9
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_numbers_that_overflow_are_no_error(mode: str):
+    trials = [ended(n, [(-1.0) ** n * 1e307, 0.0, n / 10], gamma=n / 9) for n in range(9)]
+    found = Forecast(LINE, trials, mode).final(running([1e307]))
+    assert found is None or math.isfinite(found)
+
+
+def test_reports_may_leave_steps_out():
+    """What a trial is compared by is its first report at or after the step."""
+    sparse = dataclasses.replace(
+        ended(0, [0.0]), value=-1.0, reports=(Report(1, 8.0, {}, EPOCH), Report(4, 1.0, {}, EPOCH))
+    )
+    assert Forecast(LINE, [sparse], "min").final(running([5.0, 5.0, 5.0])) == pytest.approx(5.0 - 2.0)
+
+
+# Curves that cross
+
+
+def crossing(gamma: float, rng: random.Random, mode: str = "min") -> list[float]:
+    """The higher gamma, the better in the beginning and the worse in the end."""
+    curve = [
+        math.exp(-gamma * (1 - step / 4) - step / 9 + rng.gauss(0, 0.02)) for step in range(1, LENGTH + 1)
+    ]
+    return curve if mode == "min" else [1 - value / 3 for value in curve]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("seed", range(3))
+def test_successive_halving_keeps_what_ends_best_where_curves_cross(mode: str, seed: int):
+    rng = random.Random(seed)
+    search = Search(pruner="asha", grace=1, reduction=2)
+    past = [ended(n, crossing(n / 11, rng, mode), gamma=n / 11) for n in range(12)]
+    low, high = crossing(0.1, rng, mode), crossing(0.9, rng, mode)
+    sign = 1.0 if mode == "min" else -1.0
+    assert sign * (high[0] - low[0]) < 0 < sign * (high[-1] - low[-1])  # they cross
+
+    slow, fast = running(low[:1], 0.1, 20), running(high[:1], 0.9, 21)
+    assert not should_prune(LINE, slow, past, search, mode)
+    assert should_prune(LINE, fast, past, search, mode)
+    forecast = Forecast(LINE, [*past, slow, fast], mode)
+    ends = [forecast.final(slow), forecast.final(fast)]
+    assert ends == pytest.approx([forecast.scaled(low[-1]), forecast.scaled(high[-1])], abs=0.35)
+
+    # By the reports alone it would be the other way round.
+    unknown = [dataclasses.replace(t, state=TrialState.FAILED, value=None) for t in past]
+    assert should_prune(LINE, slow, unknown, search, mode)
+    assert not should_prune(LINE, fast, unknown, search, mode)

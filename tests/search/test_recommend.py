@@ -1,0 +1,126 @@
+"""Which configuration is recommended: by a smoothed value where there are enough trials."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anon_tune.records import Trial, TrialState
+from anon_tune.search import recommend
+from anon_tune.search.recommend import ranked
+from anon_tune.search_spaces import Space, load_space
+from tests.builders import trial
+from tests.search.spaces import LINE, MIXED, anon_space
+
+PLANE = anon_space({"gamma": {"low": 0.0, "high": 1.0}, "step_size": {"low": 0.01, "high": 1.0, "log": True}})
+
+
+def bowl(space: Space, seed: int, count: int, noise: float) -> tuple[list[Trial], list[float]]:
+    """Trials at random places, with noisy losses; and their true ones, least in the middle."""
+    rng = np.random.default_rng(seed)
+    trials, truths = [], []
+    for n in range(count):
+        params = space.complete(rng.random(len(space.parameters)), {})
+        true = 0.5 + float(sum((u - 0.5) ** 2 for u in space.unit(params)))
+        trials.append(trial(n, value=true * math.exp(noise * rng.normal()), params=params))
+        truths.append(true)
+    return trials, truths
+
+
+def test_of_a_noisy_bowl_it_is_nearer_to_the_middle_than_the_luckiest():
+    smoothed, luckiest, wins, losses = [], [], 0, 0
+    for seed in range(40):
+        trials, truths = bowl(PLANE, seed, 24, noise=0.15)
+        chosen = ranked(PLANE, trials, "min")[0].number
+        lucky = min(range(len(trials)), key=lambda n: trials[n].value or 0.0)
+        smoothed.append(truths[chosen])
+        luckiest.append(truths[lucky])
+        wins += truths[chosen] < truths[lucky]
+        losses += truths[chosen] > truths[lucky]
+    best = 0.5
+    assert np.mean(smoothed) - best < 0.7 * (np.mean(luckiest) - best)
+    assert wins > losses
+
+
+def test_scores_are_smoothed_too():
+    """Where larger is better it is the same choice, but for the scale."""
+    smoothed, luckiest = [], []
+    for seed in range(20):
+        trials, truths = bowl(LINE, seed, 20, noise=0.2)
+        scores = [trial(t.number, value=1.0 - (t.value or 0.0), params=t.params) for t in trials]
+        smoothed.append(truths[ranked(LINE, scores, "max")[0].number])
+        luckiest.append(truths[max(range(20), key=lambda n: scores[n].value or 0.0)])
+    assert np.mean(smoothed) - 0.5 < 0.8 * (np.mean(luckiest) - 0.5)
+
+
+def test_without_noise_the_best_by_value_stay_in_front():
+    trials, truths = bowl(PLANE, 0, 16, noise=0.0)
+    first = [t.number for t in ranked(PLANE, trials, "min")[:3]]
+    assert set(first) == set(sorted(range(16), key=truths.__getitem__)[:3])
+
+
+@pytest.mark.parametrize(("mode", "order"), [("min", [2, 0, 3, 1]), ("max", [1, 0, 3, 2])])
+def test_few_trials_are_ranked_by_value(mode: str, order: list[int]):
+    values = [0.5, 0.9, 0.1, 0.5]
+    trials = [trial(n, value=value, params={"gamma": n / 4}) for n, value in enumerate(values)]
+    assert [t.number for t in ranked(LINE, trials, mode)] == order
+
+
+@pytest.mark.parametrize("count", [3, 8])
+def test_of_equal_values_the_earlier_comes_first(count: int):
+    trials = [trial(n, value=0.5, params={"gamma": n / 9}) for n in range(count)]
+    assert ranked(LINE, trials[::-1], "min") == trials
+
+
+def test_only_complete_trials_are_ranked():
+    ends = [trial(n, state, curve=[0.01]) for n, state in enumerate(TrialState) if state != "COMPLETE"]
+    good = [trial(n, value=1.0 + n, params={"gamma": n / 30}) for n in range(10, 16)]
+    assert {t.number for t in ranked(LINE, [*ends, *good], "min")} == set(range(10, 16))
+    assert ranked(LINE, ends, "min") == []
+
+
+@pytest.mark.parametrize(
+    "space", [LINE, PLANE, MIXED, load_space("delays")], ids=["1", "2", "mixed", "delays"]
+)
+def test_the_order_of_the_trials_does_not_matter(space: Space):
+    trials, _ = bowl(space, 1, 18, noise=0.1)
+    expected = ranked(space, trials, "min")
+    assert sorted(t.number for t in expected) == list(range(18))
+    recommend._posterior_mean.cache_clear()
+    assert ranked(space, random.Random(0).sample(trials, 18), "min") == expected
+
+
+def test_in_a_conditional_space_families_are_told_apart():
+    """The one family is better by more than the noise; a lucky trial of the other is not chosen."""
+    space = load_space("delays")
+    rng = np.random.default_rng(0)
+    families = ("geometric", "polynomial", "every")
+    trials = []
+    for n in range(30):
+        params: dict[str, Any] = space.complete(rng.random(8), {"delay_family": families[n % 3]})
+        value = (0.5 if n % 3 == 1 else 1.0) * math.exp(0.1 * rng.normal())
+        trials.append(trial(n, value=0.45 if n == 2 else value, params=params))
+    assert {t.params["delay_family"] for t in ranked(space, trials, "min")[:5]} == {"polynomial"}
+
+
+@pytest.mark.parametrize("extreme", [1e-300, 1e300])
+def test_one_extreme_value_is_no_error(extreme: float):
+    trials, _ = bowl(LINE, 2, 12, noise=0.1)
+    odd = [*trials, trial(12, value=extreme, params={"gamma": 0.5}), trial(13, value=0.0)]
+    for of in (odd[:-1], odd):  # by factors, and where a 0 makes that impossible
+        assert {t.number for t in ranked(LINE, of, "min")} == {t.number for t in of}
+
+
+def test_of_many_trials_only_the_best_are_smoothed(monkeypatch: pytest.MonkeyPatch):
+    """The time grows with the cube of their number."""
+    trials, _ = bowl(LINE, 4, 40, noise=0.1)
+    monkeypatch.setattr(recommend, "_MOST", 10)
+    by_value = sorted(trials, key=lambda t: t.value or 0.0)
+    found = ranked(LINE, trials, "min")
+    assert found[10:] == by_value[10:]
+    assert {t.number for t in found[:10]} == {t.number for t in by_value[:10]}
+    assert found[:10] != by_value[:10]

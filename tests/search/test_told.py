@@ -1,0 +1,131 @@
+"""What a sampler is told of each trial."""
+
+from __future__ import annotations
+
+import math
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import FrozenTrial
+
+from anon_tune.records import Trial, TrialState
+from anon_tune.search.study import distributions
+from anon_tune.search.told import told
+from anon_tune.search_spaces import load_space
+from tests.builders import trial
+from tests.search.spaces import LINE
+
+DOMAIN = distributions(LINE)
+
+
+def at(
+    number: int, state: TrialState = TrialState.COMPLETE, value: float | None = None, **keys: object
+) -> Trial:
+    """A trial at a place of its own."""
+    return trial(number, state, value, params={"gamma": number / 32}, **keys)  # type: ignore[arg-type]
+
+
+def tell(trials: list[Trial], mode: str = "min") -> list[FrozenTrial]:
+    return told(LINE, trials, DOMAIN, mode)
+
+
+def of(found: list[FrozenTrial]) -> list[tuple[str, float | None, float | None]]:
+    """State, value and constraint of each."""
+    return [
+        (t.state.name, t.value if t.state.name == "COMPLETE" else None, t.constraints.get("diverged"))
+        for t in found
+    ]
+
+
+def test_what_says_nothing_is_not_told():
+    trials = [at(0, TrialState.FAILED, curve=[0.1]), at(1, TrialState.CANCELLED), at(2, value=-0.5)]
+    assert of(tell(trials)) == [("COMPLETE", -0.5, -1.0)]
+
+
+def test_trials_without_an_end_keep_suggestions_apart():
+    trials = [at(0, TrialState.RUNNING, curve=[0.5]), at(1, TrialState.WAITING)]
+    found = tell(trials)
+    assert [t.state for t in found] == [optuna.trial.TrialState.RUNNING] * 2
+    assert [t.params for t in found] == [dict(t.params) for t in trials]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_complete_trial_is_told_its_value_smaller_being_better(mode: str):
+    """Losses by their logarithm: among them differences are factors."""
+    (low, high) = tell([at(0, value=0.2), at(1, value=0.8)], mode)
+    expected = [math.log(0.2), math.log(0.8)] if mode == "min" else [-0.2, -0.8]
+    assert [low.value, high.value] == pytest.approx(expected)
+    assert low.constraints == high.constraints == {"diverged": -1.0}
+
+
+@pytest.mark.parametrize(("mode", "worst"), [("min", math.log(0.9)), ("max", -0.2)])
+def test_divergence_is_a_violated_constraint_at_the_worst_value(mode: str, worst: float):
+    trials = [
+        at(0, value=0.5),
+        at(1, value=0.2),
+        at(2, TrialState.DIVERGED, curve=[1e9, math.nan]),
+        at(3, value=0.9),
+    ]
+    assert of(tell(trials, mode))[2] == ("COMPLETE", worst, 1.0)
+
+
+def test_the_worst_value_is_recomputed_as_trials_come():
+    trials = [at(0, TrialState.DIVERGED), at(1, value=-1.0)]
+    assert of(tell(trials))[0] == ("COMPLETE", -1.0, 1.0)
+    assert of(tell([*trials, at(2, value=3.0)]))[0] == ("COMPLETE", 3.0, 1.0)
+    assert of(tell(trials[:1])) == [("COMPLETE", 0.0, 1.0)]  # without any value it is told all the same
+
+
+def test_a_pruned_trial_is_told_where_it_would_have_ended():
+    trials = [
+        at(0, value=-0.1, curve=[1.0, 0.7, -0.1]),  # from step 2 on it gained 0.8,
+        at(1, value=0.3, curve=[1.0, 0.4, 0.3]),  # 0.1,
+        at(2, value=0.2, curve=[1.0, 0.5, 0.2]),  # 0.3: the median
+        at(3, TrialState.PRUNED, curve=[2.0, 0.9]),
+        at(4, TrialState.DIVERGED),
+    ]
+    found = tell(trials)
+    assert found[3].state is optuna.trial.TrialState.COMPLETE
+    assert found[3].value == pytest.approx(0.9 - 0.3)
+    assert found[3].constraints == {"diverged": -1.0}
+    assert found[4].value == found[3].value  # the worst that is known
+
+
+@pytest.mark.parametrize("curve", [[], [math.nan], [0.5, math.inf]], ids=["no report", "NaN", "inf"])
+def test_a_pruned_trial_that_says_nothing_is_not_told(curve: list[float]):
+    trials = [at(0, value=-0.4, curve=[1.0, -0.4]), at(1, TrialState.PRUNED, curve=curve)]
+    assert of(tell(trials)) == [("COMPLETE", -0.4, -1.0)]
+
+
+STATES = st.sampled_from(list(TrialState))
+CURVES = st.lists(st.sampled_from([0.1, 1.0, -1.0, 1e300, math.nan, math.inf, -math.inf]), max_size=4)
+
+
+@given(st.lists(st.tuples(STATES, CURVES, st.floats(-1e6, 1e6)), max_size=8), st.sampled_from(["min", "max"]))
+def test_only_finite_numbers_are_told_and_nothing_stays_running(
+    drawn: list[tuple[TrialState, list[float], float]], mode: str
+):
+    trials = [
+        at(n, state, value if state is TrialState.COMPLETE else None, curve=curve)
+        for n, (state, curve, value) in enumerate(drawn)
+    ]
+    found = tell(trials, mode)
+    for t in found:
+        assert t.state is optuna.trial.TrialState.RUNNING or math.isfinite(t.value)
+    unfinished = [dict(t.params) for t in trials if not t.is_finished]
+    assert [t.params for t in found if t.state is optuna.trial.TrialState.RUNNING] == unfinished
+
+
+def test_a_point_of_a_conditional_space_is_told_with_its_own_coordinates():
+    space = load_space("delays")
+    common = {"gamma": 0.0, "step_size": 1.0, "beta3": 0.5, "decay": 1e-3}
+    points = [
+        {**common, "delay_family": "every", "delay_period": 10.0},
+        {**common, "delay_family": "geometric", "delay": 2.0},
+    ]
+    trials = [trial(n, value=1.0, params=point) for n, point in enumerate(points)]
+    found = told(space, trials, distributions(space), "min")
+    assert [t.params for t in found] == points
+    assert [t.distributions.keys() for t in found] == [point.keys() for point in points]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -12,6 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, and let child processes hear it, also where a shell runs the tests in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

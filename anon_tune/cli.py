@@ -299,7 +299,7 @@ def _print_report(settings: Settings, job: JobRecord) -> None:
 def _print_log(settings: Settings, job: JobRecord) -> None:
     log = settings.job_folder(job.id) / "job.log"
     if log.exists():
-        _err.print(f"Log: {log}", highlight=False, soft_wrap=True)
+        _err.print(f"Log: {log}", soft_wrap=True)
 
 
 def _places(settings: Settings, job: JobRecord) -> dict[str, Any]:

@@ -61,8 +61,6 @@ def _posterior_mean(points: tuple[tuple[float, ...], ...], values: tuple[float, 
     # a rough surface without noise, and the luckiest is chosen again.
     kernel = 1.0 * Matern(1.0, (0.3, 20.0), nu=2.5) + WhiteKernel(0.2, (0.01, 1.0))
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # a length at its bound: a coordinate without effect
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the length or the noise at its bound
         process = GaussianProcessRegressor(kernel).fit(points, (observed - observed.mean()) / observed.std())
         return tuple(float(mean) for mean in process.predict(points))

@@ -38,7 +38,7 @@ STARTUP_TRIALS = 8
 """Trials of an arm placed on a Sobol sequence before a model is fitted (a power of two keeps it balanced)."""
 
 GP_TRIALS = 300
-"""Beyond so many trials of an arm TPE suggests; docs/search.md has the times."""
+"""Beyond so many trials of an arm TPE suggests; docs/performance.md has the times."""
 
 _TRIES = 100
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.trial import FrozenTrial
 
 from anon_tune.errors import InputError
 from anon_tune.records import Trial, TrialState
 from anon_tune.search.study import GP_TRIALS, STARTUP_TRIALS, distributions, sampler_of, suggest
+from anon_tune.search.told import told
 from anon_tune.search_spaces import Space, load_space
 from anon_tune.spec import Search
 from tests.builders import trial
@@ -280,3 +284,21 @@ def test_no_configuration_is_ever_repeated(seed: int, firsts: int):
         trials = search_of(space, Search(sampler=sampler, seed=seed, try_first={"anon": points}), 9)
         found = sorted((t.params["gamma"], t.params["delay"]) for t in trials)
         assert found == list(itertools.product([0.0, 1.0, 2.0], [2.0, 3.0, 4.0]))
+
+
+def test_tpe_is_told_the_best_and_the_latest_of_many():
+    count, best = 1500, 7
+    trials = [at(n % 60, value=1.0 - (n == best)) for n in range(count)]
+    trials = [dataclasses.replace(t, number=n) for n, t in enumerate(trials)]
+    heard: list[Trial] = []
+
+    def tell(space: Space, told_of: Sequence[Trial], *rest: Any) -> list[FrozenTrial]:
+        heard.extend(told_of)
+        return told(space, told_of, *rest)
+
+    suggest(MIXED, trials, count, Search(sampler="tpe"), "anon", "min", tell)
+    numbers = [t.number for t in heard]
+    assert len(numbers) == 1000
+    assert numbers == sorted(numbers)
+    assert best in numbers
+    assert set(range(count - 900, count)) <= set(numbers)

@@ -141,6 +141,7 @@ class Recorded:
         )
         self.unit, self.index = stored["unit"].astype(float), stored["index"].astype(int)
         self.log_loss = stored["log_loss"].astype(float)
+        self._last_point, self._last_answer = b"", math.nan
 
     @property
     def log_mean_sigma(self) -> float:
@@ -210,7 +211,13 @@ class Recorded:
         return losses
 
     def _diverges(self, unit: np.ndarray) -> float:
-        return 0.0 if self._classifier is None else float(self._classifier.predict_proba(unit[None])[0, 1])
+        """The probability; trees answer slowly, and are asked for the curve and the final loss of a point."""
+        if self._classifier is None:
+            return 0.0
+        key = unit.tobytes()
+        if self._last_point != key:
+            self._last_point, self._last_answer = key, float(self._classifier.predict_proba(unit[None])[0, 1])
+        return self._last_answer
 
     def final(self, arguments: Mapping[str, Any]) -> float:
         """See Surface."""

@@ -98,7 +98,7 @@ def test_a_pruned_trial_is_told_where_it_would_have_ended():
 @pytest.mark.parametrize("curve", [[], [math.nan], [0.5, math.inf]], ids=["no report", "NaN", "inf"])
 def test_a_pruned_trial_that_says_nothing_is_not_told(curve: list[float]):
     trials = [at(0, value=-0.4, curve=[1.0, -0.4]), at(1, TrialState.PRUNED, curve=curve)]
-    assert of(tell(trials)) == [("COMPLETE", -0.4, -1.0)]
+    assert of(tell(trials)) == [("COMPLETE", -0.4, None)]
 
 
 STATES = st.sampled_from(list(TrialState))

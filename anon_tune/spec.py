@@ -71,7 +71,7 @@ class Search(Strict):
     """
 
     sampler: Literal["gp", "tpe", "random", "grid"] = "gp"
-    pruner: Literal["asha", "median", "none"] = "asha"
+    pruner: Literal["none", "median", "asha"] = "none"
     seed: int = Field(default=0, ge=0, lt=2**31)
     grace: int = Field(default=3, ge=1)
     reduction: int = Field(default=3, ge=2)

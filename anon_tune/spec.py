@@ -61,7 +61,8 @@ class Search(Strict):
 
     Attributes:
         sampler: `gp` and `tpe` learn from the trials; `random` and `grid` do not.
-        pruner: `asha` is successive halving; `median` stops what is below the median; `none` stops nothing.
+        pruner: `none` stops nothing; `median` stops what is forecast to end behind the median; `asha` is successive
+            halving.
         seed: Of the samplers, and of all trials.
         grace: Epochs before any pruning.
         reduction: At each rung of `asha` one in `reduction` goes on.

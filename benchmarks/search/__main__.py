@@ -19,7 +19,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -92,16 +92,17 @@ def _plan(names: list[str], seeds: int) -> Iterator[Key]:
 def _limited(
     pool: ProcessPoolExecutor, missing: Iterable[Key], until: float, ahead: int
 ) -> Iterator[tuple[Key, Outcome]]:
-    """Outcomes of runs in order, a few in flight, until the time is up."""
-    flying: list[tuple[Key, Any]] = []
+    """Outcomes of runs as they come, a few in flight, until the time is up."""
+    flying: dict[Future[Outcome], Key] = {}
     for key in missing:
         if time.monotonic() > until:
             break
-        flying.append((key, pool.submit(run, key)))
+        flying[pool.submit(run, key)] = key
         if len(flying) >= ahead:
-            first, future = flying.pop(0)
-            yield first, future.result()
-    yield from ((key, future.result()) for key, future in flying)
+            for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                yield flying.pop(future), future.result()
+    for future in as_completed(flying):
+        yield flying[future], future.result()
 
 
 @cache

@@ -1,0 +1,1 @@
+"""What is lost when something dies: `python -m benchmarks.faults`."""

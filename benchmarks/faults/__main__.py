@@ -1,0 +1,269 @@
+"""What is lost when something dies: `python -m benchmarks.faults [--quick] [--only TARGET ...]`.
+
+Whole jobs are run by `anon-tune worker`, in homes of their own, and things are killed in their middle: the driver, a
+trial's worker process, the raylet, the daemon (another daemon takes its job over); and a daemon with its driver is
+stopped past its lease and goes on then. Driver and worker are killed at named points too (`failpoints.py`). At the
+end the ledger is compared with what it held at each kill, and MLflow with the ledger.
+
+Seconds are from the kill to the first report of an attempt that began after it. Ray's own start and a worker's, which
+they hold, are measured beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from anon_tune.records import JobRecord
+from anon_tune.workers.driver import LEASE_SECONDS
+from benchmarks.faults.checks import Losses, losses
+from benchmarks.faults.service import Service, until
+
+_RANDOM_SECONDS = 3.0
+"""A random kill comes up to so long after the job has got on."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One death.
+
+    Attributes:
+        target: driver, worker, raylet, daemon; "daemon, stopped": until its job was taken over.
+        point: A name of `failpoints.POINTS`; None: at random.
+    """
+
+    target: str
+    point: str | None = None
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One job, and what is killed while it runs, one after another."""
+
+    name: str
+    kills: Sequence[Kill]
+
+
+@dataclass
+class Row:
+    """What is known of one kind of death."""
+
+    kills: int = 0
+    seconds: list[float] = field(default_factory=list)
+    losses: Losses = field(default_factory=Losses)
+
+
+def episodes(quick: bool) -> list[Episode]:
+    """Those of the table, or one of each kind."""
+    search = ("suggested", "started", "report, not committed", "report, committed", "end, not committed",
+              "end, committed")  # fmt: skip
+    late = ("report in confirm", "report in verdict")
+    written = ("checkpoint, half written", "checkpoint, not named")
+    if quick:
+        return [Episode("named", [Kill("driver", "report, not committed"), Kill("worker", written[1])])]
+    repeats = 2
+    return [
+        Episode("driver, in the search", [Kill("driver", point) for point in search]),
+        Episode("driver, later", [Kill("driver", point) for point in late]),
+        Episode("driver, in the search, again", [Kill("driver", point) for point in search]),
+        Episode("driver, later, again", [Kill("driver", point) for point in late]),
+        *[Episode(f"driver at random {n}", [Kill("driver")] * 5) for n in range(repeats)],
+        Episode("worker at checkpoints", [Kill("worker", point) for point in written * 3]),
+        *[Episode(f"worker at random {n}", [Kill("worker")] * 4) for n in range(repeats)],
+        *[Episode(f"raylet at random {n}", [Kill("raylet")] * 3) for n in range(repeats)],
+        *[Episode(f"daemon at random {n}", [Kill("daemon")] * 3) for n in range(repeats)],
+        Episode("daemon stopped", [Kill("daemon, stopped")] * 2),
+    ]
+
+
+def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str], None]) -> None:
+    """Run one job through its deaths, and note what they cost."""
+    chance = random.Random(seed)
+    targets = {kill.target for kill in episode.kills}
+    with Service(seed) as service:
+        daemons = [service.start_daemon() for _ in range(2 if any("daemon" in t for t in targets) else 1)]
+        job = service.submit()
+        seen: list[JobRecord] = []
+        resumed_at = 0.0
+        for kill in episode.kills:
+            when = _die(kill, service, job, daemons, resumed_at, chance, seen)
+            if when is None:
+                say(f"  {kill.target}, {kill.point or 'at random'}: the job was over before")
+                continue
+            until(
+                lambda w=when: service.first_report_of_new_attempt(job, w) is not None,
+                "a report after the kill",
+            )
+            resumed_at = service.first_report_of_new_attempt(job, when) or 0.0
+            row = rows.setdefault(_kind(kill), Row())
+            row.kills += 1
+            row.seconds.append(resumed_at - when)
+            say(f"  {kill.target}, {kill.point or 'at random'}: {resumed_at - when:.1f} s")
+        ended = service.wait_for_end(job)
+        found = losses(ended, seen, service)
+        for kind in {_kind(kill) for kill in episode.kills}:
+            rows.setdefault(kind, Row()).losses += found
+        say(f"  {episode.name}: {found}")
+
+
+def _kind(kill: Kill) -> str:
+    return (
+        f"{kill.target}, {'at points' if kill.point else 'at random'}"
+        if "stopped" not in kill.target
+        else kill.target
+    )
+
+
+def _die(
+    kill: Kill,
+    service: Service,
+    job: str,
+    daemons: list[subprocess.Popen[bytes]],
+    resumed_at: float,
+    chance: random.Random,
+    seen: list[JobRecord],
+) -> float | None:
+    """Kill, and return when; None if the job came to its end before."""
+    if kill.point is not None:
+        if not service.die_at(kill.point, job):
+            return None
+        seen.append(service.job(job))
+        return service.killed_at
+    until(lambda: service.got_on(job, resumed_at) or service.has_ended(job), "the job to get on")
+    time.sleep(chance.random() * _RANDOM_SECONDS)
+    if service.has_ended(job):
+        return None
+    if kill.target == "daemon, stopped":
+        return _stop_past_lease(service, job, daemons, seen)
+    victims = {
+        "driver": lambda: [service.driver(job)],
+        "worker": lambda: service.workers(job),
+        "raylet": lambda: service.raylets(job),
+        "daemon": lambda: [psutil.Process(_daemon_of(service, job, daemons).pid)],
+    }[kill.target]()
+    if not victims:
+        return None
+    seen.append(service.job(job))
+    when = time.time()
+    chance.choice(victims).kill()
+    if kill.target == "daemon":
+        dead = next(d for d in daemons if d.pid == victims[0].pid)
+        dead.wait()
+        daemons[daemons.index(dead)] = service.start_daemon()
+    return when
+
+
+def _daemon_of(
+    service: Service, job: str, daemons: Sequence[subprocess.Popen[bytes]]
+) -> subprocess.Popen[bytes]:
+    parent = service.driver(job).ppid()
+    return next(daemon for daemon in daemons if daemon.pid == parent)
+
+
+def _stop_past_lease(
+    service: Service, job: str, daemons: Sequence[subprocess.Popen[bytes]], seen: list[JobRecord]
+) -> float:
+    """Stop a daemon and the driver it started, until the other daemon has the job; then let them go on."""
+    daemon, driver = _daemon_of(service, job, daemons), service.driver(job)
+    seen.append(service.job(job))
+    when, token = time.time(), service.token(job)
+    group = [driver, *driver.children(recursive=True)]
+    for process in (psutil.Process(daemon.pid), *group):
+        process.suspend()
+    until(lambda: service.token(job) > token, "the other daemon to take the job over")
+    for process in (psutil.Process(daemon.pid), *group):
+        process.resume()
+    # The fenced driver stops by itself, and what it started with it.
+    until(
+        lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in group),
+        "the old one to stop",
+    )
+    return when
+
+
+def ray_start(repeats: int) -> tuple[float, float]:
+    """Seconds of ray.init, and from there until a worker process that imported torch has answered: medians."""
+    code = (
+        "import time, ray\n"
+        "start = time.perf_counter()\n"
+        "ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level='ERROR')\n"
+        "begun = time.perf_counter()\n"
+        "@ray.remote\n"
+        "def work():\n"
+        "    import anon_tune.workers.trainable\n"
+        "ray.get(work.remote())\n"
+        "print(begun - start, time.perf_counter() - begun)\n"
+    )
+    found = []
+    for _ in range(repeats):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        found.append(tuple(map(float, done.stdout.split()[-2:])))
+    return statistics.median(a for a, _ in found), statistics.median(b for _, b in found)
+
+
+def table(rows: dict[str, Row]) -> Table:
+    """One row for each kind of death."""
+    result = Table()
+    for title in ("killed", "kills", *Losses.titles(), "seconds: median", "95%", "longest"):
+        result.add_column(title)
+    for kind, row in rows.items():
+        times = row.seconds or [float("nan")]
+        result.add_row(
+            kind,
+            str(row.kills),
+            *row.losses.cells(),
+            f"{statistics.median(times):.1f}",
+            f"{np.quantile(times, 0.95):.1f}",
+            f"{max(times):.1f}",
+        )
+    return result
+
+
+def main() -> int:
+    """Run all episodes and print the table; 1 if anything was lost."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="two kills instead of more than fifty")
+    parser.add_argument("--only", nargs="+", help="episodes whose names begin with one of these")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave no process behind
+    chosen = [
+        e for e in episodes(options.quick) if not options.only or e.name.startswith(tuple(options.only))
+    ]
+    console = Console(width=170, highlight=False)
+    rows: dict[str, Row] = {}
+    for number, episode in enumerate(chosen):
+        console.print(episode.name)
+        play(episode, options.seed + number, rows, console.print)
+    init, worker = ray_start(1 if options.quick else 3)
+    console.print(table(rows))
+    kills = sum(row.kills for row in rows.values())
+    versions = (
+        f"Ray {version('ray')}, Python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores"
+    )
+    console.print(
+        f"{kills} kills; {versions}; lease {LEASE_SECONDS:.0f} s; "
+        f"Ray's start {init:.1f} s, a worker's {worker:.1f} s"
+    )
+    return 1 if any(row.losses for row in rows.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

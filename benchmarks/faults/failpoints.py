@@ -1,0 +1,157 @@
+"""Places in the code at which a process kills itself (SIGKILL), once, when a file with their name is laid out.
+
+`sitecustomize` in every process of a benchmarked service calls `install`: it wraps functions of the package as they
+are imported, and the package itself knows nothing of it. The first process that comes to an armed point removes
+its file, notes the time and dies.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+__all__ = ["FOLDER", "POINTS", "arm", "fired", "install"]
+
+FOLDER: Final = "ANON_TUNE_FAILPOINTS"
+"""The environment variable with the folder of armed points."""
+
+_FIRED = "fired"
+
+POINTS: Final = {
+    "suggested": "a trial was added, and is not started",
+    "started": "a trial was started, and its worker does not know of it",
+    "report, not committed": "a report is written, and its transaction is open",
+    "report, committed": "a report is stored, and nobody was told",
+    "report in confirm": "the same in the confirm phase",
+    "report in verdict": "the same in the verdict phase",
+    "end, not committed": "a trial's end is written, and its transaction is open",
+    "end, committed": "a trial's end is stored, and nobody was told",
+    "checkpoint, half written": "a checkpoint's temporary file is there in part",
+    "checkpoint, not named": "a checkpoint is durable, and the ledger does not name it",
+}
+"""Points, and what is so there. The last two are in the worker, the others in the driver."""
+
+
+def arm(folder: Path, point: str) -> None:
+    """Have the next process that comes to `point` die there."""
+    (folder / _FIRED).unlink(missing_ok=True)
+    (folder / point).touch()
+
+
+def fired(folder: Path) -> float | None:
+    """When the armed point killed a process, in seconds since the epoch; None while it has not."""
+    path = folder / _FIRED
+    return float(path.read_text()) if path.exists() else None
+
+
+def _reach(point: str) -> None:
+    folder = Path(os.environ[FOLDER])
+    try:
+        (folder / point).unlink()  # one process alone can
+    except FileNotFoundError:
+        return
+    temporary = folder / f"{_FIRED}.tmp"
+    temporary.write_text(str(time.time()))
+    temporary.replace(folder / _FIRED)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install() -> None:
+    """Wrap what the points are in, as it is imported."""
+    sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        wrap = _WRAPPED.get(name)
+        if wrap is None:
+            return None
+        sys.meta_path.remove(self)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_wrap(module: ModuleType) -> None:
+            execute(module)
+            wrap(module)
+
+        spec.loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
+        return spec
+
+
+def _wrap_ledger(module: ModuleType) -> None:
+    import sqlalchemy as sa
+
+    uncommitted: list[str] = []
+
+    @sa.event.listens_for(sa.Engine, "commit")
+    def _(_connection: sa.Connection) -> None:
+        for point in uncommitted:
+            _reach(point)
+
+    def around(name: str, before: Callable[[str], list[str]], after: Callable[[str], list[str]]) -> None:
+        method = getattr(module.Ledger, name)
+
+        @functools.wraps(method)
+        def wrapper(self: Any, lease: Any, trial: Any, *rest: Any, **keys: Any) -> Any:
+            uncommitted.extend(before(str(trial)))
+            try:
+                result = method(self, lease, trial, *rest, **keys)
+            finally:
+                uncommitted.clear()
+            for point in after(str(trial)):
+                _reach(point)
+            return result
+
+        setattr(module.Ledger, name, wrapper)
+
+    def reported(trial: str) -> list[str]:
+        phase = trial.rpartition("-")[2][0]  # as in JOB-ARM-c003
+        return [
+            "report, committed",
+            *(["report in confirm"] * (phase == "c")),
+            *(["report in verdict"] * (phase == "v")),
+        ]
+
+    around("add_trial", lambda _: [], lambda _: ["suggested"])
+    around("start_attempt", lambda _: [], lambda _: ["started"])
+    around("report", lambda _: ["report, not committed"], reported)
+    around("finish_trial", lambda _: ["end, not committed"], lambda _: ["end, committed"])
+
+
+def _wrap_checkpoints(module: ModuleType) -> None:
+    write, save = module.write_durably, module.save
+
+    @functools.wraps(write)
+    def write_durably(path: Path, data: bytes | memoryview) -> None:
+        if path.suffix == ".pt" and (Path(os.environ[FOLDER]) / "checkpoint, half written").exists():
+            path.with_suffix(".tmp").write_bytes(bytes(data)[: len(data) // 2])
+            _reach("checkpoint, half written")
+        write(path, data)
+
+    @functools.wraps(save)
+    def save_and_die(*arguments: Any, **keys: Any) -> None:
+        save(*arguments, **keys)
+        _reach("checkpoint, not named")
+
+    module.write_durably, module.save = write_durably, save_and_die  # type: ignore[attr-defined]
+
+
+_WRAPPED: Final = {
+    "anon_tune.ledger.ledger": _wrap_ledger,
+    "anon_tune.workers.checkpoints": _wrap_checkpoints,
+}

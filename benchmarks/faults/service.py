@@ -1,0 +1,219 @@
+"""A service in a home of its own: daemons on a ledger, whose processes can be found, killed and watched."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+import sqlalchemy as sa
+
+from anon_tune.ledger import Ledger, open_database
+from anon_tune.ledger.tables import Attempt, Job, Report, Trial
+from anon_tune.records import JobRecord, JobState
+from benchmarks.faults import failpoints
+
+__all__ = ["Service", "until"]
+
+SPEC = """
+name: faults
+task: image_classification
+data: digits
+model: {{name: cnn, width: 16}}
+space: default
+budget: {{trials: 6, epochs: 8}}
+search: {{sampler: random, pruner: none, seed: {seed}}}
+confirm: {{finalists: 2, seeds: 2, verdict_seeds: 3, race: false}}
+training: {{checkpoint_seconds: 0}}
+"""
+
+_PATIENCE = 240.0
+_POLL_SECONDS = 0.05
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for something; SystemExit after minutes."""
+    limit = time.monotonic() + _PATIENCE
+    while not condition():
+        if time.monotonic() > limit:
+            raise SystemExit(f"waited {_PATIENCE:.0f} s in vain for {what}")
+        time.sleep(_POLL_SECONDS)
+
+
+class Service:
+    """Daemons in a home of their own. Leaving it stops them, and deletes the home unless something went wrong."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._daemons: list[subprocess.Popen[bytes]] = []
+        self.killed_at = 0.0
+
+    def __enter__(self) -> Self:
+        # Short: Ray keeps sockets below it, whose paths are limited.
+        self.home = Path(tempfile.mkdtemp(prefix="at"))
+        self._points = self.home / "failpoints"
+        self._points.mkdir()
+        hook = self.home / "hook"
+        hook.mkdir()
+        (hook / "sitecustomize.py").write_text(
+            "from benchmarks.faults import failpoints\nfailpoints.install()\n"
+        )
+        (self.home / "job.yaml").write_text(SPEC.format(seed=self._seed))
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("ANON_TUNE_", "MLFLOW_", "RAY_"))}
+        path = os.pathsep.join(filter(None, [str(hook), str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+        self._environment = {
+            **kept,
+            "ANON_TUNE_HOME": str(self.home),
+            "PYTHONPATH": path,
+            failpoints.FOLDER: str(self._points),
+        }
+        self._engine = open_database(f"sqlite:///{self.home / 'ledger.db'}")
+        self._ledger = Ledger(self._engine)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for daemon in self._daemons:
+            if daemon.poll() is None:
+                daemon.terminate()
+        for daemon in self._daemons:
+            daemon.wait(60)
+        self._ledger.close()
+        if kind is None:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def _call(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "anon_tune", *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise SystemExit(f"anon-tune {' '.join(arguments)}: {done.stderr}")
+        return done.stdout
+
+    def start_daemon(self) -> subprocess.Popen[bytes]:
+        """Start `anon-tune worker`."""
+        with (self.home / "worker.log").open("ab") as log:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "anon_tune", "worker"], env=self._environment, stdout=log, stderr=log
+            )
+        self._daemons.append(daemon)
+        return daemon
+
+    def submit(self) -> str:
+        """Submit the job, and return its id once it trains."""
+        self._call("submit", str(self.home / "job.yaml"))
+        (job,) = self._ledger.jobs()
+        until(lambda: self.got_on(job.id, 0.0), "the first report")
+        return job.id
+
+    def job(self, job: str) -> JobRecord:
+        """The job with its trials."""
+        return self._ledger.job(job, trials=True)
+
+    def has_ended(self, job: str) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self._ledger.job(job).state not in {JobState.RUNNING, JobState.QUEUED}
+
+    def wait_for_end(self, job: str) -> JobRecord:
+        """Wait for the job's end and for MLflow to have it."""
+        until(lambda: self.has_ended(job), "the job's end")
+        self._call("mlflow", "sync", job)
+        return self.job(job)
+
+    def token(self, job: str) -> int:
+        """Of the job's lease."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(sa.select(Job.lease_token).where(Job.id == job)).scalar_one())
+
+    def got_on(self, job: str, since: float) -> bool:
+        """Whether there was a report after `since`."""
+        with self._engine.connect() as connection:
+            last = connection.execute(
+                sa.select(sa.func.max(Report.time)).join(Trial).where(Trial.job_id == job)
+            ).scalar()
+        return last is not None and last.timestamp() > since
+
+    def first_report_of_new_attempt(self, job: str, since: float) -> float | None:
+        """When the first report of an attempt that began after `since` was stored."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(Report.time, Attempt.started)
+                .join(Trial, Trial.id == Report.trial_id)
+                .join(Attempt, sa.and_(Attempt.trial_id == Report.trial_id, Attempt.number == Report.attempt))
+                .where(Trial.job_id == job)
+            ).all()
+        return min((time.timestamp() for time, began in rows if began.timestamp() > since), default=None)
+
+    # Processes
+
+    def die_at(self, point: str, job: str) -> bool:
+        """Have a process die at a point; False if the job was over first."""
+        failpoints.arm(self._points, point)
+        until(lambda: failpoints.fired(self._points) is not None or self.has_ended(job), point)
+        when = failpoints.fired(self._points)
+        if when is None:
+            (self._points / point).unlink(missing_ok=True)
+            return False
+        self.killed_at = when
+        return True
+
+    def driver(self, job: str) -> psutil.Process:
+        """The process that holds the job's lease."""
+        lease = self._ledger.job(job).lease
+        pattern = re.compile(rf"\b{job}\b")
+        for daemon in self._daemons:
+            if daemon.poll() is None:
+                for child in psutil.Process(daemon.pid).children():
+                    if pattern.search(" ".join(child.cmdline())) and "sync" not in child.cmdline():
+                        return child
+        raise SystemExit(f"nobody drives job {job}; its lease is {lease}")
+
+    def workers(self, job: str) -> list[psutil.Process]:
+        """The processes that train, each with a trial."""
+        return [
+            child
+            for child in self.driver(job).children(recursive=True)
+            if "TrialTrainable" in _command(child)
+        ]
+
+    def raylets(self, job: str) -> list[psutil.Process]:
+        """The job's raylet."""
+        return [child for child in self.driver(job).children(recursive=True) if child.name() == "raylet"]
+
+    def mlflow_runs(self) -> list[tuple[str, str, int]]:
+        """Of every trial's run in MLflow the trial's id, its state, and how many steps its losses have."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{self.home / 'mlflow.db'}")
+        (experiment,) = client.search_experiments(filter_string="name = 'anon_tune'")
+        runs = client.search_runs(
+            [experiment.experiment_id], "tags.`anon_tune.trial_id` LIKE '%'", max_results=5000
+        )
+        return [
+            (
+                run.data.tags["anon_tune.trial_id"],
+                run.data.tags["anon_tune.state"],
+                len(client.get_metric_history(run.info.run_id, "val_loss")),
+            )
+            for run in runs
+        ]
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""

@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,14 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from anon_tune import export
-from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError
+from anon_tune.errors import AnonTuneError, ConflictError, LeaseHeldError, NotFoundError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JobRecord, JobState
+from anon_tune.records import JOB_TRANSITIONS, JobRecord, JobState
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, spaces_of
 from anon_tune.tracking import Projector, check_uri
 
-__all__ = ["acquire", "check_settings", "create_job", "open_ledger", "project", "run_job"]
+__all__ = ["acquire", "check_settings", "create_job", "open_ledger", "project", "remove_leftovers", "run_job"]
 
 _POLL_SECONDS = 0.5
 _PROJECTION_SECONDS = 120.0
@@ -86,10 +87,12 @@ def run_job(ledger: Ledger, settings: Settings, lease: Lease) -> JobRecord:
 
     Raises:
         LeaseLostError: Another process took the job over.
+        DependencyError: The ledger can no longer be written; the job can be resumed when it can.
         KeyboardInterrupt: After an interrupt, once the job is PAUSED.
     """
     from anon_tune.workers.driver import drive
 
+    remove_leftovers(ledger, settings)
     with _log_file(settings.job_folder(lease.job)), _projector(settings, lease.job):
         drive(ledger, lease, settings)
         job = ledger.job(lease.job, trials=True)
@@ -98,6 +101,16 @@ def run_job(ledger: Ledger, settings: Settings, lease: Lease) -> JobRecord:
                 path = settings.job_folder(job.id) / "best.yaml"
                 path.write_text(export.render(export.document(job), "yaml"), encoding="utf-8")
     return ledger.job(lease.job, trials=True)
+
+
+def remove_leftovers(ledger: Ledger, settings: Settings) -> None:
+    """Delete the checkpoints and Ray's files of jobs that have ended: their driver may not have come to it."""
+    for folder in (settings.home / "jobs").glob("*/checkpoints"):
+        job_id = folder.parent.name
+        with contextlib.suppress(NotFoundError):  # of another ledger
+            if not JOB_TRANSITIONS[ledger.job(job_id).state]:
+                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(settings.ray_temp(job_id), ignore_errors=True)
 
 
 def project(ledger: Ledger, settings: Settings) -> Projector:
@@ -124,8 +137,8 @@ def _projector(settings: Settings, job_id: str) -> Iterator[None]:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     try:
         yield
-    except LeaseLostError:
-        process.terminate()  # whoever has the job now projects it
+    except AnonTuneError:
+        process.terminate()  # whoever has the job now, or resumes it, projects it
         raise
     finally:
         try:
@@ -139,11 +152,18 @@ def _projector(settings: Settings, job_id: str) -> Iterator[None]:
             )
 
 
+class _LogFile(logging.FileHandler):
+    """Loses what a full disk does not take, where logging would print a traceback for each line of it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Nothing: see the class."""
+
+
 @contextlib.contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
     """Write the package's log to the job's folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "job.log", encoding="utf-8")
+    handler = _LogFile(folder / "job.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("anon_tune")
     before = logger.level, logger.propagate
@@ -154,5 +174,6 @@ def _log_file(folder: Path) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take
+            handler.close()
         logger.level, logger.propagate = before

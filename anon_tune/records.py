@@ -147,6 +147,8 @@ class Trial:
         source: The search trial whose configuration a confirm or verdict trial repeats.
         value: Final objective: validation for search and confirm, test for verdict. None until COMPLETE.
         attempts: How often its execution was started.
+        checkpoints: What another attempt can go on from: the newest that each attempt named, the last attempt's
+            first, as paths from the job's folder of checkpoints.
         mlflow_run: Its run in MLflow, once projected.
     """
 
@@ -167,6 +169,7 @@ class Trial:
     started: datetime.datetime | None = None
     finished: datetime.datetime | None = None
     mlflow_run: str | None = None
+    checkpoints: tuple[str, ...] = ()
 
     @property
     def is_finished(self) -> bool:

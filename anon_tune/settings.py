@@ -76,6 +76,10 @@ class Settings(BaseSettings):
         """Folder of a job's files: log, exports."""
         return self.home.absolute() / "jobs" / job_id
 
+    def checkpoints(self, job_id: str) -> Path:
+        """Folder of the checkpoints of a job's unfinished trials; gone when the job has ended."""
+        return self.job_folder(job_id) / "checkpoints"
+
     def ray_temp(self, job_id: str) -> Path:
         """A short folder for Ray's sockets and logs: under the home where it fits, else the system's."""
         inside = self.home.absolute() / "ray" / job_id

@@ -98,11 +98,17 @@ class Confirm(Strict):
 
 
 class Training(Strict):
-    """How every trial of the job is trained; only the optimizer differs between arms."""
+    """How every trial of the job is trained; only the optimizer differs between arms.
+
+    Attributes:
+        checkpoint_seconds: At least so long between two checkpoints of a trial, and before its first; what an
+            attempt that is lost has done since is done again. 0: after each epoch, but for what writing costs.
+    """
 
     batch_size: int = Field(default=64, ge=1)
     schedule: Literal["constant", "cosine"] = "cosine"
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    checkpoint_seconds: float = Field(default=10.0, ge=0.0)
 
 
 class Resources(Strict):
@@ -113,7 +119,12 @@ class Resources(Strict):
 
 
 class JobSpec(Strict):
-    """A tuning job."""
+    """A tuning job.
+
+    Attributes:
+        keep: Of the weights, when the job has ended: `best` keeps `best.pt`, the model trained with Anon's chosen
+            configuration; of its verdict trials, the one with the best validation value. `none` keeps none.
+    """
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^[\w .:+-]+$")
     task: str
@@ -127,6 +138,7 @@ class JobSpec(Strict):
     training: Training = Field(default_factory=Training)
     arms: tuple[str, ...] = ("anon", "adamw", "sgd")
     resources: Resources = Field(default_factory=Resources)
+    keep: Literal["best", "none"] = "none"
 
     @field_validator("model", mode="before")
     @classmethod

@@ -11,17 +11,18 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from anon_tune.advice.response import gamma_spread
 from anon_tune.advice.verdict import verdict
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JobState, Phase, Trial, TrialState
+from anon_tune.records import JOB_TRANSITIONS, JobState, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, winner
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
@@ -47,29 +48,49 @@ def drive(ledger: Ledger, lease: Lease, settings: Settings) -> JobState:
 
     Raises:
         LeaseLostError: Another process took the job over.
+        DependencyError: The ledger can no longer be written: the job is left as it was, to be resumed.
         KeyboardInterrupt: After an interrupt, once the job is PAUSED.
     """
-    lost, interrupted = threading.Event(), threading.Event()
+    lost, interrupted, unwritable = threading.Event(), threading.Event(), list[Exception]()
     _log.info("job %s: taken by %s, token %d", lease.job, lease.holder, lease.token)
     try:
-        with _heartbeats(ledger, lease, lost), _signals(interrupted):
+        with _heartbeats(ledger, lease, lost, unwritable), _signals(interrupted):
             state, reason = _work(ledger, lease, settings, interrupted)
     except BaseException as error:
         if lost.is_set() or isinstance(error, LeaseLostError):
             raise LeaseLostError(
                 f"Job {lease.job} was taken over by another process; this one has stopped."
             ) from error
+        if unwritable:
+            raise _left(lease, unwritable[0]) from error
         if not isinstance(error, Exception):
             _log.error("job %s stopped: %s", lease.job, type(error).__name__)
-            ledger.release(lease, JobState.PAUSED, "interrupted")
+            _release(ledger, lease, JobState.PAUSED, "interrupted")
             if isinstance(error, SystemExit):  # Ray's answer to SIGTERM while it starts
                 raise KeyboardInterrupt from error
             raise
         _log.error("job %s stopped", lease.job, exc_info=True)
         state, reason = JobState.PAUSED, _in_a_line(error)
-    ledger.release(lease, state, reason)
+    _release(ledger, lease, state, reason)
     _log.info("job %s: %s %s", lease.job, state, reason or "")
+    if not JOB_TRANSITIONS[state]:
+        shutil.rmtree(settings.checkpoints(lease.job), ignore_errors=True)
     return state
+
+
+def _release(ledger: Ledger, lease: Lease, state: JobState, reason: str | None) -> None:
+    """Leave the job in `state`. Raises DependencyError if the ledger cannot be told."""
+    try:
+        ledger.release(lease, state, reason)
+    except (DependencyError, DBAPIError) as error:
+        raise _left(lease, error) from error
+
+
+def _left(lease: Lease, error: Exception) -> DependencyError:
+    """What is said of a job that is left as it was, since the ledger cannot be written."""
+    return DependencyError(
+        f"Job {lease.job} stopped: {_in_a_line(error)} Then go on with: anon-tune run --resume {lease.job}"
+    )
 
 
 def _in_a_line(error: Exception) -> str:
@@ -117,6 +138,7 @@ def _work(
     # Imported here: Ray reads its environment when it is imported, and a refused lease need not wait for it.
     import ray
 
+    from anon_tune.workers.kept import write_best
     from anon_tune.workers.run import Run
     from anon_tune.workers.trainable import run_probe
 
@@ -140,8 +162,10 @@ def _work(
             ledger.update_job(lease, probe=measured, architecture=architecture)
         _log.info("probe: %s", measured)
         plan = Plan(spec, spaces, float(measured["log_mean_sigma"]))
-        with Run(ledger, lease, plan, _PATIENCE_SECONDS, interrupted) as run:
-            _tune(run, spec, dict(job.spec), settings.job_folder(job.id))
+        checkpoints = settings.checkpoints(job.id)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        with Run(ledger, lease, plan, _PATIENCE_SECONDS, interrupted, checkpoints) as run:
+            _tune(run, spec, dict(job.spec), settings.job_folder(job.id), checkpoints)
             run.check_interrupt()
     if run.error is not None:
         raise run.error
@@ -150,6 +174,8 @@ def _work(
     ledger.update_job(lease, result=summarize(spec, run.trials))
     if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
         return JobState.FAILED, "no arm has a COMPLETE trial"
+    if spec.keep == "best":
+        write_best(run.trials, spec, checkpoints, settings.job_folder(job.id) / "best.pt")
     return JobState.SUCCEEDED, None
 
 
@@ -181,7 +207,7 @@ def _lacking(spec: JobSpec, settings: Settings) -> str | None:
     return None
 
 
-def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path) -> None:
+def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path, checkpoints: Path) -> None:
     from ray import tune
 
     from anon_tune.workers.shims import JobScheduler, JobSearcher
@@ -196,7 +222,7 @@ def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path) -> 
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, resources),
         tune_config=tune.TuneConfig(
-            search_alg=JobSearcher(run, plain_spec, ahead=slots + 1),
+            search_alg=JobSearcher(run, plain_spec, slots + 1, checkpoints),
             scheduler=JobScheduler(run, slots),
             num_samples=-1,
             reuse_actors=True,
@@ -230,22 +256,33 @@ def _repeats(trials: list[Trial], source: Trial, phase: Phase) -> dict[str, Any]
 
 
 @contextlib.contextmanager
-def _heartbeats(ledger: Ledger, lease: Lease, lost: threading.Event) -> Iterator[None]:
-    """Renew the lease from a thread; interrupt the main thread when it is lost."""
+def _heartbeats(
+    ledger: Ledger, lease: Lease, lost: threading.Event, unwritable: list[Exception]
+) -> Iterator[None]:
+    """Renew the lease from a thread; interrupt the main thread when it is lost, or could not be renewed in time.
+
+    Why it could not is added to `unwritable`.
+    """
     done = threading.Event()
 
     def beat() -> None:
+        renewed = time.monotonic()
         while not done.wait(lease.seconds / _HEARTBEATS_PER_LEASE):
             try:
                 ledger.heartbeat(lease)
+                renewed = time.monotonic()
             except LeaseLostError:
                 lost.set()
                 # Not SIGINT, which is ignored by what a shell runs in the background.
                 _thread.interrupt_main(signal.SIGTERM)
                 return
-            except OperationalError as error:
-                # Not reachable for a moment: the lease lasts some heartbeats more, and writes are fenced.
+            except (DependencyError, OperationalError) as error:
+                # For a moment: the lease lasts some heartbeats more, and writes are fenced.
                 _log.warning("heartbeat of job %s: %s", lease.job, error)
+                if time.monotonic() - renewed > lease.seconds:
+                    unwritable.append(error)
+                    _thread.interrupt_main(signal.SIGTERM)
+                    return
 
     thread = threading.Thread(target=beat, name=f"heartbeat-{lease.job}", daemon=True)
     thread.start()

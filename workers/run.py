@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,6 +18,8 @@ from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal, next_trial, repeated_failure
 from anon_tune.search.pruning import should_prune
+from anon_tune.workers.checkpoints import remove, step_of
+from anon_tune.workers.kept import is_kept, kept_trial
 
 __all__ = ["Run"]
 
@@ -43,6 +46,7 @@ class Run:
         plan: What the job's decisions depend on besides its trials.
         patience: Seconds for which `next` waits for a suggestion that it has asked for; None: until it is there.
         interrupted: Set once the process was told to stop.
+        folder: The job's, of checkpoints; those of trials that have ended are deleted. None: there are none.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Run:
         plan: Plan,
         patience: float | None = None,
         interrupted: threading.Event | None = None,
+        folder: Path | None = None,
     ) -> None:
         self._ledger = ledger
         self._lease = lease
@@ -66,8 +71,10 @@ class Run:
         # In this process alone: an attempt that ended with its driver says nothing of the trial.
         self._deaths: Counter[str] = Counter()
         self._phase: Phase | None = None
+        self._folder = folder
         self.error: Exception | None = None
         self.paused: str | None = None
+        self._clear(*(trial for trial in self._trials.values() if trial.is_finished))
 
     def __enter__(self) -> Self:
         return self
@@ -123,21 +130,38 @@ class Run:
             self._ledger.update_job(self._lease, phase=trial.phase)
             _log.info("job %s: %s", self._lease.job, trial.phase)
         attempt = self._ledger.start_attempt(self._lease, trial.id)
-        return self._keep(dataclasses.replace(trial, state=TrialState.RUNNING, attempts=attempt))
+        trial = self._keep(dataclasses.replace(trial, state=TrialState.RUNNING, attempts=attempt))
+        # One that goes on after its last report does not report that step again, after which it may have been killed
+        # before it heard that it is pruned.
+        last = trial.reports[-1].step if trial.reports else 0
+        if last in map(step_of, trial.checkpoints) and self._prune(trial, last):
+            return self.next()
+        return trial
 
     def report(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Store a result; return whether the trial shall stop now because it is pruned."""
         trial = self._trials[trial_id]
         if trial.is_finished:
             return False  # Tune repeats the last result of a trial that it was told to stop
+        if "resumed" in result:
+            _log.info(
+                "trial %s: attempt %d goes on after epoch %d", trial.id, trial.attempts, result["resumed"]
+            )
+        for warning in result.get("warnings", ()):
+            _log.warning("trial %s: %s", trial.id, warning)
         if "step" in result:
             # Tune flattens nested results.
             metrics = {
                 key.removeprefix("metrics/"): v for key, v in result.items() if key.startswith("metrics/")
             }
+            checkpoint = result.get("checkpoint")
             report = self._ledger.report(
-                self._lease, trial.id, trial.attempts, result["step"], result["value"], metrics
+                self._lease, trial.id, trial.attempts, result["step"], result["value"], metrics, checkpoint
             )
+            if checkpoint is not None:
+                # As the ledger has it: one of each attempt.
+                others = (c for c in trial.checkpoints if Path(c).parent != Path(checkpoint).parent)
+                trial = self._keep(dataclasses.replace(trial, checkpoints=(checkpoint, *others)))
             if all(known.step != report.step for known in trial.reports):
                 trial = self._keep(dataclasses.replace(trial, reports=(*trial.reports, report)))
         if "traceback" in result:
@@ -149,20 +173,7 @@ class Run:
                 return False
             self._finish(trial, TrialState(result["outcome"]), result.get("final"), result.get("reason"))
             return False
-        if trial.phase is not Phase.SEARCH:
-            return False
-        others = [
-            t for t in self.trials if t.phase is Phase.SEARCH and t.arm == trial.arm and t.id != trial.id
-        ]
-        # An attempt that began again is at an earlier step than the reports of the one before.
-        so_far = tuple(report for report in trial.reports if report.step <= result["step"])
-        now = dataclasses.replace(trial, reports=so_far)
-        if not should_prune(
-            self._plan.spaces[trial.arm], now, others, self._plan.spec.search, self._plan.spec.objective.mode
-        ):
-            return False
-        self._finish(trial, TrialState.PRUNED, None, f"pruned after epoch {result['step']}")
-        return True
+        return self._prune(trial, result["step"])
 
     def lose(self, trial_id: str, reason: str) -> None:
         """A worker died: the trial gets another attempt, or is FAILED at the third death in this process."""
@@ -174,6 +185,23 @@ class Run:
             self._lose(trial, reason)
         else:
             self._finish(trial, TrialState.FAILED, None, f"{reason} ({_MOST_DEATHS} times)")
+
+    def _prune(self, trial: Trial, step: int) -> bool:
+        """End a trial if its reports up to `step` are behind the others'; return whether it was."""
+        if trial.phase is not Phase.SEARCH:
+            return False
+        others = [
+            t for t in self.trials if t.phase is Phase.SEARCH and t.arm == trial.arm and t.id != trial.id
+        ]
+        # An attempt that began again is at an earlier step than the reports of the one before.
+        so_far = tuple(report for report in trial.reports if report.step <= step)
+        now = dataclasses.replace(trial, reports=so_far)
+        if not should_prune(
+            self._plan.spaces[trial.arm], now, others, self._plan.spec.search, self._plan.spec.objective.mode
+        ):
+            return False
+        self._finish(trial, TrialState.PRUNED, None, f"pruned after epoch {step}")
+        return True
 
     def _suggested(self) -> NewTrial | Signal:
         """What comes next, by the trials as they were when it was asked for.
@@ -199,8 +227,23 @@ class Run:
         finished = self._ledger.finish_trial(self._lease, trial.id, state, value, reason)
         self._keep(dataclasses.replace(trial, state=state, value=value, reason=reason, finished=finished))
         _log.info("trial %s: %s %s", trial.id, state, reason or value)
+        self._clear(self._trials[trial.id])
         if self.paused is None:
             self.paused = repeated_failure([t for t in self.trials if t.id not in self._ended_before])
+
+    def _clear(self, *ended: Trial) -> None:
+        """Delete the checkpoints of trials that have ended, but for the weights that the job keeps."""
+        if self._folder is None:
+            return
+        spec = self._plan.spec
+        for trial in ended:
+            if not is_kept(spec, trial.arm, trial.phase):
+                remove(self._folder, trial.id)
+        if any(is_kept(spec, trial.arm, trial.phase) for trial in ended):
+            best = kept_trial(self.trials, spec)
+            for trial in self.trials:
+                if trial.is_finished and is_kept(spec, trial.arm, trial.phase) and trial != best:
+                    remove(self._folder, trial.id)
 
     def _keep(self, trial: Trial) -> Trial:
         self._trials[trial.id] = trial

@@ -7,6 +7,7 @@ reads (a Tuner is never restored), so they leave the run behind.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
@@ -31,13 +32,15 @@ class JobSearcher(_WithoutRun, Searcher):
     """Gives Tune the next trial of the ledger, up to `ahead` that have not ended.
 
     One more than can run is enough for no worker to wait; each further one would be chosen knowing less.
+    `folder` is the job's, of checkpoints.
     """
 
-    def __init__(self, run: Run, spec: dict[str, Any], ahead: int) -> None:
+    def __init__(self, run: Run, spec: dict[str, Any], ahead: int, folder: Path) -> None:
         super().__init__(metric="value", mode="min")
         self._run = run
         self._spec = spec
         self._ahead = ahead
+        self._folder = str(folder)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return a trial's config, None to be asked again, or FINISHED."""
@@ -48,10 +51,13 @@ class JobSearcher(_WithoutRun, Searcher):
             return {
                 "spec": self._spec,
                 "trial": found.id,
+                "attempt": found.attempts,
                 "arm": found.arm,
                 "phase": found.phase.value,
                 "seed": found.seed,
                 "hyperparameters": dict(found.hyperparameters),
+                "folder": self._folder,
+                "checkpoints": list(found.checkpoints),
             }
         return Searcher.FINISHED if found is Signal.DONE else None
 

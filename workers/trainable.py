@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from ray import tune
 from anon_tune.errors import AnonTuneError
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import JobSpec, stored_spec
+from anon_tune.workers import checkpoints
+from anon_tune.workers.kept import is_kept
 from anon_tune.workers.probe import PROBE_BATCHES, probe
 from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.training import Training
@@ -28,7 +31,11 @@ class TrialTrainable(tune.Trainable):
     """Trains one trial an epoch at a time.
 
     An error in the training becomes a result with the outcome FAILED, so that only a lost worker is an error to
-    Ray. The config holds `spec` (the job's, as plain values), `trial`, `arm`, `phase`, `seed`, `hyperparameters`.
+    Ray. The config holds `spec` (the job's, as plain values), `trial`, `attempt`, `arm`, `phase`, `seed`,
+    `hyperparameters`, `folder` (the job's, of checkpoints) and `checkpoints` (what the trial may go on from).
+
+    Besides step, value and metrics a result may hold `checkpoint` (one that is durable and holds the trial after this
+    step), `resumed` (the epochs that were done before this attempt) and `warnings` (lines for the job's log).
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -46,39 +53,90 @@ class TrialTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
         if self._failure is not None:
-            return {"done": True, **self._failure}
+            return {"done": True, **self._told(), **self._failure}
         try:
             return self._epoch()
         except Exception as error:  # noqa: BLE001 - the user's model may raise anything; it is reported
-            return {"done": True, **_failure(error)}
+            return {"done": True, **self._told(), **_failure(error)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Tune wants the method; trials are repeated, not restored, so there is nothing to write."""
+        """Tune wants the method; checkpoints are written by step, and named by the ledger."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See save_checkpoint."""
 
     def _start(self, config: Mapping[str, Any]) -> None:
         self._failure: dict[str, Any] | None = None
+        self._news: dict[str, Any] = {}
         try:
             spec = stored_spec(config["spec"])
             self._tests = config["phase"] == Phase.VERDICT
             self._metric = spec.objective.metric
             self._epochs = spec.budget.epochs
+            self._trial, self._attempt = config["trial"], config["attempt"]
+            self._folder = Path(config["folder"])
+            self._keeps_last = is_kept(spec, config["arm"], config["phase"])
+            self._good: str | None = None
             problem, device = _problem(spec)
-            self._training = Training(
-                problem,
-                config["arm"],
-                config["hyperparameters"],
-                seed=config["seed"],
-                epochs=spec.budget.epochs,
-                batch_size=spec.training.batch_size,
-                schedule=spec.training.schedule,
-                label_smoothing=spec.training.label_smoothing,
-                device=device,
+            self._training = self._go_on(
+                lambda: Training(
+                    problem,
+                    config["arm"],
+                    config["hyperparameters"],
+                    seed=config["seed"],
+                    epochs=spec.budget.epochs,
+                    batch_size=spec.training.batch_size,
+                    schedule=spec.training.schedule,
+                    label_smoothing=spec.training.label_smoothing,
+                    device=device,
+                ),
+                config["checkpoints"],
             )
+            self._pace = checkpoints.Pace(spec.training.checkpoint_seconds)
         except Exception as error:  # noqa: BLE001 - as in step
             self._failure = _failure(error)
+
+    def _go_on(self, begin: Callable[[], Training], names: Sequence[str]) -> Training:
+        """From the furthest checkpoint that can be used, else from fresh weights."""
+        training = begin()
+        problems: list[str] = []
+        # The last epoch has its results in one report with the end of the trial: it is trained again.
+        for name, state in checkpoints.intact(self._folder, names, self._epochs, problems):
+            try:
+                training.load_state_dict(state)
+            except Exception as error:  # noqa: BLE001 - whatever does not fit, there may be another
+                problems.append(f"checkpoint {name} does not fit: {error}")
+                training = begin()
+            else:
+                self._good = name
+                self._news["resumed"] = training.epoch
+                break
+        else:
+            if names:
+                problems.append("no checkpoint can be used: it starts afresh")
+        self._warn(*problems)
+        return training
+
+    def _save(self, training: Training) -> dict[str, Any]:
+        """Write a checkpoint and name it for the result; one that cannot be written is no failure of the trial."""
+        name = checkpoints.checkpoint_name(self._trial, self._attempt, training.epoch)
+        try:
+            with self._pace.writing():
+                checkpoints.save(self._folder, name, training.state_dict(), self._good)
+        except Exception as error:  # noqa: BLE001 - a full disk, or a state that cannot be saved
+            self._warn(f"no checkpoint after epoch {training.epoch}, it goes on without: {error}")
+            return {}
+        self._good = name
+        return {"checkpoint": name}
+
+    def _told(self) -> dict[str, Any]:
+        """What the next result says besides its own, once."""
+        news, self._news = self._news, {}
+        return news
+
+    def _warn(self, *lines: str) -> None:
+        if lines:
+            self._news["warnings"] = [*self._news.get("warnings", ()), *lines]
 
     def _epoch(self) -> dict[str, Any]:
         training = self._training
@@ -103,7 +161,10 @@ class TrialTrainable(tune.Trainable):
                 result |= {"done": True, "outcome": TrialState.COMPLETE, "final": final}
             else:
                 result |= {"done": True, "outcome": TrialState.DIVERGED, "reason": _divergence(metrics)}
-        return {**result, "metrics": metrics}
+        completed = result.get("outcome") == TrialState.COMPLETE
+        if (completed and self._keeps_last) or (not result["done"] and self._pace.due):
+            result |= self._save(training)
+        return {**result, **self._told(), "metrics": metrics}
 
 
 def run_probe(spec: Mapping[str, Any], seed: int, floor: float) -> dict[str, Any]:

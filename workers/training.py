@@ -1,4 +1,4 @@
-"""The training loop: one trial from fresh weights to its last epoch. Needs torch alone."""
+"""The training loop: one trial from fresh weights, or from a saved state, to its last epoch. Needs torch alone."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ class Training:
         device: torch.device | str = "cpu",
     ) -> None:
         torch.manual_seed(seed)
+        self._device = torch.device(device)
         self._problem = problem
-        self._model = problem.build_model().to(device)
+        self._model = problem.build_model().to(self._device)
         self._optimizer = make_optimizer(optimizer, self._model.parameters(), hyperparameters)
         self._batch_size = min(batch_size, len(problem.train))
         self._steps_per_epoch = len(problem.train) // self._batch_size
@@ -95,6 +96,44 @@ class Training:
             result |= monitor(self._optimizer)
         self.diverged = self._has_diverged(result)
         return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next epochs depend on, besides the arguments of the training.
+
+        As in torch, its tensors are those of the model and the optimizer: save it before the next epoch.
+        """
+        cuda = self._device.type == "cuda"
+        return {
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self._device) if cuda else None,
+            "order": self._order.get_state(),
+            "first_loss": self._first_loss,
+            "epoch": self.epoch,
+            "diverged": self.diverged,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where another training, made with the same arguments, gave this state.
+
+        On CPU the epochs that follow are the same, bit for bit, as those of the other one.
+
+        Raises:
+            InputError, KeyError, RuntimeError: It is the state of another model or optimizer. What was loaded
+                before that was noticed stays: make the training anew.
+        """
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["random"])
+        if state["cuda_random"] is not None and self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_random"], self._device)
+        self._order.set_state(state["order"])
+        self._first_loss = state["first_loss"]
+        self.epoch = state["epoch"]
+        self.diverged = state["diverged"]
 
     def test(self) -> dict[str, float]:
         """Return the metrics of the test split, `test_` before each."""

@@ -28,6 +28,17 @@ __all__ = ["database_time", "open_database", "read", "upgrade", "write"]
 _READ_ONLY = "anon_tune_read_only"
 _BUSY_SECONDS = 30.0
 _BUSY_POLL_SECONDS = 0.02
+_SQLITE_UNWRITABLE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+}
+_POSTGRESQL_UNWRITABLE = {
+    "53100",
+    "25006",
+    "58030",
+}  # disk full, read-only transaction, input or output error
 _MIGRATION_LOCK = 0x616E6F6E  # "anon"; any number that the database's other users do not lock
 
 
@@ -89,9 +100,21 @@ def upgrade(engine: sa.Engine) -> None:
 
 @contextmanager
 def write(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One read-and-write transaction. On sqlite it takes the write lock at once, so that what it reads stays true."""
-    with engine.begin() as connection:
-        yield connection
+    """One read-and-write transaction. On sqlite it takes the write lock at once, so that what it reads stays true.
+
+    Raises:
+        DependencyError: The database takes no writes now: its disk is full, or it may only be read.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except DBAPIError as error:
+        if not _takes_no_writes(error):
+            raise
+        raise DependencyError(
+            f"The ledger at {engine.url.render_as_string(hide_password=True)} cannot be written ({error.orig}); "
+            "what was stored before is safe. Make space on its disk, or make it writable."
+        ) from error
 
 
 @contextmanager
@@ -102,6 +125,13 @@ def read(engine: sa.Engine) -> Iterator[sa.Connection]:
         options["isolation_level"] = "REPEATABLE READ"
     with engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
+
+
+def _takes_no_writes(error: DBAPIError) -> bool:
+    if isinstance(error.orig, sqlite3.Error):
+        # The lowest byte is the kind of error, the rest what it happened to.
+        return (getattr(error.orig, "sqlite_errorcode", 0) & 0xFF) in _SQLITE_UNWRITABLE
+    return getattr(error.orig, "sqlstate", None) in _POSTGRESQL_UNWRITABLE
 
 
 def database_time(connection: sa.Connection) -> datetime.datetime:

@@ -301,13 +301,23 @@ class Ledger:
         return number
 
     def report(
-        self, lease: Lease, trial_id: str, attempt: int, step: int, value: float, metrics: Mapping[str, float]
+        self,
+        lease: Lease,
+        trial_id: str,
+        attempt: int,
+        step: int,
+        value: float,
+        metrics: Mapping[str, float],
+        checkpoint: str | None = None,
     ) -> records.Report:
         """Store an intermediate result and return the one that stands for this step.
 
+        With `checkpoint`, the file that holds the trial after this step becomes the one that the attempt names: it
+        must be durable by now, since whoever has the trial next goes on from it.
+
         Raises:
             LeaseLostError: Another process holds the job.
-            NotFoundError: The job has no such trial.
+            NotFoundError: The job has no such trial, or the trial no such attempt.
             ConflictError: The trial is not RUNNING.
         """
         with write(self._engine) as connection:
@@ -315,6 +325,14 @@ class Ledger:
             state = self._state(connection, lease, trial_id)
             if state is not TrialState.RUNNING:
                 raise ConflictError(f"{trial_id} is {state}; only a RUNNING trial reports.")
+            if checkpoint is not None:
+                named = connection.execute(
+                    sa.update(Attempt)
+                    .where(Attempt.trial_id == trial_id, Attempt.number == attempt)
+                    .values(checkpoint=checkpoint)
+                )
+                if named.rowcount != 1:
+                    raise NotFoundError(f"Trial {trial_id} has no attempt {attempt}.")
             standing = (
                 connection.execute(
                     sa.select(Report.__table__).where(Report.trial_id == trial_id, Report.step == step)

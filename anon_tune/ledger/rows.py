@@ -35,13 +35,26 @@ def read_trials(connection: sa.Connection, job_id: str) -> tuple[records.Trial, 
             .group_by(Attempt.trial_id)
         ).all()
     )
+    checkpoints: dict[str, tuple[str, ...]] = {}
+    for row in connection.execute(
+        sa.select(Attempt.trial_id, Attempt.checkpoint)
+        .where(Attempt.trial_id.in_(of_job), Attempt.checkpoint.is_not(None))
+        .order_by(Attempt.trial_id, Attempt.number.desc())
+    ).mappings():
+        checkpoints[row["trial_id"]] = (*checkpoints.get(row["trial_id"], ()), row["checkpoint"])
     runs = dict(
         connection.execute(
             sa.select(Projection.subject, Projection.run).where(Projection.job_id == job_id)
         ).all()
     )
     return tuple(
-        _trial_record(row, reports.get(row["id"], ()), attempts.get(row["id"], 0), runs.get(row["id"]))
+        _trial_record(
+            row,
+            reports.get(row["id"], ()),
+            attempts.get(row["id"], 0),
+            runs.get(row["id"]),
+            checkpoints.get(row["id"], ()),
+        )
         for row in sorted(rows, key=lambda row: (row["created"], row["id"]))
     )
 
@@ -57,7 +70,11 @@ def report_record(row: Row) -> records.Report:
 
 
 def _trial_record(
-    row: Row, reports: Iterable[records.Report], attempts: int, run: str | None
+    row: Row,
+    reports: Iterable[records.Report],
+    attempts: int,
+    run: str | None,
+    checkpoints: tuple[str, ...],
 ) -> records.Trial:
     return records.Trial(
         id=row["id"],
@@ -77,6 +94,7 @@ def _trial_record(
         started=row["started"],
         finished=row["finished"],
         mlflow_run=run,
+        checkpoints=checkpoints,
     )
 
 

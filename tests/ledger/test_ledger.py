@@ -383,6 +383,42 @@ def test_values_keep_every_bit(ledger: Ledger, job: str, running: tuple[Lease, s
     assert (report.value, report.metrics["x"]) == (value, value)
 
 
+def test_each_attempt_names_its_newest_checkpoint_and_the_last_attempt_comes_first(
+    ledger: Ledger, job: str, running: tuple[Lease, str]
+):
+    lease, trial_id = running
+    assert only_trial(ledger, job).checkpoints == ()
+    for step in (1, 2):
+        ledger.report(lease, trial_id, 1, step, 0.5, {}, f"t/1/{step}.pt")
+    ledger.report(lease, trial_id, 1, 3, 0.5, {})
+    assert only_trial(ledger, job).checkpoints == ("t/1/2.pt",)
+    for attempt in (2, 3):
+        ledger.lose_attempt(lease, trial_id, "lost")
+        assert ledger.start_attempt(lease, trial_id) == attempt
+    assert only_trial(ledger, job).checkpoints == ("t/1/2.pt",)
+    # Of a step that was reported before, the first report stands, and this attempt's file is as good.
+    standing = ledger.report(lease, trial_id, 3, 3, 0.9, {}, "t/3/3.pt")
+    assert standing.value == 0.5
+    assert only_trial(ledger, job).checkpoints == ("t/3/3.pt", "t/1/2.pt")
+    ledger.finish_trial(lease, trial_id, TrialState.COMPLETE, 0.5)
+    assert only_trial(ledger, job).checkpoints == ("t/3/3.pt", "t/1/2.pt")
+
+
+def test_checkpoints_are_named_with_their_report_or_not_at_all(
+    ledger: Ledger, job: str, running: tuple[Lease, str]
+):
+    lease, trial_id = running
+    before = ledger.job(job, trials=True)
+    with pytest.raises(NotFoundError, match=f"{trial_id} has no attempt 2"):
+        ledger.report(lease, trial_id, 2, 1, 0.5, {}, "t/2/1.pt")
+    assert ledger.job(job, trials=True) == before
+    ledger.lose_attempt(lease, trial_id, "lost")
+    before = ledger.job(job, trials=True)
+    with pytest.raises(ConflictError):
+        ledger.report(lease, trial_id, 1, 1, 0.5, {}, "t/1/1.pt")
+    assert ledger.job(job, trials=True) == before
+
+
 @pytest.mark.parametrize("state", [s for s in TrialState if s is not TrialState.RUNNING])
 def test_only_a_running_trial_reports(ledger: Ledger, job: str, state: TrialState):
     lease = ledger.acquire(job, "me", LONG)
@@ -401,7 +437,7 @@ WRITES: dict[str, Callable[[Ledger, Lease, str, str], Any]] = {
     "update_job": lambda ledger, lease, running, waiting: ledger.update_job(lease, result={"x": 1}),
     "add_trial": lambda ledger, lease, running, waiting: ledger.add_trial(lease, new_trial(9)),
     "start_attempt": lambda ledger, lease, running, waiting: ledger.start_attempt(lease, waiting),
-    "report": lambda ledger, lease, running, waiting: ledger.report(lease, running, 2, 7, 0.5, {}),
+    "report": lambda ledger, lease, running, waiting: ledger.report(lease, running, 2, 7, 0.5, {}, "7.pt"),
     "finish_trial": lambda ledger, lease, running, waiting: ledger.finish_trial(
         lease, running, TrialState.COMPLETE, 0.5
     ),

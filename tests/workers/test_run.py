@@ -21,6 +21,7 @@ from anon_tune.search.study import STARTUP_TRIALS, distributions
 from anon_tune.search.told import told
 from anon_tune.spec import spaces_of
 from anon_tune.workers import run as run_module
+from anon_tune.workers.checkpoints import checkpoint_name
 from anon_tune.workers.run import Run
 from tests import builders
 
@@ -243,6 +244,154 @@ def test_an_attempt_that_begins_again_is_judged_by_the_steps_it_has_done(ledger:
     assert not run.report(trial.id, result(1, 0.5))
     assert run.report(trial.id, result(2, 9.0))
     assert next(t for t in stored(ledger, job_id) if t.id == trial.id).reason == "pruned after epoch 2"
+
+
+def named(folder: Path, trial: Trial, step: int, value: float = 0.5, **keys: Any) -> dict[str, Any]:
+    """A result whose checkpoint is there."""
+    name = checkpoint_name(trial.id, trial.attempts, step)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(b"weights")
+    return result(step, value, checkpoint=name, **keys)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_another_attempt_is_given_what_the_ledger_names(ledger: Ledger, tmp_path: Path, killed: bool):
+    """As much after a worker's death as after the driver's."""
+    job = plan()
+    job_id, lease = begin(ledger, job)
+    run = Run(ledger, lease, job, folder=tmp_path)
+    trial = started(run)
+    assert trial.checkpoints == ()
+    run.report(trial.id, named(tmp_path, trial, 1))
+    run.report(trial.id, named(tmp_path, trial, 2))
+    run.report(trial.id, result(3, 0.5))
+    expected: tuple[str, ...] = (f"{trial.id}/1/2.pt",)
+    for attempt in (2, 3):
+        if killed:
+            run = Run(ledger, ledger.acquire(job_id, f"process {attempt}", OVER), job, folder=tmp_path)
+        else:
+            run.lose(trial.id, "the worker process died")
+        again = started(run)
+        assert (again.id, again.attempts, again.checkpoints) == (trial.id, attempt, expected)
+        if attempt == 2:
+            run.report(trial.id, named(tmp_path, again, 3, 9.0))
+            expected = (f"{trial.id}/2/3.pt", *expected)
+    assert [report.value for report in stored(ledger, job_id)[0].reports] == [0.5, 0.5, 0.5]
+    assert stored(ledger, job_id)[0].checkpoints == expected
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_one_that_goes_on_after_the_step_at_which_it_falls_behind_is_pruned_there(
+    ledger: Ledger, tmp_path: Path, heard: bool
+):
+    """It does not report that step again. Where it had gone on, that was decided, and stands."""
+    job = plan(8, arms=["anon"])
+    job_id, lease = begin(ledger, job)
+    run = Run(ledger, lease, job, folder=tmp_path)
+    for _ in range(2):
+        trial = started(run)
+        for step in range(1, 5):
+            end = {"outcome": TrialState.COMPLETE, "final": 1.0} if step == 4 else {}
+            run.report(trial.id, result(step, 1.0, **end))
+    trial = started(run)
+    assert not run.report(trial.id, result(1, 0.5))
+    checkpoint = named(tmp_path, trial, 2)["checkpoint"]
+    ledger.report(lease, trial.id, 1, 2, 9.0, {}, checkpoint)  # and killed before it heard that it is pruned
+    if heard:
+        ledger.report(lease, trial.id, 1, 3, 9.0, {})
+    run = Run(ledger, ledger.acquire(job_id, "again", OVER), job, folder=tmp_path)
+    following = started(run)
+    if heard:
+        assert (following.id, following.checkpoints) == (trial.id, (checkpoint,))
+    else:
+        assert following.number == trial.number + 1
+        pruned = next(t for t in stored(ledger, job_id) if t.id == trial.id)
+        assert (pruned.state, pruned.reason) == (TrialState.PRUNED, "pruned after epoch 2")
+        assert not (tmp_path / trial.id).exists()
+    assert seen(stored(ledger, job_id)) == seen(run.trials)
+
+
+ENDS = {
+    "COMPLETE": lambda run, trial: run.report(
+        trial.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5)
+    ),
+    "DIVERGED": lambda run, trial: run.report(
+        trial.id, result(2, math.nan, outcome=TrialState.DIVERGED, reason="diverged")
+    ),
+    "FAILED": lambda run, trial: run.report(trial.id, failure()),
+    "lost for good": lambda run, trial: [
+        (run.lose(trial.id, "the worker process died"), started(run) if death < 2 else None)
+        for death in range(3)
+    ],
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_files_of_a_trial_go_when_it_ends_and_not_before(ledger: Ledger, tmp_path: Path, end: str):
+    _, lease = begin(ledger, plan())
+    run = Run(ledger, lease, plan(), folder=tmp_path)
+    trial, other = started(run), started(run)
+    for one in (trial, other):
+        run.report(one.id, named(tmp_path, one, 1))
+    ENDS[end](run, trial)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {other.id}
+    ledger.release(lease, JobState.PAUSED, "interrupted")
+    again = Run(ledger, ledger.acquire(lease.job, "again", OVER), plan(), folder=tmp_path)
+    assert started(again).checkpoints == (f"{other.id}/1/1.pt",)
+    assert (tmp_path / other.id / "1" / "1.pt").exists()
+
+
+def test_files_that_a_killed_driver_did_not_come_to_go_with_the_next(ledger: Ledger, tmp_path: Path):
+    job_id, lease = begin(ledger, plan())
+    run = Run(ledger, lease, plan(), folder=tmp_path)
+    trial, other = started(run), started(run)
+    for one in (trial, other):
+        run.report(one.id, named(tmp_path, one, 1))
+    ledger.finish_trial(lease, trial.id, TrialState.FAILED, None, "no such file")
+    Run(ledger, ledger.acquire(job_id, "again", OVER), plan(), folder=tmp_path)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {other.id}
+
+
+def test_what_a_worker_says_is_in_the_log(ledger: Ledger, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    _, lease = begin(ledger, plan())
+    run = Run(ledger, lease, plan(), folder=tmp_path)
+    trial = started(run)
+    run.report(trial.id, result(3, 0.5, resumed=2, warnings=["no checkpoint after epoch 3: full"]))
+    assert f"trial {trial.id}: attempt 1 goes on after epoch 2" in caplog.text
+    assert ("WARNING", f"trial {trial.id}: no checkpoint after epoch 3: full") in [
+        (record.levelname, record.getMessage()) for record in caplog.records
+    ]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_the_verdicts_weights_the_best_are_kept(ledger: Ledger, tmp_path: Path, killed: bool):
+    job = plan(
+        1,
+        keep="best",
+        arms=["anon", "sgd"],
+        confirm={"finalists": 1, "seeds": 1, "verdict_seeds": 3, "race": False},
+    )
+    job_id, lease = begin(ledger, job)
+    run = Run(ledger, lease, job, folder=tmp_path)
+    values = iter([0.5, 0.4, 0.6])  # the second is best on validation, the third on test
+    kept: set[str] = set()
+    best = math.inf
+    while isinstance(trial := run.next(), Trial):
+        of_anon = trial.phase is Phase.VERDICT and trial.arm == "anon"
+        value = next(values) if of_anon else 0.1
+        end = {"outcome": TrialState.COMPLETE, "final": 1 - value}
+        if of_anon:
+            run.report(trial.id, named(tmp_path, trial, 4, value, **end))
+            if value < best:
+                kept, best = {trial.id}, value
+        else:
+            run.report(trial.id, named(tmp_path, trial, 3, value))
+            run.report(trial.id, result(4, value, **end))
+        if killed:
+            run = Run(ledger, ledger.acquire(job_id, "again", OVER), job, folder=tmp_path)
+        assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == kept
+    assert best == 0.4
 
 
 def test_after_a_takeover_nothing_more_is_given_out(ledger: Ledger):

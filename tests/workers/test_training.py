@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anon_tune.errors import HyperparameterError
+from anon_tune.errors import HyperparameterError, InputError
+from anon_tune.workers.checkpoints import intact, save
 from anon_tune.workers.tasks import Problem, Split, load_problem
 from anon_tune.workers.training import DIVERGENCE_FACTOR, Training, schedule_factor
 
@@ -41,6 +43,87 @@ def test_the_same_seed_gives_the_same_bits(arm: str):
     torch.rand(5)  # whatever else the process draws
     assert train(problem, arm) == first
     assert train(problem, arm, seed=1) != first
+
+
+class Noisy(nn.Module):
+    """Batch norm, whose statistics are no parameters, and dropout, which draws from torch's global random state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 10)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.net(x)
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("arm", "hyperparameters"),
+    [
+        ("anon", {"lr": 0.01, "gamma": 1.0, "floor": 0.03}),
+        ("anon", {"lr": 0.01, "gamma": 0.0}),
+        ("anon", {"lr": 0.02, "gamma": -0.5, "delay": "every:7", "weight_decay": 0.01}),
+        ("adamw", {"lr": 0.03, "weight_decay": 0.01}),
+        ("sgd", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    ],
+)
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_a_training_that_is_resumed_after_any_epoch_gives_the_same_bits(
+    tmp_path: Path, arm: str, hyperparameters: dict[str, Any], schedule: str
+):
+    problem = dataclasses.replace(digits(), build_model=Noisy)
+
+    def fresh() -> Training:
+        return Training(problem, arm, hyperparameters, seed=5, epochs=4, schedule=schedule)
+
+    whole = fresh()
+    uninterrupted = []
+    for epoch in range(1, 5):
+        uninterrupted.append(whole.run_epoch())
+        save(tmp_path, f"t{epoch}/1/{epoch}.pt", whole.state_dict())
+    test = whole.test()
+    for epoch in range(1, 5):
+        torch.rand(7)  # another process has another random state
+        ((_, state),) = intact(tmp_path, [f"t{epoch}/1/{epoch}.pt"], 5, [])
+        resumed = fresh()
+        resumed.load_state_dict(state)
+        assert resumed.epoch == epoch
+        assert [resumed.run_epoch() for _ in range(epoch, 4)] == uninterrupted[epoch:]
+        assert resumed.test() == test
+
+
+@pytest.mark.parametrize("model", ["cnn", "vit_tiny"])
+def test_a_model_of_the_catalogue_is_resumed_with_the_same_bits(tmp_path: Path, model: str):
+    problem = digits(model)
+    training = Training(problem, "anon", ARGUMENTS["anon"], seed=0, epochs=2)
+    training.run_epoch()
+    save(tmp_path, "t/1/1.pt", training.state_dict())
+    ((_, state),) = intact(tmp_path, ["t/1/1.pt"], 2, [])
+    expected = training.run_epoch(), training.test()
+    resumed = Training(problem, "anon", ARGUMENTS["anon"], seed=0, epochs=2)
+    resumed.load_state_dict(state)
+    assert (resumed.run_epoch(), resumed.test()) == expected
+
+
+def test_divergence_after_a_resume_is_measured_by_the_first_loss(tmp_path: Path):
+    first = Training(digits(), "sgd", ARGUMENTS["sgd"], seed=0, epochs=2)
+    first.run_epoch()
+    state = first.state_dict()
+    resumed = Training(digits(), "sgd", ARGUMENTS["sgd"], seed=0, epochs=2)
+    resumed.load_state_dict({**state, "first_loss": state["first_loss"] / 1000})
+    resumed.run_epoch()
+    assert resumed.diverged
+
+
+@pytest.mark.parametrize(("arm", "model"), [("adamw", "mlp"), ("anon", "cnn")])
+def test_the_state_of_something_else_is_refused(arm: str, model: str):
+    other = Training(digits(model), arm, ARGUMENTS[arm], seed=0, epochs=1)
+    other.run_epoch()
+    training = Training(digits("mlp"), "anon", ARGUMENTS["anon"], seed=0, epochs=1)
+    with pytest.raises((InputError, RuntimeError)):
+        training.load_state_dict(other.state_dict())
 
 
 def test_two_trials_side_by_side_do_not_mix():

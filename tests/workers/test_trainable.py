@@ -1,0 +1,206 @@
+"""A trial in a worker's hands, without Ray around it: what it goes on from, what it writes, and what it says."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anon_tune.records import Phase, TrialState
+from anon_tune.spec import parse_spec
+from anon_tune.workers.checkpoints import checkpoint_name
+from anon_tune.workers.trainable import TrialTrainable
+
+EPOCHS = 5
+SPEC: dict[str, Any] = {
+    "name": "x",
+    "task": "image_classification",
+    "data": "digits",
+    "model": {"name": "cnn", "width": 4},
+    "budget": {"trials": 1, "epochs": EPOCHS},
+    "training": {"checkpoint_seconds": 0},
+}
+
+
+def config(folder: Path, attempt: int = 1, *names: str, **keys: Any) -> dict[str, Any]:
+    spec = {**SPEC, **keys.pop("spec", {})}
+    return {
+        "spec": parse_spec(spec).model_dump(mode="json"),
+        "trial": "j-anon-s000",
+        "attempt": attempt,
+        "arm": "anon",
+        "phase": Phase.SEARCH.value,
+        "seed": 3,
+        "hyperparameters": {"lr": 0.01, "gamma": 1.0, "floor": 0.03},
+        "folder": str(folder),
+        "checkpoints": list(names),
+        **keys,
+    }
+
+
+def name(attempt: int, step: int) -> str:
+    return checkpoint_name("j-anon-s000", attempt, step)
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing costs nothing: how often it is done is tested with `Pace`."""
+    monkeypatch.setattr("anon_tune.workers.checkpoints.WRITING_SHARE", float("inf"))
+
+
+def results(trainable: TrialTrainable, count: int = EPOCHS) -> list[dict[str, Any]]:
+    return [trainable.step() for _ in range(count)]
+
+
+def learned(result: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same in another attempt: all but how long it took and which file holds it."""
+    metrics = {key: value for key, value in result["metrics"].items() if key != "epoch_seconds"}
+    others = {k: v for k, v in result.items() if k not in {"checkpoint", "resumed", "warnings", "metrics"}}
+    return {**others, **metrics}
+
+
+def test_another_attempt_goes_on_after_the_checkpoint_with_the_same_results(tmp_path: Path, always_due: None):
+    first = results(TrialTrainable(config(tmp_path)))
+    assert [result.get("checkpoint") for result in first] == [*(name(1, s) for s in range(1, EPOCHS)), None]
+    assert first[-1]["outcome"] == TrialState.COMPLETE
+    assert files(tmp_path) == {name(1, 3), name(1, 4)}
+    for done in (4, 3):
+        second = results(TrialTrainable(config(tmp_path, 2, name(1, done))), EPOCHS - done)
+        assert [result["step"] for result in second] == list(range(done + 1, EPOCHS + 1))
+        assert [learned(result) for result in second] == [learned(result) for result in first[done:]]
+        assert [result.get("resumed") for result in second] == [done, *[None] * (EPOCHS - done - 1)]
+        assert all("warnings" not in result for result in second)
+
+
+def test_an_actor_that_is_used_again_resumes_too(tmp_path: Path, always_due: None):
+    first = results(TrialTrainable(config(tmp_path)))
+    actor = TrialTrainable(config(tmp_path, trial="j-anon-s001", seed=9))
+    results(actor, 2)
+    assert actor.reset_config(config(tmp_path, 2, name(1, 4)))
+    (last,) = results(actor, 1)
+    assert learned(last) == learned(first[-1])
+    actor.reset_config(config(tmp_path, 3))
+    assert [learned(result) for result in results(actor)] == [learned(result) for result in first]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_then_to_fresh_weights(
+    tmp_path: Path, always_due: None
+):
+    first = results(TrialTrainable(config(tmp_path)))
+    newest, before = tmp_path / name(1, 4), tmp_path / name(1, 3)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    attempt = TrialTrainable(config(tmp_path, 2, name(1, 4)))
+    result = attempt.step()
+    assert (result["resumed"], result["step"]) == (3, 4)
+    assert learned(result) == learned(first[3])
+    (warning,) = result["warnings"]
+    assert warning.startswith(f"checkpoint {name(1, 4)} cannot be used: it is damaged")
+    # It keeps the good one beside its own, not the damaged one.
+    assert files(tmp_path) == {name(1, 3), name(2, 4)}
+
+    before.write_bytes(b"")
+    (tmp_path / name(2, 4)).write_bytes(b"")
+    again = results(TrialTrainable(config(tmp_path, 3, name(2, 4), name(1, 4))))
+    assert [learned(result) for result in again] == [learned(result) for result in first]
+    assert "resumed" not in again[0]
+    assert again[0]["warnings"][-1] == "no checkpoint can be used: it starts afresh"
+    assert len(again[0]["warnings"]) == 3
+
+
+def test_a_checkpoint_of_another_model_is_not_used(tmp_path: Path, always_due: None):
+    results(TrialTrainable(config(tmp_path, spec={"model": {"name": "cnn", "width": 8}})), 1)
+    expected = results(TrialTrainable(config(tmp_path, trial="j-anon-s001")))
+    again = results(TrialTrainable(config(tmp_path, 2, name(1, 1))))
+    assert "does not fit" in again[0]["warnings"][0]
+    assert [learned(result) for result in again] == [learned(result) for result in expected]
+
+
+def test_short_trials_write_nothing(tmp_path: Path):
+    done = results(TrialTrainable(config(tmp_path, spec={"training": {}})))
+    assert done[-1]["outcome"] == TrialState.COMPLETE
+    assert files(tmp_path) == set()
+    assert not any("checkpoint" in result for result in done)
+
+
+def test_where_no_checkpoint_can_be_written_the_trial_goes_on_without(tmp_path: Path, always_due: None):
+    expected = results(TrialTrainable(config(tmp_path, trial="j-anon-s001")))
+    done = results(TrialTrainable(config(tmp_path / "not there")))
+    assert [learned(result) for result in done] == [learned(result) for result in expected]
+    assert not any("checkpoint" in result for result in done)
+    for result in done[:-1]:
+        (warning,) = result["warnings"]
+        assert warning.startswith(f"no checkpoint after epoch {result['step']}, it goes on without: ")
+        assert "No such file or directory" in warning
+
+
+def test_a_disk_that_is_full_for_a_while_costs_checkpoints_only(tmp_path: Path, always_due: None):
+    trainable = TrialTrainable(config(tmp_path))
+    (first,) = results(trainable, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        (second,) = results(trainable, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "checkpoint" not in second
+    assert "File too large" in second["warnings"][0]
+    assert files(tmp_path) == {first["checkpoint"]}
+    (third,) = results(trainable, 1)
+    assert files(tmp_path) == {first["checkpoint"], third["checkpoint"]} == {name(1, 1), name(1, 3)}
+
+
+@pytest.mark.parametrize(
+    ("keep", "phase", "arm", "kept"),
+    [
+        ("best", Phase.VERDICT, "anon", True),
+        ("best", Phase.VERDICT, "adamw", False),
+        ("best", Phase.CONFIRM, "anon", False),
+        ("none", Phase.VERDICT, "anon", False),
+    ],
+)
+def test_the_last_epoch_is_written_where_its_weights_may_be_kept(
+    tmp_path: Path, keep: str, phase: Phase, arm: str, kept: bool
+):
+    spec = {"keep": keep, "training": {}}
+    hyperparameters = {"lr": 0.01}
+    done = results(
+        TrialTrainable(
+            config(tmp_path, spec=spec, phase=phase.value, arm=arm, hyperparameters=hyperparameters)
+        )
+    )
+    assert done[-1].get("checkpoint") == (name(1, EPOCHS) if kept else None)
+    assert files(tmp_path) == ({name(1, EPOCHS)} if kept else set())
+    if (
+        kept
+    ):  # killed before its end was stored: the last epoch, whose result ends the trial, is trained again
+        again = results(
+            TrialTrainable(
+                config(
+                    tmp_path,
+                    2,
+                    name(1, EPOCHS),
+                    spec=spec,
+                    phase=phase.value,
+                    hyperparameters=hyperparameters,
+                )
+            )
+        )
+        assert learned(again[-1]) == learned(done[-1])
+
+
+def test_a_failure_is_told_with_what_came_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trainable = TrialTrainable(config(tmp_path, 2, name(1, 1)))
+
+    def fails() -> dict[str, float]:
+        raise ValueError("the data is not there")
+
+    monkeypatch.setattr(trainable._training, "run_epoch", fails)
+    result = trainable.step()
+    assert result["outcome"] == TrialState.FAILED
+    assert result["warnings"] == ["no checkpoint can be used: it starts afresh"]

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,11 +19,23 @@ from anon_tune import export
 from anon_tune.errors import AnonTuneError, ConflictError, LeaseHeldError, NotFoundError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JOB_TRANSITIONS, JobRecord, JobState
+from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
-from anon_tune.spec import JobSpec, spaces_of
+from anon_tune.spec import JobSpec, extended, spaces_of, stored_spec
 from anon_tune.tracking import Projector, check_uri
 
-__all__ = ["acquire", "check_settings", "create_job", "open_ledger", "project", "remove_leftovers", "run_job"]
+__all__ = [
+    "acquire",
+    "check_settings",
+    "create_job",
+    "extend",
+    "given_lease",
+    "open_ledger",
+    "project",
+    "remove_leftovers",
+    "run_job",
+    "work",
+]
 
 _POLL_SECONDS = 0.5
 _PROJECTION_SECONDS = 120.0
@@ -49,10 +62,24 @@ def open_ledger(settings: Settings) -> Ledger:
     return Ledger.open(settings.ledger_url)
 
 
-def create_job(ledger: Ledger, spec: JobSpec) -> JobRecord:
-    """Store a job with the search spaces as they are now."""
+def create_job(ledger: Ledger, spec: JobSpec, priority: int = 0) -> JobRecord:
+    """Store a QUEUED job with the search spaces as they are now."""
     spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
-    return ledger.create_job(spec.name, spec.model_dump(mode="json"), spaces)
+    return ledger.create_job(spec.name, spec.model_dump(mode="json"), spaces, priority)
+
+
+def extend(ledger: Ledger, job_id: str, trials: int | None, time: float | None) -> JobState:
+    """Raise a job's budget, as `Ledger.extend`.
+
+    Raises:
+        SpecError: The job's spaces have not so many configurations, or it is out of range.
+        NotFoundError: No such job.
+        ConflictError: As `Ledger.extend`.
+    """
+    if trials is not None:
+        spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job_id).items()}
+        extended(stored_spec(ledger.job(job_id).spec), spaces, trials)
+    return ledger.extend(job_id, trials, time)
 
 
 def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda message: None) -> Lease:
@@ -65,7 +92,7 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
     """
     from anon_tune.workers.driver import LEASE_SECONDS
 
-    holder = f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}"
+    holder = _holder()
     seen = None
     while True:
         try:
@@ -82,19 +109,57 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
             time.sleep(_POLL_SECONDS)
 
 
-def run_job(ledger: Ledger, settings: Settings, lease: Lease) -> JobRecord:
+def given_lease(job_id: str, token: int) -> Lease:
+    """The lease that a daemon claimed and handed to this process."""
+    from anon_tune.workers.driver import LEASE_SECONDS
+
+    return Lease(job_id, _holder(), token, LEASE_SECONDS)
+
+
+def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -> None:
+    """Work on the queue until `stop` is set, on up to `jobs` jobs at once."""
+    from anon_tune.workers.daemon import Daemon
+
+    def start(lease: Lease) -> subprocess.Popen[bytes]:
+        folder = settings.job_folder(lease.job)
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "anon_tune", "run", "--resume", lease.job]
+        command += ["--token", str(lease.token), "--parent", str(os.getpid())]
+        with (folder / "worker.log").open("ab") as output:
+            # Of its own session: Ctrl-C is for the daemon, which tells it.
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    Daemon(ledger, start, _holder(), jobs).run(stop)
+
+
+def _holder() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}"
+
+
+def run_job(ledger: Ledger, settings: Settings, lease: Lease, parent: int | None = None) -> JobRecord:
     """Work on a job here until it is at rest, with MLflow written beside it, and return it.
+
+    Args:
+        ledger: Where the job is.
+        settings: Where its files are.
+        lease: The right to work on it.
+        parent: The daemon that started this process; its end is an interrupt.
 
     Raises:
         LeaseLostError: Another process took the job over.
         DependencyError: The ledger can no longer be written; the job can be resumed when it can.
-        KeyboardInterrupt: After an interrupt, once the job is PAUSED.
+        KeyboardInterrupt: After an interrupt, once the job is PAUSED, or QUEUED where a daemon started it.
     """
     from anon_tune.workers.driver import drive
+    from anon_tune.workers.watch import Watch
 
     remove_leftovers(ledger, settings)
+    watch = Watch(is_wanted=lambda: parent in {None, os.getppid()})
+    left = JobState.PAUSED if parent is None else JobState.QUEUED
     with _log_file(settings.job_folder(lease.job)), _projector(settings, lease.job):
-        drive(ledger, lease, settings)
+        drive(ledger, lease, settings, watch, left)
         job = ledger.job(lease.job, trials=True)
         if job.state is JobState.SUCCEEDED:
             with contextlib.suppress(ConflictError):  # Anon itself may not have come through

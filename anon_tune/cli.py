@@ -6,6 +6,7 @@ Exit codes are those of `errors`; besides, 1 is also a job that FAILED, and 130 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -28,7 +29,7 @@ from anon_tune.errors import AnonTuneError, InputError, SpecError
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobRecord, JobState
 from anon_tune.settings import Settings
-from anon_tune.spec import load_spec
+from anon_tune.spec import load_spec, seconds
 
 __all__ = ["app", "main"]
 
@@ -50,6 +51,10 @@ _LIVE_SECONDS = 0.5
 _INTERRUPTED = 128 + signal.SIGINT
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. budget.trials=8."),
+]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id; `anon-tune jobs` lists them.")]
 
 
@@ -73,10 +78,11 @@ def main() -> None:
 def run(
     spec: Annotated[Path | None, typer.Argument(help="A job file (YAML); see examples/.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="JOB", help="Go on with a job that stopped.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. budget.trials=8."),
+    overrides: Overrides = None,
+    token: Annotated[
+        int | None, typer.Option(hidden=True, help="Of the lease that a worker claimed.")
     ] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="That worker's process.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a tuning job here, in the foreground, and print its answer."""
@@ -91,14 +97,15 @@ def run(
     api.check_settings(settings)
     ledger = api.open_ledger(settings)
     job_id = api.create_job(ledger, parsed).id if parsed is not None else str(resume)
-    lease = api.acquire(ledger, job_id, _err.print)
+    lease = api.acquire(ledger, job_id, _err.print) if token is None else api.given_lease(job_id, token)
     if not as_json:
         _err.print(Text.assemble("Job ", (job_id, "bold"), ". Ctrl-C pauses it; nothing is lost."))
     try:
         with _live(settings, job_id, show=not as_json and _err.is_terminal):
-            job = api.run_job(ledger, settings, lease)
+            job = api.run_job(ledger, settings, lease, parent)
     except KeyboardInterrupt:
-        _err.print(f"Paused. Go on with: anon-tune run --resume {job_id}")
+        if ledger.job(job_id).state is JobState.PAUSED:
+            _err.print(f"Paused. Go on with: anon-tune run --resume {job_id}")
         raise
     if as_json:
         _print_json({**views.job_view(job), **_places(settings, job)})
@@ -107,6 +114,108 @@ def run(
     if job.state is not JobState.SUCCEEDED:
         _print_log(settings, job)
         sys.exit(1)
+
+
+@app.command()
+def submit(
+    spec: Annotated[Path, typer.Argument(help="A job file (YAML); see examples/.")],
+    overrides: Overrides = None,
+    priority: Annotated[int, typer.Option(help="Workers take the highest first.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a tuning job for a worker, and print its id."""
+    parsed = load_spec(spec, overrides or ())
+    settings = Settings()
+    api.check_settings(settings)
+    job = api.create_job(api.open_ledger(settings), parsed, priority)
+    if as_json:
+        _print_json({"id": job.id, "state": job.state.value, "priority": job.priority})
+    else:
+        _out.print(job.id)
+
+
+@app.command()
+def worker(
+    at_once: Annotated[
+        int, typer.Option("--jobs", min=1, help="Jobs at once; each uses all CPUs of this machine.")
+    ] = 1,
+) -> None:
+    """Work on queued jobs, here, until Ctrl-C or SIGTERM; then they are queued again."""
+    settings = Settings()
+    api.check_settings(settings)
+    ledger = api.open_ledger(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    _err.print(f"Waiting for jobs, {at_once} at once. Ctrl-C queues them again; nothing is lost.")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    api.work(ledger, settings, at_once, stop)
+
+
+@app.command()
+def pause(job_id: JobId, as_json: AsJson = False) -> None:
+    """Have a job rest: its running trials finish, and no new ones start."""
+    state = (ledger := _ledger()).pause(job_id)
+    _print_change(ledger, job_id, state, "is PAUSED once its running trials have ended", as_json)
+
+
+@app.command()
+def resume(job_id: JobId, as_json: AsJson = False) -> None:
+    """Queue a paused job again, for a worker."""
+    state = (ledger := _ledger()).resume(job_id)
+    _print_change(ledger, job_id, state, "", as_json)
+
+
+@app.command()
+def cancel(job_id: JobId, as_json: AsJson = False) -> None:
+    """End a job now; what it has done is kept."""
+    state = (ledger := _ledger()).cancel(job_id)
+    _print_change(ledger, job_id, state, "is CANCELLED within seconds", as_json)
+
+
+@app.command()
+def extend(
+    job_id: JobId,
+    trials: Annotated[
+        int | None, typer.Option(help="The new budget.trials, per arm; those made so far count.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="The new budget.time, e.g. 3h; what is spent so far counts.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a job more trials or time; one that has SUCCEEDED is queued again."""
+    if trials is None and time is None:
+        raise InputError(f"Give --trials or --time. For example: anon-tune extend {job_id} --trials 40")
+    try:
+        length = None if time is None else seconds(time)
+    except ValueError as error:
+        raise InputError(f"--time: {error}") from None
+    state = api.extend(ledger := _ledger(), job_id, trials, length)
+    _print_change(ledger, job_id, state, "hears of it within seconds", as_json)
+
+
+@app.command()
+def logs(
+    job_id: JobId,
+    trial: Annotated[str | None, typer.Option(metavar="ID", help="One trial's attempts only.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what became of trials that did not end well, with their last output, and the end of the job's log."""
+    settings = Settings()
+    attempts = api.open_ledger(settings).attempts(job_id, trial)
+    if trial is None:
+        attempts = [attempt for attempt in attempts if attempt.outcome in {"LOST", "FAILED", "DIVERGED"}]
+    path = settings.job_folder(job_id) / "job.log"
+    end = path.read_text(encoding="utf-8", errors="replace").splitlines()[-50:] if path.exists() else None
+    if as_json:
+        _print_json({"attempts": [views.attempt_view(attempt) for attempt in attempts], "job_log": end})
+        return
+    _out.print(console.attempts_view(attempts), soft_wrap=True)
+    if trial is None and end is not None:
+        _out.print(f"End of {path}:", soft_wrap=True)
+        for line in end:
+            _out.print(f"  | {line}", soft_wrap=True)
 
 
 @app.command()
@@ -284,6 +393,20 @@ def mlflow_sync(
 
 def _ledger() -> Ledger:
     return api.open_ledger(Settings())
+
+
+def _print_change(ledger: Ledger, job_id: str, state: JobState, running: str, as_json: bool) -> None:
+    """What a request has made of a job; `running` is said of one that is held."""
+    if as_json:
+        job = ledger.job(job_id)
+        requested = job.requested.value if job.requested else None
+        _print_json({"id": job_id, "state": state.value, "requested": requested})
+    elif state is JobState.RUNNING:
+        _out.print(f"Job {job_id} {running}.")
+    elif state is JobState.QUEUED:
+        _out.print(f"Job {job_id} is QUEUED; a worker takes it (anon-tune worker).")
+    else:
+        _out.print(f"Job {job_id} is {state}.")
 
 
 def _print_json(value: Any) -> None:

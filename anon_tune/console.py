@@ -11,12 +11,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from anon_tune.records import JobRecord, JobState, Trial
+from anon_tune.records import ENDED, Attempt, JobRecord, JobState, Trial
 from anon_tune.search_spaces import COORDINATES, FIXABLE, Space
 from anon_tune.spec import stored_spec
 from anon_tune.views import arm_view, job_view
 
 __all__ = [
+    "attempts_view",
     "best_table",
     "jobs_table",
     "live_view",
@@ -81,14 +82,23 @@ def report(job: JobRecord, export_path: str | None, mlflow_command: str) -> Rend
             Text(f"  {job.spec['model']['name']}: {job.architecture['family']}, "
                  f"{job.architecture['parameters']:,} parameters")
         )  # fmt: skip
+    if job.requested is not None:
+        lines.append(Text(f"  {job.requested} was asked for; its holder hears of it within seconds"))
+    if _is_abandoned(job):
+        lines.append(Text("  nobody works on it: the process that did has ended"))
+    if job.state in {JobState.QUEUED, JobState.PAUSED} or _is_abandoned(job):
+        line = f"  Go on with: anon-tune run --resume {job.id}"
+        if job.state is JobState.PAUSED:
+            line += f", or have a worker take it: anon-tune resume {job.id}"
+        if job.state is JobState.QUEUED:
+            line += ", or have it taken by a worker: anon-tune worker"
+        lines.append(Text(line))
     if job.result is None:
-        if _is_abandoned(job):
-            lines.append(Text("  nobody works on it: the process that did has ended"))
-        if job.state in {JobState.QUEUED, JobState.PAUSED} or _is_abandoned(job):
-            lines.append(Text(f"  Go on with: anon-tune run --resume {job.id}"))
         if job.state is JobState.FAILED:
             lines.append(Text("  Once that is mended, run its job file anew: anon-tune run SPEC"))
         return Group(*lines)
+    if job.state not in ENDED:
+        lines.append(Text("  What it had found before it was given more:"))
     lines.append(_gamma_line(job.result["gamma"]))
     lines += _winner_line(job.result["winners"])
     lines.append(Text())
@@ -115,6 +125,8 @@ def jobs_table(jobs: Sequence[JobRecord]) -> Table:
         state = job.state.value
         if _is_abandoned(job):
             state = "RUNNING (nobody works on it: run --resume)"
+        elif job.requested is not None:
+            state = f"{state} ({job.requested} was asked for)"
         created = job.created.astimezone().strftime("%Y-%m-%d %H:%M")
         _add_row(
             table,
@@ -141,6 +153,19 @@ def trials_table(trials: Sequence[Trial]) -> Table:
             arguments, trial.reason or "",
         )  # fmt: skip
     return table
+
+
+def attempts_view(attempts: Sequence[Attempt]) -> RenderableType:
+    """What became of attempts, with the last lines that their processes wrote."""
+    lines: list[RenderableType] = []
+    for attempt in attempts:
+        outcome = attempt.outcome or "RUNNING"
+        if attempt.outcome is not None and attempt.reason:
+            outcome += f": {attempt.reason}"
+        lines.append(Text.assemble((f"{attempt.trial}, attempt {attempt.number}", "bold"), f"  {outcome}"))
+        if attempt.log:
+            lines += [Text(f"  | {line}") for line in attempt.log.splitlines()]
+    return Group(*lines)
 
 
 def best_table(job: JobRecord) -> Table:

@@ -14,19 +14,24 @@ from typing import Any
 from anon_tune.errors import TransitionError
 
 __all__ = [
+    "ENDED",
     "FINISHED",
     "JOB_TRANSITIONS",
     "TRIAL_TRANSITIONS",
+    "Attempt",
     "JobRecord",
     "JobState",
     "LeaseRecord",
     "NewTrial",
+    "Orders",
     "Phase",
     "Report",
+    "Request",
     "Trial",
     "TrialState",
     "check_transition",
     "objective_key",
+    "state_diagram",
 ]
 
 
@@ -62,17 +67,25 @@ class Phase(StrEnum):
     VERDICT = "verdict"
 
 
+class Request(StrEnum):
+    """What somebody asks of a job that another process works on."""
+
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+
 JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset(
-        {JobState.RUNNING, JobState.PAUSED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
-    ),
-    JobState.PAUSED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
-    JobState.SUCCEEDED: frozenset(),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED}),
+    # RUNNING again: a new holder takes over from one that died. QUEUED: the worker was told to stop, not the job.
+    JobState.RUNNING: frozenset(JobState),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset({JobState.QUEUED}),  # it was given more trials
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
 }
-"""RUNNING may follow RUNNING: a new holder takes over a job whose holder has died."""
+
+ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+"""Job states in which there is nothing left to do."""
 
 FINISHED = frozenset(
     {
@@ -103,6 +116,16 @@ def check_transition(before: JobState | TrialState, after: JobState | TrialState
         raise TypeError(f"{before!r} and {after!r} are not states of one kind")
     if not allowed:
         raise TransitionError(f"{before} cannot become {after}.")
+
+
+def state_diagram(transitions: Mapping[Any, frozenset[Any]]) -> str:
+    """A transition table as a Mermaid state diagram, from the first of its states to those that are an end."""
+    first = next(iter(transitions))
+    lines = ["stateDiagram-v2", f"    [*] --> {first}"]
+    for before in type(first):
+        lines += [f"    {before} --> {after}" for after in type(first) if after in transitions[before]]
+        lines += [f"    {before} --> [*]"] if before in {*ENDED, *FINISHED} else []
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -178,6 +201,41 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """One execution of a trial.
+
+    Attributes:
+        number: From 1.
+        outcome: The state its trial ended in, or LOST where the trial had to wait for another attempt; None while
+            it runs.
+        log: The last lines that its process wrote, where it did not end well.
+    """
+
+    trial: str
+    number: int
+    started: datetime.datetime
+    finished: datetime.datetime | None
+    outcome: str | None
+    reason: str | None
+    log: str | None
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the holder of a job learns at a heartbeat.
+
+    Attributes:
+        request: What it is asked to do; None: to go on.
+        budget: The job's budget, which may have been raised.
+        spent: Seconds for which the job has been worked on, in all its stretches.
+    """
+
+    request: Request | None = None
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    spent: float = 0.0
+
+
+@dataclass(frozen=True)
 class LeaseRecord:
     """Who works on a job, by the database's clock."""
 
@@ -190,7 +248,13 @@ class LeaseRecord:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job as the ledger holds it; `spec`, `probe`, `architecture` and `result` are plain JSON values."""
+    """A job as the ledger holds it; `spec`, `probe`, `architecture` and `result` are plain JSON values.
+
+    Attributes:
+        priority: Higher ones are claimed first.
+        requested: What its holder has been asked to do.
+        spent: Seconds for which it has been worked on, as of the last heartbeat.
+    """
 
     id: str
     name: str
@@ -205,6 +269,9 @@ class JobRecord:
     started: datetime.datetime | None = None
     finished: datetime.datetime | None = None
     lease: LeaseRecord | None = None
+    priority: int = 0
+    requested: Request | None = None
+    spent: float = 0.0
     mlflow_run: str | None = None
     trials: tuple[Trial, ...] = field(default=(), repr=False)
 

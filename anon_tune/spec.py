@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +27,10 @@ __all__ = [
     "Search",
     "Training",
     "apply_overrides",
+    "extended",
     "load_spec",
     "parse_spec",
+    "seconds",
     "spaces_of",
     "stored_spec",
 ]
@@ -49,11 +53,42 @@ class Objective(Strict):
     mode: Literal["min", "max"] = "min"
 
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(value: Any) -> float:
+    """Return a length of time in seconds: a number of them, or a number with s, m, h or d, as in "90m".
+
+    Raises:
+        ValueError: It is none, or not above 0; says what is allowed.
+    """
+    found = re.fullmatch(r"([\d.]+)\s*([smhd]?)", str(value).strip())
+    try:
+        length = float(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
+    except ValueError:
+        length = 0.0
+    if isinstance(value, bool) or not 0 < length < math.inf:
+        raise ValueError(
+            f"expected a length of time above 0, such as 90m, 2h or 3600 (seconds), found {value!r}"
+        )
+    return length
+
+
 class Budget(Strict):
-    """What each arm may spend: `trials` configurations of up to `epochs` epochs each."""
+    """What each arm may spend: `trials` configurations of up to `epochs` epochs each.
+
+    `time` limits the whole job, in seconds of being worked on: once they are spent the search gives out no more
+    trials, and confirm and verdict follow on what there is.
+    """
 
     trials: int = Field(ge=1, le=10_000)
     epochs: int = Field(ge=1, le=100_000)
+    time: float | None = None
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _length(cls, value: Any) -> float | None:
+        return None if value is None else seconds(value)
 
 
 class Search(Strict):
@@ -266,6 +301,20 @@ def parse_spec(data: Mapping[str, Any], source: str = "job", folder: Path | None
 def stored_spec(data: Mapping[str, Any]) -> JobSpec:
     """Return a job as the ledger holds it, without looking for its search space."""
     return parse(JobSpec, data, "ledger", {"stored": True})
+
+
+def extended(spec: JobSpec, spaces: Mapping[str, Space], trials: int) -> JobSpec:
+    """Return a job with another `budget.trials`.
+
+    Raises:
+        SpecError: The spaces do not have so many configurations, or it is out of range.
+    """
+    budget = {**spec.budget.model_dump(), "trials": trials}
+    larger = parse(JobSpec, {**spec.model_dump(), "budget": budget}, "--trials", {"stored": True})
+    problems = list(larger._space_problems(spaces))
+    if problems:
+        raise SpecError("--trials", problems)
+    return larger
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:

@@ -142,7 +142,8 @@ class Projector:
             DependencyError: The last sync was not taken.
         """
         while True:
-            running = self._ledger.job(job_id).state in {JobState.RUNNING, JobState.QUEUED}
+            # QUEUED: whoever works on it next has a projector of its own.
+            running = self._ledger.job(job_id).state is JobState.RUNNING
             stop = until()
             try:
                 self.sync(job_id)

@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from anon_tune.records import JobRecord, Phase, Trial, TrialState, objective_key
+from anon_tune.records import Attempt, JobRecord, Phase, Trial, TrialState, objective_key
 
-__all__ = ["arm_view", "best_trial", "job_view", "trial_view"]
+__all__ = ["arm_view", "attempt_view", "best_trial", "job_view", "trial_view"]
 
 
 def job_view(job: JobRecord) -> dict[str, Any]:
-    """A job with its arms; `job.trials` must have been read."""
+    """A job with its arms; `job.trials` must have been read.
+
+    `seconds` is the time for which it has been worked on, as of the last heartbeat.
+    """
     result = job.result or {}
     return {
         "id": job.id,
@@ -20,6 +23,8 @@ def job_view(job: JobRecord) -> dict[str, Any]:
         "state": job.state.value,
         "phase": job.phase.value,
         "reason": job.reason,
+        "priority": job.priority,
+        "requested": job.requested.value if job.requested else None,
         "lease": None
         if job.lease is None
         else {
@@ -34,6 +39,7 @@ def job_view(job: JobRecord) -> dict[str, Any]:
         "winners": {arm: found["trial"] for arm, found in result.get("winners", {}).items()},
         "created": job.created.isoformat(),
         "finished": job.finished.isoformat() if job.finished else None,
+        "seconds": round(job.spent, 1),
         "mlflow_run_id": job.mlflow_run,
     }
 
@@ -77,6 +83,19 @@ def trial_view(trial: Trial) -> dict[str, Any]:
         "reason": trial.reason,
         "source": trial.source,
         "mlflow_run_id": trial.mlflow_run,
+    }
+
+
+def attempt_view(attempt: Attempt) -> dict[str, Any]:
+    """One attempt at a trial."""
+    return {
+        "trial": attempt.trial,
+        "number": attempt.number,
+        "started": attempt.started.isoformat(),
+        "finished": attempt.finished.isoformat() if attempt.finished else None,
+        "outcome": attempt.outcome,
+        "reason": attempt.reason,
+        "log": attempt.log,
     }
 
 

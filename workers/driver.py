@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import logging
 import os
 import secrets
 import shutil
-import signal
 import socket
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from anon_tune.advice.response import gamma_spread
 from anon_tune.advice.verdict import verdict
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JOB_TRANSITIONS, JobState, Phase, Trial, TrialState
+from anon_tune.records import ENDED, JobState, Phase, Request, Trial, TrialState
 from anon_tune.search.policy import Plan, winner
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, stored_spec
+from anon_tune.workers.watch import Watch
 
 __all__ = ["LEASE_SECONDS", "drive", "summarize"]
 
 LEASE_SECONDS = 15.0
-_HEARTBEATS_PER_LEASE = 5
 _KNOCK_SECONDS = 10.0
 # Enough for random and TPE, which then answer at once; while a GP computes, Tune's loop goes on.
 _PATIENCE_SECONDS = 0.02
@@ -40,50 +36,77 @@ _PATIENCE_SECONDS = 0.02
 _log = logging.getLogger(__name__)
 
 
-def drive(ledger: Ledger, lease: Lease, settings: Settings) -> JobState:
-    """Work on a job until it ends, and return the state it was left in.
+class _Ending(NamedTuple):
+    """Where a job is left; `budget` is the one by which there was nothing left to do."""
 
-    On an interrupt (SIGINT, SIGTERM) or an error the job is PAUSED with the reason, and its running trials wait
-    for another attempt.
+    state: JobState
+    reason: str | None = None
+    budget: Mapping[str, Any] | None = None
+
+
+def drive(
+    ledger: Ledger,
+    lease: Lease,
+    settings: Settings,
+    watch: Watch | None = None,
+    interrupted: JobState = JobState.PAUSED,
+) -> JobState:
+    """Work on a job until it ends or is asked to stop, and return the state it was left in.
+
+    On an error the job is PAUSED with the reason; its running trials wait for another attempt.
+
+    Args:
+        ledger: Where the job is.
+        lease: The right to work on it.
+        settings: Where its files are.
+        watch: What is heard meanwhile.
+        interrupted: What an interrupt (SIGINT, SIGTERM) leaves the job in; its running trials wait.
 
     Raises:
         LeaseLostError: Another process took the job over.
         DependencyError: The ledger can no longer be written: the job is left as it was, to be resumed.
-        KeyboardInterrupt: After an interrupt, once the job is PAUSED.
+        KeyboardInterrupt: After an interrupt, once the job is left.
     """
-    lost, interrupted, unwritable = threading.Event(), threading.Event(), list[Exception]()
+    watch = watch or Watch()
     _log.info("job %s: taken by %s, token %d", lease.job, lease.holder, lease.token)
     try:
-        with _heartbeats(ledger, lease, lost, unwritable), _signals(interrupted):
-            state, reason = _work(ledger, lease, settings, interrupted)
+        with watch.heartbeats(ledger, lease), watch.signals():
+            ending = _work(ledger, lease, settings, watch)
     except BaseException as error:
-        if lost.is_set() or isinstance(error, LeaseLostError):
+        if watch.lost or isinstance(error, LeaseLostError):
             raise LeaseLostError(
                 f"Job {lease.job} was taken over by another process; this one has stopped."
             ) from error
-        if unwritable:
-            raise _left(lease, unwritable[0]) from error
+        if watch.unwritable is not None:
+            raise _left(lease, watch.unwritable) from error
         if not isinstance(error, Exception):
-            _log.error("job %s stopped: %s", lease.job, type(error).__name__)
-            _release(ledger, lease, JobState.PAUSED, "interrupted")
+            state = _release(ledger, lease, settings, _Ending(interrupted, "interrupted"))
+            _log.error("job %s stopped by %s: %s", lease.job, type(error).__name__, state)
+            if state is JobState.CANCELLED:
+                return state
             if isinstance(error, SystemExit):  # Ray's answer to SIGTERM while it starts
                 raise KeyboardInterrupt from error
             raise
         _log.error("job %s stopped", lease.job, exc_info=True)
-        state, reason = JobState.PAUSED, _in_a_line(error)
-    _release(ledger, lease, state, reason)
-    _log.info("job %s: %s %s", lease.job, state, reason or "")
-    if not JOB_TRANSITIONS[state]:
-        shutil.rmtree(settings.checkpoints(lease.job), ignore_errors=True)
+        ending = _Ending(JobState.PAUSED, _in_a_line(error))
+    state = _release(ledger, lease, settings, ending)
+    _log.info("job %s: %s %s", lease.job, state, ending.reason or "")
     return state
 
 
-def _release(ledger: Ledger, lease: Lease, state: JobState, reason: str | None) -> None:
-    """Leave the job in `state`. Raises DependencyError if the ledger cannot be told."""
+def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) -> JobState:
+    """End the lease, delete the checkpoints of a job that has ended, and return the state that it is in.
+
+    Raises:
+        DependencyError: The ledger cannot be told.
+    """
     try:
-        ledger.release(lease, state, reason)
+        state = ledger.release(lease, *ending)
     except (DependencyError, DBAPIError) as error:
         raise _left(lease, error) from error
+    if state in ENDED:
+        shutil.rmtree(settings.checkpoints(lease.job), ignore_errors=True)
+    return state
 
 
 def _left(lease: Lease, error: Exception) -> DependencyError:
@@ -121,19 +144,20 @@ def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:
             "confirm": _repeats(trials, best, Phase.CONFIRM),
             "test": _repeats(trials, best, Phase.VERDICT),
         }
+    # A job that was given more trials may have found another winner, and has tested the one before too.
+    chosen = {found["trial"] for found in winners.values()}
+    judged = [t for t in trials if t.phase is not Phase.VERDICT or t.source in chosen]
     reruns = [t for t in trials if t.phase is Phase.CONFIRM]
     planned = len({t.source for t in reruns}) * spec.confirm.seeds
     return {
         "confirm": {"planned": planned, "made": len(reruns)},
         "gamma": gamma_spread(trials, mode).as_dict(),
         "winners": winners,
-        "verdict": [comparison.as_dict() for comparison in verdict(trials, spec.arms, mode)],
+        "verdict": [comparison.as_dict() for comparison in verdict(judged, spec.arms, mode)],
     }
 
 
-def _work(
-    ledger: Ledger, lease: Lease, settings: Settings, interrupted: threading.Event
-) -> tuple[JobState, str | None]:
+def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _Ending:
     _prepare_ray_environment(settings)
     # Imported here: Ray reads its environment when it is imported, and a refused lease need not wait for it.
     import ray
@@ -146,10 +170,10 @@ def _work(
     spec = stored_spec(job.spec)
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
     # Once more: Ray, when it starts, puts a handler of its own in place of ours.
-    with _ray(settings, job.id), _signals(interrupted):
+    with _ray(settings, job.id), watch.signals():
         lacking = _lacking(spec, settings)
         if lacking is not None:
-            return JobState.PAUSED, lacking
+            return _Ending(JobState.PAUSED, lacking)
         measured = job.probe
         if measured is None:
             seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
@@ -157,26 +181,34 @@ def _work(
             measured = dict(ray.get(task.remote(dict(job.spec), seed, spaces["anon"].constant("floor"))))
             if "reason" in measured:
                 _log.error("the probe failed\n%s", measured["traceback"])
-                return JobState.FAILED, f"the model cannot be trained: {measured['reason']}"
+                return _Ending(JobState.FAILED, f"the model cannot be trained: {measured['reason']}")
             architecture = measured.pop("architecture")
             ledger.update_job(lease, probe=measured, architecture=architecture)
         _log.info("probe: %s", measured)
         plan = Plan(spec, spaces, float(measured["log_mean_sigma"]))
         checkpoints = settings.checkpoints(job.id)
         checkpoints.mkdir(parents=True, exist_ok=True)
-        with Run(ledger, lease, plan, _PATIENCE_SECONDS, interrupted, checkpoints) as run:
-            _tune(run, spec, dict(job.spec), settings.job_folder(job.id), checkpoints)
-            run.check_interrupt()
+        with Run(ledger, lease, plan, _PATIENCE_SECONDS, watch, checkpoints) as run:
+            # Once more where the budget was raised after Tune had been told that there is nothing left.
+            while not run.stopping:
+                _tune(run, spec, dict(job.spec), settings.job_folder(job.id), checkpoints)
+                watch.check()
+                watch.orders = ledger.heartbeat(lease)
+                if not run.stopping and run.is_done():
+                    break
     if run.error is not None:
         raise run.error
     if run.paused is not None:
-        return JobState.PAUSED, f"three trials in a row failed: {run.paused}"
+        return _Ending(JobState.PAUSED, f"three trials in a row failed: {run.paused}")
+    if watch.orders.request is Request.PAUSE:
+        return _Ending(JobState.PAUSED, f"{Request.PAUSE} was asked for")
     ledger.update_job(lease, result=summarize(spec, run.trials))
     if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
-        return JobState.FAILED, "no arm has a COMPLETE trial"
+        reasons = ("no arm has a COMPLETE trial", run.cut_short)
+        return _Ending(JobState.FAILED, "; ".join(filter(None, reasons)), run.budget)
     if spec.keep == "best":
         write_best(run.trials, spec, checkpoints, settings.job_folder(job.id) / "best.pt")
-    return JobState.SUCCEEDED, None
+    return _Ending(JobState.SUCCEEDED, run.cut_short, run.budget)
 
 
 def _slots(spec: JobSpec) -> int:
@@ -210,7 +242,7 @@ def _lacking(spec: JobSpec, settings: Settings) -> str | None:
 def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path, checkpoints: Path) -> None:
     from ray import tune
 
-    from anon_tune.workers.shims import JobScheduler, JobSearcher
+    from anon_tune.workers.shims import Drained, JobScheduler, JobSearcher
     from anon_tune.workers.trainable import TrialTrainable
 
     slots = _slots(spec)
@@ -222,7 +254,7 @@ def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path, che
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, resources),
         tune_config=tune.TuneConfig(
-            search_alg=JobSearcher(run, plain_spec, slots + 1, checkpoints),
+            search_alg=JobSearcher(run, plain_spec, slots + 1, checkpoints, folder / "output"),
             scheduler=JobScheduler(run, slots),
             num_samples=-1,
             reuse_actors=True,
@@ -235,10 +267,12 @@ def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path, che
         ),
     )
     try:
-        tuner.fit()
+        with contextlib.suppress(Drained):
+            tuner.fit()
     finally:
-        # Tune's own record of the run; the ledger is the one that counts.
+        # Tune's own record of the run, and what trials wrote; the ledger is the one that counts.
         shutil.rmtree(folder / "tune", ignore_errors=True)
+        shutil.rmtree(folder / "output", ignore_errors=True)
 
 
 def _repeats(trials: list[Trial], source: Trial, phase: Phase) -> dict[str, Any]:
@@ -253,70 +287,6 @@ def _repeats(trials: list[Trial], source: Trial, phase: Phase) -> dict[str, Any]
             for name in (found[0].reports[-1].metrics if found and found[0].reports else ())
         },
     }
-
-
-@contextlib.contextmanager
-def _heartbeats(
-    ledger: Ledger, lease: Lease, lost: threading.Event, unwritable: list[Exception]
-) -> Iterator[None]:
-    """Renew the lease from a thread; interrupt the main thread when it is lost, or could not be renewed in time.
-
-    Why it could not is added to `unwritable`.
-    """
-    done = threading.Event()
-
-    def beat() -> None:
-        renewed = time.monotonic()
-        while not done.wait(lease.seconds / _HEARTBEATS_PER_LEASE):
-            try:
-                ledger.heartbeat(lease)
-                renewed = time.monotonic()
-            except LeaseLostError:
-                lost.set()
-                # Not SIGINT, which is ignored by what a shell runs in the background.
-                _thread.interrupt_main(signal.SIGTERM)
-                return
-            except (DependencyError, OperationalError) as error:
-                # For a moment: the lease lasts some heartbeats more, and writes are fenced.
-                _log.warning("heartbeat of job %s: %s", lease.job, error)
-                if time.monotonic() - renewed > lease.seconds:
-                    unwritable.append(error)
-                    _thread.interrupt_main(signal.SIGTERM)
-                    return
-
-    thread = threading.Thread(target=beat, name=f"heartbeat-{lease.job}", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def _signals(interrupted: threading.Event) -> Iterator[None]:
-    """Let SIGTERM end the job as Ctrl-C does, also where SIGINT is ignored; only the main thread can.
-
-    The signal is noted in `interrupted` too: Python ignores an exception that is raised in a destructor or in a
-    callback of C code, and the main thread is often in Ray's.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    heard = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        heard.append(signal.SIGINT)
-    before = {number: signal.signal(number, interrupt) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _prepare_ray_environment(settings: Settings) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +14,13 @@ from typing import Any, Self, TypeVar
 from threadpoolctl import threadpool_limits
 
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import NewTrial, Phase, Trial, TrialState
+from anon_tune.records import NewTrial, Orders, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal, next_trial, repeated_failure
 from anon_tune.search.pruning import should_prune
+from anon_tune.spec import Budget
 from anon_tune.workers.checkpoints import remove, step_of
 from anon_tune.workers.kept import is_kept, kept_trial
+from anon_tune.workers.watch import Watch
 
 __all__ = ["Run"]
 
@@ -45,7 +46,7 @@ class Run:
         lease: The right to write about it.
         plan: What the job's decisions depend on besides its trials.
         patience: Seconds for which `next` waits for a suggestion that it has asked for; None: until it is there.
-        interrupted: Set once the process was told to stop.
+        watch: What the process hears meanwhile.
         folder: The job's, of checkpoints; those of trials that have ended are deleted. None: there are none.
     """
 
@@ -55,14 +56,15 @@ class Run:
         lease: Lease,
         plan: Plan,
         patience: float | None = None,
-        interrupted: threading.Event | None = None,
+        watch: Watch | None = None,
         folder: Path | None = None,
     ) -> None:
         self._ledger = ledger
         self._lease = lease
         self._plan = plan
         self._patience = patience
-        self._interrupted = interrupted or threading.Event()
+        self._watch = watch or Watch()
+        self._obeyed: Orders | None = None
         self._thread = ThreadPoolExecutor(1, "suggestion", _use_one_core)
         self._asked: Future[NewTrial | Signal] | None = None
         self._trials = {trial.id: trial for trial in ledger.job(lease.job, trials=True).trials}
@@ -98,9 +100,36 @@ class Run:
         """How many trials have been given out and have not ended."""
         return sum(trial.state is TrialState.RUNNING for trial in self._trials.values())
 
+    @property
+    def stopping(self) -> bool:
+        """Whether no further trial is given out, though there may be more to do."""
+        return self.error is not None or self.paused is not None or self._watch.orders.request is not None
+
+    @property
+    def budget(self) -> Mapping[str, Any]:
+        """The budget that is worked under, as the ledger holds it."""
+        return self._obeyed.budget if self._obeyed is not None else {}
+
+    @property
+    def cut_short(self) -> str | None:
+        """Why the search has fewer trials than the budget, if time is why."""
+        budget = self._plan.spec.budget
+        made = sum(
+            t.phase is Phase.SEARCH and t.state is not TrialState.CANCELLED for t in self._trials.values()
+        )
+        planned = budget.trials * len(self._plan.spec.arms)
+        if not self._plan.search_over or made >= planned:
+            return None
+        return f"budget.time ({budget.time:g} s) was spent after {made} of {planned} search trials"
+
+    def is_done(self) -> bool:
+        """Whether there is nothing left to do, by what was heard last."""
+        self._obey()
+        return next_trial(self._plan, self.trials) is Signal.DONE
+
     def guard(self, call: Callable[[], T], otherwise: D) -> T | D:
-        """Return `call()`, or `otherwise` if it or an earlier call failed. Raises as check_interrupt."""
-        self.check_interrupt()
+        """Return `call()`, or `otherwise` if it or an earlier call failed. Raises as Watch.check."""
+        self._watch.check()
         if self.error is not None:
             return otherwise
         try:
@@ -109,15 +138,11 @@ class Run:
             self.error = error
             return otherwise
 
-    def check_interrupt(self) -> None:
-        """Raise KeyboardInterrupt if the process was told to stop: the first may have been raised unheard."""
-        if self._interrupted.is_set():
-            raise KeyboardInterrupt
-
     def next(self) -> Trial | Signal:
         """Return a trial that has been started, WAIT (also while a suggestion is being computed), or DONE."""
-        if self.paused is not None:
+        if self.stopping:
             return Signal.DONE
+        self._obey()
         waiting = [trial for trial in self._trials.values() if trial.state is TrialState.WAITING]
         trial: Trial | None = min(waiting, key=lambda t: (list(Phase).index(t.phase), t.number), default=None)
         if trial is None:
@@ -139,7 +164,14 @@ class Run:
         return trial
 
     def report(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Store a result; return whether the trial shall stop now because it is pruned."""
+        """Store a result; return whether the trial shall stop now because it is pruned.
+
+        An interrupt comes before or after.
+        """
+        with self._watch.undisturbed():
+            return self._report(trial_id, result)
+
+    def _report(self, trial_id: str, result: dict[str, Any]) -> bool:
         trial = self._trials[trial_id]
         if trial.is_finished:
             return False  # Tune repeats the last result of a trial that it was told to stop
@@ -169,22 +201,49 @@ class Run:
         if "outcome" in result:
             if result["outcome"] == TrialState.FAILED and result["reason"] == self.paused:
                 # It was given out before the job was paused for this reason: no budget is spent on it any more.
-                self._lose(trial, result["reason"])
+                self._lose(trial, result["reason"], result.get("log"))
                 return False
-            self._finish(trial, TrialState(result["outcome"]), result.get("final"), result.get("reason"))
+            self._finish(
+                trial,
+                TrialState(result["outcome"]),
+                result.get("final"),
+                result.get("reason"),
+                result.get("log"),
+            )
             return False
         return self._prune(trial, result["step"])
 
-    def lose(self, trial_id: str, reason: str) -> None:
-        """A worker died: the trial gets another attempt, or is FAILED at the third death in this process."""
+    def lose(self, trial_id: str, reason: str, log: str | None = None) -> None:
+        """A worker died: the trial gets another attempt, or is FAILED at the third death in this process.
+
+        `log` is what the worker wrote last. An interrupt comes before or after.
+        """
         trial = self._trials[trial_id]
         if trial.is_finished:
             return
-        self._deaths[trial.id] += 1
-        if self._deaths[trial.id] < _MOST_DEATHS:
-            self._lose(trial, reason)
-        else:
-            self._finish(trial, TrialState.FAILED, None, f"{reason} ({_MOST_DEATHS} times)")
+        with self._watch.undisturbed():
+            self._deaths[trial.id] += 1
+            if self._deaths[trial.id] < _MOST_DEATHS:
+                self._lose(trial, reason, log)
+            else:
+                self._finish(trial, TrialState.FAILED, None, f"{reason} ({_MOST_DEATHS} times)", log)
+
+    def _obey(self) -> None:
+        """Work by the budget that was heard last."""
+        orders = self._watch.orders
+        if orders is self._obeyed or not orders.budget:
+            return
+        self._obeyed = orders
+        spec, budget = self._plan.spec, Budget.model_validate(dict(orders.budget))
+        over = budget.time is not None and orders.spent >= budget.time
+        if budget != spec.budget or over != self._plan.search_over:
+            spec = spec.model_copy(update={"budget": budget})
+            self._plan = dataclasses.replace(self._plan, spec=spec, search_over=over)
+            self._asked = None  # it was asked by the budget before; what becomes of it is nothing
+        if over:
+            for trial in self.trials:
+                if trial.phase is Phase.SEARCH and trial.state is TrialState.WAITING:
+                    self._finish(trial, TrialState.CANCELLED, None, "budget.time was spent")
 
     def _prune(self, trial: Trial, step: int) -> bool:
         """End a trial if its reports up to `step` are behind the others'; return whether it was."""
@@ -219,12 +278,19 @@ class Run:
         new, self._asked = self._asked.result(), None
         return self._suggested() if earlier and new is Signal.WAIT else new
 
-    def _lose(self, trial: Trial, reason: str) -> None:
-        self._ledger.lose_attempt(self._lease, trial.id, reason)
+    def _lose(self, trial: Trial, reason: str, log: str | None = None) -> None:
+        self._ledger.lose_attempt(self._lease, trial.id, reason, log)
         self._keep(dataclasses.replace(trial, state=TrialState.WAITING))
 
-    def _finish(self, trial: Trial, state: TrialState, value: float | None, reason: str | None) -> None:
-        finished = self._ledger.finish_trial(self._lease, trial.id, state, value, reason)
+    def _finish(
+        self,
+        trial: Trial,
+        state: TrialState,
+        value: float | None,
+        reason: str | None,
+        log: str | None = None,
+    ) -> None:
+        finished = self._ledger.finish_trial(self._lease, trial.id, state, value, reason, log)
         self._keep(dataclasses.replace(trial, state=state, value=value, reason=reason, finished=finished))
         _log.info("trial %s: %s %s", trial.id, state, reason or value)
         self._clear(self._trials[trial.id])

@@ -16,9 +16,17 @@ from ray.tune.search import Searcher
 
 from anon_tune.records import Trial
 from anon_tune.search.policy import Signal
+from anon_tune.workers.output import tail
 from anon_tune.workers.run import Run
 
-__all__ = ["JobScheduler", "JobSearcher"]
+__all__ = ["Drained", "JobScheduler", "JobSearcher"]
+
+
+class Drained(BaseException):
+    """A run that gives out no more trials has none left that ran when it stopped; leaves Tune as an interrupt does.
+
+    What Tune has started since, which was given out ahead, waits for another attempt.
+    """
 
 
 class _WithoutRun:
@@ -32,15 +40,16 @@ class JobSearcher(_WithoutRun, Searcher):
     """Gives Tune the next trial of the ledger, up to `ahead` that have not ended.
 
     One more than can run is enough for no worker to wait; each further one would be chosen knowing less.
-    `folder` is the job's, of checkpoints.
+    `folder` is the job's, of checkpoints. What a trial's process writes goes to a file in the folder `output`.
     """
 
-    def __init__(self, run: Run, spec: dict[str, Any], ahead: int, folder: Path) -> None:
+    def __init__(self, run: Run, spec: dict[str, Any], ahead: int, folder: Path, output: Path) -> None:
         super().__init__(metric="value", mode="min")
         self._run = run
         self._spec = spec
         self._ahead = ahead
         self._folder = str(folder)
+        self._output = output
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return a trial's config, None to be asked again, or FINISHED."""
@@ -58,6 +67,7 @@ class JobSearcher(_WithoutRun, Searcher):
                 "hyperparameters": dict(found.hyperparameters),
                 "folder": self._folder,
                 "checkpoints": list(found.checkpoints),
+                "output": str(self._output / f"{found.id}.{found.attempts}.log"),
             }
         return Searcher.FINISHED if found is Signal.DONE else None
 
@@ -86,6 +96,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         self._run = run
         self._slots = slots
         self._keeps_workers = False
+        self._draining: list[TuneTrial] | None = None
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Have Tune keep all workers between phases; by itself it keeps one, and starting another takes seconds."""
@@ -95,6 +106,16 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
             controller = getattr(tune_controller, "_tune_controller", tune_controller)
             controller._actor_cache.increase_max(trial.placement_group_factory, by=self._slots)
             self._keeps_workers = True
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """Tune asks in each turn of its loop. Raises Drained."""
+        if self._run.stopping:
+            if self._draining is None:
+                trials = tune_controller.get_trials()
+                self._draining = [trial for trial in trials if trial.status == TuneTrial.RUNNING]
+            if all(trial.is_finished() for trial in self._draining):
+                raise Drained
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Every result but the last."""
@@ -109,6 +130,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """The worker died."""
+        log = tail(Path(trial.config["output"]))
         self._run.guard(
-            lambda: self._run.lose(trial.config["trial"], "the worker process died"), otherwise=None
+            lambda: self._run.lose(trial.config["trial"], "the worker process died", log), otherwise=None
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from ray import tune
 from anon_tune.errors import AnonTuneError
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import JobSpec, stored_spec
-from anon_tune.workers import checkpoints
+from anon_tune.workers import checkpoints, output
 from anon_tune.workers.kept import is_kept
 from anon_tune.workers.probe import PROBE_BATCHES, probe
 from anon_tune.workers.tasks import Problem, load_problem
@@ -32,10 +33,12 @@ class TrialTrainable(tune.Trainable):
 
     An error in the training becomes a result with the outcome FAILED, so that only a lost worker is an error to
     Ray. The config holds `spec` (the job's, as plain values), `trial`, `attempt`, `arm`, `phase`, `seed`,
-    `hyperparameters`, `folder` (the job's, of checkpoints) and `checkpoints` (what the trial may go on from).
+    `hyperparameters`, `folder` (the job's, of checkpoints), `checkpoints` (what the trial may go on from) and
+    `output`, the file for what this process writes meanwhile.
 
     Besides step, value and metrics a result may hold `checkpoint` (one that is durable and holds the trial after this
-    step), `resumed` (the epochs that were done before this attempt) and `warnings` (lines for the job's log).
+    step), `resumed` (the epochs that were done before this attempt), `warnings` (lines for the job's log) and, where
+    the trial does not end well, `log` (the end of what its process wrote).
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -47,17 +50,27 @@ class TrialTrainable(tune.Trainable):
         self._training: Training | None = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        self.cleanup()
         self._start(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
+        output.trim(self._output)
         if self._failure is not None:
-            return {"done": True, **self._told(), **self._failure}
-        try:
-            return self._epoch()
-        except Exception as error:  # noqa: BLE001 - the user's model may raise anything; it is reported
-            return {"done": True, **self._told(), **_failure(error)}
+            result = {"done": True, **self._told(), **self._failure}
+        else:
+            try:
+                result = self._epoch()
+            except Exception as error:  # noqa: BLE001 - the user's model may raise anything; it is reported
+                result = {"done": True, **self._told(), **_failure(error)}
+        if result.get("outcome") in {TrialState.FAILED, TrialState.DIVERGED}:
+            result["log"] = output.tail(self._output) or result.get("traceback")
+        return result
+
+    def cleanup(self) -> None:
+        """Leave no file behind; the driver removes those of workers that died."""
+        self._output.unlink(missing_ok=True)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Tune wants the method; checkpoints are written by step, and named by the ledger."""
@@ -68,6 +81,8 @@ class TrialTrainable(tune.Trainable):
     def _start(self, config: Mapping[str, Any]) -> None:
         self._failure: dict[str, Any] | None = None
         self._news: dict[str, Any] = {}
+        self._output = Path(config["output"])
+        output.capture(self._output)
         try:
             spec = stored_spec(config["spec"])
             self._tests = config["phase"] == Phase.VERDICT
@@ -196,9 +211,16 @@ def _divergence(metrics: Mapping[str, float]) -> str:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    text = str(error) if isinstance(error, AnonTuneError) else f"{type(error).__name__}: {error}"
-    return {
-        "outcome": TrialState.FAILED,
-        "reason": text,
-        "traceback": "".join(traceback.format_exception(error)),
-    }
+    trace = "".join(traceback.format_exception(error))
+    sys.stdout.flush()
+    sys.stderr.write(trace)
+    sys.stderr.flush()
+    if isinstance(error, torch.OutOfMemoryError):
+        # Without the sizes in its message, which differ from trial to trial: three for one reason pause the job.
+        text = (
+            "CUDA out of memory. Lower training.batch_size or the model's sizes, or let fewer trials share a GPU "
+            "(resources.gpu). `anon-tune logs` shows what was asked for."
+        )
+    else:
+        text = str(error) if isinstance(error, AnonTuneError) else f"{type(error).__name__}: {error}"
+    return {"outcome": TrialState.FAILED, "reason": text, "traceback": trace}

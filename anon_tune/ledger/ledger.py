@@ -2,14 +2,32 @@
 
 Who owns what
 -------------
-A job is worked on by the one process that holds its lease. `acquire` gives a lease with a fencing token; every
-write about the job's trials names that lease and is refused with LeaseLostError once a newer token was given,
-and nothing of a refused write is kept. `heartbeat` renews the lease; a lease that has run out can be acquired by
-anyone. A RUNNING trial belongs to the holder of its job's lease: whoever acquires the job next finds its RUNNING
-trials back in WAITING, their attempts closed as LOST.
+A job is worked on by the one process that holds its lease. `acquire` takes a job that is named, `claim` the next of
+the queue; both give a lease with a fencing token. Every write about the job's trials names that lease and is
+refused with LeaseLostError once a newer token was given or the lease was ended, and nothing of a refused write is
+kept. `heartbeat` renews the lease; a lease that has run out can be taken by anyone. A RUNNING trial belongs to the
+holder of its job's lease: whoever takes the job next finds its RUNNING trials back in WAITING, their attempts closed
+as LOST. A job has a lease if and only if it is RUNNING.
 
-Values go in and come out as copies (`records`); times are the database's. A step of a trial that was reported
-before keeps its first report.
+The queue
+---------
+What can be claimed: QUEUED jobs, and RUNNING ones whose lease has run out. The highest priority comes first, and
+within it the job that was created first. Two that claim at once get two jobs, or one of them none.
+
+What users ask
+--------------
+`pause`, `cancel`, `resume` and `extend` need no lease. A job that nobody holds (QUEUED, PAUSED, or RUNNING with a
+lease that has run out) is changed at once. For one that is held, `pause` and `cancel` leave a request, which
+its holder reads at the next heartbeat and answers by `release`; a cancel replaces a pause. A request is never
+forgotten: whatever state the holder leaves a job in that could go on, the job is PAUSED or CANCELLED as was asked,
+and a job that its holder left behind is settled by the next `claim`. `acquire` of such a job, which somebody wanted
+by name, takes the request back. A budget that was raised just before the job's end queues it again.
+
+Each method is one transaction, which reads what it depends on under a lock (sqlite: the database's write lock;
+PostgreSQL: the job's row), so that a change of state is a compare-and-set: what is no longer so raises, and changes
+nothing. Values go in and come out as copies (`records`). Times are the database's, in UTC; the time spent on
+a job grows by what lies between its heartbeats, so that a killed holder's last seconds do not count. A step
+of a trial that was reported before keeps its first report.
 """
 
 from __future__ import annotations
@@ -29,15 +47,17 @@ from sqlalchemy.exc import IntegrityError
 from anon_tune import records
 from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError, NotFoundError, TransitionError
 from anon_tune.ledger.database import database_time, open_database, read, write
-from anon_tune.ledger.rows import job_record, read_trials, report_record
+from anon_tune.ledger.rows import attempt_record, job_record, read_trials, report_record
 from anon_tune.ledger.tables import Attempt, Job, Projection, Report, Trial
 from anon_tune.records import (
+    ENDED,
     FINISHED,
-    JOB_TRANSITIONS,
     JobRecord,
     JobState,
     NewTrial,
+    Orders,
     Phase,
+    Request,
     TrialState,
     check_transition,
 )
@@ -47,6 +67,9 @@ __all__ = ["Lease", "Ledger"]
 # No vowels and no look-alikes: ids spell no words and are read aloud without doubt.
 _ID_ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
 _ID_LENGTH = 6
+_LOST = "LOST"
+# What the holder of a job leaves it in when it was asked to.
+_ANSWERS = {Request.PAUSE: JobState.PAUSED, Request.CANCEL: JobState.CANCELLED}
 
 
 @dataclass(frozen=True)
@@ -76,7 +99,9 @@ class Ledger:
 
     # Jobs
 
-    def create_job(self, name: str, spec: Mapping[str, Any], spaces: Mapping[str, Any]) -> JobRecord:
+    def create_job(
+        self, name: str, spec: Mapping[str, Any], spaces: Mapping[str, Any], priority: int = 0
+    ) -> JobRecord:
         """Store a QUEUED job under a new short id and return it."""
         while True:
             job_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
@@ -91,6 +116,7 @@ class Ledger:
                         "spaces": dict(spaces),
                         "created": database_time(connection),
                         "lease_token": 0,
+                        "priority": priority,
                     }
                     connection.execute(sa.insert(Job).values(row))
             except IntegrityError:
@@ -145,84 +171,195 @@ class Ledger:
             TransitionError: It has ended.
         """
         with write(self._engine) as connection:
-            row = (
-                connection.execute(sa.select(Job.__table__).where(Job.id == job_id).with_for_update())
-                .mappings()
-                .first()
-            )
-            if row is None:
-                raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
-            now = database_time(connection)
-            expires: datetime.datetime | None = row["lease_expires"]
-            if expires is not None and expires > now:
+            row, now, held = self._lock(connection, job_id)
+            if held:
                 raise LeaseHeldError(
                     f"Job {job_id} is being worked on by {row['lease_holder']} (last heartbeat "
                     f"{(now - row['lease_heartbeat']).total_seconds():.0f} s ago). Stop that process first."
                 )
             state = JobState(row["state"])
-            if not JOB_TRANSITIONS[state]:
+            if state in ENDED:
                 why = f" ({row['reason']})" if row["reason"] else ""
+                more = f" `anon-tune extend {job_id} --trials N` gives it more trials;"
                 raise TransitionError(
                     f"Job {job_id} has ended, {state}{why}: it cannot go on. `anon-tune show {job_id}` shows "
-                    "what it found; for another try run its job file anew: anon-tune run SPEC"
+                    f"what it found;{more if state is JobState.SUCCEEDED else ''} for another try run its job file "
+                    "anew: anon-tune run SPEC"
                 )
-            check_transition(state, JobState.RUNNING)
-            token = row["lease_token"] + 1
-            connection.execute(
-                sa.update(Job)
-                .where(Job.id == job_id)
-                .values(
-                    state=JobState.RUNNING,
-                    reason=None,
-                    started=row["started"] or now,
-                    lease_token=token,
-                    lease_holder=holder,
-                    lease_heartbeat=now,
-                    lease_expires=now + datetime.timedelta(seconds=seconds),
-                )
-            )
-            _return_running(connection, job_id, now, "the process that ran it stopped")
-        return Lease(job_id, holder, token, seconds)
+            return _take(connection, row, now, holder, seconds)
 
-    def heartbeat(self, lease: Lease) -> None:
-        """Renew the lease. Raises LeaseLostError."""
+    def claim(self, holder: str, seconds: float) -> Lease | None:
+        """Take the next job of the queue for `seconds` and make it RUNNING; None if there is none."""
+        with write(self._engine) as connection:
+            while True:
+                now = database_time(connection)
+                left_behind = sa.and_(Job.state == JobState.RUNNING, Job.lease_expires <= now)
+                row = (
+                    connection.execute(
+                        sa.select(Job.__table__)
+                        .where(sa.or_(Job.state == JobState.QUEUED, left_behind))
+                        .order_by(Job.priority.desc(), Job.created, Job.id)
+                        .limit(1)
+                        .with_for_update(skip_locked=True)
+                    )
+                    .mappings()
+                    .first()
+                )
+                if row is None:
+                    return None
+                if row["requested"] is None:
+                    return _take(connection, row, now, holder, seconds)
+                request = Request(row["requested"])
+                _rest(connection, row["id"], now, _ANSWERS[request], f"{request} was asked for")
+
+    def heartbeat(self, lease: Lease) -> Orders:
+        """Renew the lease and return what the job's holder is to do. Raises LeaseLostError."""
         with write(self._engine) as connection:
             now = self._hold(connection, lease)
+            row = connection.execute(sa.select(Job.__table__).where(Job.id == lease.job)).mappings().one()
+            spent = _spent(row, now)
             connection.execute(
                 sa.update(Job)
                 .where(Job.id == lease.job)
-                .values(lease_heartbeat=now, lease_expires=now + datetime.timedelta(seconds=lease.seconds))
+                .values(
+                    lease_heartbeat=now,
+                    lease_expires=now + datetime.timedelta(seconds=lease.seconds),
+                    spent=spent,
+                )
             )
+        request = Request(row["requested"]) if row["requested"] else None
+        return Orders(request, row["spec"].get("budget", {}), spent)
 
-    def release(self, lease: Lease, state: JobState, reason: str | None = None) -> None:
-        """End the lease and leave the job in `state`. Raises LeaseLostError.
+    def release(
+        self,
+        lease: Lease,
+        state: JobState,
+        reason: str | None = None,
+        budget: Mapping[str, Any] | None = None,
+    ) -> JobState:
+        """End the lease, leave the job in `state`, and return the state it is in.
 
-        Its RUNNING trials wait again; those that wait when the job has ended are CANCELLED.
+        It is another one where something was asked in the meantime: a job that could go on is PAUSED or CANCELLED
+        as was asked, and one that would have ended is QUEUED if its budget is no longer the one it was worked on
+        under. Its RUNNING trials wait again, or are CANCELLED with those that wait when the job has ended.
+
+        Args:
+            lease: The lease to end.
+            state: Where the job stands.
+            reason: Why.
+            budget: The budget by which there was nothing left to do.
+
+        Raises:
+            LeaseLostError: Another process holds the job.
+            TransitionError: `state` is RUNNING, which takes a lease.
+        """
+        if state is JobState.RUNNING:
+            raise TransitionError(f"Job {lease.job} cannot be {state} without a lease.")
+        with write(self._engine) as connection:
+            now = self._hold(connection, lease)
+            row = connection.execute(sa.select(Job.__table__).where(Job.id == lease.job)).mappings().one()
+            check_transition(JobState(row["state"]), state)
+            if state in ENDED and budget is not None and row["spec"]["budget"] != budget:
+                state, reason = JobState.QUEUED, "its budget was raised"
+            request = Request(row["requested"]) if row["requested"] else None
+            if request is not None and state not in {*ENDED, _ANSWERS[request]}:
+                state, reason = _ANSWERS[request], f"{request} was asked for"
+            connection.execute(sa.update(Job).where(Job.id == lease.job).values(spent=_spent(row, now)))
+            _rest(connection, lease.job, now, state, reason)
+        return state
+
+    # What users ask
+
+    def pause(self, job_id: str) -> JobState:
+        """Have a job rest once its running trials have ended; return its state, RUNNING while its holder lives.
+
+        Raises:
+            NotFoundError: No such job.
+            TransitionError: It is PAUSED or has ended.
+            ConflictError: It is being cancelled.
+        """
+        return self._ask(job_id, Request.PAUSE)
+
+    def cancel(self, job_id: str) -> JobState:
+        """Have a job end now, with what it has; return its state, RUNNING while its holder lives.
+
+        Raises:
+            NotFoundError: No such job.
+            TransitionError: It has ended.
+        """
+        return self._ask(job_id, Request.CANCEL)
+
+    def resume(self, job_id: str) -> JobState:
+        """Queue a PAUSED job, or one that its holder has left behind.
+
+        Raises:
+            NotFoundError: No such job.
+            TransitionError: It is queued already, or has ended.
+            LeaseHeldError: Somebody works on it.
         """
         with write(self._engine) as connection:
-            now = self._hold(connection, lease)
-            before = connection.execute(sa.select(Job.state).where(Job.id == lease.job)).scalar_one()
-            check_transition(JobState(before), state)
-            ended = state in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
-            _return_running(connection, lease.job, now, reason or "the job was stopped")
-            if ended:
-                connection.execute(
-                    sa.update(Trial)
-                    .where(Trial.job_id == lease.job, Trial.state == TrialState.WAITING)
-                    .values(state=TrialState.CANCELLED, finished=now, reason="the job ended")
+            row, now, held = self._lock(connection, job_id)
+            if held:
+                so = (
+                    "it is to be paused first"
+                    if row["requested"] == Request.PAUSE
+                    else "there is nothing to resume"
                 )
-            connection.execute(
-                sa.update(Job)
-                .where(Job.id == lease.job)
-                .values(
-                    state=state,
-                    reason=reason,
-                    finished=now if ended else None,
-                    lease_holder=None,
-                    lease_heartbeat=None,
-                    lease_expires=None,
+                raise LeaseHeldError(f"Job {job_id} is being worked on by {row['lease_holder']}: {so}.")
+            if row["state"] not in {JobState.PAUSED, JobState.RUNNING}:
+                raise TransitionError(
+                    f"Job {job_id} is {row['state']}; only a PAUSED job can be resumed. `anon-tune show {job_id}` "
+                    "says more."
                 )
-            )
+            _rest(connection, job_id, now, JobState.QUEUED, None)
+        return JobState.QUEUED
+
+    def extend(self, job_id: str, trials: int | None = None, time: float | None = None) -> JobState:
+        """Raise a job's budget; one that has SUCCEEDED is QUEUED again. Return its state.
+
+        Args:
+            job_id: The job.
+            trials: The new `budget.trials`, per arm.
+            time: The new `budget.time`, in seconds.
+
+        Raises:
+            NotFoundError: No such job.
+            TransitionError: It FAILED or was CANCELLED.
+            ConflictError: The budget is not below that; or the time of one that has SUCCEEDED is spent.
+        """
+        with write(self._engine) as connection:
+            row, now, _ = self._lock(connection, job_id)
+            state = JobState(row["state"])
+            if state in {JobState.FAILED, JobState.CANCELLED}:
+                raise TransitionError(
+                    f"Job {job_id} is {state}, and cannot be given more. Run its job file anew: anon-tune run SPEC"
+                )
+            budget = dict(row["spec"]["budget"])
+            for key, more in (("trials", trials), ("time", time)):
+                if more is None:
+                    continue
+                if budget.get(key) is None or more <= budget[key]:
+                    raise ConflictError(
+                        f"Job {job_id} has a budget.{key} of {budget.get(key) or 'any length'}; give --{key} more "
+                        "than that: it is the new total."
+                    )
+                budget[key] = more
+            if (
+                state is JobState.SUCCEEDED
+                and budget.get("time") is not None
+                and row["spent"] >= budget["time"]
+            ):
+                raise ConflictError(
+                    f"The budget.time of job {job_id}, {budget['time']:g} s, is spent ({row['spent']:.0f} s): it "
+                    "would try nothing. Give it more with --time."
+                )
+            spec = {**row["spec"], "budget": budget}
+            connection.execute(sa.update(Job).where(Job.id == job_id).values(spec=spec))
+            if state is JobState.SUCCEEDED:
+                check_transition(state, JobState.QUEUED)
+                _rest(connection, job_id, now, JobState.QUEUED, None)
+                return JobState.QUEUED
+        return state
 
     def update_job(
         self,
@@ -360,8 +497,9 @@ class Ledger:
         state: TrialState,
         value: float | None = None,
         reason: str | None = None,
+        log: str | None = None,
     ) -> datetime.datetime:
-        """End a trial and its attempt, and return when.
+        """End a trial and its attempt, and return when; `log` is the end of what its process wrote.
 
         Raises:
             LeaseLostError: Another process holds the job.
@@ -373,15 +511,38 @@ class Ledger:
         with write(self._engine) as connection:
             now = self._hold(connection, lease)
             self._move(connection, lease, trial_id, state, value=_finite(value), reason=reason, finished=now)
-            _close_attempt(connection, trial_id, now, state.value, reason)
+            _close_attempt(connection, trial_id, now, state.value, reason, log)
         return now
 
-    def lose_attempt(self, lease: Lease, trial_id: str, reason: str) -> None:
+    def attempts(self, job_id: str, trial_id: str | None = None) -> list[records.Attempt]:
+        """Return the attempts at a job's trials, or at one of them, in the order in which they began.
+
+        Raises:
+            NotFoundError: No such job, or the job has no such trial.
+        """
+        with read(self._engine) as connection:
+            if connection.execute(sa.select(Job.id).where(Job.id == job_id)).scalar() is None:
+                raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
+            of_job = sa.select(Trial.id).where(Trial.job_id == job_id)
+            if trial_id is not None:
+                of_job = of_job.where(Trial.id == trial_id)
+                if connection.execute(of_job).scalar() is None:
+                    raise NotFoundError(
+                        f"Job {job_id} has no trial {trial_id!r}. `anon-tune trials {job_id}` lists them."
+                    )
+            rows = connection.execute(
+                sa.select(Attempt.__table__)
+                .where(Attempt.trial_id.in_(of_job))
+                .order_by(Attempt.started, Attempt.trial_id, Attempt.number)
+            ).mappings()
+            return [attempt_record(row) for row in rows]
+
+    def lose_attempt(self, lease: Lease, trial_id: str, reason: str, log: str | None = None) -> None:
         """Close a RUNNING trial's attempt as LOST; the trial waits for another. Raises as finish_trial."""
         with write(self._engine) as connection:
             now = self._hold(connection, lease)
             self._move(connection, lease, trial_id, TrialState.WAITING)
-            _close_attempt(connection, trial_id, now, "LOST", reason)
+            _close_attempt(connection, trial_id, now, _LOST, reason, log)
 
     # The projection's cursor
 
@@ -444,6 +605,36 @@ class Ledger:
 
     # Inside a transaction
 
+    def _lock(self, connection: sa.Connection, job_id: str) -> tuple[sa.RowMapping, datetime.datetime, bool]:
+        """Lock a job's row and return it, the database's time, and whether somebody living holds the job."""
+        row = (
+            connection.execute(sa.select(Job.__table__).where(Job.id == job_id).with_for_update())
+            .mappings()
+            .first()
+        )
+        if row is None:
+            raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
+        now = database_time(connection)
+        return row, now, row["lease_expires"] is not None and row["lease_expires"] > now
+
+    def _ask(self, job_id: str, request: Request) -> JobState:
+        """Do what is asked of a job that nobody holds, or leave the request to its holder."""
+        with write(self._engine) as connection:
+            row, now, held = self._lock(connection, job_id)
+            before, after = JobState(row["state"]), _ANSWERS[request]
+            if before in ENDED or before is after:
+                raise TransitionError(
+                    f"Job {job_id} is {before}: there is nothing to {request}. `anon-tune show {job_id}` says more."
+                )
+            check_transition(before, after)
+            if row["requested"] == Request.CANCEL and request is Request.PAUSE:
+                raise ConflictError(f"Job {job_id} is being cancelled; it cannot be paused any more.")
+            if held:
+                connection.execute(sa.update(Job).where(Job.id == job_id).values(requested=request))
+                return before
+            _rest(connection, job_id, now, after, f"{request} was asked for")
+        return after
+
     def _hold(self, connection: sa.Connection, lease: Lease) -> datetime.datetime:
         """Lock the job's row, check the fencing token, and return the database's time."""
         token = connection.execute(
@@ -481,18 +672,84 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def _spent(row: sa.RowMapping, now: datetime.datetime) -> float:
+    """Seconds for which a job that is held has been worked on until now."""
+    return float(row["spent"] + (now - row["lease_heartbeat"]).total_seconds())
+
+
+def _take(
+    connection: sa.Connection, row: sa.RowMapping, now: datetime.datetime, holder: str, seconds: float
+) -> Lease:
+    """Give a job, whose row is locked and which nobody living holds, to `holder`."""
+    check_transition(JobState(row["state"]), JobState.RUNNING)
+    token = row["lease_token"] + 1
+    connection.execute(
+        sa.update(Job)
+        .where(Job.id == row["id"])
+        .values(
+            state=JobState.RUNNING,
+            reason=None,
+            requested=None,
+            started=row["started"] or now,
+            lease_token=token,
+            lease_holder=holder,
+            lease_heartbeat=now,
+            lease_expires=now + datetime.timedelta(seconds=seconds),
+        )
+    )
+    _end_attempts(connection, row["id"], now, TrialState.WAITING, "the process that ran it stopped")
+    return Lease(row["id"], holder, token, seconds)
+
+
+def _rest(
+    connection: sa.Connection, job_id: str, now: datetime.datetime, state: JobState, reason: str | None
+) -> None:
+    """Leave a job, whose row is locked, in a state in which nobody holds it."""
+    ended = state in ENDED
+    after = TrialState.CANCELLED if ended else TrialState.WAITING
+    _end_attempts(connection, job_id, now, after, reason or "the job was stopped")
+    if ended:
+        connection.execute(
+            sa.update(Trial)
+            .where(Trial.job_id == job_id, Trial.state == TrialState.WAITING)
+            .values(state=TrialState.CANCELLED, finished=now, reason=reason or "the job ended")
+        )
+    connection.execute(
+        sa.update(Job)
+        .where(Job.id == job_id)
+        .values(
+            state=state,
+            reason=reason,
+            requested=None,
+            finished=now if ended else None,
+            lease_holder=None,
+            lease_heartbeat=None,
+            lease_expires=None,
+        )
+    )
+
+
 def _close_attempt(
-    connection: sa.Connection, trial_id: str, now: datetime.datetime, outcome: str, reason: str | None
+    connection: sa.Connection,
+    trial_id: str,
+    now: datetime.datetime,
+    outcome: str,
+    reason: str | None,
+    log: str | None = None,
 ) -> None:
     connection.execute(
         sa.update(Attempt)
         .where(Attempt.trial_id == trial_id, Attempt.finished.is_(None))
-        .values(finished=now, outcome=outcome, reason=reason)
+        .values(finished=now, outcome=outcome, reason=reason, log=log)
     )
 
 
-def _return_running(connection: sa.Connection, job_id: str, now: datetime.datetime, reason: str) -> None:
-    """Put the job's RUNNING trials back to WAITING."""
+def _end_attempts(
+    connection: sa.Connection, job_id: str, now: datetime.datetime, after: TrialState, reason: str
+) -> None:
+    """Put the job's RUNNING trials to WAITING, or to CANCELLED."""
+    cancelled = after is TrialState.CANCELLED
+    values: dict[str, Any] = {"finished": now, "reason": reason} if cancelled else {}
     running: Sequence[str] = (
         connection.execute(
             sa.select(Trial.id).where(Trial.job_id == job_id, Trial.state == TrialState.RUNNING)
@@ -501,5 +758,5 @@ def _return_running(connection: sa.Connection, job_id: str, now: datetime.dateti
         .all()
     )
     for trial_id in running:
-        connection.execute(sa.update(Trial).where(Trial.id == trial_id).values(state=TrialState.WAITING))
-        _close_attempt(connection, trial_id, now, "LOST", reason)
+        connection.execute(sa.update(Trial).where(Trial.id == trial_id).values(state=after, **values))
+        _close_attempt(connection, trial_id, now, after if cancelled else _LOST, reason)

@@ -12,9 +12,9 @@ from sqlalchemy import RowMapping
 
 from anon_tune import records
 from anon_tune.ledger.tables import Attempt, Projection, Report, Trial
-from anon_tune.records import JobRecord, JobState, Phase, TrialState
+from anon_tune.records import JobRecord, JobState, Phase, Request, TrialState
 
-__all__ = ["job_record", "read_trials", "report_record"]
+__all__ = ["attempt_record", "job_record", "read_trials", "report_record"]
 
 Row = RowMapping | Mapping[str, Any]
 
@@ -66,6 +66,19 @@ def report_record(row: Row) -> records.Report:
         value=math.nan if row["value"] is None else row["value"],
         metrics={key: math.nan if number is None else number for key, number in row["metrics"].items()},
         time=row["time"],
+    )
+
+
+def attempt_record(row: Row) -> records.Attempt:
+    """A row of `attempts`."""
+    return records.Attempt(
+        trial=row["trial_id"],
+        number=row["number"],
+        started=row["started"],
+        finished=row["finished"],
+        outcome=row["outcome"],
+        reason=row["reason"],
+        log=row["log"],
     )
 
 
@@ -125,6 +138,9 @@ def job_record(
         started=row["started"],
         finished=row["finished"],
         lease=lease,
+        priority=row["priority"],
+        requested=Request(row["requested"]) if row["requested"] else None,
+        spent=row["spent"],
         mlflow_run=run,
         trials=trials,
     )

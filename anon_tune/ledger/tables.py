@@ -49,7 +49,8 @@ class Job(Base):
     """One tuning job, and who holds it.
 
     `lease_token` grows by one each time the job is taken; a write names the token it was made under.
-    `projector` is who writes it to MLflow at the moment, until `projector_expires`.
+    `requested` is what the holder has been asked to do. `spent` is the seconds for which it has been worked on, as of
+    `lease_heartbeat`. `projector` is who writes it to MLflow at the moment, until `projector_expires`.
     """
 
     __tablename__ = "jobs"
@@ -71,6 +72,9 @@ class Job(Base):
     lease_holder: Mapped[str | None]
     lease_heartbeat: Mapped[datetime.datetime | None]
     lease_expires: Mapped[datetime.datetime | None]
+    priority: Mapped[int] = mapped_column(server_default="0")
+    requested: Mapped[str | None] = mapped_column(String(16))
+    spent: Mapped[float] = mapped_column(server_default="0")
     projector: Mapped[str | None]
     projector_expires: Mapped[datetime.datetime | None]
 
@@ -104,7 +108,7 @@ class Trial(Base):
 
 
 class Attempt(Base):
-    """One execution of a trial; `outcome` is None while it runs."""
+    """One execution of a trial; `outcome` is None while it runs. `log` is the end of what its process wrote."""
 
     __tablename__ = "attempts"
 
@@ -115,6 +119,7 @@ class Attempt(Base):
     outcome: Mapped[str | None] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(Text)
     checkpoint: Mapped[str | None] = mapped_column(Text)
+    log: Mapped[str | None] = mapped_column(Text)
 
 
 class Report(Base):

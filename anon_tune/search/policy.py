@@ -31,11 +31,19 @@ class Signal(Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job's decisions depend on besides its trials."""
+    """What a job's decisions depend on besides its trials.
+
+    Attributes:
+        spec: What the user asked for.
+        spaces: By arm.
+        log_mean_sigma: As the probe measured it.
+        search_over: No further search trial is made, since the time for it is spent.
+    """
 
     spec: JobSpec
     spaces: Mapping[str, Space]
     log_mean_sigma: float
+    search_over: bool = False
 
 
 def next_trial(plan: Plan, trials: Sequence[Trial]) -> NewTrial | Signal:
@@ -48,7 +56,7 @@ def next_trial(plan: Plan, trials: Sequence[Trial]) -> NewTrial | Signal:
     search = [trial for trial in trials if trial.phase is Phase.SEARCH]
     started = {arm: sum(trial.arm == arm for trial in search) for arm in spec.arms}
     arm = min(spec.arms, key=started.__getitem__)
-    if started[arm] < spec.budget.trials:
+    if started[arm] < spec.budget.trials and not plan.search_over:
         return _search_trial(plan, arm, [trial for trial in search if trial.arm == arm])
     for phase in (Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT):
         of_phase = [trial for trial in trials if trial.phase is phase]

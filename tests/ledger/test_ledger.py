@@ -158,7 +158,7 @@ def test_a_heartbeat_renews(ledger: Ledger, job: str):
     ("state", "again"),
     [
         (JobState.PAUSED, True),
-        (JobState.RUNNING, True),
+        (JobState.QUEUED, True),
         (JobState.SUCCEEDED, False),
         (JobState.FAILED, False),
         (JobState.CANCELLED, False),
@@ -181,11 +181,11 @@ def test_release_ends_the_lease(ledger: Ledger, job: str, state: JobState, again
         assert ledger.job(job) == found
 
 
-def test_a_running_job_cannot_be_queued_again(ledger: Ledger, job: str):
+def test_no_job_runs_without_a_lease(ledger: Ledger, job: str):
     lease = ledger.acquire(job, "me", LONG)
     before = ledger.job(job)
     with pytest.raises(TransitionError):
-        ledger.release(lease, JobState.QUEUED)
+        ledger.release(lease, JobState.RUNNING)
     assert ledger.job(job) == before
 
 

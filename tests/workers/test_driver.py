@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from anon_tune.search.policy import Plan
 from anon_tune.settings import Settings
 from anon_tune.workers import driver
 from anon_tune.workers.run import Run
+from anon_tune.workers.watch import Watch
 from tests import builders
 
 
@@ -114,10 +114,10 @@ def test_an_interrupt_that_was_raised_unheard_is_raised_again(
 ):
     """As in a destructor or a callback of C code, where Python ignores it."""
 
-    def work(ledger: Ledger, lease: Lease, settings: Settings, interrupted: threading.Event) -> None:
+    def work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(number)
-        run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), interrupted=interrupted)
+        run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), watch=watch)
         run.guard(lambda: None, otherwise=None)
         pytest.fail("the work went on")
 

@@ -1,0 +1,366 @@
+"""The queue, what users ask of a job, and the time spent on it, on every kind of database."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import pytest
+
+from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError, NotFoundError, TransitionError
+from anon_tune.ledger import Lease, Ledger
+from anon_tune.records import ENDED, JobState, Phase, Request, TrialState
+from tests.ledger.test_ledger import LONG, OVER, TOGETHER, at_once, new_trial
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[Ledger]:
+    opened = Ledger.open(database_url)
+    yield opened
+    opened.close()
+
+
+BUDGET = {"trials": 4, "epochs": 2, "time": None}
+
+
+def submit(ledger: Ledger, priority: int = 0, **budget: Any) -> str:
+    return ledger.create_job("x", {"budget": {**BUDGET, **budget}}, {}, priority).id
+
+
+def claimed(ledger: Ledger, seconds: float = LONG) -> str | None:
+    lease = ledger.claim("me", seconds)
+    return None if lease is None else lease.job
+
+
+# The queue
+
+
+def test_the_highest_priority_comes_first_and_within_it_who_came_first(ledger: Ledger):
+    low, first, second, high = (submit(ledger, priority) for priority in (-1, 0, 0, 5))
+    assert [claimed(ledger) for _ in range(5)] == [high, first, second, low, None]
+
+
+def test_a_claim_is_a_lease_like_any_other(ledger: Ledger):
+    job = submit(ledger)
+    lease = ledger.claim("worker", LONG)
+    assert lease == Lease(job, "worker", 1, LONG)
+    ledger.add_trial(lease, new_trial())
+    assert ledger.job(job).state is JobState.RUNNING
+    with pytest.raises(LeaseHeldError, match="worker"):
+        ledger.acquire(job, "other", LONG)
+
+
+def test_a_job_whose_holder_died_keeps_its_place(ledger: Ledger):
+    job, later = submit(ledger), submit(ledger)
+    dead = ledger.claim("dead", OVER)
+    assert dead is not None
+    trial = ledger.add_trial(dead, new_trial()).id
+    ledger.start_attempt(dead, trial)
+    assert [claimed(ledger), claimed(ledger)] == [job, later]
+    with pytest.raises(LeaseLostError):
+        ledger.heartbeat(dead)
+    (found,) = ledger.job(job, trials=True).trials
+    assert (found.state, found.attempts) == (TrialState.WAITING, 1)
+
+
+@pytest.mark.parametrize("state", [JobState.PAUSED, *sorted(ENDED)])
+def test_what_rests_is_not_claimed(ledger: Ledger, state: JobState):
+    job = submit(ledger)
+    ledger.release(ledger.acquire(job, "me", LONG), state)
+    assert claimed(ledger) is None
+
+
+def test_threads_that_claim_together_get_different_jobs(ledger: Ledger):
+    jobs = {submit(ledger, priority) for priority in (0, 1, 0, 1, 2)}
+    found = at_once(lambda index: claimed(ledger))
+    assert sorted(filter(None, found)) == sorted(jobs)
+    assert found.count(None) == len(found) - len(jobs)
+
+
+_barrier: Any = None
+
+
+def _meet(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _drain(url: str) -> list[str]:
+    ledger = Ledger.open(url)
+    _barrier.wait()
+    found = []
+    while (job := claimed(ledger)) is not None:
+        found.append(job)
+    ledger.close()
+    return found
+
+
+def test_processes_that_drain_a_queue_get_each_job_once(database_url: str, ledger: Ledger):
+    jobs = [submit(ledger) for _ in range(40)]
+    for job in jobs[::4]:
+        ledger.acquire(job, "dead", OVER)
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(TOGETHER)
+    with ProcessPoolExecutor(TOGETHER, context, initializer=_meet, initargs=(barrier,)) as pool:
+        drained = [pool.submit(_drain, database_url) for _ in range(TOGETHER)]
+        got = [future.result() for future in drained]
+    assert sorted(job for found in got for job in found) == sorted(jobs)
+
+
+# Requests
+
+
+def test_what_is_asked_of_a_held_job_reaches_its_holder(ledger: Ledger):
+    job = submit(ledger)
+    lease = ledger.acquire(job, "me", LONG)
+    assert ledger.heartbeat(lease).request is None
+    assert ledger.pause(job) is JobState.RUNNING
+    assert ledger.pause(job) is JobState.RUNNING  # asking twice is asking
+    assert ledger.heartbeat(lease).request is Request.PAUSE
+    assert ledger.job(job).requested is Request.PAUSE
+    assert ledger.cancel(job) is JobState.RUNNING
+    assert ledger.heartbeat(lease).request is Request.CANCEL
+    with pytest.raises(ConflictError, match="being cancelled"):
+        ledger.pause(job)
+    assert ledger.heartbeat(lease).request is Request.CANCEL
+
+
+ASK: dict[Request, Callable[[Ledger, str], JobState]] = {
+    Request.PAUSE: Ledger.pause,
+    Request.CANCEL: Ledger.cancel,
+}
+ANSWER = {Request.PAUSE: JobState.PAUSED, Request.CANCEL: JobState.CANCELLED}
+
+
+@pytest.mark.parametrize("request_", Request)
+@pytest.mark.parametrize("left", [JobState.QUEUED, JobState.PAUSED, *sorted(ENDED)])
+def test_no_request_is_forgotten_by_the_holder(ledger: Ledger, request_: Request, left: JobState):
+    job = submit(ledger)
+    lease = ledger.acquire(job, "me", LONG)
+    ASK[request_](ledger, job)
+    expected = left if left in ENDED else ANSWER[request_]
+    assert ledger.release(lease, left, "its own") is expected
+    found = ledger.job(job)
+    assert (found.state, found.requested, found.lease) == (expected, None, None)
+    assert (found.finished is not None) == (expected in ENDED)
+    assert found.reason == ("its own" if expected is left else f"{request_} was asked for")
+
+
+@pytest.mark.parametrize("request_", Request)
+def test_no_request_is_forgotten_where_the_holder_died(ledger: Ledger, request_: Request):
+    job, next_one = submit(ledger), submit(ledger)
+    lease = ledger.acquire(job, "dead", LONG)
+    ASK[request_](ledger, job)
+    ledger.heartbeat(Lease(job, "dead", lease.token, OVER))
+    assert claimed(ledger) == next_one
+    assert ledger.job(job).state is ANSWER[request_]
+    with pytest.raises(LeaseLostError):
+        ledger.heartbeat(lease)
+
+
+@pytest.mark.parametrize("request_", Request)
+@pytest.mark.parametrize("before", [JobState.QUEUED, JobState.PAUSED, "left behind"])
+def test_a_job_that_nobody_holds_is_changed_at_once(ledger: Ledger, request_: Request, before: JobState):
+    job = submit(ledger)
+    lease = ledger.acquire(job, "me", OVER)
+    for number in range(3):
+        ledger.add_trial(lease, new_trial(number))
+    trials = [trial.id for trial in ledger.job(job, trials=True).trials]
+    for trial in trials[:2]:
+        ledger.start_attempt(lease, trial)
+    ledger.finish_trial(lease, trials[0], TrialState.COMPLETE, 0.5)
+    if before != "left behind":
+        ledger.release(lease, before)
+    if before is ANSWER[request_]:
+        with pytest.raises(TransitionError, match=f"is {before}: there is nothing to {request_}"):
+            ASK[request_](ledger, job)
+        return
+    assert ASK[request_](ledger, job) is ANSWER[request_]
+    found = ledger.job(job, trials=True)
+    rest = TrialState.CANCELLED if request_ is Request.CANCEL else TrialState.WAITING
+    assert found.state is ANSWER[request_]
+    assert [trial.state for trial in found.trials] == [TrialState.COMPLETE, rest, rest]
+    assert all((trial.finished is not None) == trial.is_finished for trial in found.trials)
+    with pytest.raises(LeaseLostError):
+        ledger.heartbeat(lease)
+    assert claimed(ledger) is None
+
+
+@pytest.mark.parametrize("ended", sorted(ENDED))
+def test_nothing_is_asked_of_a_job_that_has_ended(ledger: Ledger, ended: JobState):
+    job = submit(ledger)
+    ledger.release(ledger.acquire(job, "me", LONG), ended)
+    before = ledger.job(job)
+    for ask in (Ledger.pause, Ledger.cancel, Ledger.resume):
+        with pytest.raises(TransitionError, match=str(ended)):
+            ask(ledger, job)
+    assert ledger.job(job) == before
+
+
+@pytest.mark.parametrize("ask", [Ledger.pause, Ledger.cancel, Ledger.resume, Ledger.extend, Ledger.attempts])
+def test_what_is_asked_of_no_job_says_so(ledger: Ledger, ask: Callable[[Ledger, str], Any]):
+    with pytest.raises(NotFoundError, match="nothere"):
+        ask(ledger, "nothere")
+
+
+@pytest.mark.parametrize("left_behind", [False, True])
+def test_resume_queues_what_rests(ledger: Ledger, left_behind: bool):
+    job = submit(ledger)
+    lease = ledger.acquire(job, "me", OVER)
+    if not left_behind:
+        ledger.release(lease, JobState.PAUSED, "interrupted")
+    assert ledger.resume(job) is JobState.QUEUED
+    assert ledger.job(job).reason is None
+    with pytest.raises(TransitionError, match="QUEUED; only a PAUSED"):
+        ledger.resume(job)
+    assert claimed(ledger) == job
+    with pytest.raises(LeaseHeldError, match="nothing to resume"):
+        ledger.resume(job)
+
+
+def test_who_takes_a_job_by_name_takes_back_what_was_asked(ledger: Ledger):
+    job = submit(ledger)
+    lease = ledger.acquire(job, "dead", LONG)
+    ledger.cancel(job)
+    ledger.heartbeat(Lease(job, "dead", lease.token, OVER))
+    assert ledger.heartbeat(ledger.acquire(job, "me", LONG)).request is None
+
+
+def test_of_a_cancel_and_an_end_at_once_one_is_told_so(ledger: Ledger):
+    for _ in range(10):
+        job = submit(ledger)
+        lease = ledger.acquire(job, "me", LONG)
+
+        def call(index: int, job: str = job, lease: Lease = lease) -> JobState:
+            return ledger.cancel(job) if index else ledger.release(lease, JobState.PAUSED)
+
+        released, asked = at_once(call, 2)
+        # Whichever came first, the job is CANCELLED: asked of the holder, or of nobody.
+        assert asked in {JobState.RUNNING, JobState.CANCELLED}
+        assert released in {JobState.PAUSED, JobState.CANCELLED}
+        assert ledger.job(job).state is JobState.CANCELLED
+
+
+# More budget
+
+
+def test_a_job_that_has_succeeded_is_queued_with_more_trials(ledger: Ledger):
+    job = submit(ledger)
+    lease = ledger.acquire(job, "me", LONG)
+    trial = ledger.add_trial(lease, new_trial()).id
+    ledger.start_attempt(lease, trial)
+    ledger.finish_trial(lease, trial, TrialState.COMPLETE, 0.5)
+    ledger.update_job(lease, phase=Phase.VERDICT, result={"verdict": []})
+    ledger.release(lease, JobState.SUCCEEDED, "well", BUDGET)
+    done = ledger.job(job, trials=True)
+    assert ledger.extend(job, 6) is JobState.QUEUED
+    found = ledger.job(job, trials=True)
+    assert found.spec == {"budget": {**BUDGET, "trials": 6}}
+    assert (found.state, found.finished, found.reason) == (JobState.QUEUED, None, None)
+    assert (found.trials, found.result, found.started) == (done.trials, done.result, done.started)
+    assert claimed(ledger) == job
+
+
+def test_a_held_job_hears_of_its_budget_and_keeps_its_holder(ledger: Ledger):
+    job = submit(ledger, time=60.0)
+    lease = ledger.acquire(job, "me", LONG)
+    assert ledger.heartbeat(lease).budget == {**BUDGET, "time": 60.0}
+    assert ledger.extend(job, 5, 90.0) is JobState.RUNNING
+    assert ledger.heartbeat(lease).budget == {**BUDGET, "trials": 5, "time": 90.0}
+
+
+@pytest.mark.parametrize("ending", [JobState.SUCCEEDED, JobState.FAILED])
+def test_a_budget_that_was_raised_before_the_end_is_spent(ledger: Ledger, ending: JobState):
+    job = submit(ledger)
+    lease = ledger.acquire(job, "me", LONG)
+    ledger.extend(job, 5)
+    assert ledger.release(lease, ending, None, BUDGET) is JobState.QUEUED
+    lease = ledger.acquire(job, "me", LONG)
+    assert ledger.release(lease, ending, None, {**BUDGET, "trials": 5}) is ending
+
+
+@pytest.mark.parametrize(("trials", "time"), [(4, None), (1, None), (None, 60.0), (9, 59.0)])
+def test_a_budget_is_only_raised(ledger: Ledger, trials: int | None, time: float | None):
+    job = submit(ledger, time=60.0)
+    before = ledger.job(job)
+    with pytest.raises(ConflictError, match="it is the new total"):
+        ledger.extend(job, trials, time)
+    assert ledger.job(job) == before
+
+
+def test_time_without_limit_is_not_raised(ledger: Ledger):
+    with pytest.raises(ConflictError, match="any length"):
+        ledger.extend(submit(ledger), time=60.0)
+
+
+@pytest.mark.parametrize("ended", [JobState.FAILED, JobState.CANCELLED])
+def test_what_failed_is_not_extended(ledger: Ledger, ended: JobState):
+    job = submit(ledger)
+    ledger.release(ledger.acquire(job, "me", LONG), ended)
+    with pytest.raises(TransitionError, match="cannot be given more"):
+        ledger.extend(job, 9)
+
+
+def test_more_trials_without_time_for_them_are_refused(ledger: Ledger):
+    job = submit(ledger, time=1e-9)
+    lease = ledger.acquire(job, "me", LONG)
+    ledger.heartbeat(lease)
+    ledger.release(lease, JobState.SUCCEEDED)
+    assert ledger.job(job).spent > 1e-9
+    with pytest.raises(ConflictError, match=r"budget.time .* is spent"):
+        ledger.extend(job, 9)
+    assert ledger.extend(job, 9, 60.0) is JobState.QUEUED
+
+
+# Time
+
+
+def test_the_time_spent_is_that_of_all_stretches(ledger: Ledger):
+    job = submit(ledger)
+    seen = [ledger.job(job).spent]
+    for holder, end in (("first", None), ("second", JobState.PAUSED), ("third", JobState.SUCCEEDED)):
+        lease = ledger.acquire(job, holder, OVER)
+        begun = ledger.job(job)
+        assert begun.spent == seen[-1], (
+            "nothing between two stretches counts, nor what a killed holder did last"
+        )
+        for _ in range(2):
+            seen.append(ledger.heartbeat(lease).spent)
+        found = ledger.job(job)
+        assert found.lease is not None
+        assert begun.lease is not None
+        stretch = (found.lease.heartbeat - begun.lease.heartbeat).total_seconds()
+        assert seen[-1] - begun.spent == pytest.approx(stretch)
+        if end is not None:
+            ledger.release(lease, end)
+            seen.append(ledger.job(job).spent)
+    assert seen == sorted(seen)
+    assert seen[0] == 0.0
+
+
+# Attempts
+
+
+def test_attempts_keep_their_logs(ledger: Ledger):
+    job = submit(ledger)
+    lease = ledger.acquire(job, "me", LONG)
+    first, second = (ledger.add_trial(lease, new_trial(number)).id for number in range(2))
+    ledger.start_attempt(lease, first)
+    ledger.lose_attempt(lease, first, "the worker process died", "Segmentation fault\n")
+    ledger.start_attempt(lease, second)
+    ledger.finish_trial(
+        lease, second, TrialState.FAILED, None, "ValueError: no", "Traceback\nValueError: no\n"
+    )
+    ledger.start_attempt(lease, first)
+    found = ledger.attempts(job)
+    assert [(a.trial, a.number, a.outcome, a.reason, a.log) for a in found] == [
+        (first, 1, "LOST", "the worker process died", "Segmentation fault\n"),
+        (second, 1, "FAILED", "ValueError: no", "Traceback\nValueError: no\n"),
+        (first, 2, None, None, None),
+    ]
+    assert all((a.finished is None) == (a.outcome is None) for a in found)
+    assert ledger.attempts(job, first) == [found[0], found[2]]
+    with pytest.raises(NotFoundError, match=f"anon-tune trials {job}"):
+        ledger.attempts(job, "another")

@@ -1,0 +1,114 @@
+"""What the holder of a job hears while it works."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from anon_tune.errors import LeaseLostError
+from anon_tune.ledger import Lease, Ledger
+from anon_tune.records import JobState, Request
+from anon_tune.workers.watch import Watch
+
+_PATIENCE = 60.0
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def lease(ledger: Ledger) -> Lease:
+    """One that is renewed every 0.1 s."""
+    job = ledger.create_job("x", {"budget": {"trials": 3}}, {}).id
+    return dataclasses.replace(ledger.acquire(job, "me", 60.0), seconds=0.5)
+
+
+def wait_for_the_interrupt(cause: Callable[[], object] = lambda: None) -> None:
+    cause()
+    limit = time.monotonic() + _PATIENCE
+    while time.monotonic() < limit:
+        time.sleep(0.01)
+    pytest.fail("nothing interrupted the work")
+
+
+def test_the_first_orders_are_there_at_once(ledger: Ledger, lease: Lease):
+    ledger.pause(lease.job)
+    watch = Watch()
+    with watch.heartbeats(ledger, lease):
+        assert watch.orders.request is Request.PAUSE
+        assert watch.orders.budget == {"trials": 3}
+
+
+def test_a_pause_and_a_larger_budget_are_heard_and_interrupt_nothing(ledger: Ledger, lease: Lease):
+    watch = Watch()
+    with watch.heartbeats(ledger, lease), watch.signals():
+        ledger.extend(lease.job, 5)
+        ledger.pause(lease.job)
+        limit = time.monotonic() + _PATIENCE
+        while watch.orders.request is None and time.monotonic() < limit:
+            time.sleep(0.01)
+        assert (watch.orders.request, watch.orders.budget) == (Request.PAUSE, {"trials": 5})
+        assert watch.orders.spent > 0
+        watch.check()
+
+
+def test_a_cancel_interrupts(ledger: Ledger, lease: Lease):
+    watch = Watch()
+    ledger.cancel(lease.job)
+    with pytest.raises(KeyboardInterrupt), watch.heartbeats(ledger, lease), watch.signals():
+        wait_for_the_interrupt()
+    assert not watch.lost
+    with pytest.raises(KeyboardInterrupt):
+        watch.check()
+    assert ledger.release(lease, JobState.PAUSED) is JobState.CANCELLED
+
+
+def test_a_lease_that_is_lost_interrupts(ledger: Ledger, lease: Lease):
+    watch = Watch()
+    with pytest.raises(KeyboardInterrupt), watch.heartbeats(ledger, lease), watch.signals():
+        wait_for_the_interrupt(lambda: ledger.release(lease, JobState.QUEUED))
+    assert watch.lost
+
+
+def test_a_lease_that_was_lost_before_is_not_worked_under(ledger: Ledger, lease: Lease):
+    ledger.release(lease, JobState.QUEUED)
+    with pytest.raises(LeaseLostError), Watch().heartbeats(ledger, lease):
+        pytest.fail("the work began")
+
+
+def test_the_end_of_who_started_this_interrupts(ledger: Ledger, lease: Lease):
+    lives = threading.Event()
+    lives.set()
+    watch = Watch(is_wanted=lives.is_set)
+    with pytest.raises(KeyboardInterrupt), watch.heartbeats(ledger, lease), watch.signals():
+        wait_for_the_interrupt(lives.clear)
+    assert not watch.lost
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_being_stored_is_finished_first(number: signal.Signals):
+    watch = Watch()
+    before = signal.getsignal(number)
+    stored = []
+
+    def store() -> None:
+        signal.raise_signal(number)
+        stored.append(number)
+
+    with watch.signals():
+        with pytest.raises(KeyboardInterrupt), watch.undisturbed():
+            store()
+        with pytest.raises(KeyboardInterrupt), watch.undisturbed():
+            pytest.fail("something was begun after the interrupt")
+    assert stored
+    assert signal.getsignal(number) is before

@@ -1,0 +1,126 @@
+"""What the holder of a job hears while it works: orders from the ledger, and signals from the machine."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from sqlalchemy.exc import OperationalError
+
+from anon_tune.errors import DependencyError, LeaseLostError
+from anon_tune.ledger import Lease, Ledger
+from anon_tune.records import Orders, Request
+
+__all__ = ["Watch"]
+
+_HEARTBEATS_PER_LEASE = 5
+
+_log = logging.getLogger(__name__)
+
+
+class Watch:
+    """Renews a lease from a thread, and interrupts the main thread when the work is to stop now.
+
+    That is when the lease is lost or could not be renewed in time, when the job is cancelled, when whoever started
+    this process has ended, and on SIGTERM and SIGINT. The interrupt is a KeyboardInterrupt, and is noted besides: Python
+    ignores an exception that is raised in a destructor or in a callback of C code, and the main thread is often in
+    Ray's.
+
+    Args:
+        orders: What the holder was told last.
+        is_wanted: Whether whoever started this process still lives.
+
+    Attributes:
+        orders: What the ledger said at the last heartbeat.
+        lost: Whether another process has the lease.
+        unwritable: Why the lease could not be renewed before it ran out; None if it could.
+    """
+
+    def __init__(self, orders: Orders | None = None, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        self.orders = orders or Orders()
+        self.lost = False
+        self.unwritable: Exception | None = None
+        self._is_wanted = is_wanted
+        self._interrupted = False
+        self._busy = False
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if the process was told to stop: the first may have been raised unheard."""
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """What is being stored is finished before an interrupt is raised. Raises as check, before and after."""
+        self.check()
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+        self.check()
+
+    @contextlib.contextmanager
+    def heartbeats(self, ledger: Ledger, lease: Lease) -> Iterator[None]:
+        """Renew the lease from now on, and hear what it says. Raises LeaseLostError if it is lost already."""
+        done = threading.Event()
+        self.orders = ledger.heartbeat(lease)
+
+        def beat() -> None:
+            told, renewed = False, time.monotonic()
+            while not done.wait(lease.seconds / _HEARTBEATS_PER_LEASE):
+                try:
+                    self.orders = ledger.heartbeat(lease)
+                    renewed = time.monotonic()
+                except LeaseLostError:
+                    self.lost = True
+                except (DependencyError, OperationalError) as error:
+                    # For a moment: the lease lasts some heartbeats more, and writes are fenced.
+                    _log.warning("heartbeat of job %s: %s", lease.job, error)
+                    if time.monotonic() - renewed > lease.seconds:
+                        self.unwritable = error
+                over = self.lost or self.unwritable is not None
+                if over or (not told and self._is_to_stop()):
+                    told = True
+                    # Not SIGINT, which is ignored by what a shell runs in the background.
+                    _thread.interrupt_main(signal.SIGTERM)
+                if over:
+                    return
+
+        thread = threading.Thread(target=beat, name=f"heartbeat-{lease.job}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _is_to_stop(self) -> bool:
+        return self.orders.request is Request.CANCEL or not self._is_wanted()
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Let SIGTERM end the work as Ctrl-C does, also where SIGINT is ignored; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        heard = [signal.SIGTERM]
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            heard.append(signal.SIGINT)
+        before = {number: signal.signal(number, self._interrupt) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self._interrupted = True
+        if not self._busy:
+            raise KeyboardInterrupt

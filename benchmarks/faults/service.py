@@ -146,16 +146,35 @@ class Service:
             ).scalar()
         return last is not None and last.timestamp() > since
 
-    def first_report_of_new_attempt(self, job: str, since: float) -> float | None:
-        """When the first report of an attempt that began after `since` was stored."""
+    def back_at(self, job: str, since: float, *, lost: bool = False) -> float | None:
+        """When the first report of an attempt that began after `since` was stored.
+
+        With `lost`, only trials count that lost an attempt since: others go on beside the one that was killed.
+        """
         with self._engine.connect() as connection:
-            rows = connection.execute(
-                sa.select(Report.time, Attempt.started)
-                .join(Trial, Trial.id == Report.trial_id)
-                .join(Attempt, sa.and_(Attempt.trial_id == Report.trial_id, Attempt.number == Report.attempt))
+            attempts = connection.execute(
+                sa.select(
+                    Attempt.trial_id, Attempt.number, Attempt.started, Attempt.finished, Attempt.outcome
+                )
+                .join(Trial)
                 .where(Trial.job_id == job)
             ).all()
-        return min((time.timestamp() for time, began in rows if began.timestamp() > since), default=None)
+            reports = connection.execute(
+                sa.select(Report.trial_id, Report.attempt, Report.time).join(Trial).where(Trial.job_id == job)
+            ).all()
+        counts = {
+            each.trial_id
+            for each in attempts
+            if not lost or (each.outcome == "LOST" and each.finished.timestamp() > since)
+        }
+        new = {
+            (each.trial_id, each.number)
+            for each in attempts
+            if each.trial_id in counts and each.started.timestamp() > since
+        }
+        return min(
+            (each.time.timestamp() for each in reports if (each.trial_id, each.attempt) in new), default=None
+        )
 
     # Processes
 

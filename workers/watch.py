@@ -28,9 +28,9 @@ class Watch:
     """Renews a lease from a thread, and interrupts the main thread when the work is to stop now.
 
     That is when the lease is lost or could not be renewed in time, when the job is cancelled, when whoever started
-    this process has ended, and on SIGTERM and SIGINT. The interrupt is a KeyboardInterrupt, and is noted besides: Python
-    ignores an exception that is raised in a destructor or in a callback of C code, and the main thread is often in
-    Ray's.
+    this process has ended, and on SIGTERM and SIGINT. The interrupt is a KeyboardInterrupt, and is noted besides:
+    Python ignores an exception that is raised in a destructor or in a callback of C code, and the main thread is
+    often in Ray's.
 
     Args:
         orders: What the holder was told last.

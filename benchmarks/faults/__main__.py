@@ -5,8 +5,8 @@ trial's worker process, the raylet, the daemon (another daemon takes its job ove
 stopped past its lease and goes on then. Driver and worker are killed at named points too (`failpoints.py`). At the
 end the ledger is compared with what it held at each kill, and MLflow with the ledger.
 
-Seconds are from the kill to the first report of an attempt that began after it. Ray's own start and a worker's, which
-they hold, are measured beside.
+Seconds are from the kill to the first report of an attempt that began after it; where a worker was killed, of an
+attempt at its trial. Ray's own start and a worker's, which they hold, are measured beside.
 """
 
 from __future__ import annotations
@@ -105,11 +105,7 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str],
             if when is None:
                 say(f"  {kill.target}, {kill.point or 'at random'}: the job was over before")
                 continue
-            until(
-                lambda w=when: service.first_report_of_new_attempt(job, w) is not None,
-                "a report after the kill",
-            )
-            resumed_at = service.first_report_of_new_attempt(job, when) or 0.0
+            resumed_at = _back(kill, service, job, when)
             row = rows.setdefault(_kind(kill), Row())
             row.kills += 1
             row.seconds.append(resumed_at - when)
@@ -119,6 +115,20 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str],
         for kind in {_kind(kill) for kill in episode.kills}:
             rows.setdefault(kind, Row()).losses += found
         say(f"  {episode.name}: {found}")
+
+
+def _back(kill: Kill, service: Service, job: str, when: float) -> float:
+    """When the job, or the trial whose worker was killed, had got on again."""
+    found: list[float] = []
+
+    def back() -> bool:
+        moment = service.back_at(job, when, lost=kill.target == "worker")
+        if moment is not None:
+            found.append(moment)
+        return moment is not None
+
+    until(back, "a report after the kill")
+    return found[-1]
 
 
 def _kind(kill: Kill) -> str:

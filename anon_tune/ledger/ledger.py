@@ -9,7 +9,8 @@ anyone. A RUNNING trial belongs to the holder of its job's lease: whoever acquir
 trials back in WAITING, their attempts closed as LOST.
 
 Values go in and come out as copies (`records`); times are the database's. A step of a trial that was reported
-before keeps its first report.
+before keeps its first report. A checkpoint is named together with the report of its step, and is durable by then:
+what is named can be gone on from without leaving a step out.
 """
 
 from __future__ import annotations

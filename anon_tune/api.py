@@ -217,28 +217,23 @@ def _projector(settings: Settings, job_id: str) -> Iterator[None]:
             )
 
 
-class _LogFile(logging.FileHandler):
-    """Loses what a full disk does not take, where logging would print a traceback for each line of it."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Nothing: see the class."""
-
-
 @contextlib.contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
     """Write the package's log to the job's folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    handler = _LogFile(folder / "job.log", encoding="utf-8")
+    handler = logging.FileHandler(folder / "job.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logger = logging.getLogger("anon_tune")
-    before = logger.level, logger.propagate
+    before = logger.level, logger.propagate, logging.raiseExceptions
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    # On a full disk a traceback for each line of each log, Ray's too, would bury what the command says.
+    logging.raiseExceptions = False
     try:
         yield
     finally:
         logger.removeHandler(handler)
         with contextlib.suppress(OSError):  # what a full disk did not take
             handler.close()
-        logger.level, logger.propagate = before
+        logger.level, logger.propagate, logging.raiseExceptions = before

@@ -27,7 +27,8 @@ Each method is one transaction, which reads what it depends on under a lock (sql
 PostgreSQL: the job's row), so that a change of state is a compare-and-set: what is no longer so raises, and changes
 nothing. Values go in and come out as copies (`records`). Times are the database's, in UTC; the time spent on
 a job grows by what lies between its heartbeats, so that a killed holder's last seconds do not count. A step
-of a trial that was reported before keeps its first report.
+of a trial that was reported before keeps its first report. A checkpoint is named together with the report of its
+step, and is durable by then: what is named can be gone on from without leaving a step out.
 """
 
 from __future__ import annotations

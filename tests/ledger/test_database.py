@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -90,6 +90,53 @@ def test_a_write_that_fails_leaves_nothing(engine: sa.Engine):
         fail()
     with read(engine) as connection:
         assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() != "x"
+
+
+def test_a_disk_that_is_full_says_so_and_keeps_what_is_there(tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    engine = open_database(url)
+    ledger = Ledger(engine)
+    with read(engine) as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    engine.dispose()
+    sa.event.listen(engine, "connect", lambda c, _: c.execute(f"PRAGMA max_page_count = {pages + 4}"))
+    kept = [ledger.create_job("small", {}, {})]
+    with pytest.raises(
+        DependencyError, match=rf"The ledger at {url} cannot be written \(database or disk is full\).*Make"
+    ):
+        ledger.create_job("large", {"text": "x" * 100_000}, {})
+    assert ledger.jobs() == kept
+    kept.append(ledger.create_job("small", {}, {}))
+    engine.dispose()
+    again = Ledger.open(url)
+    again.create_job("large", {"text": "x" * 100_000}, {})
+    assert {job.id for job in kept} < {job.id for job in again.jobs()}
+    again.close()
+
+
+def test_a_database_that_may_only_be_read_says_so(new_database: Callable[[], str]):
+    url = new_database()
+    engine = open_database(url)
+    only = (
+        "SET default_transaction_read_only = on"
+        if engine.dialect.name == "postgresql"
+        else "PRAGMA query_only = ON"
+    )
+    engine.dispose()
+    sa.event.listen(engine, "connect", lambda connection, _: connection.cursor().execute(only))
+    if engine.dialect.name == "postgresql":
+        sa.event.listen(engine, "connect", lambda connection, _: connection.commit())
+    with pytest.raises(
+        DependencyError, match=r"cannot be written.*(readonly database|read-only transaction).*Make"
+    ):
+        Ledger(engine).create_job("x", {}, {})
+    assert Ledger(engine).jobs() == []
+    engine.dispose()
+
+
+def test_other_errors_of_the_database_are_left_as_they_are(engine: sa.Engine):
+    with pytest.raises(sa.exc.DBAPIError), write(engine) as connection:
+        connection.execute(sa.text("SELECT * FROM no_such_table"))
 
 
 def test_the_clock_is_utc_and_does_not_go_back(engine: sa.Engine):

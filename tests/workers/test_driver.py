@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import socket
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from anon_tune.errors import DependencyError, InputError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JobState
-from anon_tune.search.policy import Plan
+from anon_tune.records import JobState, Trial, TrialState
+from anon_tune.search.policy import Plan, Signal
 from anon_tune.settings import Settings
+from anon_tune.spec import spaces_of
 from anon_tune.workers import driver
 from anon_tune.workers.run import Run
 from anon_tune.workers.watch import Watch
@@ -79,6 +82,124 @@ def test_a_job_that_was_taken_over_is_left_alone(
     with pytest.raises(LeaseLostError, match="taken over"):
         driver.drive(ledger, lease, Settings())
     assert ledger.job(lease.job).state is JobState.RUNNING
+
+
+def limit_pages(ledger: Ledger, pages: int) -> None:
+    """Let the ledger's file have so many pages at most: what sqlite says then is what it says on a full disk."""
+    engine = ledger._engine
+    engine.dispose()
+
+    def limit(connection: Any, _: Any) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    event.listen(engine, "connect", limit)
+
+
+def forbid_writes(ledger: Ledger) -> None:
+    engine = ledger._engine
+    engine.dispose()
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only = ON"))
+
+
+def reports_without_end(ledger: Ledger, lease: Lease) -> None:
+    """What the driver's shims do, until the run has an error; as in `_work`, it is raised then."""
+    run = Run(ledger, lease, plan())
+    found = run.next()
+    assert isinstance(found, Trial)
+    step = 0
+    while run.error is None:
+        step += 1
+        result = {"step": step, "value": 0.5, "metrics/note": 0.5}
+        run.guard(lambda result=result: run.report(found.id, result), otherwise=True)
+    assert run.guard(run.next, Signal.DONE) is Signal.DONE
+    raise run.error
+
+
+def plan() -> Plan:
+    spec = builders.spec(budget={"trials": 2, "epochs": 4}, search={"sampler": "random", "pruner": "none"})
+    return Plan(spec, spaces_of(spec), -9.0)
+
+
+def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_space(
+    tmp_path: Path, ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+):
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    full = Ledger.open(url)
+    limit_pages(full, 30)
+    monkeypatch.setattr(driver, "_work", lambda *_: reports_without_end(full, lease))
+    assert driver.drive(full, lease, Settings()) is JobState.PAUSED  # this fits in the pages that are there
+    full.close()
+    before = ledger.job(lease.job, trials=True)
+    assert before.reason == (
+        f"The ledger at {url} cannot be written (database or disk is full); what was stored before is safe. "
+        "Make space on its disk, or make it writable."
+    )
+
+    # There is space again: nothing that was committed is lost, and the trial that was cut off runs again.
+    (trial,) = before.trials
+    assert [report.step for report in trial.reports] == list(range(1, len(trial.reports) + 1))
+    assert trial.reports
+    run = Run(ledger, ledger.acquire(lease.job, "again", 60.0), plan())
+    again = run.next()
+    assert isinstance(again, Trial)
+    assert (again.id, again.attempts) == (trial.id, 2)
+    run.report(again.id, {"step": 4, "value": 0.5, "outcome": TrialState.COMPLETE, "final": 0.5})
+    assert ledger.job(lease.job, trials=True).trials[0].state is TrialState.COMPLETE
+
+
+def test_a_database_that_may_only_be_read_ends_in_one_line(
+    tmp_path: Path, ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+):
+    readable = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+    def work(*_: Any) -> None:
+        run = Run(readable, lease, plan())
+        assert isinstance(run.next(), Trial)
+        forbid_writes(readable)
+        run.guard(lambda: run.lose(run.trials[0].id, "the worker process died"), otherwise=None)
+        assert run.error is not None
+        raise run.error
+
+    monkeypatch.setattr(driver, "_work", work)
+    with pytest.raises(DependencyError, match=r"attempt to write a readonly database.*run --resume"):
+        driver.drive(readable, lease, Settings())
+    readable.close()
+    assert ledger.job(lease.job).state is JobState.RUNNING
+
+
+def test_a_driver_that_cannot_renew_its_lease_stops_though_nothing_reports(
+    tmp_path: Path, ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+):
+    """In the middle of an epoch of an hour: others may have the job by now."""
+    readable = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    forbid_writes(readable)
+
+    def work(*_: Any) -> None:
+        for _ in range(6000):  # as Tune's loop, which looks for results again and again
+            threading.Event().wait(0.05)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(driver, "_work", work)
+    with pytest.raises(DependencyError, match=r"attempt to write a readonly database.*run --resume"):
+        driver.drive(readable, dataclasses.replace(lease, seconds=0.5), Settings())
+    readable.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "left"),
+    [(JobState.SUCCEEDED, False), (JobState.FAILED, False), (JobState.PAUSED, True)],
+)
+def test_the_checkpoints_of_a_job_go_when_it_has_ended(
+    tmp_path: Path, ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, state: JobState, left: bool
+):
+    monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path))
+    settings = Settings()
+    (settings.checkpoints(lease.job) / "t" / "1").mkdir(parents=True)
+    (settings.checkpoints(lease.job) / "t" / "1" / "2.pt").touch()
+    monkeypatch.setattr(driver, "_work", lambda *_: (state, None))
+    assert driver.drive(ledger, lease, settings) is state
+    assert settings.checkpoints(lease.job).exists() is left
+    assert settings.job_folder(lease.job).exists()
 
 
 @pytest.fixture

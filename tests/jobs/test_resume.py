@@ -1,0 +1,104 @@
+"""A whole job whose driver is killed in the middle of a trial goes on from the trial's checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import psutil
+import pytest
+import torch
+
+from anon_tune.records import JobRecord, JobState, Phase, TrialState
+from anon_tune.workers.checkpoints import step_of
+from anon_tune.workers.tasks import load_problem
+from anon_tune.workers.training import Training
+from tests.jobs.conftest import Home, descendants, until
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = 30
+
+SPEC = f"""
+name: digits-resume
+task: image_classification
+data: digits
+model: {{name: cnn, width: 4}}
+budget: {{trials: 1, epochs: {EPOCHS}}}
+search: {{sampler: random, pruner: none, seed: 5}}
+confirm: {{finalists: 1, seeds: 1, verdict_seeds: 2}}
+training: {{checkpoint_seconds: 0}}
+arms: [anon]
+keep: best
+"""
+
+
+def newest(home: Home) -> JobRecord | None:
+    if not (home.folder / "ledger.db").exists():
+        return None
+    ledger = home.ledger
+    jobs = ledger.jobs()
+    return ledger.job(jobs[0].id, trials=True) if jobs else None
+
+
+def learned(metrics: Mapping[str, float]) -> dict[str, float]:
+    """All but the time that it took."""
+    return {name: value for name, value in metrics.items() if name != "epoch_seconds"}
+
+
+def test_a_trial_goes_on_from_its_checkpoint_with_the_same_reports(home: Home) -> None:
+    process = home.start("run", home.spec(SPEC))
+
+    def in_the_middle() -> bool:
+        job = newest(home)
+        return job is not None and any(
+            t.state is TrialState.RUNNING and t.checkpoints and step_of(t.checkpoints[0]) >= 3
+            for t in job.trials
+        )
+
+    until(in_the_middle, process)
+    processes = descendants(process)
+    process.kill()
+    process.communicate()
+    psutil.wait_procs(processes, timeout=300)
+    cut = newest(home)
+    assert cut is not None
+    (trial,) = [t for t in cut.trials if not t.is_finished]
+    assert len(trial.reports) < EPOCHS
+    done = step_of(trial.checkpoints[0])
+    folder = home.folder / "jobs" / cut.id
+    assert 1 <= len(list(folder.glob("checkpoints/*/*/*.pt"))) <= 2
+
+    resumed = home.call("run", "--resume", cut.id)
+    assert resumed.returncode == 0, resumed.stderr
+    ended = newest(home)
+    assert ended is not None
+    assert ended.state is JobState.SUCCEEDED
+    again = next(t for t in ended.trials if t.id == trial.id)
+    assert again.attempts == 2
+    assert f"trial {trial.id}: attempt 2 goes on after epoch {done}" in (folder / "job.log").read_text()
+
+    # Nothing is left but what the user asked for.
+    assert not (folder / "checkpoints").exists()
+    assert not (home.folder / "ray" / ended.id).exists()
+    weights = torch.load(folder / "best.pt")
+    problem = load_problem("image_classification", "digits", "cnn", {"width": 4})
+    model = problem.build_model()
+    model.load_state_dict(weights)
+    model.eval()
+    with torch.no_grad():
+        loss = problem.metrics(model(problem.test.inputs), problem.test.targets)["loss"]
+    verdict = [t for t in ended.trials if t.phase is Phase.VERDICT]
+    best = min(verdict, key=lambda t: t.reports[-1].value)
+    assert loss == pytest.approx(best.value, rel=1e-5)
+    assert re.search(rf"kept the weights of trial {best.id}", (folder / "job.log").read_text())
+
+    # Every trial has, bit for bit, the reports of an uninterrupted training.
+    for one in ended.trials:
+        training = Training(problem, one.arm, one.hyperparameters, seed=one.seed, epochs=EPOCHS)
+        expected = [training.run_epoch() for _ in range(EPOCHS)]
+        if one.phase is Phase.VERDICT:
+            expected[-1] |= training.test()
+        assert [learned(report.metrics) for report in one.reports] == expected
+        assert [report.step for report in one.reports] == list(range(1, EPOCHS + 1))
+        assert [report.value for report in one.reports] == [metrics["val_loss"] for metrics in expected]

@@ -1,0 +1,62 @@
+"""What the composition root does around a job."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from anon_tune import api
+from anon_tune.ledger import Ledger
+from anon_tune.records import JobState
+from anon_tune.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path))
+    return Settings()
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    opened = api.open_ledger(settings)
+    yield opened
+    opened.close()
+
+
+def test_what_drivers_left_of_jobs_that_have_ended_is_deleted(settings: Settings, ledger: Ledger):
+    left = {}
+    for state in (JobState.SUCCEEDED, JobState.CANCELLED, JobState.FAILED, JobState.PAUSED, JobState.RUNNING):
+        job_id = ledger.create_job(state.value, {}, {}).id
+        lease = ledger.acquire(job_id, "me", 60.0)
+        if state is not JobState.RUNNING:
+            ledger.release(lease, state)
+        left[job_id] = state in {JobState.PAUSED, JobState.RUNNING}
+    left["another"] = True  # of a ledger that is elsewhere
+    for job_id in left:
+        for folder in (settings.checkpoints(job_id), settings.ray_temp(job_id)):
+            folder.mkdir(parents=True)
+        (settings.job_folder(job_id) / "job.log").touch()
+    api.remove_leftovers(ledger, settings)
+    assert {job_id: settings.checkpoints(job_id).exists() for job_id in left} == left
+    assert {job_id: settings.ray_temp(job_id).exists() for job_id in left} == left
+    assert all((settings.job_folder(job_id) / "job.log").exists() for job_id in left)
+    for job_id in left:
+        if settings.ray_temp(job_id).exists():
+            settings.ray_temp(job_id).rmdir()
+
+
+def test_a_log_that_the_disk_does_not_take_says_nothing_in_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "job.log").symlink_to("/dev/full")
+    with api._log_file(tmp_path):
+        logging.getLogger("anon_tune.test").warning("lost")
+    assert capsys.readouterr() == ("", "")
+    (tmp_path / "job.log").unlink()
+    with api._log_file(tmp_path):
+        logging.getLogger("anon_tune.test").warning("kept")
+    assert "WARNING anon_tune.test kept" in (tmp_path / "job.log").read_text()

@@ -120,7 +120,7 @@ def run(
 def submit(
     spec: Annotated[Path, typer.Argument(help="A job file (YAML); see examples/.")],
     overrides: Overrides = None,
-    priority: Annotated[int, typer.Option(help="Workers take the highest first.")] = 0,
+    priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Workers take the highest first.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Queue a tuning job for a worker, and print its id."""

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from anon_tune.cli import app, main
 from anon_tune.errors import SpecError
 from anon_tune.ledger import Ledger
-from anon_tune.records import JobState
+from anon_tune.records import JobState, NewTrial, Phase, TrialState
 from anon_tune.search_spaces import Space, load_space, space_names
+from anon_tune.spec import spaces_of
 from tests import builders
 
 ROOT = Path(__file__).parents[1]
@@ -116,3 +117,102 @@ def test_a_home_that_cannot_be_used_is_named(
     code, message = error_of(monkeypatch, capsys, *command)
     assert code == 6
     assert f"ANON_TUNE_HOME='{tmp_path / home}' cannot be used as a folder" in message
+
+
+SPEC = str(ROOT / "examples" / "digits_cnn.yaml")
+
+
+def test_submit_prints_an_id_and_nothing_else(ledger: Ledger):
+    job = output("submit", SPEC, "--set", "budget.time=2h", "--priority", "3").strip()
+    found = ledger.job(job)
+    assert (found.state, found.priority) == (JobState.QUEUED, 3)
+    assert found.spec["budget"]["time"] == 7200
+    assert ledger.spaces(job).keys() == {"anon", "adamw", "sgd"}
+    made = json.loads(output("submit", SPEC, "--json"))
+    assert ledger.job(made["id"]).priority == made["priority"] == 0
+
+
+def test_a_job_that_nobody_holds_does_what_it_is_told(ledger: Ledger):
+    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
+    assert output("pause", job) == f"Job {job} is PAUSED.\n"
+    assert "a worker takes it" in output("resume", job)
+    assert json.loads(output("cancel", job, "--json")) == {"id": job, "state": "CANCELLED", "requested": None}
+    assert ledger.job(job).state is JobState.CANCELLED
+
+
+def test_a_job_that_is_held_is_told_and_says_so(ledger: Ledger):
+    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
+    ledger.acquire(job, "me", 60.0)
+    assert output("pause", job) == f"Job {job} is PAUSED once its running trials have ended.\n"
+    assert "pause was asked for" in output("show", job)
+    assert "RUNNING (pause was asked for)" in output("jobs")
+    assert json.loads(output("cancel", job, "--json"))["requested"] == "cancel"
+    assert json.loads(output("show", job, "--json"))["requested"] == "cancel"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("pause", "JOB"), 4, "is SUCCEEDED: there is nothing to pause"),
+        (("cancel", "JOB"), 4, "is SUCCEEDED: there is nothing to cancel"),
+        (("resume", "JOB"), 4, "is SUCCEEDED; only a PAUSED job can be resumed"),
+        (("resume", "nothere"), 3, "There is no job 'nothere'"),
+        (("extend", "JOB", "--trials", "2"), 4, "has a budget.trials of 4; give --trials more"),
+        (("extend", "JOB", "--trials", "99999"), 2, "budget.trials"),
+        (("extend", "JOB", "--time", "soon"), 2, "--time: expected a length of time"),
+        (("extend", "JOB"), 2, "--trials or --time"),
+        (("logs", "nothere"), 3, "There is no job 'nothere'"),
+        (("logs", "JOB", "--trial", "x"), 3, "has no trial 'x'"),
+        (("submit", "nothere.yaml"), 3, "There is no file nothere.yaml"),
+    ],
+)
+def test_what_cannot_be_done_says_so(
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    code: int,
+    said: str,
+):
+    spec = builders.spec()
+    spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
+    job = ledger.create_job("x", spec.model_dump(mode="json"), spaces).id
+    ledger.release(ledger.acquire(job, "me", 60.0), JobState.SUCCEEDED)
+    before = ledger.job(job)
+    got, message = error_of(monkeypatch, capsys, *(job if part == "JOB" else part for part in arguments))
+    assert got == code
+    assert said in message
+    assert ledger.job(job) == before
+
+
+def test_a_job_that_succeeded_is_given_more(ledger: Ledger):
+    spec = builders.spec(budget={"trials": 4, "epochs": 9, "time": "1h"})
+    spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
+    job = ledger.create_job("x", spec.model_dump(mode="json"), spaces).id
+    ledger.release(ledger.acquire(job, "me", 60.0), JobState.SUCCEEDED)
+    assert "is QUEUED" in output("extend", job, "--trials", "9", "--time", "90m")
+    assert ledger.job(job).spec["budget"] == {"trials": 9, "epochs": 9, "time": 5400}
+
+
+def test_logs_show_why_trials_failed(ledger: Ledger, tmp_path: Path):
+    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
+    lease = ledger.acquire(job, "me", 60.0)
+    ids = [
+        ledger.add_trial(lease, NewTrial("anon", Phase.SEARCH, number, number, {"x": number}, {})).id
+        for number in range(2)
+    ]
+    for trial in ids:
+        ledger.start_attempt(lease, trial)
+    ledger.lose_attempt(lease, ids[0], "the worker process died", "[red]Segmentation fault")
+    ledger.finish_trial(lease, ids[1], TrialState.COMPLETE, 0.5)
+    folder = tmp_path / "jobs" / job
+    folder.mkdir(parents=True)
+    (folder / "job.log").write_text("".join(f"line {number}\n" for number in range(80)))
+    shown = output("logs", job)
+    assert f"{ids[0]}, attempt 1  LOST: the worker process died\n  | [red]Segmentation fault\n" in shown
+    assert ids[1] not in shown
+    assert "line 30\n" in shown
+    assert "line 29\n" not in shown
+    found = json.loads(output("logs", job, "--trial", ids[1], "--json"))
+    assert [attempt["outcome"] for attempt in found["attempts"]] == ["COMPLETE"]
+    assert found["job_log"][-1] == "line 79"

@@ -9,13 +9,23 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anon_tune import catalogue, search_spaces
 from anon_tune.errors import InputError, NotFoundError, SpecError
 from anon_tune.search_spaces import load_space
-from anon_tune.spec import JobSpec, apply_overrides, load_spec, parse_spec, spaces_of, stored_spec
+from anon_tune.spec import (
+    JobSpec,
+    apply_overrides,
+    extended,
+    load_spec,
+    parse_spec,
+    seconds,
+    spaces_of,
+    stored_spec,
+)
+from tests import builders
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,6 +109,13 @@ BAD = [
     ("budget.trails", 3, ["budget.trails: unknown key", "did you mean 'trials'?"]),
     ("budget.epochs", -1, ["budget.epochs: "]),
     ("search", {"pruner": "asha", "grace": 20}, ["search.grace: 20 epochs of grace", "budget's 6"]),
+    ("budget.time", "soon", ["budget.time: expected a length of time", "90m, 2h or 3600", "found 'soon'"]),
+    ("budget.time", "1.2.3h", ["budget.time: expected a length of time"]),
+    ("budget.time", "2 weeks", ["budget.time: expected a length of time"]),
+    ("budget.time", 0, ["budget.time: ", "above 0", "found 0"]),
+    ("budget.time", -3, ["budget.time: ", "above 0"]),
+    ("budget.time", True, ["budget.time: ", "found True"]),
+    ("budget.time", float("inf"), ["budget.time: "]),
     ("search.sampler", "gpp", ["search.sampler: ", "'gp', 'tpe', 'random' or 'grid'", "found 'gpp'"]),
     ("search.seed", -1, ["search.seed: "]),
     ("search.sede", 1, ["search.sede: unknown key", "did you mean 'seed'?"]),
@@ -367,6 +384,7 @@ def jobs(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@settings(deadline=None)
 @given(jobs())
 def test_a_job_survives_being_stored(data: dict[str, Any]):
     spec = parse_spec(data)
@@ -396,3 +414,41 @@ def test_a_space_file_is_looked_for_beside_the_job_and_not_again(tmp_path: Path)
     assert stored_spec(spec.model_dump(mode="json")) == spec
     with pytest.raises(SpecError, match=r"mine\.yaml"):
         load_spec(tmp_path / "job.yaml")
+
+
+@pytest.mark.parametrize(
+    ("written", "length"),
+    [
+        ("2h", 7200),
+        ("90m", 5400),
+        ("30 s", 30),
+        ("1.5h", 5400),
+        ("1d", 86400),
+        (45, 45),
+        ("45", 45),
+        (0.5, 0.5),
+    ],
+)
+def test_lengths_of_time(written, length):
+    assert seconds(written) == length
+    assert parse_spec(with_value("budget.time", written)).budget.time == length
+    stored = parse_spec(with_value("budget.time", written)).model_dump(mode="json")
+    assert stored_spec(stored).budget.time == length
+
+
+def test_a_job_from_before_there_was_a_limit_of_time_has_none():
+    stored = builders.spec().model_dump(mode="json")
+    del stored["budget"]["time"]
+    assert stored_spec(stored).budget.time is None
+
+
+def test_a_larger_budget_has_to_fit_the_spaces():
+    spec = builders.spec(search={"sampler": "grid", "levels": 2, "grace": 1})
+    spaces = spaces_of(spec)
+    assert extended(spec, spaces, 8).budget.trials == 8
+    with pytest.raises(
+        SpecError, match=r"--trials: budget\.trials: 9 are more than the 8 points of the grid"
+    ):
+        extended(spec, spaces, 9)
+    with pytest.raises(SpecError, match=r"budget\.trials"):
+        extended(spec, spaces, 10_001)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -385,3 +386,55 @@ def test_the_startup_points_are_the_middle_and_then_cover_the_space():
         middle = math.sqrt(low * high) if domain.log else (low + high) / 2
         assert trials[0].params[name] == pytest.approx(middle)
         assert sum(t.params[name] < middle for t in trials[1:]) in {3, 4}
+
+
+# A job that gets more, or has no more time
+
+
+@pytest.mark.parametrize("race", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_finished_job_with_a_larger_budget_goes_on_from_what_it_has(seed: int, race: bool):
+    keys = {"search": {"sampler": "random", "seed": seed, "pruner": "none"}}
+    confirm = {"finalists": 2, "seeds": 2, "verdict_seeds": 2, "race": race}
+    small, large = (plan(trials, confirm=confirm, **keys) for trials in (4, 7))
+    trials = worked_off(small, [])
+    before = list(trials)
+    trials = worked_off(large, trials)
+    assert trials[: len(before)] == before
+    for arm in large.spec.arms:
+        assert count(trials, Phase.SEARCH, arm) == 7
+        for phase, chosen in (
+            (Phase.CONFIRM, finalists(large, trials, arm)),
+            (Phase.VERDICT, [winner(trials, arm, "min")]),
+        ):
+            runs = [(t.source, t.seed) for t in trials if t.arm == arm and t.phase is phase]
+            assert len(runs) == len(set(runs)), "nothing is run twice"
+            for source in chosen:
+                assert source is not None
+                made = sum(run[0] == source.id for run in runs)
+                assert made == 2 or (race and phase is Phase.CONFIRM)
+
+
+def worked_off(job: Plan, trials: list[Trial]) -> list[Trial]:
+    """All trials once there is nothing left to do, each COMPLETE with a value that its configuration decides."""
+    trials = list(trials)
+    while isinstance(new := next_trial(job, trials), NewTrial):
+        value = abs(new.hyperparameters["lr"] - 0.1) + 1e-3 * (new.seed % 7)
+        trials.append(dataclasses.replace(begun(new, TrialState.COMPLETE), value=value))
+    assert new is Signal.DONE
+    return trials
+
+
+def test_without_time_for_the_search_the_other_phases_follow():
+    job = plan(9)
+    trials: list[Trial] = []
+    for _ in range(5):
+        new = next_trial(job, trials)
+        assert isinstance(new, NewTrial)
+        trials.append(dataclasses.replace(begun(new, TrialState.COMPLETE), value=0.5))
+    late = dataclasses.replace(job, search_over=True)
+    running = [*trials[:-1], dataclasses.replace(trials[-1], state=TrialState.RUNNING, value=None)]
+    assert next_trial(late, running) is Signal.WAIT
+    after = worked_off(late, trials)
+    assert sum(t.phase is Phase.SEARCH for t in after) == 5
+    assert {t.phase for t in after} == {Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT}

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sqlalchemy import event
 
 from anon_tune.errors import DependencyError, InputError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JobState, Trial, TrialState
+from anon_tune.records import JobState, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal
 from anon_tune.settings import Settings
 from anon_tune.spec import spaces_of
@@ -248,3 +249,47 @@ def test_an_interrupt_that_was_raised_unheard_is_raised_again(
         driver.drive(ledger, lease, Settings())
     assert ledger.job(lease.job).state is JobState.PAUSED
     assert signal.getsignal(number) is before
+
+
+def test_what_is_asked_for_decides_what_an_interrupt_leaves(ledger: Ledger, lease: Lease):
+    """A cancel is an interrupt that ends well; a worker that is stopped leaves its job to others."""
+    for ask, left in ((None, JobState.QUEUED), (ledger.pause, JobState.PAUSED), (ledger.cancel, None)):
+        monkeypatch = pytest.MonkeyPatch()
+        work_raises(monkeypatch, KeyboardInterrupt())
+        if ask is not None:
+            ask(lease.job)
+        if left is None:
+            assert driver.drive(ledger, lease, Settings()) is JobState.CANCELLED
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                driver.drive(ledger, lease, Settings(), interrupted=JobState.QUEUED)
+            assert ledger.job(lease.job).state is left
+            lease = ledger.acquire(lease.job, "again", 60.0)
+        monkeypatch.undo()
+
+
+def test_the_verdict_is_about_the_winner_that_stands():
+    """A job that was given more trials has tested the winner before, too."""
+    spec = builders.spec(arms=["anon", "sgd"], confirm={"finalists": 2, "seeds": 1, "verdict_seeds": 2})
+    trials = [
+        builders.trial(n, value=1.0, arm=arm, hyperparameters={"gamma": 0.5 * n})
+        for arm in spec.arms
+        for n in range(2)
+    ]
+    old, new, other, _ = trials
+    trials += [
+        builders.trial(n, value=value, phase=Phase.CONFIRM, seed=9, source=source.id)
+        for n, (source, value) in enumerate([(old, 0.5), (new, 0.4)])
+    ]
+    trials.append(builders.trial(0, value=0.5, phase=Phase.CONFIRM, seed=9, arm="sgd", source=other.id))
+    for seed in (20, 21):
+        for n, (source, value) in enumerate([(old, 90.0 + seed), (new, 0.1 * seed), (other, 0.1 * seed + 1)]):
+            verdict = builders.trial(
+                2 * seed + n, value=value, phase=Phase.VERDICT, seed=seed, arm=source.arm, source=source.id
+            )
+            trials.append(verdict)
+    found = driver.summarize(spec, trials)
+    assert found["winners"]["anon"]["trial"] == new.id
+    (comparison,) = found["verdict"]
+    assert comparison["anon"] == pytest.approx(2.05)
+    assert comparison["difference"] == pytest.approx(-1.0)

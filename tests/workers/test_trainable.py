@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from anon_tune.errors import InputError
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import parse_spec
 from anon_tune.workers.checkpoints import checkpoint_name
-from anon_tune.workers.trainable import TrialTrainable
+from anon_tune.workers.trainable import TrialTrainable, _failure
 
 EPOCHS = 5
 SPEC: dict[str, Any] = {
@@ -36,6 +38,7 @@ def config(folder: Path, attempt: int = 1, *names: str, **keys: Any) -> dict[str
         "hyperparameters": {"lr": 0.01, "gamma": 1.0, "floor": 0.03},
         "folder": str(folder),
         "checkpoints": list(names),
+        "output": str(folder.parent / "output.log"),
         **keys,
     }
 
@@ -46,6 +49,12 @@ def name(attempt: int, step: int) -> str:
 
 def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def output_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' own process goes on writing where it wrote."""
+    monkeypatch.setattr("anon_tune.workers.output.capture", lambda path: None)
 
 
 @pytest.fixture
@@ -204,3 +213,20 @@ def test_a_failure_is_told_with_what_came_before_it(tmp_path: Path, monkeypatch:
     result = trainable.step()
     assert result["outcome"] == TrialState.FAILED
     assert result["warnings"] == ["no checkpoint can be used: it starts afresh"]
+
+
+def test_out_of_memory_has_one_reason_that_says_what_to_do(capsys: pytest.CaptureFixture[str]):
+    errors = [torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {n} MiB") for n in range(2)]
+    first, second = map(_failure, errors)
+    assert first["outcome"] is TrialState.FAILED
+    assert first["reason"] == second["reason"], "three for one reason pause the job"
+    assert "training.batch_size" in first["reason"]
+    assert "Tried to allocate 1 MiB" in second["traceback"]
+    assert second["traceback"] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(ValueError("no"), "ValueError: no"), (InputError("Do this."), "Do this.")]
+)
+def test_other_errors_are_their_own_reason(error: Exception, reason: str):
+    assert _failure(error)["reason"] == reason

@@ -197,7 +197,7 @@ def test_the_checkpoints_of_a_job_go_when_it_has_ended(
     settings = Settings()
     (settings.checkpoints(lease.job) / "t" / "1").mkdir(parents=True)
     (settings.checkpoints(lease.job) / "t" / "1" / "2.pt").touch()
-    monkeypatch.setattr(driver, "_work", lambda *_: (state, None))
+    monkeypatch.setattr(driver, "_work", lambda *_: driver._Ending(state, None))
     assert driver.drive(ledger, lease, settings) is state
     assert settings.checkpoints(lease.job).exists() is left
     assert settings.job_folder(lease.job).exists()

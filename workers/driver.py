@@ -61,16 +61,15 @@ def drive(ledger: Ledger, lease: Lease, settings: Settings) -> JobState:
             raise LeaseLostError(
                 f"Job {lease.job} was taken over by another process; this one has stopped."
             ) from error
-        if unwritable:
-            raise _left(lease, unwritable[0]) from error
-        if not isinstance(error, Exception):
+        cause = unwritable[0] if unwritable else error
+        if not isinstance(cause, Exception):
             _log.error("job %s stopped: %s", lease.job, type(error).__name__)
             _release(ledger, lease, JobState.PAUSED, "interrupted")
             if isinstance(error, SystemExit):  # Ray's answer to SIGTERM while it starts
                 raise KeyboardInterrupt from error
             raise
         _log.error("job %s stopped", lease.job, exc_info=True)
-        state, reason = JobState.PAUSED, _in_a_line(error)
+        state, reason = JobState.PAUSED, _in_a_line(cause)
     _release(ledger, lease, state, reason)
     _log.info("job %s: %s %s", lease.job, state, reason or "")
     if not JOB_TRANSITIONS[state]:
@@ -88,8 +87,9 @@ def _release(ledger: Ledger, lease: Lease, state: JobState, reason: str | None) 
 
 def _left(lease: Lease, error: Exception) -> DependencyError:
     """What is said of a job that is left as it was, since the ledger cannot be written."""
+    why = _in_a_line(error).rstrip(".")
     return DependencyError(
-        f"Job {lease.job} stopped: {_in_a_line(error)} Then go on with: anon-tune run --resume {lease.job}"
+        f"Job {lease.job} stopped: {why}. Then go on with: anon-tune run --resume {lease.job}"
     )
 
 
@@ -213,6 +213,8 @@ def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path, che
     from anon_tune.workers.shims import JobScheduler, JobSearcher
     from anon_tune.workers.trainable import TrialTrainable
 
+    # Tune's own record of the run, which nobody reads: that it cannot be written is no news.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     slots = _slots(spec)
     # All workers start at once: Tune gives a waiting trial to the first worker that is done, and then drops the one
     # that was being started for it. Started one after another, only one would ever come up where a trial is shorter

@@ -10,7 +10,8 @@ trials back in WAITING, their attempts closed as LOST.
 
 Values go in and come out as copies (`records`); times are the database's. A step of a trial that was reported
 before keeps its first report. A checkpoint is named together with the report of its step, and is durable by then:
-what is named can be gone on from without leaving a step out.
+what is named can be gone on from without leaving a step out. A write that the database does not take, because its
+disk is full or it may only be read, raises DependencyError, and nothing of it is kept.
 """
 
 from __future__ import annotations

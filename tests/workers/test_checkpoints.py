@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,37 @@ def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
         save(tmp_path / "gone", "t/1/1.pt", state(1))
     assert not (tmp_path / "gone").exists()
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+import torch
+from anon_tune.workers.checkpoints import save
+
+before = None
+for step in range(1, 1_000_000):
+    name = f"t/1/{step}.pt"
+    save(Path(sys.argv[1]), name, {"epoch": step, "w": torch.full((500_000,), float(step))}, before)
+    before = name
+    print(step, flush=True)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_what_save_has_returned_from_survives_a_kill_in_the_next(tmp_path: Path, count: int):
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(count):
+            step = int(process.stdout.readline())
+        process.kill()
+        further = process.stdout.read().split()
+    last = int(further[-1]) if further else step
+    found, problems = usable(tmp_path, checkpoint_name("t", 1, last))
+    assert found[0] == checkpoint_name("t", 1, last)
+    assert problems == []
 
 
 # Disks that take no more

@@ -27,7 +27,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("anon_tune")),
-        description="Folder of the ledger, exports, logs and MLflow's default store.",
+        description="Folder of the ledger, checkpoints, exports, logs and MLflow's default store.",
     )
     database_url: str | None = Field(
         default=None, description="SQLAlchemy URL of the ledger. Default: sqlite in the home folder."

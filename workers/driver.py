@@ -77,9 +77,8 @@ def drive(
             raise LeaseLostError(
                 f"Job {lease.job} was taken over by another process; this one has stopped."
             ) from error
-        if watch.unwritable is not None:
-            raise _left(lease, watch.unwritable) from error
-        if not isinstance(error, Exception):
+        cause = watch.unwritable or error
+        if not isinstance(cause, Exception):
             state = _release(ledger, lease, settings, _Ending(interrupted, "interrupted"))
             _log.error("job %s stopped by %s: %s", lease.job, type(error).__name__, state)
             if state is JobState.CANCELLED:
@@ -88,7 +87,7 @@ def drive(
                 raise KeyboardInterrupt from error
             raise
         _log.error("job %s stopped", lease.job, exc_info=True)
-        ending = _Ending(JobState.PAUSED, _in_a_line(error))
+        ending = _Ending(JobState.PAUSED, _in_a_line(cause))
     state = _release(ledger, lease, settings, ending)
     _log.info("job %s: %s %s", lease.job, state, ending.reason or "")
     return state
@@ -111,8 +110,9 @@ def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) 
 
 def _left(lease: Lease, error: Exception) -> DependencyError:
     """What is said of a job that is left as it was, since the ledger cannot be written."""
+    why = _in_a_line(error).rstrip(".")
     return DependencyError(
-        f"Job {lease.job} stopped: {_in_a_line(error)} Then go on with: anon-tune run --resume {lease.job}"
+        f"Job {lease.job} stopped: {why}. Then go on with: anon-tune run --resume {lease.job}"
     )
 
 
@@ -245,6 +245,8 @@ def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path, che
     from anon_tune.workers.shims import Drained, JobScheduler, JobSearcher
     from anon_tune.workers.trainable import TrialTrainable
 
+    # Tune's own record of the run, which nobody reads: that it cannot be written is no news.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     slots = _slots(spec)
     # All workers start at once: Tune gives a waiting trial to the first worker that is done, and then drops the one
     # that was being started for it. Started one after another, only one would ever come up where a trial is shorter

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,28 +165,68 @@ def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path):
     assert not (tmp_path / "gone").exists()
 
 
+ENDLESS = """
+import sys
+from pathlib import Path
+import torch
+from anon_tune.workers.checkpoints import save
+
+before = None
+for step in range(1, 1_000_000):
+    name = f"t/1/{step}.pt"
+    save(Path(sys.argv[1]), name, {"epoch": step, "w": torch.full((500_000,), float(step))}, before)
+    before = name
+    print(step, flush=True)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_what_save_has_returned_from_survives_a_kill_in_the_next(tmp_path: Path, count: int):
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(count):
+            step = int(process.stdout.readline())
+        process.kill()
+        further = process.stdout.read().split()
+    last = int(further[-1]) if further else step
+    found, problems = usable(tmp_path, checkpoint_name("t", 1, last))
+    assert found[0] == checkpoint_name("t", 1, last)
+    assert problems == []
+
+
 # Disks that take no more
 
 
 @pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file of this process may grow beyond 64 kB, as on a disk that is full."""
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 kB where one can be mounted; elsewhere no file may grow beyond that."""
+    size = 256 * 1024
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0:
+        yield folder
+        subprocess.run(["umount", str(folder)], check=True)
+        return
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, before[1]))
-    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    yield folder
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_write_that_fails_in_the_middle_leaves_what_was_there(tmp_path: Path, small_files: None):
-    write(tmp_path, 1, 1, 2)
-    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+def test_a_write_that_fails_in_the_middle_leaves_what_was_there(small_disk: Path):
+    write(small_disk, 1, 1, 2)
+    before = {name: (small_disk / name).read_bytes() for name in files(small_disk)}
+    assert len(before) == 2
     with pytest.raises(OSError) as caught:
-        save(tmp_path, "t/1/3.pt", state(3, size=1_000_000), "t/1/2.pt")
-    assert caught.value.errno == errno.EFBIG
-    assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
-    assert usable(tmp_path, "t/1/2.pt")[0] == ["t/1/2.pt", "t/1/1.pt"]
-    write(tmp_path, 1, 4, before="t/1/2.pt")  # a smaller one, or space again
-    assert files(tmp_path) == {"t/1/2.pt", "t/1/4.pt"}
+        save(small_disk, "t/1/3.pt", state(3, size=1_000_000), "t/1/2.pt")
+    assert caught.value.errno in {errno.ENOSPC, errno.EFBIG}
+    assert {name: (small_disk / name).read_bytes() for name in files(small_disk)} == before
+    assert usable(small_disk, "t/1/2.pt")[0] == ["t/1/2.pt", "t/1/1.pt"]
+    write(small_disk, 1, 4, before="t/1/2.pt")  # a smaller one, or space again
+    assert files(small_disk) == {"t/1/2.pt", "t/1/4.pt"}
 
 
 def test_a_name_that_is_taken_by_something_else_stays(tmp_path: Path):

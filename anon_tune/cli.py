@@ -226,6 +226,7 @@ def jobs(as_json: AsJson = False) -> None:
         _print_json(
             [
                 {"id": j.id, "name": j.name, "state": j.state.value, "phase": j.phase.value,
+                 "priority": j.priority, "requested": j.requested.value if j.requested else None,
                  "gamma": (j.result or {}).get("gamma"), "created": j.created.isoformat()}
                 for j in found
             ]

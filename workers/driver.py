@@ -10,7 +10,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
@@ -18,13 +18,16 @@ from anon_tune.advice.response import gamma_spread
 from anon_tune.advice.verdict import verdict
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import ENDED, JobState, Phase, Request, Trial, TrialState
+from anon_tune.records import ENDED, JobState, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, winner
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.workers.watch import Watch
+
+if TYPE_CHECKING:
+    from anon_tune.workers.run import Run
 
 __all__ = ["LEASE_SECONDS", "drive", "summarize"]
 
@@ -196,12 +199,9 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
                 watch.orders = ledger.heartbeat(lease)
                 if not run.stopping and run.is_done():
                     break
-    if run.error is not None:
-        raise run.error
-    if run.paused is not None:
-        return _Ending(JobState.PAUSED, f"three trials in a row failed: {run.paused}")
-    if watch.orders.request is Request.PAUSE:
-        return _Ending(JobState.PAUSED, f"{Request.PAUSE} was asked for")
+    cut_off = _cut_off(run, watch)
+    if cut_off is not None:
+        return cut_off
     ledger.update_job(lease, result=summarize(spec, run.trials))
     if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
         reasons = ("no arm has a COMPLETE trial", run.cut_short)
@@ -209,6 +209,17 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
     if spec.keep == "best":
         write_best(run.trials, spec, checkpoints, settings.job_folder(job.id) / "best.pt")
     return _Ending(JobState.SUCCEEDED, run.cut_short, run.budget)
+
+
+def _cut_off(run: Run, watch: Watch) -> _Ending | None:
+    """Where a run leaves its job that has not come to its end; None if it has. Raises the error that stopped it."""
+    if run.error is not None:
+        raise run.error
+    if run.paused is not None:
+        return _Ending(JobState.PAUSED, f"three trials in a row failed: {run.paused}")
+    if watch.orders.request is not None:  # a cancel may be heard before its interrupt; `release` answers it
+        return _Ending(JobState.PAUSED, f"{watch.orders.request} was asked for")
+    return None
 
 
 def _slots(spec: JobSpec) -> int:

@@ -178,7 +178,8 @@ class Ledger:
             if held:
                 raise LeaseHeldError(
                     f"Job {job_id} is being worked on by {row['lease_holder']} (last heartbeat "
-                    f"{(now - row['lease_heartbeat']).total_seconds():.0f} s ago). Stop that process first."
+                    f"{(now - row['lease_heartbeat']).total_seconds():.0f} s ago). Stop that process "
+                    f"first, or have the job rest: anon-tune pause {job_id}"
                 )
             state = JobState(row["state"])
             if state in ENDED:

@@ -242,3 +242,9 @@ def test_three_failures_pause_the_job(home: Home) -> None:
     failed = [trial for trial in job.trials if trial.is_finished]
     assert len(failed) == 3, "what ran beside the third waits for the resume"
     assert {(trial.state, trial.reason) for trial in failed} == {(TrialState.FAILED, reason)}
+    shown = home.call("logs", job.id).stdout
+    for trial in failed:
+        assert f"{trial.id}, attempt 1  FAILED: {reason}\n" in shown
+    assert shown.count(f"  | {reason}\n") >= 3, "each attempt has the end of what its process wrote"
+    assert f"End of {home.folder / 'jobs' / job.id / 'job.log'}:" in shown
+    assert not (home.folder / "jobs" / job.id / "output").exists()

@@ -268,6 +268,23 @@ def test_what_is_asked_for_decides_what_an_interrupt_leaves(ledger: Ledger, leas
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize("asked", [(), ("pause",), ("cancel",), ("pause", "cancel")])
+def test_a_run_that_was_told_to_stop_is_not_at_its_end(ledger: Ledger, lease: Lease, asked: tuple[str, ...]):
+    """Also where a cancel is heard, and its interrupt is still to come."""
+    for request in asked:
+        getattr(ledger, request)(lease.job)
+    watch = Watch(ledger.heartbeat(lease))
+    run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), watch=watch)
+    ending = driver._cut_off(run, watch)
+    if not asked:
+        assert ending is None
+        return
+    assert ending is not None
+    expected = {"pause": JobState.PAUSED, "cancel": JobState.CANCELLED}[asked[-1]]
+    assert ledger.release(lease, *ending) is expected
+    assert ledger.job(lease.job).reason == f"{asked[-1]} was asked for"
+
+
 def test_the_verdict_is_about_the_winner_that_stands():
     """A job that was given more trials has tested the winner before, too."""
     spec = builders.spec(arms=["anon", "sgd"], confirm={"finalists": 2, "seeds": 1, "verdict_seeds": 2})

@@ -1,4 +1,5 @@
-"""The ledger's transactions: each method is one, and is named by what it makes true.
+"""The ledger's transactions: each method is one, and is named by what it makes true. `Ledger.transaction` makes
+several of them one.
 
 Who owns what
 -------------
@@ -19,7 +20,9 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +67,7 @@ class Ledger:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._open = threading.local()
 
     @classmethod
     def open(cls, url: str) -> Ledger:
@@ -73,6 +77,22 @@ class Ledger:
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Make this thread's calls that take a lease one transaction: all of it is stored when it ends, or nothing.
+
+        Args:
+            durable: Whether what is stored outlives a power cut when this returns. If not, it does once a later
+                durable transaction has returned; it is lost only together with the process that wrote it and all
+                that followed. PostgreSQL, whose clients may outlive it, always stores durably.
+        """
+        with write(self._engine, durable=durable) as connection:
+            self._open.connection, self._open.held = connection, {}
+            try:
+                yield
+            finally:
+                del self._open.connection, self._open.held
 
     # Jobs
 
@@ -235,7 +255,7 @@ class Ledger:
     ) -> None:
         """Store what the job has found out. Raises LeaseLostError."""
         given = {"phase": phase, "probe": probe, "architecture": architecture, "result": result}
-        with write(self._engine) as connection:
+        with self._write() as connection:
             self._hold(connection, lease)
             connection.execute(
                 sa.update(Job)
@@ -254,7 +274,7 @@ class Ledger:
         """
         trial_id = f"{lease.job}-{new.arm}-{new.phase.value[0]}{new.number:03d}"
         try:
-            with write(self._engine) as connection:
+            with self._write() as connection:
                 now = self._hold(connection, lease)
                 connection.execute(
                     sa.insert(Trial).values(
@@ -287,17 +307,15 @@ class Ledger:
             NotFoundError: The job has no such trial.
             TransitionError: The trial is not WAITING.
         """
-        with write(self._engine) as connection:
+        with self._write() as connection:
             now = self._hold(connection, lease)
-            self._move(connection, lease, trial_id, TrialState.RUNNING)
+            started = sa.func.coalesce(Trial.started, now)
+            self._move(connection, lease, trial_id, TrialState.RUNNING, started=started)
             last = connection.execute(
                 sa.select(sa.func.max(Attempt.number)).where(Attempt.trial_id == trial_id)
             ).scalar()
             number = (last or 0) + 1
             connection.execute(sa.insert(Attempt).values(trial_id=trial_id, number=number, started=now))
-            connection.execute(
-                sa.update(Trial).where(Trial.id == trial_id, Trial.started.is_(None)).values(started=now)
-            )
         return number
 
     def report(
@@ -310,7 +328,7 @@ class Ledger:
             NotFoundError: The job has no such trial.
             ConflictError: The trial is not RUNNING.
         """
-        with write(self._engine) as connection:
+        with self._write() as connection:
             now = self._hold(connection, lease)
             state = self._state(connection, lease, trial_id)
             if state is not TrialState.RUNNING:
@@ -352,7 +370,7 @@ class Ledger:
         """
         if state not in FINISHED:
             raise TransitionError(f"{state} ends no trial.")
-        with write(self._engine) as connection:
+        with self._write() as connection:
             now = self._hold(connection, lease)
             self._move(connection, lease, trial_id, state, value=_finite(value), reason=reason, finished=now)
             _close_attempt(connection, trial_id, now, state.value, reason)
@@ -360,7 +378,7 @@ class Ledger:
 
     def lose_attempt(self, lease: Lease, trial_id: str, reason: str) -> None:
         """Close a RUNNING trial's attempt as LOST; the trial waits for another. Raises as finish_trial."""
-        with write(self._engine) as connection:
+        with self._write() as connection:
             now = self._hold(connection, lease)
             self._move(connection, lease, trial_id, TrialState.WAITING)
             _close_attempt(connection, trial_id, now, "LOST", reason)
@@ -426,12 +444,27 @@ class Ledger:
 
     # Inside a transaction
 
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        """The open transaction of this thread, or one for a single call."""
+        connection: sa.Connection | None = getattr(self._open, "connection", None)
+        if connection is not None:
+            yield connection
+        else:
+            with write(self._engine) as connection:
+                yield connection
+
     def _hold(self, connection: sa.Connection, lease: Lease) -> datetime.datetime:
-        """Lock the job's row, check the fencing token, and return the database's time."""
-        token = connection.execute(
-            sa.select(Job.lease_token).where(Job.id == lease.job).with_for_update()
-        ).scalar_one()
-        holder = connection.execute(sa.select(Job.lease_holder).where(Job.id == lease.job)).scalar_one()
+        """Lock the job's row, check the fencing token, and return the database's time; once in a transaction."""
+        held: dict[Lease, datetime.datetime] = getattr(self._open, "held", {})
+        if lease not in held:
+            held[lease] = self._checked(connection, lease)
+        return held[lease]
+
+    def _checked(self, connection: sa.Connection, lease: Lease) -> datetime.datetime:
+        token, holder = connection.execute(
+            sa.select(Job.lease_token, Job.lease_holder).where(Job.id == lease.job).with_for_update()
+        ).one()
         if token != lease.token or holder is None:
             raise LeaseLostError(
                 f"Job {lease.job} was taken over by {holder or 'nobody, after its end'}; "

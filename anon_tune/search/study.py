@@ -72,9 +72,8 @@ def suggest(
         InputError: The space has no untried configuration left.
     """
     first = search.try_first.get(arm, ())
-    tried = [dict(trial.params) for trial in trials]
     for point in _candidates(space, trials, number, search, arm, mode, tell, first):
-        if point not in tried:
+        if not any(trial.params == point for trial in trials):
             return point
     raise InputError(
         f"The space of arm {arm} has no untried configuration left after {len(trials)} trials. "

@@ -62,11 +62,11 @@ _SKIPPED = 0.1
 
 
 class Memory:
-    """Resident memory of this process, and of the projector that it started, over time."""
+    """Resident memory and processor time of this process, and memory of the projector that it started, over time."""
 
     def __init__(self) -> None:
-        self.samples: list[tuple[float, float, float]] = []
-        """Time, bytes of this process, bytes of the projector (0: it is not there)."""
+        self.samples: list[tuple[float, float, float, float]] = []
+        """Time, bytes of this process, bytes of the projector (0: it is not there), seconds of processor time."""
         self._done = threading.Event()
 
     @contextmanager
@@ -89,11 +89,19 @@ class Memory:
                         projector = float(child.memory_info().rss)
                 except psutil.NoSuchProcess:
                     continue
-            self.samples.append((time.time(), float(own.memory_info().rss), projector))
+            self.samples.append((time.time(), float(own.memory_info().rss), projector, time.process_time()))
 
     def by_trial(self, ended: Sequence[float], column: int) -> list[tuple[int, float]]:
-        """(trials that had ended, bytes) at each sample that has any."""
-        return [(bisect.bisect(ended, sample[0]), sample[column]) for sample in self.samples if sample[column]]
+        """(trials that had ended, value) after the first tenth, while trials end, at samples that have any."""
+        pairs = [(bisect.bisect(ended, sample[0]), sample[column]) for sample in self.samples]
+        return [pair for pair in pairs if _SKIPPED * len(ended) <= pair[0] < len(ended) and pair[1]]
+
+    def slope(self, ended: Sequence[float], column: int) -> float:
+        """Growth with each trial, by least squares; 0 for too few samples."""
+        pairs = self.by_trial(ended, column)
+        if len({count for count, _ in pairs}) < 2:
+            return 0.0
+        return statistics.linear_regression(*zip(*pairs, strict=True)).slope
 
 
 def run_ours(folder: Path, trials: int) -> dict[str, Any]:
@@ -185,7 +193,7 @@ def trivial() -> type:
     from ray import tune
 
     class Trivial(tune.Trainable):
-        def setup(self, config: dict[str, Any]) -> None:
+        def setup(self, config: dict[str, Any], spec: Any = None) -> None:
             self._value = abs(math.log10(config["hyperparameters"]["lr"]) + 2.0)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -222,12 +230,11 @@ def rates(ended: Sequence[float]) -> dict[str, Any]:
 
 
 def memory_of(memory: Memory, ended: Sequence[float]) -> dict[str, Any]:
-    """Kilobytes a trial of the driver by least squares after the first tenth; megabytes of the projector then and last."""
-    own = [pair for pair in memory.by_trial(ended, 1) if pair[0] >= _SKIPPED * len(ended)]
-    grown = statistics.linear_regression(*zip(*own, strict=True)).slope if len({n for n, _ in own}) > 1 else 0
-    beside = [size for count, size in memory.by_trial(ended, 2) if count >= _SKIPPED * len(ended)]
+    """Of the driver: kilobytes and milliseconds of processor time a trial, megabytes. Of the projector: megabytes."""
+    own, beside = memory.by_trial(ended, 1), [size for _, size in memory.by_trial(ended, 2)]
     return {
-        "kb_per_trial": grown / 1e3,
+        "kb_per_trial": memory.slope(ended, 1) / 1e3,
+        "cpu_ms": memory.slope(ended, 3) * 1e3,
         "driver_mb": own[-1][1] / 1e6 if own else 0.0,
         "projector_mb": [beside[0] / 1e6, max(beside) / 1e6, beside[-1] / 1e6] if beside else None,
     }

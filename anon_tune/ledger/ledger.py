@@ -45,7 +45,7 @@ from anon_tune.records import (
     check_transition,
 )
 
-__all__ = ["Lease", "Ledger"]
+__all__ = ["Cursor", "Lease", "Ledger"]
 
 # No vowels and no look-alikes: ids spell no words and are read aloud without doubt.
 _ID_ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
@@ -60,6 +60,21 @@ class Lease:
     holder: str
     token: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a job or a trial has been projected.
+
+    Attributes:
+        run: Its MLflow run; "" if there may be one, of which nothing is known.
+        steps: How many of its reports have been written.
+        state: The state that was written last.
+    """
+
+    run: str
+    steps: int
+    state: str | None
 
 
 class Ledger:
@@ -385,19 +400,61 @@ class Ledger:
 
     # The projection's cursor
 
-    def projections(self, job_id: str) -> dict[str, tuple[str, int, str | None]]:
-        """Return, by job or trial id, the MLflow run, the steps written to it and the state last written."""
+    def projection(self, subject: str) -> Cursor | None:
+        """Return how far a job or a trial has been projected; None if nothing of it."""
+        query = sa.select(Projection.run, Projection.steps, Projection.state)
         with read(self._engine) as connection:
-            rows = connection.execute(
-                sa.select(Projection.__table__).where(Projection.job_id == job_id)
-            ).mappings()
-            return {row["subject"]: (row["run"], row["steps"], row["state"]) for row in rows}
+            row = connection.execute(query.where(Projection.subject == subject)).first()
+        return None if row is None else Cursor(*row)
+
+    def unprojected(self, job_id: str, limit: int) -> list[tuple[records.Trial, Cursor | None]]:
+        """Return trials that have changed since they were projected, the oldest first, at most `limit` of them.
+
+        Each comes with its cursor as `projection` returns it. A trial of which no run is known comes each time.
+        """
+        reported = sa.select(sa.func.count()).where(Report.trial_id == Trial.id).scalar_subquery()
+        # What has ended reports no more: its state says it all, and the reports of few need to be counted.
+        behind = sa.and_(Trial.state == TrialState.RUNNING, Projection.steps < reported)
+        query = (
+            sa.select(Trial.id, Projection.run, Projection.steps, Projection.state)
+            .outerjoin(Projection, Projection.subject == Trial.id)
+            .where(Trial.job_id == job_id)
+            .where(sa.or_(Projection.state.is_(None), Projection.state != Trial.state, behind))
+            .order_by(Trial.created, Trial.id)
+            .limit(limit)
+        )
+        with read(self._engine) as connection:
+            found = {
+                trial_id: None if run is None else Cursor(run, steps, state)
+                for trial_id, run, steps, state in connection.execute(query)
+            }
+            trials = read_trials(connection, job_id, list(found))
+        return [(trial, found[trial.id]) for trial in trials]
+
+    def announce_projection(self, job_id: str, trial_ids: Sequence[str] | None = None) -> None:
+        """Store, before it is so, that MLflow may have runs of these trials (None: of all) that no cursor names.
+
+        Their cursor's run is "" until `set_projection`: whoever finds it so looks for the run before making one.
+        """
+        with write(self._engine) as connection:
+            connection.execute(sa.select(Job.id).where(Job.id == job_id).with_for_update())
+            known = sa.select(Projection.subject).where(Projection.job_id == job_id)
+            chosen = sa.select(Trial.id, Trial.job_id, sa.literal(""), sa.literal(0)).where(
+                Trial.job_id == job_id, Trial.id.not_in(known)
+            )
+            if trial_ids is not None:
+                chosen = chosen.where(Trial.id.in_(trial_ids))
+            columns = [Projection.subject, Projection.job_id, Projection.run, Projection.steps]
+            connection.execute(sa.insert(Projection).from_select(columns, chosen))
 
     def set_projection(
         self, job_id: str, subject: str, run: str, steps: int = 0, state: str | None = None
     ) -> None:
-        """Store how far `subject` has been projected."""
-        with write(self._engine) as connection:
+        """Store how far `subject` has been projected.
+
+        A power cut may take it back, on sqlite; then it is projected once more, which changes nothing.
+        """
+        with write(self._engine, durable=False) as connection:
             # Two projectors of one job take turns.
             connection.execute(sa.select(Job.id).where(Job.id == job_id).with_for_update())
             connection.execute(sa.delete(Projection).where(Projection.subject == subject))
@@ -413,7 +470,7 @@ class Ledger:
         Raises:
             NotFoundError: No such job.
         """
-        with write(self._engine) as connection:
+        with write(self._engine, durable=False) as connection:
             row = connection.execute(
                 sa.select(Job.projector, Job.projector_expires).where(Job.id == job_id).with_for_update()
             ).first()
@@ -430,7 +487,7 @@ class Ledger:
 
     def end_projection(self, job_id: str, projector: str) -> None:
         """Let others project a job; nothing if another does already."""
-        with write(self._engine) as connection:
+        with write(self._engine, durable=False) as connection:
             connection.execute(
                 sa.update(Job)
                 .where(Job.id == job_id, Job.projector == projector)

@@ -47,6 +47,26 @@ from anon_tune.records import (
 
 __all__ = ["Cursor", "Lease", "Ledger"]
 
+# What is executed several times for every trial: to put a statement together takes longer than to execute it.
+_LEASE = (
+    sa.select(Job.lease_token, Job.lease_holder).where(Job.id == sa.bindparam("of_job")).with_for_update()
+)
+_STATE = sa.select(Trial.state).where(
+    Trial.id == sa.bindparam("of_trial"), Trial.job_id == sa.bindparam("of_job")
+)
+_LAST_ATTEMPT = sa.select(sa.func.max(Attempt.number)).where(Attempt.trial_id == sa.bindparam("of_trial"))
+_REPORT = sa.select(Report.__table__).where(
+    Report.trial_id == sa.bindparam("of_trial"), Report.step == sa.bindparam("of_step")
+)
+_ADD_TRIAL, _ADD_ATTEMPT, _ADD_REPORT = (sa.insert(table) for table in (Trial, Attempt, Report))
+_MOVE_TRIAL = sa.update(Trial).where(Trial.id == sa.bindparam("of_trial"))
+_START_TRIAL = _MOVE_TRIAL.values(
+    started=sa.func.coalesce(Trial.started, sa.bindparam("now", type_=Trial.started.type))
+)
+_CLOSE_ATTEMPT = sa.update(Attempt).where(
+    Attempt.trial_id == sa.bindparam("of_trial"), Attempt.finished.is_(None)
+)
+
 # No vowels and no look-alikes: ids spell no words and are read aloud without doubt.
 _ID_ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
 _ID_LENGTH = 6
@@ -291,22 +311,21 @@ class Ledger:
         try:
             with self._write() as connection:
                 now = self._hold(connection, lease)
-                connection.execute(
-                    sa.insert(Trial).values(
-                        id=trial_id,
-                        job_id=lease.job,
-                        arm=new.arm,
-                        phase=new.phase,
-                        number=new.number,
-                        seed=new.seed,
-                        state=TrialState.WAITING,
-                        configuration=_configuration_key(new.params),
-                        params=dict(new.params),
-                        hyperparameters=dict(new.hyperparameters),
-                        source=new.source,
-                        created=now,
-                    )
-                )
+                row = {
+                    "id": trial_id,
+                    "job_id": lease.job,
+                    "arm": new.arm,
+                    "phase": new.phase,
+                    "number": new.number,
+                    "seed": new.seed,
+                    "state": TrialState.WAITING,
+                    "configuration": _configuration_key(new.params),
+                    "params": dict(new.params),
+                    "hyperparameters": dict(new.hyperparameters),
+                    "source": new.source,
+                    "created": now,
+                }
+                connection.execute(_ADD_TRIAL, row)
         except IntegrityError as error:
             raise ConflictError(f"{trial_id} repeats a number or a configuration of this job.") from error
         return records.Trial(
@@ -324,13 +343,10 @@ class Ledger:
         """
         with self._write() as connection:
             now = self._hold(connection, lease)
-            started = sa.func.coalesce(Trial.started, now)
-            self._move(connection, lease, trial_id, TrialState.RUNNING, started=started)
-            last = connection.execute(
-                sa.select(sa.func.max(Attempt.number)).where(Attempt.trial_id == trial_id)
-            ).scalar()
-            number = (last or 0) + 1
-            connection.execute(sa.insert(Attempt).values(trial_id=trial_id, number=number, started=now))
+            self._move(connection, lease, trial_id, TrialState.RUNNING)
+            connection.execute(_START_TRIAL, {"of_trial": trial_id, "now": now})
+            number = (connection.execute(_LAST_ATTEMPT, {"of_trial": trial_id}).scalar() or 0) + 1
+            connection.execute(_ADD_ATTEMPT, {"trial_id": trial_id, "number": number, "started": now})
         return number
 
     def report(
@@ -348,13 +364,7 @@ class Ledger:
             state = self._state(connection, lease, trial_id)
             if state is not TrialState.RUNNING:
                 raise ConflictError(f"{trial_id} is {state}; only a RUNNING trial reports.")
-            standing = (
-                connection.execute(
-                    sa.select(Report.__table__).where(Report.trial_id == trial_id, Report.step == step)
-                )
-                .mappings()
-                .first()
-            )
+            standing = connection.execute(_REPORT, {"of_trial": trial_id, "of_step": step}).mappings().first()
             if standing is not None:
                 return report_record(standing)
             row = {
@@ -365,7 +375,7 @@ class Ledger:
                 "metrics": {key: _finite(number) for key, number in metrics.items()},
                 "time": now,
             }
-            connection.execute(sa.insert(Report).values(row))
+            connection.execute(_ADD_REPORT, row)
         return report_record(row)
 
     def finish_trial(
@@ -519,9 +529,7 @@ class Ledger:
         return held[lease]
 
     def _checked(self, connection: sa.Connection, lease: Lease) -> datetime.datetime:
-        token, holder = connection.execute(
-            sa.select(Job.lease_token, Job.lease_holder).where(Job.id == lease.job).with_for_update()
-        ).one()
+        token, holder = connection.execute(_LEASE, {"of_job": lease.job}).one()
         if token != lease.token or holder is None:
             raise LeaseLostError(
                 f"Job {lease.job} was taken over by {holder or 'nobody, after its end'}; "
@@ -531,9 +539,7 @@ class Ledger:
 
     def _state(self, connection: sa.Connection, lease: Lease, trial_id: str) -> TrialState:
         """The state of a trial of the lease's job; a lease says nothing about other jobs' trials."""
-        found = connection.execute(
-            sa.select(Trial.state).where(Trial.id == trial_id, Trial.job_id == lease.job)
-        ).scalar()
+        found = connection.execute(_STATE, {"of_trial": trial_id, "of_job": lease.job}).scalar()
         if found is None:
             raise NotFoundError(f"Job {lease.job} has no trial {trial_id!r}.")
         return TrialState(found)
@@ -542,7 +548,7 @@ class Ledger:
         self, connection: sa.Connection, lease: Lease, trial_id: str, after: TrialState, **values: Any
     ) -> None:
         check_transition(self._state(connection, lease, trial_id), after)
-        connection.execute(sa.update(Trial).where(Trial.id == trial_id).values(state=after, **values))
+        connection.execute(_MOVE_TRIAL, {"of_trial": trial_id, "state": after, **values})
 
 
 def _configuration_key(params: Mapping[str, Any]) -> str:
@@ -556,11 +562,8 @@ def _finite(value: float | None) -> float | None:
 def _close_attempt(
     connection: sa.Connection, trial_id: str, now: datetime.datetime, outcome: str, reason: str | None
 ) -> None:
-    connection.execute(
-        sa.update(Attempt)
-        .where(Attempt.trial_id == trial_id, Attempt.finished.is_(None))
-        .values(finished=now, outcome=outcome, reason=reason)
-    )
+    closed = {"finished": now, "outcome": outcome, "reason": reason}
+    connection.execute(_CLOSE_ATTEMPT, {"of_trial": trial_id, **closed})
 
 
 def _return_running(connection: sa.Connection, job_id: str, now: datetime.datetime, reason: str) -> None:

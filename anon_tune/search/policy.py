@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 from statistics import fmean
 
 from anon_tune.records import NewTrial, Phase, Trial, TrialState, objective_key
@@ -112,7 +113,7 @@ def repeated_failure(trials: Sequence[Trial]) -> str | None:
 
 def _search_trial(plan: Plan, arm: str, trials: Sequence[Trial]) -> NewTrial:
     spec, space, number = plan.spec, plan.spaces[arm], len(trials)
-    ordered = sorted(trials, key=lambda trial: trial.number)
+    ordered = sorted(trials, key=attrgetter("number"))
     params = suggest(space, ordered, number, spec.search, arm, spec.objective.mode)
     return NewTrial(
         arm=arm,

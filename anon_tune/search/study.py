@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def suggest(
     """
     first = search.try_first.get(arm, ())
     for point in _candidates(space, trials, number, search, arm, mode, tell, first):
-        if not any(trial.params == point for trial in trials):
+        if point not in map(attrgetter("params"), trials):
             return point
     raise InputError(
         f"The space of arm {arm} has no untried configuration left after {len(trials)} trials. "

@@ -8,7 +8,6 @@ that writing one twice changes nothing.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import logging
 import math
@@ -131,7 +130,9 @@ class Projector:
             cursor = self._cursor(job.id) or self._begin(job)
             written: set[str] = set()
             while time.monotonic() < limit and (found := self._ledger.unprojected(job.id, _TRIALS_AT_ONCE)):
-                self._ledger.announce_projection(job.id, [trial.id for trial, known in found if known is None])
+                self._ledger.announce_projection(
+                    job.id, [trial.id for trial, known in found if known is None]
+                )
                 for trial, known in found:
                     self._keep_turn(job.id)
                     self._project_trial(job, cursor.run, trial, known)

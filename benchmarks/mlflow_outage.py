@@ -148,12 +148,19 @@ def main() -> None:
         wrong = differences(job, server.url)
         times = [report.time.timestamp() for trial in job.trials for report in trial.reports]
         first, last = min(times), max(times)
+        if last < again or first > killed:
+            raise SystemExit("the job was over too soon to say anything: give it more --trials")
         before = epochs_a_second(times, max(first, killed - away), killed)
-        during = epochs_a_second(times, killed, min(back, last))
-        after = epochs_a_second(times, min(again, last - 1), last)
+        during = epochs_a_second(times, killed, back)
+        after = epochs_a_second(times, again, last)
         running.ledger.close()
-    print(f"job {job.state}, {len(job.trials)} trials, {len(times)} reports; the server was away {back - killed:.0f} s")
-    print(f"epochs/s: {before:.1f} before, {during:.1f} while it was away ({during / before:.2f}), {after:.1f} afterwards")
+    print(
+        f"job {job.state}, {len(job.trials)} trials, {len(times)} reports; the server was away {back - killed:.0f} s"
+    )
+    print(
+        f"epochs/s: {before:.1f} before, {during:.1f} while it was away ({during / before:.2f}), "
+        f"{after:.1f} afterwards"
+    )
     print(f"differences between MLflow and the ledger: {len(wrong)}")
     print("\n".join(wrong[:10]))
     if wrong:

@@ -115,22 +115,22 @@ def main() -> None:
         ):
             found = api.run_job(ledger, settings, lease)
         ledger.close()
-    assert found.state is JobState.SUCCEEDED, found.reason
-    assert len(found.trials) == options.trials
-    assert found.finished is not None
+    if found.state is not JobState.SUCCEEDED or found.finished is None or len(found.trials) != options.trials:
+        raise SystemExit(f"the job is {found.state} with {len(found.trials)} trials: {found.reason}")
     first: dict[float, float] = {}
     for trial in found.trials:
         last = trial.reports[-1].metrics
         first[last["worker"]] = min(last["began"], first.get(last["worker"], last["began"]))
-    assert len(first) == WORKERS
+    if len(first) != WORKERS:
+        raise SystemExit(f"{len(first)} workers ran, not {WORKERS}")
     ray_init, worker_start = starts[1] - starts[0], max(first.values()) - starts[1]
     wall = found.finished.timestamp() - began
     training = options.trials * seconds / WORKERS
     lost = wall - training - ray_init - worker_start
     print(
-        f"{options.trials} trials of {seconds:g} s on {WORKERS} workers: {wall:.2f} s, of it training {training:.2f}, "
-        f"ray.init {ray_init:.2f}, workers' start {worker_start:.2f}; the service {lost:.2f} s, "
-        f"{lost / (wall - ray_init - worker_start):.2%} (goal {GOAL:.0%})"
+        f"{options.trials} trials of {seconds:g} s on {WORKERS} workers: {wall:.2f} s, "
+        f"of it training {training:.2f}, ray.init {ray_init:.2f}, workers' start {worker_start:.2f}; "
+        f"the service {lost:.2f} s, {lost / (wall - ray_init - worker_start):.2%} (goal {GOAL:.0%})"
     )
 
 

@@ -3,10 +3,9 @@
     python -m benchmarks.throughput [--quick] [--rounds N] [--trials N] [--only NAME ...]
     python -m benchmarks.throughput --long [--trials 10000]
 
-A trial reports once and ends; its point is drawn at random. Each line is measured in a fresh process with a fresh Ray,
-the lines taking turns in rounds whose order is turned each time. The rate is that of trials that ended, from the tenth
-part of a run on, so that Ray's start and that of the workers do not count. A line that is compared with another is so
-within its round.
+A trial reports once and ends; its point is drawn at random. Each line is measured in a fresh process with a fresh
+Ray, the lines taking turns in rounds whose order is turned each time. The rate is that of trials that ended after the
+first tenth of them, so that the start of Ray and of the workers does not count. Lines are compared within a round.
 
 - ours: `anon-tune run`'s own path: the driver, the shims, an sqlite ledger, and the projection to MLflow (sqlite) in
   its process beside. The projection may drain behind; its own rate and the time until it is done are given too.
@@ -30,7 +29,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,6 @@ from unittest import mock
 import psutil
 
 from anon_tune import api
-from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, TrialState
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
@@ -133,12 +131,13 @@ def run_ours(folder: Path, trials: int) -> dict[str, Any]:
     memory = Memory()
     with memory.sampled(), mock.patch.object(trainable, "TrialTrainable", trivial()):
         found = api.run_job(ledger, settings, lease)
-    assert found.state is JobState.SUCCEEDED, found.reason
+    if found.state is not JobState.SUCCEEDED or found.finished is None:
+        raise SystemExit(f"the job is {found.state}: {found.reason}")
     api.project(ledger, settings).sync(job)  # if the projection was left behind
     drained = time.time()
     ended = sorted(trial.finished.timestamp() for trial in found.trials if trial.finished)
-    assert len(ended) == len(found.trials) == trials + 3
-    assert found.finished is not None
+    if not len(ended) == len(found.trials) == trials + 3:
+        raise SystemExit(f"{len(ended)} of {len(found.trials)} trials ended, for a budget of {trials}")
     ledger.close()
     behind = drained - found.finished.timestamp()
     return {**rates(ended), **memory_of(memory, ended), "drained": drained - ended[0], "behind": behind}
@@ -183,8 +182,8 @@ def run_stock(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
-    assert results.num_errors == 0
-    assert len(ended) == trials
+    if results.num_errors or len(ended) != trials:
+        raise SystemExit(f"{len(ended)} of {trials} trials ended, {results.num_errors} with an error")
     return {**rates(ended), **memory_of(memory, ended)}
 
 
@@ -302,8 +301,8 @@ def long(trials: int) -> None:
     first, most, last = ours["projector_mb"]
     print(
         f"\nours / bare in the last tenth: {ours['last'] / bare['last']:.2f} (floor {LONG_RATE}); at most "
-        f"{LONG_MEMORY_KB:g} kB a trial. The projector had {first:.0f} MB after a tenth of the trials, {most:.0f} MB at "
-        f"most and {last:.0f} MB at the end; it was done {ours['behind']:.0f} s after the job."
+        f"{LONG_MEMORY_KB:g} kB a trial. The projector had {first:.0f} MB after a tenth of the trials, "
+        f"{most:.0f} MB at most and {last:.0f} MB at the end; it was done {ours['behind']:.0f} s after the job."
     )
 
 
@@ -328,7 +327,11 @@ def main() -> None:
     if options.long:
         long(options.trials or (300 if options.quick else LONG_TRIALS))
         return
-    compare(options.only, options.trials or (100 if options.quick else 1000), options.rounds or (1 if options.quick else 3))
+    compare(
+        options.only,
+        options.trials or (100 if options.quick else 1000),
+        options.rounds or (1 if options.quick else 3),
+    )
 
 
 if __name__ == "__main__":

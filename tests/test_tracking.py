@@ -152,9 +152,11 @@ def test_a_projector_that_died_after_it_made_a_run_leaves_one(
         if subject != job_id:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    dying = projector(ledger, uri, tmp_path)
+    with monkeypatch.context() as patched:
         patched.setattr(ledger, "set_projection", killed)
-        projector(ledger, uri, tmp_path).sync(lease.job)
+        with pytest.raises(KeyboardInterrupt):
+            dying.sync(lease.job)
     assert len(children(uri, lease.job)) == 1  # which no cursor names
     assert projector(ledger, uri, tmp_path).sync(lease.job) == 3
     trials = ledger.job(lease.job, trials=True).trials

@@ -120,7 +120,7 @@ class Run:
         ) or self._suggested()  # fmt: skip
         if isinstance(found, Signal):
             return found
-        # Nothing is lost with a start that a power cut takes back: what comes next is found out again, and is the same.
+        # With a start that a power cut takes back nothing is lost: what comes next is found anew, and is the same.
         with self._ledger.transaction(durable=False):
             trial = self._ledger.add_trial(self._lease, found) if isinstance(found, NewTrial) else found
             if trial.phase is not self._phase:

@@ -1,5 +1,6 @@
-"""The ledger's transactions: each method is one, and is named by what it makes true. `Ledger.transaction` makes
-several of them one.
+"""The ledger's transactions: each method is one, and is named by what it makes true.
+
+`Ledger.transaction` makes several of them one.
 
 Who owns what
 -------------

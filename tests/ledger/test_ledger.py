@@ -503,7 +503,7 @@ def test_runs_that_are_about_to_be_made_are_announced(ledger: Ledger, job: str, 
     lease, trial_id = running
     other = ledger.add_trial(lease, new_trial(1)).id
     ledger.announce_projection(job, [trial_id])
-    assert dict((t.id, cursor) for t, cursor in ledger.unprojected(job, 9)) == {
+    assert {t.id: cursor for t, cursor in ledger.unprojected(job, 9)} == {
         trial_id: Cursor("", 0, None),
         other: None,
     }
@@ -524,10 +524,15 @@ def test_calls_of_one_transaction_are_all_kept_or_none(ledger: Ledger, job: str)
         assert ledger.start_attempt(lease, trial_id) == 1
     before = only_trial(ledger, job)
     assert before.state is TrialState.RUNNING
-    with pytest.raises(TransitionError), ledger.transaction():
-        ledger.report(lease, trial_id, 1, 1, 0.5, {})
-        ledger.add_trial(lease, new_trial(1))
-        ledger.finish_trial(lease, trial_id, TrialState.WAITING)
+
+    def fails() -> None:
+        with ledger.transaction():
+            ledger.report(lease, trial_id, 1, 1, 0.5, {})
+            ledger.add_trial(lease, new_trial(1))
+            ledger.finish_trial(lease, trial_id, TrialState.WAITING)
+
+    with pytest.raises(TransitionError):
+        fails()
     assert only_trial(ledger, job) == before
     with ledger.transaction():
         report = ledger.report(lease, trial_id, 1, 1, 0.5, {})
@@ -540,20 +545,31 @@ def test_a_lost_lease_loses_the_whole_transaction(ledger: Ledger, job: str):
     lease = ledger.acquire(job, "first", OVER)
     second = ledger.acquire(job, "second", LONG)
     trial_id = ledger.add_trial(second, new_trial()).id
-    with pytest.raises(LeaseLostError), ledger.transaction():
-        ledger.start_attempt(second, trial_id)
-        ledger.add_trial(lease, new_trial(1))
+
+    def late() -> None:
+        with ledger.transaction():
+            ledger.start_attempt(second, trial_id)
+            ledger.add_trial(lease, new_trial(1))
+
+    with pytest.raises(LeaseLostError):
+        late()
     assert only_trial(ledger, job).state is TrialState.WAITING
 
 
 def test_a_transaction_of_one_thread_is_not_that_of_another(ledger: Ledger, job: str):
     lease = ledger.acquire(job, "me", LONG)
     with ThreadPoolExecutor(1) as pool:
-        with pytest.raises(TransitionError), ledger.transaction():
-            first = ledger.add_trial(lease, new_trial()).id
-            second = pool.submit(ledger.add_trial, lease, new_trial(1))  # it waits for this one
-            ledger.finish_trial(lease, first, TrialState.COMPLETE)
-        kept = second.result().id
+        others = []
+
+        def fails() -> None:
+            with ledger.transaction():
+                first = ledger.add_trial(lease, new_trial()).id
+                others.append(pool.submit(ledger.add_trial, lease, new_trial(1)))  # it waits for this one
+                ledger.finish_trial(lease, first, TrialState.COMPLETE)
+
+        with pytest.raises(TransitionError):
+            fails()
+        kept = others[0].result().id
     assert only_trial(ledger, job).id == kept
 
 

@@ -63,3 +63,10 @@ class RunningJob:
         """`anon-tune mlflow sync JOB`."""
         command = [sys.executable, "-m", "anon_tune", "mlflow", "sync", self.job(trials=False).id]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True)
+
+    def close(self) -> None:
+        """Stop the command if it runs still, and let go of the ledger."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+        self.ledger.close()

@@ -148,11 +148,11 @@ def main() -> None:
         wrong = differences(job, server.url)
         times = [report.time.timestamp() for trial in job.trials for report in trial.reports]
         first, last = min(times), max(times)
-        if last < again or first > killed:
-            raise SystemExit("the job was over too soon to say anything: give it more --trials")
+        if last < back or first > killed:
+            raise SystemExit(f"the job was over too soon: give it more --trials; {len(wrong)} differences")
         before = epochs_a_second(times, max(first, killed - away), killed)
         during = epochs_a_second(times, killed, back)
-        after = epochs_a_second(times, again, last)
+        after = epochs_a_second(times, again, last) if last > again + 1 else math.nan  # it was over by then
         running.ledger.close()
     print(
         f"job {job.state}, {len(job.trials)} trials, {len(times)} reports; the server was away {back - killed:.0f} s"

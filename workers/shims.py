@@ -43,10 +43,9 @@ class JobSearcher(_WithoutRun, Searcher):
     `folder` is the job's, of checkpoints. What a trial's process writes goes to a file in the folder `output`.
     """
 
-    def __init__(self, run: Run, spec: dict[str, Any], ahead: int, folder: Path, output: Path) -> None:
+    def __init__(self, run: Run, ahead: int, folder: Path, output: Path) -> None:
         super().__init__(metric="value", mode="min")
         self._run = run
-        self._spec = spec
         self._ahead = ahead
         self._folder = str(folder)
         self._output = output
@@ -58,7 +57,6 @@ class JobSearcher(_WithoutRun, Searcher):
         found = self._run.guard(self._run.next, Signal.DONE)
         if isinstance(found, Trial):
             return {
-                "spec": self._spec,
                 "trial": found.id,
                 "attempt": found.attempts,
                 "arm": found.arm,

@@ -32,17 +32,18 @@ class TrialTrainable(tune.Trainable):
     """Trains one trial an epoch at a time.
 
     An error in the training becomes a result with the outcome FAILED, so that only a lost worker is an error to
-    Ray. The config holds `spec` (the job's, as plain values), `trial`, `attempt`, `arm`, `phase`, `seed`,
-    `hyperparameters`, `folder` (the job's, of checkpoints), `checkpoints` (what the trial may go on from) and
-    `output`, the file for what this process writes meanwhile.
+    Ray. The config holds `trial`, `attempt`, `arm`, `phase`, `seed`, `hyperparameters`, `folder` (the job's, of
+    checkpoints), `checkpoints` (what the trial may go on from) and `output`, the file for what this process writes
+    meanwhile.
 
     Besides step, value and metrics a result may hold `checkpoint` (one that is durable and holds the trial after this
     step), `resumed` (the epochs that were done before this attempt), `warnings` (lines for the job's log) and, where
     the trial does not end well, `log` (the end of what its process wrote).
     """
 
-    def setup(self, config: dict[str, Any]) -> None:
-        """Prepare the first trial of this actor."""
+    def setup(self, config: dict[str, Any], spec: Mapping[str, Any]) -> None:
+        """Prepare the first trial of this actor; `spec` is the job's, as plain values."""
+        self._spec = spec
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -84,7 +85,7 @@ class TrialTrainable(tune.Trainable):
         self._output = Path(config["output"])
         output.capture(self._output)
         try:
-            spec = stored_spec(config["spec"])
+            spec = stored_spec(self._spec)
             self._tests = config["phase"] == Phase.VERDICT
             self._metric = spec.objective.metric
             self._epochs = spec.budget.epochs

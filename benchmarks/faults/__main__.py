@@ -70,9 +70,10 @@ class Row:
 
 def episodes(quick: bool) -> list[Episode]:
     """Those of the table, or one of each kind."""
-    search = ("suggested", "started", "report, not committed", "report, committed", "end, not committed",
-              "end, committed")  # fmt: skip
-    late = ("report in confirm", "report in verdict")
+    search = tuple(
+        f"{name}, {when}" for name in ("start", "report", "end") for when in ("not committed", "committed")
+    )
+    late = ("report in confirm, committed", "report in verdict, committed")
     written = ("checkpoint, half written", "checkpoint, not named")
     if quick:
         return [Episode("named", [Kill("driver", "report, not committed"), Kill("worker", written[1])])]

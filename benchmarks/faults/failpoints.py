@@ -12,8 +12,10 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -28,12 +30,12 @@ FOLDER: Final = "ANON_TUNE_FAILPOINTS"
 _FIRED = "fired"
 
 POINTS: Final = {
-    "suggested": "a trial was added, and is not started",
-    "started": "a trial was started, and its worker does not know of it",
+    "start, not committed": "a new trial and its start are written, and their transaction is open",
+    "start, committed": "a trial was started, and its worker does not know of it",
     "report, not committed": "a report is written, and its transaction is open",
     "report, committed": "a report is stored, and nobody was told",
-    "report in confirm": "the same in the confirm phase",
-    "report in verdict": "the same in the verdict phase",
+    "report in confirm, committed": "the same in the confirm phase",
+    "report in verdict, committed": "the same in the verdict phase",
     "end, not committed": "a trial's end is written, and its transaction is open",
     "end, committed": "a trial's end is stored, and nobody was told",
     "checkpoint, half written": "a checkpoint's temporary file is there in part",
@@ -94,43 +96,38 @@ class _Finder(MetaPathFinder):
 
 
 def _wrap_ledger(module: ModuleType) -> None:
-    import sqlalchemy as sa
+    """The calls of a transaction note their points; it comes to them just before and after it is committed."""
+    open_transaction, called = module.write, threading.local()
 
-    uncommitted: list[str] = []
+    @contextmanager
+    def write(*arguments: Any, **keys: Any) -> Iterator[Any]:
+        called.points = []
+        with open_transaction(*arguments, **keys) as connection:
+            yield connection
+            for point in called.points:
+                _reach(f"{point}, not committed")
+        for point in called.points:
+            _reach(f"{point}, committed")
 
-    @sa.event.listens_for(sa.Engine, "commit")
-    def _(_connection: sa.Connection) -> None:
-        for point in uncommitted:
-            _reach(point)
-
-    def around(name: str, before: Callable[[str], list[str]], after: Callable[[str], list[str]]) -> None:
+    def note(name: str, points: Callable[[str], list[str]]) -> None:
         method = getattr(module.Ledger, name)
 
         @functools.wraps(method)
         def wrapper(self: Any, lease: Any, trial: Any, *rest: Any, **keys: Any) -> Any:
-            uncommitted.extend(before(str(trial)))
-            try:
-                result = method(self, lease, trial, *rest, **keys)
-            finally:
-                uncommitted.clear()
-            for point in after(str(trial)):
-                _reach(point)
+            result = method(self, lease, trial, *rest, **keys)
+            called.points += points(str(trial))
             return result
 
         setattr(module.Ledger, name, wrapper)
 
     def reported(trial: str) -> list[str]:
         phase = trial.rpartition("-")[2][0]  # as in JOB-ARM-c003
-        return [
-            "report, committed",
-            *(["report in confirm"] * (phase == "c")),
-            *(["report in verdict"] * (phase == "v")),
-        ]
+        return ["report", *{"c": ["report in confirm"], "v": ["report in verdict"]}.get(phase, [])]
 
-    around("add_trial", lambda _: [], lambda _: ["suggested"])
-    around("start_attempt", lambda _: [], lambda _: ["started"])
-    around("report", lambda _: ["report, not committed"], reported)
-    around("finish_trial", lambda _: ["end, not committed"], lambda _: ["end, committed"])
+    module.write = write  # type: ignore[attr-defined]
+    note("start_attempt", lambda _: ["start"])
+    note("report", reported)
+    note("finish_trial", lambda _: ["end"])
 
 
 def _wrap_checkpoints(module: ModuleType) -> None:

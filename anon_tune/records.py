@@ -14,6 +14,7 @@ from typing import Any
 from anon_tune.errors import TransitionError
 
 __all__ = [
+    "ENDED",
     "FINISHED",
     "JOB_TRANSITIONS",
     "TRIAL_TRANSITIONS",
@@ -73,6 +74,9 @@ JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.CANCELLED: frozenset(),
 }
 """RUNNING may follow RUNNING: a new holder takes over a job whose holder has died."""
+
+ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+"""Job states in which there is nothing left to do."""
 
 FINISHED = frozenset(
     {

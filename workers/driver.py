@@ -22,7 +22,7 @@ from anon_tune.advice.response import gamma_spread
 from anon_tune.advice.verdict import verdict
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JOB_TRANSITIONS, JobState, Phase, Trial, TrialState
+from anon_tune.records import ENDED, JobState, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, winner
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
@@ -72,7 +72,7 @@ def drive(ledger: Ledger, lease: Lease, settings: Settings) -> JobState:
         state, reason = JobState.PAUSED, _in_a_line(cause)
     _release(ledger, lease, state, reason)
     _log.info("job %s: %s %s", lease.job, state, reason or "")
-    if not JOB_TRANSITIONS[state]:
+    if state in ENDED:
         shutil.rmtree(settings.checkpoints(lease.job), ignore_errors=True)
     return state
 

@@ -285,10 +285,10 @@ def test_one_that_goes_on_after_the_step_at_which_it_falls_behind_is_pruned_ther
     ledger: Ledger, tmp_path: Path, heard: bool
 ):
     """It does not report that step again. Where it had gone on, that was decided, and stands."""
-    job = plan(8, arms=["anon"])
+    job = plan(12, arms=["anon"])
     job_id, lease = begin(ledger, job)
     run = Run(ledger, lease, job, folder=tmp_path)
-    for _ in range(2):
+    for _ in range(8):  # with fewer nothing is pruned
         trial = started(run)
         for step in range(1, 5):
             end = {"outcome": TrialState.COMPLETE, "final": 1.0} if step == 4 else {}

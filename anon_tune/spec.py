@@ -61,7 +61,8 @@ class Search(Strict):
 
     Attributes:
         sampler: `gp` and `tpe` learn from the trials; `random` and `grid` do not.
-        pruner: `asha` is successive halving; `median` stops what is below the median; `none` stops nothing.
+        pruner: `none` stops nothing; `median` stops what is forecast to end behind the median; `asha` is successive
+            halving.
         seed: Of the samplers, and of all trials.
         grace: Epochs before any pruning.
         reduction: At each rung of `asha` one in `reduction` goes on.
@@ -71,7 +72,7 @@ class Search(Strict):
     """
 
     sampler: Literal["gp", "tpe", "random", "grid"] = "gp"
-    pruner: Literal["asha", "median", "none"] = "asha"
+    pruner: Literal["none", "median", "asha"] = "none"
     seed: int = Field(default=0, ge=0, lt=2**31)
     grace: int = Field(default=3, ge=1)
     reduction: int = Field(default=3, ge=2)

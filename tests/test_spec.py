@@ -98,7 +98,7 @@ BAD = [
     ("budget.trials", "many", ["budget.trials: ", "found 'many'"]),
     ("budget.trails", 3, ["budget.trails: unknown key", "did you mean 'trials'?"]),
     ("budget.epochs", -1, ["budget.epochs: "]),
-    ("budget.epochs", 2, ["search.grace: 3 epochs of grace", "budget's 2"]),
+    ("search", {"pruner": "asha", "grace": 20}, ["search.grace: 20 epochs of grace", "budget's 6"]),
     ("search.sampler", "gpp", ["search.sampler: ", "'gp', 'tpe', 'random' or 'grid'", "found 'gpp'"]),
     ("search.seed", -1, ["search.seed: "]),
     ("search.sede", 1, ["search.sede: unknown key", "did you mean 'seed'?"]),

@@ -19,7 +19,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ _RESAMPLES = 2_000
 
 Key = tuple[str, str, int, int]
 """Surface, policy, workers, seed."""
+
+Outcome = tuple[int, bool, float]
+"""Epochs spent until the recommended configuration was good enough, whether it ever was, seconds of a core."""
 
 
 def main() -> None:
@@ -69,8 +72,9 @@ def main() -> None:
             kept.write(json.dumps([*key, *outcome]) + "\n")
             kept.flush()
     console = Console(width=160)
-    console.print(f"Python {platform.python_version()}, Optuna {optuna.__version__}, {cores} cores; "
-                  f"at most {TRIALS} trials a run", highlight=False)  # fmt: skip
+    minutes = sum(seconds for _, _, seconds in done.values()) / 60
+    console.print(f"Python {platform.python_version()}, Optuna {optuna.__version__}; at most {TRIALS} trials a run; "
+                  f"{len(done)} runs, {minutes:.0f} minutes of one core", highlight=False)  # fmt: skip
     for workers in sorted({key[2] for key in done}):
         console.print(_table(done, names, workers))
 
@@ -87,17 +91,18 @@ def _plan(names: list[str], seeds: int) -> Iterator[Key]:
 
 def _limited(
     pool: ProcessPoolExecutor, missing: Iterable[Key], until: float, ahead: int
-) -> Iterator[tuple[Key, tuple[int, bool]]]:
-    """Outcomes of runs in order, a few in flight, until the time is up."""
-    flying: list[tuple[Key, Any]] = []
+) -> Iterator[tuple[Key, Outcome]]:
+    """Outcomes of runs as they come, a few in flight, until the time is up."""
+    flying: dict[Future[Outcome], Key] = {}
     for key in missing:
         if time.monotonic() > until:
             break
-        flying.append((key, pool.submit(run, key)))
+        flying[pool.submit(run, key)] = key
         if len(flying) >= ahead:
-            first, future = flying.pop(0)
-            yield first, future.result()
-    yield from ((key, future.result()) for key, future in flying)
+            for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                yield flying.pop(future), future.result()
+    for future in as_completed(flying):
+        yield flying[future], future.result()
 
 
 @cache
@@ -105,8 +110,9 @@ def _surface(name: str) -> Surface:
     return load_surfaces()[name]
 
 
-def run(key: Key) -> tuple[int, bool]:
-    """Epochs spent until the recommended configuration was good enough, and whether it ever was."""
+def run(key: Key) -> Outcome:
+    """One run; see Outcome."""
+    began = time.process_time()
     name, policy_name, workers, seed = key
     warnings.simplefilter("ignore")  # stock tools warn
     surface = _surface(name)
@@ -120,21 +126,21 @@ def run(key: Key) -> tuple[int, bool]:
             good.add(ended.id)
         # The recommended one is among the completed, so before a good one is there is nothing to look at.
         if good and ranked(policy.space, trials, "min")[0].id in good:
-            return spent, True
-    return spent, False
+            return spent, True, time.process_time() - began
+    return spent, False, time.process_time() - began
 
 
-def _read(path: Path) -> dict[Key, tuple[int, bool]]:
+def _read(path: Path) -> dict[Key, Outcome]:
     if not path.exists():
         return {}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return {
-        (surface, policy, workers, seed): (spent, reached)
-        for surface, policy, workers, seed, spent, reached in rows
+        (surface, policy, workers, seed): (spent, reached, seconds)
+        for surface, policy, workers, seed, spent, reached, seconds in rows
     }
 
 
-def _table(done: dict[Key, tuple[int, bool]], names: list[str], workers: int) -> Table:
+def _table(done: dict[Key, Outcome], names: list[str], workers: int) -> Table:
     table = Table(
         title=f"workers: {workers}. Epochs expected (runs that got there); ours / policy, 95% interval"
     )
@@ -157,10 +163,10 @@ def _table(done: dict[Key, tuple[int, bool]], names: list[str], workers: int) ->
     return table
 
 
-def _pairs(done: dict[Key, tuple[int, bool]], name: str, policy: str, workers: int) -> NDArray[np.float64]:
+def _pairs(done: dict[Key, Outcome], name: str, policy: str, workers: int) -> NDArray[np.float64]:
     """(seeds, 2, 2): for each seed ours and the policy's epochs, and whether they got there."""
     found = [
-        (done[name, "ours", workers, seed], outcome)
+        (done[name, "ours", workers, seed][:2], outcome[:2])
         for (surface, other, count, seed), outcome in done.items()
         if (surface, other, count) == (name, policy, workers) and (name, "ours", workers, seed) in done
     ]

@@ -128,7 +128,7 @@ def _grace(surface: Surface) -> int:
     return max(1, surface.epochs // 4)
 
 
-def _search(surface: Surface, seed: int, sampler: str = "gp", pruner: str = "asha") -> Search:
+def _search(surface: Surface, seed: int, sampler: str = "gp", pruner: str = "none") -> Search:
     return Search.model_validate(
         {"sampler": sampler, "pruner": pruner, "seed": seed, "grace": _grace(surface)}
     )
@@ -151,17 +151,6 @@ def _without(*states: TrialState) -> Tell:
     return tell
 
 
-def _unforecast(space: Space, trials: Sequence[Trial], *rest: Any) -> list[FrozenTrial]:
-    """Pruned trials at their last value, as Ray's searchers are told them."""
-    as_they_are = [
-        dataclasses.replace(trial, state=TrialState.COMPLETE, value=trial.reports[-1].value)
-        if trial.state is TrialState.PRUNED
-        else trial
-        for trial in trials
-    ]
-    return told(space, as_they_are, *rest)
-
-
 def _unconstrained(space: Space, trials: Sequence[Trial], *rest: Any) -> list[FrozenTrial]:
     """Diverged trials at the worst value, as any other."""
     return [
@@ -174,15 +163,13 @@ def _unconstrained(space: Space, trials: Sequence[Trial], *rest: Any) -> list[Fr
 
 POLICIES: dict[str, tuple[Callable[[Surface, int], Policy], bool]] = {
     "ours": (_ours(), False),
-    "random": (_raw(sampler="random", pruner="none"), False),
+    "random": (_raw(sampler="random"), False),
     "stock": (lambda surface, seed: Stock(RAW, seed, surface.epochs, _grace(surface), 3), False),
     "raw coordinates": (_raw(), False),
-    "no pruning": (_ours(pruner="none"), False),
     "TPE for GP": (_ours(sampler="tpe"), True),
-    "median pruner": (_ours(pruner="median"), True),
-    "pruned not told": (_ours(_without(TrialState.PRUNED)), True),
-    "pruned not forecast": (_ours(_unforecast), True),
-    "diverged not told": (_ours(_without(TrialState.DIVERGED)), True),
     "no constraint": (_ours(_unconstrained), True),
+    "asha": (_ours(pruner="asha"), True),
+    "median": (_ours(pruner="median"), True),
+    "median, pruned not told": (_ours(_without(TrialState.PRUNED), pruner="median"), True),
 }
 """Name -> how it is made for a surface and a seed, and whether it is an ablation (ours with one part changed)."""

@@ -66,7 +66,7 @@ class Simulation:
         if trial.phase is not Phase.SEARCH and end is TrialState.PRUNED:
             end = TrialState.COMPLETE
         last = self.plan.spec.budget.epochs
-        level, speed = self._random.uniform(0.1, 2.0), self._random.uniform(0.1, 1.0)
+        level, speed = self._random.uniform(0.1, 2.0), self._random.uniform(0.4, 0.6)
         curve = [level * (1 + math.exp(-speed * step)) for step in range(1, last + 1)]
         if end is TrialState.DIVERGED:
             curve = [*curve[: self._random.randrange(last)], math.nan]

@@ -136,11 +136,12 @@ def crossing(gamma: float, rng: random.Random, mode: str = "min") -> list[float]
     return curve if mode == "min" else [1 - value / 3 for value in curve]
 
 
+@pytest.mark.parametrize("pruner", ["asha", "median"])
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("seed", range(3))
-def test_successive_halving_keeps_what_ends_best_where_curves_cross(mode: str, seed: int):
+def test_pruning_keeps_what_ends_best_where_curves_cross(pruner: str, mode: str, seed: int):
     rng = random.Random(seed)
-    search = Search(pruner="asha", grace=1, reduction=2)
+    search = Search(pruner=pruner, grace=1, reduction=2)
     past = [ended(n, crossing(n / 11, rng, mode), gamma=n / 11) for n in range(12)]
     low, high = crossing(0.1, rng, mode), crossing(0.9, rng, mode)
     sign = 1.0 if mode == "min" else -1.0
@@ -153,6 +154,8 @@ def test_successive_halving_keeps_what_ends_best_where_curves_cross(mode: str, s
     ends = [forecast.final(slow), forecast.final(fast)]
     assert ends == pytest.approx([forecast.scaled(low[-1]), forecast.scaled(high[-1])], abs=0.35)
 
+    if pruner == "median":
+        return
     # By the reports alone it would be the other way round.
     unknown = [dataclasses.replace(t, state=TrialState.FAILED, value=None) for t in past]
     assert should_prune(LINE, slow, unknown, search, mode)

@@ -17,7 +17,7 @@ from anon_tune.errors import InputError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, NewTrial, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal, finalists, next_trial
-from anon_tune.search.study import distributions
+from anon_tune.search.study import STARTUP_TRIALS, distributions
 from anon_tune.search.told import told
 from anon_tune.spec import spaces_of
 from anon_tune.workers import run as run_module
@@ -37,7 +37,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def plan(trials: int = 4, **keys: Any) -> Plan:
-    keys.setdefault("search", {"sampler": "random", "grace": 1, "reduction": 2})
+    keys.setdefault("search", {"sampler": "random", "pruner": "asha", "grace": 1, "reduction": 2})
     keys.setdefault("confirm", {"finalists": 1, "seeds": 2, "verdict_seeds": 2, "race": False})
     spec = builders.spec(budget={"trials": trials, "epochs": 4}, **keys)
     return Plan(spec, spaces_of(spec), -9.0)
@@ -228,10 +228,10 @@ def test_attempts_that_ended_with_their_driver_do_not_count_as_deaths(ledger: Le
 
 def test_an_attempt_that_begins_again_is_judged_by_the_steps_it_has_done(ledger: Ledger):
     """Its predecessor's later reports stand in the ledger, and say nothing of where it is now."""
-    job = plan(8, arms=["anon"])
+    job = plan(STARTUP_TRIALS + 1, arms=["anon"])
     job_id, lease = begin(ledger, job)
     run = Run(ledger, lease, job)
-    for _ in range(2):
+    for _ in range(STARTUP_TRIALS):
         trial = started(run)
         for step in range(1, 5):
             end = {"outcome": TrialState.COMPLETE, "final": 1.0} if step == 4 else {}
@@ -553,10 +553,10 @@ def test_a_trial_that_ended_in_any_way_runs_no_more(ledger: Ledger, ending: str,
 def test_a_report_that_is_not_finite_is_no_end_by_itself(ledger: Ledger):
     """The trial says that it diverged; until then it runs, and is pruned by nobody."""
     for pruner in ("asha", "median"):
-        job = plan(8, arms=["anon"], search={"sampler": "random", "grace": 1, "pruner": pruner})
+        job = plan(9, arms=["anon"], search={"sampler": "random", "grace": 1, "pruner": pruner})
         _, lease = begin(ledger, job)
         run = Run(ledger, lease, job)
-        for _ in range(5):
+        for _ in range(STARTUP_TRIALS):
             good = started(run)
             run.report(good.id, result(1, 0.5))
             run.report(good.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))

@@ -18,7 +18,7 @@ from pathlib import Path
 from anon_tune import export
 from anon_tune.errors import AnonTuneError, ConflictError, LeaseHeldError, NotFoundError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JOB_TRANSITIONS, JobRecord, JobState
+from anon_tune.records import ENDED, JobRecord, JobState
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, extended, spaces_of, stored_spec
@@ -173,7 +173,7 @@ def remove_leftovers(ledger: Ledger, settings: Settings) -> None:
     for folder in (settings.home / "jobs").glob("*/checkpoints"):
         job_id = folder.parent.name
         with contextlib.suppress(NotFoundError):  # of another ledger
-            if not JOB_TRANSITIONS[ledger.job(job_id).state]:
+            if ledger.job(job_id).state in ENDED:
                 shutil.rmtree(folder, ignore_errors=True)
                 shutil.rmtree(settings.ray_temp(job_id), ignore_errors=True)
 

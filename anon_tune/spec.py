@@ -279,6 +279,14 @@ class JobSpec(Strict):
                     yield f"{key}.{index}: the same point is listed twice"
                 yield from (f"{key}.{index}.{problem}" for problem in spaces[arm].problems_of(point))
 
+    def may_keep(self, arm: str, phase: str) -> bool:
+        """Whether a trial of this arm and phase may be the one whose weights are kept.
+
+        These are the verdict's: they train the chosen configuration at full length. Search trials may not have been
+        trained to their end, and which of them is chosen is known only after all of them.
+        """
+        return self.keep == "best" and arm == "anon" and phase == Phase.VERDICT
+
     def planned_trials(self) -> dict[Phase, int]:
         """How many trials each phase has at most: when every arm gets through, and no finalist falls behind."""
         arms = len(self.arms)

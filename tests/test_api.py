@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def test_what_drivers_left_of_jobs_that_have_ended_is_deleted(settings: Settings
         if state is not JobState.RUNNING:
             ledger.release(lease, state)
         left[job_id] = state in {JobState.PAUSED, JobState.RUNNING}
-    left["another"] = True  # of a ledger that is elsewhere
+    left[uuid.uuid4().hex[:6]] = True  # of a ledger that is elsewhere
     for job_id in left:
         for folder in (settings.checkpoints(job_id), settings.ray_temp(job_id)):
             folder.mkdir(parents=True)

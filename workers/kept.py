@@ -4,46 +4,41 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from anon_tune.records import Phase, Trial, TrialState, objective_key
+from anon_tune.records import Trial, TrialState, objective_key
+from anon_tune.search.policy import winner
 from anon_tune.spec import JobSpec
 from anon_tune.workers.checkpoints import intact, step_of, write_durably
 
-__all__ = ["is_kept", "kept_trial", "write_best"]
+__all__ = ["kept_trial", "write_best"]
 
 _log = logging.getLogger(__name__)
 
 
-def is_kept(spec: JobSpec, arm: str, phase: str) -> bool:
-    """Whether a trial of this arm and phase may be the one whose weights are kept.
-
-    These are the verdict's: they train the chosen configuration at full length. Search trials may not have been
-    trained to their end, and which of them is chosen is known only after all of them.
-    """
-    return spec.keep == "best" and arm == "anon" and phase == Phase.VERDICT
-
-
-def kept_trial(trials: Iterable[Trial], spec: JobSpec) -> Trial | None:
-    """Of the trials whose last epoch is in a checkpoint, the one with the best validation value.
+def kept_trial(trials: Sequence[Trial], spec: JobSpec) -> Trial | None:
+    """Of the winner's verdict trials whose last epoch is in a checkpoint, the one with the best validation value.
 
     Not the best test value: that is what the verdict reports, and nothing is chosen by it.
     """
+    mode = spec.objective.mode
+    chosen = winner(trials, "anon", mode)
     able = [
         trial
         for trial in trials
-        if is_kept(spec, trial.arm, trial.phase)
+        if spec.may_keep(trial.arm, trial.phase)
+        and chosen is not None
+        and trial.source == chosen.id
         and trial.state is TrialState.COMPLETE
         and spec.budget.epochs in map(step_of, trial.checkpoints)
     ]
-    mode = spec.objective.mode
     return min(able, key=lambda trial: (objective_key(trial.reports[-1].value, mode), trial.id), default=None)
 
 
-def write_best(trials: Iterable[Trial], spec: JobSpec, checkpoints: Path, target: Path) -> None:
+def write_best(trials: Sequence[Trial], spec: JobSpec, checkpoints: Path, target: Path) -> None:
     """Write the kept trial's weights, a `state_dict` of its model on CPU, for `torch.load`.
 
     Where there are none to keep, the log says so.
@@ -62,5 +57,7 @@ def write_best(trials: Iterable[Trial], spec: JobSpec, checkpoints: Path, target
             write_durably(target, buffer.getbuffer())
             _log.info("kept the weights of trial %s: %s", trial.id, target)
             return
+    if trial is not None and not problems and target.exists():
+        return  # it was written when the job ended before
     why = "; ".join(problems) or "no verdict trial of anon has a checkpoint of its last epoch"
     _log.warning("no weights were kept: %s", why)

@@ -21,7 +21,7 @@ from anon_tune.search.policy import FAILURES_IN_A_ROW, Plan, Signal, next_trial,
 from anon_tune.search.pruning import should_prune
 from anon_tune.spec import Budget
 from anon_tune.workers.checkpoints import remove, step_of
-from anon_tune.workers.kept import is_kept, kept_trial
+from anon_tune.workers.kept import kept_trial
 from anon_tune.workers.watch import Watch
 
 __all__ = ["Run"]
@@ -319,12 +319,12 @@ class Run:
             return
         spec = self._plan.spec
         for trial in ended:
-            if not is_kept(spec, trial.arm, trial.phase):
+            if not spec.may_keep(trial.arm, trial.phase):
                 remove(self._folder, trial.id)
-        if any(is_kept(spec, trial.arm, trial.phase) for trial in ended):
+        if any(spec.may_keep(trial.arm, trial.phase) for trial in ended):
             best = kept_trial(self.trials, spec)
             for trial in self.trials:
-                if trial.is_finished and is_kept(spec, trial.arm, trial.phase) and trial != best:
+                if trial.is_finished and spec.may_keep(trial.arm, trial.phase) and trial != best:
                     remove(self._folder, trial.id)
 
     def _keep(self, trial: Trial) -> Trial:

@@ -17,7 +17,6 @@ from anon_tune.errors import AnonTuneError
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.workers import checkpoints, output
-from anon_tune.workers.kept import is_kept
 from anon_tune.workers.probe import PROBE_BATCHES, probe
 from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.training import Training
@@ -91,7 +90,7 @@ class TrialTrainable(tune.Trainable):
             self._epochs = spec.budget.epochs
             self._trial, self._attempt = config["trial"], config["attempt"]
             self._folder = Path(config["folder"])
-            self._keeps_last = is_kept(spec, config["arm"], config["phase"])
+            self._keeps_last = spec.may_keep(config["arm"], config["phase"])
             self._good: str | None = None
             problem, device = _problem(spec)
             self._training = self._go_on(

@@ -30,10 +30,25 @@ def spec(mode: str = "min", keep: str = "best") -> JobSpec:
     )
 
 
+CHOSEN = [
+    builders.trial(0),
+    builders.trial(1),
+    builders.trial(0, value=0.5, phase=Phase.CONFIRM, source="j-anon-s001"),
+]
+"""A search of two, the second of which won."""
+
+
 def verdict(
-    number: int, value: float, *steps: int, state: TrialState = TrialState.COMPLETE, arm: str = "anon"
+    number: int,
+    value: float,
+    *steps: int,
+    state: TrialState = TrialState.COMPLETE,
+    arm: str = "anon",
+    source: str = "j-anon-s001",
 ) -> Trial:
-    made = builders.trial(number, state, -value, arm=arm, phase=Phase.VERDICT, curve=[0.1, value])
+    made = builders.trial(
+        number, state, -value, arm=arm, phase=Phase.VERDICT, curve=[0.1, value], source=source
+    )
     return dataclasses.replace(made, checkpoints=tuple(checkpoint_name(made.id, 1, step) for step in steps))
 
 
@@ -47,10 +62,14 @@ def test_it_is_the_best_on_validation_of_those_whose_last_epoch_is_there(mode: s
         verdict(4, 0.1, 2, state=TrialState.RUNNING),
         verdict(5, 0.05, 2, arm="sgd"),
         dataclasses.replace(verdict(6, 0.05, 2), phase=Phase.CONFIRM),
+        verdict(
+            7, 0.05 if mode == "min" else 0.9, 2, source="j-anon-s000"
+        ),  # it had won before there were more
     ]
-    assert kept_trial(trials, spec(mode)) == trials[number]
-    assert kept_trial(trials[3:], spec(mode)) is None
-    assert kept_trial(trials, spec(mode, keep="none")) is None
+    assert kept_trial([*CHOSEN, *trials], spec(mode)) == trials[number]
+    assert kept_trial([*CHOSEN, *trials[3:]], spec(mode)) is None
+    assert kept_trial(trials[:6], spec(mode)) is None
+    assert kept_trial([*CHOSEN, *trials], spec(mode, keep="none")) is None
 
 
 def test_what_is_kept_is_the_trained_model(tmp_path: Path):
@@ -60,12 +79,20 @@ def test_what_is_kept_is_the_trained_model(tmp_path: Path):
     for step in (1, 2):
         training.run_epoch()
         save(tmp_path, checkpoint_name(trial.id, 1, step), training.state_dict())
-    write_best([trial], spec(), tmp_path, tmp_path / "best.pt")
+    write_best([*CHOSEN, trial], spec(), tmp_path, tmp_path / "best.pt")
     model = problem.build_model()
     model.load_state_dict(torch.load(tmp_path / "best.pt"))
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), training.model.parameters(), strict=True)
     )
+
+
+def test_what_was_kept_before_the_job_went_on_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Where the same configuration won again, whose verdict trials are not repeated and have no files any more."""
+    (tmp_path / "best.pt").write_bytes(b"weights")
+    write_best([*CHOSEN, verdict(0, 0.2, EPOCHS)], spec(), tmp_path, tmp_path / "best.pt")
+    assert (tmp_path / "best.pt").read_bytes() == b"weights"
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -77,7 +104,7 @@ def test_where_there_are_none_the_log_says_so(
     if damaged:
         (tmp_path / checkpoint_name(trial.id, 1, 2)).write_bytes(b"?")
     with caplog.at_level(logging.WARNING):
-        write_best([trial], spec(), tmp_path, tmp_path / "best.pt")
+        write_best([*CHOSEN, trial], spec(), tmp_path, tmp_path / "best.pt")
     assert "no weights were kept: " in caplog.text
     assert ("it is damaged" if damaged else "no verdict trial of anon has a checkpoint") in caplog.text
     assert not (tmp_path / "best.pt").exists()

@@ -43,6 +43,13 @@ def config(folder: Path, attempt: int = 1, *names: str, **keys: Any) -> dict[str
     }
 
 
+class Local(TrialTrainable):
+    """Takes the job's file from the config, as Tune hands it over to each worker."""
+
+    def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
+        super().setup(config, config["spec"])
+
+
 def name(attempt: int, step: int) -> str:
     return checkpoint_name("j-anon-s000", attempt, step)
 
@@ -75,12 +82,12 @@ def learned(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_another_attempt_goes_on_after_the_checkpoint_with_the_same_results(tmp_path: Path, always_due: None):
-    first = results(TrialTrainable(config(tmp_path)))
+    first = results(Local(config(tmp_path)))
     assert [result.get("checkpoint") for result in first] == [*(name(1, s) for s in range(1, EPOCHS)), None]
     assert first[-1]["outcome"] == TrialState.COMPLETE
     assert files(tmp_path) == {name(1, 3), name(1, 4)}
     for done in (4, 3):
-        second = results(TrialTrainable(config(tmp_path, 2, name(1, done))), EPOCHS - done)
+        second = results(Local(config(tmp_path, 2, name(1, done))), EPOCHS - done)
         assert [result["step"] for result in second] == list(range(done + 1, EPOCHS + 1))
         assert [learned(result) for result in second] == [learned(result) for result in first[done:]]
         assert [result.get("resumed") for result in second] == [done, *[None] * (EPOCHS - done - 1)]
@@ -88,8 +95,8 @@ def test_another_attempt_goes_on_after_the_checkpoint_with_the_same_results(tmp_
 
 
 def test_an_actor_that_is_used_again_resumes_too(tmp_path: Path, always_due: None):
-    first = results(TrialTrainable(config(tmp_path)))
-    actor = TrialTrainable(config(tmp_path, trial="j-anon-s001", seed=9))
+    first = results(Local(config(tmp_path)))
+    actor = Local(config(tmp_path, trial="j-anon-s001", seed=9))
     results(actor, 2)
     assert actor.reset_config(config(tmp_path, 2, name(1, 4)))
     (last,) = results(actor, 1)
@@ -101,10 +108,10 @@ def test_an_actor_that_is_used_again_resumes_too(tmp_path: Path, always_due: Non
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_then_to_fresh_weights(
     tmp_path: Path, always_due: None
 ):
-    first = results(TrialTrainable(config(tmp_path)))
+    first = results(Local(config(tmp_path)))
     newest, before = tmp_path / name(1, 4), tmp_path / name(1, 3)
     newest.write_bytes(newest.read_bytes()[:-1])
-    attempt = TrialTrainable(config(tmp_path, 2, name(1, 4)))
+    attempt = Local(config(tmp_path, 2, name(1, 4)))
     result = attempt.step()
     assert (result["resumed"], result["step"]) == (3, 4)
     assert learned(result) == learned(first[3])
@@ -115,7 +122,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_then_to_fresh_weig
 
     before.write_bytes(b"")
     (tmp_path / name(2, 4)).write_bytes(b"")
-    again = results(TrialTrainable(config(tmp_path, 3, name(2, 4), name(1, 4))))
+    again = results(Local(config(tmp_path, 3, name(2, 4), name(1, 4))))
     assert [learned(result) for result in again] == [learned(result) for result in first]
     assert "resumed" not in again[0]
     assert again[0]["warnings"][-1] == "no checkpoint can be used: it starts afresh"
@@ -123,23 +130,23 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_then_to_fresh_weig
 
 
 def test_a_checkpoint_of_another_model_is_not_used(tmp_path: Path, always_due: None):
-    results(TrialTrainable(config(tmp_path, spec={"model": {"name": "cnn", "width": 8}})), 1)
-    expected = results(TrialTrainable(config(tmp_path, trial="j-anon-s001")))
-    again = results(TrialTrainable(config(tmp_path, 2, name(1, 1))))
+    results(Local(config(tmp_path, spec={"model": {"name": "cnn", "width": 8}})), 1)
+    expected = results(Local(config(tmp_path, trial="j-anon-s001")))
+    again = results(Local(config(tmp_path, 2, name(1, 1))))
     assert "does not fit" in again[0]["warnings"][0]
     assert [learned(result) for result in again] == [learned(result) for result in expected]
 
 
 def test_short_trials_write_nothing(tmp_path: Path):
-    done = results(TrialTrainable(config(tmp_path, spec={"training": {}})))
+    done = results(Local(config(tmp_path, spec={"training": {}})))
     assert done[-1]["outcome"] == TrialState.COMPLETE
     assert files(tmp_path) == set()
     assert not any("checkpoint" in result for result in done)
 
 
 def test_where_no_checkpoint_can_be_written_the_trial_goes_on_without(tmp_path: Path, always_due: None):
-    expected = results(TrialTrainable(config(tmp_path, trial="j-anon-s001")))
-    done = results(TrialTrainable(config(tmp_path / "not there")))
+    expected = results(Local(config(tmp_path, trial="j-anon-s001")))
+    done = results(Local(config(tmp_path / "not there")))
     assert [learned(result) for result in done] == [learned(result) for result in expected]
     assert not any("checkpoint" in result for result in done)
     for result in done[:-1]:
@@ -149,7 +156,7 @@ def test_where_no_checkpoint_can_be_written_the_trial_goes_on_without(tmp_path: 
 
 
 def test_a_disk_that_is_full_for_a_while_costs_checkpoints_only(tmp_path: Path, always_due: None):
-    trainable = TrialTrainable(config(tmp_path))
+    trainable = Local(config(tmp_path))
     (first,) = results(trainable, 1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
@@ -179,9 +186,7 @@ def test_the_last_epoch_is_written_where_its_weights_may_be_kept(
     spec = {"keep": keep, "training": {}}
     hyperparameters = {"lr": 0.01}
     done = results(
-        TrialTrainable(
-            config(tmp_path, spec=spec, phase=phase.value, arm=arm, hyperparameters=hyperparameters)
-        )
+        Local(config(tmp_path, spec=spec, phase=phase.value, arm=arm, hyperparameters=hyperparameters))
     )
     assert done[-1].get("checkpoint") == (name(1, EPOCHS) if kept else None)
     assert files(tmp_path) == ({name(1, EPOCHS)} if kept else set())
@@ -189,7 +194,7 @@ def test_the_last_epoch_is_written_where_its_weights_may_be_kept(
         kept
     ):  # killed before its end was stored: the last epoch, whose result ends the trial, is trained again
         again = results(
-            TrialTrainable(
+            Local(
                 config(
                     tmp_path,
                     2,
@@ -204,7 +209,7 @@ def test_the_last_epoch_is_written_where_its_weights_may_be_kept(
 
 
 def test_a_failure_is_told_with_what_came_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    trainable = TrialTrainable(config(tmp_path, 2, name(1, 1)))
+    trainable = Local(config(tmp_path, 2, name(1, 1)))
 
     def fails() -> dict[str, float]:
         raise ValueError("the data is not there")

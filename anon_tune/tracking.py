@@ -7,10 +7,12 @@ that writing one twice changes nothing.
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import datetime
 import logging
+import math
 import os
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -20,10 +22,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from anon_tune.errors import DependencyError
-from anon_tune.ledger import Ledger
+from anon_tune.ledger import Cursor, Ledger
 from anon_tune.records import JobRecord, JobState, Trial, TrialState
 
 __all__ = ["EXPERIMENT", "Projector", "check_uri"]
@@ -33,8 +36,11 @@ EXPERIMENT = "anon_tune"
 _JOB_TAG, _TRIAL_TAG = "anon_tune.job_id", "anon_tune.trial_id"
 _PARENT_TAG, _NAME_TAG = "mlflow.parentRunId", "mlflow.runName"
 _SCHEMES = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks"}
-_METRICS_PER_BATCH = 1000  # MLflow's limit
+_ITEMS_PER_BATCH = 1000  # MLflow's limit
+_TRIALS_AT_ONCE = 100
 _POLL_SECONDS = 1.0
+_WORK_SECONDS = 1.0
+_REST = 4.0  # so that at most a fifth of the time goes into the projection while a job runs
 _TURN_SECONDS = 60.0  # longer than MLflow takes for one trial, its retries included
 _TURN_POLL_SECONDS = 0.2
 
@@ -102,57 +108,71 @@ class Projector:
         self._found: set[str] = set()
         self._name = uuid.uuid4().hex
 
-    def sync(self, job_id: str) -> int:
-        """Write everything that is not in MLflow yet; return how many trials were written to.
+    def sync(self, job_id: str, seconds: float = math.inf) -> int:
+        """Write what is not in MLflow yet; return how many trials were written to.
 
         A job whose run is not there, since this is another MLflow than before or it was deleted, is written anew.
         Projectors of one job take turns: two that look for a run at once would both make it.
 
+        Args:
+            job_id: Which job.
+            seconds: After so many no further trials are begun.
+
         Raises:
             DependencyError: MLflow did not take it; what it took is remembered.
         """
+        limit = time.monotonic() + seconds
         with self._turn(job_id):
-            return self._write(self._ledger.job(job_id, trials=True))
+            return self._write(self._ledger.job(job_id), limit)
 
-    def _write(self, job: JobRecord) -> int:
-        job_id = job.id
+    def _write(self, job: JobRecord, limit: float) -> int:
         try:
-            done = self._cursor(job_id)
-            parent, _, state = done.get(job_id) or (self._parent(job), 0, None)
-            written = 0
-            for trial in job.trials:
-                run, steps, projected = done.get(trial.id) or (None, 0, None)
-                if run is None or steps < len(trial.reports) or projected != trial.state:
-                    self._keep_turn(job_id)
-                    self._project_trial(job, parent, trial, run, steps)
-                    written += 1
-            if (written or state != job.state) and job.state is not JobState.RUNNING:
-                self._project_end(dataclasses.replace(job, mlflow_run=parent), parent)
+            cursor = self._cursor(job.id) or self._begin(job)
+            written: set[str] = set()
+            while time.monotonic() < limit and (found := self._ledger.unprojected(job.id, _TRIALS_AT_ONCE)):
+                self._ledger.announce_projection(
+                    job.id, [trial.id for trial, known in found if known is None]
+                )
+                for trial, known in found:
+                    self._keep_turn(job.id)
+                    self._project_trial(job, cursor.run, trial, known)
+                    written.add(trial.id)
+                    if time.monotonic() > limit:
+                        break
+            if (written or cursor.state != job.state) and job.state is not JobState.RUNNING:
+                whole = self._ledger.job(job.id, trials=True)
+                self._project_end(whole, cursor.run)
         except self._errors as error:
             raise DependencyError(
-                f"MLflow at {self._uri} did not take job {job_id} ({error}). Nothing of it is lost: "
-                f"`anon-tune mlflow sync {job_id}` goes on from here."
+                f"MLflow at {self._uri} did not take job {job.id} ({error}). Nothing of it is lost: "
+                f"`anon-tune mlflow sync {job.id}` goes on from here."
             ) from error
-        return written
+        return len(written)
 
     def follow(self, job_id: str, until: Callable[[], bool]) -> None:
         """Sync again and again until the job is at rest, or `until()` says stop; MLflow may come and go.
+
+        While the job runs this rests most of the time, since it takes the processor and the disk from what trains;
+        what has been left behind then is written at the end.
 
         Raises:
             DependencyError: The last sync was not taken.
         """
         while True:
             running = self._ledger.job(job_id).state in {JobState.RUNNING, JobState.QUEUED}
-            stop = until()
+            last = until() or not running
+            began = time.monotonic()
+            rest = _POLL_SECONDS
             try:
-                self.sync(job_id)
+                self.sync(job_id, math.inf if last else _WORK_SECONDS)
+                rest = max(rest, _REST * (time.monotonic() - began))
             except DependencyError as error:
-                if stop or not running:
+                if last:
                     raise
                 _log.warning("%s", error)
-            if stop or not running:
+            if last:
                 return
-            time.sleep(_POLL_SECONDS)
+            time.sleep(rest)
 
     @contextmanager
     def _turn(self, job_id: str) -> Iterator[None]:
@@ -176,22 +196,30 @@ class Projector:
         from mlflow import MlflowClient
 
         try:
+            self._make_database()
             return MlflowClient(self._uri)
-        except (*self._errors, SQLAlchemyError, ImportError) as error:
+        except (*self._errors, SQLAlchemyError, sqlite3.Error, ImportError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DependencyError(
                 f"MLflow cannot use its store at {self._uri} ({reason}). Check MLFLOW_TRACKING_URI."
             ) from error
 
-    def _cursor(self, job_id: str) -> dict[str, tuple[str, int, str | None]]:
-        """How far each of the job's runs has been written to this MLflow, by job or trial id."""
-        done = self._ledger.projections(job_id)
-        if job_id in done and job_id not in self._found:
-            if not self._is_there(done[job_id][0]):
+    def _make_database(self) -> None:
+        """Make an sqlite file that is not there, with a log that is written ahead: a third of the syncs to disk."""
+        url = make_url(self._uri) if self._uri.startswith("sqlite:") else None
+        if url is not None and url.database and not Path(url.database).exists():
+            with contextlib.closing(sqlite3.connect(url.database)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+
+    def _cursor(self, job_id: str) -> Cursor | None:
+        """How far the job's own run has been written to this MLflow; None if it is not there."""
+        cursor = self._ledger.projection(job_id)
+        if cursor is not None and job_id not in self._found:
+            if not self._is_there(cursor.run):
                 self._ledger.forget_projections(job_id)
-                return {}
+                return None
             self._found.add(job_id)
-        return done
+        return cursor
 
     def _is_there(self, run: str) -> bool:
         from mlflow.exceptions import MlflowException
@@ -214,23 +242,29 @@ class Projector:
             )
         return self._experiment_id
 
-    def _parent(self, job: JobRecord) -> str:
+    def _begin(self, job: JobRecord) -> Cursor:
+        """Find or make the job's own run."""
         run = self._find_run(_JOB_TAG, job.id)
         if run is None:
             tags = {_JOB_TAG: job.id, _NAME_TAG: f"{job.name} {job.id}"}
             run = self._client.create_run(
                 self._experiment(), start_time=_milliseconds(job.created), tags=tags
             ).info.run_id
+        else:  # by somebody whose cursor is not here any more: its children may be there too
+            self._ledger.announce_projection(job.id)
         self._client.log_batch(run, params=_params(_flat(job.spec)))
         self._ledger.set_projection(job.id, job.id, run)
-        return str(run)
+        return Cursor(run, 0, None)
 
-    def _project_trial(self, job: JobRecord, parent: str, trial: Trial, run: str | None, steps: int) -> None:
-        from mlflow.entities import Metric
+    def _project_trial(self, job: JobRecord, parent: str, trial: Trial, known: Cursor | None) -> None:
+        from mlflow.entities import Metric, RunTag
 
-        if run is None:
-            run = self._find_run(_TRIAL_TAG, trial.id) or self._new_trial_run(parent, trial)
-            self._client.log_batch(run, params=_params(_trial_params(trial)))
+        run, steps = (known.run, known.steps) if known is not None else ("", 0)
+        params = []
+        if not run:
+            earlier = self._find_run(_TRIAL_TAG, trial.id) if known is not None else None
+            run = earlier or self._new_trial_run(parent, trial)
+            params = _params(_trial_params(trial))
         metrics = [
             Metric(name, value, _milliseconds(report.time), report.step)
             for report in trial.reports[steps:]
@@ -240,12 +274,18 @@ class Projector:
             metrics.append(
                 Metric("objective", trial.value, _milliseconds(trial.finished), len(trial.reports))
             )
-        for start in range(0, len(metrics), _METRICS_PER_BATCH):
-            self._client.log_batch(run, metrics=metrics[start : start + _METRICS_PER_BATCH])
+        tags = []
         if trial.is_finished:
+            tags.append(RunTag("anon_tune.state", trial.state.value))
             if trial.reason:
-                self._client.set_tag(run, "anon_tune.reason", trial.reason[:5000])
-            self._client.set_tag(run, "anon_tune.state", trial.state.value)
+                tags.append(RunTag("anon_tune.reason", trial.reason[:5000]))
+        room = _ITEMS_PER_BATCH - len(params) - len(tags)
+        first, later = metrics[:room], metrics[room:]
+        if first or params or tags:
+            self._client.log_batch(run, metrics=first, params=params, tags=tags)
+        for start in range(0, len(later), _ITEMS_PER_BATCH):
+            self._client.log_batch(run, metrics=later[start : start + _ITEMS_PER_BATCH])
+        if trial.is_finished:
             ended = _milliseconds(trial.finished) if trial.finished else None
             self._client.set_terminated(run, _TRIAL_STATUS[trial.state], ended)
         self._ledger.set_projection(job.id, trial.id, run, len(trial.reports), trial.state)

@@ -141,6 +141,62 @@ def test_what_is_not_there_any_more_is_written_anew(ledger: Ledger, uri: str, tm
     }
 
 
+def test_a_projector_that_died_after_it_made_a_run_leaves_one(
+    ledger: Ledger, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lease = begin(ledger)
+    for number in range(3):
+        complete(ledger, lease, number)
+
+    def killed(job_id: str, subject: str, *_: Any) -> None:
+        if subject != job_id:
+            raise KeyboardInterrupt
+
+    dying = projector(ledger, uri, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger, "set_projection", killed)
+        with pytest.raises(KeyboardInterrupt):
+            dying.sync(lease.job)
+    assert len(children(uri, lease.job)) == 1  # which no cursor names
+    assert projector(ledger, uri, tmp_path).sync(lease.job) == 3
+    trials = ledger.job(lease.job, trials=True).trials
+    assert children(uri, lease.job) == {trial.id: 1 for trial in trials}
+
+
+def test_more_trials_and_metrics_than_go_into_one_batch(
+    ledger: Ledger, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tracking, "_TRIALS_AT_ONCE", 2)
+    lease = begin(ledger)
+    for number in range(5):
+        complete(ledger, lease, number)
+    many = {f"metric {n}": float(n) for n in range(2100)}
+    new = NewTrial("anon", Phase.SEARCH, 9, 9, {"gamma": 9.0}, {"gamma": 9.0})
+    trial = ledger.add_trial(lease, new)
+    ledger.start_attempt(lease, trial.id)
+    ledger.report(lease, trial.id, 1, 1, 0.5, many)
+    ledger.finish_trial(lease, trial.id, TrialState.DIVERGED, None, "diverged")
+    assert projector(ledger, uri, tmp_path).sync(lease.job) == 6
+    trials = ledger.job(lease.job, trials=True).trials
+    assert children(uri, lease.job) == {trial.id: 1 for trial in trials}
+    run = MlflowClient(uri).get_run(trials[-1].mlflow_run)
+    assert run.data.metrics == many
+    assert run.data.params == {"gamma": "9.0", "arm": "anon", "phase": "search", "seed": "9"}
+    assert run.data.tags["anon_tune.reason"] == "diverged"
+    assert run.info.status == "FAILED"
+
+
+def test_a_sync_with_no_time_left_begins_nothing_and_the_next_one_ends_it(
+    ledger: Ledger, uri: str, tmp_path: Path
+):
+    lease = begin(ledger)
+    for number in range(3):
+        complete(ledger, lease, number)
+    one = projector(ledger, uri, tmp_path)
+    assert one.sync(lease.job, seconds=-1.0) == 0
+    assert one.sync(lease.job) == 3
+
+
 def test_projectors_of_one_job_take_turns(ledger: Ledger, uri: str, tmp_path: Path):
     lease = begin(ledger)
     for number in range(4):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["database_time", "open_database", "read", "upgrade", "write"]
 
-_READ_ONLY = "anon_tune_read_only"
+_READ_ONLY, _DURABLE = "anon_tune_read_only", "anon_tune_durable"
 _BUSY_SECONDS = 30.0
 _BUSY_POLL_SECONDS = 0.02
 _MIGRATION_LOCK = 0x616E6F6E  # "anon"; any number that the database's other users do not lock
@@ -88,9 +88,14 @@ def upgrade(engine: sa.Engine) -> None:
 
 
 @contextmanager
-def write(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One read-and-write transaction. On sqlite it takes the write lock at once, so that what it reads stays true."""
-    with engine.begin() as connection:
+def write(engine: sa.Engine, *, durable: bool = True) -> Iterator[sa.Connection]:
+    """One read-and-write transaction. On sqlite it takes the write lock at once, so that what it reads stays true.
+
+    One that is not `durable` outlives a killed process, but need not outlive a power cut by itself: on sqlite it is
+    not waited for until it is on the disk. The next durable one takes it there, since the log is written in order.
+    """
+    options = {_DURABLE: durable}
+    with engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
 
 
@@ -129,8 +134,6 @@ def _sqlite_connect(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     _use_wal(cursor)
-    # FULL: a committed report outlives a power cut too, not only a killed process.
-    cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
@@ -154,5 +157,13 @@ def _use_wal(cursor: Any) -> None:
 
 
 def _sqlite_begin(connection: sa.Connection) -> None:
-    read_only = connection.get_execution_options().get(_READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if options.get(_READ_ONLY, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # FULL: a committed report outlives a power cut too, not only a killed process.
+    level = "FULL" if options.get(_DURABLE, True) else "NORMAL"
+    if connection.info.get(_DURABLE) != level:
+        connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+        connection.info[_DURABLE] = level
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,5 +1,7 @@
 """The ledger's transactions: each method is one, and is named by what it makes true.
 
+`Ledger.transaction` makes several of them one.
+
 Who owns what
 -------------
 A job is worked on by the one process that holds its lease. `acquire` gives a lease with a fencing token; every
@@ -19,7 +21,9 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +46,27 @@ from anon_tune.records import (
     check_transition,
 )
 
-__all__ = ["Lease", "Ledger"]
+__all__ = ["Cursor", "Lease", "Ledger"]
+
+# What is executed several times for every trial: to put a statement together takes longer than to execute it.
+_LEASE = (
+    sa.select(Job.lease_token, Job.lease_holder).where(Job.id == sa.bindparam("of_job")).with_for_update()
+)
+_STATE = sa.select(Trial.state).where(
+    Trial.id == sa.bindparam("of_trial"), Trial.job_id == sa.bindparam("of_job")
+)
+_LAST_ATTEMPT = sa.select(sa.func.max(Attempt.number)).where(Attempt.trial_id == sa.bindparam("of_trial"))
+_REPORT = sa.select(Report.__table__).where(
+    Report.trial_id == sa.bindparam("of_trial"), Report.step == sa.bindparam("of_step")
+)
+_ADD_TRIAL, _ADD_ATTEMPT, _ADD_REPORT = (sa.insert(table) for table in (Trial, Attempt, Report))
+_MOVE_TRIAL = sa.update(Trial).where(Trial.id == sa.bindparam("of_trial"))
+_START_TRIAL = _MOVE_TRIAL.values(
+    started=sa.func.coalesce(Trial.started, sa.bindparam("now", type_=Trial.started.type))
+)
+_CLOSE_ATTEMPT = sa.update(Attempt).where(
+    Attempt.trial_id == sa.bindparam("of_trial"), Attempt.finished.is_(None)
+)
 
 # No vowels and no look-alikes: ids spell no words and are read aloud without doubt.
 _ID_ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
@@ -59,11 +83,27 @@ class Lease:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Cursor:
+    """How far a job or a trial has been projected.
+
+    Attributes:
+        run: Its MLflow run; "" if there may be one, of which nothing is known.
+        steps: How many of its reports have been written.
+        state: The state that was written last.
+    """
+
+    run: str
+    steps: int
+    state: str | None
+
+
 class Ledger:
     """One database of jobs. Safe to share between threads; each process opens its own."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._open = threading.local()
 
     @classmethod
     def open(cls, url: str) -> Ledger:
@@ -73,6 +113,22 @@ class Ledger:
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Make this thread's calls that take a lease one transaction: all of it is stored when it ends, or nothing.
+
+        Args:
+            durable: Whether what is stored outlives a power cut when this returns. If not, it does once a later
+                durable transaction has returned; it is lost only together with the process that wrote it and all
+                that followed. PostgreSQL, whose clients may outlive it, always stores durably.
+        """
+        with write(self._engine, durable=durable) as connection:
+            self._open.connection, self._open.held = connection, {}
+            try:
+                yield
+            finally:
+                del self._open.connection, self._open.held
 
     # Jobs
 
@@ -235,7 +291,7 @@ class Ledger:
     ) -> None:
         """Store what the job has found out. Raises LeaseLostError."""
         given = {"phase": phase, "probe": probe, "architecture": architecture, "result": result}
-        with write(self._engine) as connection:
+        with self._write() as connection:
             self._hold(connection, lease)
             connection.execute(
                 sa.update(Job)
@@ -254,24 +310,23 @@ class Ledger:
         """
         trial_id = f"{lease.job}-{new.arm}-{new.phase.value[0]}{new.number:03d}"
         try:
-            with write(self._engine) as connection:
+            with self._write() as connection:
                 now = self._hold(connection, lease)
-                connection.execute(
-                    sa.insert(Trial).values(
-                        id=trial_id,
-                        job_id=lease.job,
-                        arm=new.arm,
-                        phase=new.phase,
-                        number=new.number,
-                        seed=new.seed,
-                        state=TrialState.WAITING,
-                        configuration=_configuration_key(new.params),
-                        params=dict(new.params),
-                        hyperparameters=dict(new.hyperparameters),
-                        source=new.source,
-                        created=now,
-                    )
-                )
+                row = {
+                    "id": trial_id,
+                    "job_id": lease.job,
+                    "arm": new.arm,
+                    "phase": new.phase,
+                    "number": new.number,
+                    "seed": new.seed,
+                    "state": TrialState.WAITING,
+                    "configuration": _configuration_key(new.params),
+                    "params": dict(new.params),
+                    "hyperparameters": dict(new.hyperparameters),
+                    "source": new.source,
+                    "created": now,
+                }
+                connection.execute(_ADD_TRIAL, row)
         except IntegrityError as error:
             raise ConflictError(f"{trial_id} repeats a number or a configuration of this job.") from error
         return records.Trial(
@@ -287,17 +342,12 @@ class Ledger:
             NotFoundError: The job has no such trial.
             TransitionError: The trial is not WAITING.
         """
-        with write(self._engine) as connection:
+        with self._write() as connection:
             now = self._hold(connection, lease)
             self._move(connection, lease, trial_id, TrialState.RUNNING)
-            last = connection.execute(
-                sa.select(sa.func.max(Attempt.number)).where(Attempt.trial_id == trial_id)
-            ).scalar()
-            number = (last or 0) + 1
-            connection.execute(sa.insert(Attempt).values(trial_id=trial_id, number=number, started=now))
-            connection.execute(
-                sa.update(Trial).where(Trial.id == trial_id, Trial.started.is_(None)).values(started=now)
-            )
+            connection.execute(_START_TRIAL, {"of_trial": trial_id, "now": now})
+            number = (connection.execute(_LAST_ATTEMPT, {"of_trial": trial_id}).scalar() or 0) + 1
+            connection.execute(_ADD_ATTEMPT, {"trial_id": trial_id, "number": number, "started": now})
         return number
 
     def report(
@@ -310,18 +360,12 @@ class Ledger:
             NotFoundError: The job has no such trial.
             ConflictError: The trial is not RUNNING.
         """
-        with write(self._engine) as connection:
+        with self._write() as connection:
             now = self._hold(connection, lease)
             state = self._state(connection, lease, trial_id)
             if state is not TrialState.RUNNING:
                 raise ConflictError(f"{trial_id} is {state}; only a RUNNING trial reports.")
-            standing = (
-                connection.execute(
-                    sa.select(Report.__table__).where(Report.trial_id == trial_id, Report.step == step)
-                )
-                .mappings()
-                .first()
-            )
+            standing = connection.execute(_REPORT, {"of_trial": trial_id, "of_step": step}).mappings().first()
             if standing is not None:
                 return report_record(standing)
             row = {
@@ -332,7 +376,7 @@ class Ledger:
                 "metrics": {key: _finite(number) for key, number in metrics.items()},
                 "time": now,
             }
-            connection.execute(sa.insert(Report).values(row))
+            connection.execute(_ADD_REPORT, row)
         return report_record(row)
 
     def finish_trial(
@@ -352,7 +396,7 @@ class Ledger:
         """
         if state not in FINISHED:
             raise TransitionError(f"{state} ends no trial.")
-        with write(self._engine) as connection:
+        with self._write() as connection:
             now = self._hold(connection, lease)
             self._move(connection, lease, trial_id, state, value=_finite(value), reason=reason, finished=now)
             _close_attempt(connection, trial_id, now, state.value, reason)
@@ -360,26 +404,68 @@ class Ledger:
 
     def lose_attempt(self, lease: Lease, trial_id: str, reason: str) -> None:
         """Close a RUNNING trial's attempt as LOST; the trial waits for another. Raises as finish_trial."""
-        with write(self._engine) as connection:
+        with self._write() as connection:
             now = self._hold(connection, lease)
             self._move(connection, lease, trial_id, TrialState.WAITING)
             _close_attempt(connection, trial_id, now, "LOST", reason)
 
     # The projection's cursor
 
-    def projections(self, job_id: str) -> dict[str, tuple[str, int, str | None]]:
-        """Return, by job or trial id, the MLflow run, the steps written to it and the state last written."""
+    def projection(self, subject: str) -> Cursor | None:
+        """Return how far a job or a trial has been projected; None if nothing of it."""
+        query = sa.select(Projection.run, Projection.steps, Projection.state)
         with read(self._engine) as connection:
-            rows = connection.execute(
-                sa.select(Projection.__table__).where(Projection.job_id == job_id)
-            ).mappings()
-            return {row["subject"]: (row["run"], row["steps"], row["state"]) for row in rows}
+            row = connection.execute(query.where(Projection.subject == subject)).first()
+        return None if row is None else Cursor(*row)
+
+    def unprojected(self, job_id: str, limit: int) -> list[tuple[records.Trial, Cursor | None]]:
+        """Return trials that have changed since they were projected, the oldest first, at most `limit` of them.
+
+        Each comes with its cursor as `projection` returns it. A trial of which no run is known comes each time.
+        """
+        reported = sa.select(sa.func.count()).where(Report.trial_id == Trial.id).scalar_subquery()
+        # What has ended reports no more: its state says it all, and the reports of few need to be counted.
+        behind = sa.and_(Trial.state == TrialState.RUNNING, Projection.steps < reported)
+        query = (
+            sa.select(Trial.id, Projection.run, Projection.steps, Projection.state)
+            .outerjoin(Projection, Projection.subject == Trial.id)
+            .where(Trial.job_id == job_id)
+            .where(sa.or_(Projection.state.is_(None), Projection.state != Trial.state, behind))
+            .order_by(Trial.created, Trial.id)
+            .limit(limit)
+        )
+        with read(self._engine) as connection:
+            found = {
+                trial_id: None if run is None else Cursor(run, steps, state)
+                for trial_id, run, steps, state in connection.execute(query)
+            }
+            trials = read_trials(connection, job_id, list(found))
+        return [(trial, found[trial.id]) for trial in trials]
+
+    def announce_projection(self, job_id: str, trial_ids: Sequence[str] | None = None) -> None:
+        """Store, before it is so, that MLflow may have runs of these trials (None: of all) that no cursor names.
+
+        Their cursor's run is "" until `set_projection`: whoever finds it so looks for the run before making one.
+        """
+        with write(self._engine) as connection:
+            connection.execute(sa.select(Job.id).where(Job.id == job_id).with_for_update())
+            known = sa.select(Projection.subject).where(Projection.job_id == job_id)
+            chosen = sa.select(Trial.id, Trial.job_id, sa.literal(""), sa.literal(0)).where(
+                Trial.job_id == job_id, Trial.id.not_in(known)
+            )
+            if trial_ids is not None:
+                chosen = chosen.where(Trial.id.in_(trial_ids))
+            columns = [Projection.subject, Projection.job_id, Projection.run, Projection.steps]
+            connection.execute(sa.insert(Projection).from_select(columns, chosen))
 
     def set_projection(
         self, job_id: str, subject: str, run: str, steps: int = 0, state: str | None = None
     ) -> None:
-        """Store how far `subject` has been projected."""
-        with write(self._engine) as connection:
+        """Store how far `subject` has been projected.
+
+        A power cut may take it back, on sqlite; then it is projected once more, which changes nothing.
+        """
+        with write(self._engine, durable=False) as connection:
             # Two projectors of one job take turns.
             connection.execute(sa.select(Job.id).where(Job.id == job_id).with_for_update())
             connection.execute(sa.delete(Projection).where(Projection.subject == subject))
@@ -395,7 +481,7 @@ class Ledger:
         Raises:
             NotFoundError: No such job.
         """
-        with write(self._engine) as connection:
+        with write(self._engine, durable=False) as connection:
             row = connection.execute(
                 sa.select(Job.projector, Job.projector_expires).where(Job.id == job_id).with_for_update()
             ).first()
@@ -412,7 +498,7 @@ class Ledger:
 
     def end_projection(self, job_id: str, projector: str) -> None:
         """Let others project a job; nothing if another does already."""
-        with write(self._engine) as connection:
+        with write(self._engine, durable=False) as connection:
             connection.execute(
                 sa.update(Job)
                 .where(Job.id == job_id, Job.projector == projector)
@@ -426,12 +512,25 @@ class Ledger:
 
     # Inside a transaction
 
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        """The open transaction of this thread, or one for a single call."""
+        connection: sa.Connection | None = getattr(self._open, "connection", None)
+        if connection is not None:
+            yield connection
+        else:
+            with write(self._engine) as connection:
+                yield connection
+
     def _hold(self, connection: sa.Connection, lease: Lease) -> datetime.datetime:
-        """Lock the job's row, check the fencing token, and return the database's time."""
-        token = connection.execute(
-            sa.select(Job.lease_token).where(Job.id == lease.job).with_for_update()
-        ).scalar_one()
-        holder = connection.execute(sa.select(Job.lease_holder).where(Job.id == lease.job)).scalar_one()
+        """Lock the job's row, check the fencing token, and return the database's time; once in a transaction."""
+        held: dict[Lease, datetime.datetime] = getattr(self._open, "held", {})
+        if lease not in held:
+            held[lease] = self._checked(connection, lease)
+        return held[lease]
+
+    def _checked(self, connection: sa.Connection, lease: Lease) -> datetime.datetime:
+        token, holder = connection.execute(_LEASE, {"of_job": lease.job}).one()
         if token != lease.token or holder is None:
             raise LeaseLostError(
                 f"Job {lease.job} was taken over by {holder or 'nobody, after its end'}; "
@@ -441,9 +540,7 @@ class Ledger:
 
     def _state(self, connection: sa.Connection, lease: Lease, trial_id: str) -> TrialState:
         """The state of a trial of the lease's job; a lease says nothing about other jobs' trials."""
-        found = connection.execute(
-            sa.select(Trial.state).where(Trial.id == trial_id, Trial.job_id == lease.job)
-        ).scalar()
+        found = connection.execute(_STATE, {"of_trial": trial_id, "of_job": lease.job}).scalar()
         if found is None:
             raise NotFoundError(f"Job {lease.job} has no trial {trial_id!r}.")
         return TrialState(found)
@@ -452,7 +549,7 @@ class Ledger:
         self, connection: sa.Connection, lease: Lease, trial_id: str, after: TrialState, **values: Any
     ) -> None:
         check_transition(self._state(connection, lease, trial_id), after)
-        connection.execute(sa.update(Trial).where(Trial.id == trial_id).values(state=after, **values))
+        connection.execute(_MOVE_TRIAL, {"of_trial": trial_id, "state": after, **values})
 
 
 def _configuration_key(params: Mapping[str, Any]) -> str:
@@ -466,11 +563,8 @@ def _finite(value: float | None) -> float | None:
 def _close_attempt(
     connection: sa.Connection, trial_id: str, now: datetime.datetime, outcome: str, reason: str | None
 ) -> None:
-    connection.execute(
-        sa.update(Attempt)
-        .where(Attempt.trial_id == trial_id, Attempt.finished.is_(None))
-        .values(finished=now, outcome=outcome, reason=reason)
-    )
+    closed = {"finished": now, "outcome": outcome, "reason": reason}
+    connection.execute(_CLOSE_ATTEMPT, {"of_trial": trial_id, **closed})
 
 
 def _return_running(connection: sa.Connection, job_id: str, now: datetime.datetime, reason: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,11 +19,15 @@ __all__ = ["job_record", "read_trials", "report_record"]
 Row = RowMapping | Mapping[str, Any]
 
 
-def read_trials(connection: sa.Connection, job_id: str) -> tuple[records.Trial, ...]:
-    """All trials of a job with their reports, in the order in which they were made."""
-    rows = connection.execute(sa.select(Trial.__table__).where(Trial.job_id == job_id)).mappings().all()
-    reports: dict[str, list[records.Report]] = {}
+def read_trials(
+    connection: sa.Connection, job_id: str, trial_ids: Sequence[str] | None = None
+) -> tuple[records.Trial, ...]:
+    """Trials of a job (None: all) with their reports, in the order in which they were made."""
     of_job = sa.select(Trial.id).where(Trial.job_id == job_id)
+    if trial_ids is not None:
+        of_job = of_job.where(Trial.id.in_(trial_ids))
+    rows = connection.execute(sa.select(Trial.__table__).where(Trial.id.in_(of_job))).mappings().all()
+    reports: dict[str, list[records.Report]] = {}
     for row in connection.execute(
         sa.select(Report.__table__).where(Report.trial_id.in_(of_job)).order_by(Report.trial_id, Report.step)
     ).mappings():
@@ -37,7 +41,9 @@ def read_trials(connection: sa.Connection, job_id: str) -> tuple[records.Trial, 
     )
     runs = dict(
         connection.execute(
-            sa.select(Projection.subject, Projection.run).where(Projection.job_id == job_id)
+            sa.select(Projection.subject, Projection.run).where(
+                Projection.subject.in_(of_job), Projection.run != ""
+            )
         ).all()
     )
     return tuple(

@@ -22,7 +22,7 @@ from anon_tune.errors import (
     NotFoundError,
     TransitionError,
 )
-from anon_tune.ledger import Lease, Ledger, open_database
+from anon_tune.ledger import Cursor, Lease, Ledger, open_database
 from anon_tune.ledger.tables import Attempt
 from anon_tune.records import FINISHED, JobState, NewTrial, Phase, Trial, TrialState
 
@@ -466,13 +466,111 @@ def test_the_cursor_of_the_projection_moves(ledger: Ledger, job: str, running: t
     ledger.set_projection(job, job, "run of the job")
     ledger.set_projection(job, trial_id, "run of the trial", steps=1)
     ledger.set_projection(job, trial_id, "run of the trial", steps=3, state="COMPLETE")
-    assert ledger.projections(job) == {
-        job: ("run of the job", 0, None),
-        trial_id: ("run of the trial", 3, "COMPLETE"),
-    }
+    assert ledger.projection(job) == Cursor("run of the job", 0, None)
+    assert ledger.projection(trial_id) == Cursor("run of the trial", 3, "COMPLETE")
+    assert ledger.projection("nothere") is None
     assert ledger.job(job).mlflow_run == "run of the job"
     assert [record.mlflow_run for record in ledger.jobs()] == ["run of the job"]
     assert only_trial(ledger, job).mlflow_run == "run of the trial"
+
+
+def test_what_has_changed_since_it_was_projected_is_found(ledger: Ledger, job: str):
+    lease = ledger.acquire(job, "me", LONG)
+    first, second, third = (ledger.add_trial(lease, new_trial(number)).id for number in range(3))
+
+    def found() -> list[tuple[str, int, Cursor | None]]:
+        return [(trial.id, len(trial.reports), cursor) for trial, cursor in ledger.unprojected(job, 9)]
+
+    assert found() == [(first, 0, None), (second, 0, None), (third, 0, None)]
+    assert [trial.id for trial, _ in ledger.unprojected(job, 2)] == [first, second]
+    for trial_id in (first, second, third):
+        ledger.set_projection(job, trial_id, "a run", 0, TrialState.WAITING)
+    assert found() == []
+    ledger.start_attempt(lease, second)
+    assert found() == [(second, 0, Cursor("a run", 0, "WAITING"))]
+    ledger.set_projection(job, second, "a run", 0, TrialState.RUNNING)
+    assert found() == []
+    ledger.report(lease, second, 1, 1, 0.5, {})
+    assert found() == [(second, 1, Cursor("a run", 0, "RUNNING"))]
+    ledger.set_projection(job, second, "a run", 1, TrialState.RUNNING)
+    ledger.finish_trial(lease, second, TrialState.COMPLETE, 0.5)
+    assert found() == [(second, 1, Cursor("a run", 1, "RUNNING"))]
+    ledger.set_projection(job, second, "a run", 1, TrialState.COMPLETE)
+    assert found() == []
+
+
+def test_runs_that_are_about_to_be_made_are_announced(ledger: Ledger, job: str, running: tuple[Lease, str]):
+    lease, trial_id = running
+    other = ledger.add_trial(lease, new_trial(1)).id
+    ledger.announce_projection(job, [trial_id])
+    assert {t.id: cursor for t, cursor in ledger.unprojected(job, 9)} == {
+        trial_id: Cursor("", 0, None),
+        other: None,
+    }
+    assert [t.mlflow_run for t in ledger.job(job, trials=True).trials] == [None, None]
+    ledger.set_projection(job, trial_id, "a run", 0, TrialState.RUNNING)
+    ledger.announce_projection(job)  # of all; what is known stays so
+    assert [(t.id, cursor) for t, cursor in ledger.unprojected(job, 9)] == [(other, Cursor("", 0, None))]
+    assert ledger.projection(trial_id) == Cursor("a run", 0, "RUNNING")
+
+
+# Several calls as one
+
+
+def test_calls_of_one_transaction_are_all_kept_or_none(ledger: Ledger, job: str):
+    lease = ledger.acquire(job, "me", LONG)
+    with ledger.transaction(durable=False):
+        trial_id = ledger.add_trial(lease, new_trial()).id
+        assert ledger.start_attempt(lease, trial_id) == 1
+    before = only_trial(ledger, job)
+    assert before.state is TrialState.RUNNING
+
+    def fails() -> None:
+        with ledger.transaction():
+            ledger.report(lease, trial_id, 1, 1, 0.5, {})
+            ledger.add_trial(lease, new_trial(1))
+            ledger.finish_trial(lease, trial_id, TrialState.WAITING)
+
+    with pytest.raises(TransitionError):
+        fails()
+    assert only_trial(ledger, job) == before
+    with ledger.transaction():
+        report = ledger.report(lease, trial_id, 1, 1, 0.5, {})
+        finished = ledger.finish_trial(lease, trial_id, TrialState.COMPLETE, 0.5)
+    assert finished == report.time
+    assert only_trial(ledger, job).reports == (report,)
+
+
+def test_a_lost_lease_loses_the_whole_transaction(ledger: Ledger, job: str):
+    lease = ledger.acquire(job, "first", OVER)
+    second = ledger.acquire(job, "second", LONG)
+    trial_id = ledger.add_trial(second, new_trial()).id
+
+    def late() -> None:
+        with ledger.transaction():
+            ledger.start_attempt(second, trial_id)
+            ledger.add_trial(lease, new_trial(1))
+
+    with pytest.raises(LeaseLostError):
+        late()
+    assert only_trial(ledger, job).state is TrialState.WAITING
+
+
+def test_a_transaction_of_one_thread_is_not_that_of_another(ledger: Ledger, job: str):
+    lease = ledger.acquire(job, "me", LONG)
+    with ThreadPoolExecutor(1) as pool:
+        others = []
+
+        def fails() -> None:
+            with ledger.transaction():
+                first = ledger.add_trial(lease, new_trial()).id
+                others.append(pool.submit(ledger.add_trial, lease, new_trial(1)))  # it waits for this one
+                ledger.finish_trial(lease, first, TrialState.COMPLETE)
+
+        with pytest.raises(TransitionError):
+            fails()
+        kept = others[0].result().id
+    assert only_trial(ledger, job).id == kept
 
 
 # Many at once
@@ -526,8 +624,8 @@ def test_of_many_starts_of_a_trial_one_succeeds(ledger: Ledger, job: str):
 
 
 def test_cursors_that_move_at_once_leave_one(ledger: Ledger, job: str):
-    at_once(lambda index: ledger.set_projection(job, job, f"run {index}"))
-    assert ledger.projections(job).keys() == {job}
+    assert at_once(lambda index: ledger.set_projection(job, job, f"run {index}")) == [None] * 8
+    assert ledger.projection(job) in [Cursor(f"run {index}", 0, None) for index in range(8)]
 
 
 _barrier: Any = None

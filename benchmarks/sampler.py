@@ -239,7 +239,7 @@ def sleeper(epochs: int) -> type:
     from ray import tune
 
     class Sleeper(tune.Trainable):
-        def setup(self, config: dict[str, Any]) -> None:
+        def setup(self, config: dict[str, Any], spec: Any = None) -> None:
             self._value = loss_of(config["hyperparameters"], config["seed"])
             self._steps, self._began = 0, time.time()
 

@@ -35,6 +35,7 @@ _HEARTBEATS_PER_LEASE = 5
 _KNOCK_SECONDS = 10.0
 # Enough for random and TPE, which then answer at once; while a GP computes, Tune's loop goes on.
 _PATIENCE_SECONDS = 0.02
+_NEVER_SECONDS = 1e9
 
 _log = logging.getLogger(__name__)
 
@@ -193,10 +194,12 @@ def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path) -> 
     # than the seconds that importing torch takes.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
+    # Not in each trial's config, of which Tune makes several copies and keeps them for as long as the job runs.
+    trainable = tune.with_parameters(TrialTrainable, spec=plain_spec)
     tuner = tune.Tuner(
-        tune.with_resources(TrialTrainable, resources),
+        tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
-            search_alg=JobSearcher(run, plain_spec, ahead=slots + 1),
+            search_alg=JobSearcher(run, ahead=slots + 1),
             scheduler=JobScheduler(run, slots),
             num_samples=-1,
             reuse_actors=True,
@@ -287,6 +290,7 @@ def _prepare_ray_environment(settings: Settings) -> None:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     # An interrupt must reach the driver, which pauses the job; Tune would save a state that nobody reads.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(_NEVER_SECONDS)  # nor what it saves while it runs
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a FAILED trial may have no value to report
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints its configuration whatever the verbosity
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import logging
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
@@ -15,7 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
-from anon_tune.search.policy import Plan, Signal, next_trial, repeated_failure
+from anon_tune.search.history import History
+from anon_tune.search.policy import FAILURES_IN_A_ROW, Plan, Signal, next_trial, repeated_failure
 from anon_tune.search.pruning import should_prune
 
 __all__ = ["Run"]
@@ -60,9 +62,10 @@ class Run:
         self._interrupted = interrupted or threading.Event()
         self._thread = ThreadPoolExecutor(1, "suggestion", _use_one_core)
         self._asked: Future[NewTrial | Signal] | None = None
-        self._trials = {trial.id: trial for trial in ledger.job(lease.job, trials=True).trials}
-        # Failures that paused the job before do not pause it again: whoever resumes it has mended their cause.
-        self._ended_before = {trial.id for trial in self._trials.values() if trial.is_finished}
+        self._trials = History(ledger.job(lease.job, trials=True).trials)
+        # The last ones that ended in this process. Failures that paused the job before do not pause it again:
+        # whoever resumes it has mended their cause.
+        self._ended: deque[Trial] = deque(maxlen=FAILURES_IN_A_ROW)
         # In this process alone: an attempt that ended with its driver says nothing of the trial.
         self._deaths: Counter[str] = Counter()
         self._phase: Phase | None = None
@@ -89,7 +92,7 @@ class Run:
     @property
     def running(self) -> int:
         """How many trials have been given out and have not ended."""
-        return sum(trial.state is TrialState.RUNNING for trial in self._trials.values())
+        return sum(trial.state is TrialState.RUNNING for trial in self._trials.unfinished)
 
     def guard(self, call: Callable[[], T], otherwise: D) -> T | D:
         """Return `call()`, or `otherwise` if it or an earlier call failed. Raises as check_interrupt."""
@@ -111,18 +114,21 @@ class Run:
         """Return a trial that has been started, WAIT (also while a suggestion is being computed), or DONE."""
         if self.paused is not None:
             return Signal.DONE
-        waiting = [trial for trial in self._trials.values() if trial.state is TrialState.WAITING]
-        trial: Trial | None = min(waiting, key=lambda t: (list(Phase).index(t.phase), t.number), default=None)
-        if trial is None:
-            new = self._suggested()
-            if isinstance(new, Signal):
-                return new
-            trial = self._ledger.add_trial(self._lease, new)
+        waiting = [trial for trial in self._trials.unfinished if trial.state is TrialState.WAITING]
+        found: Trial | NewTrial | Signal = min(
+            waiting, key=lambda t: (list(Phase).index(t.phase), t.number), default=None
+        ) or self._suggested()  # fmt: skip
+        if isinstance(found, Signal):
+            return found
+        # With a start that a power cut takes back nothing is lost: what comes next is found anew, and is the same.
+        with self._ledger.transaction(durable=False):
+            trial = self._ledger.add_trial(self._lease, found) if isinstance(found, NewTrial) else found
+            if trial.phase is not self._phase:
+                self._ledger.update_job(self._lease, phase=trial.phase)
+            attempt = self._ledger.start_attempt(self._lease, trial.id)
         if trial.phase is not self._phase:
             self._phase = trial.phase
-            self._ledger.update_job(self._lease, phase=trial.phase)
             _log.info("job %s: %s", self._lease.job, trial.phase)
-        attempt = self._ledger.start_attempt(self._lease, trial.id)
         return self._keep(dataclasses.replace(trial, state=TrialState.RUNNING, attempts=attempt))
 
     def report(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -130,30 +136,36 @@ class Run:
         trial = self._trials[trial_id]
         if trial.is_finished:
             return False  # Tune repeats the last result of a trial that it was told to stop
-        if "step" in result:
-            # Tune flattens nested results.
-            metrics = {
-                key.removeprefix("metrics/"): v for key, v in result.items() if key.startswith("metrics/")
-            }
-            report = self._ledger.report(
-                self._lease, trial.id, trial.attempts, result["step"], result["value"], metrics
-            )
-            if all(known.step != report.step for known in trial.reports):
-                trial = self._keep(dataclasses.replace(trial, reports=(*trial.reports, report)))
+        outcome = TrialState(result["outcome"]) if "outcome" in result else None
+        # It was given out before the job was paused for this reason: no budget is spent on it any more.
+        spared = outcome is TrialState.FAILED and result["reason"] == self.paused
+        report = finished = None
+        with self._ledger.transaction():  # a last report and the end of its trial are stored together
+            if "step" in result:
+                # Tune flattens nested results.
+                metrics = {
+                    key.removeprefix("metrics/"): v for key, v in result.items() if key.startswith("metrics/")
+                }
+                report = self._ledger.report(
+                    self._lease, trial.id, trial.attempts, result["step"], result["value"], metrics
+                )
+            if outcome is not None and not spared:
+                finished = self._ledger.finish_trial(
+                    self._lease, trial.id, outcome, result.get("final"), result.get("reason")
+                )
+        if report is not None and all(known.step != report.step for known in trial.reports):
+            trial = self._keep(dataclasses.replace(trial, reports=(*trial.reports, report)))
         if "traceback" in result:
             _log.error("trial %s failed\n%s", trial.id, result["traceback"])
-        if "outcome" in result:
-            if result["outcome"] == TrialState.FAILED and result["reason"] == self.paused:
-                # It was given out before the job was paused for this reason: no budget is spent on it any more.
-                self._lose(trial, result["reason"])
-                return False
-            self._finish(trial, TrialState(result["outcome"]), result.get("final"), result.get("reason"))
+        if spared:
+            self._lose(trial, result["reason"])
+        if outcome is not None and finished is not None:
+            self._end(trial, outcome, result.get("final"), result.get("reason"), finished)
+        if outcome is not None:
             return False
         if trial.phase is not Phase.SEARCH:
             return False
-        others = [
-            t for t in self.trials if t.phase is Phase.SEARCH and t.arm == trial.arm and t.id != trial.id
-        ]
+        others = [t for t in self._trials.select(Phase.SEARCH, trial.arm) if t.id != trial.id]
         # An attempt that began again is at an earlier step than the reports of the one before.
         so_far = tuple(report for report in trial.reports if report.step <= result["step"])
         now = dataclasses.replace(trial, reports=so_far)
@@ -161,7 +173,7 @@ class Run:
             self._plan.spaces[trial.arm], now, others, self._plan.spec.search, self._plan.spec.objective.mode
         ):
             return False
-        self._finish(trial, TrialState.PRUNED, None, f"pruned after epoch {result['step']}")
+        self._finish(trial, TrialState.PRUNED, f"pruned after epoch {result['step']}")
         return True
 
     def lose(self, trial_id: str, reason: str) -> None:
@@ -173,7 +185,7 @@ class Run:
         if self._deaths[trial.id] < _MOST_DEATHS:
             self._lose(trial, reason)
         else:
-            self._finish(trial, TrialState.FAILED, None, f"{reason} ({_MOST_DEATHS} times)")
+            self._finish(trial, TrialState.FAILED, f"{reason} ({_MOST_DEATHS} times)")
 
     def _suggested(self) -> NewTrial | Signal:
         """What comes next, by the trials as they were when it was asked for.
@@ -183,7 +195,7 @@ class Run:
         """
         earlier = self._asked is not None
         if self._asked is None:
-            self._asked = self._thread.submit(next_trial, self._plan, self.trials)
+            self._asked = self._thread.submit(next_trial, self._plan, self._trials.copy())
         # While nothing runs there is nothing else to do, and Tune sleeps for a second where it is told to wait.
         wait([self._asked], (0.0 if earlier else self._patience) if self.running else None)
         if not self._asked.done():
@@ -195,15 +207,27 @@ class Run:
         self._ledger.lose_attempt(self._lease, trial.id, reason)
         self._keep(dataclasses.replace(trial, state=TrialState.WAITING))
 
-    def _finish(self, trial: Trial, state: TrialState, value: float | None, reason: str | None) -> None:
-        finished = self._ledger.finish_trial(self._lease, trial.id, state, value, reason)
-        self._keep(dataclasses.replace(trial, state=state, value=value, reason=reason, finished=finished))
+    def _finish(self, trial: Trial, state: TrialState, reason: str) -> None:
+        finished = self._ledger.finish_trial(self._lease, trial.id, state, None, reason)
+        self._end(trial, state, None, reason, finished)
+
+    def _end(
+        self,
+        trial: Trial,
+        state: TrialState,
+        value: float | None,
+        reason: str | None,
+        finished: datetime.datetime,
+    ) -> None:
+        """Keep what the ledger has stored of a trial's end."""
+        ended = dataclasses.replace(trial, state=state, value=value, reason=reason, finished=finished)
+        self._ended.append(self._keep(ended))
         _log.info("trial %s: %s %s", trial.id, state, reason or value)
         if self.paused is None:
-            self.paused = repeated_failure([t for t in self.trials if t.id not in self._ended_before])
+            self.paused = repeated_failure(self._ended)
 
     def _keep(self, trial: Trial) -> Trial:
-        self._trials[trial.id] = trial
+        self._trials.keep(trial)
         return trial
 
 

@@ -33,10 +33,9 @@ class JobSearcher(_WithoutRun, Searcher):
     One more than can run is enough for no worker to wait; each further one would be chosen knowing less.
     """
 
-    def __init__(self, run: Run, spec: dict[str, Any], ahead: int) -> None:
+    def __init__(self, run: Run, ahead: int) -> None:
         super().__init__(metric="value", mode="min")
         self._run = run
-        self._spec = spec
         self._ahead = ahead
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -46,7 +45,6 @@ class JobSearcher(_WithoutRun, Searcher):
         found = self._run.guard(self._run.next, Signal.DONE)
         if isinstance(found, Trial):
             return {
-                "spec": self._spec,
                 "trial": found.id,
                 "arm": found.arm,
                 "phase": found.phase.value,

@@ -28,11 +28,12 @@ class TrialTrainable(tune.Trainable):
     """Trains one trial an epoch at a time.
 
     An error in the training becomes a result with the outcome FAILED, so that only a lost worker is an error to
-    Ray. The config holds `spec` (the job's, as plain values), `trial`, `arm`, `phase`, `seed`, `hyperparameters`.
+    Ray. The config holds `trial`, `arm`, `phase`, `seed`, `hyperparameters`.
     """
 
-    def setup(self, config: dict[str, Any]) -> None:
-        """Prepare the first trial of this actor."""
+    def setup(self, config: dict[str, Any], spec: Mapping[str, Any]) -> None:
+        """Prepare the first trial of this actor; `spec` is the job's, as plain values."""
+        self._spec = spec
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -61,7 +62,7 @@ class TrialTrainable(tune.Trainable):
     def _start(self, config: Mapping[str, Any]) -> None:
         self._failure: dict[str, Any] | None = None
         try:
-            spec = stored_spec(config["spec"])
+            spec = stored_spec(self._spec)
             self._tests = config["phase"] == Phase.VERDICT
             self._metric = spec.objective.metric
             self._epochs = spec.budget.epochs

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 from statistics import fmean
 
 from anon_tune.records import NewTrial, Phase, Trial, TrialState, objective_key
 from anon_tune.search.coordinates import optimizer_arguments
+from anon_tune.search.history import History
 from anon_tune.search.race import fallen_behind
 from anon_tune.search.recommend import ranked
 from anon_tune.search.seeds import trial_seed
@@ -17,9 +19,10 @@ from anon_tune.search.study import suggest
 from anon_tune.search_spaces import Space
 from anon_tune.spec import JobSpec
 
-__all__ = ["Plan", "Signal", "finalists", "next_trial", "repeated_failure", "winner"]
+__all__ = ["FAILURES_IN_A_ROW", "Plan", "Signal", "finalists", "next_trial", "repeated_failure", "winner"]
 
-_FAILURES_IN_A_ROW = 3
+FAILURES_IN_A_ROW = 3
+"""So many trials that FAILED one after another for the same reason pause a job."""
 
 
 class Signal(Enum):
@@ -38,24 +41,22 @@ class Plan:
     log_mean_sigma: float
 
 
-def next_trial(plan: Plan, trials: Sequence[Trial]) -> NewTrial | Signal:
+def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Signal:
     """Return the next trial to add, WAIT while running trials decide what comes next, or DONE.
 
     In the search, the arm that has started the fewest trials is next, so a job stopped at any moment leaves the
     arms within one trial of one another.
     """
-    spec = plan.spec
-    search = [trial for trial in trials if trial.phase is Phase.SEARCH]
-    started = {arm: sum(trial.arm == arm for trial in search) for arm in spec.arms}
+    spec, history = plan.spec, trials if isinstance(trials, History) else History(trials)
+    started = {arm: history.count(Phase.SEARCH, arm) for arm in spec.arms}
     arm = min(spec.arms, key=started.__getitem__)
     if started[arm] < spec.budget.trials:
-        return _search_trial(plan, arm, [trial for trial in search if trial.arm == arm])
+        return _search_trial(plan, arm, history.select(Phase.SEARCH, arm))
     for phase in (Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT):
-        of_phase = [trial for trial in trials if trial.phase is phase]
-        new = _repeats(plan, phase, trials) if phase is not Phase.SEARCH else None
+        new = _repeats(plan, phase, list(history.values())) if phase is not Phase.SEARCH else None
         if new is not None:
             return new
-        if any(not trial.is_finished for trial in of_phase):
+        if any(trial.phase is phase for trial in history.unfinished):
             return Signal.WAIT
     return Signal.DONE
 
@@ -99,10 +100,10 @@ def repeated_failure(trials: Sequence[Trial]) -> str | None:
     ended = sorted(
         (trial for trial in trials if trial.is_finished and trial.finished is not None),
         key=lambda trial: (trial.finished, trial.id),
-    )[-_FAILURES_IN_A_ROW:]
+    )[-FAILURES_IN_A_ROW:]
     reasons = {trial.reason for trial in ended if trial.state is TrialState.FAILED}
     if (
-        len(ended) == _FAILURES_IN_A_ROW
+        len(ended) == FAILURES_IN_A_ROW
         and len(reasons) == 1
         and all(t.state is TrialState.FAILED for t in ended)
     ):
@@ -112,7 +113,7 @@ def repeated_failure(trials: Sequence[Trial]) -> str | None:
 
 def _search_trial(plan: Plan, arm: str, trials: Sequence[Trial]) -> NewTrial:
     spec, space, number = plan.spec, plan.spaces[arm], len(trials)
-    ordered = sorted(trials, key=lambda trial: trial.number)
+    ordered = sorted(trials, key=attrgetter("number"))
     params = suggest(space, ordered, number, spec.search, arm, spec.objective.mode)
     return NewTrial(
         arm=arm,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,8 @@ def suggest(
         InputError: The space has no untried configuration left.
     """
     first = search.try_first.get(arm, ())
-    tried = [dict(trial.params) for trial in trials]
     for point in _candidates(space, trials, number, search, arm, mode, tell, first):
-        if point not in tried:
+        if point not in map(attrgetter("params"), trials):
             return point
     raise InputError(
         f"The space of arm {arm} has no untried configuration left after {len(trials)} trials. "

@@ -163,6 +163,31 @@ def test_what_runs_is_what_the_ledger_says(ledger: Ledger):
     assert stored(ledger, job_id)[0].reports[0].metrics == {"val_loss": 0.5}
 
 
+def test_a_last_report_and_the_end_of_its_trial_are_there_together_or_not(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    job_id, lease = begin(ledger, plan())
+    run = Run(ledger, lease, plan())
+    trial = started(run)
+    run.report(trial.id, result(1, 0.5))
+    before = stored(ledger, job_id)
+    last = result(4, 0.4, outcome=TrialState.COMPLETE, final=0.4)
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger, "finish_trial", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run.report(trial.id, last)
+    assert stored(ledger, job_id) == before
+    run.report(trial.id, last)
+    (ended,) = stored(ledger, job_id)
+    assert (ended.state, ended.value, ended.reports[-1].step) == (TrialState.COMPLETE, 0.4, 4)
+    assert ended.finished == ended.reports[-1].time
+    assert seen(run.trials) == seen([ended])
+
+
 def test_three_failures_for_one_reason_pause_the_job_and_a_resume_goes_on(ledger: Ledger):
     job_id, lease = begin(ledger, plan())
     run = Run(ledger, lease, plan())

@@ -1,0 +1,52 @@
+"""A job's trials by arm and phase, against looking at all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.search.history import History
+from tests import builders
+
+ARMS = ("anon", "adamw")
+PHASES = (Phase.SEARCH, Phase.CONFIRM)
+
+changes = st.lists(
+    st.tuples(st.sampled_from(ARMS), st.sampled_from(PHASES), st.integers(0, 4), st.sampled_from(TrialState))
+)
+
+
+def of(arm: str, phase: Phase, number: int, state: TrialState) -> Trial:
+    return dataclasses.replace(builders.trial(number, arm=arm, phase=phase), state=state)
+
+
+def agrees(history: History, trials: dict[str, Trial]) -> bool:
+    return (
+        list(history.items()) == list(trials.items())
+        and [t.id for t in sorted(history.unfinished, key=lambda t: t.id)]
+        == sorted(t.id for t in trials.values() if not t.is_finished)
+        and all(
+            history.select(phase, arm) == [t for t in trials.values() if (t.phase, t.arm) == (phase, arm)]
+            and history.count(phase, arm) == len(history.select(phase, arm))
+            for phase in Phase
+            for arm in ARMS
+        )
+    )
+
+
+@given(changes, changes)
+def test_the_index_is_what_all_trials_say_and_a_copy_keeps_it(
+    first: list[tuple[str, Phase, int, TrialState]], later: list[tuple[str, Phase, int, TrialState]]
+):
+    before = {trial.id: trial for trial in (of(*change) for change in first)}
+    history = History(of(*change) for change in first)
+    assert agrees(history, before)
+    copied, after = history.copy(), dict(before)
+    for trial in (of(*change) for change in later):
+        history.keep(trial)
+        after[trial.id] = trial
+    assert agrees(history, after)
+    assert agrees(copied, before)

@@ -1,23 +1,21 @@
-"""A real MLflow server: away while a job runs, caught up afterwards, and its pages in a real browser."""
+"""A real MLflow server: away while a job runs, killed while it catches up, and its pages in a real browser."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from anon_tune.records import JobRecord
+from anon_tune.records import JobRecord, JobState
+from benchmarks.jobs import RunningJob
+from benchmarks.mlflow_outage import SPEC, differences
+from benchmarks.mlflow_server import MlflowServer
 from tests.jobs.conftest import Home
 
 pytestmark = pytest.mark.slow
@@ -26,36 +24,19 @@ _PATIENCE = 300.0  # a machine may be busy with other work
 
 
 @pytest.fixture(scope="module")
-def address(home: Home) -> Iterator[str]:
+def server(home: Home) -> Iterator[MlflowServer]:
     """A real MLflow server with an empty store."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{home.folder / 'server.db'}"]
-    command += ["--artifacts-destination", str(home.folder / "server-artifacts")]
-    environment = {**home.environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (home.folder / "server.log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        limit = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/health").close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                assert server.poll() is None, (home.folder / "server.log").read_text()
-                assert time.monotonic() < limit
-                time.sleep(0.2)
-        yield url
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+    with MlflowServer(home.folder) as started:
+        yield started
+
+
+@pytest.fixture
+def address(server: MlflowServer) -> str:
+    return server.url
 
 
 @pytest.fixture(scope="module")
-def job(home: Home, address: str) -> JobRecord:
+def job(home: Home, server: MlflowServer) -> JobRecord:
     """A job that was run while MLflow could not be reached, and written there afterwards."""
     overrides = ("--set", "budget.trials=3", "--set", "confirm.finalists=1")
     nowhere = home.call("run", home.spec(), *overrides, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
@@ -67,7 +48,7 @@ def job(home: Home, address: str) -> JobRecord:
     assert refused.returncode == 6
     assert "Nothing of it is lost" in refused.stderr
     assert "Traceback" not in refused.stderr
-    written = home.call("mlflow", "sync", found.id, MLFLOW_TRACKING_URI=address)
+    written = home.call("mlflow", "sync", found.id, MLFLOW_TRACKING_URI=server.url)
     assert written.returncode == 0, written.stderr
     assert written.stdout.startswith(f"{len(found.trials)} trials")
     return home.only_job()
@@ -124,3 +105,34 @@ def test_charts_are_drawn(page: Page, address: str, job: JobRecord) -> None:
     expect(frame.locator(".scatterlayer .trace").first).to_be_attached(timeout=_PATIENCE * 1000)
     assert frame.locator(".js-plotly-plot").count() == 3
     screenshot(page, "charts")
+
+
+def test_a_server_that_is_killed_twice_has_in_the_end_what_the_ledger_has(
+    server: MlflowServer,
+) -> None:
+    # Short: Ray keeps sockets below it, whose paths are limited.
+    folder = Path(tempfile.mkdtemp(prefix="at"))
+    running = RunningJob(folder, SPEC.format(trials=30), MLFLOW_TRACKING_URI=server.url)
+
+    def counts() -> tuple[int, int]:
+        """Trials that have ended, and those that have a run."""
+        trials = running.job().trials
+        return sum(t.is_finished for t in trials), sum(t.mlflow_run is not None for t in trials)
+
+    try:
+        running.until(lambda: bool(running.ledger.jobs()) and counts()[1] > 0)
+        server.stop(signal.SIGKILL)
+        ended, known = counts()
+        running.until(lambda: counts()[0] > ended + 2)  # training goes on
+        server.start()
+        running.until(lambda: counts()[1] > known)  # it catches up
+        server.stop(signal.SIGKILL)
+        server.start()
+        running.wait()
+        synced = running.sync()
+        assert synced.returncode == 0, synced.stderr
+        assert running.job().state is JobState.SUCCEEDED
+        assert differences(running.job(), server.url) == []
+    finally:
+        running.close()
+        shutil.rmtree(folder, ignore_errors=True)

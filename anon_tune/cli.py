@@ -170,6 +170,7 @@ def resume(job_id: JobId, as_json: AsJson = False) -> None:
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """End a job now; what it has done is kept."""
     state = (ledger := _ledger()).cancel(job_id)
+    api.remove_leftovers(ledger, Settings())
     _print_change(ledger, job_id, state, "is CANCELLED within seconds", as_json)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
 
-from anon_tune.errors import LeaseLostError
+from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState
 from anon_tune.workers.driver import LEASE_SECONDS
@@ -29,7 +29,7 @@ _MOST_DEATHS = 3
 _log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Deaths:
     """How often a job's process has died since the job last got on, and how far it was then."""
 
@@ -74,8 +74,8 @@ class Daemon:
                 try:
                     self._settle_ended()
                     self._claim()
-                except DBAPIError as error:
-                    _log.warning("the ledger cannot be reached: %s", error.orig)
+                except (DBAPIError, DependencyError) as error:
+                    _log.warning("the ledger cannot be reached: %s", error)
                 stop.wait(_POLL_SECONDS)
         finally:
             self._end()
@@ -103,21 +103,21 @@ class Daemon:
         if code < 0:  # killed: what it started frees its GPU now
             _kill_group(process)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        seen = self._deaths.setdefault(lease.job, _Deaths())
+        seen = self._deaths.get(lease.job, _Deaths())
         trials = self._ledger.job(lease.job, trials=True).trials
         progress = sum(len(trial.reports) + trial.is_finished for trial in trials)
-        seen.count = seen.count + 1 if progress == seen.progress else 1
-        seen.progress = progress
+        count = seen.count + 1 if progress == seen.progress else 1
         try:
-            if seen.count < _MOST_DEATHS:
+            if count < _MOST_DEATHS:
                 self._ledger.release(lease, JobState.QUEUED, f"its process ended ({how})")
             else:
                 reason = f"its process ended {_MOST_DEATHS} times without getting on ({how}); see its job.log"
                 self._ledger.release(lease, JobState.PAUSED, reason)
         except LeaseLostError:
-            self._deaths.pop(lease.job)  # it had released the lease itself, or was taken over
+            self._deaths.pop(lease.job, None)  # it had released the lease itself, or was taken over
             _log.info("job %s: its process ended (%s)", lease.job, how)
         else:
+            self._deaths[lease.job] = _Deaths(count, progress)
             _log.warning("job %s: its process died (%s)", lease.job, how)
 
     def _end(self) -> None:

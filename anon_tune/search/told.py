@@ -16,8 +16,6 @@ from anon_tune.search_spaces import Space
 
 __all__ = ["told"]
 
-_INFEASIBLE, _FEASIBLE = {"diverged": 1.0}, {"diverged": -1.0}
-
 
 def told(
     space: Space, trials: Sequence[Trial], domain: Mapping[str, BaseDistribution], mode: str
@@ -26,8 +24,8 @@ def told(
 
     - COMPLETE: its value, as `Forecast` scales it.
     - PRUNED: COMPLETE, with the final value that is forecast for it. (Optuna's GP reads no PRUNED trial.)
-    - DIVERGED: the worst of these values, and a violated constraint; so it repels the sampler and does not stretch
-      the scale of the fit. Where none has diverged there is no constraint, which would take a model of its own.
+    - DIVERGED: COMPLETE, with the worst of these values; so it repels the sampler and does not stretch the scale of
+      the fit. (A constraint, which is a model of its own, took more trials: docs/search.md.)
     - RUNNING and WAITING: RUNNING, so that concurrent suggestions keep apart.
     - FAILED and CANCELLED, and a PRUNED trial without a finite report: nothing; they say nothing of the value.
     """
@@ -39,7 +37,6 @@ def told(
         if (final := forecast.final(trial)) is not None and math.isfinite(final)
     }
     worst = max(finals.values(), default=0.0)
-    feasible = _FEASIBLE if any(trial.state is TrialState.DIVERGED for trial in trials) else None
     result = []
     for trial in trials:
         common: dict[str, Any] = {
@@ -47,9 +44,9 @@ def told(
             "distributions": {name: domain[name] for name in trial.params},
         }
         if trial.id in finals:
-            result.append(create_trial(value=finals[trial.id], constraints=feasible, **common))
+            result.append(create_trial(value=finals[trial.id], **common))
         elif trial.state is TrialState.DIVERGED:
-            result.append(create_trial(value=worst, constraints=_INFEASIBLE, **common))
+            result.append(create_trial(value=worst, **common))
         elif trial.state in {TrialState.RUNNING, TrialState.WAITING}:
             result.append(create_trial(state=optuna.trial.TrialState.RUNNING, **common))
     return result

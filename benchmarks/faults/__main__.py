@@ -191,11 +191,17 @@ def _stop_past_lease(
 ) -> float:
     """Stop a daemon and the driver it started, until the other daemon has the job; then let them go on."""
     daemon, driver = _daemon_of(service, job, daemons), service.driver(job)
+    group = [driver, *driver.children(recursive=True)]
+    while True:
+        for process in (psutil.Process(daemon.pid), *group):
+            process.suspend()
+        if service.takes_writes():
+            break
+        # In the middle of a write to sqlite, which nobody else could write then.
+        for process in (psutil.Process(daemon.pid), *group):
+            process.resume()
     seen.append(service.job(job))
     when, token = time.time(), service.token(job)
-    group = [driver, *driver.children(recursive=True)]
-    for process in (psutil.Process(daemon.pid), *group):
-        process.suspend()
     until(lambda: service.token(job) > token, "the other daemon to take the job over")
     for process in (psutil.Process(daemon.pid), *group):
         process.resume()

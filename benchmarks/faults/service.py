@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -175,6 +177,15 @@ class Service:
         return min(
             (each.time.timestamp() for each in reports if (each.trial_id, each.attempt) in new), default=None
         )
+
+    def takes_writes(self) -> bool:
+        """Whether nobody holds the ledger's write lock for long."""
+        with contextlib.closing(sqlite3.connect(self.home / "ledger.db", timeout=2.0)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+        return True
 
     # Processes
 

@@ -151,13 +151,21 @@ def _without(*states: TrialState) -> Tell:
     return tell
 
 
-def _unconstrained(space: Space, trials: Sequence[Trial], *rest: Any) -> list[FrozenTrial]:
-    """Diverged trials at the worst value, as any other."""
+def _constrained(space: Space, trials: Sequence[Trial], *rest: Any) -> list[FrozenTrial]:
+    """Diverged trials as violations of a constraint besides."""
+    counted = [trial for trial in trials if told(space, [trial], *rest)]
+    diverged = [trial.state is TrialState.DIVERGED for trial in counted]
+    if not any(diverged):
+        return told(space, trials, *rest)
     return [
-        create_trial(value=trial.value, params=trial.params, distributions=trial.distributions)
-        if trial.state is optuna.trial.TrialState.COMPLETE
-        else trial
-        for trial in told(space, trials, *rest)
+        create_trial(
+            state=trial.state,
+            value=trial.value if trial.state is optuna.trial.TrialState.COMPLETE else None,
+            params=trial.params,
+            distributions=trial.distributions,
+            constraints={"diverged": 1.0 if broken else -1.0} if trial.state.is_finished() else None,
+        )
+        for trial, broken in zip(told(space, trials, *rest), diverged, strict=True)
     ]
 
 
@@ -167,7 +175,8 @@ POLICIES: dict[str, tuple[Callable[[Surface, int], Policy], bool]] = {
     "stock": (lambda surface, seed: Stock(RAW, seed, surface.epochs, _grace(surface), 3), False),
     "raw coordinates": (_raw(), False),
     "TPE for GP": (_ours(sampler="tpe"), True),
-    "no constraint": (_ours(_unconstrained), True),
+    "diverged not told": (_ours(_without(TrialState.DIVERGED)), True),
+    "constraint": (_ours(_constrained), True),
     "asha": (_ours(pruner="asha"), True),
     "median": (_ours(pruner="median"), True),
     "median, pruned not told": (_ours(_without(TrialState.PRUNED), pruner="median"), True),

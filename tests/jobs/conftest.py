@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -72,6 +74,15 @@ class Home:
         path = self.folder / "job.yaml"
         path.write_text(text)
         return str(path)
+
+    def takes_writes(self) -> bool:
+        """Whether nobody holds the ledger's write lock for long."""
+        with contextlib.closing(sqlite3.connect(self.folder / "ledger.db", timeout=2.0)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+        return True
 
     @property
     def ledger(self) -> Ledger:

@@ -121,12 +121,19 @@ def test_a_holder_that_was_stopped_is_replaced_and_ends(
     until(lambda: ended(home, job) >= 2, asleep)
     (child,) = [p for p in psutil.Process(asleep.pid).children() if "--resume" in p.cmdline()]
     its = child.children(recursive=True)
-    for process in (psutil.Process(asleep.pid), child):
-        process.suspend()
+    stopped = (child, psutil.Process(asleep.pid))
+    while True:
+        for process in stopped:
+            process.suspend()
+        if home.takes_writes():
+            break
+        # In the middle of a write to sqlite, which nobody else could write then.
+        for process in stopped:
+            process.resume()
     awake = home.start("worker")
     workers.append(awake)
     until(lambda: (lease := job_of(home, job).lease) is not None and str(awake.pid) in lease.holder, awake)
-    for process in (child, psutil.Process(asleep.pid)):
+    for process in stopped:
         process.resume()
     _, alive = psutil.wait_procs([child, *its], timeout=300)
     assert not alive

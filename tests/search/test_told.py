@@ -31,17 +31,14 @@ def tell(trials: list[Trial], mode: str = "min") -> list[FrozenTrial]:
     return told(LINE, trials, DOMAIN, mode)
 
 
-def of(found: list[FrozenTrial]) -> list[tuple[str, float | None, float | None]]:
-    """State, value and constraint of each."""
-    return [
-        (t.state.name, t.value if t.state.name == "COMPLETE" else None, t.constraints.get("diverged"))
-        for t in found
-    ]
+def of(found: list[FrozenTrial]) -> list[tuple[str, float | None]]:
+    """State and value of each."""
+    return [(t.state.name, t.value if t.state.name == "COMPLETE" else None) for t in found]
 
 
 def test_what_says_nothing_is_not_told():
     trials = [at(0, TrialState.FAILED, curve=[0.1]), at(1, TrialState.CANCELLED), at(2, value=-0.5)]
-    assert of(tell(trials)) == [("COMPLETE", -0.5, None)]
+    assert of(tell(trials)) == [("COMPLETE", -0.5)]
 
 
 def test_trials_without_an_end_keep_suggestions_apart():
@@ -57,11 +54,10 @@ def test_a_complete_trial_is_told_its_value_smaller_being_better(mode: str):
     (low, high) = tell([at(0, value=0.2), at(1, value=0.8)], mode)
     expected = [math.log(0.2), math.log(0.8)] if mode == "min" else [-0.2, -0.8]
     assert [low.value, high.value] == pytest.approx(expected)
-    assert low.constraints == high.constraints == {}, "none has diverged"
 
 
 @pytest.mark.parametrize(("mode", "worst"), [("min", math.log(0.9)), ("max", -0.2)])
-def test_divergence_is_a_violated_constraint_at_the_worst_value(mode: str, worst: float):
+def test_divergence_is_told_as_the_worst_value(mode: str, worst: float):
     trials = [
         at(0, value=0.5),
         at(1, value=0.2),
@@ -69,15 +65,14 @@ def test_divergence_is_a_violated_constraint_at_the_worst_value(mode: str, worst
         at(3, value=0.9),
     ]
     found = of(tell(trials, mode))
-    assert found[2] == ("COMPLETE", worst, 1.0)
-    assert [constraint for _, _, constraint in found] == [-1.0, -1.0, 1.0, -1.0]
+    assert found[2] == ("COMPLETE", worst)
 
 
 def test_the_worst_value_is_recomputed_as_trials_come():
     trials = [at(0, TrialState.DIVERGED), at(1, value=-1.0)]
-    assert of(tell(trials))[0] == ("COMPLETE", -1.0, 1.0)
-    assert of(tell([*trials, at(2, value=3.0)]))[0] == ("COMPLETE", 3.0, 1.0)
-    assert of(tell(trials[:1])) == [("COMPLETE", 0.0, 1.0)]  # without any value it is told all the same
+    assert of(tell(trials))[0] == ("COMPLETE", -1.0)
+    assert of(tell([*trials, at(2, value=3.0)]))[0] == ("COMPLETE", 3.0)
+    assert of(tell(trials[:1])) == [("COMPLETE", 0.0)]  # without any value it is told all the same
 
 
 def test_a_pruned_trial_is_told_where_it_would_have_ended():
@@ -91,14 +86,13 @@ def test_a_pruned_trial_is_told_where_it_would_have_ended():
     found = tell(trials)
     assert found[3].state is optuna.trial.TrialState.COMPLETE
     assert found[3].value == pytest.approx(0.9 - 0.3)
-    assert found[3].constraints == {"diverged": -1.0}
     assert found[4].value == found[3].value  # the worst that is known
 
 
 @pytest.mark.parametrize("curve", [[], [math.nan], [0.5, math.inf]], ids=["no report", "NaN", "inf"])
 def test_a_pruned_trial_that_says_nothing_is_not_told(curve: list[float]):
     trials = [at(0, value=-0.4, curve=[1.0, -0.4]), at(1, TrialState.PRUNED, curve=curve)]
-    assert of(tell(trials)) == [("COMPLETE", -0.4, None)]
+    assert of(tell(trials)) == [("COMPLETE", -0.4)]
 
 
 STATES = st.sampled_from(list(TrialState))

@@ -106,18 +106,23 @@ def write(engine: sa.Engine, *, durable: bool = True) -> Iterator[sa.Connection]
     not waited for until it is on the disk. The next durable one takes it there, since the log is written in order.
 
     Raises:
-        DependencyError: The database takes no writes now: its disk is full, or it may only be read.
+        DependencyError: The database takes no writes now: its disk is full, it may only be read, or, sqlite, another
+            process has held its lock for half a minute.
     """
     options = {_DURABLE: durable}
     try:
         with engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
     except DBAPIError as error:
-        if not _takes_no_writes(error):
+        if _is_busy(error):
+            advice = "Another process is in the middle of a write; end it, or wake it up if it is stopped."
+        elif _takes_no_writes(error):
+            advice = "Make space on its disk, or make it writable."
+        else:
             raise
         raise DependencyError(
             f"The ledger at {engine.url.render_as_string(hide_password=True)} cannot be written ({error.orig}); "
-            "what was stored before is safe. Make space on its disk, or make it writable."
+            f"what was stored before is safe. {advice}"
         ) from error
 
 
@@ -129,6 +134,11 @@ def read(engine: sa.Engine) -> Iterator[sa.Connection]:
         options["isolation_level"] = "REPEATABLE READ"
     with engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
+
+
+def _is_busy(error: DBAPIError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _takes_no_writes(error: DBAPIError) -> bool:

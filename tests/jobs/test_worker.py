@@ -162,8 +162,10 @@ def test_run_obeys_and_spends_its_time(home: Home) -> None:
     assert {t.state for t in paused.trials} <= {*FINISHED, TrialState.WAITING}
 
     assert paused.spent > 0
-    with write(open_database(f"sqlite:///{home.folder / 'ledger.db'}")) as connection:
+    engine = open_database(f"sqlite:///{home.folder / 'ledger.db'}")
+    with write(engine) as connection:
         connection.execute(sa.update(Job).where(Job.id == job_id).values(spent=3600.0))
+    engine.dispose()
     done = home.call("run", "--resume", job_id)
     assert done.returncode == 0, done.stderr
     job = job_of(home, job_id)

@@ -195,3 +195,18 @@ def test_a_server_that_is_not_there_says_so_without_the_password(tmp_path: Path)
     with pytest.raises(DependencyError) as caught:
         open_database(f"postgresql+psycopg://me:secret@/x?host={tmp_path}")
     assert "secret" not in str(caught.value)
+
+
+def test_a_lock_that_another_process_keeps_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("anon_tune.ledger.database._BUSY_SECONDS", 0.05)
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    first, second = open_database(url), open_database(url)
+    locked = pytest.raises(
+        DependencyError, match=r"cannot be written \(database is locked\).*Another process"
+    )
+    with write(first), locked, write(second):
+        pass
+    with write(second):
+        pass
+    first.dispose()
+    second.dispose()

@@ -62,10 +62,10 @@ def open_ledger(settings: Settings) -> Ledger:
     return Ledger.open(settings.ledger_url)
 
 
-def create_job(ledger: Ledger, spec: JobSpec, priority: int = 0) -> JobRecord:
-    """Store a QUEUED job with the search spaces as they are now."""
+def create_job(ledger: Ledger, spec: JobSpec, priority: int = 0, *, queued: bool = True) -> JobRecord:
+    """Store a job with the search spaces as they are now, for the queue or for who takes it by its id."""
     spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
-    return ledger.create_job(spec.name, spec.model_dump(mode="json"), spaces, priority)
+    return ledger.create_job(spec.name, spec.model_dump(mode="json"), spaces, priority, queued=queued)
 
 
 def extend(ledger: Ledger, job_id: str, trials: int | None, time: float | None) -> JobState:

@@ -96,7 +96,8 @@ def run(
     settings = Settings()
     api.check_settings(settings)
     ledger = api.open_ledger(settings)
-    job_id = api.create_job(ledger, parsed).id if parsed is not None else str(resume)
+    # Not queued: a worker would take it between these two lines.
+    job_id = api.create_job(ledger, parsed, queued=False).id if parsed is not None else str(resume)
     lease = api.acquire(ledger, job_id, _err.print) if token is None else api.given_lease(job_id, token)
     if not as_json:
         _err.print(Text.assemble("Job ", (job_id, "bold"), ". Ctrl-C pauses it; nothing is lost."))

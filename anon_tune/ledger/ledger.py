@@ -162,9 +162,15 @@ class Ledger:
     # Jobs
 
     def create_job(
-        self, name: str, spec: Mapping[str, Any], spaces: Mapping[str, Any], priority: int = 0
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        spaces: Mapping[str, Any],
+        priority: int = 0,
+        *,
+        queued: bool = True,
     ) -> JobRecord:
-        """Store a QUEUED job under a new short id and return it."""
+        """Store a job under a new short id and return it: QUEUED, or else PAUSED, so that nobody claims it."""
         while True:
             job_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
             try:
@@ -172,7 +178,7 @@ class Ledger:
                     row = {
                         "id": job_id,
                         "name": name,
-                        "state": JobState.QUEUED,
+                        "state": JobState.QUEUED if queued else JobState.PAUSED,
                         "phase": Phase.PROBE,
                         "spec": dict(spec),
                         "spaces": dict(spaces),

@@ -42,6 +42,14 @@ def test_the_highest_priority_comes_first_and_within_it_who_came_first(ledger: L
     assert [claimed(ledger) for _ in range(5)] == [high, first, second, low, None]
 
 
+def test_a_job_that_was_made_for_its_maker_is_not_claimed(ledger: Ledger):
+    """As `run` makes it, which takes it by its id."""
+    job = ledger.create_job("x", {"budget": BUDGET}, {}, queued=False).id
+    assert claimed(ledger) is None
+    assert ledger.acquire(job, "maker", LONG).token == 1
+    assert ledger.job(job).state is JobState.RUNNING
+
+
 def test_a_claim_is_a_lease_like_any_other(ledger: Ledger):
     job = submit(ledger)
     lease = ledger.claim("worker", LONG)

@@ -181,7 +181,7 @@ def test_run_obeys_and_spends_its_time(home: Home) -> None:
 
 
 def test_a_killed_worker_leaves_its_job_in_the_queue(home: Home) -> None:
-    job = submit(home, *SMALL)
+    job = submit(home, *LONG)  # not over before what was started has noticed
     killed = home.start("worker")
     until(lambda: ended(home, job) >= 2, killed)
     left = descendants(killed)

@@ -87,9 +87,6 @@ JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 """Job states in which there is nothing left to do."""
 
-ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
-"""Job states in which there is nothing left to do."""
-
 FINISHED = frozenset(
     {
         TrialState.COMPLETE,

@@ -21,9 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anon_tune.records import JobRecord, JobState, TrialState
-from benchmarks.jobs import RunningJob
+from benchmarks.jobs import RunningJob, two_cores
 from benchmarks.mlflow_server import MlflowServer
-from benchmarks.sampler import two_cores
 
 SPEC = """
 name: outage
@@ -36,6 +35,7 @@ search: {{sampler: random, pruner: none}}
 confirm: {{finalists: 1, seeds: 1, verdict_seeds: 2}}
 resources: {{cpu: 1}}
 """
+# Written again, not taken from the projection: it is what is judged.
 _STATUS = {
     TrialState.COMPLETE: "FINISHED",
     TrialState.PRUNED: "KILLED",

@@ -25,7 +25,7 @@ from anon_tune import api
 from anon_tune.records import JobState, TrialState
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
-from benchmarks.sampler import two_cores
+from benchmarks.jobs import two_cores
 
 WORKERS, EPOCHS, GOAL = 2, 10, 0.03
 

@@ -45,6 +45,7 @@ from anon_tune.search.seeds import trial_seed
 from anon_tune.search.told import told
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec, spaces_of
+from benchmarks.jobs import two_cores
 
 EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 ASKS = {
@@ -314,12 +315,6 @@ def waited(trials: Sequence[Trial]) -> dict[str, float]:
         "longest": max(gaps),
         "workers": len(workers),
     }
-
-
-def two_cores() -> None:
-    """Keep this process, and those that it starts, on two cores."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 
 
 def main() -> None:

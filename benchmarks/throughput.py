@@ -41,8 +41,8 @@ from anon_tune import api
 from anon_tune.records import JobState, TrialState
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
+from benchmarks.jobs import two_cores
 from benchmarks.mlflow_server import MlflowServer
-from benchmarks.sampler import two_cores
 
 OURS = "ours, ledger and MLflow (sqlite)"
 REUSE = "stock, reuse"

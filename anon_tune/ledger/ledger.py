@@ -31,8 +31,8 @@ nothing. Values go in and come out as copies (`records`). Times are the database
 a job grows by what lies between its heartbeats, so that a killed holder's last seconds do not count. A step
 of a trial that was reported before keeps its first report. A checkpoint is named together with the report of its
 step, and is durable by then: what is named can be gone on from without leaving a step out. A write that the
-database does not take, because its disk is full or it may only be read, raises DependencyError, and nothing of it is
-kept.
+database does not take, because its disk is full, it may only be read or another process keeps it locked, raises
+DependencyError, and nothing of it is kept.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ a decision is the same before and after a crash. What is compared are the final 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import optuna
 from optuna.pruners import MedianPruner, SuccessiveHalvingPruner
@@ -40,38 +40,39 @@ def should_prune(space: Space, trial: Trial, others: Sequence[Trial], search: Se
         return False
     if not trial.reports or trial.reports[-1].step < search.grace:
         return False
-    forecast = Forecast(space, [*others, trial], mode)
+    rung = _reached(search, trial) if search.pruner == "asha" else None
+    if search.pruner == "asha" and rung is None:
+        return False  # between two rungs
     step = trial.reports[-1].step
+    forecast = Forecast(space, [*others, trial], mode)
     own = forecast.final(trial, step)
     if own is None:
         return False  # not a finite value: it ends as DIVERGED
     own -= _DOUBT * forecast.error(step)
-    if search.pruner == "median":
-        return _below_median(
-            step,
-            own,
-            [final for other in others if _has_ended(other) if (final := forecast.final(other)) is not None],
-        )
-    before = trial.reports[-2].step if len(trial.reports) > 1 else 0
-    # A trial stands at the rung that its last report reached; at most one, since steps are taken one by one.
-    reached = [(number, at) for number, at in _rungs(search, step) if before < at <= step]
-    if not reached:
-        return False
-    rung, at = reached[-1]
-    finals = [final for other in others if (final := forecast.final(other, at)) is not None]
-    return _halved(rung, step, own, finals, search)
+    if rung is not None:
+        number, at = rung
+        return _halved(number, step, own, _finals(forecast, others, at), search)
+    return _below_median(step, own, _finals(forecast, filter(_has_ended, others)))
+
+
+def _finals(forecast: Forecast, trials: Iterable[Trial], step: int | None = None) -> list[float]:
+    """What is forecast of trials from a step (None: the last), of those of which there is a forecast."""
+    return [final for trial in trials if (final := forecast.final(trial, step)) is not None]
 
 
 def _has_ended(trial: Trial) -> bool:
     return trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
 
 
-def _rungs(search: Search, step: int) -> Iterator[tuple[int, int]]:
-    """Numbers and steps of the rungs up to a step."""
-    number, at = 0, search.grace
-    while at <= step:
-        yield number, at
+def _reached(search: Search, trial: Trial) -> tuple[int, int] | None:
+    """Number and step of the rung that a trial's last report reached: at most one, as steps are taken one by one."""
+    before = trial.reports[-2].step if len(trial.reports) > 1 else 0
+    number, at, found = 0, search.grace, None
+    while at <= trial.reports[-1].step:
+        if before < at:
+            found = number, at
         number, at = number + 1, at * search.reduction
+    return found
 
 
 def _halved(rung: int, step: int, own: float, finals: Sequence[float], search: Search) -> bool:

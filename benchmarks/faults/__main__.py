@@ -32,7 +32,7 @@ from rich.table import Table
 from anon_tune.records import JobRecord
 from anon_tune.workers.driver import LEASE_SECONDS
 from benchmarks.faults.checks import Losses, losses
-from benchmarks.faults.service import Service, until
+from benchmarks.faults.service import Service, takes_writes, until
 
 _RANDOM_SECONDS = 2.0
 """A random kill comes up to so long after the job has got on."""
@@ -203,7 +203,7 @@ def _stop_past_lease(
     while True:
         for process in (psutil.Process(daemon.pid), *group):
             process.suspend()
-        if service.takes_writes():
+        if takes_writes(service.home):
             break
         # In the middle of a write to sqlite, which nobody else could write then.
         for process in (psutil.Process(daemon.pid), *group):

@@ -24,7 +24,7 @@ from anon_tune.ledger.tables import Attempt, Job, Report, Trial
 from anon_tune.records import JobRecord, JobState
 from benchmarks.faults import failpoints
 
-__all__ = ["Service", "until"]
+__all__ = ["Service", "takes_writes", "until"]
 
 SPEC = """
 name: faults
@@ -49,6 +49,16 @@ def until(condition: Callable[[], bool], what: str) -> None:
         if time.monotonic() > limit:
             raise SystemExit(f"waited {_PATIENCE:.0f} s in vain for {what}")
         time.sleep(_POLL_SECONDS)
+
+
+def takes_writes(home: Path) -> bool:
+    """Whether nobody holds the write lock of the ledger in a home for long."""
+    with contextlib.closing(sqlite3.connect(home / "ledger.db", timeout=2.0)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+    return True
 
 
 class Service:
@@ -177,15 +187,6 @@ class Service:
         return min(
             (each.time.timestamp() for each in reports if (each.trial_id, each.attempt) in new), default=None
         )
-
-    def takes_writes(self) -> bool:
-        """Whether nobody holds the ledger's write lock for long."""
-        with contextlib.closing(sqlite3.connect(self.home / "ledger.db", timeout=2.0)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return False
-        return True
 
     # Processes
 

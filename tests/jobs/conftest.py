@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -75,18 +73,17 @@ class Home:
         path.write_text(text)
         return str(path)
 
-    def takes_writes(self) -> bool:
-        """Whether nobody holds the ledger's write lock for long."""
-        with contextlib.closing(sqlite3.connect(self.folder / "ledger.db", timeout=2.0)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return False
-        return True
-
     @property
     def ledger(self) -> Ledger:
         return Ledger.open(f"sqlite:///{self.folder / 'ledger.db'}")
+
+    def newest(self) -> JobRecord | None:
+        """The job that was made last, with its trials; None while there is none."""
+        if not (self.folder / "ledger.db").exists():
+            return None
+        ledger = self.ledger
+        jobs = ledger.jobs()
+        return ledger.job(jobs[0].id, trials=True) if jobs else None
 
     def only_job(self) -> JobRecord:
         ledger = self.ledger

@@ -26,16 +26,8 @@ def running(home: Home) -> subprocess.Popen[str]:
     return home.start("run", home.spec(), *OVERRIDES)
 
 
-def newest(home: Home) -> JobRecord | None:
-    if not (home.folder / "ledger.db").exists():
-        return None
-    ledger = home.ledger
-    jobs = ledger.jobs()
-    return ledger.job(jobs[0].id, trials=True) if jobs else None
-
-
 def finished(home: Home, state: JobState = JobState.RUNNING) -> int:
-    job = newest(home)
+    job = home.newest()
     if job is None or job.state is not state:
         return 0
     return sum(trial.is_finished for trial in job.trials)
@@ -71,8 +63,8 @@ def assert_exact(job: JobRecord) -> None:
 
 
 def test_interrupt_pauses_and_resume_goes_on(home: Home, running: subprocess.Popen[str]) -> None:
-    until(lambda: is_running(newest(home)), running)
-    job = newest(home)
+    until(lambda: is_running(home.newest()), running)
+    job = home.newest()
     assert job is not None
     # While Ray starts: it takes seconds, in which the job could otherwise come to its end.
     refused = home.call("run", "--resume", job.id)
@@ -88,7 +80,7 @@ def test_interrupt_pauses_and_resume_goes_on(home: Home, running: subprocess.Pop
     assert "Traceback" not in message
     assert gone(processes)
 
-    paused = newest(home)
+    paused = home.newest()
     assert paused is not None
     assert paused.state is JobState.PAUSED
     assert paused.lease is None
@@ -97,7 +89,7 @@ def test_interrupt_pauses_and_resume_goes_on(home: Home, running: subprocess.Pop
 
     resumed = home.call("run", "--resume", job.id)
     assert resumed.returncode == 0, resumed.stderr
-    ended = newest(home)
+    ended = home.newest()
     assert ended is not None
     assert_exact(ended)
     assert {t.id: t.attempts for t in ended.trials if t.id in done} == done, "a finished trial was run again"
@@ -114,7 +106,7 @@ def test_termination_pauses_where_interrupts_are_ignored(home: Home) -> None:
     assert process.returncode == 130
     assert "Paused" in message
     assert gone(processes)
-    paused = newest(home)
+    paused = home.newest()
     assert paused is not None
     assert paused.state is JobState.PAUSED
 
@@ -123,7 +115,7 @@ def test_termination_while_ray_starts_pauses(home: Home) -> None:
     """Ray has a handler of its own for that time."""
     process = home.start("run", home.spec(), *OVERRIDES)
     until(lambda: any((home.folder / "ray").glob("*/session_*")), process)
-    job = newest(home)
+    job = home.newest()
     assert job is not None
     assert job.probe is None
     processes = descendants(process)
@@ -132,7 +124,7 @@ def test_termination_while_ray_starts_pauses(home: Home) -> None:
     assert process.returncode == 130
     assert f"Paused. Go on with: anon-tune run --resume {job.id}" in message
     assert gone(processes)
-    paused = newest(home)
+    paused = home.newest()
     assert paused is not None
     assert (paused.state, paused.reason) == (JobState.PAUSED, "interrupted")
 
@@ -140,7 +132,7 @@ def test_termination_while_ray_starts_pauses(home: Home) -> None:
 def test_more_than_the_machine_has_pauses_at_once(home: Home) -> None:
     done = home.call("run", home.spec(), "--set", "resources.gpu=64")
     assert done.returncode == 1
-    job = newest(home)
+    job = home.newest()
     assert job is not None
     assert job.state is JobState.PAUSED
     assert job.reason is not None
@@ -150,20 +142,20 @@ def test_more_than_the_machine_has_pauses_at_once(home: Home) -> None:
 
 def test_killed_driver_is_resumed_exactly(home: Home, running: subprocess.Popen[str]) -> None:
     until(lambda: finished(home) >= 5, running)
-    job = newest(home)
+    job = home.newest()
     assert job is not None
     processes = descendants(running)
     running.kill()
     running.communicate()
 
-    left = newest(home)
+    left = home.newest()
     assert left is not None
     assert left.state is JobState.RUNNING, "nobody could write that it died"
     done = {trial.id: trial.attempts for trial in left.trials if trial.is_finished}
 
     resumed = home.call("run", "--resume", job.id)
     assert resumed.returncode == 0, resumed.stderr
-    ended = newest(home)
+    ended = home.newest()
     assert ended is not None
     assert_exact(ended)
     assert {t.id: t.attempts for t in ended.trials if t.id in done} == done, "a finished trial was run again"
@@ -190,7 +182,7 @@ def test_killed_worker_gets_another_attempt(home: Home, running: subprocess.Pope
         worker.kill()
     _, message = running.communicate(timeout=300)
     assert running.returncode == 0, message
-    ended = newest(home)
+    ended = home.newest()
     assert ended is not None
     assert_exact(ended)
     assert any(trial.attempts == 2 for trial in ended.trials)
@@ -232,7 +224,7 @@ def test_three_failures_pause_the_job(home: Home) -> None:
     done = home.call("run", home.spec(), *OVERRIDES, PYTHONPATH=str(folder))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    job = newest(home)
+    job = home.newest()
     assert job is not None
     assert job.state is JobState.PAUSED
     reason = "ValueError: the data is not there"

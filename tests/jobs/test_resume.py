@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from anon_tune.records import JobRecord, JobState, Phase, TrialState
+from anon_tune.records import JobState, Phase, TrialState
 from anon_tune.workers.checkpoints import step_of
 from anon_tune.workers.tasks import load_problem
 from anon_tune.workers.training import Training
@@ -34,14 +34,6 @@ keep: best
 """
 
 
-def newest(home: Home) -> JobRecord | None:
-    if not (home.folder / "ledger.db").exists():
-        return None
-    ledger = home.ledger
-    jobs = ledger.jobs()
-    return ledger.job(jobs[0].id, trials=True) if jobs else None
-
-
 def learned(metrics: Mapping[str, float]) -> dict[str, float]:
     """All but the time that it took."""
     return {name: value for name, value in metrics.items() if name != "epoch_seconds"}
@@ -51,7 +43,7 @@ def test_a_trial_goes_on_from_its_checkpoint_with_the_same_reports(home: Home) -
     process = home.start("run", home.spec(SPEC))
 
     def in_the_middle() -> bool:
-        job = newest(home)
+        job = home.newest()
         return job is not None and any(
             t.state is TrialState.RUNNING and t.checkpoints and len(t.reports) > EPOCHS // 4
             for t in job.trials
@@ -67,7 +59,7 @@ def test_a_trial_goes_on_from_its_checkpoint_with_the_same_reports(home: Home) -
     process.kill()
     process.communicate()
     psutil.wait_procs(processes, timeout=300)
-    cut = newest(home)
+    cut = home.newest()
     assert cut is not None
     trial = next(t for t in cut.trials if not t.is_finished and t.checkpoints)
     assert len(trial.reports) < EPOCHS
@@ -78,7 +70,7 @@ def test_a_trial_goes_on_from_its_checkpoint_with_the_same_reports(home: Home) -
 
     resumed = home.call("run", "--resume", cut.id)
     assert resumed.returncode == 0, resumed.stderr
-    ended = newest(home)
+    ended = home.newest()
     assert ended is not None
     assert ended.state is JobState.SUCCEEDED
     again = next(t for t in ended.trials if t.id == trial.id)

@@ -16,6 +16,7 @@ from anon_tune.ledger import open_database
 from anon_tune.ledger.database import write
 from anon_tune.ledger.tables import Job
 from anon_tune.records import ENDED, FINISHED, JobRecord, JobState, Phase, TrialState
+from benchmarks.faults.service import takes_writes
 from tests.jobs.conftest import Home, descendants, until
 
 pytestmark = pytest.mark.slow
@@ -125,7 +126,7 @@ def test_a_holder_that_was_stopped_is_replaced_and_ends(
     while True:
         for process in stopped:
             process.suspend()
-        if home.takes_writes():
+        if takes_writes(home.folder):
             break
         # In the middle of a write to sqlite, which nobody else could write then.
         for process in stopped:

@@ -44,13 +44,6 @@ WAIT = "time.sleep(600)"
 SUCCEED = "ledger.release(lease, JobState.SUCCEEDED)"
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
-    yield opened
-    opened.close()
-
-
 class Running:
     """A daemon in a thread, and the processes that it has started."""
 

@@ -27,13 +27,6 @@ from tests import builders
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def lease(ledger: Ledger) -> Lease:
     job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {})
     return ledger.acquire(job.id, "tests", 60.0)

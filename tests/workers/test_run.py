@@ -8,7 +8,7 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,6 @@ from tests import builders
 
 OVER = -1.0
 """A lease of so many seconds can be taken at once, as that of a killed process later."""
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
-    yield opened
-    opened.close()
 
 
 def plan(trials: int = 4, **keys: Any) -> Plan:
@@ -254,16 +247,21 @@ def test_attempts_that_ended_with_their_driver_do_not_count_as_deaths(ledger: Le
     assert stored(ledger, job_id)[0].state is TrialState.WAITING
 
 
-def test_an_attempt_that_begins_again_is_judged_by_the_steps_it_has_done(ledger: Ledger):
-    """Its predecessor's later reports stand in the ledger, and say nothing of where it is now."""
-    job = plan(STARTUP_TRIALS + 1, arms=["anon"])
-    job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job)
+def complete_the_startup(run: Run) -> None:
+    """The trials that are never stopped."""
     for _ in range(STARTUP_TRIALS):
         trial = started(run)
         for step in range(1, 5):
             end = {"outcome": TrialState.COMPLETE, "final": 1.0} if step == 4 else {}
             run.report(trial.id, result(step, 1.0, **end))
+
+
+def test_an_attempt_that_begins_again_is_judged_by_the_steps_it_has_done(ledger: Ledger):
+    """Its predecessor's later reports stand in the ledger, and say nothing of where it is now."""
+    job = plan(STARTUP_TRIALS + 1, arms=["anon"])
+    job_id, lease = begin(ledger, job)
+    run = Run(ledger, lease, job)
+    complete_the_startup(run)
     trial = started(run)
     assert not run.report(trial.id, result(1, 0.5))
     ledger.report(lease, trial.id, 1, 2, 9.0, {})  # and killed before it heard that it is pruned
@@ -316,11 +314,7 @@ def test_one_that_goes_on_after_the_step_at_which_it_falls_behind_is_pruned_ther
     job = plan(STARTUP_TRIALS + 2, arms=["anon"])
     job_id, lease = begin(ledger, job)
     run = Run(ledger, lease, job, folder=tmp_path)
-    for _ in range(STARTUP_TRIALS):
-        trial = started(run)
-        for step in range(1, 5):
-            end = {"outcome": TrialState.COMPLETE, "final": 1.0} if step == 4 else {}
-            run.report(trial.id, result(step, 1.0, **end))
+    complete_the_startup(run)
     trial = started(run)
     assert not run.report(trial.id, result(1, 0.5))
     checkpoint = named(tmp_path, trial, 2)["checkpoint"]

@@ -128,9 +128,13 @@ class Projector:
     def _write(self, job: JobRecord, limit: float) -> int:
         try:
             cursor = self._cursor(job.id) or self._begin(job)
+            if job.state is JobState.RUNNING and cursor.state != job.state:
+                self._project_state(job, cursor.run)
             written: set[str] = set()
-            while time.monotonic() < limit and (found := self._ledger.unprojected(job.id, _TRIALS_AT_ONCE)):
-                self._ledger.announce_projection(
+            while time.monotonic() < limit and (
+                found := self._ledger.projections.behind(job.id, _TRIALS_AT_ONCE)
+            ):
+                self._ledger.projections.announce(
                     job.id, [trial.id for trial, known in found if known is None]
                 )
                 for trial, known in found:
@@ -141,7 +145,7 @@ class Projector:
                         break
             if (written or cursor.state != job.state) and job.state is not JobState.RUNNING:
                 whole = self._ledger.job(job.id, trials=True)
-                self._project_end(whole, cursor.run)
+                self._project_state(whole, cursor.run)
         except self._errors as error:
             raise DependencyError(
                 f"MLflow at {self._uri} did not take job {job.id} ({error}). Nothing of it is lost: "
@@ -178,15 +182,15 @@ class Projector:
     @contextmanager
     def _turn(self, job_id: str) -> Iterator[None]:
         """Wait until nobody else projects the job, and let nobody do so meanwhile."""
-        while not self._ledger.begin_projection(job_id, self._name, _TURN_SECONDS):
+        while not self._ledger.projections.take_turn(job_id, self._name, _TURN_SECONDS):
             time.sleep(_TURN_POLL_SECONDS)
         try:
             yield
         finally:
-            self._ledger.end_projection(job_id, self._name)
+            self._ledger.projections.end_turn(job_id, self._name)
 
     def _keep_turn(self, job_id: str) -> None:
-        if not self._ledger.begin_projection(job_id, self._name, _TURN_SECONDS):
+        if not self._ledger.projections.take_turn(job_id, self._name, _TURN_SECONDS):
             raise DependencyError(
                 f"MLflow at {self._uri} took so long that another process writes job {job_id} now."
             )
@@ -214,10 +218,10 @@ class Projector:
 
     def _cursor(self, job_id: str) -> Cursor | None:
         """How far the job's own run has been written to this MLflow; None if it is not there."""
-        cursor = self._ledger.projection(job_id)
+        cursor = self._ledger.projections.cursor(job_id)
         if cursor is not None and job_id not in self._found:
             if not self._is_there(cursor.run):
-                self._ledger.forget_projections(job_id)
+                self._ledger.projections.forget(job_id)
                 return None
             self._found.add(job_id)
         return cursor
@@ -252,9 +256,9 @@ class Projector:
                 self._experiment(), start_time=_milliseconds(job.created), tags=tags
             ).info.run_id
         else:  # by somebody whose cursor is not here any more: its children may be there too
-            self._ledger.announce_projection(job.id)
+            self._ledger.projections.announce(job.id)
         self._client.log_batch(run, params=_params(_flat(job.spec)))
-        self._ledger.set_projection(job.id, job.id, run)
+        self._ledger.projections.set(job.id, job.id, run)
         return Cursor(run, 0, None)
 
     def _project_trial(self, job: JobRecord, parent: str, trial: Trial, known: Cursor | None) -> None:
@@ -289,7 +293,7 @@ class Projector:
         if trial.is_finished:
             ended = _milliseconds(trial.finished) if trial.finished else None
             self._client.set_terminated(run, _TRIAL_STATUS[trial.state], ended)
-        self._ledger.set_projection(job.id, trial.id, run, len(trial.reports), trial.state)
+        self._ledger.projections.set(job.id, trial.id, run, len(trial.reports), trial.state)
 
     def _new_trial_run(self, parent: str, trial: Trial) -> str:
         tags = {
@@ -302,14 +306,17 @@ class Projector:
         started = _milliseconds(trial.started) if trial.started else None
         return str(self._client.create_run(self._experiment(), start_time=started, tags=tags).info.run_id)
 
-    def _project_end(self, job: JobRecord, parent: str) -> None:
-        for name, text in self._files(job).items():
-            self._client.log_text(parent, text, name)
+    def _project_state(self, job: JobRecord, parent: str) -> None:
+        if job.state is not JobState.RUNNING:
+            for name, text in self._files(job).items():
+                self._client.log_text(parent, text, name)
         self._client.set_tag(parent, "anon_tune.state", job.state.value)
         if job.state in _JOB_STATUS:
             ended = _milliseconds(job.finished) if job.finished else None
             self._client.set_terminated(parent, _JOB_STATUS[job.state], ended)
-        self._ledger.set_projection(job.id, job.id, parent, 0, job.state)
+        else:
+            self._client.update_run(parent, status="RUNNING")  # it may have ended before it was extended
+        self._ledger.projections.set(job.id, job.id, parent, 0, job.state)
 
     def _find_run(self, tag: str, value: str) -> str | None:
         found = self._client.search_runs([self._experiment()], f"tags.`{tag}` = '{value}'", max_results=1)

@@ -116,6 +116,27 @@ def test_a_job_that_goes_on_after_a_pause_brings_its_files_up_to_date(
         lease = ledger.acquire(lease.job, "tests", 60.0)
 
 
+def test_the_run_of_a_job_that_is_extended_runs_again(ledger: Ledger, uri: str, tmp_path: Path):
+    lease = begin(ledger)
+    complete(ledger, lease, 0)
+
+    def status() -> str:
+        projector(ledger, uri, tmp_path).sync(lease.job)
+        run = MlflowClient(uri).get_run(ledger.job(lease.job).mlflow_run)
+        assert run.data.tags["anon_tune.state"] == ledger.job(lease.job).state
+        return str(run.info.status)
+
+    assert status() == "RUNNING"
+    ledger.release(lease, JobState.SUCCEEDED)
+    assert status() == "FINISHED"
+    ledger.extend(lease.job, trials=ledger.job(lease.job).spec["budget"]["trials"] + 1)
+    assert status() == "RUNNING"
+    lease = ledger.acquire(lease.job, "tests", 60.0)
+    assert status() == "RUNNING"
+    ledger.release(lease, JobState.SUCCEEDED)
+    assert status() == "FINISHED"
+
+
 @pytest.mark.parametrize("where", ["another store", "the same, after its runs were deleted"])
 def test_what_is_not_there_any_more_is_written_anew(ledger: Ledger, uri: str, tmp_path: Path, where: str):
     lease = begin(ledger)
@@ -154,7 +175,7 @@ def test_a_projector_that_died_after_it_made_a_run_leaves_one(
 
     dying = projector(ledger, uri, tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, "set_projection", killed)
+        patched.setattr(ledger.projections, "set", killed)
         with pytest.raises(KeyboardInterrupt):
             dying.sync(lease.job)
     assert len(children(uri, lease.job)) == 1  # which no cursor names
@@ -211,11 +232,11 @@ def test_projectors_of_one_job_take_turns(ledger: Ledger, uri: str, tmp_path: Pa
 
 def test_a_projector_that_died_is_waited_for_and_replaced(ledger: Ledger):
     job = begin(ledger).job
-    assert ledger.begin_projection(job, "first", 60.0)
-    assert ledger.begin_projection(job, "first", -1.0)  # as it looks a minute after its death
-    assert ledger.begin_projection(job, "second", 60.0)
-    assert not ledger.begin_projection(job, "first", 60.0)
-    ledger.end_projection(job, "first")
-    assert not ledger.begin_projection(job, "first", 60.0)
-    ledger.end_projection(job, "second")
-    assert ledger.begin_projection(job, "first", 60.0)
+    assert ledger.projections.take_turn(job, "first", 60.0)
+    assert ledger.projections.take_turn(job, "first", -1.0)  # as it looks a minute after its death
+    assert ledger.projections.take_turn(job, "second", 60.0)
+    assert not ledger.projections.take_turn(job, "first", 60.0)
+    ledger.projections.end_turn(job, "first")
+    assert not ledger.projections.take_turn(job, "first", 60.0)
+    ledger.projections.end_turn(job, "second")
+    assert ledger.projections.take_turn(job, "first", 60.0)

@@ -5,6 +5,8 @@ trial's worker process, the raylet, the daemon (another daemon takes its job ove
 stopped past its lease and goes on then. Driver and worker are killed at named points too (`failpoints.py`). At the
 end the ledger is compared with what it held at each kill, and MLflow with the ledger.
 
+`--loaded MINUTES` kills nothing, and keeps every core busy beside a job (`loaded.py`).
+
 Seconds are from the kill to the first report of an attempt that began after it; where a worker was killed, of an
 attempt at its trial. Ray's own start and a worker's, which they hold, are measured beside.
 """
@@ -32,6 +34,7 @@ from rich.table import Table
 from anon_tune.records import JobRecord
 from anon_tune.workers.driver import LEASE_SECONDS
 from benchmarks.faults.checks import Losses, losses
+from benchmarks.faults.loaded import watch
 from benchmarks.faults.service import Service, takes_writes, until
 
 _RANDOM_SECONDS = 2.0
@@ -259,6 +262,11 @@ def table(rows: dict[str, Row]) -> Table:
     return result
 
 
+def _versions() -> str:
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores, Ray {version('ray')}, Python {platform.python_version()}"
+
+
 def main() -> int:
     """Run all episodes and print the table; 1 if anything was lost."""
     parser = argparse.ArgumentParser(
@@ -268,21 +276,28 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", choices=[e.name for e in episodes(quick=False)], help="some episodes"
     )
+    parser.add_argument("--loaded", type=float, metavar="MINUTES", help="count false takeovers instead")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave no process behind
-    chosen = [e for e in episodes(options.quick) if not options.only or e.name in options.only]
     console = Console(width=170, highlight=False)
+    if options.loaded is not None:
+        watched = watch(options.loaded, options.seed, console.print)
+        console.print(
+            f"{watched.minutes:.1f} minutes at a load of {watched.load:.1f}, {_versions()}; "
+            f"{watched.reports} reports; false takeovers {watched.takeovers}, "
+            f"attempts lost {watched.attempts_lost}; of the lease of {LEASE_SECONDS:.0f} s "
+            f"at least {watched.closest:.1f} s were left"
+        )
+        return 1 if watched.takeovers or watched.attempts_lost else 0
+    chosen = [e for e in episodes(options.quick) if not options.only or e.name in options.only]
     rows: dict[str, Row] = {}
     for number, episode in enumerate(chosen):
         console.print(episode.name)
         play(episode, options.seed + number, rows, console.print)
     console.print(table(rows))
     kills = sum(row.kills for row in rows.values())
-    versions = (
-        f"Ray {version('ray')}, Python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores"
-    )
-    console.print(f"{kills} kills; {versions}; lease {LEASE_SECONDS:.0f} s")
+    console.print(f"{kills} kills; {_versions()}; lease {LEASE_SECONDS:.0f} s")
     if not options.quick:
         init, worker = ray_start(3)
         console.print(f"Ray's start {init:.1f} s, and a worker's {worker:.1f} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import re
 import shutil
@@ -124,9 +125,10 @@ class Service:
         self._daemons.append(daemon)
         return daemon
 
-    def submit(self) -> str:
-        """Submit the job, and return its id once it trains."""
-        self._call("submit", str(self.home / "job.yaml"))
+    def submit(self, *settings: str) -> str:
+        """Submit the job, with keys set to other values, and return its id once it trains."""
+        overrides = [word for setting in settings for word in ("--set", setting)]
+        self._call("submit", str(self.home / "job.yaml"), *overrides)
         (job,) = self._ledger.jobs()
         until(lambda: self.got_on(job.id, 0.0), "the first report")
         return job.id
@@ -149,6 +151,11 @@ class Service:
         """Of the job's lease."""
         with self._engine.connect() as connection:
             return int(connection.execute(sa.select(Job.lease_token).where(Job.id == job)).scalar_one())
+
+    def lease_expires(self, job: str) -> datetime.datetime | None:
+        """When the job's lease runs out; None while nobody has it."""
+        with self._engine.connect() as connection:
+            return connection.execute(sa.select(Job.lease_expires).where(Job.id == job)).scalar_one()
 
     def got_on(self, job: str, since: float) -> bool:
         """Whether there was a report after `since`."""

@@ -499,12 +499,12 @@ def test_a_lease_writes_about_its_own_job_alone(ledger: Ledger, job: str, write:
 
 def test_the_cursor_of_the_projection_moves(ledger: Ledger, job: str, running: tuple[Lease, str]):
     _, trial_id = running
-    ledger.set_projection(job, job, "run of the job")
-    ledger.set_projection(job, trial_id, "run of the trial", steps=1)
-    ledger.set_projection(job, trial_id, "run of the trial", steps=3, state="COMPLETE")
-    assert ledger.projection(job) == Cursor("run of the job", 0, None)
-    assert ledger.projection(trial_id) == Cursor("run of the trial", 3, "COMPLETE")
-    assert ledger.projection("nothere") is None
+    ledger.projections.set(job, job, "run of the job")
+    ledger.projections.set(job, trial_id, "run of the trial", steps=1)
+    ledger.projections.set(job, trial_id, "run of the trial", steps=3, state="COMPLETE")
+    assert ledger.projections.cursor(job) == Cursor("run of the job", 0, None)
+    assert ledger.projections.cursor(trial_id) == Cursor("run of the trial", 3, "COMPLETE")
+    assert ledger.projections.cursor("nothere") is None
     assert ledger.job(job).mlflow_run == "run of the job"
     assert [record.mlflow_run for record in ledger.jobs()] == ["run of the job"]
     assert only_trial(ledger, job).mlflow_run == "run of the trial"
@@ -515,39 +515,41 @@ def test_what_has_changed_since_it_was_projected_is_found(ledger: Ledger, job: s
     first, second, third = (ledger.add_trial(lease, new_trial(number)).id for number in range(3))
 
     def found() -> list[tuple[str, int, Cursor | None]]:
-        return [(trial.id, len(trial.reports), cursor) for trial, cursor in ledger.unprojected(job, 9)]
+        return [(trial.id, len(trial.reports), cursor) for trial, cursor in ledger.projections.behind(job, 9)]
 
     assert found() == [(first, 0, None), (second, 0, None), (third, 0, None)]
-    assert [trial.id for trial, _ in ledger.unprojected(job, 2)] == [first, second]
+    assert [trial.id for trial, _ in ledger.projections.behind(job, 2)] == [first, second]
     for trial_id in (first, second, third):
-        ledger.set_projection(job, trial_id, "a run", 0, TrialState.WAITING)
+        ledger.projections.set(job, trial_id, "a run", 0, TrialState.WAITING)
     assert found() == []
     ledger.start_attempt(lease, second)
     assert found() == [(second, 0, Cursor("a run", 0, "WAITING"))]
-    ledger.set_projection(job, second, "a run", 0, TrialState.RUNNING)
+    ledger.projections.set(job, second, "a run", 0, TrialState.RUNNING)
     assert found() == []
     ledger.report(lease, second, 1, 1, 0.5, {})
     assert found() == [(second, 1, Cursor("a run", 0, "RUNNING"))]
-    ledger.set_projection(job, second, "a run", 1, TrialState.RUNNING)
+    ledger.projections.set(job, second, "a run", 1, TrialState.RUNNING)
     ledger.finish_trial(lease, second, TrialState.COMPLETE, 0.5)
     assert found() == [(second, 1, Cursor("a run", 1, "RUNNING"))]
-    ledger.set_projection(job, second, "a run", 1, TrialState.COMPLETE)
+    ledger.projections.set(job, second, "a run", 1, TrialState.COMPLETE)
     assert found() == []
 
 
 def test_runs_that_are_about_to_be_made_are_announced(ledger: Ledger, job: str, running: tuple[Lease, str]):
     lease, trial_id = running
     other = ledger.add_trial(lease, new_trial(1)).id
-    ledger.announce_projection(job, [trial_id])
-    assert {t.id: cursor for t, cursor in ledger.unprojected(job, 9)} == {
+    ledger.projections.announce(job, [trial_id])
+    assert {t.id: cursor for t, cursor in ledger.projections.behind(job, 9)} == {
         trial_id: Cursor("", 0, None),
         other: None,
     }
     assert [t.mlflow_run for t in ledger.job(job, trials=True).trials] == [None, None]
-    ledger.set_projection(job, trial_id, "a run", 0, TrialState.RUNNING)
-    ledger.announce_projection(job)  # of all; what is known stays so
-    assert [(t.id, cursor) for t, cursor in ledger.unprojected(job, 9)] == [(other, Cursor("", 0, None))]
-    assert ledger.projection(trial_id) == Cursor("a run", 0, "RUNNING")
+    ledger.projections.set(job, trial_id, "a run", 0, TrialState.RUNNING)
+    ledger.projections.announce(job)  # of all; what is known stays so
+    assert [(t.id, cursor) for t, cursor in ledger.projections.behind(job, 9)] == [
+        (other, Cursor("", 0, None))
+    ]
+    assert ledger.projections.cursor(trial_id) == Cursor("a run", 0, "RUNNING")
 
 
 # Several calls as one
@@ -660,8 +662,8 @@ def test_of_many_starts_of_a_trial_one_succeeds(ledger: Ledger, job: str):
 
 
 def test_cursors_that_move_at_once_leave_one(ledger: Ledger, job: str):
-    assert at_once(lambda index: ledger.set_projection(job, job, f"run {index}")) == [None] * 8
-    assert ledger.projection(job) in [Cursor(f"run {index}", 0, None) for index in range(8)]
+    assert at_once(lambda index: ledger.projections.set(job, job, f"run {index}")) == [None] * 8
+    assert ledger.projections.cursor(job) in [Cursor(f"run {index}", 0, None) for index in range(8)]
 
 
 _barrier: Any = None

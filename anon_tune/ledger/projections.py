@@ -1,0 +1,137 @@
+"""How far jobs and trials have been written to MLflow, and who writes them at the moment."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from anon_tune import records
+from anon_tune.errors import NotFoundError
+from anon_tune.ledger.database import database_time, read, write
+from anon_tune.ledger.rows import read_trials
+from anon_tune.ledger.tables import Job, Projection, Report, Trial
+from anon_tune.records import TrialState
+
+__all__ = ["Cursor", "Projections"]
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a job or a trial has been projected.
+
+    Attributes:
+        run: Its MLflow run; "" if there may be one, of which nothing is known.
+        steps: How many of its reports have been written.
+        state: The state that was written last.
+    """
+
+    run: str
+    steps: int
+    state: str | None
+
+
+class Projections:
+    """The cursors of one ledger; `Ledger.projections`. Each method is one transaction."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def cursor(self, subject: str) -> Cursor | None:
+        """Return how far a job or a trial has been projected; None if nothing of it."""
+        query = sa.select(Projection.run, Projection.steps, Projection.state)
+        with read(self._engine) as connection:
+            row = connection.execute(query.where(Projection.subject == subject)).first()
+        return None if row is None else Cursor(*row)
+
+    def behind(self, job_id: str, limit: int) -> list[tuple[records.Trial, Cursor | None]]:
+        """Return trials that have changed since they were projected, the oldest first, at most `limit` of them.
+
+        Each comes with its cursor as `cursor` returns it. A trial of which no run is known comes each time.
+        """
+        reported = sa.select(sa.func.count()).where(Report.trial_id == Trial.id).scalar_subquery()
+        # What has ended reports no more: its state says it all, and the reports of few need to be counted.
+        behind = sa.and_(Trial.state == TrialState.RUNNING, Projection.steps < reported)
+        query = (
+            sa.select(Trial.id, Projection.run, Projection.steps, Projection.state)
+            .outerjoin(Projection, Projection.subject == Trial.id)
+            .where(Trial.job_id == job_id)
+            .where(sa.or_(Projection.state.is_(None), Projection.state != Trial.state, behind))
+            .order_by(Trial.created, Trial.id)
+            .limit(limit)
+        )
+        with read(self._engine) as connection:
+            found = {
+                trial_id: None if run is None else Cursor(run, steps, state)
+                for trial_id, run, steps, state in connection.execute(query)
+            }
+            trials = read_trials(connection, job_id, list(found))
+        return [(trial, found[trial.id]) for trial in trials]
+
+    def announce(self, job_id: str, trial_ids: Sequence[str] | None = None) -> None:
+        """Store, before it is so, that MLflow may have runs of these trials (None: of all) that no cursor names.
+
+        Their cursor's run is "" until `set`: whoever finds it so looks for the run before making one.
+        """
+        with write(self._engine) as connection:
+            connection.execute(sa.select(Job.id).where(Job.id == job_id).with_for_update())
+            known = sa.select(Projection.subject).where(Projection.job_id == job_id)
+            chosen = sa.select(Trial.id, Trial.job_id, sa.literal(""), sa.literal(0)).where(
+                Trial.job_id == job_id, Trial.id.not_in(known)
+            )
+            if trial_ids is not None:
+                chosen = chosen.where(Trial.id.in_(trial_ids))
+            columns = [Projection.subject, Projection.job_id, Projection.run, Projection.steps]
+            connection.execute(sa.insert(Projection).from_select(columns, chosen))
+
+    def set(self, job_id: str, subject: str, run: str, steps: int = 0, state: str | None = None) -> None:
+        """Store how far `subject` has been projected.
+
+        A power cut may take it back, on sqlite; then it is projected once more, which changes nothing.
+        """
+        with write(self._engine, durable=False) as connection:
+            # Two projectors of one job take turns.
+            connection.execute(sa.select(Job.id).where(Job.id == job_id).with_for_update())
+            connection.execute(sa.delete(Projection).where(Projection.subject == subject))
+            connection.execute(
+                sa.insert(Projection).values(
+                    subject=subject, job_id=job_id, run=run, steps=steps, state=state
+                )
+            )
+
+    def take_turn(self, job_id: str, projector: str, seconds: float) -> bool:
+        """Let `projector` alone project a job for `seconds` from now; return False while another does.
+
+        Raises:
+            NotFoundError: No such job.
+        """
+        with write(self._engine, durable=False) as connection:
+            row = connection.execute(
+                sa.select(Job.projector, Job.projector_expires).where(Job.id == job_id).with_for_update()
+            ).first()
+            if row is None:
+                raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
+            now = database_time(connection)
+            if row.projector not in {None, projector} and row.projector_expires > now:
+                return False
+            expires = now + datetime.timedelta(seconds=seconds)
+            connection.execute(
+                sa.update(Job).where(Job.id == job_id).values(projector=projector, projector_expires=expires)
+            )
+        return True
+
+    def end_turn(self, job_id: str, projector: str) -> None:
+        """Let others project a job; nothing if another does already."""
+        with write(self._engine, durable=False) as connection:
+            connection.execute(
+                sa.update(Job)
+                .where(Job.id == job_id, Job.projector == projector)
+                .values(projector=None, projector_expires=None)
+            )
+
+    def forget(self, job_id: str) -> None:
+        """Store that nothing of a job has been projected."""
+        with write(self._engine) as connection:
+            connection.execute(sa.delete(Projection).where(Projection.job_id == job_id))

@@ -19,11 +19,23 @@ from typing import Any
 
 import torch
 
-__all__ = ["WRITING_SHARE", "Pace", "checkpoint_name", "intact", "remove", "save", "step_of", "write_durably"]
+__all__ = [
+    "WRITING_SHARE",
+    "Pace",
+    "ask",
+    "checkpoint_name",
+    "intact",
+    "is_asked",
+    "remove",
+    "save",
+    "step_of",
+    "write_durably",
+]
 
 WRITING_SHARE = 0.01
 """Of a trial's time, at most about so much is spent on writing checkpoints."""
 
+_ASKED = "asked"
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -112,6 +124,20 @@ def intact(
             problems.append(f"checkpoint {name} cannot be used: {error}")
         else:
             yield name, state
+
+
+def ask(root: Path, wanted: bool = True) -> None:
+    """Have all trials write a checkpoint after the epoch that they are in, or no longer."""
+    with contextlib.suppress(OSError):  # a disk that takes no file takes no checkpoint either
+        if wanted:
+            (root / _ASKED).touch()
+        else:
+            (root / _ASKED).unlink(missing_ok=True)
+
+
+def is_asked(root: Path) -> bool:
+    """Whether a checkpoint is wanted after this epoch."""
+    return (root / _ASKED).exists()
 
 
 def remove(root: Path, trial: str) -> None:

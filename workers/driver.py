@@ -166,6 +166,7 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
     # Imported here: Ray reads its environment when it is imported, and a refused lease need not wait for it.
     import ray
 
+    from anon_tune.workers.checkpoints import ask
     from anon_tune.workers.kept import write_best
     from anon_tune.workers.run import Run
     from anon_tune.workers.trainable import run_probe
@@ -192,10 +193,12 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
         plan = Plan(spec, spaces, float(measured["log_mean_sigma"]))
         checkpoints = settings.checkpoints(job.id)
         checkpoints.mkdir(parents=True, exist_ok=True)
+        ask(checkpoints, wanted=False)
         with Run(ledger, lease, plan, _PATIENCE_SECONDS, watch, checkpoints) as run:
             # Once more where the budget was raised after Tune had been told that there is nothing left.
             while not run.stopping:
-                _tune(run, spec, dict(job.spec), settings.job_folder(job.id), checkpoints)
+                with watch.notice(lambda: ask(checkpoints)):
+                    _tune(run, spec, dict(job.spec), settings.job_folder(job.id), checkpoints)
                 watch.check()
                 watch.orders = ledger.heartbeat(lease)
                 if not run.stopping and run.is_done():

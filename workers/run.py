@@ -75,6 +75,7 @@ class Run:
         self._ended: deque[Trial] = deque(maxlen=FAILURES_IN_A_ROW)
         # In this process alone: an attempt that ended with its driver says nothing of the trial.
         self._deaths: Counter[str] = Counter()
+        self._left: set[str] = set()
         self._phase: Phase | None = None
         self._folder = folder
         self.error: Exception | None = None
@@ -106,7 +107,8 @@ class Run:
     @property
     def stopping(self) -> bool:
         """Whether no further trial is given out, though there may be more to do."""
-        return self.error is not None or self.paused is not None or self._watch.orders.request is not None
+        asked = self._watch.leaving or self._watch.orders.request is not None
+        return asked or self.error is not None or self.paused is not None
 
     @property
     def budget(self) -> Mapping[str, Any]:
@@ -124,6 +126,10 @@ class Run:
         if not self._plan.search_over or made >= planned:
             return None
         return f"budget.time ({budget.time:g} s) was spent after {made} of {planned} search trials"
+
+    def check(self) -> None:
+        """Raises as Watch.check."""
+        self._watch.check()
 
     def is_done(self) -> bool:
         """Whether there is nothing left to do, by what was heard last."""
@@ -170,16 +176,17 @@ class Run:
         return trial
 
     def report(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Store a result; return whether the trial shall stop now because it is pruned.
+        """Store a result; return whether the trial shall stop now.
 
-        An interrupt comes before or after.
+        It shall where it is pruned, or where this process is to end and the trial can go on from here. An interrupt
+        comes before or after.
         """
         with self._watch.undisturbed():
             return self._report(trial_id, result)
 
     def _report(self, trial_id: str, result: dict[str, Any]) -> bool:
         trial = self._trials[trial_id]
-        if trial.is_finished:
+        if trial.is_finished or trial.id in self._left:
             return False  # Tune repeats the last result of a trial that it was told to stop
         if "resumed" in result:
             _log.info(
@@ -224,7 +231,12 @@ class Run:
             self._end(trial, outcome, value, reason, finished)
         if outcome is not None:
             return False
-        return self._prune(trial, result["step"])
+        if self._prune(trial, result["step"]):
+            return True
+        if self._watch.leaving and checkpoint is not None:
+            self._left.add(trial.id)
+            return True
+        return False
 
     def lose(self, trial_id: str, reason: str, log: str | None = None) -> None:
         """A worker died: the trial gets another attempt, or is FAILED at the third death in this process.

@@ -106,7 +106,8 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
             self._keeps_workers = True
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """Tune asks in each turn of its loop. Raises Drained."""
+        """Tune asks in each turn of its loop. Raises Drained, and as Run.check."""
+        self._run.check()
         if self._run.stopping:
             if self._draining is None:
                 trials = tune_controller.get_trials()

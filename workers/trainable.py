@@ -177,7 +177,8 @@ class TrialTrainable(tune.Trainable):
             else:
                 result |= {"done": True, "outcome": TrialState.DIVERGED, "reason": _divergence(metrics)}
         completed = result.get("outcome") == TrialState.COMPLETE
-        if (completed and self._keeps_last) or (not result["done"] and self._pace.due):
+        due = self._pace.due or checkpoints.is_asked(self._folder)
+        if (completed and self._keeps_last) or (not result["done"] and due):
             result |= self._save(training)
         return {**result, **self._told(), "metrics": metrics}
 

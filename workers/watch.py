@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import logging
+import math
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ from anon_tune.records import Orders, Request
 __all__ = ["Watch"]
 
 _HEARTBEATS_PER_LEASE = 5
+_NOTICE_SECONDS = 4.0  # and some more until Ray has stopped: within 10 s the lease is given back
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class Watch:
     That is when the lease is lost or could not be renewed in time, when the job is cancelled, when whoever started
     this process has ended, and on SIGTERM and SIGINT. The interrupt is a KeyboardInterrupt, and is noted besides:
     Python ignores an exception that is raised in a destructor or in a callback of C code, and the main thread is
-    often in Ray's.
+    often in Ray's. Between `notice` and its end a first signal from outside is no interrupt yet.
 
     Args:
         orders: What the holder was told last.
@@ -49,11 +51,35 @@ class Watch:
         self._is_wanted = is_wanted
         self._interrupted = False
         self._busy = False
+        self._at_once = False
+        self._leave: Callable[[], None] | None = None
+        self._deadline = math.inf
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the work is to stop within seconds, and nothing new is to begin."""
+        return self._deadline < math.inf
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if the process was told to stop: the first may have been raised unheard."""
+        if time.monotonic() > self._deadline:
+            self._interrupted = True
         if self._interrupted:
             raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def notice(self, leave: Callable[[], None]) -> Iterator[None]:
+        """Let a first signal call `leave`, and be an interrupt some seconds later, by `check`, or at the end of this.
+
+        A second one is an interrupt at once, and so is what leaves no time: a lost lease, a cancel.
+        """
+        self._leave = leave
+        try:
+            yield
+        finally:
+            self._leave = None
+            if self.leaving:
+                self._interrupted = True
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -87,7 +113,7 @@ class Watch:
                         self.unwritable = error
                 over = self.lost or self.unwritable is not None
                 if over or (not told and self._is_to_stop()):
-                    told = True
+                    told = self._at_once = True
                     # Not SIGINT, which is ignored by what a shell runs in the background.
                     _thread.interrupt_main(signal.SIGTERM)
                 if over:
@@ -121,6 +147,10 @@ class Watch:
                 signal.signal(number, handler)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        if self._leave is not None and not self.leaving and not self._at_once:
+            self._deadline = time.monotonic() + _NOTICE_SECONDS
+            self._leave()
+            return
         self._interrupted = True
         if not self._busy:
             raise KeyboardInterrupt

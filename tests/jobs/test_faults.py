@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from anon_tune.records import FINISHED, JobRecord, JobState, Phase, TrialState
+from anon_tune.workers.checkpoints import step_of
 from tests.jobs.conftest import Home, descendants, until
 
 pytestmark = pytest.mark.slow
@@ -86,6 +87,9 @@ def test_interrupt_pauses_and_resume_goes_on(home: Home, running: subprocess.Pop
     assert paused.lease is None
     done = {trial.id: trial.attempts for trial in paused.trials if trial.is_finished}
     assert len(done) >= 3
+    # The running ones wrote checkpoints before it ended, though none was due.
+    cut = {t.id: len(t.reports) for t in paused.trials if t.state is TrialState.WAITING and t.reports}
+    assert {t.id: step_of(t.checkpoints[0]) for t in paused.trials if t.id in cut} == cut
 
     resumed = home.call("run", "--resume", job.id)
     assert resumed.returncode == 0, resumed.stderr
@@ -93,6 +97,8 @@ def test_interrupt_pauses_and_resume_goes_on(home: Home, running: subprocess.Pop
     assert ended is not None
     assert_exact(ended)
     assert {t.id: t.attempts for t in ended.trials if t.id in done} == done, "a finished trial was run again"
+    log = (home.folder / "jobs" / job.id / "job.log").read_text()
+    assert all(f"trial {name}: attempt 2 goes on after epoch {epoch}" in log for name, epoch in cut.items())
 
 
 def test_termination_pauses_where_interrupts_are_ignored(home: Home) -> None:

@@ -825,3 +825,30 @@ def test_an_interrupt_waits_for_a_report(ledger: Ledger, monkeypatch: pytest.Mon
         run.guard(lambda: run.report(trial.id, result(1, 0.5)), otherwise=True)
     assert [report.step for report in stored(ledger, job_id)[0].reports] == [1]
     assert run.error is None
+
+
+def test_a_process_that_is_to_end_lets_each_trial_write_a_checkpoint_first(ledger: Ledger, tmp_path: Path):
+    job = plan(4, search={"sampler": "random", "pruner": "none"})
+    job_id, lease = begin(ledger, job)
+    watch = Watch()
+    run = Run(ledger, lease, job, watch=watch)
+    first, second = started(run), started(run)
+    with watch.signals(), watch.notice(lambda: None):
+        signal.raise_signal(signal.SIGTERM)
+        assert run.next() is Signal.DONE
+        assert not run.report(first.id, result(1, 0.5)), (
+            "it was told to stop before it could go on from there"
+        )
+        name = checkpoint_name(first.id, 1, 2)
+        assert run.report(first.id, result(2, 0.5, checkpoint=name))
+        run.report(first.id, result(2, 0.5, checkpoint=name))  # as Tune repeats it
+        assert not run.report(second.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))
+    kept = stored(ledger, job_id)
+    assert [(trial.state, len(trial.reports)) for trial in kept] == [
+        (TrialState.RUNNING, 2),
+        (TrialState.COMPLETE, 1),
+    ]
+    assert kept[0].checkpoints == (name,)
+    ledger.release(lease, JobState.PAUSED)
+    again = started(Run(ledger, ledger.acquire(job_id, "second", 60.0), job))
+    assert (again.id, again.attempts, again.checkpoints) == (first.id, 2, (name,))

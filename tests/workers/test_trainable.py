@@ -12,7 +12,7 @@ import torch
 from anon_tune.errors import InputError
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import parse_spec
-from anon_tune.workers.checkpoints import checkpoint_name
+from anon_tune.workers.checkpoints import ask, checkpoint_name
 from anon_tune.workers.trainable import TrialTrainable, _failure
 
 EPOCHS = 5
@@ -142,6 +142,16 @@ def test_short_trials_write_nothing(tmp_path: Path):
     assert done[-1]["outcome"] == TrialState.COMPLETE
     assert files(tmp_path) == set()
     assert not any("checkpoint" in result for result in done)
+
+
+def test_a_checkpoint_is_written_when_it_is_asked_for(tmp_path: Path):
+    rarely = {"training": {"checkpoint_seconds": 1e6}}
+    trial = Local(config(tmp_path, spec=rarely))
+    assert "checkpoint" not in trial.step()
+    ask(tmp_path)
+    assert trial.step()["checkpoint"] == name(1, 2)
+    ask(tmp_path, wanted=False)
+    assert "checkpoint" not in trial.step()
 
 
 def test_where_no_checkpoint_can_be_written_the_trial_goes_on_without(tmp_path: Path, always_due: None):

@@ -13,6 +13,7 @@ import pytest
 from anon_tune.errors import LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, Request
+from anon_tune.workers import watch as watch_module
 from anon_tune.workers.watch import Watch
 
 _PATIENCE = 60.0
@@ -104,3 +105,47 @@ def test_what_is_being_stored_is_finished_first(number: signal.Signals):
             pytest.fail("something was begun after the interrupt")
     assert stored
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_is_noticed_before_it_interrupts():
+    watch = Watch()
+    left = []
+    with watch.signals():
+        with watch.notice(lambda: left.append(watch.leaving)):
+            watch.check()
+            assert not watch.leaving
+            signal.raise_signal(signal.SIGTERM)
+            assert (left, watch.leaving) == ([True], True)
+            with watch.undisturbed():
+                pass  # what comes in meanwhile is stored
+        with pytest.raises(KeyboardInterrupt):
+            watch.check()
+
+
+def test_a_second_signal_interrupts_at_once():
+    watch = Watch()
+    with watch.signals(), watch.notice(lambda: None):
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_notice_is_over_in_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(watch_module, "_NOTICE_SECONDS", -1.0)
+    watch = Watch()
+    with watch.signals(), watch.notice(lambda: None):
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            watch.check()
+
+
+def test_what_leaves_no_time_interrupts_in_spite_of_a_notice(ledger: Ledger, lease: Lease):
+    watch = Watch()
+    ledger.cancel(lease.job)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        watch.heartbeats(ledger, lease),
+        watch.signals(),
+        watch.notice(lambda: pytest.fail("it was told to leave in time")),
+    ):
+        wait_for_the_interrupt()

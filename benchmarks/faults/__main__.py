@@ -35,8 +35,9 @@ from anon_tune.records import JobRecord
 from anon_tune.workers.driver import LEASE_SECONDS
 from benchmarks.faults.checks import Losses, losses
 from benchmarks.faults.loaded import watch
-from benchmarks.faults.service import Service, takes_writes, until
+from benchmarks.faults.service import Service, alive, takes_writes, until
 
+_JOBS = 6
 _RANDOM_SECONDS = 2.0
 """A random kill comes up to so long after the job has got on."""
 
@@ -72,27 +73,19 @@ class Row:
 
 
 def episodes(quick: bool) -> list[Episode]:
-    """Those of the table, or one of each kind."""
-    search = tuple(
+    """Those of the table, each with some of every kind in an order of chance; or two kills."""
+    search = [
         f"{name}, {when}" for name in ("start", "report", "end") for when in ("not committed", "committed")
-    )
-    late = ("report in confirm, committed", "report in verdict, committed")
-    written = ("checkpoint, half written", "checkpoint, not named")
-    if quick:
-        return [Episode("named", [Kill("driver", "report, not committed"), Kill("worker", written[1])])]
-    repeats = 2
-    return [
-        Episode("driver, in the search", [Kill("driver", point) for point in search]),
-        Episode("driver, later", [Kill("driver", point) for point in late]),
-        Episode("driver, in the search, again", [Kill("driver", point) for point in search]),
-        Episode("driver, later, again", [Kill("driver", point) for point in late]),
-        *[Episode(f"driver at random {n}", [Kill("driver")] * 5) for n in range(repeats)],
-        Episode("worker at checkpoints", [Kill("worker", point) for point in written * 3]),
-        *[Episode(f"worker at random {n}", [Kill("worker")] * 2) for n in range(2 * repeats)],
-        *[Episode(f"raylet at random {n}", [Kill("raylet")] * 3) for n in range(repeats)],
-        *[Episode(f"daemon at random {n}", [Kill("daemon")] * 3) for n in range(repeats)],
-        Episode("daemon stopped", [Kill("daemon, stopped")] * 2),
     ]
+    written = ["checkpoint, half written", "checkpoint, not named"]
+    if quick:
+        return [Episode("quick", [Kill("driver", search[2]), Kill("worker", written[1])])]
+    kills = [Kill("driver", point) for point in search * 2] + [Kill("worker", point) for point in written * 3]
+    for target, count in (("driver", 6), ("worker", 6), ("raylet", 6), ("daemon", 6), ("daemon, stopped", 2)):
+        kills += [Kill(target)] * count
+    random.Random(0).shuffle(kills)
+    last = [Kill("driver", f"report in {phase}, committed") for phase in ("confirm", "verdict")]
+    return [Episode(f"job {n}", [*kills[n - 1 :: _JOBS], *last]) for n in range(1, _JOBS + 1)]
 
 
 def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str], None]) -> None:
@@ -105,12 +98,14 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str],
         seen: list[JobRecord] = []
         resumed_at = 0.0
         for kill in episode.kills:
-            token = service.token(job)
+            token, tree = service.token(job), service.tree(job)
             when = _die(kill, service, job, daemons, resumed_at, chance, seen)
             if when is None:
                 say(f"  {kill.target}, {kill.point or 'at random'}: the job was over before")
                 continue
             resumed_at = _back(kill, service, job, when, token)
+            if kill.target not in {"worker", "raylet"}:
+                until(lambda left=tree: not alive(left), "what the old driver had started to end")
             row = rows.setdefault(_kind(kill), Row())
             row.kills += 1
             row.seconds.append(resumed_at - when)
@@ -201,26 +196,20 @@ def _stop_past_lease(
     service: Service, job: str, daemons: Sequence[subprocess.Popen[bytes]], seen: list[JobRecord]
 ) -> float:
     """Stop a daemon and the driver it started, until the other daemon has the job; then let them go on."""
-    daemon, driver = _daemon_of(service, job, daemons), service.driver(job)
-    group = [driver, *driver.children(recursive=True)]
+    stopped = [psutil.Process(_daemon_of(service, job, daemons).pid), *service.tree(job)]
     while True:
-        for process in (psutil.Process(daemon.pid), *group):
+        for process in stopped:
             process.suspend()
         if takes_writes(service.home):
             break
         # In the middle of a write to sqlite, which nobody else could write then.
-        for process in (psutil.Process(daemon.pid), *group):
+        for process in stopped:
             process.resume()
     seen.append(service.job(job))
     when, token = time.time(), service.token(job)
     until(lambda: service.token(job) > token, "the other daemon to take the job over")
-    for process in (psutil.Process(daemon.pid), *group):
+    for process in stopped:
         process.resume()
-    # The fenced driver stops by itself, and what it started with it.
-    until(
-        lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in group),
-        "the old one to stop",
-    )
     return when
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,7 +25,7 @@ from anon_tune.ledger.tables import Attempt, Job, Report, Trial
 from anon_tune.records import JobRecord, JobState
 from benchmarks.faults import failpoints
 
-__all__ = ["Service", "takes_writes", "until"]
+__all__ = ["Service", "alive", "takes_writes", "until"]
 
 SPEC = """
 name: faults
@@ -33,7 +33,7 @@ task: image_classification
 data: digits
 model: {{name: cnn, width: 16}}
 space: default
-budget: {{trials: 6, epochs: 8}}
+budget: {{trials: 8, epochs: 10}}
 search: {{sampler: random, pruner: none, seed: {seed}}}
 confirm: {{finalists: 2, seeds: 2, verdict_seeds: 3, race: false}}
 training: {{checkpoint_seconds: 0}}
@@ -50,6 +50,11 @@ def until(condition: Callable[[], bool], what: str) -> None:
         if time.monotonic() > limit:
             raise SystemExit(f"waited {_PATIENCE:.0f} s in vain for {what}")
         time.sleep(_POLL_SECONDS)
+
+
+def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended."""
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def takes_writes(home: Path) -> bool:
@@ -218,6 +223,11 @@ class Service:
                     if pattern.search(" ".join(child.cmdline())) and "sync" not in child.cmdline():
                         return child
         raise SystemExit(f"nobody drives job {job}; its lease is {lease}")
+
+    def tree(self, job: str) -> list[psutil.Process]:
+        """The process that holds the job's lease, and what it has started."""
+        driver = self.driver(job)
+        return [driver, *driver.children(recursive=True)]
 
     def workers(self, job: str) -> list[psutil.Process]:
         """The processes that train, each with a trial."""

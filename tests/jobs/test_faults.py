@@ -43,13 +43,6 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not alive
 
 
-def command_of(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return ""  # it has ended since it was listed
-
-
 def assert_exact(job: JobRecord) -> None:
     """The job ended with its budget, to the trial, and tried no configuration twice."""
     assert job.state is JobState.SUCCEEDED
@@ -178,20 +171,6 @@ def test_killed_driver_is_resumed_exactly(home: Home, running: subprocess.Popen[
         [experiment.experiment_id], f"tags.mlflow.parentRunId = '{ended.mlflow_run}'", max_results=1000
     )
     assert Counter(run.data.tags["anon_tune.trial_id"] for run in runs) == Counter(t.id for t in ended.trials)
-
-
-def test_killed_worker_gets_another_attempt(home: Home, running: subprocess.Popen[str]) -> None:
-    until(lambda: finished(home) >= 2, running)
-    workers = [child for child in descendants(running) if "Trainable" in command_of(child)]
-    assert workers
-    for worker in workers:  # one of them may have no trial just now
-        worker.kill()
-    _, message = running.communicate(timeout=300)
-    assert running.returncode == 0, message
-    ended = home.newest()
-    assert ended is not None
-    assert_exact(ended)
-    assert any(trial.attempts == 2 for trial in ended.trials)
 
 
 BROKEN_TRAINING = """

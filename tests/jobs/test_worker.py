@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from anon_tune.ledger import open_database
 from anon_tune.ledger.database import write
 from anon_tune.ledger.tables import Job
 from anon_tune.records import ENDED, FINISHED, JobRecord, JobState, Phase, TrialState
-from benchmarks.faults.service import takes_writes
 from tests.jobs.conftest import Home, descendants, until
 
 pytestmark = pytest.mark.slow
@@ -112,36 +110,6 @@ def test_a_worker_goes_through_its_queue(home: Home, workers: list[subprocess.Po
                for t in kept for b in [before[t.id]])  # fmt: skip
 
 
-def test_a_holder_that_was_stopped_is_replaced_and_ends(
-    home: Home, workers: list[subprocess.Popen[str]]
-) -> None:
-    """As a laptop that sleeps: its processes wake up when the job is another's."""
-    job = submit(home, *SMALL)
-    asleep = home.start("worker")
-    workers.append(asleep)
-    until(lambda: ended(home, job) >= 2, asleep)
-    (child,) = [p for p in psutil.Process(asleep.pid).children() if "--resume" in p.cmdline()]
-    its = child.children(recursive=True)
-    stopped = (child, psutil.Process(asleep.pid))
-    while True:
-        for process in stopped:
-            process.suspend()
-        if takes_writes(home.folder):
-            break
-        # In the middle of a write to sqlite, which nobody else could write then.
-        for process in stopped:
-            process.resume()
-    awake = home.start("worker")
-    workers.append(awake)
-    until(lambda: (lease := job_of(home, job).lease) is not None and str(awake.pid) in lease.holder, awake)
-    for process in stopped:
-        process.resume()
-    _, alive = psutil.wait_procs([child, *its], timeout=300)
-    assert not alive
-    until(lambda: job_of(home, job).state in ENDED, awake)
-    assert_whole(job_of(home, job), 3)
-
-
 def test_run_obeys_and_spends_its_time(home: Home) -> None:
     """In the foreground: a pause lets running trials finish; time that is spent ends the search, not the job."""
     process = home.start("run", home.spec(), *LONG, "--set", "budget.time=1h")
@@ -179,17 +147,3 @@ def test_run_obeys_and_spends_its_time(home: Home) -> None:
     assert job.reason in done.stdout
     assert job.result is not None
     assert all(winner["test"]["seeds"] for winner in job.result["winners"].values())
-
-
-def test_a_killed_worker_leaves_its_job_in_the_queue(home: Home) -> None:
-    job = submit(home, *LONG)  # not over before what was started has noticed
-    killed = home.start("worker")
-    until(lambda: ended(home, job) >= 2, killed)
-    left = descendants(killed)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    # What it had started has noticed, and gives the job back.
-    _, alive = psutil.wait_procs(left, timeout=300)
-    assert not alive
-    assert (job_of(home, job).state, job_of(home, job).lease) == (JobState.QUEUED, None)
-    assert home.call("cancel", job).stdout == f"Job {job} is CANCELLED.\n"

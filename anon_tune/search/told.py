@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, create_trial
@@ -16,6 +17,9 @@ from anon_tune.search_spaces import Space
 
 __all__ = ["told"]
 
+_BAD = 0.9
+"""The quantile of the values that a diverged trial is told with."""
+
 
 def told(
     space: Space, trials: Sequence[Trial], domain: Mapping[str, BaseDistribution], mode: str
@@ -24,8 +28,9 @@ def told(
 
     - COMPLETE: its value, as `Forecast` scales it.
     - PRUNED: COMPLETE, with the final value that is forecast for it. (Optuna's GP reads no PRUNED trial.)
-    - DIVERGED: COMPLETE, with the worst of these values; so it repels the sampler and does not stretch the scale of
-      the fit. (A constraint, which is a model of its own, took more trials: docs/search.md.)
+    - DIVERGED: COMPLETE, with the value that nine in ten of these are below. So it repels the sampler, does not
+      stretch the scale of the fit, and is no cliff beside the best configurations, which are often next to it.
+      (A constraint, which is a model of its own, brought nothing: docs/search.md.)
     - RUNNING and WAITING: RUNNING, so that concurrent suggestions keep apart.
     - FAILED and CANCELLED, and a PRUNED trial without a finite report: nothing; they say nothing of the value.
     """
@@ -36,7 +41,7 @@ def told(
         if trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
         if (final := forecast.final(trial)) is not None and math.isfinite(final)
     }
-    worst = max(finals.values(), default=0.0)
+    bad = float(np.quantile(list(finals.values()), _BAD)) if finals else 0.0
     result = []
     for trial in trials:
         common: dict[str, Any] = {
@@ -46,7 +51,7 @@ def told(
         if trial.id in finals:
             result.append(create_trial(value=finals[trial.id], **common))
         elif trial.state is TrialState.DIVERGED:
-            result.append(create_trial(value=worst, **common))
+            result.append(create_trial(value=bad, **common))
         elif trial.state in {TrialState.RUNNING, TrialState.WAITING}:
             result.append(create_trial(state=optuna.trial.TrialState.RUNNING, **common))
     return result

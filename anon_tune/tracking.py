@@ -112,7 +112,8 @@ class Projector:
         """Write what is not in MLflow yet; return how many trials were written to.
 
         A job whose run is not there, since this is another MLflow than before or it was deleted, is written anew.
-        Projectors of one job take turns: two that look for a run at once would both make it.
+        Projectors of one job take turns: two that look for a run at once would both make it. What comes in meanwhile
+        is left for the next time: a projector whose driver has gone would not end as long as another driver works.
 
         Args:
             job_id: Which job.
@@ -131,9 +132,10 @@ class Projector:
             if job.state is JobState.RUNNING and cursor.state != job.state:
                 self._project_state(job, cursor.run)
             written: set[str] = set()
-            while time.monotonic() < limit and (
-                found := self._ledger.projections.behind(job.id, _TRIALS_AT_ONCE)
-            ):
+            left = self._ledger.projections.count_behind(job.id)
+            while left > 0 and time.monotonic() < limit:
+                found = self._ledger.projections.behind(job.id, min(left, _TRIALS_AT_ONCE))
+                left -= _TRIALS_AT_ONCE
                 self._ledger.projections.announce(
                     job.id, [trial.id for trial, known in found if known is None]
                 )

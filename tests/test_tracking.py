@@ -218,6 +218,22 @@ def test_a_sync_with_no_time_left_begins_nothing_and_the_next_one_ends_it(
     assert one.sync(lease.job) == 3
 
 
+def test_a_sync_ends_though_the_job_goes_on(
+    ledger: Ledger, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lease = begin(ledger)
+    complete(ledger, lease, 0)
+    project, made = Projector._project_trial, iter(range(1, 200))
+
+    def beside_a_driver(*arguments: Any) -> None:
+        project(*arguments)
+        complete(ledger, lease, next(made))
+
+    monkeypatch.setattr(Projector, "_project_trial", beside_a_driver)
+    syncing = projector(ledger, uri, tmp_path)
+    assert [syncing.sync(lease.job) for _ in range(3)] == [1, 1, 1]
+
+
 def test_projectors_of_one_job_take_turns(ledger: Ledger, uri: str, tmp_path: Path):
     lease = begin(ledger)
     for number in range(4):

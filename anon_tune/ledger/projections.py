@@ -46,26 +46,22 @@ class Projections:
             row = connection.execute(query.where(Projection.subject == subject)).first()
         return None if row is None else Cursor(*row)
 
+    def count_behind(self, job_id: str) -> int:
+        """Return how many trials `behind` would return without a limit."""
+        with read(self._engine) as connection:
+            return connection.execute(
+                sa.select(sa.func.count()).select_from(_behind(job_id).subquery())
+            ).scalar_one()
+
     def behind(self, job_id: str, limit: int) -> list[tuple[records.Trial, Cursor | None]]:
         """Return trials that have changed since they were projected, the oldest first, at most `limit` of them.
 
         Each comes with its cursor as `cursor` returns it. A trial of which no run is known comes each time.
         """
-        reported = sa.select(sa.func.count()).where(Report.trial_id == Trial.id).scalar_subquery()
-        # What has ended reports no more: its state says it all, and the reports of few need to be counted.
-        behind = sa.and_(Trial.state == TrialState.RUNNING, Projection.steps < reported)
-        query = (
-            sa.select(Trial.id, Projection.run, Projection.steps, Projection.state)
-            .outerjoin(Projection, Projection.subject == Trial.id)
-            .where(Trial.job_id == job_id)
-            .where(sa.or_(Projection.state.is_(None), Projection.state != Trial.state, behind))
-            .order_by(Trial.created, Trial.id)
-            .limit(limit)
-        )
         with read(self._engine) as connection:
             found = {
                 trial_id: None if run is None else Cursor(run, steps, state)
-                for trial_id, run, steps, state in connection.execute(query)
+                for trial_id, run, steps, state in connection.execute(_behind(job_id).limit(limit))
             }
             trials = read_trials(connection, job_id, list(found))
         return [(trial, found[trial.id]) for trial in trials]
@@ -135,3 +131,17 @@ class Projections:
         """Store that nothing of a job has been projected."""
         with write(self._engine) as connection:
             connection.execute(sa.delete(Projection).where(Projection.job_id == job_id))
+
+
+def _behind(job_id: str) -> sa.Select[str, str, int, str | None]:
+    """Id and cursor of trials that have changed since they were projected."""
+    reported = sa.select(sa.func.count()).where(Report.trial_id == Trial.id).scalar_subquery()
+    # What has ended reports no more: its state says it all, and the reports of few need to be counted.
+    behind = sa.and_(Trial.state == TrialState.RUNNING, Projection.steps < reported)
+    return (
+        sa.select(Trial.id, Projection.run, Projection.steps, Projection.state)
+        .outerjoin(Projection, Projection.subject == Trial.id)
+        .where(Trial.job_id == job_id)
+        .where(sa.or_(Projection.state.is_(None), Projection.state != Trial.state, behind))
+        .order_by(Trial.created, Trial.id)
+    )

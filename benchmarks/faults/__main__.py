@@ -57,10 +57,11 @@ class Kill:
 
 @dataclass(frozen=True)
 class Episode:
-    """One job, and what is killed while it runs, one after another."""
+    """One job, with keys of its file set to other values, and what is killed while it runs, one after another."""
 
     name: str
     kills: Sequence[Kill]
+    settings: Sequence[str] = ()
 
 
 @dataclass
@@ -85,7 +86,8 @@ def episodes(quick: bool) -> list[Episode]:
         kills += [Kill(target)] * count
     random.Random(0).shuffle(kills)
     last = [Kill("driver", f"report in {phase}, committed") for phase in ("confirm", "verdict")]
-    return [Episode(f"job {n}", [*kills[n - 1 :: _JOBS], *last]) for n in range(1, _JOBS + 1)]
+    longer = ["budget.trials=16", "budget.epochs=20"]
+    return [Episode(f"job {n}", [*kills[n - 1 :: _JOBS], *last], longer) for n in range(1, _JOBS + 1)]
 
 
 def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str], None]) -> None:
@@ -94,12 +96,12 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str],
     targets = {kill.target for kill in episode.kills}
     with Service(seed) as service:
         daemons = [service.start_daemon() for _ in range(2 if any("daemon" in t for t in targets) else 1)]
-        job = service.submit()
+        job = service.submit(*episode.settings)
         seen: list[JobRecord] = []
         resumed_at = 0.0
         for kill in episode.kills:
             token, tree = service.token(job), service.tree(job)
-            when = _die(kill, service, job, daemons, resumed_at, chance, seen)
+            when = _die(kill, service, job, daemons, resumed_at, chance, seen) if tree else None
             if when is None:
                 say(f"  {kill.target}, {kill.point or 'at random'}: the job was over before")
                 continue
@@ -167,12 +169,14 @@ def _die(
         return None
     if kill.target == "daemon, stopped":
         return _stop_past_lease(service, job, daemons, seen)
-    victims = {
-        "driver": lambda: [service.driver(job)],
+    find = {
+        "driver": lambda: service.tree(job)[:1],
         "worker": lambda: service.workers(job),
         "raylet": lambda: service.raylets(job),
-        "daemon": lambda: [psutil.Process(_daemon_of(service, job, daemons).pid)],
-    }[kill.target]()
+        "daemon": lambda: [psutil.Process(daemon.pid) for daemon in _daemons_of(service, job, daemons)],
+    }[kill.target]
+    victims: list[psutil.Process] = []
+    until(lambda: bool(victims.extend(find()) or victims) or service.has_ended(job), f"a {kill.target}")
     if not victims:
         return None
     seen.append(service.job(job))
@@ -185,18 +189,19 @@ def _die(
     return when
 
 
-def _daemon_of(
+def _daemons_of(
     service: Service, job: str, daemons: Sequence[subprocess.Popen[bytes]]
-) -> subprocess.Popen[bytes]:
-    parent = service.driver(job).ppid()
-    return next(daemon for daemon in daemons if daemon.pid == parent)
+) -> list[subprocess.Popen[bytes]]:
+    """The one that has started the job's driver, if there is one now."""
+    parents = {driver.ppid() for driver in service.tree(job)[:1]}
+    return [daemon for daemon in daemons if daemon.pid in parents]
 
 
 def _stop_past_lease(
     service: Service, job: str, daemons: Sequence[subprocess.Popen[bytes]], seen: list[JobRecord]
 ) -> float:
     """Stop a daemon and the driver it started, until the other daemon has the job; then let them go on."""
-    stopped = [psutil.Process(_daemon_of(service, job, daemons).pid), *service.tree(job)]
+    stopped = [psutil.Process(d.pid) for d in _daemons_of(service, job, daemons)] + service.tree(job)
     while True:
         for process in stopped:
             process.suspend()

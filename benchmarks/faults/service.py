@@ -213,33 +213,24 @@ class Service:
         self.killed_at = when
         return True
 
-    def driver(self, job: str) -> psutil.Process:
-        """The process that holds the job's lease."""
-        lease = self._ledger.job(job).lease
+    def tree(self, job: str) -> list[psutil.Process]:
+        """The process that holds the job's lease, and what it has started; nothing while nobody holds it."""
         pattern = re.compile(rf"\b{job}\b")
         for daemon in self._daemons:
             if daemon.poll() is None:
                 for child in psutil.Process(daemon.pid).children():
-                    if pattern.search(" ".join(child.cmdline())) and "sync" not in child.cmdline():
-                        return child
-        raise SystemExit(f"nobody drives job {job}; its lease is {lease}")
-
-    def tree(self, job: str) -> list[psutil.Process]:
-        """The process that holds the job's lease, and what it has started."""
-        driver = self.driver(job)
-        return [driver, *driver.children(recursive=True)]
+                    command = _command(child)
+                    if pattern.search(command) and " sync " not in command:
+                        return [child, *_children(child)]
+        return []
 
     def workers(self, job: str) -> list[psutil.Process]:
         """The processes that train, each with a trial."""
-        return [
-            child
-            for child in self.driver(job).children(recursive=True)
-            if "TrialTrainable" in _command(child)
-        ]
+        return [child for child in self.tree(job)[1:] if "TrialTrainable" in _command(child)]
 
     def raylets(self, job: str) -> list[psutil.Process]:
         """The job's raylet."""
-        return [child for child in self.driver(job).children(recursive=True) if child.name() == "raylet"]
+        return [child for child in self.tree(job)[1:] if "raylet/raylet" in _command(child)]
 
     def mlflow_runs(self) -> list[tuple[str, str, int]]:
         """Of every trial's run in MLflow the trial's id, its state, and how many steps its losses have."""
@@ -265,3 +256,10 @@ def _command(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return ""
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

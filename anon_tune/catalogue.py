@@ -24,9 +24,10 @@ class TaskEntry:
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """A data set the workers can read without being told more."""
+    """Data that the workers can read; `options` are their defaults, "" where a folder has to be given."""
 
     summary: str
+    options: Mapping[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ TASKS: Mapping[str, TaskEntry] = {
     "image_classification": TaskEntry(
         summary="Images in, one of several classes out; cross-entropy.",
         metrics={"loss": "min", "accuracy": "max"},
-        datasets=("digits",),
-        models=("cnn", "mlp", "vit_tiny"),
+        datasets=("digits", "idx", "cifar10"),
+        models=("cnn", "mlp", "resnet18", "resnet20", "vit_tiny"),
     ),
 }
 
@@ -51,11 +52,29 @@ DATASETS: Mapping[str, DatasetEntry] = {
     "digits": DatasetEntry(
         summary="1,797 handwritten digits of 8x8 pixels, inside scikit-learn: nothing to download."
     ),
+    "idx": DatasetEntry(
+        summary="The four files of MNIST, Fashion-MNIST or KMNIST in a folder; train and test: 0 takes all.",
+        options={"folder": "", "train": 0, "validation": 10_000, "test": 0},
+    ),
+    "cifar10": DatasetEntry(
+        summary="CIFAR-10's binary version in a folder; train and test: 0 takes all.",
+        options={"folder": "", "train": 0, "validation": 5_000, "test": 0},
+    ),
 }
 
 MODELS: Mapping[str, ModelEntry] = {
     "cnn": ModelEntry(
         summary="Three 3x3 convolutions with batch norm, global average pooling, a linear head.",
+        family="cnn",
+        options={"width": 16},
+    ),
+    "resnet18": ModelEntry(
+        summary="ResNet-18 for small images: four stages of two blocks, the first convolution 3x3.",
+        family="cnn",
+        options={"width": 64},
+    ),
+    "resnet20": ModelEntry(
+        summary="ResNet-20 as He et al. had it for CIFAR-10: three stages of three blocks.",
         family="cnn",
         options={"width": 16},
     ),

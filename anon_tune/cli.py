@@ -351,7 +351,11 @@ def tasks(as_json: AsJson = False) -> None:
                 name: {
                     "summary": task.summary,
                     "metrics": dict(task.metrics),
-                    "data": {data: catalogue.DATASETS[data].summary for data in task.datasets},
+                    "data": {
+                        data: {"summary": catalogue.DATASETS[data].summary,
+                               "options": dict(catalogue.DATASETS[data].options)}
+                        for data in task.datasets
+                    },
                     "models": {
                         model: {"summary": catalogue.MODELS[model].summary, "family": catalogue.MODELS[model].family,
                                 "options": dict(catalogue.MODELS[model].options)}
@@ -365,12 +369,15 @@ def tasks(as_json: AsJson = False) -> None:
     for name, task in catalogue.TASKS.items():
         metrics = ", ".join(f"{metric} ({mode})" for metric, mode in task.metrics.items())
         _out.print(Text.assemble((name, "bold"), f"  {task.summary} Metrics: {metrics}"))
-        for data in task.datasets:
-            _out.print(f"  data   {data:10} {catalogue.DATASETS[data].summary}")
-        for model in task.models:
-            entry = catalogue.MODELS[model]
-            options = ", ".join(f"{option} {value:g}" for option, value in entry.options.items())
-            _out.print(f"  model  {model:10} {entry.summary} Options: {options}")
+        entries: list[tuple[str, str, catalogue.DatasetEntry | catalogue.ModelEntry]] = [
+            *(("data", data, catalogue.DATASETS[data]) for data in task.datasets),
+            *(("model", model, catalogue.MODELS[model]) for model in task.models),
+        ]
+        for kind, entry_name, entry in entries:
+            options = ", ".join(f"{option} {value}".strip() for option, value in entry.options.items())
+            _out.print(
+                f"  {kind:6} {entry_name:10} {entry.summary}{f' Options: {options}' if options else ''}"
+            )
 
 
 @mlflow_app.command("sync")

@@ -29,6 +29,10 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(platformdirs.user_data_dir("anon_tune")),
         description="Folder of the ledger, checkpoints, exports, logs and MLflow's default store.",
     )
+    data: Path | None = Field(
+        default=None,
+        description="Folder in which a job's data folders are looked for, besides the job file's.",
+    )
     database_url: str | None = Field(
         default=None, description="SQLAlchemy URL of the ledger. Default: sqlite in the home folder."
     )

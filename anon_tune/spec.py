@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StrictInt, ValidationInfo, field_validator, model_validator
 
 from anon_tune import catalogue
 from anon_tune.documents import Number, Strict, parse, read_yaml, unknown
 from anon_tune.errors import NotFoundError, SpecError
 from anon_tune.records import Phase
 from anon_tune.search_spaces import Space, Value, load_space
+from anon_tune.settings import Settings
 
 __all__ = [
     "Budget",
     "Confirm",
+    "DataChoice",
     "JobSpec",
     "ModelChoice",
     "Objective",
@@ -44,6 +46,13 @@ class ModelChoice(Strict):
 
     name: str
     options: dict[str, Number] = Field(default_factory=dict)
+
+
+class DataChoice(Strict):
+    """A registered data set and its options; `folder` is absolute once the job has been read."""
+
+    name: str
+    options: dict[str, StrictInt | str] = Field(default_factory=dict)
 
 
 class Objective(Strict):
@@ -163,7 +172,7 @@ class JobSpec(Strict):
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^[\w .:+-]+$")
     task: str
-    data: str
+    data: DataChoice
     model: ModelChoice
     space: str = "default"
     objective: Objective = Field(default_factory=Objective)
@@ -175,9 +184,9 @@ class JobSpec(Strict):
     resources: Resources = Field(default_factory=Resources)
     keep: Literal["best", "none"] = "none"
 
-    @field_validator("model", mode="before")
+    @field_validator("data", "model", mode="before")
     @classmethod
-    def _model_by_name(cls, value: Any) -> Any:
+    def _by_name(cls, value: Any) -> Any:
         """`model: cnn` and `model: {name: cnn, width: 32}` are both allowed."""
         if isinstance(value, str):
             return {"name": value}
@@ -185,6 +194,28 @@ class JobSpec(Strict):
             options = {key: option for key, option in value.items() if key != "name"}
             return {**({"name": value["name"]} if "name" in value else {}), "options": options}
         return value
+
+    @field_validator("data")
+    @classmethod
+    def _data_found(cls, data: DataChoice, info: ValidationInfo) -> DataChoice:
+        """Make the folder absolute; what is in it is looked at where the job runs."""
+        context = info.context or {}
+        named = data.options.get("folder")
+        if context.get("stored") or not named or not isinstance(named, str):
+            return data
+        folder = Path(named).expanduser()
+        if folder.is_absolute():
+            return data.model_copy(update={"options": {**data.options, "folder": str(folder)}})
+        roots = [context.get("folder", Path()), *filter(None, [Settings().data])]
+        for root in roots:
+            if (root / folder).is_dir():
+                return data.model_copy(
+                    update={"options": {**data.options, "folder": str((root / folder).absolute())}}
+                )
+        looked = " and ".join(str(root.absolute()) for root in roots)
+        raise ValueError(
+            f"there is no folder {str(folder)!r} in {looked}; set ANON_TUNE_DATA to where data is"
+        )
 
     @field_validator("arms")
     @classmethod
@@ -222,8 +253,7 @@ class JobSpec(Strict):
             raise ValueError(f"task: {unknown('task', self.task, catalogue.TASKS)}")
         task = catalogue.TASKS[self.task]
         problems: list[str] = []
-        if self.data not in task.datasets:
-            problems.append(f"data: {unknown(f'data set of {self.task}', self.data, task.datasets)}")
+        problems += self._data_problems(task)
         if self.model.name not in task.models:
             problems.append(f"model: {unknown(f'model of {self.task}', self.model.name, task.models)}")
         else:
@@ -253,6 +283,22 @@ class JobSpec(Strict):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _data_problems(self, task: catalogue.TaskEntry) -> Iterator[str]:
+        name, options = self.data.name, self.data.options
+        if name not in task.datasets:
+            yield f"data: {unknown(f'data set of {self.task}', name, task.datasets)}"
+            return
+        known = catalogue.DATASETS[name].options
+        for option, value in options.items():
+            if option not in known:
+                yield f"data.{option}: {unknown(f'option of {name}', option, known)}"
+            elif isinstance(known[option], int) and (not isinstance(value, int) or value < 0):
+                yield f"data.{option}: expected a whole number of at least 0, found {value!r}"
+            elif isinstance(known[option], str) and not isinstance(value, str):
+                yield f"data.{option}: expected text, found {value!r}"
+        if "folder" in known and not options.get("folder"):
+            yield f"data.folder: is missing; data: {{name: {name}, folder: FOLDER}} says where its files are"
 
     def _space_problems(self, spaces: Mapping[str, Space]) -> Iterator[str]:
         for arm, space in spaces.items():
@@ -346,7 +392,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         *parents, last = path.split(".")
         for key in parents:
             child = node.get(key)
-            if key == "model" and isinstance(child, str):
+            if key in {"data", "model"} and isinstance(child, str):
                 child = {"name": child}
             node[key] = dict(child) if isinstance(child, Mapping) else {}
             node = node[key]

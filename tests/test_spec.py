@@ -76,6 +76,24 @@ def test_the_options_of_a_model_can_be_written_beside_its_name():
     assert beside == parse_spec({**GOOD, "model": {"name": "cnn", "options": {"width": 4}}})
 
 
+def test_the_folder_of_the_data_is_beside_the_job_file_or_where_all_data_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for folder in ("jobs/mine", "data/mine", "data/shared"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setenv("ANON_TUNE_DATA", str(tmp_path / "data"))
+
+    def found(folder: str) -> Any:
+        data = {"name": "idx", "folder": folder}
+        spec = parse_spec({**GOOD, "data": data}, "job", tmp_path / "jobs")
+        assert stored_spec(spec.model_dump(mode="json")) == spec
+        return spec.data.options["folder"]
+
+    assert found("mine") == str(tmp_path / "jobs" / "mine")
+    assert found("shared") == str(tmp_path / "data" / "shared")
+    assert found("/on/another/machine") == "/on/another/machine"
+
+
 BAD = [
     # what is set, to what, and what the message must hold
     ("nmae", "x", ["nmae: unknown key", "did you mean 'name'?"]),
@@ -88,6 +106,24 @@ BAD = [
     ("name", "x" * 81, ["name: ", "80"]),
     ("task", "image_clasification", ["task: unknown task", "did you mean 'image_classification'?"]),
     ("data", "digit", ["data: unknown data set", "did you mean 'digits'?"]),
+    ("data", {"name": "idx"}, ["data.folder: is missing", "data: {name: idx, folder: FOLDER}"]),
+    ("data", {"name": "idx", "folder": 3}, ["data.folder: expected text, found 3"]),
+    (
+        "data",
+        {"name": "idx", "folder": "/x", "trian": 3},
+        ["data.trian: unknown option", "did you mean 'train'?"],
+    ),
+    (
+        "data",
+        {"name": "idx", "folder": "/x", "train": -1},
+        ["data.train: ", "whole number of at least 0, found -1"],
+    ),
+    (
+        "data",
+        {"name": "idx", "folder": "no/such"},
+        ["data: there is no folder 'no/such' in ", "ANON_TUNE_DATA"],
+    ),
+    ("data", {"name": "digits", "folder": "/x"}, ["data.folder: unknown option of digits 'folder'"]),
     ("model", "vit", ["model: unknown model", "did you mean 'vit_tiny'?"]),
     ("model", 3, ["model: expected keys and values", "found 3"]),
     ("model", {"width": 3}, ["model.name: is missing"]),
@@ -364,10 +400,11 @@ def jobs(draw: st.DrawFn) -> dict[str, Any]:
     metric = draw(st.sampled_from(sorted(entry.metrics)))
     sizes = {option: st.integers(1, 64) for option in catalogue.MODELS[model].options}
     epochs = draw(st.integers(1, 50))
+    data = draw(st.sampled_from(entry.datasets))
     return {
         "name": draw(NAMES),
         "task": task,
-        "data": draw(st.sampled_from(entry.datasets)),
+        "data": {"name": data, "folder": "/data"} if "folder" in catalogue.DATASETS[data].options else data,
         "model": {"name": model, **draw(st.fixed_dictionaries({}, optional=sizes))},
         "space": draw(st.sampled_from(["default", "cnn", "transformer"])),
         "objective": {"metric": metric, "mode": entry.metrics[metric]},

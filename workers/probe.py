@@ -61,7 +61,8 @@ def probe(
         )
         started = time.perf_counter()
         model.zero_grad()
-        problem.loss(model(train.inputs[batch]), train.targets[batch], 0.0).backward()
+        inputs, targets = problem.batch(train, batch)
+        problem.loss(model(inputs), targets, 0.0).backward()
         for square, parameter in zip(squares, model.parameters(), strict=True):
             if parameter.grad is not None:
                 square += parameter.grad.square() / batches

@@ -11,7 +11,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from anon_tune.optim import Anon, make_optimizer, monitor
-from anon_tune.workers.tasks import Problem, Split
+from anon_tune.workers.data import Split
+from anon_tune.workers.tasks import Problem
 
 __all__ = ["DIVERGENCE_FACTOR", "Training", "schedule_factor"]
 
@@ -79,9 +80,8 @@ class Training:
         order = torch.randperm(len(train), generator=self._order).to(train.inputs.device)
         total = torch.zeros((), device=train.inputs.device)
         for batch in order.split(self._batch_size)[: self._steps_per_epoch]:
-            loss = self._problem.loss(
-                self._model(train.inputs[batch]), train.targets[batch], self._label_smoothing
-            )
+            inputs, targets = self._problem.batch(train, batch)
+            loss = self._problem.loss(self._model(inputs), targets, self._label_smoothing)
             if self._first_loss is None:
                 self._first_loss = loss.item()
             self._optimizer.zero_grad()
@@ -143,7 +143,8 @@ class Training:
     def evaluate(self, split: Split) -> dict[str, float]:
         """Return the problem's metrics over a split."""
         self._model.eval()
-        outputs = torch.cat([self._model(inputs) for inputs in split.inputs.split(_EVALUATION_BATCH)])
+        parts = [slice(i, i + _EVALUATION_BATCH) for i in range(0, len(split), _EVALUATION_BATCH)]
+        outputs = torch.cat([self._model(self._problem.batch(split, part)[0]) for part in parts])
         return dict(self._problem.metrics(outputs, split.targets))
 
     def _has_diverged(self, result: Mapping[str, float]) -> bool:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from anon_tune.workers.data import Split
 from anon_tune.workers.models import build_model
-from anon_tune.workers.tasks import Problem, Split, load_problem
+from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.tasks.image_classification import loss as image_loss
 from anon_tune.workers.tasks.image_classification import metrics as image_metrics
 

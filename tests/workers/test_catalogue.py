@@ -12,21 +12,23 @@ from anon_tune import catalogue
 from anon_tune.architecture import fingerprint
 from anon_tune.errors import InputError
 from anon_tune.optim.factory import OPTIMIZERS
+from anon_tune.workers.data import READERS
 from anon_tune.workers.models import FACTORIES, build_model
 from anon_tune.workers.tasks import load_problem
-from anon_tune.workers.tasks.image_classification import LOADERS
 
 PROBLEMS = [
     (task, data, model)
     for task, entry in catalogue.TASKS.items()
     for data in entry.datasets
+    if "folder" not in catalogue.DATASETS[data].options
     for model in entry.models
 ]
+"""Those whose data is at hand."""
 
 
 def test_names_are_those_of_the_real_ones():
     assert catalogue.MODELS.keys() == FACTORIES.keys()
-    assert catalogue.DATASETS.keys() == LOADERS.keys()
+    assert catalogue.DATASETS.keys() == READERS.keys()
     assert catalogue.ARMS.keys() == OPTIMIZERS.keys()
 
 
@@ -45,8 +47,15 @@ def test_every_entry_says_what_it_is():
 @pytest.mark.parametrize("name", catalogue.MODELS)
 def test_options_are_the_keyword_arguments_of_the_model(name: str):
     signature = inspect.signature(FACTORIES[name])
-    keywords = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    keywords = {
+        p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+    }
     assert catalogue.MODELS[name].options.keys() == keywords
+
+
+@pytest.mark.parametrize("name", catalogue.DATASETS)
+def test_options_are_the_arguments_of_the_reader(name: str):
+    assert catalogue.DATASETS[name].options.keys() == inspect.signature(READERS[name]).parameters.keys()
 
 
 @pytest.mark.parametrize(("task", "data", "model"), PROBLEMS)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from anon_tune.workers.data import Split
 from anon_tune.workers.probe import PROBE_BATCHES, probe
-from anon_tune.workers.tasks import Problem, Split, load_problem
+from anon_tune.workers.tasks import Problem, load_problem
 from tests.workers.test_training import line
 
 

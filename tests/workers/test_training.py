@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from anon_tune.errors import HyperparameterError, InputError
 from anon_tune.workers.checkpoints import intact, save
-from anon_tune.workers.tasks import Problem, Split, load_problem
+from anon_tune.workers.data import Split
+from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.training import DIVERGENCE_FACTOR, Training, schedule_factor
 
 ARGUMENTS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -12,11 +13,18 @@ from anon_tune.documents import unknown
 from anon_tune.errors import InputError
 from anon_tune.workers.models.cnn import CNN
 from anon_tune.workers.models.mlp import MLP
+from anon_tune.workers.models.resnet import ResNet
 from anon_tune.workers.models.vit import ViT
 
 __all__ = ["FACTORIES", "build_model"]
 
-FACTORIES: Mapping[str, Callable[..., nn.Module]] = {"cnn": CNN, "mlp": MLP, "vit_tiny": ViT}
+FACTORIES: Mapping[str, Callable[..., nn.Module]] = {
+    "cnn": CNN,
+    "mlp": MLP,
+    "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
+    "resnet20": partial(ResNet, blocks=(3, 3, 3)),
+    "vit_tiny": ViT,
+}
 
 
 def build_model(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str, Any]) -> nn.Module:

@@ -1,0 +1,182 @@
+"""Readers of published formats, on small files written here, and on the real ones where they are at hand."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anon_tune.errors import InputError
+from anon_tune.workers.data import Images, read_images
+from anon_tune.workers.data.cifar10 import cifar10
+from anon_tune.workers.data.idx import idx, read_idx
+from anon_tune.workers.tasks import load_problem
+
+TRAIN, TEST = 40, 10
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (TRAIN + TEST, 4, 6), dtype=np.uint8)
+LABELS = np.arange(TRAIN + TEST, dtype=np.uint8) % 3
+
+
+def idx_bytes(values: np.ndarray) -> bytes:
+    return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The four files, one of them compressed."""
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(IMAGES[:TRAIN])))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(LABELS[:TRAIN]))
+    (tmp_path / "t10k-images.idx3-ubyte").write_bytes(idx_bytes(IMAGES[TRAIN:]))
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(LABELS[TRAIN:]))
+    return tmp_path
+
+
+def pairs(images: Images, *names: str) -> set[tuple[bytes, int]]:
+    splits = [getattr(images, name) for name in names or ("train", "validation", "test")]
+    return {
+        (image.numpy().tobytes(), int(label))
+        for split in splits
+        for image, label in zip(split.inputs, split.targets, strict=True)
+    }
+
+
+def written(start: int, stop: int) -> set[tuple[bytes, int]]:
+    return {(IMAGES[i].tobytes(), int(LABELS[i])) for i in range(start, stop)}
+
+
+def test_idx_files_are_read_as_they_were_written(folder: Path):
+    found = idx(str(folder), 0, 8, 0)
+    assert (len(found.train), len(found.validation), len(found.test)) == (TRAIN - 8, 8, TEST)
+    assert (found.shape, found.classes) == ((1, 4, 6), 3)
+    assert pairs(found, "train", "validation") == written(0, TRAIN)
+    assert pairs(found, "test") == written(TRAIN, TRAIN + TEST)
+    assert not pairs(found, "train") & pairs(found, "validation")
+
+
+def test_the_splits_are_the_same_each_time_and_validation_whatever_is_trained_on(folder: Path):
+    torch.manual_seed(1)
+    few = idx(str(folder), 5, 8, 3)
+    torch.manual_seed(2)
+    all_of_them = idx(str(folder), 0, 8, 0)
+    assert (len(few.train), len(few.test)) == (5, 3)
+    assert torch.equal(few.validation.inputs, all_of_them.validation.inputs)
+    assert torch.equal(few.train.inputs, all_of_them.train.inputs[:5])
+
+
+def test_the_model_gets_images_of_mean_0_and_deviation_1(folder: Path):
+    options = {"folder": str(folder), "validation": 8}
+    problem = load_problem("image_classification", "idx", "mlp", {}, options)
+    assert problem.train.inputs.dtype == torch.uint8, "a byte a pixel while it waits"
+    inputs, targets = problem.batch(problem.train, torch.arange(len(problem.train)))
+    assert (inputs.mean().item(), inputs.std().item()) == pytest.approx((0, 1), abs=1e-3)
+    outputs = problem.build_model()(inputs)
+    assert outputs.shape == (TRAIN - 8, 3)
+    problem.loss(outputs, targets, 0.0).backward()
+
+
+def damage(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    def do(folder: Path) -> None:
+        path = folder / name
+        path.write_bytes(change(path.read_bytes()))
+
+    return do
+
+
+LABEL_FILE = "train-labels-idx1-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "parts"),
+    [
+        (lambda f: (f / LABEL_FILE).unlink(), ["There is no train-labels-idx1-ubyte", "Download"]),
+        (damage(LABEL_FILE, lambda b: b"PK" + b), [LABEL_FILE, "begins with 50 4b", "not with 00 00 08 01"]),
+        (damage(LABEL_FILE, lambda b: b[:-3]), ["says it holds 40 bytes, and 37 follow"]),
+        (damage(LABEL_FILE, lambda b: b[:6]), [LABEL_FILE, "no IDX file"]),
+        (damage(LABEL_FILE, lambda b: b""), [LABEL_FILE, "no IDX file"]),
+        (damage(LABEL_FILE, lambda _: idx_bytes(LABELS[:9])), ["has 40 images", "9 labels"]),
+        (damage("t10k-labels-idx1-ubyte", lambda _: idx_bytes(LABELS[:TEST] + 2)), ["the label 4", "end at 2"]),
+        (damage("train-images-idx3-ubyte.gz", lambda b: b[:50]), ["train-images-idx3-ubyte.gz cannot be read"]),
+        (damage("t10k-images.idx3-ubyte", lambda _: idx_bytes(IMAGES[:TEST, :, :5])), ["4 x 6 pixels", "4 x 5"]),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_what_it_should_be_is_named(
+    folder: Path, spoil: Callable[[Path], None], parts: list[str]
+):
+    spoil(folder)
+    with pytest.raises(InputError) as raised:
+        idx(str(folder), 0, 8, 0)
+    assert all(part in str(raised.value) for part in parts), raised.value
+
+
+@pytest.mark.parametrize("sizes", [(33, 8, 0), (0, 40, 0), (0, 8, 11)])
+def test_more_than_there_is_is_refused(folder: Path, sizes: tuple[int, int, int]):
+    with pytest.raises(InputError, match=r"has 40 training and 10 test images; data\.train"):
+        idx(str(folder), *sizes)
+
+
+def cifar_rows(count: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.uint8)[:, None] % 10
+    return np.hstack([labels, rng.integers(0, 256, (count, 3072), dtype=np.uint8)])
+
+
+@pytest.fixture
+def cifar(tmp_path: Path) -> Path:
+    for number in range(1, 6):
+        (tmp_path / f"data_batch_{number}.bin").write_bytes(cifar_rows(10, number).tobytes())
+    (tmp_path / "test_batch.bin").write_bytes(cifar_rows(10, 6).tobytes())
+    return tmp_path
+
+
+def test_cifar10_is_read_as_it_was_written(cifar: Path):
+    found = cifar10(str(cifar), 0, 5, 0)
+    assert (len(found.train), found.shape, found.classes) == (45, (3, 32, 32), 10)
+    rows = cifar_rows(10, 6)
+    assert pairs(found, "test") == {(row[1:].tobytes(), int(row[0])) for row in rows}
+    assert found.test.inputs[0, 0, 0, 1] == rows[0, 2], "red, row by row"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "part"),
+    [
+        (lambda f: (f / "data_batch_3.bin").unlink(), r"data_batch_3\.bin cannot be read .*cifar-10-binary"),
+        (damage("data_batch_3.bin", lambda b: b[:-1]), r"has 30,729 bytes, not a multiple of 3,073"),
+        (damage("data_batch_3.bin", lambda b: b""), r"has 0 bytes"),
+        (damage("test_batch.bin", lambda b: b"\xc8" + b[1:]), r"test_batch\.bin has the label 200"),
+    ],
+)
+def test_a_cifar_file_that_is_not_what_it_should_be_is_named(
+    cifar: Path, spoil: Callable[[Path], None], part: str
+):
+    spoil(cifar)
+    with pytest.raises(InputError, match=part):
+        cifar10(str(cifar), 0, 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "part"),
+    [("idy", {}, "did you mean 'idx'"), ("idx", {"foldr": "x"}, "did you mean 'folder'")],
+)
+def test_what_cannot_be_read_says_what_can(name: str, options: dict[str, str], part: str):
+    with pytest.raises(InputError, match=part):
+        read_images(name, options)
+
+
+DATA = Path(os.environ.get("ANON_TUNE_DATA", "nowhere")) / "fashion-mnist"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="ANON_TUNE_DATA has no fashion-mnist")
+def test_fashion_mnist_is_what_its_authors_published():
+    found = idx(str(DATA), 0, 10_000, 0)
+    assert [len(split) for split in (found.train, found.validation, found.test)] == [50_000, 10_000, 10_000]
+    assert torch.bincount(found.test.targets).tolist() == [1_000] * 10
+    # The figures everybody uses: 0.2860 and 0.3530.
+    assert (found.mean.item(), found.std.item()) == pytest.approx((0.2860, 0.3530), abs=2e-3)
+    assert read_idx(DATA / "t10k-labels-idx1-ubyte.gz", 1)[:5].tolist() == [9, 2, 1, 1, 6]

@@ -46,6 +46,12 @@ TASKS: Mapping[str, TaskEntry] = {
         datasets=("digits", "idx", "cifar10"),
         models=("cnn", "mlp", "resnet18", "resnet20", "vit_tiny"),
     ),
+    "language_model": TaskEntry(
+        summary="Text in, the character or byte that follows each one out; cross-entropy.",
+        metrics={"loss": "min", "accuracy": "max", "perplexity": "min"},
+        datasets=("python_source", "text"),
+        models=("gpt", "lstm"),
+    ),
 }
 
 DATASETS: Mapping[str, DatasetEntry] = {
@@ -60,6 +66,14 @@ DATASETS: Mapping[str, DatasetEntry] = {
         summary="CIFAR-10's binary version in a folder; train and test: 0 takes all.",
         options={"folder": "", "train": 0, "validation": 5_000, "test": 0},
     ),
+    "python_source": DatasetEntry(
+        summary="A megabyte of Python's own standard library, as bytes: nothing to download.",
+        options={"length": 64, "train": 0},
+    ),
+    "text": DatasetEntry(
+        summary="A text file, as char or byte, in windows of so many; train: 0 takes all windows.",
+        options={"file": "", "level": "char", "length": 64, "train": 0},
+    ),
 }
 
 MODELS: Mapping[str, ModelEntry] = {
@@ -67,6 +81,16 @@ MODELS: Mapping[str, ModelEntry] = {
         summary="Three 3x3 convolutions with batch norm, global average pooling, a linear head.",
         family="cnn",
         options={"width": 16},
+    ),
+    "gpt": ModelEntry(
+        summary="A decoder-only transformer of the shape of GPT-2.",
+        family="transformer",
+        options={"width": 64, "depth": 2, "heads": 4},
+    ),
+    "lstm": ModelEntry(
+        summary="An LSTM between an embedding and a linear head.",
+        family="recurrent",
+        options={"width": 128, "depth": 1},
     ),
     "resnet18": ModelEntry(
         summary="ResNet-18 for small images: four stages of two blocks, the first convolution 3x3.",
@@ -86,7 +110,7 @@ MODELS: Mapping[str, ModelEntry] = {
     ),
 }
 
-FAMILIES: tuple[str, ...] = ("cnn", "mlp", "transformer")
+FAMILIES: tuple[str, ...] = ("cnn", "mlp", "recurrent", "transformer")
 
 ARMS: Mapping[str, str] = {
     "anon": "Anon with gamma, step size, beta3, delay base and decay searched",

@@ -49,7 +49,7 @@ class ModelChoice(Strict):
 
 
 class DataChoice(Strict):
-    """A registered data set and its options; `folder` is absolute once the job has been read."""
+    """A registered data set and its options; a `folder` or `file` is absolute once the job has been read."""
 
     name: str
     options: dict[str, StrictInt | str] = Field(default_factory=dict)
@@ -198,24 +198,25 @@ class JobSpec(Strict):
     @field_validator("data")
     @classmethod
     def _data_found(cls, data: DataChoice, info: ValidationInfo) -> DataChoice:
-        """Make the folder absolute; what is in it is looked at where the job runs."""
+        """Make the path absolute; what is there is looked at where the job runs."""
         context = info.context or {}
-        named = data.options.get("folder")
-        if context.get("stored") or not named or not isinstance(named, str):
+        if context.get("stored"):
             return data
-        folder = Path(named).expanduser()
-        if folder.is_absolute():
-            return data.model_copy(update={"options": {**data.options, "folder": str(folder)}})
         roots = [context.get("folder", Path()), *filter(None, [Settings().data])]
-        for root in roots:
-            if (root / folder).is_dir():
-                return data.model_copy(
-                    update={"options": {**data.options, "folder": str((root / folder).absolute())}}
+        options = dict(data.options)
+        for option in ("folder", "file"):
+            named = options.get(option)
+            if not named or not isinstance(named, str):
+                continue
+            path = Path(named).expanduser()
+            found = [root / path for root in roots if (root / path).exists()]
+            if not found and not path.is_absolute():
+                looked = " and ".join(str(root.absolute()) for root in roots)
+                raise ValueError(
+                    f"there is no {option} {named!r} in {looked}; set ANON_TUNE_DATA to the folder of all data"
                 )
-        looked = " and ".join(str(root.absolute()) for root in roots)
-        raise ValueError(
-            f"there is no folder {str(folder)!r} in {looked}; set ANON_TUNE_DATA to where data is"
-        )
+            options[option] = str(path if path.is_absolute() else found[0].absolute())
+        return data.model_copy(update={"options": options})
 
     @field_validator("arms")
     @classmethod
@@ -297,8 +298,11 @@ class JobSpec(Strict):
                 yield f"data.{option}: expected a whole number of at least 0, found {value!r}"
             elif isinstance(known[option], str) and not isinstance(value, str):
                 yield f"data.{option}: expected text, found {value!r}"
-        if "folder" in known and not options.get("folder"):
-            yield f"data.folder: is missing; data: {{name: {name}, folder: FOLDER}} says where its files are"
+        for option in ("folder", "file"):
+            if option in known and not options.get(option):
+                yield (
+                    f"data.{option}: is missing; data: {{name: {name}, {option}: {option.upper()}}} says where it is"
+                )
 
     def _space_problems(self, spaces: Mapping[str, Space]) -> Iterator[str]:
         for arm, space in spaces.items():

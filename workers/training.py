@@ -19,8 +19,6 @@ __all__ = ["DIVERGENCE_FACTOR", "Training", "schedule_factor"]
 DIVERGENCE_FACTOR = 10.0
 """A validation loss this many times the loss before the first step counts as diverged, as NaN and inf do."""
 
-_EVALUATION_BATCH = 1024
-
 
 class Training:
     """Trains one model with one optimizer; the same arguments give the same numbers on CPU.
@@ -80,8 +78,7 @@ class Training:
         order = torch.randperm(len(train), generator=self._order).to(train.inputs.device)
         total = torch.zeros((), device=train.inputs.device)
         for batch in order.split(self._batch_size)[: self._steps_per_epoch]:
-            inputs, targets = self._problem.batch(train, batch)
-            loss = self._problem.loss(self._model(inputs), targets, self._label_smoothing)
+            loss = self._problem.loss(self._model, train[batch], self._label_smoothing)
             if self._first_loss is None:
                 self._first_loss = loss.item()
             self._optimizer.zero_grad()
@@ -139,13 +136,10 @@ class Training:
         """Return the metrics of the test split, `test_` before each."""
         return {f"test_{name}": value for name, value in self.evaluate(self._problem.test).items()}
 
-    @torch.no_grad()
     def evaluate(self, split: Split) -> dict[str, float]:
         """Return the problem's metrics over a split."""
         self._model.eval()
-        parts = [slice(i, i + _EVALUATION_BATCH) for i in range(0, len(split), _EVALUATION_BATCH)]
-        outputs = torch.cat([self._model(self._problem.batch(split, part)[0]) for part in parts])
-        return dict(self._problem.metrics(outputs, split.targets))
+        return self._problem.measure(self._model, split)
 
     def _has_diverged(self, result: Mapping[str, float]) -> bool:
         limit = DIVERGENCE_FACTOR * (self._first_loss or math.inf)

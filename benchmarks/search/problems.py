@@ -96,11 +96,11 @@ def _shakespeare(folder: Path) -> Problem:
     def split(where: slice) -> Split:
         return Split(windows[where], targets[where])
 
-    def loss(outputs: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
-        return F.cross_entropy(outputs, wanted, label_smoothing=smoothing)
+    def loss(model: nn.Module, examples: Split, smoothing: float) -> Tensor:
+        return F.cross_entropy(model(examples.inputs), examples.targets, label_smoothing=smoothing)
 
-    def metrics(outputs: Tensor, wanted: Tensor) -> dict[str, float]:
-        return {"loss": F.cross_entropy(outputs, wanted).item()}
+    def metrics(model: nn.Module, examples: Split) -> dict[str, Tensor]:
+        return {"loss": loss(model, examples, 0.0)}
 
     held_out = split(slice(_WINDOWS, None))
     return Problem(

@@ -123,7 +123,7 @@ def measure_multipliers(problem: Problem, batch_size: int) -> dict[str, np.ndarr
     for _ in range(PROBE_BATCHES):
         batch = torch.randint(len(problem.train), (batch_size,), generator=order)
         model.zero_grad()
-        problem.loss(model(problem.train.inputs[batch]), problem.train.targets[batch], 0.0).backward()
+        problem.loss(model, problem.train[batch], 0.0).backward()
         for square, size, parameter in zip(squares, sizes, model.parameters(), strict=True):
             square += parameter.grad.square() / PROBE_BATCHES
             size += parameter.grad.abs() / PROBE_BATCHES

@@ -85,8 +85,7 @@ def test_a_trial_goes_on_from_its_checkpoint_with_the_same_reports(home: Home) -
     model = problem.build_model()
     model.load_state_dict(weights)
     model.eval()
-    with torch.no_grad():
-        loss = problem.metrics(model(problem.test.inputs), problem.test.targets)["loss"]
+    loss = problem.measure(model, problem.test)["loss"]
     verdict = [t for t in ended.trials if t.phase is Phase.VERDICT]
     best = min(verdict, key=lambda t: t.reports[-1].value)
     assert loss == pytest.approx(best.value, rel=1e-5)

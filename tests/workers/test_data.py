@@ -16,6 +16,7 @@ from anon_tune.errors import InputError
 from anon_tune.workers.data import Images, read_images
 from anon_tune.workers.data.cifar10 import cifar10
 from anon_tune.workers.data.idx import idx, read_idx
+from anon_tune.workers.data.text import python_source, text
 from anon_tune.workers.tasks import load_problem
 
 TRAIN, TEST = 40, 10
@@ -74,11 +75,12 @@ def test_the_model_gets_images_of_mean_0_and_deviation_1(folder: Path):
     options = {"folder": str(folder), "validation": 8}
     problem = load_problem("image_classification", "idx", "mlp", {}, options)
     assert problem.train.inputs.dtype == torch.uint8, "a byte a pixel while it waits"
-    inputs, targets = problem.batch(problem.train, torch.arange(len(problem.train)))
-    assert (inputs.mean().item(), inputs.std().item()) == pytest.approx((0, 1), abs=1e-3)
-    outputs = problem.build_model()(inputs)
-    assert outputs.shape == (TRAIN - 8, 3)
-    problem.loss(outputs, targets, 0.0).backward()
+    seen = []
+    model = problem.build_model()
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(*inputs))
+    problem.loss(model, problem.train, 0.0).backward()
+    assert (seen[0].mean().item(), seen[0].std().item()) == pytest.approx((0, 1), abs=1e-3)
+    assert model(seen[0]).shape == (TRAIN - 8, 3)
 
 
 def damage(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
@@ -158,6 +160,68 @@ def test_a_cifar_file_that_is_not_what_it_should_be_is_named(
     spoil(cifar)
     with pytest.raises(InputError, match=part):
         cifar10(str(cifar), 0, 5, 0)
+
+
+LETTERS = "to be, or not to bé: " * 50
+
+
+def test_a_text_is_cut_into_windows_with_the_tokens_that_follow(tmp_path: Path):
+    path = tmp_path / "text.txt"
+    path.write_text(LETTERS, encoding="utf-8")
+    found = text(str(path), "char", 7, 0)
+    known = sorted(set(LETTERS))
+    assert (found.vocabulary, found.length) == (len(known), 7)
+
+    def letters(tokens: torch.Tensor) -> str:
+        return "".join(known[token] for token in tokens.flatten().tolist())
+
+    end = 0
+    for split, share in ((found.train, 0.8), (found.validation, 0.1), (found.test, 0.1)):
+        part = LETTERS[end : end + int(share * len(LETTERS))]
+        count = 7 * len(split)
+        assert len(part) - 1 - 7 < count <= len(part) - 1, "no more than a window is left out"
+        assert (letters(split.inputs), letters(split.targets)) == (part[:count], part[1 : count + 1])
+        end += len(part)
+    assert len(text(str(path), "char", 7, 9).train) == 9
+
+
+def test_any_file_is_text_by_its_bytes(tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 4)
+    with pytest.raises(InputError, match=r"no UTF-8 text .* data\.level: byte reads any file"):
+        text(str(path), "char", 4, 0)
+    found = text(str(path), "byte", 4, 0)
+    assert found.vocabulary == 256
+    assert found.train.inputs[1].tolist() == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("content", "level", "length", "train", "part"),
+    [
+        ("", "char", 4, 0, "has 0 tokens"),
+        ("a" * 30, "char", 4, 0, "has 30 tokens; a tenth of them"),
+        (LETTERS, "word", 4, 0, "data.level: expected char or byte, found 'word'"),
+        (LETTERS, "char", 4, 999, "has 209 windows to train on; data.train asks for 999"),
+    ],
+)
+def test_a_text_that_will_not_do_says_why(
+    tmp_path: Path, content: str, level: str, length: int, train: int, part: str
+):
+    path = tmp_path / "text.txt"
+    path.write_text(content)
+    with pytest.raises(InputError, match=part):
+        text(str(path), level, length, train)
+
+
+def test_a_text_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(InputError, match=r"nothing\.txt cannot be read: No such file"):
+        text(str(tmp_path / "nothing.txt"), "char", 4, 0)
+
+
+def test_the_source_of_python_is_the_same_each_time():
+    once, again = python_source(32, 0), python_source(32, 0)
+    assert torch.equal(once.train.inputs, again.train.inputs)
+    assert sum(len(split) for split in (once.train, once.validation, once.test)) > 30_000
 
 
 @pytest.mark.parametrize(

@@ -13,30 +13,49 @@ from anon_tune.workers.data.cifar10 import cifar10
 from anon_tune.workers.data.digits import digits
 from anon_tune.workers.data.idx import idx
 from anon_tune.workers.data.images import Images
+from anon_tune.workers.data.text import Text, python_source, text
 
-__all__ = ["READERS", "read_images"]
+__all__ = ["READERS", "read_images", "read_text"]
 
-READERS: Mapping[str, Callable[..., Images]] = {"cifar10": cifar10, "digits": digits, "idx": idx}
+_IMAGES: Mapping[str, Callable[..., Images]] = {"cifar10": cifar10, "digits": digits, "idx": idx}
+_TEXTS: Mapping[str, Callable[..., Text]] = {"python_source": python_source, "text": text}
+READERS: Mapping[str, Callable[..., Images | Text]] = {**_IMAGES, **_TEXTS}
 
 
 def read_images(name: str, options: Mapping[str, Any]) -> Images:
-    """Return a data set of the catalogue; in one process it is read once.
+    """Return images of the catalogue; in one process they are read once.
 
     Args:
         name: A data set of the catalogue.
         options: Those that differ from the catalogue's defaults.
 
     Raises:
-        InputError: The name or an option is unknown or missing, or the files are not what they should be.
+        InputError: The name or an option is unknown, or the files are not what they should be.
     """
-    if name not in READERS:
-        raise InputError(unknown("data set", name, READERS))
+    return _images(name, _filled_in(name, options, _IMAGES))
+
+
+def read_text(name: str, options: Mapping[str, Any]) -> Text:
+    """Return a text of the catalogue; otherwise as read_images."""
+    return _text(name, _filled_in(name, options, _TEXTS))
+
+
+def _filled_in(
+    name: str, options: Mapping[str, Any], readers: Mapping[str, Any]
+) -> tuple[tuple[str, Any], ...]:
+    if name not in readers:
+        raise InputError(unknown("data set", name, readers))
     values = {**DATASETS[name].options, **options}
     for option in values.keys() - DATASETS[name].options.keys():
         raise InputError(unknown(f"option of {name}", option, DATASETS[name].options))
-    return _read(name, tuple(sorted(values.items())))
+    return tuple(sorted(values.items()))
 
 
 @cache
-def _read(name: str, options: tuple[tuple[str, Any], ...]) -> Images:
-    return READERS[name](**dict(options))
+def _images(name: str, options: tuple[tuple[str, Any], ...]) -> Images:
+    return _IMAGES[name](**dict(options))
+
+
+@cache
+def _text(name: str, options: tuple[tuple[str, Any], ...]) -> Text:
+    return _TEXTS[name](**dict(options))

@@ -12,6 +12,8 @@ from anon_tune.catalogue import MODELS
 from anon_tune.documents import unknown
 from anon_tune.errors import InputError
 from anon_tune.workers.models.cnn import CNN
+from anon_tune.workers.models.gpt import GPT
+from anon_tune.workers.models.lstm import LSTM
 from anon_tune.workers.models.mlp import MLP
 from anon_tune.workers.models.resnet import ResNet
 from anon_tune.workers.models.vit import ViT
@@ -20,6 +22,8 @@ __all__ = ["FACTORIES", "build_model"]
 
 FACTORIES: Mapping[str, Callable[..., nn.Module]] = {
     "cnn": CNN,
+    "gpt": GPT,
+    "lstm": LSTM,
     "mlp": MLP,
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
     "resnet20": partial(ResNet, blocks=(3, 3, 3)),
@@ -32,8 +36,8 @@ def build_model(name: str, shape: tuple[int, ...], classes: int, options: Mappin
 
     Args:
         name: A model of the catalogue.
-        shape: Of one input: (channels, height, width).
-        classes: Outputs.
+        shape: Of one input: (channels, height, width) of images, (length,) of text.
+        classes: Outputs; of a language model, the size of its vocabulary.
         options: Sizes that differ from the catalogue's defaults.
 
     Raises:

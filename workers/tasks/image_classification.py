@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anon_tune.workers.data import read_images
+from anon_tune.workers.data import Split, read_images
 from anon_tune.workers.models import build_model
 from anon_tune.workers.tasks.problem import Problem
 
@@ -19,34 +19,47 @@ __all__ = ["loss", "metrics", "problem"]
 def problem(
     data: str, data_options: Mapping[str, Any], model: str, model_options: Mapping[str, Any]
 ) -> Problem:
-    """Return the problem of one data set and one registered model. Raises as read_images and build_model."""
+    """Return the problem of one data set and one model. Raises as read_images and build_model."""
     images = read_images(data, data_options)
+    prepare = partial(_scaled, mean=images.mean, std=images.std)
     return Problem(
         images.train,
         images.validation,
         images.test,
         partial(build_model, model, images.shape, images.classes, model_options),
-        loss,
-        metrics,
-        partial(scaled, mean=images.mean, std=images.std),
+        partial(loss, prepare=prepare),
+        partial(metrics, prepare=prepare),
     )
 
 
-def scaled(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return images as the model takes them: bytes become numbers of mean 0 and deviation 1 in each channel."""
+def _unchanged(images: Tensor) -> Tensor:
+    return images
+
+
+def loss(
+    model: nn.Module,
+    examples: Split,
+    label_smoothing: float,
+    prepare: Callable[[Tensor], Tensor] = _unchanged,
+) -> Tensor:
+    """Mean cross-entropy in nats; `prepare` makes stored images what the model takes."""
+    logits = model(prepare(examples.inputs))
+    return F.cross_entropy(logits, examples.targets, label_smoothing=label_smoothing)
+
+
+def metrics(
+    model: nn.Module, examples: Split, prepare: Callable[[Tensor], Tensor] = _unchanged
+) -> dict[str, Tensor]:
+    """Mean cross-entropy in nats, and accuracy in [0, 1]."""
+    logits = model(prepare(examples.inputs))
+    return {
+        "loss": F.cross_entropy(logits, examples.targets),
+        "accuracy": (logits.argmax(dim=1) == examples.targets).float().mean(),
+    }
+
+
+def _scaled(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Bytes become numbers of mean 0 and deviation 1 in each channel."""
     if pixels.is_floating_point():
         return pixels
     return (pixels.float() / 255 - mean.to(pixels.device)) / std.to(pixels.device)
-
-
-def loss(logits: Tensor, classes: Tensor, label_smoothing: float) -> Tensor:
-    """Mean cross-entropy of logits (n, classes) in nats."""
-    return F.cross_entropy(logits, classes, label_smoothing=label_smoothing)
-
-
-def metrics(logits: Tensor, classes: Tensor) -> dict[str, float]:
-    """Cross-entropy in nats and accuracy in [0, 1] over a split."""
-    return {
-        "loss": F.cross_entropy(logits, classes).item(),
-        "accuracy": (logits.argmax(dim=1) == classes).float().mean().item(),
-    }

@@ -24,7 +24,7 @@ class TaskEntry:
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """Data that the workers can read; `options` are their defaults, "" where a folder has to be given."""
+    """Data that the workers can read; `options` are their defaults, "" where a value has to be given."""
 
     summary: str
     options: Mapping[str, int | str] = field(default_factory=dict)
@@ -52,6 +52,12 @@ TASKS: Mapping[str, TaskEntry] = {
         datasets=("python_source", "text"),
         models=("gpt", "lstm"),
     ),
+    "regression": TaskEntry(
+        summary="Rows of numbers in, one number out; squared error of the standardized target.",
+        metrics={"loss": "min", "rmse": "min"},
+        datasets=("diabetes", "csv"),
+        models=("mlp",),
+    ),
 }
 
 DATASETS: Mapping[str, DatasetEntry] = {
@@ -65,6 +71,13 @@ DATASETS: Mapping[str, DatasetEntry] = {
     "cifar10": DatasetEntry(
         summary="CIFAR-10's binary version in a folder; train and test: 0 takes all.",
         options={"folder": "", "train": 0, "validation": 5_000, "test": 0},
+    ),
+    "diabetes": DatasetEntry(
+        summary="442 patients with 10 measurements each, inside scikit-learn: nothing to download."
+    ),
+    "csv": DatasetEntry(
+        summary="A CSV file of numbers with a header; target is the column to predict.",
+        options={"file": "", "target": ""},
     ),
     "python_source": DatasetEntry(
         summary="A megabyte of Python's own standard library, as bytes: nothing to download.",

@@ -298,11 +298,9 @@ class JobSpec(Strict):
                 yield f"data.{option}: expected a whole number of at least 0, found {value!r}"
             elif isinstance(known[option], str) and not isinstance(value, str):
                 yield f"data.{option}: expected text, found {value!r}"
-        for option in ("folder", "file"):
-            if option in known and not options.get(option):
-                yield (
-                    f"data.{option}: is missing; data: {{name: {name}, {option}: {option.upper()}}} says where it is"
-                )
+        for option in known:
+            if known[option] == "" and not options.get(option):
+                yield f"data.{option}: is missing; data: {{name: {name}, {option}: {option.upper()}}} says it"
 
     def _space_problems(self, spaces: Mapping[str, Space]) -> Iterator[str]:
         for arm, space in spaces.items():

@@ -394,17 +394,18 @@ NAMES = st.text("abcXYZ012_ .:+-é", min_size=1, max_size=20)
 
 @st.composite
 def jobs(draw: st.DrawFn) -> dict[str, Any]:
-    task = "image_classification"
+    task = draw(st.sampled_from(sorted(catalogue.TASKS)))
     entry = catalogue.TASKS[task]
     model = draw(st.sampled_from(entry.models))
     metric = draw(st.sampled_from(sorted(entry.metrics)))
     sizes = {option: st.integers(1, 64) for option in catalogue.MODELS[model].options}
     epochs = draw(st.integers(1, 50))
     data = draw(st.sampled_from(entry.datasets))
+    needed = [option for option, value in catalogue.DATASETS[data].options.items() if value == ""]
     return {
         "name": draw(NAMES),
         "task": task,
-        "data": {"name": data, "folder": "/data"} if "folder" in catalogue.DATASETS[data].options else data,
+        "data": {"name": data, **dict.fromkeys(needed, "/data")},
         "model": {"name": model, **draw(st.fixed_dictionaries({}, optional=sizes))},
         "space": draw(st.sampled_from(["default", "cnn", "transformer"])),
         "objective": {"metric": metric, "mode": entry.metrics[metric]},

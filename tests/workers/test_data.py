@@ -16,6 +16,7 @@ from anon_tune.errors import InputError
 from anon_tune.workers.data import Images, read_images
 from anon_tune.workers.data.cifar10 import cifar10
 from anon_tune.workers.data.idx import idx, read_idx
+from anon_tune.workers.data.table import csv
 from anon_tune.workers.data.text import python_source, text
 from anon_tune.workers.tasks import load_problem
 
@@ -222,6 +223,65 @@ def test_the_source_of_python_is_the_same_each_time():
     once, again = python_source(32, 0), python_source(32, 0)
     assert torch.equal(once.train.inputs, again.train.inputs)
     assert sum(len(split) for split in (once.train, once.validation, once.test)) > 30_000
+
+
+ROWS = np.round(RNG.normal(50, 10, (60, 3)), 3)
+
+
+def write_table(path: Path, header: str = "age,dose,score", rows: np.ndarray = ROWS) -> Path:
+    np.savetxt(path, rows, delimiter=",", header=header, comments="", fmt="%s")
+    return path
+
+
+def test_a_table_is_standardized_by_what_is_trained_on(tmp_path: Path):
+    found = csv(str(write_table(tmp_path / "x.csv")), "dose")
+    assert [len(split) for split in (found.train, found.validation, found.test)] == [36, 12, 12]
+    assert found.columns == 2
+    for values in (found.train.inputs, found.train.targets):
+        assert torch.allclose(values.mean(dim=0), torch.zeros(()), atol=1e-5)
+        assert torch.allclose(values.std(dim=0, correction=0), torch.ones(()), atol=1e-5)
+    # Undone, each row is one of the file, and each of the file is there once.
+    targets = torch.cat([split.targets for split in (found.train, found.validation, found.test)])
+    shift = ROWS[:, 1].mean() - found.deviation * targets.mean().item()
+    assert np.allclose(np.sort(found.deviation * targets.numpy() + shift), np.sort(ROWS[:, 1]), atol=1e-3)
+
+
+def test_the_error_is_given_in_the_unit_of_the_target(tmp_path: Path):
+    file = str(write_table(tmp_path / "x.csv"))
+    problem = load_problem("regression", "csv", "mlp", {}, {"file": file, "target": "dose"})
+    model = problem.build_model()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    measured = problem.measure(model, problem.train)  # it says the mean, whose error is the deviation
+    assert measured["loss"] == pytest.approx(1.0, abs=1e-5)
+    assert measured["rmse"] == pytest.approx(csv(file, "dose").deviation, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("", "is no CSV file"),
+        ("a,b\n1,2\n", r"has no column 'dose' \(data.target\). Its columns: a, b"),
+        ("a,dose\nx,2\n", "column 'a' holds text"),
+        (
+            "a,dose\n1,2\n3,\n,5\n4,\n",
+            r"column 'a' has no number in row 3 after the header \(and in 0 others\)",
+        ),
+        (
+            "a,dose\n1,2\n3,\n4,\n",
+            r"column 'dose' has no number in row 2 after the header \(and in 1 others\)",
+        ),
+        ("a,dose\n1,inf\n", "column 'dose' has no number in row 1"),
+        ("a,dose\n1,2\n", "has 1 rows of 2 columns"),
+        ("dose\n" + "1\n" * 20, "has 20 rows of 1 columns"),
+    ],
+)
+def test_a_table_that_will_not_do_says_why(tmp_path: Path, content: str, part: str):
+    path = tmp_path / "x.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=part):
+        csv(str(path), "dose")
 
 
 @pytest.mark.parametrize(

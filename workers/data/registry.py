@@ -13,13 +13,15 @@ from anon_tune.workers.data.cifar10 import cifar10
 from anon_tune.workers.data.digits import digits
 from anon_tune.workers.data.idx import idx
 from anon_tune.workers.data.images import Images
+from anon_tune.workers.data.table import Table, csv, diabetes
 from anon_tune.workers.data.text import Text, python_source, text
 
-__all__ = ["READERS", "read_images", "read_text"]
+__all__ = ["READERS", "read_images", "read_table", "read_text"]
 
 _IMAGES: Mapping[str, Callable[..., Images]] = {"cifar10": cifar10, "digits": digits, "idx": idx}
 _TEXTS: Mapping[str, Callable[..., Text]] = {"python_source": python_source, "text": text}
-READERS: Mapping[str, Callable[..., Images | Text]] = {**_IMAGES, **_TEXTS}
+_TABLES: Mapping[str, Callable[..., Table]] = {"csv": csv, "diabetes": diabetes}
+READERS: Mapping[str, Callable[..., Images | Table | Text]] = {**_IMAGES, **_TABLES, **_TEXTS}
 
 
 def read_images(name: str, options: Mapping[str, Any]) -> Images:
@@ -40,6 +42,11 @@ def read_text(name: str, options: Mapping[str, Any]) -> Text:
     return _text(name, _filled_in(name, options, _TEXTS))
 
 
+def read_table(name: str, options: Mapping[str, Any]) -> Table:
+    """Return a table of the catalogue; otherwise as read_images."""
+    return _table(name, _filled_in(name, options, _TABLES))
+
+
 def _filled_in(
     name: str, options: Mapping[str, Any], readers: Mapping[str, Any]
 ) -> tuple[tuple[str, Any], ...]:
@@ -54,6 +61,11 @@ def _filled_in(
 @cache
 def _images(name: str, options: tuple[tuple[str, Any], ...]) -> Images:
     return _IMAGES[name](**dict(options))
+
+
+@cache
+def _table(name: str, options: tuple[tuple[str, Any], ...]) -> Table:
+    return _TABLES[name](**dict(options))
 
 
 @cache

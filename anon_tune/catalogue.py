@@ -46,6 +46,12 @@ TASKS: Mapping[str, TaskEntry] = {
         datasets=("digits", "idx", "cifar10"),
         models=("cnn", "mlp", "resnet18", "resnet20", "vit_tiny"),
     ),
+    "diffusion": TaskEntry(
+        summary="Which noise was added to an image? Squared error, at all strengths of noise.",
+        metrics={"loss": "min"},
+        datasets=("digits", "idx", "cifar10"),
+        models=("unet",),
+    ),
     "language_model": TaskEntry(
         summary="Text in, the character or byte that follows each one out; cross-entropy.",
         metrics={"loss": "min", "accuracy": "max", "perplexity": "min"},
@@ -116,6 +122,11 @@ MODELS: Mapping[str, ModelEntry] = {
         options={"width": 16},
     ),
     "mlp": ModelEntry(summary="One hidden layer with ReLU.", family="mlp", options={"width": 64}),
+    "unet": ModelEntry(
+        summary="A U-Net of residual blocks with group norm, told the time.",
+        family="cnn",
+        options={"width": 16, "depth": 2},
+    ),
     "vit_tiny": ModelEntry(
         summary="A pre-norm transformer encoder over image patches.",
         family="transformer",

@@ -16,6 +16,7 @@ from anon_tune.workers.models.gpt import GPT
 from anon_tune.workers.models.lstm import LSTM
 from anon_tune.workers.models.mlp import MLP
 from anon_tune.workers.models.resnet import ResNet
+from anon_tune.workers.models.unet import UNet
 from anon_tune.workers.models.vit import ViT
 
 __all__ = ["FACTORIES", "build_model"]
@@ -27,6 +28,7 @@ FACTORIES: Mapping[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
     "resnet20": partial(ResNet, blocks=(3, 3, 3)),
+    "unet": UNet,
     "vit_tiny": ViT,
 }
 

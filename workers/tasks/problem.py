@@ -85,9 +85,10 @@ def load_problem(
     for kind, name, known in (("data set", data, TASKS[task].datasets), ("model", model, TASKS[task].models)):
         if name not in known:
             raise InputError(unknown(f"{kind} of {task}", name, known))
-    from anon_tune.workers.tasks import image_classification, language_model, regression
+    from anon_tune.workers.tasks import diffusion, image_classification, language_model, regression
 
     problem = {
+        "diffusion": diffusion.problem,
         "image_classification": image_classification.problem,
         "language_model": language_model.problem,
         "regression": regression.problem,

@@ -24,7 +24,7 @@ from pydantic import (
 
 from anon_tune.errors import NotFoundError, SpecError
 
-__all__ = ["Number", "Strict", "parse", "read_yaml", "unknown"]
+__all__ = ["Number", "Strict", "is_function", "parse", "read_yaml", "unknown"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -94,6 +94,12 @@ def parse(
         # By path: of a union of plain types, each branch reports the same value.
         problems = dict(_problem(model, dict(item)) for item in error.errors(include_url=False))
         raise SpecError(source, list(problems.values())) from None
+
+
+def is_function(name: str) -> bool:
+    """Whether a name is of the form "package.module:function", by which users name functions of their own."""
+    module, colon, function = name.partition(":")
+    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

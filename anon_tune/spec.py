@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, StrictInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, JsonValue, StrictInt, ValidationInfo, field_validator, model_validator
 
 from anon_tune import catalogue
-from anon_tune.documents import Number, Strict, parse, read_yaml, unknown
+from anon_tune.documents import Strict, is_function, parse, read_yaml, unknown
 from anon_tune.errors import NotFoundError, SpecError
 from anon_tune.records import Phase
 from anon_tune.search_spaces import Space, Value, load_space
@@ -42,10 +42,10 @@ _LARGEST_GRID = 100_000
 
 
 class ModelChoice(Strict):
-    """A registered model and its sizes."""
+    """A registered model and its sizes, or a function of the user ("module:function") and its keyword arguments."""
 
     name: str
-    options: dict[str, Number] = Field(default_factory=dict)
+    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class DataChoice(Strict):
@@ -168,6 +168,7 @@ class JobSpec(Strict):
     Attributes:
         keep: Of the weights, when the job has ended: `best` keeps `best.pt`, the model trained with Anon's chosen
             configuration; of its verdict trials, the one with the best validation value. `none` keeps none.
+        folder: Where modules of the user are imported from; by default the job file's.
     """
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^[\w .:+-]+$")
@@ -183,6 +184,7 @@ class JobSpec(Strict):
     arms: tuple[str, ...] = ("anon", "adamw", "sgd")
     resources: Resources = Field(default_factory=Resources)
     keep: Literal["best", "none"] = "none"
+    folder: str | None = None
 
     @field_validator("data", "model", mode="before")
     @classmethod
@@ -255,7 +257,12 @@ class JobSpec(Strict):
         task = catalogue.TASKS[self.task]
         problems: list[str] = []
         problems += self._data_problems(task)
-        if self.model.name not in task.models:
+        if is_function(self.model.name):
+            if self.folder is None:
+                problems.append(
+                    "folder: is missing; it says where the modules of the model are imported from"
+                )
+        elif self.model.name not in task.models:
             problems.append(f"model: {unknown(f'model of {self.task}', self.model.name, task.models)}")
         else:
             known = catalogue.MODELS[self.model.name].options
@@ -267,7 +274,7 @@ class JobSpec(Strict):
             problems += [
                 f"model.{option}: expected a whole number of at least 1, found {size!r}"
                 for option, size in self.model.options.items()
-                if isinstance(known.get(option), int) and (not isinstance(size, int) or size < 1)
+                if option in known and (type(size) is not int or size < 1)
             ]
         metric = self.objective.metric
         if metric not in task.metrics:
@@ -351,6 +358,8 @@ def parse_spec(data: Mapping[str, Any], source: str = "job", folder: Path | None
     Raises:
         SpecError: Every problem at once, each with its key's path.
     """
+    if folder is not None:
+        data = {"folder": str(folder.absolute()), **data}
     return parse(JobSpec, data, source, {"folder": folder or Path()})
 
 

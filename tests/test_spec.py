@@ -128,7 +128,7 @@ BAD = [
     ("model", 3, ["model: expected keys and values", "found 3"]),
     ("model", {"width": 3}, ["model.name: is missing"]),
     ("model.widht", 3, ["model.widht: unknown option of vit_tiny", "did you mean 'width'?"]),
-    ("model.width", "wide", ["width: ", "valid number", "found 'wide'"]),
+    ("model.width", "wide", ["model.width: ", "whole number", "found 'wide'"]),
     ("model.width", 0, ["model.width: ", "at least 1", "found 0"]),
     ("model.width", 2.5, ["model.width: ", "whole number", "found 2.5"]),
     ("space", "transfomer", ["space: unknown space", "did you mean 'transformer'?"]),
@@ -198,11 +198,11 @@ BAD = [
     ("budget.trials", True, ["budget.trials: expected a number, found true"]),
     ("search.seed", False, ["search.seed: expected a number, found false"]),
     ("training.label_smoothing", False, ["training.label_smoothing: expected a number, found false"]),
-    ("model.width", True, ["width: expected a number, found true"]),
+    ("model.width", True, ["model.width: ", "whole number", "found True"]),
     ("resources.gpu", True, ["resources.gpu: expected a number, found true"]),
     ("resources.gpu", math.inf, ["resources.gpu: ", "finite number", "found inf"]),
     ("training.label_smoothing", math.nan, ["training.label_smoothing: ", "found nan"]),
-    ("model.width", math.inf, ["width: ", "finite number", "found inf"]),
+    ("model.width", math.inf, ["model.width: ", "whole number", "found inf"]),
     ("resources.gpus", 1, ["resources.gpus: unknown key", "did you mean 'gpu'?"]),
 ]
 

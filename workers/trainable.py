@@ -202,7 +202,9 @@ def run_probe(spec: Mapping[str, Any], seed: int, floor: float) -> dict[str, Any
 def _problem(spec: JobSpec) -> tuple[Problem, torch.device]:
     device = torch.device("cuda" if spec.resources.gpu > 0 and torch.cuda.is_available() else "cpu")
     torch.set_num_threads(spec.resources.cpu)
-    problem = load_problem(spec.task, spec.data.name, spec.model.name, spec.model.options, spec.data.options)
+    problem = load_problem(
+        spec.task, spec.data.name, spec.model.name, spec.model.options, spec.data.options, spec.folder
+    )
     return problem.to(device), device
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,14 @@ def _fashion(folder: Path) -> Problem:
     def model() -> nn.Module:
         return build_model("cnn", (1, 14, 14), 10, {"width": 8})
 
-    return Problem(split(train), split(held_out), split(held_out), model, image_loss, image_metrics)
+    return Problem(
+        split(train),
+        split(held_out),
+        split(held_out),
+        model,
+        partial(image_loss, classes=10),
+        partial(image_metrics, classes=10),
+    )
 
 
 def _shakespeare(folder: Path) -> Problem:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from anon_tune.catalogue import MODELS
-from anon_tune.documents import unknown
+from anon_tune.documents import is_function, unknown
 from anon_tune.errors import InputError
 from anon_tune.workers.models.cnn import CNN
 from anon_tune.workers.models.gpt import GPT
@@ -18,6 +18,7 @@ from anon_tune.workers.models.mlp import MLP
 from anon_tune.workers.models.resnet import ResNet
 from anon_tune.workers.models.unet import UNet
 from anon_tune.workers.models.vit import ViT
+from anon_tune.workers.user_code import load_function
 
 __all__ = ["FACTORIES", "build_model"]
 
@@ -33,21 +34,36 @@ FACTORIES: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_model(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str, Any]) -> nn.Module:
+def build_model(
+    name: str, shape: tuple[int, ...], classes: int, options: Mapping[str, Any], folder: str | None = None
+) -> nn.Module:
     """Return a model with fresh weights, drawn from torch's global random state.
 
     Args:
-        name: A model of the catalogue.
+        name: A model of the catalogue; or "module:function", which is called with the options alone.
         shape: Of one input: (channels, height, width) of images, (length,) of text.
         classes: Outputs; of a language model, the size of its vocabulary.
         options: Sizes that differ from the catalogue's defaults.
+        folder: Where the module is looked for first.
 
     Raises:
-        InputError: The name or an option is unknown, or the sizes do not fit the input.
+        InputError: The name or an option is unknown, the sizes do not fit the input, or the function returns no
+            model.
     """
+    if is_function(name):
+        return _of_user(name, options, folder)
     if name not in FACTORIES:
         raise InputError(unknown("model", name, FACTORIES))
     sizes = {**MODELS[name].options, **options}
     for option in sizes.keys() - MODELS[name].options.keys():
         raise InputError(unknown(f"option of {name}", option, MODELS[name].options))
     return FACTORIES[name](shape, classes, **sizes)
+
+
+def _of_user(name: str, options: Mapping[str, Any], folder: str | None) -> nn.Module:
+    model = load_function(name, folder)(**options)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{name} returned a {type(model).__name__}, not a torch.nn.Module.")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"{name} returned a model without parameters to train.")
+    return model

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anon_tune.workers.data import Images, Split, read_images
-from anon_tune.workers.models import build_model
-from anon_tune.workers.tasks.problem import Problem
+from anon_tune.workers.tasks.problem import Build, Problem, expect
 
 __all__ = ["problem", "sample"]
 
@@ -26,18 +25,16 @@ _EVALUATION_SEED = 0
 _LAST = 0.999  # of sampling: at 1 there is nothing of the image
 
 
-def problem(
-    data: str, data_options: Mapping[str, Any], model: str, model_options: Mapping[str, Any]
-) -> Problem:
-    """Return the problem of one data set and one model. Raises as read_images and build_model."""
-    images = read_images(data, data_options)
+def problem(data: str, options: Mapping[str, Any], build: Build) -> Problem:
+    """Return the problem of one data set and one model. Raises as read_images."""
+    images = read_images(data, options)
     low, high = _range(images)
     scale = partial(_to_unit, low=low, high=high)
     return Problem(
         images.train,
         images.validation,
         images.test,
-        partial(build_model, model, images.shape, images.classes, model_options),
+        partial(build, images.shape, images.classes),
         partial(_loss, scale=scale),
         partial(_metrics, scale=scale),
     )
@@ -78,7 +75,8 @@ def _to_unit(pixels: Tensor, low: float, high: float) -> Tensor:
 def _error(model: nn.Module, images: Tensor, times: Tensor, noise: Tensor) -> Tensor:
     """Mean squared error of the noise that the model sees."""
     angle = (times * math.pi / 2)[:, None, None, None]
-    return F.mse_loss(model(angle.cos() * images + angle.sin() * noise, times), noise)
+    seen = angle.cos() * images + angle.sin() * noise
+    return F.mse_loss(expect(model(seen, times), tuple(noise.shape), seen), noise)
 
 
 def _loss(model: nn.Module, examples: Split, label_smoothing: float, scale: Any) -> Tensor:

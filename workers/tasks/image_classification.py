@@ -10,25 +10,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anon_tune.workers.data import Split, read_images
-from anon_tune.workers.models import build_model
-from anon_tune.workers.tasks.problem import Problem
+from anon_tune.workers.tasks.problem import Build, Problem, expect
 
 __all__ = ["loss", "metrics", "problem"]
 
 
-def problem(
-    data: str, data_options: Mapping[str, Any], model: str, model_options: Mapping[str, Any]
-) -> Problem:
-    """Return the problem of one data set and one model. Raises as read_images and build_model."""
-    images = read_images(data, data_options)
+def problem(data: str, options: Mapping[str, Any], build: Build) -> Problem:
+    """Return the problem of one data set and one model. Raises as read_images."""
+    images = read_images(data, options)
     prepare = partial(_scaled, mean=images.mean, std=images.std)
     return Problem(
         images.train,
         images.validation,
         images.test,
-        partial(build_model, model, images.shape, images.classes, model_options),
-        partial(loss, prepare=prepare),
-        partial(metrics, prepare=prepare),
+        partial(build, images.shape, images.classes),
+        partial(loss, prepare=prepare, classes=images.classes),
+        partial(metrics, prepare=prepare, classes=images.classes),
     )
 
 
@@ -41,21 +38,28 @@ def loss(
     examples: Split,
     label_smoothing: float,
     prepare: Callable[[Tensor], Tensor] = _unchanged,
+    *,
+    classes: int,
 ) -> Tensor:
     """Mean cross-entropy in nats; `prepare` makes stored images what the model takes."""
-    logits = model(prepare(examples.inputs))
+    logits = _logits(model, prepare(examples.inputs), classes)
     return F.cross_entropy(logits, examples.targets, label_smoothing=label_smoothing)
 
 
 def metrics(
-    model: nn.Module, examples: Split, prepare: Callable[[Tensor], Tensor] = _unchanged
+    model: nn.Module, examples: Split, prepare: Callable[[Tensor], Tensor] = _unchanged, *, classes: int
 ) -> dict[str, Tensor]:
     """Mean cross-entropy in nats, and accuracy in [0, 1]."""
-    logits = model(prepare(examples.inputs))
+    logits = _logits(model, prepare(examples.inputs), classes)
     return {
         "loss": F.cross_entropy(logits, examples.targets),
         "accuracy": (logits.argmax(dim=1) == examples.targets).float().mean(),
     }
+
+
+def _logits(model: nn.Module, images: Tensor, classes: int) -> Tensor:
+    """(n, classes)."""
+    return expect(model(images), (len(images), classes), images)
 
 
 def _scaled(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:

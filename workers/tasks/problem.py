@@ -11,11 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from anon_tune.catalogue import TASKS
-from anon_tune.documents import unknown
+from anon_tune.documents import is_function, unknown
 from anon_tune.errors import InputError
 from anon_tune.workers.data import Split
 
-__all__ = ["Problem", "load_problem"]
+__all__ = ["Build", "Problem", "expect", "load_problem"]
+
+
+Build = Callable[[tuple[int, ...], int], nn.Module]
+"""Makes a model for the shape of one input and a number of outputs."""
+
+
+def expect(outputs: object, shape: tuple[int, ...], inputs: Tensor) -> Tensor:
+    """Return what a model returned, if it is a tensor of this shape.
+
+    Raises:
+        InputError: It is not; says what is expected.
+    """
+    found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if not isinstance(outputs, Tensor) or found != shape:
+        raise InputError(
+            f"The model returned {found} for inputs of shape {tuple(inputs.shape)}; this data needs a tensor of "
+            f"shape {shape}."
+        )
+    return outputs
 
 
 def _nothing(_means: Mapping[str, float]) -> Mapping[str, float]:
@@ -67,24 +86,28 @@ def load_problem(
     model: str,
     options: Mapping[str, Any],
     data_options: Mapping[str, Any] | None = None,
+    folder: str | None = None,
 ) -> Problem:
     """Return the problem of a job.
 
     Args:
         task: One of the catalogue.
         data: A data set of the task.
-        model: A model of the task.
+        model: A model of the task, or a function of the user; see build_model.
         options: Of the model, those that differ from its defaults.
         data_options: Of the data, likewise.
+        folder: Where a module of the user is looked for first.
 
     Raises:
         InputError: The task, data set, model or an option is unknown, or the data cannot be read.
     """
     if task not in TASKS:
         raise InputError(unknown("task", task, TASKS))
-    for kind, name, known in (("data set", data, TASKS[task].datasets), ("model", model, TASKS[task].models)):
-        if name not in known:
-            raise InputError(unknown(f"{kind} of {task}", name, known))
+    if data not in TASKS[task].datasets:
+        raise InputError(unknown(f"data set of {task}", data, TASKS[task].datasets))
+    if model not in TASKS[task].models and not is_function(model):
+        raise InputError(unknown(f"model of {task}", model, TASKS[task].models))
+    from anon_tune.workers.models import build_model
     from anon_tune.workers.tasks import diffusion, image_classification, language_model, regression
 
     problem = {
@@ -93,4 +116,8 @@ def load_problem(
         "language_model": language_model.problem,
         "regression": regression.problem,
     }[task]
-    return problem(data, data_options or {}, model, options)
+
+    def build(shape: tuple[int, ...], outputs: int) -> nn.Module:
+        return build_model(model, shape, outputs, options, folder)
+
+    return problem(data, data_options or {}, build)

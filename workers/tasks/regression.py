@@ -11,22 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anon_tune.workers.data import Split, read_table
-from anon_tune.workers.models import build_model
-from anon_tune.workers.tasks.problem import Problem
+from anon_tune.workers.tasks.problem import Build, Problem, expect
 
 __all__ = ["problem"]
 
 
-def problem(
-    data: str, data_options: Mapping[str, Any], model: str, model_options: Mapping[str, Any]
-) -> Problem:
-    """Return the problem of one table and one model. Raises as read_table and build_model."""
-    table = read_table(data, data_options)
+def problem(data: str, options: Mapping[str, Any], build: Build) -> Problem:
+    """Return the problem of one table and one model. Raises as read_table."""
+    table = read_table(data, options)
     return Problem(
         table.train,
         table.validation,
         table.test,
-        partial(build_model, model, (table.columns,), 1, model_options),
+        partial(build, (table.columns,), 1),
         _loss,
         _metrics,
         partial(_in_its_unit, deviation=table.deviation),
@@ -35,7 +32,8 @@ def problem(
 
 def _loss(model: nn.Module, examples: Split, label_smoothing: float) -> Tensor:
     """Mean squared error of the standardized target, which has no labels to smooth."""
-    return F.mse_loss(model(examples.inputs).squeeze(1), examples.targets)
+    found = expect(model(examples.inputs), (len(examples), 1), examples.inputs)
+    return F.mse_loss(found.squeeze(1), examples.targets)
 
 
 def _metrics(model: nn.Module, examples: Split) -> dict[str, Tensor]:

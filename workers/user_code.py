@@ -1,0 +1,54 @@
+"""Functions of the user, named "module:function"."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from anon_tune.documents import unknown
+from anon_tune.errors import InputError
+
+__all__ = ["load_function"]
+
+
+def load_function(name: str, folder: str | None) -> Callable[..., Any]:
+    """Import a module, from the folder first, as Python does for a script that is there, and return a function of it.
+
+    The folder stays first in `sys.path`: what the function imports later is looked for there too.
+
+    Args:
+        name: "package.module:function".
+        folder: The job file's; None: installed packages only.
+
+    Raises:
+        InputError: There is no such module or function, or something else of that name. An error inside the module is
+            its own, and passes through.
+    """
+    module_name, _, attribute = name.partition(":")
+    if folder is not None and folder not in sys.path:
+        sys.path.insert(0, folder)
+        importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # something that the module itself imports
+        where = f"in {folder} or " if folder else ""
+        raise InputError(
+            f"There is no module {error.name!r} {where}among the installed packages ({name})."
+        ) from None
+    found = getattr(module, attribute, None)
+    if found is None:
+        names = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
+        raise InputError(f"{_file(module)}: {unknown('function', attribute, names)}")
+    if not callable(found):
+        raise InputError(f"{_file(module)}: {attribute} is a {type(found).__name__}, not a function.")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _file(module: Any) -> str:
+    return str(Path(module.__file__)) if getattr(module, "__file__", None) else module.__name__

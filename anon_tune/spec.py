@@ -145,12 +145,21 @@ class Training(Strict):
     """How every trial of the job is trained; only the optimizer differs between arms.
 
     Attributes:
+        batch_size: Examples per step.
+        schedule: Of the learning rate: `constant`; `cosine` to 0; `step`, to a tenth at the half and again at three
+            quarters; `wsd`, constant and to 0 in the last fifth.
+        warmup: Over this share of the steps the learning rate rises first.
+        clip: Gradients longer than this, over all parameters together, are shortened to it.
+        accumulate: A batch is done in so many parts, one after another, for want of memory.
         checkpoint_seconds: At least so long between two checkpoints of a trial, and before its first; what an
             attempt that is lost has done since is done again. 0: after each epoch, but for what writing costs.
     """
 
     batch_size: int = Field(default=64, ge=1)
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Literal["constant", "cosine", "step", "wsd"] = "cosine"
+    warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
+    clip: float | None = Field(default=None, gt=0.0)
+    accumulate: int = Field(default=1, ge=1)
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     checkpoint_seconds: float = Field(default=10.0, ge=0.0)
 

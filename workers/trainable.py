@@ -100,10 +100,8 @@ class TrialTrainable(tune.Trainable):
                     config["hyperparameters"],
                     seed=config["seed"],
                     epochs=spec.budget.epochs,
-                    batch_size=spec.training.batch_size,
-                    schedule=spec.training.schedule,
-                    label_smoothing=spec.training.label_smoothing,
                     device=device,
+                    **spec.training.model_dump(exclude={"checkpoint_seconds"}),
                 ),
                 config["checkpoints"],
             )

@@ -7,17 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
 from anon_tune.optim import Anon, make_optimizer, monitor
 from anon_tune.workers.data import Split
+from anon_tune.workers.schedules import schedule_factor
 from anon_tune.workers.tasks import Problem
 
-__all__ = ["DIVERGENCE_FACTOR", "Training", "schedule_factor"]
+__all__ = ["DIVERGENCE_FACTOR", "Training"]
 
 DIVERGENCE_FACTOR = 10.0
 """A validation loss this many times the loss before the first step counts as diverged, as NaN and inf do."""
+
+
+_SHORTEST = 1e-12
 
 
 class Training:
@@ -30,7 +35,10 @@ class Training:
         seed: Of the initial weights and of the order of the data.
         epochs: Full length, which the schedule spans.
         batch_size: Examples per step; a last smaller batch is left out.
-        schedule: "constant" or "cosine" (from lr to 0 over all steps).
+        schedule: One of `schedules.SCHEDULES`, over all steps.
+        warmup: Over this share of the steps, in [0, 1), the learning rate rises first.
+        clip: Gradients longer than this, over all parameters together, are shortened to it; None: none is.
+        accumulate: A batch is done in so many parts, whose gradients are added up.
         label_smoothing: In [0, 1), in the training loss only.
         device: Where to train.
     """
@@ -45,6 +53,9 @@ class Training:
         epochs: int,
         batch_size: int = 64,
         schedule: str = "cosine",
+        warmup: float = 0.0,
+        clip: float | None = None,
+        accumulate: int = 1,
         label_smoothing: float = 0.0,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -56,7 +67,12 @@ class Training:
         self._batch_size = min(batch_size, len(problem.train))
         self._steps_per_epoch = len(problem.train) // self._batch_size
         total = epochs * self._steps_per_epoch
-        self._schedule = LambdaLR(self._optimizer, lambda step: schedule_factor(schedule, step, total))
+        self._schedule = LambdaLR(
+            self._optimizer, lambda step: schedule_factor(schedule, step, total, warmup)
+        )
+        self._clip = clip
+        self._unclipped: Tensor | None = None
+        self._part = -(-self._batch_size // accumulate)
         self._order = torch.Generator().manual_seed(seed)
         self._label_smoothing = label_smoothing
         self._first_loss: float | None = None
@@ -71,28 +87,55 @@ class Training:
     def run_epoch(self) -> dict[str, float]:
         """Train one epoch and return `train_loss` and the metrics of the validation split, `val_` before each.
 
-        For Anon also what `optim.monitor` measures of its preconditioner.
+        Besides, of the last step: `gradient_norm`, before it is clipped, and `update_ratio`, the length of the step
+        over that of the parameters. For Anon also what `optim.monitor` measures of its preconditioner.
         """
         train = self._problem.train
         self._model.train()
         order = torch.randperm(len(train), generator=self._order).to(train.inputs.device)
         total = torch.zeros((), device=train.inputs.device)
-        for batch in order.split(self._batch_size)[: self._steps_per_epoch]:
-            loss = self._problem.loss(self._model, train[batch], self._label_smoothing)
-            if self._first_loss is None:
-                self._first_loss = loss.item()
-            self._optimizer.zero_grad()
-            loss.backward()
-            self._optimizer.step()
-            self._schedule.step()
-            total += loss.detach()
+        batches = order.split(self._batch_size)[: self._steps_per_epoch]
+        for batch in batches[:-1]:
+            total += self._step(batch)
+        before = [parameter.detach().clone() for parameter in self._model.parameters()]
+        total += self._step(batches[-1])
         self.epoch += 1
-        result = {"train_loss": total.item() / self._steps_per_epoch}
+        result = {"train_loss": total.item() / self._steps_per_epoch, **self._last_step(before)}
         result |= {f"val_{name}": value for name, value in self.evaluate(self._problem.validation).items()}
         if isinstance(self._optimizer, Anon):
             result |= monitor(self._optimizer)
         self.diverged = self._has_diverged(result)
         return result
+
+    def _step(self, batch: Tensor) -> Tensor:
+        """Make one step, and return the mean loss over the batch before it."""
+        self._optimizer.zero_grad()
+        total = torch.zeros((), device=batch.device)
+        for part in batch.split(self._part):
+            loss = self._problem.loss(self._model, self._problem.train[part], self._label_smoothing)
+            loss = loss * (len(part) / len(batch)) if len(part) < len(batch) else loss
+            loss.backward()
+            total += loss.detach()
+        if self._first_loss is None:
+            self._first_loss = total.item()
+        self._unclipped = None
+        if self._clip is not None:
+            self._unclipped = clip_grad_norm_(self._model.parameters(), self._clip)
+        self._optimizer.step()
+        self._schedule.step()
+        return total
+
+    def _last_step(self, before: list[Tensor]) -> dict[str, float]:
+        """What is measured of a step from the parameters before it and the gradients that are there still."""
+        after = [parameter.detach() for parameter in self._model.parameters()]
+        norm = self._unclipped
+        if norm is None:
+            norm = get_total_norm([p.grad for p in self._model.parameters() if p.grad is not None])
+        update = get_total_norm([new - old for new, old in zip(after, before, strict=True)])
+        return {
+            "gradient_norm": norm.item(),
+            "update_ratio": update.item() / max(get_total_norm(before).item(), _SHORTEST),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next epochs depend on, besides the arguments of the training.
@@ -145,10 +188,3 @@ class Training:
         limit = DIVERGENCE_FACTOR * (self._first_loss or math.inf)
         losses = [value for name, value in result.items() if name.endswith("loss")]
         return any(not math.isfinite(loss) or loss > limit for loss in losses)
-
-
-def schedule_factor(schedule: str, step: int, total: int) -> float:
-    """What the learning rate is multiplied by at a step, from 0 to `total`."""
-    if schedule == "constant":
-        return 1.0
-    return 0.5 * (1.0 + math.cos(math.pi * min(step, total) / total))

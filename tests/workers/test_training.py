@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from anon_tune.errors import HyperparameterError, InputError
 from anon_tune.workers.checkpoints import intact, save
 from anon_tune.workers.data import Split
+from anon_tune.workers.schedules import SCHEDULES, schedule_factor
 from anon_tune.workers.tasks import Problem, load_problem
-from anon_tune.workers.training import DIVERGENCE_FACTOR, Training, schedule_factor
+from anon_tune.workers.training import DIVERGENCE_FACTOR, Training
 
 ARGUMENTS = {
     "anon": {"lr": 0.01, "gamma": 1.0, "floor": 0.03},
@@ -134,7 +135,8 @@ def test_training_learns_the_digits(arm: str):
 
 def test_what_an_epoch_measures():
     training = Training(digits(), "sgd", ARGUMENTS["sgd"], seed=0, epochs=1)
-    assert training.run_epoch().keys() == {"train_loss", "val_loss", "val_accuracy"}
+    of_the_last_step = {"gradient_norm", "update_ratio"}
+    assert training.run_epoch().keys() == {"train_loss", "val_loss", "val_accuracy", *of_the_last_step}
     assert training.epoch == 1
     assert training.test().keys() == {"test_loss", "test_accuracy"}
 
@@ -191,6 +193,28 @@ def test_the_schedule_of_the_learning_rate():
     assert {schedule_factor("constant", step, 4) for step in range(5)} == {1.0}
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_begins_at_1_and_never_rises(schedule: str):
+    factors = [schedule_factor(schedule, step, 100) for step in range(101)]
+    assert factors[0] == 1.0
+    assert factors == sorted(factors, reverse=True)
+    assert min(factors) >= 0.0
+
+
+def test_milestones_and_the_stable_part():
+    assert [schedule_factor("step", step, 100) for step in (0, 49, 50, 74, 75, 100)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
+    assert [schedule_factor("wsd", step, 100) for step in (0, 80, 90, 100)] == pytest.approx([1, 1, 0.5, 0])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_warm_up_rises_evenly_and_the_rest_is_the_schedule(schedule: str):
+    factors = [schedule_factor(schedule, step, 10, warmup=0.45) for step in range(11)]
+    assert factors[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert factors[4:] == [schedule_factor(schedule, step, 6) for step in range(7)]
+
+
 def line(count: int, slope: float = 2.0) -> Problem:
     """Regression on y = slope * x with one weight, which starts at 0: small enough to do by hand."""
 
@@ -237,6 +261,27 @@ def test_a_batch_larger_than_the_data_is_the_data():
         assert large.run_epoch() == whole.run_epoch()
     (weight,) = large.model.parameters()
     assert weight.item() == pytest.approx(0.4 + 0.2 * 1.6)  # two steps were made
+
+
+def test_a_batch_in_parts_is_the_same_step():
+    problem = digits()
+    whole, parts = (
+        Training(problem, "sgd", ARGUMENTS["sgd"], seed=0, epochs=1, batch_size=50, accumulate=n)
+        for n in (1, 3)
+    )
+    assert parts.run_epoch() == pytest.approx(whole.run_epoch(), rel=1e-3)
+
+
+def test_gradients_are_shortened_to_the_clip_and_measured_before():
+    """The slope at w = 0 is -4: clipped to 1, one step of 0.1 is 0.1 long."""
+    training = Training(line(3), "sgd", {"lr": 0.1}, seed=0, epochs=9, schedule="constant", clip=1.0)
+    result = training.run_epoch()
+    (weight,) = training.model.parameters()
+    assert weight.item() == pytest.approx(0.1)
+    assert result["gradient_norm"] == pytest.approx(4.0)
+    # The next: from 0.1, where the slope is -3.8, by 0.1 again.
+    result = training.run_epoch()
+    assert (result["gradient_norm"], result["update_ratio"]) == pytest.approx((3.8, 1.0))
 
 
 def test_label_smoothing_changes_the_training_and_not_the_measure():

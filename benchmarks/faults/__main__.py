@@ -74,20 +74,25 @@ class Row:
 
 
 def episodes(quick: bool) -> list[Episode]:
-    """Those of the table, each with some of every kind in an order of chance; or two kills."""
+    """Those of the table, each with every kind in an order of chance; or two kills."""
     search = [
         f"{name}, {when}" for name in ("start", "report", "end") for when in ("not committed", "committed")
     ]
     written = ["checkpoint, half written", "checkpoint, not named"]
     if quick:
         return [Episode("quick", [Kill("driver", search[2]), Kill("worker", written[1])])]
-    kills = [Kill("driver", point) for point in search * 2] + [Kill("worker", point) for point in written * 3]
-    for target, count in (("driver", 6), ("worker", 6), ("raylet", 6), ("daemon", 6), ("daemon, stopped", 2)):
-        kills += [Kill(target)] * count
-    random.Random(0).shuffle(kills)
+    # Dealt to the jobs one after another, each kind to all of them.
+    kills = [Kill("driver", point) for point in search for _ in range(2)]
+    kills += [Kill("worker", point) for point in written * 3]
+    kills += [Kill(target) for target in ("driver", "worker", "raylet", "daemon") for _ in range(_JOBS)]
+    kills += [Kill("daemon, stopped")] * 2
+    chance = random.Random(0)
     last = [Kill("driver", f"report in {phase}, committed") for phase in ("confirm", "verdict")]
     longer = ["budget.trials=16", "budget.epochs=20"]
-    return [Episode(f"job {n}", [*kills[n - 1 :: _JOBS], *last], longer) for n in range(1, _JOBS + 1)]
+    return [
+        Episode(f"job {n}", [*chance.sample(own := kills[n - 1 :: _JOBS], len(own)), *last], longer)
+        for n in range(1, _JOBS + 1)
+    ]
 
 
 def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str], None]) -> None:

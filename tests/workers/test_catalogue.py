@@ -6,17 +6,19 @@ import dataclasses
 import inspect
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
-from anon_tune import catalogue
+from anon_tune import catalogue, spec
 from anon_tune.architecture import fingerprint
 from anon_tune.errors import InputError
 from anon_tune.optim.factory import OPTIMIZERS
 from anon_tune.workers.checkpoints import intact, save
 from anon_tune.workers.data import READERS
 from anon_tune.workers.models import FACTORIES, build_model
+from anon_tune.workers.schedules import SCHEDULES
 from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.training import Training
 
@@ -34,6 +36,10 @@ def test_names_are_those_of_the_real_ones():
     assert catalogue.MODELS.keys() == FACTORIES.keys()
     assert catalogue.DATASETS.keys() == READERS.keys()
     assert catalogue.ARMS.keys() == OPTIMIZERS.keys()
+
+
+def test_schedules_are_those_of_the_job_file():
+    assert set(get_args(spec.Training.model_fields["schedule"].annotation)) == SCHEDULES.keys()
 
 
 def test_every_entry_belongs_to_a_task():

@@ -34,17 +34,20 @@ def read_images(name: str, options: Mapping[str, Any]) -> Images:
     Raises:
         InputError: The name or an option is unknown, or the files are not what they should be.
     """
-    return _images(name, _filled_in(name, options, _IMAGES))
+    found: Images = _read(name, _filled_in(name, options, _IMAGES))
+    return found
 
 
 def read_text(name: str, options: Mapping[str, Any]) -> Text:
     """Return a text of the catalogue; otherwise as read_images."""
-    return _text(name, _filled_in(name, options, _TEXTS))
+    found: Text = _read(name, _filled_in(name, options, _TEXTS))
+    return found
 
 
 def read_table(name: str, options: Mapping[str, Any]) -> Table:
     """Return a table of the catalogue; otherwise as read_images."""
-    return _table(name, _filled_in(name, options, _TABLES))
+    found: Table = _read(name, _filled_in(name, options, _TABLES))
+    return found
 
 
 def _filled_in(
@@ -59,15 +62,5 @@ def _filled_in(
 
 
 @cache
-def _images(name: str, options: tuple[tuple[str, Any], ...]) -> Images:
-    return _IMAGES[name](**dict(options))
-
-
-@cache
-def _table(name: str, options: tuple[tuple[str, Any], ...]) -> Table:
-    return _TABLES[name](**dict(options))
-
-
-@cache
-def _text(name: str, options: tuple[tuple[str, Any], ...]) -> Text:
-    return _TEXTS[name](**dict(options))
+def _read(name: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    return READERS[name](**dict(options))

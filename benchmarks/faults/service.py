@@ -159,8 +159,8 @@ class Service:
 
     def lease_expires(self, job: str) -> datetime.datetime | None:
         """When the job's lease runs out; None while nobody has it."""
-        with self._engine.connect() as connection:
-            return connection.execute(sa.select(Job.lease_expires).where(Job.id == job)).scalar_one()
+        lease = self._ledger.job(job).lease
+        return None if lease is None else lease.expires
 
     def got_on(self, job: str, since: float) -> bool:
         """Whether there was a report after `since`."""

@@ -1,0 +1,77 @@
+"""A run of a job by hand: results as Tune hands them on, and what the ledger has of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from anon_tune.ledger import Lease, Ledger
+from anon_tune.records import NewTrial, Trial, TrialState
+from anon_tune.search.policy import Plan, Signal, next_trial
+from anon_tune.spec import spaces_of
+from anon_tune.workers import run as run_module
+from anon_tune.workers.run import Run
+from tests import builders
+
+OVER = -1.0
+"""A lease of so many seconds can be taken at once, as that of a killed process later."""
+
+
+def plan(trials: int = 4, **keys: Any) -> Plan:
+    keys.setdefault("search", {"sampler": "random", "pruner": "asha", "grace": 1, "reduction": 2})
+    keys.setdefault("confirm", {"finalists": 1, "seeds": 2, "verdict_seeds": 2, "race": False})
+    spec = builders.spec(budget={"trials": trials, "epochs": 4}, **keys)
+    return Plan(spec, spaces_of(spec), -9.0)
+
+
+def begin(ledger: Ledger, job: Plan) -> tuple[str, Lease]:
+    made = ledger.create_job("x", job.spec.model_dump(mode="json"), {})
+    return made.id, ledger.acquire(made.id, "first", OVER)
+
+
+def result(step: int, value: float, **keys: Any) -> dict[str, Any]:
+    """A result as Tune hands it on."""
+    return {"step": step, "value": value, "metrics/val_loss": value, "done": False, **keys}
+
+
+def failure(reason: str = "no such file") -> dict[str, Any]:
+    return {"done": True, "outcome": TrialState.FAILED, "reason": reason, "traceback": "..."}
+
+
+def started(run: Run) -> Trial:
+    found = run.next()
+    assert isinstance(found, Trial)
+    return found
+
+
+def stored(ledger: Ledger, job_id: str) -> tuple[Trial, ...]:
+    return ledger.job(job_id, trials=True).trials
+
+
+class Held:
+    """Keeps back what comes next until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        self.free = threading.Event()
+        self.free.set()
+        monkeypatch.setattr(run_module, "next_trial", self._next)
+
+    def _next(self, job: Plan, trials: Sequence[Trial]) -> NewTrial | Signal:
+        self.asked += 1
+        assert self.free.wait(60)
+        return next_trial(job, trials)
+
+
+def after_waiting(run: Run) -> Trial | Signal:
+    """What comes next once it is there: Tune asks again and again."""
+    while (found := run.guard(run.next, Signal.DONE)) is Signal.WAIT:
+        pass
+    return found
+
+
+def seen(trials: Any) -> list[tuple[Any, ...]]:
+    return sorted((t.id, t.state, t.value, t.reason, t.attempts, len(t.reports)) for t in trials)

@@ -290,7 +290,9 @@ def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("ano
         mock.patch.object(trainable, "TrialTrainable", sleeper(plan.spec.budget.epochs)),
         Run(ledger, lease, plan, patience) as run,
     ):
-        driver._tune(run, plan.spec, plan.spec.model_dump(mode="json"), settings.job_folder(job))
+        folder, checkpoints = settings.job_folder(job), settings.checkpoints(job)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        driver._tune(run, plan.spec, plan.spec.model_dump(mode="json"), folder, checkpoints)
         if run.error is not None:
             raise run.error
     trials = ledger.job(job, trials=True).trials

@@ -158,7 +158,7 @@ def run_job(ledger: Ledger, settings: Settings, lease: Lease, parent: int | None
     remove_leftovers(ledger, settings)
     watch = Watch(is_wanted=lambda: parent in {None, os.getppid()})
     left = JobState.PAUSED if parent is None else JobState.QUEUED
-    with _log_file(settings.job_folder(lease.job)), _projector(settings, lease.job):
+    with _log_file(settings.job_folder(lease.job)), _projector(settings, lease):
         drive(ledger, lease, settings, watch, left)
         job = ledger.job(lease.job, trials=True)
         if job.state is JobState.SUCCEEDED:
@@ -193,10 +193,11 @@ def project(ledger: Ledger, settings: Settings) -> Projector:
 
 
 @contextlib.contextmanager
-def _projector(settings: Settings, job_id: str) -> Iterator[None]:
-    """The projection of a job in a process of its own, which sees the job to its end and then stops."""
-    log = settings.job_folder(job_id) / "mlflow.log"
-    command = [sys.executable, "-m", "anon_tune", "mlflow", "sync", job_id, "--follow", str(os.getpid())]
+def _projector(settings: Settings, lease: Lease) -> Iterator[None]:
+    """The projection of a job in a process of its own, which sees the work under a lease to its end and then stops."""
+    log = settings.job_folder(lease.job) / "mlflow.log"
+    command = [sys.executable, "-m", "anon_tune", "mlflow", "sync", lease.job]
+    command += ["--follow", str(os.getpid()), "--token", str(lease.token)]
     with log.open("ab") as output:
         # Of its own session: Ctrl-C is for the driver; what it leaves behind is still to be projected.
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
@@ -213,7 +214,7 @@ def _projector(settings: Settings, job_id: str) -> Iterator[None]:
             process.wait()
         if process.returncode != 0:
             logging.getLogger(__name__).warning(
-                "MLflow lags behind; `anon-tune mlflow sync %s` catches up (see %s)", job_id, log
+                "MLflow lags behind; `anon-tune mlflow sync %s` catches up (see %s)", lease.job, log
             )
 
 

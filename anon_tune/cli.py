@@ -387,6 +387,7 @@ def mlflow_sync(
         int | None,
         typer.Option(metavar="PID", help="Go on while the job runs and this parent process lives."),
     ] = None,
+    token: Annotated[int, typer.Option(help="Of the lease that is followed.", hidden=True)] = 0,
 ) -> None:
     """Write what is missing of a job to MLflow; writing it again changes nothing."""
     settings = Settings()
@@ -398,7 +399,7 @@ def mlflow_sync(
         _out.print(f"{written} trials of job {job_id} written to {settings.tracking_uri}")
         return
     os.nice(10)  # training comes first
-    projector.follow(job_id, until=lambda: os.getppid() != follow)
+    projector.follow(job_id, token, until=lambda: os.getppid() != follow)
 
 
 def _ledger() -> Ledger:

@@ -155,8 +155,16 @@ class Projector:
             ) from error
         return len(written)
 
-    def follow(self, job_id: str, until: Callable[[], bool]) -> None:
+    def follow(self, job_id: str, token: int, until: Callable[[], bool]) -> None:
         """Sync again and again until the job is at rest, or `until()` says stop; MLflow may come and go.
+
+        It is at rest too once another process works on it: that one has a projector of its own, and the driver of this
+        one, which may have given the job back, waits for this to end.
+
+        Args:
+            job_id: The job.
+            token: Of the lease under which it is worked on.
+            until: Whether there is nobody left to follow.
 
         While the job runs this rests most of the time, since it takes the processor and the disk from what trains;
         what has been left behind then is written at the end.
@@ -165,8 +173,8 @@ class Projector:
             DependencyError: The last sync was not taken.
         """
         while True:
-            # QUEUED: whoever works on it next has a projector of its own.
-            running = self._ledger.job(job_id).state is JobState.RUNNING
+            job = self._ledger.job(job_id)
+            running = job.state is JobState.RUNNING and job.lease is not None and job.lease.token == token
             last = until() or not running
             began = time.monotonic()
             rest = _POLL_SECONDS

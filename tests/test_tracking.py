@@ -256,3 +256,15 @@ def test_a_projector_that_died_is_waited_for_and_replaced(ledger: Ledger):
     assert not ledger.projections.take_turn(job, "first", 60.0)
     ledger.projections.end_turn(job, "second")
     assert ledger.projections.take_turn(job, "first", 60.0)
+
+
+def test_a_projector_ends_when_another_process_has_the_job(ledger: Ledger, uri: str, tmp_path: Path):
+    """Though its own driver lives: it has given the job back, and waits for it."""
+    lease = begin(ledger)
+    complete(ledger, lease, 0)
+    ledger.release(lease, JobState.QUEUED)
+    other = ledger.acquire(lease.job, "another", 60.0)
+    projector(ledger, uri, tmp_path).follow(lease.job, lease.token, until=lambda: False)
+    assert len(children(uri, lease.job)) == 1
+    assert ledger.job(lease.job).state is JobState.RUNNING
+    ledger.release(other, JobState.SUCCEEDED)

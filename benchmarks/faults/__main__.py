@@ -88,7 +88,7 @@ def episodes(quick: bool) -> list[Episode]:
     kills += [Kill("daemon, stopped")] * 2
     chance = random.Random(0)
     last = [Kill("driver", f"report in {phase}, committed") for phase in ("confirm", "verdict")]
-    longer = ["budget.trials=16", "budget.epochs=20"]
+    longer = ["budget.trials=20", "budget.epochs=20"]
     return [
         Episode(f"job {n}", [*chance.sample(own := kills[n - 1 :: _JOBS], len(own)), *last], longer)
         for n in range(1, _JOBS + 1)
@@ -105,6 +105,7 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str],
         seen: list[JobRecord] = []
         resumed_at = 0.0
         for kill in episode.kills:
+            until(lambda: bool(service.tree(job)) or service.has_ended(job), "a driver of the job")
             token, tree = service.token(job), service.tree(job)
             when = _die(kill, service, job, daemons, resumed_at, chance, seen) if tree else None
             if when is None:
@@ -121,7 +122,7 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str],
         found = losses(ended, seen, service)
         for kind in {_kind(kill) for kill in episode.kills}:
             rows.setdefault(kind, Row()).losses += found
-        say(f"  {episode.name}: {found}")
+        say(f"  {episode.name}: {ended.state} {ended.reason or ''} {found}")
 
 
 def _back(kill: Kill, service: Service, job: str, when: float, token: int) -> float:

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anon_tune.optim import Anon, load_optimizer
+    from anon_tune.workers.context import Context, TrialStopped
 
-__all__ = ["Anon", "__version__", "load_optimizer"]
+__all__ = ["Anon", "Context", "TrialStopped", "__version__", "load_optimizer"]
 
 __version__ = "0.1.0"
 
-_HOME_OF = {"Anon": "anon_tune.optim", "load_optimizer": "anon_tune.optim"}
+_HOME_OF = {
+    "Anon": "anon_tune.optim",
+    "Context": "anon_tune.workers.context",
+    "TrialStopped": "anon_tune.workers.context",
+    "load_optimizer": "anon_tune.optim",
+}
 
 
 def __getattr__(name: str) -> Any:

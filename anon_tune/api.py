@@ -194,7 +194,7 @@ def project(ledger: Ledger, settings: Settings) -> Projector:
 
 @contextlib.contextmanager
 def _projector(settings: Settings, lease: Lease) -> Iterator[None]:
-    """The projection of a job in a process of its own, which sees the work under a lease to its end and then stops."""
+    """The projection of a job in a process of its own, which sees the work under a lease to its end."""
     log = settings.job_folder(lease.job) / "mlflow.log"
     command = [sys.executable, "-m", "anon_tune", "mlflow", "sync", lease.job]
     command += ["--follow", str(os.getpid()), "--token", str(lease.token)]

@@ -79,7 +79,7 @@ def report(job: JobRecord, export_path: str | None, mlflow_command: str) -> Rend
         lines.append(Text(f"  {job.reason}"))
     if job.architecture:
         lines.append(
-            Text(f"  {job.spec['model']['name']}: {job.architecture['family']}, "
+            Text(f"  {_trained(job)}: {job.architecture['family']}, "
                  f"{job.architecture['parameters']:,} parameters")
         )  # fmt: skip
     if job.requested is not None:
@@ -134,7 +134,7 @@ def jobs_table(jobs: Sequence[JobRecord]) -> Table:
             job.name,
             state,
             job.phase.value,
-            job.spec["model"]["name"],
+            _trained(job),
             number(spread.get("best"), 3),
             created,
         )
@@ -279,7 +279,7 @@ def _verdict_table(job: JobRecord) -> Table:
 def _in_words(job: JobRecord) -> list[str]:
     """The verdict as sentences, with what limits it."""
     lines = []
-    family = (job.architecture or {}).get("family", "this model")
+    family = (job.architecture or {}).get("family", "unknown").replace("unknown", "model")
     for item in (job.result or {})["verdict"]:
         match item["outcome"]:
             case "better" | "worse":
@@ -289,7 +289,18 @@ def _in_words(job: JobRecord) -> list[str]:
             case _:
                 text = f"On this {family}, Anon against {item['baseline']} is undecided"
         lines.append(f"{text}; {item['note']}." if item["note"] else f"{text}.")
+    if not (job.result or {}).get("tested", True):
+        metric = job.spec["objective"]["metric"]
+        lines.append(
+            f"No test_{metric} was reported: this compares {metric} on the data by which configurations were chosen."
+        )
     return lines
+
+
+def _trained(job: JobRecord) -> str:
+    """What a job trains: a model, or what a function of the user makes of it."""
+    name: str = (job.spec["model"] or {"name": job.spec["task"]})["name"]
+    return name
 
 
 def _states(counts: Mapping[str, int]) -> str:

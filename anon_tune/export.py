@@ -49,6 +49,7 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
     found, spec = job.result["winners"][arm], job.spec
     tests = [value for value in found["test"]["seeds"].values() if value is not None]
     spread = job.result["gamma"]
+    split = "test" if job.result.get("tested", True) else "validation"
     return {
         "version": VERSION,
         "optimizer": arm,
@@ -58,9 +59,12 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
             "epochs": spec["budget"]["epochs"],
             "batch_size": spec["training"]["batch_size"],
         },
-        "architecture": {"model": spec["model"], **dict(job.architecture or {})},
+        "architecture": {
+            "model": spec["model"] or {"name": spec["task"], "options": spec["arguments"]},
+            **dict(job.architecture or {}),
+        },
         "evidence": {
-            "objective": f"test {spec['objective']['metric']} ({spec['objective']['mode']})",
+            "objective": f"{split} {spec['objective']['metric']} ({spec['objective']['mode']})",
             "value": fmean(tests) if tests else None,
             "interval": _interval(tests),
             "seeds": len(tests),

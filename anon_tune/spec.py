@@ -164,6 +164,10 @@ class Training(Strict):
     checkpoint_seconds: float = Field(default=10.0, ge=0.0)
 
 
+_OF_FUNCTIONS = {"schedule", "warmup", "checkpoint_seconds"}
+"""Keys of `training` that hold for a training function of the user as well."""
+
+
 class Resources(Strict):
     """What one trial takes; `gpu` may be a fraction."""
 
@@ -175,6 +179,9 @@ class JobSpec(Strict):
     """A tuning job.
 
     Attributes:
+        task: One of the catalogue; or a training function of the user ("module:function"), which brings its own data
+            and model, and reports `objective.metric`.
+        arguments: Of that function, by name.
         keep: Of the weights, when the job has ended: `best` keeps `best.pt`, the model trained with Anon's chosen
             configuration; of its verdict trials, the one with the best validation value. `none` keeps none.
         folder: Where modules of the user are imported from; by default the job file's.
@@ -182,8 +189,9 @@ class JobSpec(Strict):
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^[\w .:+-]+$")
     task: str
-    data: DataChoice
-    model: ModelChoice
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    data: DataChoice | None = None
+    model: ModelChoice | None = None
     space: str = "default"
     objective: Objective = Field(default_factory=Objective)
     budget: Budget
@@ -208,10 +216,10 @@ class JobSpec(Strict):
 
     @field_validator("data")
     @classmethod
-    def _data_found(cls, data: DataChoice, info: ValidationInfo) -> DataChoice:
+    def _data_found(cls, data: DataChoice | None, info: ValidationInfo) -> DataChoice | None:
         """Make the path absolute; what is there is looked at where the job runs."""
         context = info.context or {}
-        if context.get("stored"):
+        if data is None or context.get("stored"):
             return data
         roots = [context.get("folder", Path()), *filter(None, [Settings().data])]
         options = dict(data.options)
@@ -261,48 +269,70 @@ class JobSpec(Strict):
 
     @model_validator(mode="after")
     def _names_exist(self, info: ValidationInfo) -> JobSpec:
-        if self.task not in catalogue.TASKS:
-            raise ValueError(f"task: {unknown('task', self.task, catalogue.TASKS)}")
-        task = catalogue.TASKS[self.task]
-        problems: list[str] = []
-        problems += self._data_problems(task)
-        if is_function(self.model.name):
-            if self.folder is None:
-                problems.append(
-                    "folder: is missing; it says where the modules of the model are imported from"
-                )
-        elif self.model.name not in task.models:
-            problems.append(f"model: {unknown(f'model of {self.task}', self.model.name, task.models)}")
+        stored = bool((info.context or {}).get("stored"))
+        if is_function(self.task):
+            problems = list(self._function_problems(stored))
+        elif self.task in catalogue.TASKS:
+            problems = list(self._task_problems(catalogue.TASKS[self.task]))
         else:
-            known = catalogue.MODELS[self.model.name].options
-            problems += [
-                f"model.{option}: {unknown(f'option of {self.model.name}', option, known)}"
-                for option in self.model.options
-                if option not in known
-            ]
-            problems += [
-                f"model.{option}: expected a whole number of at least 1, found {size!r}"
-                for option, size in self.model.options.items()
-                if option in known and (type(size) is not int or size < 1)
-            ]
-        metric = self.objective.metric
-        if metric not in task.metrics:
-            problems.append(f"objective.metric: {unknown(f'metric of {self.task}', metric, task.metrics)}")
-        elif self.objective.mode != task.metrics[metric]:
-            problems.append(f"objective.mode: {metric} is better at its {task.metrics[metric]}; set that")
+            raise ValueError(f"task: {unknown('task', self.task, catalogue.TASKS)}")
         if self.search.grace > self.budget.epochs and self.search.pruner != "none":
             problems.append(
                 f"search.grace: {self.search.grace} epochs of grace are more than the budget's "
                 f"{self.budget.epochs}; lower it, or set search.pruner: none"
             )
-        if not (info.context or {}).get("stored"):
+        if not stored:
             problems += self._space_problems(spaces_of(self))
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
-    def _data_problems(self, task: catalogue.TaskEntry) -> Iterator[str]:
-        name, options = self.data.name, self.data.options
+    def _function_problems(self, stored: bool) -> Iterator[str]:
+        if self.folder is None:
+            yield "folder: is missing; it says where the modules of the task are imported from"
+        for key in ("data", "model"):
+            if getattr(self, key) is not None:
+                yield f"{key}: {self.task} brings its own; give it what it needs by `arguments`"
+        if self.keep != "none":
+            yield f"keep: the weights of {self.task} are its own; have it save them, and leave this out"
+        for key in sorted(self.training.model_fields_set - _OF_FUNCTIONS if not stored else ()):
+            yield f"training.{key}: is the affair of {self.task}; give it that by `arguments`"
+
+    def _task_problems(self, task: catalogue.TaskEntry) -> Iterator[str]:
+        if self.arguments:
+            yield f"arguments: are for a training function of yours; {self.task} has none"
+        if self.data is None:
+            yield f"data: is missing; {self.task} has {', '.join(task.datasets)}"
+        else:
+            yield from self._data_problems(task, self.data)
+        if self.model is None:
+            yield f"model: is missing; {self.task} has {', '.join(task.models)}, or give a function of yours"
+        else:
+            yield from self._model_problems(task, self.model)
+        metric = self.objective.metric
+        if metric not in task.metrics:
+            yield f"objective.metric: {unknown(f'metric of {self.task}', metric, task.metrics)}"
+        elif self.objective.mode != task.metrics[metric]:
+            yield f"objective.mode: {metric} is better at its {task.metrics[metric]}; set that"
+
+    def _model_problems(self, task: catalogue.TaskEntry, model: ModelChoice) -> Iterator[str]:
+        if is_function(model.name):
+            if self.folder is None:
+                yield "folder: is missing; it says where the modules of the model are imported from"
+            return
+        if model.name not in task.models:
+            yield f"model: {unknown(f'model of {self.task}', model.name, task.models)}"
+            return
+        known = catalogue.MODELS[model.name].options
+        for option in model.options:
+            if option not in known:
+                yield f"model.{option}: {unknown(f'option of {model.name}', option, known)}"
+        for option, size in model.options.items():
+            if option in known and (type(size) is not int or size < 1):
+                yield f"model.{option}: expected a whole number of at least 1, found {size!r}"
+
+    def _data_problems(self, task: catalogue.TaskEntry, data: DataChoice) -> Iterator[str]:
+        name, options = data.name, data.options
         if name not in task.datasets:
             yield f"data: {unknown(f'data set of {self.task}', name, task.datasets)}"
             return

@@ -158,8 +158,8 @@ class Projector:
     def follow(self, job_id: str, token: int, until: Callable[[], bool]) -> None:
         """Sync again and again until the job is at rest, or `until()` says stop; MLflow may come and go.
 
-        It is at rest too once another process works on it: that one has a projector of its own, and the driver of this
-        one, which may have given the job back, waits for this to end.
+        It is at rest too once another process works on it: that one has a projector of its own, and the driver of
+        this one, which may have given the job back, waits for this to end.
 
         Args:
             job_id: The job.

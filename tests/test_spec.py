@@ -98,7 +98,7 @@ BAD = [
     # what is set, to what, and what the message must hold
     ("nmae", "x", ["nmae: unknown key", "did you mean 'name'?"]),
     ("Name", "x", ["Name: unknown key", "did you mean 'name'?"]),
-    ("str", "x", ["str: unknown key", "Known: arms, budget"]),
+    ("str", "x", ["str: unknown key", "Known: arguments, arms, budget"]),
     ("name", REMOVE, ["name: is missing"]),
     ("name", 3, ["name: ", "string", "found 3"]),
     ("name", "", ["name: "]),

@@ -131,7 +131,10 @@ def _in_a_line(error: Exception) -> str:
 
 
 def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:
-    """Return a job's result: the spread of good gammas, each arm's winner, and the verdict, as plain values."""
+    """Return a job's result: the spread of good gammas, each arm's winner, and the verdict, as plain values.
+
+    `tested` is False where the verdict is not on test data, since the user's training function reported none.
+    """
     mode = spec.objective.mode
     winners: dict[str, Any] = {}
     for arm in spec.arms:
@@ -153,8 +156,11 @@ def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:
     judged = [t for t in trials if t.phase is not Phase.VERDICT or t.source in chosen]
     reruns = [t for t in trials if t.phase is Phase.CONFIRM]
     planned = len({t.source for t in reruns}) * spec.confirm.seeds
+    test = f"test_{spec.objective.metric}"
+    tested = all(test in t.reports[-1].metrics for t in judged if t.phase is Phase.VERDICT and t.reports)
     return {
         "confirm": {"planned": planned, "made": len(reruns)},
+        "tested": tested,
         "gamma": gamma_spread(trials, mode).as_dict(),
         "winners": winners,
         "verdict": [comparison.as_dict() for comparison in verdict(judged, spec.arms, mode)],
@@ -186,7 +192,8 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
             measured = dict(ray.get(task.remote(dict(job.spec), seed, spaces["anon"].constant("floor"))))
             if "reason" in measured:
                 _log.error("the probe failed\n%s", measured["traceback"])
-                return _Ending(JobState.FAILED, f"the model cannot be trained: {measured['reason']}")
+                what = "the model" if spec.model is not None else spec.task
+                return _Ending(JobState.FAILED, f"{what} cannot be trained: {measured['reason']}")
             architecture = measured.pop("architecture")
             ledger.update_job(lease, probe=measured, architecture=architecture)
         _log.info("probe: %s", measured)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from anon_tune.architecture import fingerprint
 from anon_tune.errors import InputError
 from anon_tune.workers.tasks import Problem
 
-__all__ = ["PROBE_BATCHES", "probe"]
+__all__ = ["PROBE_BATCHES", "gradient_scale", "probe"]
 
 PROBE_BATCHES = 4
 _EPS = 1e-16  # Anon's own
@@ -68,6 +69,20 @@ def probe(
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize(device)
         seconds = min(seconds, time.perf_counter() - started)
+    return {
+        **gradient_scale(squares, floor),
+        "batches": batches,
+        "seconds_per_step": seconds,
+        "architecture": fingerprint(model),
+    }
+
+
+def gradient_scale(squares: Sequence[Tensor], floor: float) -> dict[str, Any]:
+    """Return `log_mean_sigma`, `quantiles_log_sigma` and `floor`, as `probe`, from the mean squared gradients.
+
+    Raises:
+        InputError: One is not finite.
+    """
     log_sigma = torch.cat([(s + _EPS + floor * s.mean()).log().flatten().double() for s in squares]).cpu()
     if not log_sigma.isfinite().all():
         raise InputError("The gradient is not finite at the initial weights; check the data and the model.")
@@ -78,9 +93,6 @@ def probe(
             f"{q:.0%}": value for q, value in zip(quantiles, _quantiles(log_sigma, quantiles), strict=True)
         },
         "floor": floor,
-        "batches": batches,
-        "seconds_per_step": seconds,
-        "architecture": fingerprint(model),
     }
 
 

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
 from ray import tune
 
-from anon_tune.errors import AnonTuneError
+from anon_tune.documents import is_function
+from anon_tune.errors import AnonTuneError, InputError
+from anon_tune.optim import Anon, make_optimizer, monitor
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.workers import checkpoints, output
+from anon_tune.workers.context import Context, Report
 from anon_tune.workers.probe import PROBE_BATCHES, probe
 from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.training import Training
+from anon_tune.workers.user_code import load_function
+from anon_tune.workers.user_function import Ended, FunctionRun, Train, probe_function
 
 __all__ = ["TrialTrainable", "run_probe"]
 
@@ -27,8 +37,12 @@ _PROBE_SHARE = 0.02
 """Of the steps of a full-length trial, at most so many are spent on the probe (but one at least)."""
 
 
+_CLOSE_SECONDS = 10.0
+"""For so long a training function that was stopped may clean up."""
+
+
 class TrialTrainable(tune.Trainable):
-    """Trains one trial an epoch at a time.
+    """Trains one trial an epoch at a time; a training function of the user from report to report.
 
     An error in the training becomes a result with the outcome FAILED, so that only a lost worker is an error to
     Ray. The config holds `trial`, `attempt`, `arm`, `phase`, `seed`, `hyperparameters`, `folder` (the job's, of
@@ -47,6 +61,8 @@ class TrialTrainable(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepare the next trial in the same process; nothing of the last one stays."""
+        if not self._end_function():
+            return False  # it cannot be stopped from outside: a fresh process takes the next trial
         self._training: Training | None = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -61,16 +77,18 @@ class TrialTrainable(tune.Trainable):
             result = {"done": True, **self._told(), **self._failure}
         else:
             try:
-                result = self._epoch()
+                result = self._epoch() if self._function is None else self._report(self._function)
             except Exception as error:  # noqa: BLE001 - the user's model may raise anything; it is reported
-                result = {"done": True, **self._told(), **_failure(error)}
+                result = {"done": True, **self._told(), **_failure(error, self._users)}
         if result.get("outcome") in {TrialState.FAILED, TrialState.DIVERGED}:
             result["log"] = output.tail(self._output) or result.get("traceback")
         return result
 
     def cleanup(self) -> None:
         """Leave no file behind; the driver removes those of workers that died."""
+        self._end_function()
         self._output.unlink(missing_ok=True)
+        shutil.rmtree(self._files, ignore_errors=True)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Tune wants the method; checkpoints are written by step, and named by the ledger."""
@@ -81,7 +99,11 @@ class TrialTrainable(tune.Trainable):
     def _start(self, config: Mapping[str, Any]) -> None:
         self._failure: dict[str, Any] | None = None
         self._news: dict[str, Any] = {}
+        self._training = None
+        self._function: FunctionRun | None = None
+        self._users: str | None = None
         self._output = Path(config["output"])
+        self._files = self._output.with_suffix(".files")
         output.capture(self._output)
         try:
             spec = stored_spec(self._spec)
@@ -92,22 +114,70 @@ class TrialTrainable(tune.Trainable):
             self._folder = Path(config["folder"])
             self._keeps_last = spec.may_keep(config["arm"], config["phase"])
             self._good: str | None = None
-            problem, device = _problem(spec)
-            self._training = self._go_on(
-                lambda: Training(
-                    problem,
-                    config["arm"],
-                    config["hyperparameters"],
-                    seed=config["seed"],
-                    epochs=spec.budget.epochs,
-                    device=device,
-                    **spec.training.model_dump(exclude={"checkpoint_seconds"}),
-                ),
-                config["checkpoints"],
-            )
+            self._users = spec.folder
+            if is_function(spec.task):
+                self._value: float | None = None
+                self._function = self._call(spec, config)
+            else:
+                problem, device = _problem(spec)
+                self._training = self._go_on(
+                    lambda: Training(
+                        problem,
+                        config["arm"],
+                        config["hyperparameters"],
+                        seed=config["seed"],
+                        epochs=spec.budget.epochs,
+                        device=device,
+                        **spec.training.model_dump(exclude={"checkpoint_seconds"}),
+                    ),
+                    config["checkpoints"],
+                )
             self._pace = checkpoints.Pace(spec.training.checkpoint_seconds)
+            self._since = time.perf_counter()
         except Exception as error:  # noqa: BLE001 - as in step
-            self._failure = _failure(error)
+            self._failure = _failure(error, self._users)
+
+    def _call(self, spec: JobSpec, config: Mapping[str, Any]) -> FunctionRun:
+        """Make a training function of the user ready, with the furthest checkpoint that is whole."""
+        names, problems = config["checkpoints"], list[str]()
+        found = next(checkpoints.intact(self._folder, names, self._epochs, problems), None)
+        if found is not None:
+            self._good, saved = found
+            self._news["resumed"] = saved["step"]
+            self._value = self._objective(saved["metrics"])
+        elif names:
+            problems.append("no checkpoint can be used: it starts afresh")
+        self._warn(*problems)
+        self._files.mkdir(parents=True, exist_ok=True)
+        hyperparameters = config["hyperparameters"]
+
+        def context(tell: Callable[[Report], None]) -> Context:
+            return Context(
+                arm=config["arm"],
+                hyperparameters=hyperparameters,
+                seed=config["seed"],
+                device=_device(spec),
+                epochs=self._epochs,
+                metric=self._metric,
+                folder=self._files,
+                make_optimizer=lambda params: make_optimizer(config["arm"], params, hyperparameters),
+                tell=tell,
+                tests=self._tests,
+                schedule=spec.training.schedule,
+                warmup=spec.training.warmup,
+                saved=found[1] if found is not None else None,
+            )
+
+        return FunctionRun(_function(spec), context, config["seed"], spec.resources.cpu)
+
+    def _end_function(self) -> bool:
+        function, self._function = self._function, None
+        return function is None or function.close(_CLOSE_SECONDS)
+
+    def _objective(self, metrics: Mapping[str, float]) -> float:
+        """What a report of a training function counts for at the end of its trial."""
+        value = metrics[self._metric]
+        return metrics.get(f"test_{self._metric}", value) if self._tests else value
 
     def _go_on(self, begin: Callable[[], Training], names: Sequence[str]) -> Training:
         """From the furthest checkpoint that can be used, else from fresh weights."""
@@ -130,17 +200,20 @@ class TrialTrainable(tune.Trainable):
         self._warn(*problems)
         return training
 
-    def _save(self, training: Training) -> dict[str, Any]:
+    def _save(self, step: int, state: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """Write a checkpoint and name it for the result; one that cannot be written is no failure of the trial."""
-        name = checkpoints.checkpoint_name(self._trial, self._attempt, training.epoch)
+        name = checkpoints.checkpoint_name(self._trial, self._attempt, step)
         try:
             with self._pace.writing():
-                checkpoints.save(self._folder, name, training.state_dict(), self._good)
+                checkpoints.save(self._folder, name, state(), self._good)
         except Exception as error:  # noqa: BLE001 - a full disk, or a state that cannot be saved
-            self._warn(f"no checkpoint after epoch {training.epoch}, it goes on without: {error}")
+            self._warn(f"no checkpoint after epoch {step}, it goes on without: {error}")
             return {}
         self._good = name
         return {"checkpoint": name}
+
+    def _is_due(self) -> bool:
+        return self._pace.due or checkpoints.is_asked(self._folder)
 
     def _told(self) -> dict[str, Any]:
         """What the next result says besides its own, once."""
@@ -175,10 +248,39 @@ class TrialTrainable(tune.Trainable):
             else:
                 result |= {"done": True, "outcome": TrialState.DIVERGED, "reason": _divergence(metrics)}
         completed = result.get("outcome") == TrialState.COMPLETE
-        due = self._pace.due or checkpoints.is_asked(self._folder)
-        if (completed and self._keeps_last) or (not result["done"] and due):
-            result |= self._save(training)
+        if (completed and self._keeps_last) or (not result["done"] and self._is_due()):
+            result |= self._save(training.epoch, training.state_dict)
         return {**result, **self._told(), "metrics": metrics}
+
+    def _report(self, function: FunctionRun) -> dict[str, Any]:
+        """Have a training function go on to its next report, or to its end."""
+        news = function.advance()
+        if isinstance(news, Ended):
+            return self._ended(news)
+        now = time.perf_counter()
+        metrics = {**news.metrics, "epoch_seconds": now - self._since}
+        self._since = now
+        for optimizer in function.context.optimizers:
+            if isinstance(optimizer, Anon):
+                metrics |= monitor(optimizer)
+        value = news.metrics[self._metric]
+        self._value = self._objective(news.metrics)
+        result: dict[str, Any] = {"step": news.step, "value": value, "done": False}
+        if not math.isfinite(value) or not math.isfinite(self._value):
+            reason = f"diverged: {self._metric} {value:g}"
+            result |= {"done": True, "outcome": TrialState.DIVERGED, "reason": reason}
+        elif news.state is not None and news.step < self._epochs and self._is_due():
+            result |= self._save(news.step, news.state)
+        return {**result, **self._told(), "metrics": metrics}
+
+    def _ended(self, end: Ended) -> dict[str, Any]:
+        if end.error is not None:
+            return {"done": True, **self._told(), **_failure(end.error, self._users)}
+        if self._value is None:
+            raise InputError(
+                "The training function ended without a report: call context.report(epoch, ...) after each epoch."
+            )
+        return {"done": True, **self._told(), "outcome": TrialState.COMPLETE, "final": self._value}
 
 
 def run_probe(spec: Mapping[str, Any], seed: int, floor: float) -> dict[str, Any]:
@@ -186,23 +288,64 @@ def run_probe(spec: Mapping[str, Any], seed: int, floor: float) -> dict[str, Any
 
     An error becomes a result, as in the trials: `reason` and `traceback`.
     """
+    folder = None
     try:
         parsed = stored_spec(spec)
+        folder = parsed.folder
+        if is_function(parsed.task):
+            return _probe_function(parsed, seed, floor)
         problem, device = _problem(parsed)
         batch_size = parsed.training.batch_size
         steps = parsed.budget.epochs * max(1, len(problem.train) // batch_size)
         batches = max(1, min(PROBE_BATCHES, int(_PROBE_SHARE * steps)))
         return probe(problem, seed=seed, batch_size=batch_size, floor=floor, device=device, batches=batches)
     except Exception as error:  # noqa: BLE001 - as in TrialTrainable
-        return _failure(error)
+        return _failure(error, folder)
+
+
+def _probe_function(spec: JobSpec, seed: int, floor: float) -> dict[str, Any]:
+    torch.set_num_threads(spec.resources.cpu)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def context(tell: Callable[[Report], None], make: Callable[[Any], torch.optim.Optimizer]) -> Context:
+            return Context(
+                arm="anon",
+                hyperparameters={},
+                seed=seed,
+                device=_device(spec),
+                epochs=spec.budget.epochs,
+                metric=spec.objective.metric,
+                folder=Path(folder),
+                make_optimizer=make,
+                tell=tell,
+                schedule=spec.training.schedule,
+                warmup=spec.training.warmup,
+            )
+
+        return probe_function(_function(spec), context, seed=seed, floor=floor)
+
+
+def _function(spec: JobSpec) -> Train:
+    """The training function of a job, with its arguments. Raises InputError where they are not what it takes."""
+    function = load_function(spec.task, spec.folder)
+    try:
+        inspect.signature(function).bind(None, **spec.arguments)
+    except TypeError as error:
+        raise InputError(f"{spec.task} cannot be called with a context and `arguments`: {error}.") from None
+    return functools.partial(function, **spec.arguments)
+
+
+def _device(spec: JobSpec) -> torch.device:
+    return torch.device("cuda" if spec.resources.gpu > 0 and torch.cuda.is_available() else "cpu")
 
 
 def _problem(spec: JobSpec) -> tuple[Problem, torch.device]:
-    device = torch.device("cuda" if spec.resources.gpu > 0 and torch.cuda.is_available() else "cpu")
+    device = _device(spec)
     torch.set_num_threads(spec.resources.cpu)
-    problem = load_problem(
-        spec.task, spec.data.name, spec.model.name, spec.model.options, spec.data.options, spec.folder
-    )
+    data, model = spec.data, spec.model
+    if data is None or model is None:
+        raise InputError(f"{spec.task} needs data and a model.")
+    problem = load_problem(spec.task, data.name, model.name, model.options, data.options, spec.folder)
     return problem.to(device), device
 
 
@@ -211,8 +354,9 @@ def _divergence(metrics: Mapping[str, float]) -> str:
     return f"diverged: {losses}"
 
 
-def _failure(error: Exception) -> dict[str, Any]:
-    trace = "".join(traceback.format_exception(error))
+def _failure(error: BaseException, folder: str | None = None) -> dict[str, Any]:
+    """A result of FAILED; the traceback begins where the user's own code does, which is in `folder`."""
+    trace = "".join(traceback.format_exception(type(error), error, _users_part(error, folder)))
     sys.stdout.flush()
     sys.stderr.write(trace)
     sys.stderr.flush()
@@ -225,3 +369,13 @@ def _failure(error: Exception) -> dict[str, Any]:
     else:
         text = str(error) if isinstance(error, AnonTuneError) else f"{type(error).__name__}: {error}"
     return {"outcome": TrialState.FAILED, "reason": text, "traceback": trace}
+
+
+def _users_part(error: BaseException, folder: str | None) -> TracebackType | None:
+    """The traceback of an error from the first frame of a file in `folder` on; all of it where there is none."""
+    trace = error.__traceback__
+    while folder is not None and trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):
+            return trace
+        trace = trace.tb_next
+    return error.__traceback__

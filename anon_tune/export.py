@@ -24,6 +24,7 @@ VERSION = 1
 FORMATS = ("yaml", "json", "python")
 
 _CONFIDENCE = 0.95
+_TRAINING = ("batch_size", "clip", "accumulate", "label_smoothing")  # of our loop
 _CLASSES = {"anon": "anon_tune.optim.Anon", "adamw": "torch.optim.AdamW", "sgd": "torch.optim.SGD"}
 _VERSIONS = ("anon_tune", "torch", "optuna", "ray", "mlflow")
 
@@ -48,17 +49,18 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
         )
     found, spec = job.result["winners"][arm], job.spec
     tests = [value for value in found["test"]["seeds"].values() if value is not None]
-    spread = job.result["gamma"]
+    spread, training = job.result["gamma"], spec["training"]
     split = "test" if job.result.get("tested", True) else "validation"
     return {
         "version": VERSION,
         "optimizer": arm,
         "hyperparameters": _plain(found["hyperparameters"]),
         "schedule": {
-            "name": spec["training"]["schedule"],
+            "name": training["schedule"],
+            "warmup": training.get("warmup", 0.0),
             "epochs": spec["budget"]["epochs"],
-            "batch_size": spec["training"]["batch_size"],
         },
+        "training": {key: training[key] for key in _TRAINING if key in training and spec["model"]},
         "architecture": {
             "model": spec["model"] or {"name": spec["task"], "options": spec["arguments"]},
             **dict(job.architecture or {}),
@@ -111,7 +113,7 @@ def _python(exported: dict[str, Any]) -> str:
         f'"""{name} as tuned by anon_tune: job {origin["job"]} ({origin["name"]}), trial {origin["trial"]}.',
         "",
         f"{evidence['objective']}: {value} over {evidence['seeds']} seeds; Anon: {verdict or 'no baselines'}.",
-        f"Schedule of the learning rate: {exported['schedule']['name']}.",
+        f"Schedule of the learning rate: {exported['schedule']['name']}, warm-up {exported['schedule']['warmup']:g}.",
         '"""',
         "",
         f"from {module} import {name}",

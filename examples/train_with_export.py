@@ -23,7 +23,7 @@ def train(path: Path, epochs: int = 5) -> tuple[float, float]:
 
     losses = []
     for _ in range(epochs):
-        total, batches = 0.0, torch.randperm(len(problem.train)).split(config["schedule"]["batch_size"])
+        total, batches = 0.0, torch.randperm(len(problem.train)).split(config["training"]["batch_size"])
         for batch in batches:
             loss = cross_entropy(model(problem.train.inputs[batch]), problem.train.targets[batch])
             optimizer.zero_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -13,6 +14,7 @@ from anon_tune import load_optimizer
 from anon_tune.errors import ConflictError, InputError
 from anon_tune.export import FORMATS, document, render
 from anon_tune.records import JobRecord, JobState, Phase
+from anon_tune.spec import parse_spec
 from tests import builders
 
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
@@ -63,6 +65,23 @@ def test_every_form_gives_the_same_optimizer(tmp_path: Any, arm: str, form: str)
         optimizer = load_optimizer(tmp_path / f"best.{form}", parameters)
     for name, value in HYPERPARAMETERS[arm].items():
         assert optimizer.defaults[name] == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_how_it_was_trained_is_said() -> None:
+    spec = builders.spec(training={"warmup": 0.1, "clip": 1.0, "accumulate": 2}).model_dump(mode="json")
+    found = document(dataclasses.replace(job(result()), spec=spec))
+    assert found["schedule"] == {"name": "cosine", "warmup": 0.1, "epochs": 9}
+    assert found["training"] == {"batch_size": 64, "clip": 1.0, "accumulate": 2, "label_smoothing": 0.0}
+    assert "cosine, warm-up 0.1." in render(found, "python")
+
+
+def test_of_a_training_function_only_what_is_known_is_said() -> None:
+    function = {"name": "x", "task": "train:train", "arguments": {"width": 3}, "folder": "/x"}
+    spec = parse_spec({**function, "budget": {"trials": 1, "epochs": 1}}).model_dump(mode="json")
+    found = document(dataclasses.replace(job({**result(), "tested": False}), spec=spec))
+    assert found["architecture"]["model"] == {"name": "train:train", "options": {"width": 3}}
+    assert found["training"] == {}
+    assert found["evidence"]["objective"] == "validation loss (min)"
 
 
 def test_evidence_is_an_interval_over_the_fresh_seeds() -> None:

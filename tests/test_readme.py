@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import subprocess
 from pathlib import Path
@@ -73,7 +74,8 @@ def test_every_setting_is_in_the_table() -> None:
 def test_job_file_is_valid_and_complete() -> None:
     data = yaml.safe_load(block("yaml", "task: image_classification"))
     spec = parse_spec(data)
-    assert set(data) == set(type(spec).model_fields) - {"folder"}  # which is where the file is
+    left_out = {"folder", "arguments"}  # where the file is; of a training function
+    assert set(data) == set(type(spec).model_fields) - left_out
 
 
 def test_export_snippet_trains(tmp_path: Path, monkeypatch) -> None:
@@ -103,3 +105,12 @@ def test_export_snippet_trains(tmp_path: Path, monkeypatch) -> None:
         names["optimizer"].step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_the_difference_to_a_plain_script_is_all_of_it_and_small() -> None:
+    folder = ROOT / "examples" / "bring_your_own" / "plain_torch"
+    plain, tuned = ((folder / name).read_text().splitlines() for name in ("plain.py", "train.py"))
+    ours = [line for line in difflib.ndiff(plain, tuned) if line.startswith("+ ") and '"""' not in line]
+    assert len(ours) <= 10
+    shown = block("diff", "def train(context")
+    assert [f"+{line[2:]}" for line in ours] == [x for x in shown.splitlines() if x.startswith("+")]

@@ -1,0 +1,30 @@
+"""The examples of examples/bring_your_own, as whole jobs; one folder has a package `workers`, as this project has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from anon_tune import load_optimizer
+from tests.jobs.conftest import Home
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "bring_your_own"
+
+
+@pytest.mark.slow
+def test_a_training_function_of_the_user_is_tuned(home: Home) -> None:
+    smaller = ("budget.trials=3", "budget.epochs=4", "confirm.finalists=1", "confirm.verdict_seeds=2")
+    settings = [word for setting in smaller for word in ("--set", setting)]
+    done = home.call("run", str(EXAMPLES / "plain_torch" / "job.yaml"), *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "train:train: mlp, 4,810 parameters" in done.stdout
+    assert "difference in test loss" in done.stdout
+    job = home.only_job()
+    assert job.result is not None
+    assert job.result["tested"]
+    assert all(trial.attempts == 1 for trial in job.trials)
+    exported = home.folder / "jobs" / job.id / "best.yaml"
+    load_optimizer(exported, torch.nn.Linear(2, 1).parameters())
+    assert "name: train:train" in exported.read_text()

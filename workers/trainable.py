@@ -29,13 +29,12 @@ from anon_tune.workers.probe import PROBE_BATCHES, probe
 from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.training import Training
 from anon_tune.workers.user_code import load_function
-from anon_tune.workers.user_function import Ended, FunctionRun, Train, probe_function
+from anon_tune.workers.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
 
 __all__ = ["TrialTrainable", "run_probe"]
 
 _PROBE_SHARE = 0.02
 """Of the steps of a full-length trial, at most so many are spent on the probe (but one at least)."""
-
 
 _CLOSE_SECONDS = 10.0
 """For so long a training function that was stopped may clean up."""
@@ -277,9 +276,7 @@ class TrialTrainable(tune.Trainable):
         if end.error is not None:
             return {"done": True, **self._told(), **_failure(end.error, self._users)}
         if self._value is None:
-            raise InputError(
-                "The training function ended without a report: call context.report(epoch, ...) after each epoch."
-            )
+            raise InputError(NO_REPORT)
         return {"done": True, **self._told(), "outcome": TrialState.COMPLETE, "final": self._value}
 
 

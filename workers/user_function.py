@@ -20,10 +20,12 @@ from anon_tune.errors import InputError
 from anon_tune.workers.context import Context, Report, TrialStopped
 from anon_tune.workers.probe import PROBE_BATCHES, gradient_scale
 
-__all__ = ["Ended", "FunctionRun", "Train", "probe_function"]
+__all__ = ["NO_REPORT", "Ended", "FunctionRun", "Train", "probe_function"]
 
 Train = Callable[[Context], object]
 """A training function with its arguments filled in."""
+
+NO_REPORT = "The training function ended without a report: call context.report(epoch, ...) after each epoch."
 
 _DRY_RUN_SECONDS = 20.0
 
@@ -140,9 +142,7 @@ def probe_function(
             "The training function made no step with the optimizer of context.optimizer(model): train with that one."
         )
     if ended and not probing.reports:
-        raise InputError(
-            "The training function ended without a report: call context.report(epoch, ...) after each epoch."
-        )
+        raise InputError(NO_REPORT)
     model, squares = context.model, probing.squares
     total = sum(square.numel() for square in squares)
     unknown = {"family": "unknown", "parameters": total, "layers": {}, "share": {}}
@@ -160,7 +160,7 @@ class _Probing:
     def __init__(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
         self._recorders: list[_Recorder] = []
-        self._last: float | None = None
+        self._last = time.monotonic()
         self.seconds_per_step = float("inf")
         self.steps = 0
         self.reports = 0
@@ -186,8 +186,7 @@ class _Probing:
 
     def _stepped(self) -> None:
         now = time.monotonic()
-        if self._last is not None:
-            self.seconds_per_step = min(self.seconds_per_step, now - self._last)
+        self.seconds_per_step = min(self.seconds_per_step, now - self._last)
         self._last = now
         self.steps += 1
         self._stop_if_done()

@@ -13,7 +13,6 @@ import torch
 from anon_tune.errors import SpecError
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import load_spec, stored_spec
-from anon_tune.workers import trainable
 from anon_tune.workers.checkpoints import ask, checkpoint_name
 from anon_tune.workers.trainable import TrialTrainable, run_probe
 
@@ -259,7 +258,6 @@ def test_a_stopped_function_cleans_up_though_it_catches_every_exception(
 
 
 def test_a_function_that_cannot_be_stopped_costs_its_process(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(trainable, "_CLOSE_SECONDS", 0.0)
     one = trial(folder)
     function = one._function
     assert function is not None

@@ -66,6 +66,8 @@ class Context:
                 ...
                 schedule.step()
                 context.report(epoch, loss=validation_loss)
+            if context.tests:
+                context.test(loss=test_loss)
 
     The global random states of torch, numpy and Python are seeded before the function is called.
 
@@ -75,8 +77,8 @@ class Context:
         seed: Of this trial: for what the function shuffles or draws by generators of its own.
         device: Where to train.
         epochs: The full length, in the unit of the steps that are reported: `budget.epochs` of the job file.
-        tests: Whether this trial is one of the verdict's, whose last report should hold the metric `test_...` of
-            data that nothing was chosen by. In all others that data should not be looked at.
+        tests: Whether this trial is one of the verdict's, which should call `test` with what is measured on data that
+            nothing was chosen by. In all others that data should not be looked at.
         folder: For files of this attempt. It is deleted when the job ends or is paused.
     """
 
@@ -96,6 +98,7 @@ class Context:
         schedule: str = "constant",
         warmup: float = 0.0,
         saved: Mapping[str, Any] | None = None,
+        is_due: Callable[[], bool] = lambda: False,
     ) -> None:
         self.arm = arm
         self.hyperparameters = dict(hyperparameters)
@@ -111,8 +114,11 @@ class Context:
         self._tell = tell
         self._schedule = schedule, warmup
         self._saved = saved
+        self._is_due = is_due
         self._resumable: dict[str, Resumable] = {}
         self._last = 0
+        self._metrics: dict[str, float] = {}
+        self._held: Report | None = None
         self.model: nn.Module | None = None
         self.optimizers: list[Optimizer] = []
 
@@ -170,20 +176,31 @@ class Context:
                 raise InputError(f"resume: the checkpoint of this trial has no {name}.")
             each.load_state_dict(saved["objects"][name])
         _set_random_states(saved["random"])
-        self._last = int(saved["step"])
+        self._last, self._metrics = int(saved["step"]), dict(saved["metrics"])
         return self._last
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether the next report will be asked for its state; of use where that means to write files."""
+        return self._is_due()
 
     def report(self, step: int, **metrics: float | Tensor) -> None:
         """Say how far the training is, and how good.
 
         Args:
             step: From 1 to `epochs`, each larger than the one before; an epoch, or whatever `budget.epochs` counts.
-            metrics: Numbers. The job's `objective.metric` must be among them, measured on the validation data; a
-                trial with `tests` reports it with "test_" before its name as well, at its last step.
+            metrics: Numbers. The job's `objective.metric` must be among them, measured on the validation data.
 
         Raises:
             InputError: A step out of order, no number, or the objective is missing; says what to do.
             TrialStopped: The trial is over. Let it pass.
+        """
+        self.report_state(step, metrics, bool(self._resumable))
+
+    def report_state(self, step: int, metrics: Mapping[str, float | Tensor], resumable: bool) -> None:
+        """Report, and say whether the objects that were given to `resume` are as they are after this step.
+
+        For frameworks that write their own checkpoints, and do so only when `checkpoint_due`. Raises as `report`.
         """
         if isinstance(step, bool) or not isinstance(step, int) or not self._last < step <= self.epochs:
             raise InputError(
@@ -195,9 +212,36 @@ class Context:
                 f"report: the job's objective.metric {self._metric!r} is not among the reported "
                 f"{', '.join(numbers) or 'nothing'}. Report it, or name another in the job file."
             )
-        self._last = step
-        state = (lambda: self._state(step, numbers)) if self._resumable else None
-        self._tell(Report(step, numbers, state))
+        self._last, self._metrics = step, numbers
+        report = Report(step, numbers, (lambda: self._state(step, numbers)) if resumable else None)
+        if self.tests and step == self.epochs:
+            self._held = report  # `test` adds to it
+        else:
+            self._tell(report)
+
+    def test(self, **metrics: float | Tensor) -> None:
+        """Say how good the trained model is on the test data, after the last report: `test_loss` for `loss=`.
+
+        The verdict is about the objective on these data. In a trial that is none of the verdict's nothing is noted.
+
+        Raises:
+            InputError: Something is no number, or it was called before a report, or twice.
+            TrialStopped: The trial is over. Let it pass.
+        """
+        numbers = {f"test_{name}": _number(name, value) for name, value in metrics.items()}
+        reported, self._metrics = self._metrics, {}
+        if not reported:
+            raise InputError("test: call it once, after the last report.")
+        if self.tests:
+            # Training that ended early has, at full length, what it had at its end.
+            self._last, self._held = self.epochs, None
+            self._tell(Report(self.epochs, {**reported, **numbers}, None))
+
+    def close(self) -> None:
+        """Tell the last report of a function that has ended without `test`."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._tell(held)
 
     def _state(self, step: int, metrics: Mapping[str, float]) -> Mapping[str, Any]:
         return {
@@ -213,7 +257,7 @@ def _number(name: str, value: object) -> float:
         return value.detach().item()
     if isinstance(value, int | float | np.number) and not isinstance(value, bool):
         return float(value)
-    raise InputError(f"report: {name} is a {type(value).__name__}, not a number.")
+    raise InputError(f"{name} is a {type(value).__name__}, not a number: report numbers.")
 
 
 def _random_states() -> dict[str, Any]:

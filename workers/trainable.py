@@ -165,6 +165,7 @@ class TrialTrainable(tune.Trainable):
                 schedule=spec.training.schedule,
                 warmup=spec.training.warmup,
                 saved=found[1] if found is not None else None,
+                is_due=self._is_due,
             )
 
         return FunctionRun(_function(spec), context, config["seed"], spec.resources.cpu)

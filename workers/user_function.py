@@ -85,6 +85,7 @@ class FunctionRun:
             torch.set_num_threads(self._threads)  # holds for this thread
             _seed_all(self._seed)
             self._train(self.context)
+            self.context.close()
         except TrialStopped:
             self._news.put(Ended())
         except BaseException as error:  # noqa: BLE001 - the user's function may raise anything; it is reported

@@ -42,7 +42,8 @@ def train(context, width=8, until=None):
             loss.backward()
             optimizer.step()
         schedule.step()
-        context.report(epoch, loss=loss, test_loss=2 * loss.item())
+        context.report(epoch, loss=loss)
+    context.test(loss=2 * loss.item() if done < (until or context.epochs) else 7.0)
 
 
 def careless(context):
@@ -125,6 +126,18 @@ def groups(context):
     context.report(1, loss=made.param_groups[0]["weight_decay"], other=made.param_groups[1]["weight_decay"])
 
 
+def silent(context):
+    one_step(context)
+    context.report(4, loss=1.0)
+    context.report(5, loss=2.0)
+
+
+def tests_twice(context):
+    silent(context)
+    context.test(loss=1.0)
+    context.test(loss=1.0)
+
+
 def cannot_be_saved(context):
     context.resume(width=3)
 """
@@ -205,12 +218,33 @@ def test_a_function_is_trained_from_report_to_report(folder: Path):
     assert [result.get("step") for result in found] == [*range(1, EPOCHS + 1), None]
     assert found[-1] == {"done": True, "outcome": TrialState.COMPLETE, "final": found[-2]["value"]}
     assert all(result["metrics"]["loss"] == result["value"] for result in found[:-1])
-    assert found[0]["metrics"].keys() > {"loss", "test_loss", "epoch_seconds"}, "Anon's monitor"
+    assert found[0]["metrics"].keys() > {"loss", "epoch_seconds"}, "Anon's monitor"
+
+
+VERDICT = Phase.VERDICT.value
 
 
 def test_only_the_verdict_counts_the_test(folder: Path):
-    found = results(trial(folder, phase=Phase.VERDICT.value))
+    found = results(trial(folder, phase=VERDICT))
+    assert [result.get("step") for result in found] == [*range(1, EPOCHS + 1), None]
     assert found[-1]["final"] == found[-2]["metrics"]["test_loss"] != found[-2]["value"]
+    assert all("test_loss" not in result["metrics"] for result in results(trial(folder))[:-1])
+
+
+def test_the_test_of_a_function_that_ended_early_counts_at_full_length(folder: Path):
+    early = "arguments: {until: 3}"
+    found = results(trial(folder, phase=VERDICT, job=early))
+    assert [result.get("step") for result in found] == [1, 2, 3, EPOCHS, None]
+    assert found[3]["value"] == found[2]["value"]
+    assert found[-1]["final"] == found[3]["metrics"]["test_loss"]
+    cut_off = trial(folder, "train", 2, checkpoint_name("j-anon-s000", 1, 3), phase=VERDICT, job=early)
+    assert results(cut_off)[-1]["final"] == 7.0
+
+
+def test_a_function_that_does_not_test_has_its_last_report_counted(folder: Path):
+    found = results(trial(folder, "silent", phase=VERDICT))
+    assert [result.get("step") for result in found] == [4, EPOCHS, None]
+    assert found[-1]["final"] == found[-2]["value"] == 2.0
 
 
 def test_another_attempt_goes_on_with_the_same_results(folder: Path):
@@ -275,6 +309,7 @@ def test_a_function_that_cannot_be_stopped_costs_its_process(folder: Path, monke
         ("too_far", "found 6"),
         ("never_reports", "ended without a report"),
         ("leaves", "SystemExit: no more"),
+        ("tests_twice", "test: call it once, after the last report"),
         ("cannot_be_saved", "width has no state_dict"),
     ],
 )

@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import torch
 import typer
 import yaml
@@ -107,10 +108,15 @@ def test_export_snippet_trains(tmp_path: Path, monkeypatch) -> None:
     assert losses[-1] < losses[0]
 
 
-def test_the_difference_to_a_plain_script_is_all_of_it_and_small() -> None:
-    folder = ROOT / "examples" / "bring_your_own" / "plain_torch"
+@pytest.mark.parametrize("example", ["plain_torch", "lightning", "hugging_face"])
+def test_the_difference_to_a_plain_script_is_all_of_it_and_small(example: str) -> None:
+    folder = ROOT / "examples" / "bring_your_own" / example
     plain, tuned = ((folder / name).read_text().splitlines() for name in ("plain.py", "train.py"))
-    ours = [line for line in difflib.ndiff(plain, tuned) if line.startswith("+ ") and '"""' not in line]
+    changes = [line for line in difflib.ndiff(plain, tuned) if line.startswith("+ ") and '"""' not in line]
+    ours = [f"+{line[2:]}" for line in changes if line.strip() != "+"]
     assert len(ours) <= 10
-    shown = block("diff", "def train(context")
-    assert [f"+{line[2:]}" for line in ours] == [x for x in shown.splitlines() if x.startswith("+")]
+    shown = [
+        re.findall(r"^\+.+$", each, re.MULTILINE)
+        for each in re.findall(r"```diff\n(.*?)```", README, re.DOTALL)
+    ]
+    assert ours in shown

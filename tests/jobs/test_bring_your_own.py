@@ -8,9 +8,33 @@ import pytest
 import torch
 
 from anon_tune import load_optimizer
+from anon_tune.records import TrialState
 from tests.jobs.conftest import Home
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "bring_your_own"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("example", "model"),
+    [("lightning", "mlp, 4,810 parameters"), ("hugging_face", "transformer, 69,194 parameters")],
+)
+def test_a_frameworks_own_loop_is_tuned(home: Home, example: str, model: str) -> None:
+    smaller = (
+        "budget.trials=2",
+        "budget.epochs=2",
+        "confirm.finalists=1",
+        "confirm.verdict_seeds=2",
+        "arms=[anon]",
+    )
+    settings = [word for setting in smaller for word in ("--set", setting)]
+    done = home.call("run", str(EXAMPLES / example / "job.yaml"), *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"train:train: {model}" in done.stdout
+    job = home.only_job()
+    assert job.result is not None
+    assert job.result["tested"]
+    assert all(trial.state is TrialState.COMPLETE for trial in job.trials)
 
 
 @pytest.mark.slow

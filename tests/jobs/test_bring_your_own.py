@@ -31,7 +31,8 @@ def test_a_frameworks_own_loop_is_tuned(home: Home, example: str, model: str) ->
     done = home.call("run", str(EXAMPLES / example / "job.yaml"), *settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"train:train: {model}" in done.stdout
-    job = home.only_job()
+    job = home.newest()
+    assert job is not None
     assert job.result is not None
     assert job.result["tested"]
     assert all(trial.state is TrialState.COMPLETE for trial in job.trials)
@@ -45,7 +46,8 @@ def test_a_training_function_of_the_user_is_tuned(home: Home) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "train:train: mlp, 4,810 parameters" in done.stdout
     assert "difference in test loss" in done.stdout
-    job = home.only_job()
+    job = home.newest()
+    assert job is not None
     assert job.result is not None
     assert job.result["tested"]
     assert all(trial.attempts == 1 for trial in job.trials)

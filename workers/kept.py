@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from anon_tune.records import Trial, TrialState, objective_key
 from anon_tune.search.policy import winner
 from anon_tune.spec import JobSpec
 from anon_tune.workers.checkpoints import intact, step_of, write_durably
+from anon_tune.workers.samples import write_samples
 
 __all__ = ["kept_trial", "write_best"]
 
@@ -41,7 +43,7 @@ def kept_trial(trials: Sequence[Trial], spec: JobSpec) -> Trial | None:
 def write_best(trials: Sequence[Trial], spec: JobSpec, checkpoints: Path, target: Path) -> None:
     """Write the kept trial's weights, a `state_dict` of its model on CPU, for `torch.load`.
 
-    Where there are none to keep, the log says so.
+    Of diffusion also what the model draws: `samples.png` beside it. Where there are none to keep, the log says so.
 
     Raises:
         OSError: `target` cannot be written.
@@ -56,8 +58,18 @@ def write_best(trials: Sequence[Trial], spec: JobSpec, checkpoints: Path, target
             torch.save(state["model"], buffer)
             write_durably(target, buffer.getbuffer())
             _log.info("kept the weights of trial %s: %s", trial.id, target)
+            if spec.task == "diffusion":
+                _draw(state["model"], spec, target.with_name("samples.png"))
             return
     if trial is not None and not problems and target.exists():
         return  # it was written when the job ended before
     why = "; ".join(problems) or "no verdict trial of anon has a checkpoint of its last epoch"
     _log.warning("no weights were kept: %s", why)
+
+
+def _draw(weights: Mapping[str, Any], spec: JobSpec, target: Path) -> None:
+    """Draw what is nice to have: that it fails is no reason to lose a job's end."""
+    try:
+        write_samples(weights, spec, target)
+    except Exception:  # noqa: BLE001 - data or a disk that is gone; the weights are what counts
+        _log.warning("no samples were drawn", exc_info=True)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.spec import JobSpec
 from anon_tune.workers.checkpoints import checkpoint_name, save
 from anon_tune.workers.kept import kept_trial, write_best
+from anon_tune.workers.samples import grid
 from anon_tune.workers.tasks import load_problem
 from anon_tune.workers.training import Training
 from tests import builders
@@ -85,6 +87,36 @@ def test_what_is_kept_is_the_trained_model(tmp_path: Path):
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), training.model.parameters(), strict=True)
     )
+
+
+def test_a_diffusion_model_draws_images(tmp_path: Path):
+    made = builders.spec(
+        keep="best",
+        task="diffusion",
+        model={"name": "unet", "width": 4},
+        budget={"trials": 1, "epochs": EPOCHS},
+        search={"grace": 1},
+    )
+    problem = load_problem("diffusion", "digits", "unet", {"width": 4})
+    trial = verdict(0, 0.2, EPOCHS)
+    save(tmp_path, checkpoint_name(trial.id, 1, EPOCHS), {"model": problem.build_model().state_dict()})
+    write_best([*CHOSEN, trial], made, tmp_path, tmp_path / "best.pt")
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert (picture.size, picture.mode) == ((256, 256), "L")
+        low, high = picture.getextrema()
+        assert low < 60 < 190 < high
+
+
+def test_images_are_in_rows_and_their_channels_in_colours():
+    images = torch.full((4, 3, 32, 32), -1.0)
+    images[1, 0] = 1.0  # red, on the right of the first row
+    picture = grid(images)
+    assert picture.size == (64, 64)
+    assert [picture.getpixel(place) for place in ((0, 0), (40, 5), (5, 40))] == [
+        (0, 0, 0),
+        (255, 0, 0),
+        (0, 0, 0),
+    ]
 
 
 def test_what_was_kept_before_the_job_went_on_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -30,26 +30,36 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     """Return family, parameter count, and the share of parameters per kind of layer.
 
     The family is `recurrent` or `cnn` if most weights are in such layers, `transformer` if layer norms stand
-    between linear layers (attention is linear layers to a parameter count), else `mlp`.
+    between linear layers (attention is linear layers to a parameter count), else `mlp`. An embedding, and the layer
+    that leads back to its vocabulary, say nothing of that: they may outweigh all that is between them.
     """
     total = sum(parameter.numel() for parameter in model.parameters())
     sizes: Counter[str] = Counter()
     layers: Counter[str] = Counter()
     seen: set[int] = set()  # weights that layers share count for the first of them
+    vocabularies = {m.num_embeddings for m in model.modules() if _kind(m) == "embedding"}
+    between = total
     for module in model.modules():
         own = {id(parameter): parameter.numel() for parameter in module.parameters(recurse=False)}
-        kind = _KIND_OF.get(type(module).__name__, "other")
+        kind = _kind(module)
         if own:
-            sizes[kind] += sum(size for key, size in own.items() if key not in seen)
+            size = sum(size for key, size in own.items() if key not in seen)
+            sizes[kind] += size
             layers[kind] += 1
             seen |= own.keys()
+            if kind == "embedding" or getattr(module, "out_features", None) in vocabularies:
+                between -= size
     share = {kind: round(size / total, 4) for kind, size in sorted(sizes.items())} if total else {}
-    if share.get("recurrent", 0) > _MOST:
+    if sizes["recurrent"] > _MOST * between:
         family = "recurrent"
-    elif share.get("convolution", 0) > _MOST:
+    elif sizes["convolution"] > _MOST * between:
         family = "cnn"
     elif layers["layer_norm"] and layers["linear"]:
         family = "transformer"
     else:
         family = "mlp"
     return {"family": family, "parameters": total, "layers": dict(sorted(layers.items())), "share": share}
+
+
+def _kind(module: nn.Module) -> str:
+    return _KIND_OF.get(type(module).__name__, "other")

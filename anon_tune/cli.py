@@ -390,6 +390,8 @@ def mlflow_sync(
     token: Annotated[int, typer.Option(help="Of the lease that is followed.", hidden=True)] = 0,
 ) -> None:
     """Write what is missing of a job to MLflow; writing it again changes nothing."""
+    if follow is not None:
+        os.nice(10)  # training comes first, and so does its start
     settings = Settings()
     ledger = api.open_ledger(settings)
     ledger.job(job_id)
@@ -398,7 +400,6 @@ def mlflow_sync(
         written = projector.sync(job_id)
         _out.print(f"{written} trials of job {job_id} written to {settings.tracking_uri}")
         return
-    os.nice(10)  # training comes first
     projector.follow(job_id, token, until=lambda: os.getppid() != follow)
 
 

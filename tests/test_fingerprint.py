@@ -34,8 +34,19 @@ class Tied(nn.Module):
         (transformer(), "transformer"),
         (Tied(), "transformer"),
         (nn.Identity(), "mlp"),
+        (nn.ModuleList([nn.Embedding(5000, 16), nn.LSTM(16, 16), nn.Linear(16, 5000)]), "recurrent"),
     ],
-    ids=["mlp", "cnn", "cnn with layer norm", "lstm", "gru", "transformer", "tied", "no parameters"],
+    ids=[
+        "mlp",
+        "cnn",
+        "cnn with layer norm",
+        "lstm",
+        "gru",
+        "transformer",
+        "tied",
+        "no parameters",
+        "lstm of many words",
+    ],
 )
 def test_the_family_is_where_the_weights_are(model: nn.Module, family: str):
     assert fingerprint(model)["family"] == family

@@ -14,12 +14,13 @@ __all__ = ["ARMS", "DATASETS", "FAMILIES", "MODELS", "TASKS", "DatasetEntry", "M
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """A kind of training problem; `metrics` maps each objective to its better direction."""
+    """A kind of training problem; `metrics` maps each objective to its better direction, `images` is what is read."""
 
     summary: str
     metrics: Mapping[str, str]
     datasets: tuple[str, ...]
     models: tuple[str, ...]
+    images: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,14 @@ TASKS: Mapping[str, TaskEntry] = {
         metrics={"loss": "min", "accuracy": "max"},
         datasets=("digits", "idx", "cifar10"),
         models=("cnn", "mlp", "resnet18", "resnet20", "vit_tiny"),
+        images=True,
     ),
     "diffusion": TaskEntry(
         summary="Which noise was added to an image? Squared error, at all strengths of noise.",
         metrics={"loss": "min"},
         datasets=("digits", "idx", "cifar10"),
         models=("unet",),
+        images=True,
     ),
     "language_model": TaskEntry(
         summary="Text in, the character or byte that follows each one out; cross-entropy.",

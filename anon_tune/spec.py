@@ -151,6 +151,10 @@ class Training(Strict):
         warmup: Over this share of the steps the learning rate rises first.
         clip: Gradients longer than this, over all parameters together, are shortened to it.
         accumulate: A batch is done in so many parts, one after another, for want of memory.
+        augment: Of images: `crop` moves each by up to an eighth of its side, `flip` mirrors half of them.
+        precision: `bf16` computes in bfloat16 where torch's autocast does; parameters stay in 32 bits.
+        channels_last: Convolutions' weights in that order, which GPUs with tensor cores are faster with.
+        compile: The model is compiled by torch.compile at the start of each trial; on CPU that takes a C++ compiler.
         checkpoint_seconds: At least so long between two checkpoints of a trial, and before its first; what an
             attempt that is lost has done since is done again. 0: after each epoch, but for what writing costs.
     """
@@ -161,6 +165,10 @@ class Training(Strict):
     clip: float | None = Field(default=None, gt=0.0)
     accumulate: int = Field(default=1, ge=1)
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    augment: tuple[Literal["crop", "flip"], ...] = ()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
     checkpoint_seconds: float = Field(default=10.0, ge=0.0)
 
 
@@ -309,6 +317,8 @@ class JobSpec(Strict):
             yield f"model: is missing; {self.task} has {', '.join(task.models)}, or give a function of yours"
         else:
             yield from self._model_problems(task, self.model)
+        if self.training.augment and not task.images:
+            yield f"training.augment: is for images, and {self.task} has none; leave it out"
         metric = self.objective.metric
         if metric not in task.metrics:
             yield f"objective.metric: {unknown(f'metric of {self.task}', metric, task.metrics)}"

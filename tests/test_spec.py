@@ -193,6 +193,8 @@ BAD = [
     ("confirm.verdict_seeds", 1, ["confirm.verdict_seeds: "]),
     ("training.batch_size", 0, ["training.batch_size: "]),
     ("training.label_smoothing", 1.0, ["training.label_smoothing: "]),
+    ("training.augment", ["crops"], ["training.augment.0: "]),
+    ("training.precision", "fp16", ["training.precision: "]),
     ("arms", "anon", ["arms: expected a list", "found 'anon'"]),
     ("arms", ["anon", "adamv"], ["arms: unknown arm 'adamv'", "did you mean 'adamw'?"]),
     ("arms", ["sgd"], ["arms: must contain 'anon'"]),

@@ -175,7 +175,7 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
     from anon_tune.workers.checkpoints import ask
     from anon_tune.workers.kept import write_best
     from anon_tune.workers.run import Run
-    from anon_tune.workers.trainable import run_probe
+    from anon_tune.workers.trainable import CUDA_ITSELF_BYTES, run_probe
 
     job = ledger.job(lease.job)
     spec = stored_spec(job.spec)
@@ -197,6 +197,9 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
             architecture = measured.pop("architecture")
             ledger.update_job(lease, probe=measured, architecture=architecture)
         _log.info("probe: %s", measured)
+        if "peak_memory_bytes" in measured:
+            fit = int(measured["gpu_memory_bytes"] / (measured["peak_memory_bytes"] + CUDA_ITSELF_BYTES))
+            _log.info("a trial takes %.1f GB of the GPU: %d fit", measured["peak_memory_bytes"] / 1e9, fit)
         plan = Plan(spec, spaces, float(measured["log_mean_sigma"]))
         checkpoints = settings.checkpoints(job.id)
         checkpoints.mkdir(parents=True, exist_ok=True)
@@ -357,7 +360,15 @@ def _ray(settings: Settings, job_id: str) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if settings.ray_address:
         _check_address(settings.ray_address)
-        ray.init(address=settings.ray_address, **quiet)
+        try:
+            ray.init(address=settings.ray_address, **quiet)
+        except Exception as error:
+            if "InvalidAuthToken" not in str(error):
+                raise
+            raise DependencyError(
+                f"The Ray cluster at RAY_ADDRESS={settings.ray_address} does not accept the token. Set "
+                "RAY_AUTH_TOKEN to the one that it was started with; Ray looks for it in ~/.ray/auth_token too."
+            ) from error
         try:
             yield
         finally:

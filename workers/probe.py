@@ -1,9 +1,8 @@
-"""The probe: gradient scale, speed and size of a job's model, measured before the search. Needs torch alone."""
+"""The probe: gradient scale and size of a job's model, measured before the search. Needs torch alone."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +28,7 @@ def probe(
     device: torch.device | str,
     batches: int = PROBE_BATCHES,
 ) -> dict[str, Any]:
-    """Measure a freshly initialized model on a few batches; deterministic for a seed but for the times.
+    """Measure a freshly initialized model on a few batches; deterministic for a seed.
 
     Args:
         problem: Its data already on `device`.
@@ -43,7 +42,6 @@ def probe(
         - `log_mean_sigma`: logarithm of the mean over all coordinates of sigma = s + eps + floor * (mean of s over
           the tensor), s being the mean squared gradient over the batches: the scale that V(gamma) is computed from.
         - `quantiles_log_sigma`: the 5, 25, 50, 75 and 95% quantiles of log sigma.
-        - `seconds_per_step`: the fastest forward and backward pass seen.
         - `architecture`: the model's fingerprint.
 
     Raises:
@@ -54,25 +52,19 @@ def probe(
     order = torch.Generator().manual_seed(seed)
     train = problem.train
     squares: list[Tensor] = [torch.zeros_like(parameter) for parameter in model.parameters()]
-    seconds = math.inf
     model.train()
     for _ in range(batches):
         batch = torch.randint(len(train), (min(batch_size, len(train)),), generator=order).to(
             train.inputs.device
         )
-        started = time.perf_counter()
         model.zero_grad()
         problem.loss(model, train[batch], 0.0).backward()
         for square, parameter in zip(squares, model.parameters(), strict=True):
             if parameter.grad is not None:
                 square += parameter.grad.square() / batches
-        if torch.device(device).type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = min(seconds, time.perf_counter() - started)
     return {
         **gradient_scale(squares, floor),
         "batches": batches,
-        "seconds_per_step": seconds,
         "architecture": fingerprint(model),
     }
 

@@ -31,10 +31,15 @@ from anon_tune.workers.training import Training
 from anon_tune.workers.user_code import load_function
 from anon_tune.workers.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
 
-__all__ = ["TrialTrainable", "run_probe"]
+__all__ = ["CUDA_ITSELF_BYTES", "TrialTrainable", "run_probe"]
 
 _PROBE_SHARE = 0.02
 """Of the steps of a full-length trial, at most so many are spent on the probe (but one at least)."""
+
+CUDA_ITSELF_BYTES = 2**29
+"""What a process takes of a GPU besides its tensors: torch's cap on memory does not count it."""
+
+_TINY = 1e-8  # a learning rate for steps that are made to see whether they can be
 
 _CLOSE_SECONDS = 10.0
 """For so long a training function that was stopped may clean up."""
@@ -118,16 +123,10 @@ class TrialTrainable(tune.Trainable):
                 self._value: float | None = None
                 self._function = self._call(spec, config)
             else:
-                problem, device = _problem(spec)
+                problem = _problem(spec)
                 self._training = self._go_on(
-                    lambda: Training(
-                        problem,
-                        config["arm"],
-                        config["hyperparameters"],
-                        seed=config["seed"],
-                        epochs=spec.budget.epochs,
-                        device=device,
-                        **spec.training.model_dump(exclude={"checkpoint_seconds"}),
+                    lambda: _training(
+                        spec, problem, config["arm"], config["hyperparameters"], config["seed"]
                     ),
                     config["checkpoints"],
                 )
@@ -230,7 +229,7 @@ class TrialTrainable(tune.Trainable):
             raise RuntimeError("the trial was not prepared")
         started = time.perf_counter()
         metrics = training.run_epoch()
-        metrics["epoch_seconds"] = time.perf_counter() - started
+        metrics |= {"epoch_seconds": time.perf_counter() - started, **training.speed()}
         result: dict[str, Any] = {
             "step": training.epoch,
             "value": metrics[f"val_{self._metric}"],
@@ -292,11 +291,14 @@ def run_probe(spec: Mapping[str, Any], seed: int, floor: float) -> dict[str, Any
         folder = parsed.folder
         if is_function(parsed.task):
             return _probe_function(parsed, seed, floor)
-        problem, device = _problem(parsed)
+        problem = _problem(parsed)
         batch_size = parsed.training.batch_size
         steps = parsed.budget.epochs * max(1, len(problem.train) // batch_size)
         batches = max(1, min(PROBE_BATCHES, int(_PROBE_SHARE * steps)))
-        return probe(problem, seed=seed, batch_size=batch_size, floor=floor, device=device, batches=batches)
+        found = probe(
+            problem, seed=seed, batch_size=batch_size, floor=floor, device=_device(parsed), batches=batches
+        )
+        return {**found, **_training(parsed, problem, "anon", {"lr": _TINY}, seed).dry_run()}
     except Exception as error:  # noqa: BLE001 - as in TrialTrainable
         return _failure(error, folder)
 
@@ -334,17 +336,37 @@ def _function(spec: JobSpec) -> Train:
 
 
 def _device(spec: JobSpec) -> torch.device:
-    return torch.device("cuda" if spec.resources.gpu > 0 and torch.cuda.is_available() else "cpu")
+    """The GPU that Ray gave to this process, with no more of its memory than the trial's share; else the CPU."""
+    share = spec.resources.gpu
+    if not share or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if share < 1:
+        whole = torch.cuda.mem_get_info()[1]
+        torch.cuda.set_per_process_memory_fraction(max(share - CUDA_ITSELF_BYTES / whole, share / 2))
+    return torch.device("cuda")
 
 
-def _problem(spec: JobSpec) -> tuple[Problem, torch.device]:
-    device = _device(spec)
+def _problem(spec: JobSpec) -> Problem:
     torch.set_num_threads(spec.resources.cpu)
     data, model = spec.data, spec.model
     if data is None or model is None:
         raise InputError(f"{spec.task} needs data and a model.")
     problem = load_problem(spec.task, data.name, model.name, model.options, data.options, spec.folder)
-    return problem.to(device), device
+    return problem.to(_device(spec))
+
+
+def _training(
+    spec: JobSpec, problem: Problem, arm: str, hyperparameters: Mapping[str, Any], seed: int
+) -> Training:
+    return Training(
+        problem,
+        arm,
+        hyperparameters,
+        seed=seed,
+        epochs=spec.budget.epochs,
+        device=_device(spec),
+        **spec.training.model_dump(exclude={"checkpoint_seconds"}),
+    )
 
 
 def _divergence(metrics: Mapping[str, float]) -> str:
@@ -361,9 +383,12 @@ def _failure(error: BaseException, folder: str | None = None) -> dict[str, Any]:
     if isinstance(error, torch.OutOfMemoryError):
         # Without the sizes in its message, which differ from trial to trial: three for one reason pause the job.
         text = (
-            "CUDA out of memory. Lower training.batch_size or the model's sizes, or let fewer trials share a GPU "
-            "(resources.gpu). `anon-tune logs` shows what was asked for."
+            "CUDA out of memory. Lower training.batch_size or the model's sizes, or let fewer trials share a GPU: "
+            "each may use its share of the memory, resources.gpu. `anon-tune logs` shows what was asked for."
         )
+    elif type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        why = str(error).strip().splitlines()[0]
+        text = f"torch.compile: {why} Leave out training.compile, or see `anon-tune logs`."
     else:
         text = str(error) if isinstance(error, AnonTuneError) else f"{type(error).__name__}: {error}"
     return {"outcome": TrialState.FAILED, "reason": text, "traceback": trace}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
 from anon_tune.optim import Anon, make_optimizer, monitor
+from anon_tune.workers.augment import augmented
 from anon_tune.workers.data import Split
 from anon_tune.workers.schedules import schedule_factor
 from anon_tune.workers.tasks import Problem
@@ -40,6 +43,10 @@ class Training:
         clip: Gradients longer than this, over all parameters together, are shortened to it; None: none is.
         accumulate: A batch is done in so many parts, whose gradients are added up.
         label_smoothing: In [0, 1), in the training loss only.
+        augment: Of `augment.AUGMENTATIONS`, applied to the training images one after another.
+        precision: "bf16": computes in bfloat16 where torch's autocast does; parameters stay in 32 bits.
+        channels_last: Whether the weights of convolutions are kept in that order, which GPUs are faster with.
+        compile: Whether the model is compiled by torch.compile first, which takes up to a minute.
         device: Where to train.
     """
 
@@ -57,12 +64,21 @@ class Training:
         clip: float | None = None,
         accumulate: int = 1,
         label_smoothing: float = 0.0,
+        augment: Sequence[str] = (),
+        precision: str = "fp32",
+        channels_last: bool = False,
+        compile: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         torch.manual_seed(seed)
         self._device = torch.device(device)
         self._problem = problem
         self._model = problem.build_model().to(self._device)
+        if channels_last:
+            self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Another module around the same parameters, so that names in a state_dict are the model's own.
+        self._forward = cast(nn.Module, torch.compile(self._model)) if compile else self._model
+        self._autocast = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
         self._optimizer = make_optimizer(optimizer, self._model.parameters(), hyperparameters)
         self._batch_size = min(batch_size, len(problem.train))
         self._steps_per_epoch = len(problem.train) // self._batch_size
@@ -74,8 +90,11 @@ class Training:
         self._unclipped: Tensor | None = None
         self._part = -(-self._batch_size // accumulate)
         self._order = torch.Generator().manual_seed(seed)
+        self._augment = augment
+        self._chance = torch.Generator(self._device).manual_seed(seed)
         self._label_smoothing = label_smoothing
         self._first_loss: float | None = None
+        self._seconds = math.inf
         self.epoch = 0
         self.diverged = False
 
@@ -91,6 +110,9 @@ class Training:
         over that of the parameters. For Anon also what `optim.monitor` measures of its preconditioner.
         """
         train = self._problem.train
+        started = time.perf_counter()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
         self._model.train()
         order = torch.randperm(len(train), generator=self._order).to(train.inputs.device)
         total = torch.zeros((), device=train.inputs.device)
@@ -101,18 +123,35 @@ class Training:
         total += self._step(batches[-1])
         self.epoch += 1
         result = {"train_loss": total.item() / self._steps_per_epoch, **self._last_step(before)}
+        self._seconds = time.perf_counter() - started
         result |= {f"val_{name}": value for name, value in self.evaluate(self._problem.validation).items()}
         if isinstance(self._optimizer, Anon):
             result |= monitor(self._optimizer)
         self.diverged = self._has_diverged(result)
         return result
 
+    def speed(self) -> dict[str, float]:
+        """Return what the last epoch's training took, without its validation.
+
+        `samples_per_second`; on a GPU also `peak_memory_bytes`, the most that tensors have taken.
+        """
+        found = {"samples_per_second": self._steps_per_epoch * self._batch_size / self._seconds}
+        if self._device.type == "cuda":
+            found["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self._device)
+        return found
+
     def _step(self, batch: Tensor) -> Tensor:
         """Make one step, and return the mean loss over the batch before it."""
         self._optimizer.zero_grad()
         total = torch.zeros((), device=batch.device)
         for part in batch.split(self._part):
-            loss = self._problem.loss(self._model, self._problem.train[part], self._label_smoothing)
+            examples = self._problem.train[part]
+            if self._augment:
+                examples = dataclasses.replace(
+                    examples, inputs=augmented(examples.inputs, self._augment, self._chance)
+                )
+            with self._autocast:
+                loss = self._problem.loss(self._forward, examples, self._label_smoothing)
             loss = loss * (len(part) / len(batch)) if len(part) < len(batch) else loss
             loss.backward()
             total += loss.detach()
@@ -137,6 +176,27 @@ class Training:
             "update_ratio": update.item() / max(get_total_norm(before).item(), _SHORTEST),
         }
 
+    def dry_run(self) -> dict[str, float]:
+        """Make two steps and measure a batch, to find out whether all of it can be done; of no use afterwards.
+
+        Returns:
+            `seconds_per_step` of the second step; on a GPU also `peak_memory_bytes`, and all that it has,
+            `gpu_memory_bytes`.
+        """
+        batch = torch.arange(self._batch_size, device=self._problem.train.inputs.device)
+        self._model.train()
+        self._step(batch)
+        started = time.perf_counter()
+        self._step(batch).item()  # waits for the device
+        found = {"seconds_per_step": time.perf_counter() - started}
+        self._model.eval()
+        with self._autocast, torch.no_grad():
+            self._problem.metrics(self._forward, self._problem.validation[: self._batch_size])
+        if self._device.type == "cuda":
+            found["peak_memory_bytes"] = torch.cuda.max_memory_reserved(self._device)
+            found["gpu_memory_bytes"] = torch.cuda.mem_get_info(self._device)[1]
+        return found
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next epochs depend on, besides the arguments of the training.
 
@@ -150,6 +210,7 @@ class Training:
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self._device) if cuda else None,
             "order": self._order.get_state(),
+            "augmentation": self._chance.get_state() if self._augment else None,
             "first_loss": self._first_loss,
             "epoch": self.epoch,
             "diverged": self.diverged,
@@ -171,6 +232,8 @@ class Training:
         if state["cuda_random"] is not None and self._device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_random"], self._device)
         self._order.set_state(state["order"])
+        if state["augmentation"] is not None:
+            self._chance.set_state(state["augmentation"])
         self._first_loss = state["first_loss"]
         self.epoch = state["epoch"]
         self.diverged = state["diverged"]
@@ -182,7 +245,8 @@ class Training:
     def evaluate(self, split: Split) -> dict[str, float]:
         """Return the problem's metrics over a split."""
         self._model.eval()
-        return self._problem.measure(self._model, split)
+        with self._autocast:
+            return self._problem.measure(self._forward, split)
 
     def _has_diverged(self, result: Mapping[str, float]) -> bool:
         limit = DIVERGENCE_FACTOR * (self._first_loss or math.inf)

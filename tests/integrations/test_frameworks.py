@@ -12,7 +12,9 @@ import pytest
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import load_spec
 from anon_tune.workers.checkpoints import checkpoint_name
-from anon_tune.workers.trainable import TrialTrainable, run_probe
+from anon_tune.workers.trainable import run_probe
+from tests import trials
+from tests.trials import TRIAL, Local, learned, results
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "bring_your_own"
 EPOCHS = 3
@@ -40,49 +42,13 @@ def output_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anon_tune.workers.checkpoints.WRITING_SHARE", float("inf"))
 
 
-class Local(TrialTrainable):
-    """Takes the job's file from the config, as Tune hands it over to each worker."""
-
-    def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
-        super().setup(config, config["spec"])
-
-
 def trial(
     spec: dict[str, Any], folder: Path, attempt: int = 1, *names: str, phase: Phase = Phase.SEARCH
 ) -> Local:
-    (folder / "checkpoints").mkdir(exist_ok=True)
-    return Local(
-        {
-            "spec": spec,
-            "trial": "j-anon-s000",
-            "attempt": attempt,
-            "arm": "anon",
-            "phase": phase.value,
-            "seed": 3,
-            "hyperparameters": {"lr": 0.003, "gamma": 1.0, "floor": 0.03},
-            "folder": str(folder / "checkpoints"),
-            "checkpoints": list(names),
-            "output": str(folder / f"output{attempt}.log"),
-        }
-    )
-
-
-def results(trial: TrialTrainable) -> list[dict[str, Any]]:
-    found = [trial.step()]
-    while not found[-1]["done"]:
-        found.append(trial.step())
-    return found
-
-
-def learned(results: list[dict[str, Any]]) -> list[Any]:
-    return [
-        (
-            result.get("step"),
-            result.get("final"),
-            {k: v for k, v in result.get("metrics", {}).items() if k != "epoch_seconds"},
-        )
-        for result in results
-    ]
+    given = {"phase": phase.value, "hyperparameters": {"lr": 0.003, "gamma": 1.0, "floor": 0.03}}
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    return Local(trials.config(spec, checkpoints, attempt, *names, **given))
 
 
 def test_a_trial_reports_each_epoch_and_goes_on_with_the_same_results(spec: dict[str, Any], tmp_path: Path):
@@ -92,10 +58,10 @@ def test_a_trial_reports_each_epoch_and_goes_on_with_the_same_results(spec: dict
     assert first[-1]["final"] == first[-2]["metrics"]["test_loss"] != first[-2]["value"]
     assert first[0]["value"] > first[-2]["value"]
     for attempt, done in ((2, EPOCHS - 1), (3, EPOCHS - 2)):
-        name = checkpoint_name("j-anon-s000", 1, done)
+        name = checkpoint_name(TRIAL, 1, done)
         second = results(trial(spec, tmp_path, attempt, name, phase=Phase.VERDICT))
         assert second[0]["resumed"] == done
-        assert learned(second) == learned(first[done:])
+        assert [learned(result) for result in second] == [learned(result) for result in first[done:]]
 
 
 def test_only_the_verdict_looks_at_the_test_data(spec: dict[str, Any], tmp_path: Path):
@@ -109,7 +75,7 @@ def test_a_trial_that_is_pruned_ends_and_the_process_takes_the_next(spec: dict[s
     used = trial(spec, tmp_path, 2)
     used.step()
     assert used.reset_config({**used.config, "attempt": 3})
-    assert learned(results(used)) == learned(first)
+    assert [learned(result) for result in results(used)] == [learned(result) for result in first]
 
 
 def test_the_probe_sees_the_model(spec: dict[str, Any]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
 
 import psutil
 import pytest
@@ -15,6 +14,7 @@ from anon_tune.workers.checkpoints import step_of
 from anon_tune.workers.tasks import load_problem
 from anon_tune.workers.training import Training
 from tests.jobs.conftest import Home, descendants, until
+from tests.trials import untimed
 
 pytestmark = pytest.mark.slow
 
@@ -32,11 +32,6 @@ training: {{checkpoint_seconds: 0}}
 arms: [anon]
 keep: best
 """
-
-
-def learned(metrics: Mapping[str, float]) -> dict[str, float]:
-    """All but the time that it took."""
-    return {name: value for name, value in metrics.items() if name != "epoch_seconds"}
 
 
 def test_a_trial_goes_on_from_its_checkpoint_with_the_same_reports(home: Home) -> None:
@@ -97,6 +92,6 @@ def test_a_trial_goes_on_from_its_checkpoint_with_the_same_reports(home: Home) -
         expected = [training.run_epoch() for _ in range(EPOCHS)]
         if one.phase is Phase.VERDICT:
             expected[-1] |= training.test()
-        assert [learned(report.metrics) for report in one.reports] == expected
+        assert [untimed(report.metrics) for report in one.reports] == expected
         assert [report.step for report in one.reports] == list(range(1, EPOCHS + 1))
         assert [report.value for report in one.reports] == [metrics["val_loss"] for metrics in expected]

@@ -14,6 +14,8 @@ from anon_tune.records import Phase, TrialState
 from anon_tune.spec import parse_spec
 from anon_tune.workers.checkpoints import ask, checkpoint_name
 from anon_tune.workers.trainable import TrialTrainable, _failure
+from tests import trials
+from tests.trials import TRIAL, Local, learned
 
 EPOCHS = 5
 SPEC: dict[str, Any] = {
@@ -27,31 +29,12 @@ SPEC: dict[str, Any] = {
 
 
 def config(folder: Path, attempt: int = 1, *names: str, **keys: Any) -> dict[str, Any]:
-    spec = {**SPEC, **keys.pop("spec", {})}
-    return {
-        "spec": parse_spec(spec).model_dump(mode="json"),
-        "trial": "j-anon-s000",
-        "attempt": attempt,
-        "arm": "anon",
-        "phase": Phase.SEARCH.value,
-        "seed": 3,
-        "hyperparameters": {"lr": 0.01, "gamma": 1.0, "floor": 0.03},
-        "folder": str(folder),
-        "checkpoints": list(names),
-        "output": str(folder.parent / "output.log"),
-        **keys,
-    }
-
-
-class Local(TrialTrainable):
-    """Takes the job's file from the config, as Tune hands it over to each worker."""
-
-    def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
-        super().setup(config, config["spec"])
+    spec = parse_spec({**SPEC, **keys.pop("spec", {})}).model_dump(mode="json")
+    return trials.config(spec, folder, attempt, *names, **keys)
 
 
 def name(attempt: int, step: int) -> str:
-    return checkpoint_name("j-anon-s000", attempt, step)
+    return checkpoint_name(TRIAL, attempt, step)
 
 
 def files(folder: Path) -> set[str]:
@@ -72,13 +55,6 @@ def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def results(trainable: TrialTrainable, count: int = EPOCHS) -> list[dict[str, Any]]:
     return [trainable.step() for _ in range(count)]
-
-
-def learned(result: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same in another attempt: all but how long it took and which file holds it."""
-    metrics = {key: value for key, value in result["metrics"].items() if key != "epoch_seconds"}
-    others = {k: v for k, v in result.items() if k not in {"checkpoint", "resumed", "warnings", "metrics"}}
-    return {**others, **metrics}
 
 
 def test_another_attempt_goes_on_after_the_checkpoint_with_the_same_results(tmp_path: Path, always_due: None):

@@ -323,3 +323,70 @@ def test_the_splits_do_not_depend_on_a_seed():
     first = digits().test.targets.clone()
     torch.manual_seed(2)
     assert torch.equal(digits("cnn").test.targets, first)
+
+
+# As people train
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"augment": ("crop", "flip")}, {"precision": "bf16"}, {"channels_last": True}],
+    ids=["augment", "bf16", "channels_last"],
+)
+def test_an_option_changes_the_training_which_learns_and_is_resumed_with_the_same_bits(keys: dict[str, Any]):
+    problem = digits("cnn")
+
+    def fresh() -> Training:
+        return Training(problem, "anon", ARGUMENTS["anon"], seed=0, epochs=3, **keys)
+
+    whole = fresh()
+    expected = [whole.run_epoch() for _ in range(3)]
+    assert expected[-1]["val_loss"] < expected[0]["val_loss"]
+    if (
+        "channels_last" not in keys
+    ):  # which changes where numbers lie, and on some machines in which order they are added
+        assert expected != train(problem, epochs=3)
+    first, second = fresh(), fresh()
+    first.run_epoch()
+    second.load_state_dict(first.state_dict())
+    assert [second.run_epoch() for _ in range(2)] == expected[1:]
+    assert all(parameter.dtype == torch.float32 for parameter in whole.model.parameters())
+
+
+def test_only_training_images_are_changed():
+    problem = digits()
+    plain, changed = (
+        Training(problem, "sgd", {"lr": 0.1}, seed=0, epochs=1, augment=a) for a in ((), ("crop",))
+    )
+    assert plain.evaluate(problem.validation) == changed.evaluate(problem.validation)
+    assert plain.run_epoch()["train_loss"] != changed.run_epoch()["train_loss"]
+
+
+def test_convolutions_have_their_channels_last():
+    training = Training(digits("cnn"), "sgd", {"lr": 0.1}, seed=0, epochs=1, channels_last=True)
+    weights = [weight for weight in training.model.parameters() if weight.dim() == 4]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler uses what torch has deprecated
+def test_a_compiled_model_learns_the_same_under_its_own_names():
+    problem = digits()
+    compiled = Training(problem, "sgd", {"lr": 0.1}, seed=0, epochs=1, compile=True)
+    plain = Training(problem, "sgd", {"lr": 0.1}, seed=0, epochs=1)
+    assert compiled.run_epoch()["val_loss"] == pytest.approx(plain.run_epoch()["val_loss"], rel=1e-4)
+    assert compiled.state_dict()["model"].keys() == plain.state_dict()["model"].keys()
+
+
+def test_a_dry_run_makes_steps_and_measures():
+    found = Training(digits(), "anon", {"lr": 1e-8}, seed=0, epochs=1, precision="bf16").dry_run()
+    assert found["seconds_per_step"] > 0
+    problem = dataclasses.replace(digits(), metrics=lambda model, examples: {}[0])
+    with pytest.raises(KeyError):
+        Training(problem, "anon", {"lr": 1e-8}, seed=0, epochs=1).dry_run()
+
+
+def test_the_speed_is_of_the_training():
+    training = Training(digits(), "sgd", {"lr": 0.1}, seed=0, epochs=1)
+    training.run_epoch()
+    assert training.speed()["samples_per_second"] > 0

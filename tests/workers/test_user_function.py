@@ -14,7 +14,9 @@ from anon_tune.errors import SpecError
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import load_spec, stored_spec
 from anon_tune.workers.checkpoints import ask, checkpoint_name
-from anon_tune.workers.trainable import TrialTrainable, run_probe
+from anon_tune.workers.trainable import run_probe
+from tests import trials
+from tests.trials import TRIAL, Local, learned, results
 
 EPOCHS = 5
 
@@ -174,43 +176,13 @@ def job(folder: Path, function: str, keys: str = "") -> dict[str, Any]:
     return load_spec(path).model_dump(mode="json")
 
 
-class Local(TrialTrainable):
-    """Takes the job's file from the config, as Tune hands it over to each worker."""
-
-    def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
-        super().setup(config, config["spec"])
-
-
 def trial(folder: Path, function: str = "train", attempt: int = 1, *names: str, **keys: Any) -> Local:
+    spec = job(folder, function, keys.pop("job", ""))
+    hyperparameters = {"lr": 0.01, "gamma": 1.0, "floor": 0.03, "weight_decay": 0.1}
+    given = {"hyperparameters": hyperparameters, **keys}
     checkpoints = folder.parent / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    spec = job(folder, function, keys.pop("job", ""))
-    config = {
-        "spec": spec,
-        "trial": "j-anon-s000",
-        "attempt": attempt,
-        "arm": "anon",
-        "phase": Phase.SEARCH.value,
-        "seed": 3,
-        "hyperparameters": {"lr": 0.01, "gamma": 1.0, "floor": 0.03, "weight_decay": 0.1},
-        "folder": str(checkpoints),
-        "checkpoints": list(names),
-        "output": str(folder.parent / f"output{attempt}.log"),
-    }
-    return Local({**config, **keys})
-
-
-def results(trial: TrialTrainable) -> list[dict[str, Any]]:
-    found = [trial.step()]
-    while not found[-1]["done"]:
-        found.append(trial.step())
-    return found
-
-
-def learned(result: dict[str, Any]) -> dict[str, Any]:
-    others = {k: v for k, v in result.items() if k not in {"checkpoint", "resumed", "metrics"}}
-    metrics = {k: v for k, v in result.get("metrics", {}).items() if k != "epoch_seconds"}
-    return {**others, **metrics}
+    return Local(trials.config(spec, checkpoints, attempt, *names, **given))
 
 
 def test_a_function_is_trained_from_report_to_report(folder: Path):
@@ -237,7 +209,7 @@ def test_the_test_of_a_function_that_ended_early_counts_at_full_length(folder: P
     assert [result.get("step") for result in found] == [1, 2, 3, EPOCHS, None]
     assert found[3]["value"] == found[2]["value"]
     assert found[-1]["final"] == found[3]["metrics"]["test_loss"]
-    cut_off = trial(folder, "train", 2, checkpoint_name("j-anon-s000", 1, 3), phase=VERDICT, job=early)
+    cut_off = trial(folder, "train", 2, checkpoint_name(TRIAL, 1, 3), phase=VERDICT, job=early)
     assert results(cut_off)[-1]["final"] == 7.0
 
 
@@ -250,7 +222,7 @@ def test_a_function_that_does_not_test_has_its_last_report_counted(folder: Path)
 def test_another_attempt_goes_on_with_the_same_results(folder: Path):
     first = results(trial(folder))
     for attempt, done in ((2, 4), (3, 3)):  # of a trial the last two are kept
-        second = results(trial(folder, "train", attempt, checkpoint_name("j-anon-s000", 1, done)))
+        second = results(trial(folder, "train", attempt, checkpoint_name(TRIAL, 1, done)))
         assert second[0]["resumed"] == done
         assert [learned(result) for result in second] == [learned(result) for result in first[done:]]
 
@@ -259,7 +231,7 @@ def test_a_function_that_had_ended_early_ends_with_what_it_had_reported(folder: 
     early = "arguments: {until: 3}"
     first = results(trial(folder, job=early))
     assert [result.get("step") for result in first] == [1, 2, 3, None]
-    second = results(trial(folder, "train", 2, checkpoint_name("j-anon-s000", 1, 3), job=early))
+    second = results(trial(folder, "train", 2, checkpoint_name(TRIAL, 1, 3), job=early))
     assert [learned(result) for result in second] == [learned(first[-1])]
 
 
@@ -278,7 +250,7 @@ def test_a_checkpoint_is_written_when_it_is_asked_for(folder: Path):
     one._pace._seconds = 1e9
     assert "checkpoint" not in one.step()
     ask(folder.parent / "checkpoints")
-    assert one.step()["checkpoint"] == checkpoint_name("j-anon-s000", 1, 2)
+    assert one.step()["checkpoint"] == checkpoint_name(TRIAL, 1, 2)
 
 
 def test_a_stopped_function_cleans_up_though_it_catches_every_exception(

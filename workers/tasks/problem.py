@@ -23,7 +23,7 @@ Build = Callable[[tuple[int, ...], int], nn.Module]
 
 
 def expect(outputs: object, shape: tuple[int, ...], inputs: Tensor) -> Tensor:
-    """Return what a model returned, if it is a tensor of this shape.
+    """Return what a model returned, if it is a tensor of this shape; losses of it are computed in 32 bits at least.
 
     Raises:
         InputError: It is not; says what is expected.
@@ -34,7 +34,7 @@ def expect(outputs: object, shape: tuple[int, ...], inputs: Tensor) -> Tensor:
             f"The model returned {found} for inputs of shape {tuple(inputs.shape)}; this data needs a tensor of "
             f"shape {shape}."
         )
-    return outputs
+    return outputs.float() if outputs.dtype in {torch.bfloat16, torch.float16} else outputs
 
 
 def _nothing(_means: Mapping[str, float]) -> Mapping[str, float]:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -78,7 +79,9 @@ class Training:
             self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Another module around the same parameters, so that names in a state_dict are the model's own.
         self._forward = cast(nn.Module, torch.compile(self._model)) if compile else self._model
-        self._autocast = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+        self._autocast: AbstractContextManager[Any] = (
+            torch.autocast(self._device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+        )
         self._optimizer = make_optimizer(optimizer, self._model.parameters(), hyperparameters)
         self._batch_size = min(batch_size, len(problem.train))
         self._steps_per_epoch = len(problem.train) // self._batch_size
@@ -143,18 +146,8 @@ class Training:
     def _step(self, batch: Tensor) -> Tensor:
         """Make one step, and return the mean loss over the batch before it."""
         self._optimizer.zero_grad()
-        total = torch.zeros((), device=batch.device)
-        for part in batch.split(self._part):
-            examples = self._problem.train[part]
-            if self._augment:
-                examples = dataclasses.replace(
-                    examples, inputs=augmented(examples.inputs, self._augment, self._chance)
-                )
-            with self._autocast:
-                loss = self._problem.loss(self._forward, examples, self._label_smoothing)
-            loss = loss * (len(part) / len(batch)) if len(part) < len(batch) else loss
-            loss.backward()
-            total += loss.detach()
+        losses = [self._backward(part, len(part) / len(batch)) for part in batch.split(self._part)]
+        total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         if self._first_loss is None:
             self._first_loss = total.item()
         self._unclipped = None
@@ -163,6 +156,18 @@ class Training:
         self._optimizer.step()
         self._schedule.step()
         return total
+
+    def _backward(self, part: Tensor, share: float) -> Tensor:
+        """Add the gradients of a part of a batch, and return its share of the loss."""
+        examples = self._problem.train[part]
+        if self._augment:
+            inputs = augmented(examples.inputs, self._augment, self._chance)
+            examples = dataclasses.replace(examples, inputs=inputs)
+        with self._autocast:
+            loss = self._problem.loss(self._forward, examples, self._label_smoothing)
+        loss = loss * share if share < 1 else loss
+        loss.backward()
+        return loss.detach()
 
     def _last_step(self, before: list[Tensor]) -> dict[str, float]:
         """What is measured of a step from the parameters before it and the gradients that are there still."""

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import NewTrial, Orders, Phase, Trial, TrialState
 from anon_tune.search.history import History
-from anon_tune.search.policy import FAILURES_IN_A_ROW, Plan, Signal, next_trial, repeated_failure
+from anon_tune.search.policy import FAILURES_IN_A_ROW, Plan, Signal, draws, next_trial, repeated_failure
 from anon_tune.search.pruning import should_prune
 from anon_tune.spec import Budget
 from anon_tune.workers.checkpoints import remove, step_of
@@ -40,8 +40,8 @@ class Run:
     An exception in here must not be swallowed by Tune: it is kept in `error`, no further trial is given out,
     and the driver raises it.
 
-    What comes next is computed in a thread of its own, since a suggestion can take a second. All else, the ledger
-    included, stays in the thread that calls.
+    What comes next is computed in a thread of its own, since a suggestion can take a second; but not one that is
+    drawn at random. All else, the ledger included, stays in the thread that calls.
 
     Args:
         ledger: Where the job is.
@@ -272,7 +272,7 @@ class Run:
 
     def _prune(self, trial: Trial, step: int) -> bool:
         """End a trial if its reports up to `step` are behind the others'; return whether it was."""
-        if trial.phase is not Phase.SEARCH:
+        if trial.phase is not Phase.SEARCH or self._plan.spec.search.pruner == "none":
             return False
         others = [t for t in self._trials.select(Phase.SEARCH, trial.arm) if t.id != trial.id]
         # An attempt that began again is at an earlier step than the reports of the one before.
@@ -292,6 +292,8 @@ class Run:
         and DONE is said only when nothing runs. A WAIT may be out of date, and is asked for anew.
         """
         earlier = self._asked is not None
+        if not earlier and draws(self._plan, self._trials):
+            return next_trial(self._plan, self._trials)
         if self._asked is None:
             self._asked = self._thread.submit(next_trial, self._plan, self._trials.copy())
         # While nothing runs there is nothing else to do, and Tune sleeps for a second where it is told to wait.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
 
 from anon_tune.records import Phase, Trial
 
@@ -12,12 +15,14 @@ __all__ = ["History"]
 class History(Mapping[str, Trial]):
     """Trials by id, in the order in which they were first kept.
 
-    Of 10,000 trials a decision needs those of one arm, and which of all have not ended: both are at hand.
+    Of 10,000 trials a decision needs those of one arm, which of all have not ended, and whether a configuration was
+    tried: all are at hand.
     """
 
     def __init__(self, trials: Iterable[Trial] = ()) -> None:
         self._by_id: dict[str, Trial] = {}
-        self._by_arm: dict[tuple[Phase, str], dict[str, Trial]] = {}
+        self._by_arm: dict[tuple[Phase, str], list[Trial]] = {}
+        self._tried: dict[tuple[Phase, str], set[frozenset[tuple[str, Any]]]] = {}
         self._unfinished: dict[str, Trial] = {}
         for trial in trials:
             self.keep(trial)
@@ -25,7 +30,14 @@ class History(Mapping[str, Trial]):
     def keep(self, trial: Trial) -> None:
         """Add a trial, or put it in place of the one with its id."""
         self._by_id[trial.id] = trial
-        self._by_arm.setdefault((trial.phase, trial.arm), {})[trial.id] = trial
+        key = trial.phase, trial.arm
+        of_arm = self._by_arm.setdefault(key, [])
+        place = bisect_left(of_arm, trial.number, key=attrgetter("number"))
+        if place < len(of_arm) and of_arm[place].number == trial.number:
+            of_arm[place] = trial
+        else:
+            of_arm.insert(place, trial)
+            self._tried.setdefault(key, set()).add(frozenset(trial.params.items()))
         if trial.is_finished:
             self._unfinished.pop(trial.id, None)
         else:
@@ -36,6 +48,7 @@ class History(Mapping[str, Trial]):
         copied = History()
         copied._by_id = self._by_id.copy()
         copied._by_arm = {key: trials.copy() for key, trials in self._by_arm.items()}
+        copied._tried = {key: tried.copy() for key, tried in self._tried.items()}
         copied._unfinished = self._unfinished.copy()
         return copied
 
@@ -43,9 +56,13 @@ class History(Mapping[str, Trial]):
         """How many trials a phase of an arm has."""
         return len(self._by_arm.get((phase, arm), ()))
 
-    def select(self, phase: Phase, arm: str) -> list[Trial]:
-        """The trials of a phase of an arm."""
-        return list(self._by_arm.get((phase, arm), {}).values())
+    def select(self, phase: Phase, arm: str) -> Sequence[Trial]:
+        """The trials of a phase of an arm in the order of their numbers: no copy, `keep` changes it."""
+        return self._by_arm.get((phase, arm), ())
+
+    def tried(self, phase: Phase, arm: str, params: Mapping[str, Any]) -> bool:
+        """Whether a trial of a phase of an arm has this configuration."""
+        return frozenset(params.items()) in self._tried.get((phase, arm), ())
 
     @property
     def unfinished(self) -> list[Trial]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from operator import attrgetter
+from functools import partial
 from statistics import fmean
 
 from anon_tune.records import NewTrial, Phase, Trial, TrialState, objective_key
@@ -19,7 +19,16 @@ from anon_tune.search.study import suggest
 from anon_tune.search_spaces import Space
 from anon_tune.spec import JobSpec
 
-__all__ = ["FAILURES_IN_A_ROW", "Plan", "Signal", "finalists", "next_trial", "repeated_failure", "winner"]
+__all__ = [
+    "FAILURES_IN_A_ROW",
+    "Plan",
+    "Signal",
+    "draws",
+    "finalists",
+    "next_trial",
+    "repeated_failure",
+    "winner",
+]
 
 FAILURES_IN_A_ROW = 3
 """So many trials that FAILED one after another for the same reason pause a job."""
@@ -55,11 +64,10 @@ def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Sign
     In the search, the arm that has started the fewest trials is next, so a job stopped at any moment leaves the
     arms within one trial of one another.
     """
-    spec, history = plan.spec, trials if isinstance(trials, History) else History(trials)
-    started = {arm: history.count(Phase.SEARCH, arm) for arm in spec.arms}
-    arm = min(spec.arms, key=started.__getitem__)
-    if started[arm] < spec.budget.trials and not plan.search_over:
-        return _search_trial(plan, arm, history.select(Phase.SEARCH, arm))
+    history = trials if isinstance(trials, History) else History(trials)
+    arm = _searched_next(plan, history)
+    if arm is not None:
+        return _search_trial(plan, arm, history)
     for phase in (Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT):
         new = _repeats(plan, phase, list(history.values())) if phase is not Phase.SEARCH else None
         if new is not None:
@@ -67,6 +75,11 @@ def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Sign
         if any(trial.phase is phase for trial in history.unfinished):
             return Signal.WAIT
     return Signal.DONE
+
+
+def draws(plan: Plan, history: History) -> bool:
+    """Whether `next_trial` draws a configuration, in a time that does not grow with the trials."""
+    return plan.spec.search.sampler == "random" and _searched_next(plan, history) is not None
 
 
 def finalists(plan: Plan, trials: Sequence[Trial], arm: str) -> list[Trial]:
@@ -119,10 +132,17 @@ def repeated_failure(trials: Sequence[Trial]) -> str | None:
     return None
 
 
-def _search_trial(plan: Plan, arm: str, trials: Sequence[Trial]) -> NewTrial:
-    spec, space, number = plan.spec, plan.spaces[arm], len(trials)
-    ordered = sorted(trials, key=attrgetter("number"))
-    params = suggest(space, ordered, number, spec.search, arm, spec.objective.mode)
+def _searched_next(plan: Plan, history: History) -> str | None:
+    """The arm that has started the fewest search trials; None where the search is over."""
+    started = {arm: history.count(Phase.SEARCH, arm) for arm in plan.spec.arms}
+    arm = min(started, key=started.__getitem__)
+    return arm if started[arm] < plan.spec.budget.trials and not plan.search_over else None
+
+
+def _search_trial(plan: Plan, arm: str, history: History) -> NewTrial:
+    spec, space, trials = plan.spec, plan.spaces[arm], history.select(Phase.SEARCH, arm)
+    number, tried = len(trials), partial(history.tried, Phase.SEARCH, arm)
+    params = suggest(space, trials, number, spec.search, arm, spec.objective.mode, tried=tried)
     return NewTrial(
         arm=arm,
         phase=Phase.SEARCH,

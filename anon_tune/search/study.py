@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,14 @@ Tell = Callable[[Space, Sequence[Trial], Mapping[str, BaseDistribution], str], l
 
 
 def suggest(
-    space: Space, trials: Sequence[Trial], number: int, search: Search, arm: str, mode: str, tell: Tell = told
+    space: Space,
+    trials: Sequence[Trial],
+    number: int,
+    search: Search,
+    arm: str,
+    mode: str,
+    tell: Tell = told,
+    tried: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
     """Return the coordinates of the arm's `number`-th search trial.
 
@@ -68,13 +74,14 @@ def suggest(
         arm: The arm's name, part of the seed.
         mode: "min" or "max".
         tell: What the sampler is told of the trials.
+        tried: Whether one of the trials has a configuration, where it is known without looking at all of them.
 
     Raises:
         InputError: The space has no untried configuration left.
     """
     first = search.try_first.get(arm, ())
     for point in _candidates(space, trials, number, search, arm, mode, tell, first):
-        if point not in map(attrgetter("params"), trials):
+        if not (tried(point) if tried is not None else any(point == trial.params for trial in trials)):
             return point
     raise InputError(
         f"The space of arm {arm} has no untried configuration left after {len(trials)} trials. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from operator import attrgetter
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,14 +14,26 @@ from tests import builders
 
 ARMS = ("anon", "adamw")
 PHASES = (Phase.SEARCH, Phase.CONFIRM)
+NUMBERS = 5
 
 changes = st.lists(
-    st.tuples(st.sampled_from(ARMS), st.sampled_from(PHASES), st.integers(0, 4), st.sampled_from(TrialState))
+    st.tuples(
+        st.sampled_from(ARMS),
+        st.sampled_from(PHASES),
+        st.integers(0, NUMBERS - 1),
+        st.sampled_from(TrialState),
+    )
 )
 
 
 def of(arm: str, phase: Phase, number: int, state: TrialState) -> Trial:
-    return dataclasses.replace(builders.trial(number, arm=arm, phase=phase), state=state)
+    params = {"gamma": float(number), "family": arm}
+    return dataclasses.replace(builders.trial(number, arm=arm, phase=phase, params=params), state=state)
+
+
+def of_arm(trials: dict[str, Trial], phase: Phase, arm: str) -> list[Trial]:
+    found = [t for t in trials.values() if (t.phase, t.arm) == (phase, arm)]
+    return sorted(found, key=attrgetter("number"))
 
 
 def agrees(history: History, trials: dict[str, Trial]) -> bool:
@@ -29,8 +42,13 @@ def agrees(history: History, trials: dict[str, Trial]) -> bool:
         and [t.id for t in sorted(history.unfinished, key=lambda t: t.id)]
         == sorted(t.id for t in trials.values() if not t.is_finished)
         and all(
-            history.select(phase, arm) == [t for t in trials.values() if (t.phase, t.arm) == (phase, arm)]
-            and history.count(phase, arm) == len(history.select(phase, arm))
+            list(history.select(phase, arm)) == (found := of_arm(trials, phase, arm))
+            and history.count(phase, arm) == len(found)
+            and all(
+                history.tried(phase, arm, of(arm, phase, number, TrialState.WAITING).params)
+                == any(t.number == number for t in found)
+                for number in range(NUMBERS)
+            )
             for phase in Phase
             for arm in ARMS
         )

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from anon_tune.errors import InputError
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
+from anon_tune.search.history import History
 from anon_tune.search.policy import (
     Plan,
     Signal,
+    draws,
     finalists,
     next_trial,
     repeated_failure,
@@ -438,3 +440,18 @@ def test_without_time_for_the_search_the_other_phases_follow():
     after = worked_off(late, trials)
     assert sum(t.phase is Phase.SEARCH for t in after) == 5
     assert {t.phase for t in after} == {Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT}
+
+
+@pytest.mark.parametrize("sampler", ["random", "grid", "tpe", "gp"])
+def test_only_a_random_search_that_is_not_over_draws(sampler: str):
+    job = plan(2, search={"sampler": sampler}, arms=["anon", "sgd"])
+    simulation = Simulation(job, seed=0, at_once=1)
+    drawn = []
+    for _ in simulation.run():
+        new = next_trial(job, simulation.trials)
+        searches = isinstance(new, NewTrial) and new.phase is Phase.SEARCH
+        drawn.append(draws(job, History(simulation.trials)))
+        assert drawn[-1] is (sampler == "random" and searches)
+    assert not drawn[-1]
+    over = dataclasses.replace(job, search_over=True)
+    assert not draws(over, History())

@@ -16,12 +16,16 @@ from anon_tune.workers import run as run_module
 from anon_tune.workers.run import Run
 from tests import builders
 
+RANDOM = {"sampler": "random", "pruner": "asha", "grace": 1, "reduction": 2}
+MODELLED = {"sampler": "tpe", "pruner": "none"}
+"""A search of which what comes next is not drawn at random, and may take long."""
+
 OVER = -1.0
 """A lease of so many seconds can be taken at once, as that of a killed process later."""
 
 
 def plan(trials: int = 4, **keys: Any) -> Plan:
-    keys.setdefault("search", {"sampler": "random", "pruner": "asha", "grace": 1, "reduction": 2})
+    keys.setdefault("search", RANDOM)
     keys.setdefault("confirm", {"finalists": 1, "seeds": 2, "verdict_seeds": 2, "race": False})
     spec = builders.spec(budget={"trials": trials, "epochs": 4}, **keys)
     return Plan(spec, spaces_of(spec), -9.0)

@@ -16,7 +16,7 @@ from anon_tune.search.policy import Plan, Signal
 from anon_tune.workers.checkpoints import checkpoint_name
 from anon_tune.workers.run import Run
 from anon_tune.workers.watch import Watch
-from tests.workers.runs import Held, begin, failure, plan, result, seen, started, stored
+from tests.workers.runs import MODELLED, Held, begin, failure, plan, result, seen, started, stored
 
 
 def orders(job: Plan, spent: float = 0.0, request: Request | None = None, **budget: Any) -> Orders:
@@ -80,7 +80,7 @@ def test_a_larger_budget_after_the_end_is_seen(ledger: Ledger):
 
 def test_what_was_suggested_by_the_budget_before_is_dropped(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
     held = Held(monkeypatch)
-    job = plan(4, arms=["anon"])
+    job = plan(4, arms=["anon"], search=MODELLED)
     job_id, lease = begin(ledger, job)
     watch = Watch(orders(job))
     with Run(ledger, lease, job, patience=0.0, watch=watch) as run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,25 @@ import pytest
 from anon_tune.errors import InputError, LeaseLostError
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, NewTrial, Phase, Trial, TrialState
-from anon_tune.search.policy import Signal, finalists
+from anon_tune.search.policy import Signal, finalists, next_trial
 from anon_tune.search.study import STARTUP_TRIALS
 from anon_tune.workers import run as run_module
 from anon_tune.workers.checkpoints import checkpoint_name
 from anon_tune.workers.run import Run
-from tests.workers.runs import OVER, Held, after_waiting, begin, failure, plan, result, seen, started, stored
+from tests.workers.runs import (
+    MODELLED,
+    OVER,
+    RANDOM,
+    Held,
+    after_waiting,
+    begin,
+    failure,
+    plan,
+    result,
+    seen,
+    started,
+    stored,
+)
 
 
 @pytest.mark.parametrize(("patience", "race"), [(None, False), (0.0, False), (None, True)])
@@ -363,8 +377,9 @@ def test_a_slow_suggestion_is_waited_for_outside_and_becomes_one_trial(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ):
     held = Held(monkeypatch)
-    job_id, lease = begin(ledger, plan())
-    with Run(ledger, lease, plan(), patience=0.0) as run:
+    job = plan(search=MODELLED)
+    job_id, lease = begin(ledger, job)
+    with Run(ledger, lease, job, patience=0.0) as run:
         first = started(run)  # nothing runs: it is waited for
         held.free.clear()
         assert [run.next() for _ in range(3)] == [Signal.WAIT] * 3
@@ -382,8 +397,9 @@ def test_a_trial_whose_worker_died_does_not_wait_for_a_suggestion(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ):
     held = Held(monkeypatch)
-    job_id, lease = begin(ledger, plan())
-    with Run(ledger, lease, plan(), patience=0.0) as run:
+    job = plan(search=MODELLED)
+    job_id, lease = begin(ledger, job)
+    with Run(ledger, lease, job, patience=0.0) as run:
         first, second = started(run), after_waiting(run)
         held.free.clear()
         assert run.next() is Signal.WAIT
@@ -415,8 +431,9 @@ def test_three_failures_pause_the_job_while_a_suggestion_is_computed(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ):
     held = Held(monkeypatch)
-    job_id, lease = begin(ledger, plan())
-    with Run(ledger, lease, plan(), patience=0.0) as run:
+    job = plan(search=MODELLED)
+    job_id, lease = begin(ledger, job)
+    with Run(ledger, lease, job, patience=0.0) as run:
         given = [after_waiting(run) for _ in range(3)]
         held.free.clear()
         assert run.next() is Signal.WAIT
@@ -429,12 +446,35 @@ def test_three_failures_pause_the_job_while_a_suggestion_is_computed(
     assert len(stored(ledger, job_id)) == 3
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_only_what_is_drawn_at_random_is_found_in_the_thread_that_calls(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, sampler: str
+):
+    threads = []
+
+    def noted(*given: Any) -> NewTrial | Signal:
+        threads.append(threading.current_thread())
+        return next_trial(*given)
+
+    monkeypatch.setattr(run_module, "next_trial", noted)
+    job = plan(1, search={"sampler": sampler, "pruner": "none"}, arms=["anon"])
+    _, lease = begin(ledger, job)
+    with Run(ledger, lease, job) as run:
+        first = started(run)
+        assert (threads == [threading.main_thread()]) is (sampler == "random")
+        run.report(first.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))
+        assert started(run).phase is Phase.CONFIRM  # which takes all trials into account
+        assert threads[-1] is not threading.main_thread()
+
+
+@pytest.mark.parametrize("search", [RANDOM, MODELLED])
 @pytest.mark.parametrize("patience", [None, 0.0])
 def test_an_error_in_the_search_reaches_the_driver(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, patience: float | None
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, patience: float | None, search: dict[str, Any]
 ):
-    job_id, lease = begin(ledger, plan())
-    with Run(ledger, lease, plan(), patience) as run:
+    job = plan(search=search)
+    job_id, lease = begin(ledger, job)
+    with Run(ledger, lease, job, patience) as run:
         first = started(run)
         error = InputError("The space is used up.")
 
@@ -450,8 +490,9 @@ def test_an_error_in_the_search_reaches_the_driver(
 
 def test_the_end_does_not_wait_for_a_suggestion(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
     held = Held(monkeypatch)
-    job_id, lease = begin(ledger, plan())
-    with Run(ledger, lease, plan(), patience=0.0) as run:
+    job = plan(search=MODELLED)
+    job_id, lease = begin(ledger, job)
+    with Run(ledger, lease, job, patience=0.0) as run:
         started(run)
         held.free.clear()
         assert run.next() is Signal.WAIT

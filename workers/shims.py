@@ -94,11 +94,13 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         self._run = run
         self._slots = slots
         self._keeps_workers = False
+        self._unfinished: list[TuneTrial] = []
         self._draining: list[TuneTrial] | None = None
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Have Tune keep all workers between phases; by itself it keeps one, and starting another takes seconds."""
         super().on_trial_add(tune_controller, trial)
+        self._unfinished.append(trial)
         if not self._keeps_workers:
             # Tune has no setting for it; a test of whole jobs sees to it that this goes on working.
             controller = getattr(tune_controller, "_tune_controller", tune_controller)
@@ -106,15 +108,19 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
             self._keeps_workers = True
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """Tune asks in each turn of its loop. Raises Drained, and as Run.check."""
+        """The first that waits. Tune asks in each turn of its loop. Raises Drained, and as Run.check.
+
+        FIFOScheduler would look at all trials that ever were, twice a turn: of 10,000 that takes longer than the rest
+        of Tune's work. None is ever PAUSED.
+        """
         self._run.check()
+        self._unfinished = [trial for trial in self._unfinished if not trial.is_finished()]
         if self._run.stopping:
             if self._draining is None:
-                trials = tune_controller.get_trials()
-                self._draining = [trial for trial in trials if trial.status == TuneTrial.RUNNING]
+                self._draining = [trial for trial in self._unfinished if trial.status == TuneTrial.RUNNING]
             if all(trial.is_finished() for trial in self._draining):
                 raise Drained
-        return super().choose_trial_to_run(tune_controller)
+        return next((trial for trial in self._unfinished if trial.status == TuneTrial.PENDING), None)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Every result but the last."""

@@ -12,8 +12,8 @@ first tenth of them, so that the start of Ray and of the workers does not count.
 - stock: `ray.tune.Tuner` with a class trainable and its default loggers, without and with `reuse_actors`; with its
   MLflowLoggerCallback, on sqlite and on a real `mlflow server`; bare: reuse, and no loggers at all.
 
-`--long` runs ours and bare Tune once each with many trials, and gives the memory of the processes and the rate of the
-last tenth.
+`--long` runs ours and bare Tune once each with many trials, and gives the memory of the processes, the driver's
+processor time and the rate of the last tenth.
 """
 
 from __future__ import annotations
@@ -89,14 +89,16 @@ class Memory:
                     continue
             self.samples.append((time.time(), float(own.memory_info().rss), projector, time.process_time()))
 
-    def by_trial(self, ended: Sequence[float], column: int) -> list[tuple[int, float]]:
-        """(trials that had ended, value) after the first tenth, while trials end, at samples that have any."""
+    def by_trial(
+        self, ended: Sequence[float], column: int, skipped: float = _SKIPPED
+    ) -> list[tuple[int, float]]:
+        """(trials that had ended, value) after the first of them, while trials end, at samples that have any."""
         pairs = [(bisect.bisect(ended, sample[0]), sample[column]) for sample in self.samples]
-        return [pair for pair in pairs if _SKIPPED * len(ended) <= pair[0] < len(ended) and pair[1]]
+        return [pair for pair in pairs if skipped * len(ended) <= pair[0] < len(ended) and pair[1]]
 
-    def slope(self, ended: Sequence[float], column: int) -> float:
-        """Growth with each trial, by least squares; 0 for too few samples."""
-        pairs = self.by_trial(ended, column)
+    def slope(self, ended: Sequence[float], column: int, skipped: float = _SKIPPED) -> float:
+        """Growth with each trial after the first of them, by least squares; 0 for too few samples."""
+        pairs = self.by_trial(ended, column, skipped)
         if len({count for count, _ in pairs}) < 2:
             return 0.0
         return statistics.linear_regression(*zip(*pairs, strict=True)).slope
@@ -234,6 +236,7 @@ def memory_of(memory: Memory, ended: Sequence[float]) -> dict[str, Any]:
     return {
         "kb_per_trial": memory.slope(ended, 1) / 1e3,
         "cpu_ms": memory.slope(ended, 3) * 1e3,
+        "last_cpu_ms": memory.slope(ended, 3, 1.0 - _SKIPPED) * 1e3,
         "driver_mb": own[-1][1] / 1e6 if own else 0.0,
         "projector_mb": [beside[0] / 1e6, max(beside) / 1e6, beside[-1] / 1e6] if beside else None,
     }
@@ -291,12 +294,15 @@ def compare(names: Sequence[str], trials: int, rounds: int) -> None:
 
 def long(trials: int) -> None:
     bare, ours = measured(BARE, trials), measured(OURS, trials)
-    print("| | trials | trials/s | last tenth | driver, kB a trial | driver at the end, MB |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| | trials | trials/s | last tenth | driver, CPU ms a trial | in the last tenth "
+        "| driver, kB a trial | at the end, MB |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for name, one in ((BARE, bare), (OURS, ours)):
         print(
-            f"| {name} | {one['trials']} | {one['rate']:.1f} | {one['last']:.1f} | {one['kb_per_trial']:.1f} "
-            f"| {one['driver_mb']:.0f} |"
+            f"| {name} | {one['trials']} | {one['rate']:.1f} | {one['last']:.1f} | {one['cpu_ms']:.1f} "
+            f"| {one['last_cpu_ms']:.1f} | {one['kb_per_trial']:.1f} | {one['driver_mb']:.0f} |"
         )
     first, most, last = ours["projector_mb"]
     print(

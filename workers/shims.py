@@ -110,8 +110,8 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """The first that waits. Tune asks in each turn of its loop. Raises Drained, and as Run.check.
 
-        FIFOScheduler would look at all trials that ever were, twice a turn: of 10,000 that takes longer than the rest
-        of Tune's work. None is ever PAUSED.
+        FIFOScheduler would look at all trials that ever were, twice a turn, and take longer with each of them. None
+        is ever PAUSED.
         """
         self._run.check()
         self._unfinished = [trial for trial in self._unfinished if not trial.is_finished()]

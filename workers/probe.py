@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anon_tune.architecture import fingerprint
 from anon_tune.errors import InputError
+from anon_tune.workers.dry_run import FactoryArm, dry_run
 from anon_tune.workers.tasks import Problem
 
 __all__ = ["PROBE_BATCHES", "gradient_scale", "probe"]
@@ -28,8 +29,11 @@ def probe(
     floor: float,
     device: torch.device | str,
     batches: int = PROBE_BATCHES,
+    arms: Iterable[FactoryArm] = (),
 ) -> dict[str, Any]:
-    """Measure a freshly initialized model on a few batches; deterministic for a seed but for the times.
+    """Measure a freshly initialized model on a few batches, and try the user's arms on it.
+
+    What it returns is deterministic for a seed but for the times.
 
     Args:
         problem: Its data already on `device`.
@@ -38,6 +42,7 @@ def probe(
         floor: Of the space; part of sigma.
         device: Where to measure.
         batches: How many to average over.
+        arms: What is tried, see `dry_run`.
 
     Returns:
         - `log_mean_sigma`: logarithm of the mean over all coordinates of sigma = s + eps + floor * (mean of s over
@@ -47,7 +52,7 @@ def probe(
         - `architecture`: the model's fingerprint.
 
     Raises:
-        InputError: The gradient is not finite.
+        InputError: The gradient is not finite, or as `dry_run`.
     """
     torch.manual_seed(seed)
     model = problem.build_model().to(device)
@@ -69,8 +74,10 @@ def probe(
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize(device)
         seconds = min(seconds, time.perf_counter() - started)
+    scale = gradient_scale(squares, floor)
+    dry_run(arms, model)
     return {
-        **gradient_scale(squares, floor),
+        **scale,
         "batches": batches,
         "seconds_per_step": seconds,
         "architecture": fingerprint(model),

@@ -30,7 +30,7 @@ class Training:
 
     Args:
         problem: Data, model and loss; its data already on `device`.
-        optimizer: "anon", "adamw" or "sgd".
+        optimizer: "anon", "adamw", "sgd", or a factory of the user ("module:function").
         hyperparameters: Arguments of the optimizer.
         seed: Of the initial weights and of the order of the data.
         epochs: Full length, which the schedule spans.
@@ -41,6 +41,7 @@ class Training:
         accumulate: A batch is done in so many parts, whose gradients are added up.
         label_smoothing: In [0, 1), in the training loss only.
         device: Where to train.
+        folder: Where the module of a factory is looked for first.
     """
 
     def __init__(
@@ -58,12 +59,13 @@ class Training:
         accumulate: int = 1,
         label_smoothing: float = 0.0,
         device: torch.device | str = "cpu",
+        folder: str | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self._device = torch.device(device)
         self._problem = problem
         self._model = problem.build_model().to(self._device)
-        self._optimizer = make_optimizer(optimizer, self._model.parameters(), hyperparameters)
+        self._optimizer = make_optimizer(optimizer, self._model, hyperparameters, folder)
         self._batch_size = min(batch_size, len(problem.train))
         self._steps_per_epoch = len(problem.train) // self._batch_size
         total = epochs * self._steps_per_epoch

@@ -42,7 +42,7 @@ def test_optimizers_of_the_user_are_arms_and_the_ledger_has_their_spaces(home: H
         "confirm.seeds=1", "confirm.verdict_seeds=2", "arms=[anon, lion.yaml, muon.yaml]",
     )  # fmt: skip
     settings = [word for setting in smaller for word in ("--set", setting)]
-    done = home.call("run", str(folder / "job.yaml"), *settings)
+    done = home.call("submit", str(folder / "job.yaml"), *settings)
     assert done.returncode == 0, done.stdout + done.stderr
     for path in folder.glob("*.yaml"):
         path.unlink()

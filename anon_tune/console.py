@@ -203,7 +203,7 @@ def spaces_view(spaces: Mapping[str, Space]) -> RenderableType:
 def space_view(name: str, space: Space) -> RenderableType:
     """One space in full: what is searched, what is not, and what each coordinate means."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for argument, meaning in {**COORDINATES[space.optimizer], **FIXABLE[space.optimizer]}.items():
+    for argument, meaning in _meanings(space).items():
         domain = space.parameters.get(argument)
         if domain is not None:
             values, where = domain.text, f"; only where {domain.condition}" if domain.when else ""
@@ -219,6 +219,13 @@ def space_view(name: str, space: Space) -> RenderableType:
         Text(f"  optimizer {space.optimizer}; {count} configurations"),
         table,
     )
+
+
+def _meanings(space: Space) -> Mapping[str, str]:
+    """What each argument means, in the order to show them; of a factory of the user that is not known."""
+    if space.of_factory:
+        return dict.fromkeys((*space.parameters, *space.fixed), "")
+    return {**COORDINATES[space.optimizer], **FIXABLE[space.optimizer]}
 
 
 def _add_row(table: Table, *cells: str | Text) -> None:

@@ -53,7 +53,7 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
     split = "test" if job.result.get("tested", True) else "validation"
     return {
         "version": VERSION,
-        "optimizer": arm,
+        "optimizer": spec.get("spaces", {}).get(arm, {}).get("optimizer", arm),
         "hyperparameters": _plain(found["hyperparameters"]),
         "schedule": {
             "name": training["schedule"],
@@ -101,7 +101,9 @@ def render(exported: dict[str, Any], form: str) -> str:
 
 
 def _python(exported: dict[str, Any]) -> str:
-    module, _, name = _CLASSES[exported["optimizer"]].rpartition(".")
+    optimizer = exported["optimizer"]
+    takes = "params" if optimizer in _CLASSES else "model"  # a factory of the user
+    module, _, name = _CLASSES.get(optimizer, optimizer.replace(":", ".")).rpartition(".")
     arguments = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in exported["hyperparameters"].items()
@@ -119,9 +121,9 @@ def _python(exported: dict[str, Any]) -> str:
         f"from {module} import {name}",
         "",
         "",
-        "def make_optimizer(params):",
+        f"def make_optimizer({takes}):",
         f"    return {name}(",
-        "        params,",
+        f"        {takes},",
         *(f"        {key}={value!r}," for key, value in arguments.items()),
         "    )",
     ]

@@ -28,6 +28,7 @@ __all__ = [
     "Resources",
     "Search",
     "Training",
+    "UserSpace",
     "apply_overrides",
     "extended",
     "load_spec",
@@ -36,6 +37,11 @@ __all__ = [
     "spaces_of",
     "stored_spec",
 ]
+
+_SPACE_FILE = (".yaml", ".yml")
+
+_ARM = re.compile(r"\w[\w-]{0,31}", re.ASCII)
+"""It is part of the ids of trials, and of their folders."""
 
 _LARGEST_GRID = 100_000
 """Points of a grid: it is made anew for each suggestion, in a fifth of a second at this size."""
@@ -176,6 +182,32 @@ _OF_FUNCTIONS = {"schedule", "warmup", "checkpoint_seconds"}
 """Keys of `training` that hold for a training function of the user as well."""
 
 
+class UserSpace(Strict):
+    """An arm's search space from a file of the user, named by its path from the job file's folder.
+
+    Attributes:
+        file: Its absolute path.
+        optimizer: "adamw", "sgd", or the factory that makes the arm's optimizer ("module:function").
+    """
+
+    file: str
+    optimizer: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, value: Any, info: ValidationInfo) -> Any:
+        context = info.context or {}
+        if context.get("stored"):
+            return value  # as for `space`
+        if not isinstance(value, str) or not value.endswith(_SPACE_FILE):
+            raise ValueError(f"expected the path of a .yaml file, found {value!r}")
+        file = str(context.get("folder", Path()) / Path(value).expanduser())
+        optimizer = _space_from(file).optimizer
+        if optimizer == "anon":
+            raise ValueError(f"{file} is a space of anon, which has one in this job: `space`")
+        return {"file": file, "optimizer": optimizer}
+
+
 class Resources(Strict):
     """What one trial takes; `gpu` may be a fraction."""
 
@@ -192,6 +224,8 @@ class JobSpec(Strict):
         arguments: Of that function, by name.
         keep: Of the weights, when the job has ended: `best` keeps `best.pt`, the model trained with Anon's chosen
             configuration; of its verdict trials, the one with the best validation value. `none` keeps none.
+        spaces: By arm, search spaces from files of the user, each of which says what makes the arm's optimizer.
+            `arms: [anon, muon.yaml]` is short for the arm muon with that file here.
         folder: Where modules of the user are imported from; by default the job file's.
     """
 
@@ -206,10 +240,24 @@ class JobSpec(Strict):
     search: Search = Field(default_factory=Search)
     confirm: Confirm = Field(default_factory=Confirm)
     training: Training = Field(default_factory=Training)
+    spaces: dict[str, UserSpace] = Field(default_factory=dict)
     arms: tuple[str, ...] = ("anon", "adamw", "sgd")
     resources: Resources = Field(default_factory=Resources)
     keep: Literal["best", "none"] = "none"
     folder: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _arms_by_file(cls, data: Any) -> Any:
+        arms, spaces = data.get("arms"), data.get("spaces") or {}
+        if not isinstance(arms, list | tuple) or not isinstance(spaces, Mapping):
+            return data
+        names = {arm: Path(arm).stem for arm in arms if isinstance(arm, str) and arm.endswith(_SPACE_FILE)}
+        if not names:
+            return data
+        files = {name: file for file, name in names.items()}
+        arms = [names.get(arm, arm) if isinstance(arm, str) else arm for arm in arms]
+        return {**data, "arms": arms, "spaces": {**spaces, **files}}
 
     @field_validator("data", "model", mode="before")
     @classmethod
@@ -247,10 +295,21 @@ class JobSpec(Strict):
 
     @field_validator("arms")
     @classmethod
-    def _arms_exist(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+    def _arms_exist(cls, arms: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        # Where spaces are wrong, which is said already, they may be those of any arm.
+        spaces: Mapping[str, UserSpace] = info.data.get("spaces", dict.fromkeys(arms))
         for arm in arms:
-            if arm not in catalogue.ARMS:
-                raise ValueError(unknown("arm", arm, catalogue.ARMS))
+            if is_function(arm) and arm not in spaces:
+                raise ValueError(
+                    f"{arm!r} needs a search space: write it to a .yaml file, with `optimizer: {arm}`, and name "
+                    "that file here"
+                )
+            if arm not in catalogue.ARMS and arm not in spaces:
+                raise ValueError(f"{unknown('arm', arm, catalogue.ARMS)}, or the path of a .yaml file")
+            if not _ARM.fullmatch(arm):
+                raise ValueError(
+                    f"{arm!r} is no name of an arm: up to 32 letters, digits, '_' and '-'; rename its file"
+                )
         if "anon" not in arms:
             raise ValueError("must contain 'anon', the optimizer this job tunes")
         if len(set(arms)) != len(arms):
@@ -263,14 +322,9 @@ class JobSpec(Strict):
         context = info.context or {}
         if context.get("stored"):
             return name  # the ledger holds the space as it was; the file may have gone
-        if name.endswith((".yaml", ".yml")):
+        if name.endswith(_SPACE_FILE):
             name = str(context.get("folder", Path()) / Path(name).expanduser())
-        try:
-            space = load_space(name)
-        except SpecError as error:
-            raise ValueError("; ".join(error.problems)) from None
-        except NotFoundError as error:
-            raise ValueError(str(error)) from None
+        space = _space_from(name)
         if space.optimizer != "anon":
             raise ValueError(f"{name!r} is a space of {space.optimizer}; this key is for the arm anon")
         return name
@@ -289,11 +343,23 @@ class JobSpec(Strict):
                 f"search.grace: {self.search.grace} epochs of grace are more than the budget's "
                 f"{self.budget.epochs}; lower it, or set search.pruner: none"
             )
+        problems += self._arm_problems()
         if not stored:
             problems += self._space_problems(spaces_of(self))
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _arm_problems(self) -> Iterator[str]:
+        for arm, space in self.spaces.items():
+            if arm not in self.arms:
+                yield f"spaces.{arm}: {unknown('arm', arm, self.arms)}"
+            if arm == "anon":
+                yield "spaces.anon: the space of anon is the key `space`"
+            elif arm in catalogue.ARMS and space.optimizer != arm:
+                yield f"spaces.{arm}: {space.file} is a space of {space.optimizer}; give this arm another name"
+            if is_function(space.optimizer) and self.folder is None:
+                yield f"folder: is missing; it says where {space.optimizer} is imported from"
 
     def _function_problems(self, stored: bool) -> Iterator[str]:
         if self.folder is None:
@@ -383,6 +449,10 @@ class JobSpec(Strict):
                     yield f"{key}.{index}: the same point is listed twice"
                 yield from (f"{key}.{index}.{problem}" for problem in spaces[arm].problems_of(point))
 
+    def optimizer(self, arm: str) -> str:
+        """What makes an arm's optimizer: "anon", "adamw", "sgd", or a factory of the user ("module:function")."""
+        return self.spaces[arm].optimizer if arm in self.spaces else arm
+
     def may_keep(self, arm: str, phase: str) -> bool:
         """Whether a trial of this arm and phase may be the one whose weights are kept.
 
@@ -465,4 +535,20 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
 
 def spaces_of(spec: JobSpec) -> dict[str, Space]:
     """The search space of each arm, in the spec's order."""
-    return {arm: load_space(spec.space if arm == "anon" else arm) for arm in spec.arms}
+
+    def name(arm: str) -> str:
+        if arm == "anon":
+            return spec.space
+        return spec.spaces[arm].file if arm in spec.spaces else arm
+
+    return {arm: load_space(name(arm)) for arm in spec.arms}
+
+
+def _space_from(name: str) -> Space:
+    """Return a space by name or path. Raises ValueError, as validators do, for what is wrong with it."""
+    try:
+        return load_space(name)
+    except SpecError as error:
+        raise ValueError("; ".join(error.problems)) from None
+    except NotFoundError as error:
+        raise ValueError(str(error)) from None

@@ -22,7 +22,9 @@ __all__ = ["Choice", "Domain", "Range", "Value", "shown"]
 
 
 def _number_or_name(value: Any) -> float | str:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number or a name, found {value!r}; write {value:d} for it")
+    if not isinstance(value, int | float | str):
         raise ValueError(f"expected a number or a name, found {value!r}")
     try:
         return float(value)  # YAML takes 1e-3 for a text

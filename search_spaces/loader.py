@@ -6,11 +6,11 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from anon_tune.documents import Strict, parse, read_yaml, unknown
+from anon_tune.documents import Strict, is_function, parse, read_yaml, unknown
 from anon_tune.errors import SpecError
 from anon_tune.search_spaces.domains import Choice, Domain, Range, Value, shown
 
@@ -36,7 +36,7 @@ COORDINATES: Mapping[str, Mapping[str, str]] = {
     },
     "sgd": {"lr": "learning rate", "momentum": "momentum", "weight_decay": "coupled weight decay (L2)"},
 }
-"""What a sampler may search, per optimizer, with its meaning."""
+"""What a sampler may search, per optimizer, with its meaning. A factory of the user has names of its own."""
 
 FIXABLE: Mapping[str, Mapping[str, str]] = {
     "anon": {
@@ -97,16 +97,26 @@ class Space(Strict):
     """What one arm searches.
 
     Attributes:
-        optimizer: "anon", "adamw" or "sgd".
+        optimizer: "anon", "adamw" or "sgd"; or a factory of the user ("module:function"), whose keyword arguments the
+            parameters and fixed values then are.
         summary: One line for `anon-tune spaces`.
         parameters: Search coordinates and their ranges.
         fixed: Coordinates and other optimizer arguments held at one value.
     """
 
-    optimizer: Literal["anon", "adamw", "sgd"]
+    optimizer: str
     summary: str
     parameters: dict[str, Domain] = Field(min_length=1)
     fixed: dict[str, Value] = Field(default_factory=dict)
+
+    @field_validator("optimizer")
+    @classmethod
+    def _optimizer_exists(cls, name: str) -> str:
+        if name not in COORDINATES and not is_function(name):
+            raise ValueError(
+                f"{unknown('optimizer', name, COORDINATES)}, or a factory of yours, module:function"
+            )
+        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> Space:
@@ -118,6 +128,14 @@ class Space(Strict):
         return self
 
     def _name_problems(self) -> Iterator[str]:
+        for name in self.fixed:
+            if name in self.parameters:
+                yield f"{name}: is in both `parameters` and `fixed`"
+        if self.of_factory:  # which names it takes is known where it is called
+            for name in (*self.parameters, *self.fixed):
+                if not name.isidentifier():
+                    yield f"{name!r}: is no name of a keyword argument"
+            return
         coordinates, fixable = COORDINATES[self.optimizer], FIXABLE[self.optimizer]
         for name in self.parameters:
             if name not in coordinates:
@@ -125,20 +143,21 @@ class Space(Strict):
         for name in self.fixed:
             if name not in coordinates and name not in fixable:
                 yield f"fixed.{name}: {unknown('argument', name, [*coordinates, *fixable])}"
-            if name in self.parameters:
-                yield f"{name}: is in both `parameters` and `fixed`"
         optional = {"delay_family", *DELAYS.values()}
         for name in coordinates:
             if name not in self.parameters and name not in self.fixed and name not in optional:
                 yield f"{name}: is in neither `parameters` nor `fixed`"
 
     def _value_problems(self) -> Iterator[str]:
+        wrong = _infinite if self.of_factory else _wrong
         for name, value in self.fixed.items():
-            if problem := _wrong(name, value):
+            if problem := wrong(name, value):
                 yield f"fixed.{name}: {problem}"
         for name, domain in self.parameters.items():
             if isinstance(domain, Choice):
                 values = domain.choices
+            elif self.of_factory:
+                values = (domain.low, domain.high)
             elif name == "delay_family":
                 yield f"parameters.{name}: expected `choices` among {', '.join(DELAYS)}; found a range"
                 continue
@@ -148,12 +167,13 @@ class Space(Strict):
             else:
                 values = (domain.low, domain.high)
             for value in values:
-                if problem := _wrong(name, value):
+                if problem := wrong(name, value):
                     yield f"parameters.{name}: {problem}"
 
     def _condition_problems(self) -> Iterator[str]:
+        needed = COORDINATES.get(self.optimizer, {}).keys() - self._defaults.keys()
         for name, domain in self.parameters.items():
-            if domain.when and name in COORDINATES[self.optimizer].keys() - DEFAULTS[self.optimizer].keys():
+            if domain.when and name in needed:
                 yield f"parameters.{name}.when: every configuration needs {name}; remove the condition"
             for parent, values in (domain.when or {}).items():
                 for problem in self._parent_problems(name, parent, values):
@@ -189,6 +209,15 @@ class Space(Strict):
                     f"parameters.{name}.when: delay_family is searched, so this must have "
                     f"when: {{delay_family: {family}}}"
                 )
+
+    @property
+    def of_factory(self) -> bool:
+        """Whether the optimizer is made by a function of the user."""
+        return is_function(self.optimizer)
+
+    @property
+    def _defaults(self) -> Mapping[str, float | str]:
+        return DEFAULTS.get(self.optimizer, {})
 
     @property
     def is_conditional(self) -> bool:
@@ -241,6 +270,11 @@ class Space(Strict):
                 params[name] = domain.at(u)
         return params
 
+    def middles(self) -> Iterator[dict[str, float | str]]:
+        """The middle of the space; of each of its parts, where conditions divide it."""
+        for point in self._conditions():
+            yield self.complete([0.5] * len(self.parameters), point)
+
     def _conditions(self) -> Iterator[dict[str, float | str]]:
         """Every point of the parameters that others depend on."""
         conditions = {parent for domain in self.parameters.values() for parent in domain.when or {}}
@@ -278,12 +312,12 @@ class Space(Strict):
 
     def is_constant(self, name: str) -> bool:
         """Whether every configuration has an argument, at the same value."""
-        default = name in DEFAULTS[self.optimizer] and name not in DELAYS.values()
+        default = name in self._defaults and name not in DELAYS.values()
         return name not in self.parameters and (default or name in self.fixed)
 
     def constant(self, name: str) -> float | str:
         """The value of an argument where this space does not search it."""
-        return self.fixed.get(name, DEFAULTS[self.optimizer].get(name, math.nan))
+        return self.fixed.get(name, self._defaults.get(name, math.nan))
 
     def problems_of(self, point: Mapping[str, Any]) -> list[str]:
         """What is wrong with a point given by a person, which may leave coordinates out; one line each."""
@@ -302,6 +336,11 @@ class Space(Strict):
             )
             return f"exists only where {domain.condition}; here {found}"
         return domain.problem(point[name])
+
+
+def _infinite(name: str, value: float | str) -> str | None:
+    """What is wrong with a value of a factory's argument, or None; its range is the factory's affair."""
+    return None if isinstance(value, str) or math.isfinite(value) else f"{shown(value)} is not finite"
 
 
 def _wrong(name: str, value: float | str) -> str | None:

@@ -122,3 +122,15 @@ def test_a_finite_space_says_how_many_configurations_it_has():
     shown = text(space_view("x", Space.model_validate(document)))
     assert "2 configurations" in shown
     assert "0.9 (fixed)" in shown
+
+
+def test_a_space_of_a_factory_is_shown_with_its_own_names():
+    document = {
+        "optimizer": "mine:make",
+        "summary": "x",
+        "parameters": {"lr": {"low": 0.1, "high": 1}},
+        "fixed": {"momentum": 0.9},
+    }
+    lines = text(space_view("x", Space.model_validate(document))).splitlines()
+    assert "optimizer mine:make; infinitely many configurations" in lines[1]
+    assert [line.split() for line in lines[2:]] == [["lr", "0.1", "to", "1"], ["momentum", "0.9", "(fixed)"]]

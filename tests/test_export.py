@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from anon_tune import load_optimizer
 from anon_tune.errors import ConflictError, InputError
 from anon_tune.export import FORMATS, document, render
 from anon_tune.records import JobRecord, JobState, Phase
-from anon_tune.spec import parse_spec
+from anon_tune.spec import load_spec, parse_spec
 from tests import builders
+from tests.modules import forgotten, imported
 
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "anon": {"lr": 0.01, "betas": [0.9, 0.999, 0.5], "gamma": 0.5, "delay": 2.5, "eps": 1e-16, "floor": 0.03},
@@ -65,6 +67,30 @@ def test_every_form_gives_the_same_optimizer(tmp_path: Any, arm: str, form: str)
         optimizer = load_optimizer(tmp_path / f"best.{form}", parameters)
     for name, value in HYPERPARAMETERS[arm].items():
         assert optimizer.defaults[name] == (tuple(value) if isinstance(value, list) else value)
+
+
+OPTIMIZERS = Path(__file__).parents[1] / "examples" / "bring_your_own" / "optimizers"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_arm_of_the_user_is_exported_by_its_factory(tmp_path: Any, form: str) -> None:
+    spec = load_spec(OPTIMIZERS / "job.yaml").model_dump(mode="json")
+    found = result(arms=("anon",))
+    found["winners"]["lion"] = {**found["winners"]["anon"], "hyperparameters": {"lr": 0.001, "beta1": 0.95}}
+    text = render(document(dataclasses.replace(job(found), spec=spec), "lion"), form)
+    model = torch.nn.Linear(3, 1)
+    if form == "python":
+        names: dict[str, Any] = {}
+        with imported("optimizers", OPTIMIZERS):
+            exec(text, names)
+        optimizer = names["make_optimizer"](model)
+    else:
+        (tmp_path / f"best.{form}").write_text(text)
+        with forgotten(OPTIMIZERS):
+            optimizer = load_optimizer(tmp_path / f"best.{form}", model, OPTIMIZERS)
+    assert type(optimizer).__name__ == "Lion"
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["beta1"], group["beta2"]) == (0.001, 0.95, 0.99)
 
 
 def test_how_it_was_trained_is_said() -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from anon_tune.cli import app
 from anon_tune.export import render
+from anon_tune.search_spaces import Space, load_space
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
 
@@ -75,8 +76,14 @@ def test_every_setting_is_in_the_table() -> None:
 def test_job_file_is_valid_and_complete() -> None:
     data = yaml.safe_load(block("yaml", "task: image_classification"))
     spec = parse_spec(data)
-    left_out = {"folder", "arguments"}  # where the file is; of a training function
+    left_out = {"folder", "arguments", "spaces"}  # where the file is; of a training function; by `arms`
     assert set(data) == set(type(spec).model_fields) - left_out
+
+
+def test_the_space_of_an_optimizer_of_ones_own_is_valid_and_names_the_example() -> None:
+    space = Space.model_validate(yaml.safe_load(block("yaml", "optimizer: optimizers:")))
+    example = ROOT / "examples" / "bring_your_own" / "optimizers" / "muon.yaml"
+    assert space.optimizer == load_space(str(example)).optimizer
 
 
 def test_export_snippet_trains(tmp_path: Path, monkeypatch) -> None:

@@ -496,3 +496,80 @@ def test_a_larger_budget_has_to_fit_the_spaces():
         extended(spec, spaces, 9)
     with pytest.raises(SpecError, match=r"budget\.trials"):
         extended(spec, spaces, 10_001)
+
+
+MINE = """
+optimizer: "mine:make"
+summary: x
+parameters: {lr: {low: 1.0e-3, high: 1, log: true}}
+"""
+
+
+def job_with(folder: Path, **keys: Any) -> JobSpec:
+    """A job file in a folder with spaces of the user."""
+    (folder / "muon.yaml").write_text(MINE)
+    (folder / "my muon.yaml").write_text(MINE)
+    (folder / "sgd.yaml").write_text(MINE)
+    (folder / "broken.yaml").write_text(MINE.replace("low", "lowest"))
+    (folder / "wide.yaml").write_text((ROOT / "search_spaces" / "adamw.yaml").read_text())
+    (folder / "anon.yaml").write_text((ROOT / "search_spaces" / "adamw.yaml").read_text())
+    (folder / "gamma.yaml").write_text((ROOT / "search_spaces" / "cnn.yaml").read_text())
+    (folder / "job.yaml").write_text(yaml.safe_dump({**GOOD, **keys}))
+    return load_spec(folder / "job.yaml")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"arms": ["anon", "muon.yaml", "sgd", "wide.yaml"]},
+        {
+            "arms": ["anon", "muon", "sgd", "wide"],
+            "spaces": {"muon": "muon.yaml", "wide": "wide.yaml"},
+        },
+    ],
+)
+def test_a_file_with_a_space_is_an_arm(tmp_path: Path, keys: dict[str, Any]):
+    spec = job_with(tmp_path, **keys)
+    assert spec.arms == ("anon", "muon", "sgd", "wide")
+    assert [spec.optimizer(arm) for arm in spec.arms] == ["anon", "mine:make", "sgd", "adamw"]
+    assert {arm: space.optimizer for arm, space in spaces_of(spec).items()} == {
+        "anon": "anon", "muon": "mine:make", "sgd": "sgd", "wide": "adamw"
+    }  # fmt: skip
+    (tmp_path / "muon.yaml").unlink()
+    assert stored_spec(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize(
+    ("keys", "parts"),
+    [
+        ({"arms": ["anon", "mine:make"]}, ["arms: 'mine:make' needs a search space", "optimizer: mine:make"]),
+        ({"arms": ["anon", "lion.yaml"]}, ["spaces.lion: There is no file", "lion.yaml"]),
+        ({"arms": ["anon", "broken.yaml"]}, ["spaces.broken: parameters.lr.low: is missing; parameters.lr.lowest: "]),
+        ({"arms": ["anon", "muon"]}, ["arms: unknown arm 'muon'", "or the path of a .yaml file"]),
+        ({"arms": ["anon", "gamma.yaml"]}, ["spaces.gamma", "is a space of anon", "`space`"]),
+        ({"arms": ["anon.yaml", "sgd"]}, ["spaces.anon: the space of anon is the key `space`"]),
+        ({"arms": ["anon", "sgd.yaml"]}, ["spaces.sgd", "is a space of mine:make; give this arm another name"]),
+        ({"arms": ["anon", "my muon.yaml"]}, ["arms: 'my muon' is no name of an arm", "rename its file"]),
+        ({"arms": ["anon", "muon.yaml", "./muon.yaml"]}, ["arms: the same arm is listed twice"]),
+        ({"arms": ["anon"], "spaces": {"muon": "muon.yaml"}}, ["spaces.muon: unknown arm 'muon'"]),
+        ({"arms": ["anon", "muon"], "spaces": {"muon": 3}}, ["spaces.muon: expected the path of a .yaml file"]),
+        (
+            {"arms": ["anon", "muon.yaml"], "search": {"try_first": {"muon": [{"lr": 2}]}}},
+            ["search.try_first.muon.0.lr: 2 is outside"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_arm_of_the_user_is_said(
+    tmp_path: Path, keys: dict[str, Any], parts: list[str]
+):
+    with pytest.raises(SpecError) as caught:
+        job_with(tmp_path, **keys)
+    for part in parts:
+        assert part in str(caught.value), caught.value
+    assert len(caught.value.problems) == 1
+
+
+def test_a_factory_needs_a_folder_to_be_imported_from(tmp_path: Path):
+    (tmp_path / "muon.yaml").write_text(MINE)
+    with pytest.raises(SpecError, match="folder: is missing; it says where mine:make is imported from"):
+        parse_spec({**GOOD, "arms": ["anon", str(tmp_path / "muon.yaml")]})

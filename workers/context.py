@@ -72,8 +72,8 @@ class Context:
     The global random states of torch, numpy and Python are seeded before the function is called.
 
     Attributes:
-        arm: Which optimizer is tuned: "anon", "adamw", "sgd".
-        hyperparameters: What the arm's optimizer is made with.
+        arm: Which optimizer is tuned: "anon", "adamw", "sgd", or the name of an arm of yours.
+        hyperparameters: What the arm's optimizer, or your factory, is made with.
         seed: Of this trial: for what the function shuffles or draws by generators of its own.
         device: Where to train.
         epochs: The full length, in the unit of the steps that are reported: `budget.epochs` of the job file.
@@ -127,16 +127,16 @@ class Context:
 
         Args:
             model: A model, all of whose parameters are trained; or parameters, or param groups, whose own keys count
-                more than the trial's: `{"params": biases, "weight_decay": 0.0}`.
+                more than the trial's: `{"params": biases, "weight_decay": 0.0}`. Where an arm is made by a factory of
+                yours it must be a model.
 
         Raises:
+            InputError: The arm's factory was not given a model.
             ValueError: There are no parameters, or a group has a value out of its range.
         """
         if isinstance(model, nn.Module):
             self.model = self.model or model
-            made = self._make_optimizer(model.parameters())
-        else:
-            made = self._make_optimizer(model)
+        made = self._make_optimizer(model)
         self.optimizers.append(made)
         return made
 

@@ -19,6 +19,7 @@ from anon_tune.advice.verdict import verdict
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import ENDED, JobState, Phase, Trial, TrialState
+from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.policy import Plan, winner
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
@@ -189,7 +190,8 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
         if measured is None:
             seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
             task = ray.remote(run_probe).options(num_cpus=spec.resources.cpu, num_gpus=spec.resources.gpu)
-            measured = dict(ray.get(task.remote(dict(job.spec), seed, spaces["anon"].constant("floor"))))
+            floor = spaces["anon"].constant("floor")
+            measured = dict(ray.get(task.remote(dict(job.spec), seed, floor, _points_to_try(spaces))))
             if "reason" in measured:
                 _log.error("the probe failed\n%s", measured["traceback"])
                 what = "the model" if spec.model is not None else spec.task
@@ -223,6 +225,15 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
     if spec.keep == "best":
         write_best(run.trials, spec, checkpoints, settings.job_folder(job.id) / "best.pt")
     return _Ending(JobState.SUCCEEDED, run.cut_short, run.budget)
+
+
+def _points_to_try(spaces: Mapping[str, Space]) -> dict[str, list[dict[str, Any]]]:
+    """Hyperparameters for the dry run of the arms that the user's factories make."""
+    return {
+        arm: [optimizer_arguments(space, point, 0.0) for point in space.middles()]
+        for arm, space in spaces.items()
+        if space.of_factory
+    }
 
 
 def _cut_off(run: Run, watch: Watch) -> _Ending | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anon_tune.architecture import fingerprint
 from anon_tune.errors import InputError
+from anon_tune.workers.dry_run import FactoryArm, dry_run
 from anon_tune.workers.tasks import Problem
 
 __all__ = ["PROBE_BATCHES", "gradient_scale", "probe"]
@@ -27,8 +28,9 @@ def probe(
     floor: float,
     device: torch.device | str,
     batches: int = PROBE_BATCHES,
+    arms: Iterable[FactoryArm] = (),
 ) -> dict[str, Any]:
-    """Measure a freshly initialized model on a few batches; deterministic for a seed.
+    """Measure a freshly initialized model on a few batches, and try the user's arms on it; deterministic for a seed.
 
     Args:
         problem: Its data already on `device`.
@@ -37,6 +39,7 @@ def probe(
         floor: Of the space; part of sigma.
         device: Where to measure.
         batches: How many to average over.
+        arms: What is tried, see `dry_run`.
 
     Returns:
         - `log_mean_sigma`: logarithm of the mean over all coordinates of sigma = s + eps + floor * (mean of s over
@@ -45,7 +48,7 @@ def probe(
         - `architecture`: the model's fingerprint.
 
     Raises:
-        InputError: The gradient is not finite.
+        InputError: The gradient is not finite, or as `dry_run`.
     """
     torch.manual_seed(seed)
     model = problem.build_model().to(device)
@@ -62,8 +65,10 @@ def probe(
         for square, parameter in zip(squares, model.parameters(), strict=True):
             if parameter.grad is not None:
                 square += parameter.grad.square() / batches
+    scale = gradient_scale(squares, floor)
+    dry_run(arms, model)
     return {
-        **gradient_scale(squares, floor),
+        **scale,
         "batches": batches,
         "architecture": fingerprint(model),
     }

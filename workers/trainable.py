@@ -23,12 +23,13 @@ from anon_tune.errors import AnonTuneError, InputError
 from anon_tune.optim import Anon, make_optimizer, monitor
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import JobSpec, stored_spec
+from anon_tune.user_code import load_function
 from anon_tune.workers import checkpoints, output
 from anon_tune.workers.context import Context, Report
+from anon_tune.workers.dry_run import FactoryArm
 from anon_tune.workers.probe import PROBE_BATCHES, probe
 from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.training import Training
-from anon_tune.workers.user_code import load_function
 from anon_tune.workers.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
 
 __all__ = ["CUDA_ITSELF_BYTES", "TrialTrainable", "run_probe"]
@@ -158,7 +159,9 @@ class TrialTrainable(tune.Trainable):
                 epochs=self._epochs,
                 metric=self._metric,
                 folder=self._files,
-                make_optimizer=lambda params: make_optimizer(config["arm"], params, hyperparameters),
+                make_optimizer=lambda target: make_optimizer(
+                    spec.optimizer(config["arm"]), target, hyperparameters, spec.folder
+                ),
                 tell=tell,
                 tests=self._tests,
                 schedule=spec.training.schedule,
@@ -280,30 +283,46 @@ class TrialTrainable(tune.Trainable):
         return {"done": True, **self._told(), "outcome": TrialState.COMPLETE, "final": self._value}
 
 
-def run_probe(spec: Mapping[str, Any], seed: int, floor: float) -> dict[str, Any]:
+def run_probe(
+    spec: Mapping[str, Any],
+    seed: int,
+    floor: float,
+    points: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> dict[str, Any]:
     """Measure a job's model where its trials will run; see `probe.probe`.
 
-    An error becomes a result, as in the trials: `reason` and `traceback`.
+    `points` are, by arm, hyperparameters to try the user's factories with. An error becomes a result, as in the
+    trials: `reason` and `traceback`.
     """
     folder = None
     try:
         parsed = stored_spec(spec)
         folder = parsed.folder
+        arms = [
+            FactoryArm(arm, parsed.optimizer(arm), parsed.spaces[arm].file, folder, each)
+            for arm, each in (points or {}).items()
+        ]
         if is_function(parsed.task):
-            return _probe_function(parsed, seed, floor)
+            return _probe_function(parsed, seed, floor, arms)
         problem = _problem(parsed)
         batch_size = parsed.training.batch_size
         steps = parsed.budget.epochs * max(1, len(problem.train) // batch_size)
         batches = max(1, min(PROBE_BATCHES, int(_PROBE_SHARE * steps)))
         found = probe(
-            problem, seed=seed, batch_size=batch_size, floor=floor, device=_device(parsed), batches=batches
+            problem,
+            seed=seed,
+            batch_size=batch_size,
+            floor=floor,
+            device=_device(parsed),
+            batches=batches,
+            arms=arms,
         )
         return {**found, **_training(parsed, problem, "anon", {"lr": _TINY}, seed).dry_run()}
     except Exception as error:  # noqa: BLE001 - as in TrialTrainable
         return _failure(error, folder)
 
 
-def _probe_function(spec: JobSpec, seed: int, floor: float) -> dict[str, Any]:
+def _probe_function(spec: JobSpec, seed: int, floor: float, arms: Sequence[FactoryArm]) -> dict[str, Any]:
     torch.set_num_threads(spec.resources.cpu)
     with tempfile.TemporaryDirectory() as folder:
 
@@ -322,7 +341,7 @@ def _probe_function(spec: JobSpec, seed: int, floor: float) -> dict[str, Any]:
                 warmup=spec.training.warmup,
             )
 
-        return probe_function(_function(spec), context, seed=seed, floor=floor)
+        return probe_function(_function(spec), context, seed=seed, floor=floor, arms=arms)
 
 
 def _function(spec: JobSpec) -> Train:
@@ -360,11 +379,12 @@ def _training(
 ) -> Training:
     return Training(
         problem,
-        arm,
+        spec.optimizer(arm),
         hyperparameters,
         seed=seed,
         epochs=spec.budget.epochs,
         device=_device(spec),
+        folder=spec.folder,
         **spec.training.model_dump(exclude={"checkpoint_seconds"}),
     )
 

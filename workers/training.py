@@ -34,7 +34,7 @@ class Training:
 
     Args:
         problem: Data, model and loss; its data already on `device`.
-        optimizer: "anon", "adamw" or "sgd".
+        optimizer: "anon", "adamw", "sgd", or a factory of the user ("module:function").
         hyperparameters: Arguments of the optimizer.
         seed: Of the initial weights and of the order of the data.
         epochs: Full length, which the schedule spans.
@@ -49,6 +49,7 @@ class Training:
         channels_last: Whether the weights of convolutions are kept in that order, which GPUs are faster with.
         compile: Whether the model is compiled by torch.compile first, which takes up to a minute.
         device: Where to train.
+        folder: Where the module of a factory is looked for first.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Training:
         channels_last: bool = False,
         compile: bool = False,
         device: torch.device | str = "cpu",
+        folder: str | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self._device = torch.device(device)
@@ -82,7 +84,7 @@ class Training:
         self._autocast: AbstractContextManager[Any] = (
             torch.autocast(self._device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
         )
-        self._optimizer = make_optimizer(optimizer, self._model.parameters(), hyperparameters)
+        self._optimizer = make_optimizer(optimizer, self._model, hyperparameters, folder)
         self._batch_size = min(batch_size, len(problem.train))
         self._steps_per_epoch = len(problem.train) // self._batch_size
         total = epochs * self._steps_per_epoch

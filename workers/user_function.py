@@ -5,19 +5,20 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from anon_tune.architecture import fingerprint
 from anon_tune.errors import InputError
 from anon_tune.workers.context import Context, Report, TrialStopped
+from anon_tune.workers.dry_run import FactoryArm, dry_run
 from anon_tune.workers.probe import PROBE_BATCHES, gradient_scale
 
 __all__ = ["NO_REPORT", "Ended", "FunctionRun", "Train", "probe_function"]
@@ -109,6 +110,7 @@ def probe_function(
     seed: int,
     floor: float,
     seconds: float = _DRY_RUN_SECONDS,
+    arms: Sequence[FactoryArm] = (),
 ) -> dict[str, Any]:
     """Measure the gradients of a training function at its initial weights, and find out whether it reports.
 
@@ -121,15 +123,17 @@ def probe_function(
         seed: Of the global random states.
         floor: Of the space; see `probe`.
         seconds: For how long it goes on to its first report.
+        arms: What is tried with the first gradients, see `dry_run`.
 
     Returns:
         As `probe`.
 
     Raises:
-        InputError: It made no step with `context.optimizer`, it ended without a report, or a report was wrong.
+        InputError: It made no step with `context.optimizer`, it ended without a report, or a report was wrong; or as
+            `dry_run`.
         Exception: Whatever it raised.
     """
-    probing = _Probing(seconds)
+    probing = _Probing(seconds, arms)
     context = make_context(probing.tell, probing.optimizer)
     _seed_all(seed)
     ended = False
@@ -158,7 +162,8 @@ def probe_function(
 class _Probing:
     """What is seen of a function until it is stopped."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, arms: Sequence[FactoryArm]) -> None:
+        self._arms = arms
         self._deadline = time.monotonic() + seconds
         self._recorders: list[_Recorder] = []
         self._last = time.monotonic()
@@ -176,8 +181,8 @@ class _Probing:
         """The mean squared gradient of each parameter."""
         return [s / max(r.measured, 1) for r in self._recorders for s in r.squares]
 
-    def optimizer(self, params: Iterable[Any]) -> Optimizer:
-        recorder = _Recorder(params, self._stepped)
+    def optimizer(self, target: nn.Module | Iterable[Any]) -> Optimizer:
+        recorder = _Recorder(target, self._stepped, self._arms)
         self._recorders.append(recorder)
         return recorder
 
@@ -201,8 +206,12 @@ class _Probing:
 class _Recorder(Optimizer):
     """Changes no parameter, and adds up the squares of the first gradients."""
 
-    def __init__(self, params: Any, stepped: Callable[[], None]) -> None:
-        super().__init__(params, {"lr": 0.0})
+    def __init__(
+        self, target: nn.Module | Iterable[Any], stepped: Callable[[], None], arms: Sequence[FactoryArm]
+    ) -> None:
+        super().__init__(target.parameters() if isinstance(target, nn.Module) else target, {"lr": 0.0})
+        self._target = target
+        self._arms = arms
         self._stepped = stepped
         self._parameters = [p for group in self.param_groups for p in group["params"]]
         self.squares = [torch.zeros_like(p, dtype=torch.float32) for p in self._parameters]
@@ -218,6 +227,8 @@ class _Recorder(Optimizer):
             for square, parameter in zip(self.squares, self._parameters, strict=True):
                 if parameter.grad is not None:
                     square += parameter.grad.detach().float().square()
+        arms, self._arms = self._arms, ()
+        dry_run(arms, self._target, closure)
         self._stepped()
         return loss
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from anon_tune.errors import HyperparameterError, InputError, NotFoundError
 from anon_tune.optim.anon import Anon, Params
+from anon_tune.user_code import load_function
 
 __all__ = ["OPTIMIZERS", "load_optimizer", "make_optimizer"]
 
@@ -22,26 +25,41 @@ OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], frozenset[str]]] = {
     "anon": (Anon, frozenset({"lr", "betas", "gamma", "delay", "eps", "floor", "weight_decay"})),
     "sgd": (torch.optim.SGD, frozenset({"lr", "momentum", "weight_decay", "nesterov"})),
 }
-"""Name of an arm -> its class, and the hyperparameters it takes."""
+"""Name of an optimizer -> its class, and the hyperparameters it takes."""
 
 VERSION = 1
 """The layout of exported files that `load_optimizer` reads."""
 
 
-def make_optimizer(name: str, params: Params, hyperparameters: Mapping[str, Any]) -> Optimizer:
+def make_optimizer(
+    name: str,
+    params: nn.Module | Params,
+    hyperparameters: Mapping[str, Any],
+    folder: str | PathLike[str] | None = None,
+) -> Optimizer:
     """Makes the optimizer of an arm.
 
     Args:
-        name: `anon`, `adamw` or `sgd`.
-        params: Parameters, named parameters or param groups, as torch's optimizers take them.
+        name: `anon`, `adamw` or `sgd`; or a factory of the user, "module:function", which is called with the model
+            and the hyperparameters.
+        params: A model, all of whose parameters are trained; or parameters, named parameters or param groups, as
+            torch's optimizers take them. A factory takes a model only.
         hyperparameters: Keyword arguments by their names in the optimizer; what is left out has its default.
+        folder: Where a factory's module is looked for first; then, and by default, where Python looks.
 
     Raises:
-        InputError: The name is unknown.
+        InputError: The name is unknown, or there is no such factory, or it returned something else.
         HyperparameterError: A hyperparameter is unknown or out of its range.
+        Exception: Whatever a factory raised.
     """
+    if ":" in name:
+        return _from_factory(name, params, hyperparameters, folder)
     if name not in OPTIMIZERS:
-        raise InputError(f"optimizer {name!r} is unknown; known are {', '.join(OPTIMIZERS)}")
+        raise InputError(
+            f"optimizer {name!r} is unknown; known are {', '.join(OPTIMIZERS)}, or a factory, module:function"
+        )
+    if isinstance(params, nn.Module):
+        params = params.parameters()
     build, allowed = OPTIMIZERS[name]
     for key in hyperparameters:
         if key not in allowed:
@@ -62,17 +80,45 @@ def make_optimizer(name: str, params: Params, hyperparameters: Mapping[str, Any]
         raise HyperparameterError(f"{name} cannot be made with {arguments}: {error}") from error
 
 
-def load_optimizer(source: Mapping[str, Any] | str | PathLike[str], params: Params) -> Optimizer:
+def _from_factory(
+    name: str,
+    model: nn.Module | Params,
+    hyperparameters: Mapping[str, Any],
+    folder: str | PathLike[str] | None,
+) -> Optimizer:
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"{name} makes an optimizer for a model: give it the model, not parameters or groups"
+        )
+    factory = load_function(name, None if folder is None else str(folder))
+    try:
+        inspect.signature(factory).bind(model, **hyperparameters)
+    except TypeError as error:
+        names = ", ".join(hyperparameters)
+        raise HyperparameterError(f"{name} cannot be called with a model and {names}: {error}") from None
+    made = factory(model, **hyperparameters)
+    if not isinstance(made, Optimizer):
+        raise InputError(f"{name} returned a {type(made).__name__}, not a torch.optim.Optimizer")
+    return made
+
+
+def load_optimizer(
+    source: Mapping[str, Any] | str | PathLike[str],
+    params: nn.Module | Params,
+    folder: str | PathLike[str] | None = None,
+) -> Optimizer:
     """Makes the optimizer of an exported configuration.
 
     Args:
         source: The exported document, or the path of its `.yaml`, `.yml` or `.json` file. Only its keys
             `version`, `optimizer` and `hyperparameters` are read.
-        params: Parameters, named parameters or param groups.
+        params: A model; or parameters, named parameters or param groups. The factory of an arm of the user takes a
+            model only.
+        folder: Where the module of such a factory is, if Python does not find it by itself.
 
     Raises:
         NotFoundError: There is no such file.
-        InputError: The file cannot be read, or its layout is not known here.
+        InputError: The file cannot be read, its layout is not known here, or its factory cannot be found.
         HyperparameterError: A hyperparameter is unknown or out of its range.
     """
     document = source if isinstance(source, Mapping) else _read(Path(source))
@@ -89,7 +135,7 @@ def load_optimizer(source: Mapping[str, Any] | str | PathLike[str], params: Para
     hyperparameters = document["hyperparameters"]
     if not isinstance(hyperparameters, Mapping):
         raise InputError("hyperparameters must be a mapping of names to values; export the job again")
-    return make_optimizer(str(document["optimizer"]), params, hyperparameters)
+    return make_optimizer(str(document["optimizer"]), params, hyperparameters, folder)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

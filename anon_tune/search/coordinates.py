@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from anon_tune.search_spaces import DELAYS, Space
+from anon_tune.search_spaces import DELAYS, Range, Space
 
 __all__ = ["optimizer_arguments", "typical_multiplier"]
 
@@ -34,13 +34,18 @@ def typical_multiplier(gamma: float, log_mean_sigma: float) -> float:
 
 
 def optimizer_arguments(space: Space, params: Mapping[str, Any], log_mean_sigma: float) -> dict[str, Any]:
-    """Return keyword arguments of the arm's optimizer for one point of its space.
+    """Return keyword arguments of the arm's optimizer, or of its factory, for one point of its space.
+
+    A factory is given what the point and `fixed` name, as it is; whole numbers of choices, of integer ranges and of
+    `fixed` as an int.
 
     Args:
         space: The arm's space.
         params: Values of its searched coordinates; those whose condition does not hold are not looked at.
         log_mean_sigma: From the probe; only Anon's arguments depend on it.
     """
+    if space.of_factory:
+        return _factory_arguments(space, params)
 
     def given(name: str) -> float | str:
         return params[name] if name in params and space.active(name, params) else space.constant(name)
@@ -65,3 +70,17 @@ def optimizer_arguments(space: Space, params: Mapping[str, Any], log_mean_sigma:
         "floor": value("floor"),
         "weight_decay": value("decay") * multiplier,
     }
+
+
+def _factory_arguments(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for name, domain in space.parameters.items():
+        if name in params and space.active(name, params):
+            counted = not isinstance(domain, Range) or domain.integer
+            arguments[name] = _whole(params[name]) if counted else params[name]
+    return {**arguments, **{name: _whole(value) for name, value in space.fixed.items()}}
+
+
+def _whole(value: float | str) -> int | float | str:
+    """The int that was written: a space holds every number as a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

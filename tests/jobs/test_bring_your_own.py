@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from anon_tune import load_optimizer
-from anon_tune.records import TrialState
+from anon_tune.records import Phase, TrialState
 from tests.jobs.conftest import Home
+from tests.modules import forgotten
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "bring_your_own"
 
@@ -54,3 +56,39 @@ def test_a_training_function_of_the_user_is_tuned(home: Home) -> None:
     exported = home.folder / "jobs" / job.id / "best.yaml"
     load_optimizer(exported, torch.nn.Linear(2, 1).parameters())
     assert "name: train:train" in exported.read_text()
+
+
+@pytest.mark.slow
+def test_optimizers_of_the_user_are_arms_and_the_ledger_has_their_spaces(home: Home) -> None:
+    folder = home.folder / "mine"
+    shutil.copytree(EXAMPLES / "optimizers", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    smaller = (
+        "model={name: mlp, width: 8}", "budget.trials=1", "budget.epochs=2", "confirm.finalists=1",
+        "confirm.seeds=1", "confirm.verdict_seeds=2", "arms=[anon, lion.yaml, muon.yaml]",
+    )  # fmt: skip
+    settings = [word for setting in smaller for word in ("--set", setting)]
+    done = home.call("submit", str(folder / "job.yaml"), *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for path in folder.glob("*.yaml"):
+        path.unlink()
+    job_id = home.only_job().id
+    assert home.call("extend", job_id, "--trials", "2").returncode == 0
+    done = home.call("run", "--resume", job_id)
+    assert done.returncode == 0, done.stdout + done.stderr
+    job = home.only_job()
+    searched = [
+        (trial.arm, set(trial.hyperparameters)) for trial in job.trials if trial.phase is Phase.SEARCH
+    ]
+    lion, muon = {"lr", "weight_decay", "beta1", "beta2"}, {"lr", "weight_decay", "momentum"}
+    assert [names for arm, names in searched if arm == "lion"] == [lion] * 2
+    assert [names for arm, names in searched if arm == "muon"] == [muon] * 2
+    assert all(trial.state is TrialState.COMPLETE for trial in job.trials if trial.arm != "anon")
+    assert job.result is not None
+    assert {item["baseline"] for item in job.result["verdict"]} == {"lion", "muon"}
+    exported = home.folder / "muon.yaml"
+    assert home.call("export", job_id, "--arm", "muon", "-o", str(exported)).returncode == 0
+    with forgotten(folder):
+        optimizer = load_optimizer(
+            exported, torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(2))), folder
+        )
+    assert {group["rule"] for group in optimizer.param_groups} == {"muon", "adamw"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import yaml
 
 from anon_tune.errors import HyperparameterError, InputError, NotFoundError
 from anon_tune.optim import Anon, load_optimizer, make_optimizer
+from tests.modules import forgotten
 
 HYPERPARAMETERS = {
     "lr": 3e-3,
@@ -129,3 +132,63 @@ def test_hyperparameter_errors_are_input_errors():
         load_optimizer({**DOCUMENT, "hyperparameters": {"gamma": float("nan")}}, params())
     with pytest.raises(HyperparameterError, match="three numbers"):
         load_optimizer({**DOCUMENT, "hyperparameters": {"betas": 0.9}}, params())
+
+
+FACTORIES = """
+import torch
+
+LIMIT = 3
+
+
+def make(model, lr, steps=1):
+    if lr > LIMIT:
+        raise RuntimeError("too large")
+    return torch.optim.SGD([{"params": [p], "lr": lr * steps} for p in model.parameters()])
+
+
+def nothing(model):
+    return model
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "of_the_user.py").write_text(FACTORIES)
+    with forgotten(tmp_path):
+        yield tmp_path
+
+
+def test_a_model_will_do_in_place_of_its_parameters():
+    model = torch.nn.Linear(2, 1)
+    for name in ("anon", "adamw", "sgd"):
+        made = make_optimizer(name, model, {"lr": 0.1})
+        assert [id(p) for p in made.param_groups[0]["params"]] == [id(p) for p in model.parameters()]
+
+
+def test_a_factory_of_the_user_is_given_the_model(folder: Path):
+    document = {**DOCUMENT, "optimizer": "of_the_user:make", "hyperparameters": {"lr": 0.1, "steps": 2}}
+    made = load_optimizer(document, torch.nn.Linear(2, 1), folder)
+    assert [group["lr"] for group in made.param_groups] == [0.2, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "given", "words"),
+    [
+        ("of_the_user:make", params(), {"lr": 0.1}, "give it the model, not parameters"),
+        ("of_the_user:make", torch.nn.Linear(2, 1), {"lr": 0.1, "momentum": 1}, "unexpected keyword argument"),
+        ("of_the_user:make", torch.nn.Linear(2, 1), {}, "missing a required argument: 'lr'"),
+        ("of_the_user:nothing", torch.nn.Linear(2, 1), {}, "returned a Linear, not a torch.optim.Optimizer"),
+        ("of_the_user:mke", torch.nn.Linear(2, 1), {}, "unknown function 'mke'; did you mean 'make'"),
+        ("of_somebody:make", torch.nn.Linear(2, 1), {}, "There is no module 'of_somebody'"),
+        ("of_the_user:LIMIT", torch.nn.Linear(2, 1), {}, "LIMIT is a int, not a function"),
+    ],
+)  # fmt: skip
+def test_a_factory_that_cannot_be_used_says_why(folder: Path, name: str, target, given, words: str):
+    document = {**DOCUMENT, "optimizer": name, "hyperparameters": given}
+    with pytest.raises(InputError, match=words):
+        load_optimizer(document, target, folder)
+
+
+def test_what_a_factory_raises_is_its_own(folder: Path):
+    with pytest.raises(RuntimeError, match="too large"):
+        make_optimizer("of_the_user:make", torch.nn.Linear(2, 1), {"lr": 4.0}, folder)

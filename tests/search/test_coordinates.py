@@ -151,3 +151,32 @@ def test_seeds_are_the_same_on_every_machine():
     """A resumed job must draw what it drew before: these numbers never change."""
     assert trial_seed(0, Phase.SEARCH, 0) == 269450765
     assert sampler_seed(0, "anon", 0) == 1034171081
+
+
+def test_a_factory_is_given_what_its_space_names_as_it_is():
+    space = Space.model_validate(
+        {
+            "optimizer": "mine:make",
+            "summary": "x",
+            "parameters": {
+                "lr": {"low": 0.5, "high": 2.0},
+                "steps": {"low": 1, "high": 9, "integer": True},
+                "rule": {"choices": ["plain", "scaled", 3]},
+                "scale": {"low": 0, "high": 1, "when": {"rule": "scaled"}},
+            },
+            "fixed": {"nesterov": 1, "beta": 0.9},
+        }
+    )
+    point = {"lr": 1.0, "steps": 5.0, "rule": "plain"}
+    given = optimizer_arguments(space, point, -9.0)
+    assert given == {"lr": 1.0, "steps": 5, "rule": "plain", "nesterov": 1, "beta": 0.9}
+    assert {name: type(value) for name, value in given.items()} == {
+        "lr": float, "steps": int, "rule": str, "nesterov": int, "beta": float
+    }  # fmt: skip
+    scaled = optimizer_arguments(space, {**point, "rule": "scaled", "scale": 1.0}, -9.0)
+    assert (scaled["rule"], scaled["scale"]) == ("scaled", 1.0)
+    assert type(optimizer_arguments(space, {**point, "rule": 3.0}, -9.0)["rule"]) is int
+    # Each part of the space is tried before the first trial.
+    assert [middle.get("scale") for middle in space.middles()] == [None, 0.5, None]
+    assert [middle["rule"] for middle in space.middles()] == ["plain", "scaled", 3.0]
+    assert all((middle["lr"], middle["steps"]) == (1.25, 5.0) for middle in space.middles())

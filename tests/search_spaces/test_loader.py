@@ -147,7 +147,20 @@ BAD = [
     (document({"choices": [1, 7]}), ["parameters.gamma: 7 is outside the allowed"]),
     (document({"choices": 3}), ["parameters.gamma.choices: expected a list", "found 3"]),
     (document({"choices": [0, 1], "low": 0}), ["parameters.gamma.low: unknown key", "Known: choices"]),
-    (document(LR, optimizer="anom"), ["optimizer: ", "'anon', 'adamw' or 'sgd'", "found 'anom'"]),
+    (
+        document(LR, optimizer="anom"),
+        ["optimizer: unknown optimizer 'anom'", "Known: adamw, anon, sgd", "module:function"],
+    ),
+    (
+        document(LR, optimizer="mine:make", parameters={"l-r": LR}),
+        ["'l-r': is no name of a keyword argument"],
+    ),
+    (
+        document(LR, optimizer="mine:make", parameters={"lr": {"low": 0.1, "high": 1, "when": {"x": 1}}}),
+        ["parameters.lr.when.x: unknown parameter"],
+    ),
+    (document(LR, optimizer="mine:make", fixed={"lr": float("inf")}), ["fixed.lr: ", "not finite"]),
+    (document(LR, optimizer="mine:make", fixed={"nesterov": True}), ["found True; write 1 for it"]),
     (document(LR, parameters={}), ["parameters: "]),
     (document(LR, parameters={"gama": LR}), ["parameters.gama: unknown coordinate", "did you mean 'gamma'?"]),
     (document(LR, parameters={"Gamma": {"low": 0, "high": "b"}}), ["parameters.Gamma.high: ", "found 'b'"]),

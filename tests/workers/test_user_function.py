@@ -196,6 +196,21 @@ def test_a_function_is_trained_from_report_to_report(folder: Path):
 VERDICT = Phase.VERDICT.value
 
 
+def test_an_arm_of_the_user_trains_with_what_its_factory_makes(folder: Path):
+    (folder / "factories.py").write_text(
+        "import torch\n\n\ndef make(model, lr):\n    return torch.optim.AdamW(model.parameters(), lr=lr)\n"
+    )
+    (folder / "mine.yaml").write_text(
+        "optimizer: factories:make\nsummary: x\nparameters: {lr: {low: 0.001, high: 1}}\n"
+    )
+    arms = "arms: [anon, adamw, mine.yaml]"
+    mine, adamw = (
+        results(trial(folder, job=arms, arm=arm, hyperparameters={"lr": 0.02})) for arm in ("mine", "adamw")
+    )
+    assert list(map(learned, mine)) == list(map(learned, adamw))
+    assert mine[-1]["outcome"] == TrialState.COMPLETE
+
+
 def test_only_the_verdict_counts_the_test(folder: Path):
     found = results(trial(folder, phase=VERDICT))
     assert [result.get("step") for result in found] == [*range(1, EPOCHS + 1), None]

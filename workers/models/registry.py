@@ -11,6 +11,7 @@ from torch import nn
 from anon_tune.catalogue import MODELS
 from anon_tune.documents import is_function, unknown
 from anon_tune.errors import InputError
+from anon_tune.user_code import load_function
 from anon_tune.workers.models.cnn import CNN
 from anon_tune.workers.models.gpt import GPT
 from anon_tune.workers.models.lstm import LSTM
@@ -18,7 +19,6 @@ from anon_tune.workers.models.mlp import MLP
 from anon_tune.workers.models.resnet import ResNet
 from anon_tune.workers.models.unet import UNet
 from anon_tune.workers.models.vit import ViT
-from anon_tune.workers.user_code import load_function
 
 __all__ = ["FACTORIES", "build_model"]
 

@@ -1,14 +1,14 @@
-"""Functions of the user, named "module:function"."""
+"""Functions of the user, named "module:function". Needs the standard library alone."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from anon_tune.documents import unknown
 from anon_tune.errors import InputError
 
 __all__ = ["load_function"]
@@ -43,7 +43,9 @@ def load_function(name: str, folder: str | None) -> Callable[..., Any]:
     found = getattr(module, attribute, None)
     if found is None:
         names = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
-        raise InputError(f"{_file(module)}: {unknown('function', attribute, names)}")
+        near = difflib.get_close_matches(attribute, names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(names)) or 'none'}."
+        raise InputError(f"{_file(module)}: unknown function {attribute!r}; {hint}")
     if not callable(found):
         raise InputError(f"{_file(module)}: {attribute} is a {type(found).__name__}, not a function.")
     function: Callable[..., Any] = found

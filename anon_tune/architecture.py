@@ -30,7 +30,8 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     """Return family, parameter count, and the share of parameters per kind of layer.
 
     The family is `recurrent` or `cnn` if most weights are in such layers, `transformer` if layer norms stand
-    between linear layers (attention is linear layers to a parameter count), else `mlp`.
+    between linear layers (attention is linear layers to a parameter count), `other` if most are in no known layer,
+    else `mlp`.
     """
     total = sum(parameter.numel() for parameter in model.parameters())
     sizes: Counter[str] = Counter()
@@ -50,6 +51,8 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
         family = "cnn"
     elif layers["layer_norm"] and layers["linear"]:
         family = "transformer"
+    elif share.get("other", 0) > _MOST:
+        family = "other"
     else:
         family = "mlp"
     return {"family": family, "parameters": total, "layers": dict(sorted(layers.items())), "share": share}

@@ -494,3 +494,31 @@ def test_a_larger_budget_has_to_fit_the_spaces():
         extended(spec, spaces, 9)
     with pytest.raises(SpecError, match=r"budget\.trials"):
         extended(spec, spaces, 10_001)
+
+
+FUNCTION = {"task": "function", "data": {"name": "rosenbrock"}, "model": "point"}
+
+
+@pytest.mark.parametrize(("option", "value"), [("noise", 0.3), ("noise", 2), ("drift", 0.0), ("train", 7)])
+def test_an_option_of_the_data_may_be_a_fraction_where_its_default_is(option: str, value: float):
+    spec = parse_spec({**GOOD, **FUNCTION, "data": {"name": "rosenbrock", option: value}})
+    assert spec.data is not None
+    assert spec.data.options == {option: value}
+    assert stored_spec(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "part"),
+    [
+        ("noise", -0.1, r"data\.noise: expected a finite number of at least 0, found -0\.1"),
+        ("noise", math.inf, r"data\.noise: expected a finite number of at least 0, found inf"),
+        ("noise", math.nan, r"data\.noise: expected a finite number of at least 0, found nan"),
+        ("noise", "much", r"data\.noise: expected a finite number of at least 0, found 'much'"),
+        ("noise", True, r"data\.noise: expected a finite number of at least 0, found True"),
+        ("train", True, r"data\.train: expected a whole number of at least 0, found True"),
+        ("train", 1.5, r"data\.train: expected a whole number of at least 0, found 1\.5"),
+    ],
+)
+def test_what_is_no_such_number_is_refused(option: str, value: Any, part: str):
+    with pytest.raises(SpecError, match=part):
+        parse_spec({**GOOD, **FUNCTION, "data": {"name": "rosenbrock", option: value}})

@@ -30,7 +30,7 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     """Return family, parameter count, and the share of parameters per kind of layer.
 
     The family is `recurrent` or `cnn` if most weights are in such layers, `transformer` if layer norms stand
-    between linear layers (attention is linear layers to a parameter count), `other` if most are in no known layer,
+    between linear layers (attention is linear layers to a parameter count), `unknown` if most are in no known layer,
     else `mlp`.
     """
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -52,7 +52,7 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     elif layers["layer_norm"] and layers["linear"]:
         family = "transformer"
     elif share.get("other", 0) > _MOST:
-        family = "other"
+        family = "unknown"
     else:
         family = "mlp"
     return {"family": family, "parameters": total, "layers": dict(sorted(layers.items())), "share": share}

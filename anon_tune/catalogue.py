@@ -34,7 +34,7 @@ class DatasetEntry:
 class ModelEntry:
     """A model the workers can build; `options` are its sizes with their defaults.
 
-    The family is one of FAMILIES, or "other" where no advice could be meant for it.
+    The family is one of FAMILIES, or "unknown", of which no advice is drawn.
     """
 
     summary: str
@@ -151,7 +151,7 @@ MODELS: Mapping[str, ModelEntry] = {
         options={"width": 16},
     ),
     "mlp": ModelEntry(summary="One hidden layer with ReLU.", family="mlp", options={"width": 64}),
-    "point": ModelEntry(summary="A point: no network, its coordinates are the parameters.", family="other"),
+    "point": ModelEntry(summary="A point: no network, its coordinates are the parameters.", family="unknown"),
     "unet": ModelEntry(
         summary="A U-Net of residual blocks with group norm, told the time.",
         family="cnn",

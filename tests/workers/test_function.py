@@ -12,12 +12,15 @@ import torch
 from torch import nn
 
 from anon_tune.errors import InputError
+from anon_tune.spec import load_spec
 from anon_tune.workers.checkpoints import intact, save
 from anon_tune.workers.data import Surface, read_surface
 from anon_tune.workers.data.functions import quadratic, rastrigin, rosenbrock
 from anon_tune.workers.tasks import Problem, load_problem
+from anon_tune.workers.trainable import run_probe
 from anon_tune.workers.training import Training
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "rosenbrock.yaml"
 SURFACES = ("quadratic", "rastrigin", "rosenbrock")
 
 
@@ -209,6 +212,30 @@ def test_what_is_found_follows_the_function():
     training = Training(problem, "sgd", {"lr": 0.3}, seed=0, epochs=5, batch_size=8, schedule="constant")
     (*_, last) = (training.run_epoch() for _ in range(5))
     assert 0.0 < last["val_distance"] < 0.2  # of 5 that it has moved
+
+
+# Before the first trial
+
+
+def probed(*overrides: str) -> dict[str, Any]:
+    return run_probe(load_spec(EXAMPLE, overrides).model_dump(mode="json"), 0, 0.03)
+
+
+def test_the_probe_measures_a_point():
+    found = probed()
+    torch.manual_seed(0)
+    x, y = (torch.tensor([-1.2, 1.0]) + 0.1 * torch.randn(2)).tolist()
+    slopes = (-400 * x * (y - x**2) - 2 * (1 - x)) / 24.2, 200 * (y - x**2) / 24.2
+    mean_square = sum(slope**2 for slope in slopes) / 2
+    assert math.exp(found["log_mean_sigma"]) == pytest.approx(
+        1.03 * mean_square, rel=0.1
+    )  # but for the noise
+    assert (found["architecture"]["family"], found["architecture"]["parameters"]) == ("unknown", 2)
+
+
+def test_an_option_out_of_its_range_is_found_by_the_probe():
+    found = probed("data.dimensions=1")["reason"]
+    assert "data.dimensions: Rosenbrock's function has at least 2, found 1." in found
 
 
 # Models of the user

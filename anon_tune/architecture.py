@@ -30,8 +30,9 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     """Return family, parameter count, and the share of parameters per kind of layer.
 
     The family is `recurrent` or `cnn` if most weights are in such layers, `transformer` if layer norms stand
-    between linear layers (attention is linear layers to a parameter count), else `mlp`. An embedding, and the layer
-    that leads back to its vocabulary, say nothing of that: they may outweigh all that is between them.
+    between linear layers (attention is linear layers to a parameter count), `unknown` if most are in no known layer,
+    else `mlp`. An embedding, and the layer that leads back to its vocabulary, say nothing of that: they may outweigh
+    all that is between them.
     """
     total = sum(parameter.numel() for parameter in model.parameters())
     sizes: Counter[str] = Counter()
@@ -56,6 +57,8 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
         family = "cnn"
     elif layers["layer_norm"] and layers["linear"]:
         family = "transformer"
+    elif share.get("other", 0) > _MOST:
+        family = "unknown"
     else:
         family = "mlp"
     return {"family": family, "parameters": total, "layers": dict(sorted(layers.items())), "share": share}

@@ -28,12 +28,15 @@ class DatasetEntry:
     """Data that the workers can read; `options` are their defaults, "" where a value has to be given."""
 
     summary: str
-    options: Mapping[str, int | str] = field(default_factory=dict)
+    options: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model the workers can build; `options` are its sizes with their defaults."""
+    """A model the workers can build; `options` are its sizes with their defaults.
+
+    The family is one of FAMILIES, or "unknown", of which no advice is drawn.
+    """
 
     summary: str
     family: str
@@ -67,6 +70,20 @@ TASKS: Mapping[str, TaskEntry] = {
         datasets=("diabetes", "csv"),
         models=("mlp",),
     ),
+    "function": TaskEntry(
+        summary="A function's lowest point is looked for by noisy gradients; its value, 1 at the start.",
+        metrics={"loss": "min", "value": "min", "distance": "min"},
+        datasets=("rosenbrock", "rastrigin", "quadratic"),
+        models=("point",),
+    ),
+}
+
+_SURFACE: Mapping[str, int | float | str] = {
+    "start": 1.0,
+    "train": 1024,
+    "noise": 0.1,
+    "degrees_of_freedom": 0.0,
+    "drift": 0.0,
 }
 
 DATASETS: Mapping[str, DatasetEntry] = {
@@ -95,6 +112,18 @@ DATASETS: Mapping[str, DatasetEntry] = {
     "text": DatasetEntry(
         summary="A text file, as char or byte, in windows of so many; train: 0 takes all windows.",
         options={"file": "", "level": "char", "length": 64, "train": 0},
+    ),
+    "rosenbrock": DatasetEntry(
+        summary="A bent valley; noise on its gradients, normal or Student's t, and a drift an epoch if asked for.",
+        options={"dimensions": 2, **_SURFACE},
+    ),
+    "rastrigin": DatasetEntry(
+        summary="A bowl full of dents; otherwise as rosenbrock.",
+        options={"dimensions": 2, **_SURFACE},
+    ),
+    "quadratic": DatasetEntry(
+        summary="Curvatures from 1 to 1/condition, aligned with the coordinates or rotated; otherwise as rosenbrock.",
+        options={"dimensions": 10, "condition": 100.0, "axes": "aligned", **_SURFACE},
     ),
 }
 
@@ -125,6 +154,7 @@ MODELS: Mapping[str, ModelEntry] = {
         options={"width": 16},
     ),
     "mlp": ModelEntry(summary="One hidden layer with ReLU.", family="mlp", options={"width": 64}),
+    "point": ModelEntry(summary="A point: no network, its coordinates are the parameters.", family="unknown"),
     "unet": ModelEntry(
         summary="A U-Net of residual blocks with group norm, told the time.",
         family="cnn",

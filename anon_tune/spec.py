@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, JsonValue, StrictInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from anon_tune import catalogue
 from anon_tune.documents import Strict, is_function, parse, read_yaml, unknown
@@ -58,7 +58,7 @@ class DataChoice(Strict):
     """A registered data set and its options; a `folder` or `file` is absolute once the job has been read."""
 
     name: str
-    options: dict[str, StrictInt | str] = Field(default_factory=dict)
+    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Objective(Strict):
@@ -87,6 +87,11 @@ def seconds(value: Any) -> float:
             f"expected a length of time above 0, such as 90m, 2h or 3600 (seconds), found {value!r}"
         )
     return length
+
+
+def _is_size(value: JsonValue) -> bool:
+    """Whether it is a finite number of at least 0; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 class Budget(Strict):
@@ -416,8 +421,10 @@ class JobSpec(Strict):
         for option, value in options.items():
             if option not in known:
                 yield f"data.{option}: {unknown(f'option of {name}', option, known)}"
-            elif isinstance(known[option], int) and (not isinstance(value, int) or value < 0):
+            elif isinstance(known[option], int) and (type(value) is not int or value < 0):
                 yield f"data.{option}: expected a whole number of at least 0, found {value!r}"
+            elif isinstance(known[option], float) and not _is_size(value):
+                yield f"data.{option}: expected a finite number of at least 0, found {value!r}"
             elif isinstance(known[option], str) and not isinstance(value, str):
                 yield f"data.{option}: expected text, found {value!r}"
         for option in known:

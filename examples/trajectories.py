@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from anon_tune.optim import Anon
+from anon_tune.workers.data.functions import rastrigin, rosenbrock
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -27,6 +28,7 @@ LEARNING_RATES = [10 ** (k / 4) for k in range(-24, 9)]
 STEPS = 300
 
 Box = tuple[float, float, float, float]
+Surface = Callable[[Tensor], Tensor]
 Make = Callable[[list[Tensor], float], torch.optim.Optimizer]
 CONTENDERS: dict[str, Make] = {
     "SGD, momentum 0.9": lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9),
@@ -38,26 +40,14 @@ COLOURS = dict(
 )
 
 
-def rosenbrock(x: Tensor, y: Tensor) -> Tensor:
-    """A bent valley; the lowest point is (1, 1)."""
-    return (1 - x) ** 2 + 100 * (y - x**2) ** 2
-
-
-def rastrigin(x: Tensor, y: Tensor) -> Tensor:
-    """A bowl full of dents; the lowest point is (0, 0)."""
-    return sum(10 + z**2 - 10 * torch.cos(2 * math.pi * z) for z in (x, y))
-
-
-def walk(
-    surface: Callable[..., Tensor], start: tuple[float, float], box: Box, make: Make, lr: float
-) -> Tensor:
+def walk(surface: Surface, start: tuple[float, float], box: Box, make: Make, lr: float) -> Tensor:
     """The points of a run, (STEPS + 1, 2); fewer where it leaves the box."""
     point = torch.tensor(start, dtype=torch.float64, requires_grad=True)
     optimizer = make([point], lr)
     points = [point.detach().clone()]
     for _ in range(STEPS):
         optimizer.zero_grad()
-        surface(*point).backward()
+        surface(point).backward()
         optimizer.step()
         x, y = point.tolist()
         if not (box[0] <= x <= box[1] and box[2] <= y <= box[3]):
@@ -67,19 +57,19 @@ def walk(
 
 
 def best_walk(
-    surface: Callable[..., Tensor], start: tuple[float, float], box: Box, make: Make
+    surface: Surface, start: tuple[float, float], box: Box, make: Make
 ) -> tuple[float, Tensor, float]:
     """Learning rate, points and last value of the run that stays in the box and ends lowest."""
     walks = ((lr, walk(surface, start, box, make, lr)) for lr in LEARNING_RATES)
-    runs = [(lr, points, surface(*points[-1]).item()) for lr, points in walks if len(points) > STEPS]
+    runs = [(lr, points, surface(points[-1]).item()) for lr, points in walks if len(points) > STEPS]
     # Of runs that end in the same place, the one with the largest steps.
     return min(runs, key=lambda run: (float(f"{run[2]:.3g}"), -run[0]))
 
 
-def draw_surface(surface: Callable[..., Tensor], start: tuple[float, float], box: Box, path: Path) -> None:
+def draw_surface(surface: Surface, start: tuple[float, float], box: Box, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(12, 5.2), width_ratios=[1.25, 1])
     xs, ys = torch.linspace(box[0], box[1], 400), torch.linspace(box[2], box[3], 400)
-    heights = surface(xs[None, :], ys[:, None])
+    heights = surface(torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=-1))
     axes[0].contourf(xs, ys, (heights + 1e-2).log(), levels=24, cmap="Greys_r", alpha=0.55)
     print(f"{path.stem}: {STEPS} steps from {start}")
     for name, make in CONTENDERS.items():
@@ -88,9 +78,7 @@ def draw_surface(surface: Callable[..., Tensor], start: tuple[float, float], box
         style = {"color": COLOURS[name], "lw": 1.4, "ls": "-" if name.startswith("Anon") else "--"}
         axes[0].plot(points[:, 0], points[:, 1], **style)
         axes[0].plot(*points[-1], "o", color=COLOURS[name], ms=5)
-        axes[1].semilogy(
-            surface(points[:, 0], points[:, 1]).clamp_min(1e-16), label=f"{name} (lr {lr:.2g})", **style
-        )
+        axes[1].semilogy(surface(points).clamp_min(1e-16), label=f"{name} (lr {lr:.2g})", **style)
     axes[0].plot(*start, "k+", ms=12)
     axes[0].set(xlim=box[:2], ylim=box[2:], title=f"{surface.__name__}: paths", xlabel="x", ylabel="y")
     axes[1].set(title="value", xlabel="step")

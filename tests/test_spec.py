@@ -573,3 +573,31 @@ def test_a_factory_needs_a_folder_to_be_imported_from(tmp_path: Path):
     (tmp_path / "muon.yaml").write_text(MINE)
     with pytest.raises(SpecError, match="folder: is missing; it says where mine:make is imported from"):
         parse_spec({**GOOD, "arms": ["anon", str(tmp_path / "muon.yaml")]})
+
+
+FUNCTION = {"task": "function", "data": {"name": "rosenbrock"}, "model": "point"}
+
+
+@pytest.mark.parametrize(("option", "value"), [("noise", 0.3), ("noise", 2), ("drift", 0.0), ("train", 7)])
+def test_an_option_of_the_data_may_be_a_fraction_where_its_default_is(option: str, value: float):
+    spec = parse_spec({**GOOD, **FUNCTION, "data": {"name": "rosenbrock", option: value}})
+    assert spec.data is not None
+    assert spec.data.options == {option: value}
+    assert stored_spec(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "part"),
+    [
+        ("noise", -0.1, r"data\.noise: expected a finite number of at least 0, found -0\.1"),
+        ("noise", math.inf, r"data\.noise: expected a finite number of at least 0, found inf"),
+        ("noise", math.nan, r"data\.noise: expected a finite number of at least 0, found nan"),
+        ("noise", "much", r"data\.noise: expected a finite number of at least 0, found 'much'"),
+        ("noise", True, r"data\.noise: expected a finite number of at least 0, found True"),
+        ("train", True, r"data\.train: expected a whole number of at least 0, found True"),
+        ("train", 1.5, r"data\.train: expected a whole number of at least 0, found 1\.5"),
+    ],
+)
+def test_what_is_no_such_number_is_refused(option: str, value: Any, part: str):
+    with pytest.raises(SpecError, match=part):
+        parse_spec({**GOOD, **FUNCTION, "data": {"name": "rosenbrock", option: value}})

@@ -134,7 +134,8 @@ def _in_a_line(error: Exception) -> str:
 def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:
     """Return a job's result: the spread of good gammas, each arm's winner, and the verdict, as plain values.
 
-    `tested` is False where the verdict is not on test data, since the user's training function reported none.
+    `tested` is False where the verdict is not on test data, since the user's training function reported none. A trial
+    that diverged has none to report.
     """
     mode = spec.objective.mode
     winners: dict[str, Any] = {}
@@ -158,7 +159,8 @@ def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:
     reruns = [t for t in trials if t.phase is Phase.CONFIRM]
     planned = len({t.source for t in reruns}) * spec.confirm.seeds
     test = f"test_{spec.objective.metric}"
-    tested = all(test in t.reports[-1].metrics for t in judged if t.phase is Phase.VERDICT and t.reports)
+    ended = [t for t in judged if t.phase is Phase.VERDICT and t.state is TrialState.COMPLETE]
+    tested = all(test in t.reports[-1].metrics for t in ended if t.reports)
     return {
         "confirm": {"planned": planned, "made": len(reruns)},
         "tested": tested,

@@ -82,10 +82,10 @@ def test_every_problem_can_be_trained_and_measured(task: str, data: str, model: 
 def test_families_are_those_of_the_fingerprint(task: str, data: str, model: str):
     family = fingerprint(load_problem(task, data, model, {}).build_model())["family"]
     assert family == catalogue.MODELS[model].family
-    assert family in catalogue.FAMILIES
+    assert family in {*catalogue.FAMILIES, "unknown"}
 
 
-@pytest.mark.parametrize("name", catalogue.MODELS)
+@pytest.mark.parametrize("name", [name for name, entry in catalogue.MODELS.items() if entry.options])
 def test_an_option_changes_the_size(name: str):
     shape = (16,) if name in catalogue.TASKS["language_model"].models else (1, 8, 8)
 
@@ -97,7 +97,7 @@ def test_an_option_changes_the_size(name: str):
     assert size({}) == size(dict(catalogue.MODELS[name].options))
 
 
-@pytest.mark.parametrize(("task", "data", "model"), PROBLEMS)
+@pytest.mark.parametrize(("task", "data", "model"), [p for p in PROBLEMS if p[0] != "function"])
 def test_at_the_start_a_model_knows_nothing(task: str, data: str, model: str):
     """Its cross-entropy is about the logarithm of the number of classes; its squared error about the variance."""
     torch.manual_seed(0)
@@ -135,6 +135,7 @@ def test_a_training_is_resumed_with_the_same_bits(tmp_path: Path, task: str, dat
 @pytest.mark.parametrize(("task", "data", "model"), PROBLEMS)
 def test_a_short_training_learns_something(task: str, data: str, model: str):
     problem = small_problem(task, data, model)
+    torch.manual_seed(0)  # as in the training: the same weights
     before = problem.measure(problem.build_model(), problem.validation)["loss"]
     training = Training(problem, "adamw", {"lr": 3e-3, "betas": (0.9, 0.99)}, seed=0, epochs=3, batch_size=32)
     (*_, last) = (training.run_epoch() for _ in range(3))

@@ -16,7 +16,7 @@ from sqlalchemy import event
 
 from anon_tune.errors import DependencyError, InputError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JobState, Phase, Trial, TrialState
+from anon_tune.records import JobState, Phase, Report, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal
 from anon_tune.settings import Settings
 from anon_tune.spec import spaces_of
@@ -276,6 +276,24 @@ def test_a_run_that_was_told_to_stop_is_not_at_its_end(ledger: Ledger, lease: Le
     expected = {"pause": JobState.PAUSED, "cancel": JobState.CANCELLED}[asked[-1]]
     assert ledger.release(lease, *ending) is expected
     assert ledger.job(lease.job).reason == f"{asked[-1]} was asked for"
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_trial_that_diverged_does_not_make_a_verdict_untested(reported: bool):
+    spec = builders.spec(arms=["anon"], confirm={"finalists": 1, "seeds": 1, "verdict_seeds": 2})
+    best = builders.trial(0, value=1.0, hyperparameters={"gamma": 0.5})
+    confirm = builders.trial(0, value=1.0, phase=Phase.CONFIRM, seed=9, source=best.id)
+    metrics = {"test_loss": 1.0} if reported else {}
+    whole, diverged = (
+        dataclasses.replace(
+            builders.trial(n, state, value, phase=Phase.VERDICT, seed=20 + n, source=best.id),
+            reports=(Report(1, 1.0, found, builders.EPOCH),),
+        )
+        for n, (state, value, found) in enumerate(
+            [(TrialState.COMPLETE, 1.0, metrics), (TrialState.DIVERGED, None, {})]
+        )
+    )
+    assert driver.summarize(spec, [best, confirm, whole, diverged])["tested"] is reported
 
 
 def test_the_verdict_is_about_the_winner_that_stands():

@@ -1,9 +1,21 @@
 """Data sets that a job may name; each file reads one format."""
 
 from anon_tune.workers.data.images import Images
-from anon_tune.workers.data.registry import READERS, read_images, read_table, read_text
+from anon_tune.workers.data.registry import READERS, read_images, read_surface, read_table, read_text
 from anon_tune.workers.data.split import Split
+from anon_tune.workers.data.surface import Surface
 from anon_tune.workers.data.table import Table
 from anon_tune.workers.data.text import Text
 
-__all__ = ["READERS", "Images", "Split", "Table", "Text", "read_images", "read_table", "read_text"]
+__all__ = [
+    "READERS",
+    "Images",
+    "Split",
+    "Surface",
+    "Table",
+    "Text",
+    "read_images",
+    "read_surface",
+    "read_table",
+    "read_text",
+]

@@ -13,15 +13,31 @@ from anon_tune.workers.data.cifar10 import cifar10
 from anon_tune.workers.data.digits import digits
 from anon_tune.workers.data.idx import idx
 from anon_tune.workers.data.images import Images
+from anon_tune.workers.data.surface import (
+    Surface,
+    quadratic_surface,
+    rastrigin_surface,
+    rosenbrock_surface,
+)
 from anon_tune.workers.data.table import Table, csv, diabetes
 from anon_tune.workers.data.text import Text, python_source, text
 
-__all__ = ["READERS", "read_images", "read_table", "read_text"]
+__all__ = ["READERS", "read_images", "read_surface", "read_table", "read_text"]
 
 _IMAGES: Mapping[str, Callable[..., Images]] = {"cifar10": cifar10, "digits": digits, "idx": idx}
 _TEXTS: Mapping[str, Callable[..., Text]] = {"python_source": python_source, "text": text}
 _TABLES: Mapping[str, Callable[..., Table]] = {"csv": csv, "diabetes": diabetes}
-READERS: Mapping[str, Callable[..., Images | Table | Text]] = {**_IMAGES, **_TABLES, **_TEXTS}
+_SURFACES: Mapping[str, Callable[..., Surface]] = {
+    "quadratic": quadratic_surface,
+    "rastrigin": rastrigin_surface,
+    "rosenbrock": rosenbrock_surface,
+}
+READERS: Mapping[str, Callable[..., Images | Surface | Table | Text]] = {
+    **_IMAGES,
+    **_SURFACES,
+    **_TABLES,
+    **_TEXTS,
+}
 
 
 def read_images(name: str, options: Mapping[str, Any]) -> Images:
@@ -47,6 +63,12 @@ def read_text(name: str, options: Mapping[str, Any]) -> Text:
 def read_table(name: str, options: Mapping[str, Any]) -> Table:
     """Return a table of the catalogue; otherwise as read_images."""
     found: Table = _read(name, _filled_in(name, options, _TABLES))
+    return found
+
+
+def read_surface(name: str, options: Mapping[str, Any]) -> Surface:
+    """Return a test function of the catalogue; otherwise as read_images."""
+    found: Surface = _read(name, _filled_in(name, options, _SURFACES))
     return found
 
 

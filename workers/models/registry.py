@@ -16,6 +16,7 @@ from anon_tune.workers.models.cnn import CNN
 from anon_tune.workers.models.gpt import GPT
 from anon_tune.workers.models.lstm import LSTM
 from anon_tune.workers.models.mlp import MLP
+from anon_tune.workers.models.point import Point
 from anon_tune.workers.models.resnet import ResNet
 from anon_tune.workers.models.unet import UNet
 from anon_tune.workers.models.vit import ViT
@@ -27,6 +28,7 @@ FACTORIES: Mapping[str, Callable[..., nn.Module]] = {
     "gpt": GPT,
     "lstm": LSTM,
     "mlp": MLP,
+    "point": Point,
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
     "resnet20": partial(ResNet, blocks=(3, 3, 3)),
     "unet": UNet,
@@ -41,8 +43,8 @@ def build_model(
 
     Args:
         name: A model of the catalogue; or "module:function", which is called with the options alone.
-        shape: Of one input: (channels, height, width) of images, (length,) of text.
-        classes: Outputs; of a language model, the size of its vocabulary.
+        shape: Of one input: (channels, height, width) of images, (length,) of text, (dimensions,) of a function.
+        classes: Outputs; of a language model, the size of its vocabulary; of a function, its dimensions.
         options: Sizes that differ from the catalogue's defaults.
         folder: Where the module is looked for first.
 

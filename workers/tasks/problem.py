@@ -108,10 +108,11 @@ def load_problem(
     if model not in TASKS[task].models and not is_function(model):
         raise InputError(unknown(f"model of {task}", model, TASKS[task].models))
     from anon_tune.workers.models import build_model
-    from anon_tune.workers.tasks import diffusion, image_classification, language_model, regression
+    from anon_tune.workers.tasks import diffusion, function, image_classification, language_model, regression
 
     problem = {
         "diffusion": diffusion.problem,
+        "function": function.problem,
         "image_classification": image_classification.problem,
         "language_model": language_model.problem,
         "regression": regression.problem,

@@ -54,3 +54,25 @@ def test_a_training_function_of_the_user_is_tuned(home: Home) -> None:
     exported = home.folder / "jobs" / job.id / "best.yaml"
     load_optimizer(exported, torch.nn.Linear(2, 1).parameters())
     assert "name: train:train" in exported.read_text()
+
+
+@pytest.mark.slow
+def test_data_of_the_user_is_made_by_processes_beside_the_training(home: Home) -> None:
+    smaller = (
+        "budget.trials=2",
+        "budget.epochs=2",
+        "confirm.finalists=1",
+        "confirm.verdict_seeds=2",
+        "arms=[anon]",
+        "model.width=4",
+        "training.num_workers=1",
+    )
+    settings = [word for setting in smaller for word in ("--set", setting)]
+    done = home.call("run", str(EXAMPLES / "own_data" / "job.yaml"), *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cnn: cnn, " in done.stdout
+    job = home.newest()
+    assert job is not None
+    assert job.result is not None
+    assert job.result["tested"]
+    assert all(trial.state is TrialState.COMPLETE for trial in job.trials)

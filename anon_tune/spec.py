@@ -55,7 +55,10 @@ class ModelChoice(Strict):
 
 
 class DataChoice(Strict):
-    """A registered data set and its options; a `folder` or `file` is absolute once the job has been read."""
+    """A registered data set and its options, or a function of the user ("module:function") and its arguments.
+
+    Of both an option `folder` or `file` is a path, and absolute once the job has been read.
+    """
 
     name: str
     options: dict[str, JsonValue] = Field(default_factory=dict)
@@ -162,6 +165,8 @@ class Training(Strict):
         warmup: Over this share of the steps the learning rate rises first.
         clip: Gradients longer than this, over all parameters together, are shortened to it.
         accumulate: A batch is done in so many parts, one after another, for want of memory.
+        num_workers: Processes of each trial that make the examples of a Dataset of the user; 0: the trial's own. They
+            are besides `resources.cpu`. Results do not depend on it.
         augment: Of images: `crop` moves each by up to an eighth of its side, `flip` mirrors half of them.
         precision: `bf16` computes in bfloat16 where torch's autocast does; parameters stay in 32 bits.
         channels_last: Convolutions' weights in that order, which GPUs with tensor cores are faster with.
@@ -175,6 +180,7 @@ class Training(Strict):
     warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
     clip: float | None = Field(default=None, gt=0.0)
     accumulate: int = Field(default=1, ge=1)
+    num_workers: int = Field(default=0, ge=0, le=64)
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     augment: tuple[Literal["crop", "flip"], ...] = ()
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -381,7 +387,7 @@ class JobSpec(Strict):
         if self.arguments:
             yield f"arguments: are for a training function of yours; {self.task} has none"
         if self.data is None:
-            yield f"data: is missing; {self.task} has {', '.join(task.datasets)}"
+            yield f"data: is missing; {self.task} has {', '.join(task.datasets)}, or give a function of yours"
         else:
             yield from self._data_problems(task, self.data)
         if self.model is None:
@@ -414,6 +420,9 @@ class JobSpec(Strict):
 
     def _data_problems(self, task: catalogue.TaskEntry, data: DataChoice) -> Iterator[str]:
         name, options = data.name, data.options
+        if is_function(name) and self.task != "function":
+            yield from self._data_function_problems(options)
+            return
         if name not in task.datasets:
             yield f"data: {unknown(f'data set of {self.task}', name, task.datasets)}"
             return
@@ -430,6 +439,13 @@ class JobSpec(Strict):
         for option in known:
             if known[option] == "" and not options.get(option):
                 yield f"data.{option}: is missing; data: {{name: {name}, {option}: {option.upper()}}} says it"
+
+    def _data_function_problems(self, options: Mapping[str, JsonValue]) -> Iterator[str]:
+        if self.folder is None:
+            yield "folder: is missing; it says where the modules of the data are imported from"
+        classes = options.get("classes", 1)
+        if type(classes) is not int or classes < 1:
+            yield f"data.classes: expected a whole number of at least 1, found {classes!r}"
 
     def _space_problems(self, spaces: Mapping[str, Space]) -> Iterator[str]:
         for arm, space in spaces.items():

@@ -56,12 +56,10 @@ def probe(
     train = problem.train
     squares: list[Tensor] = [torch.zeros_like(parameter) for parameter in model.parameters()]
     model.train()
-    for _ in range(batches):
-        batch = torch.randint(len(train), (min(batch_size, len(train)),), generator=order).to(
-            train.inputs.device
-        )
+    size = min(batch_size, len(train))
+    for batch in train.batches(size, torch.randint(len(train), (batches * size,), generator=order), (seed,)):
         model.zero_grad()
-        problem.loss(model, train[batch], 0.0).backward()
+        problem.loss(model, batch, 0.0).backward()
         for square, parameter in zip(squares, model.parameters(), strict=True):
             if parameter.grad is not None:
                 square += parameter.grad.square() / batches

@@ -42,8 +42,9 @@ def write_samples(weights: Mapping[str, Any], spec: JobSpec, target: Path) -> No
     problem = load_problem(spec.task, data.name, model.name, model.options, data.options, spec.folder)
     trained = problem.build_model()
     trained.load_state_dict(weights)
-    shape = tuple(problem.train[:1].inputs.shape[1:])
-    grid(sample(trained.eval(), (_SIDE * _SIDE, *shape), steps=_STEPS, seed=_SEED)).save(target, format="PNG")
+    grid(sample(trained.eval(), (_SIDE * _SIDE, *problem.train.shape), steps=_STEPS, seed=_SEED)).save(
+        target, format="PNG"
+    )
 
 
 def grid(images: Tensor) -> Image.Image:

@@ -370,7 +370,15 @@ def _problem(spec: JobSpec) -> Problem:
     data, model = spec.data, spec.model
     if data is None or model is None:
         raise InputError(f"{spec.task} needs data and a model.")
-    problem = load_problem(spec.task, data.name, model.name, model.options, data.options, spec.folder)
+    problem = load_problem(
+        spec.task,
+        data.name,
+        model.name,
+        model.options,
+        data.options,
+        spec.folder,
+        spec.training.num_workers,
+    )
     return problem.to(_device(spec))
 
 
@@ -385,7 +393,7 @@ def _training(
         epochs=spec.budget.epochs,
         device=_device(spec),
         folder=spec.folder,
-        **spec.training.model_dump(exclude={"checkpoint_seconds"}),
+        **spec.training.model_dump(exclude={"checkpoint_seconds", "num_workers"}),
     )
 
 

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from anon_tune.optim import Anon, make_optimizer, monitor
 from anon_tune.workers.augment import augmented
-from anon_tune.workers.data import Split
+from anon_tune.workers.data import Examples, Split
 from anon_tune.workers.schedules import schedule_factor
 from anon_tune.workers.tasks import Problem
 
@@ -36,7 +36,7 @@ class Training:
         problem: Data, model and loss; its data already on `device`.
         optimizer: "anon", "adamw", "sgd", or a factory of the user ("module:function").
         hyperparameters: Arguments of the optimizer.
-        seed: Of the initial weights and of the order of the data.
+        seed: Of the initial weights, of the order of the data and of what is random in the data.
         epochs: Full length, which the schedule spans.
         batch_size: Examples per step; a last smaller batch is left out.
         schedule: One of `schedules.SCHEDULES`, over all steps.
@@ -94,6 +94,7 @@ class Training:
         self._clip = clip
         self._unclipped: Tensor | None = None
         self._part = -(-self._batch_size // accumulate)
+        self._seed = seed
         self._order = torch.Generator().manual_seed(seed)
         self._augment = augment
         self._chance = torch.Generator(self._device).manual_seed(seed)
@@ -119,13 +120,13 @@ class Training:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._model.train()
-        order = torch.randperm(len(train), generator=self._order).to(train.inputs.device)
-        total = torch.zeros((), device=train.inputs.device)
-        batches = order.split(self._batch_size)[: self._steps_per_epoch]
-        for batch in batches[:-1]:
+        order = torch.randperm(len(train), generator=self._order)[: self._steps_per_epoch * self._batch_size]
+        total = torch.zeros((), device=self._device)
+        before: list[Tensor] = []
+        for step, batch in enumerate(train.batches(self._batch_size, order, (self._seed, self.epoch)), 1):
+            if step == self._steps_per_epoch:
+                before = [parameter.detach().clone() for parameter in self._model.parameters()]
             total += self._step(batch)
-        before = [parameter.detach().clone() for parameter in self._model.parameters()]
-        total += self._step(batches[-1])
         self.epoch += 1
         result = {"train_loss": total.item() / self._steps_per_epoch, **self._last_step(before)}
         self._seconds = time.perf_counter() - started
@@ -145,10 +146,10 @@ class Training:
             found["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self._device)
         return found
 
-    def _step(self, batch: Tensor) -> Tensor:
+    def _step(self, batch: Split) -> Tensor:
         """Make one step, and return the mean loss over the batch before it."""
         self._optimizer.zero_grad()
-        losses = [self._backward(part, len(part) / len(batch)) for part in batch.split(self._part)]
+        losses = [self._backward(part, len(part) / len(batch)) for part in batch.batches(self._part)]
         total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         if self._first_loss is None:
             self._first_loss = total.item()
@@ -159,9 +160,8 @@ class Training:
         self._schedule.step()
         return total
 
-    def _backward(self, part: Tensor, share: float) -> Tensor:
+    def _backward(self, examples: Split, share: float) -> Tensor:
         """Add the gradients of a part of a batch, and return its share of the loss."""
-        examples = self._problem.train[part]
         if self._augment:
             inputs = augmented(examples.inputs, self._augment, self._chance)
             examples = dataclasses.replace(examples, inputs=inputs)
@@ -190,7 +190,7 @@ class Training:
             `seconds_per_step` of the second step; on a GPU also `peak_memory_bytes`, and all that it has,
             `gpu_memory_bytes`.
         """
-        batch = torch.arange(self._batch_size, device=self._problem.train.inputs.device)
+        batch = next(self._problem.train.batches(self._batch_size, torch.arange(self._batch_size)))
         self._model.train()
         self._step(batch)
         started = time.perf_counter()
@@ -198,7 +198,7 @@ class Training:
         found = {"seconds_per_step": time.perf_counter() - started}
         self._model.eval()
         with self._autocast, torch.no_grad():
-            self._problem.metrics(self._forward, self._problem.validation[: self._batch_size])
+            self._problem.metrics(self._forward, next(self._problem.validation.batches(self._batch_size)))
         if self._device.type == "cuda":
             found["peak_memory_bytes"] = torch.cuda.max_memory_reserved(self._device)
             found["gpu_memory_bytes"] = torch.cuda.mem_get_info(self._device)[1]
@@ -249,7 +249,7 @@ class Training:
         """Return the metrics of the test split, `test_` before each."""
         return {f"test_{name}": value for name, value in self.evaluate(self._problem.test).items()}
 
-    def evaluate(self, split: Split) -> dict[str, float]:
+    def evaluate(self, split: Examples) -> dict[str, float]:
         """Return the problem's metrics over a split."""
         self._model.eval()
         with self._autocast:

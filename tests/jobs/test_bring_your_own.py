@@ -71,11 +71,13 @@ def test_optimizers_of_the_user_are_arms_and_the_ledger_has_their_spaces(home: H
     assert done.returncode == 0, done.stdout + done.stderr
     for path in folder.glob("*.yaml"):
         path.unlink()
-    job_id = home.only_job().id
+    submitted = home.newest()
+    assert submitted is not None
+    job_id = submitted.id
     assert home.call("extend", job_id, "--trials", "2").returncode == 0
     done = home.call("run", "--resume", job_id)
     assert done.returncode == 0, done.stdout + done.stderr
-    job = home.only_job()
+    job = home.ledger.job(job_id, trials=True)
     searched = [
         (trial.arm, set(trial.hyperparameters)) for trial in job.trials if trial.phase is Phase.SEARCH
     ]
@@ -92,3 +94,25 @@ def test_optimizers_of_the_user_are_arms_and_the_ledger_has_their_spaces(home: H
             exported, torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(2))), folder
         )
     assert {group["rule"] for group in optimizer.param_groups} == {"muon", "adamw"}
+
+
+@pytest.mark.slow
+def test_data_of_the_user_is_made_by_processes_beside_the_training(home: Home) -> None:
+    smaller = (
+        "budget.trials=2",
+        "budget.epochs=2",
+        "confirm.finalists=1",
+        "confirm.verdict_seeds=2",
+        "arms=[anon]",
+        "model.width=4",
+        "training.num_workers=1",
+    )
+    settings = [word for setting in smaller for word in ("--set", setting)]
+    done = home.call("run", str(EXAMPLES / "own_data" / "job.yaml"), *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cnn: cnn, " in done.stdout
+    job = home.newest()
+    assert job is not None
+    assert job.result is not None
+    assert job.result["tested"]
+    assert all(trial.state is TrialState.COMPLETE for trial in job.trials)

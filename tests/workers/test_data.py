@@ -236,7 +236,7 @@ def write_table(path: Path, header: str = "age,dose,score", rows: np.ndarray = R
 def test_a_table_is_standardized_by_what_is_trained_on(tmp_path: Path):
     found = csv(str(write_table(tmp_path / "x.csv")), "dose")
     assert [len(split) for split in (found.train, found.validation, found.test)] == [36, 12, 12]
-    assert found.columns == 2
+    assert found.shape == (2,)
     for values in (found.train.inputs, found.train.targets):
         assert torch.allclose(values.mean(dim=0), torch.zeros(()), atol=1e-5)
         assert torch.allclose(values.std(dim=0, correction=0), torch.ones(()), atol=1e-5)

@@ -32,5 +32,7 @@ def digits() -> Images:
         inputs = torch.tensor((x - mean) / std, dtype=torch.float32).reshape(-1, 1, 8, 8)
         return Split(inputs, torch.tensor(y, dtype=torch.int64))
 
-    unscaled = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
-    return Images(as_split(train_x, train_y), as_split(val_x, val_y), as_split(test_x, test_y), 10, *unscaled)
+    train, unscaled = as_split(train_x, train_y), (torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    low, high = train.inputs.aminmax()
+    pixels = low.item(), high.item()
+    return Images(train, as_split(val_x, val_y), as_split(test_x, test_y), 10, *unscaled, pixels)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anon_tune.errors import InputError
-from anon_tune.workers.data.split import Split
+from anon_tune.workers.data.split import Examples, Split
 
 __all__ = ["Images", "split_images"]
 
@@ -22,21 +22,24 @@ class Images:
 
     Attributes:
         classes: How many there are.
-        mean: Of each channel over the training split, (channels, 1, 1); 0 where the images are scaled already.
+        mean: Of each channel, by which bytes are standardized once they are in [0, 1]; (channels, 1, 1). That of the
+            training split, or 0.5 in data of the user. Other numbers are taken as they are.
         std: Likewise.
+        range: The lowest and the highest value that a pixel is taken to have.
     """
 
-    train: Split
-    validation: Split
-    test: Split
+    train: Examples
+    validation: Examples
+    test: Examples
     classes: int
     mean: Tensor
     std: Tensor
+    range: tuple[float, float] = (0.0, 255.0)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one image."""
-        return tuple(self.train.inputs.shape[1:])
+        return self.train.shape
 
 
 def split_images(source: str, train: Split, test: Split, classes: int, sizes: tuple[int, int, int]) -> Images:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from anon_tune.catalogue import DATASETS
-from anon_tune.documents import unknown
+from anon_tune.documents import is_function, unknown
 from anon_tune.errors import InputError
 from anon_tune.workers.data.cifar10 import cifar10
 from anon_tune.workers.data.digits import digits
@@ -21,6 +21,7 @@ from anon_tune.workers.data.surface import (
 )
 from anon_tune.workers.data.table import Table, csv, diabetes
 from anon_tune.workers.data.text import Text, python_source, text
+from anon_tune.workers.data.user_data import user_images, user_table, user_text
 
 __all__ = ["READERS", "read_images", "read_surface", "read_table", "read_text"]
 
@@ -40,28 +41,46 @@ READERS: Mapping[str, Callable[..., Images | Surface | Table | Text]] = {
 }
 
 
-def read_images(name: str, options: Mapping[str, Any]) -> Images:
-    """Return images of the catalogue; in one process they are read once.
+def read_images(
+    name: str,
+    options: Mapping[str, Any],
+    folder: str | None = None,
+    num_workers: int = 0,
+    *,
+    labelled: bool = True,
+) -> Images:
+    """Return images of the catalogue or of the user; in one process they are read once.
 
     Args:
-        name: A data set of the catalogue.
+        name: A data set of the catalogue; or "module:function", see user_images.
         options: Those that differ from the catalogue's defaults.
+        folder: Where a module of the user is looked for first.
+        num_workers: Processes that make the user's examples, where these are not held in memory.
+        labelled: Whether targets have to be classes.
 
     Raises:
-        InputError: The name or an option is unknown, or the files are not what they should be.
+        InputError: The name or an option is unknown, or the data is not what it should be.
     """
+    if is_function(name):
+        return user_images(name, options, folder, num_workers, labelled=labelled)
     found: Images = _read(name, _filled_in(name, options, _IMAGES))
     return found
 
 
-def read_text(name: str, options: Mapping[str, Any]) -> Text:
-    """Return a text of the catalogue; otherwise as read_images."""
+def read_text(name: str, options: Mapping[str, Any], folder: str | None = None, num_workers: int = 0) -> Text:
+    """Return a text; otherwise as read_images."""
+    if is_function(name):
+        return user_text(name, options, folder, num_workers)
     found: Text = _read(name, _filled_in(name, options, _TEXTS))
     return found
 
 
-def read_table(name: str, options: Mapping[str, Any]) -> Table:
-    """Return a table of the catalogue; otherwise as read_images."""
+def read_table(
+    name: str, options: Mapping[str, Any], folder: str | None = None, num_workers: int = 0
+) -> Table:
+    """Return a table; otherwise as read_images."""
+    if is_function(name):
+        return user_table(name, options, folder, num_workers)
     found: Table = _read(name, _filled_in(name, options, _TABLES))
     return found
 

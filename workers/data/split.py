@@ -1,21 +1,59 @@
-"""Examples on one device."""
+"""Examples of one split, given out in batches."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Split"]
+__all__ = ["Examples", "Split"]
+
+
+class Examples(Protocol):
+    """One split of the data, wherever it is."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the inputs."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int, order: Tensor | None = None, seed: Sequence[int] = ()) -> Iterator[Split]:
+        """Give out examples in batches, on the device.
+
+        Args:
+            size: Of a batch, from 1; the last one may be smaller.
+            order: Which examples, as indices (m); None: all of them as they are stored.
+            seed: Whole numbers from 0: the same ones give the same examples, where these are made by chance.
+        """
+
+    def to(self, device: torch.device) -> Examples:
+        """Return the split with its batches on a device."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Examples of one split: inputs (n, ...) and targets (n, ...), on one device."""
+    """Examples that are held on one device: inputs (n, ...) and targets (n, ...). A batch is one too."""
 
     inputs: Tensor
     targets: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input."""
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the inputs."""
+        return self.inputs.dtype
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -24,6 +62,15 @@ class Split:
         """Return some of the examples."""
         return Split(self.inputs[index], self.targets[index])
 
-    def to(self, device: torch.device) -> Split:
-        """Return the split on a device."""
-        return Split(self.inputs.to(device), self.targets.to(device))
+    def batches(self, size: int, order: Tensor | None = None, seed: Sequence[int] = ()) -> Iterator[Split]:
+        """See Examples; nothing is made by chance here."""
+        if order is None:
+            return (self[start : start + size] for start in range(0, len(self), size))
+        return (self[index] for index in order.to(self.inputs.device).split(size))
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Split:
+        """Return the split on a device; `non_blocking` as in Tensor.to."""
+        return Split(
+            self.inputs.to(device, non_blocking=non_blocking),
+            self.targets.to(device, non_blocking=non_blocking),
+        )

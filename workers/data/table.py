@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from anon_tune.errors import InputError
-from anon_tune.workers.data.split import Split
+from anon_tune.workers.data.split import Examples, Split
 
 __all__ = ["Table", "csv", "diabetes"]
 
@@ -24,19 +24,21 @@ _FEWEST = 10
 class Table:
     """Rows of features (n, columns) and targets (n), all of mean 0 and deviation 1 over the training split.
 
+    Data of the user is as it is, its inputs (n, ...).
+
     Attributes:
-        deviation: Of the target, in its own unit.
+        deviation: One of the target is so much in its own unit.
     """
 
-    train: Split
-    validation: Split
-    test: Split
+    train: Examples
+    validation: Examples
+    test: Examples
     deviation: float
 
     @property
-    def columns(self) -> int:
-        """How many features there are."""
-        return int(self.train.inputs.shape[1])
+    def shape(self) -> tuple[int, ...]:
+        """Of one input: (columns,)."""
+        return self.train.shape
 
 
 def diabetes() -> Table:

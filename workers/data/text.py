@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from anon_tune.errors import InputError
-from anon_tune.workers.data.split import Split
+from anon_tune.workers.data.split import Examples, Split
 
 __all__ = ["Text", "python_source", "text"]
 
@@ -29,15 +29,15 @@ class Text:
         vocabulary: How many different tokens there are.
     """
 
-    train: Split
-    validation: Split
-    test: Split
+    train: Examples
+    validation: Examples
+    test: Examples
     vocabulary: int
 
     @property
     def length(self) -> int:
         """Of a window."""
-        return int(self.train.inputs.shape[1])
+        return self.train.shape[0]
 
 
 def text(file: str, level: str, length: int, train: int) -> Text:

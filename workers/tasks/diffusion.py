@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anon_tune.workers.data import Images, Split, read_images
+from anon_tune.workers.data import Images, Split
 from anon_tune.workers.tasks.problem import Build, Problem, expect
 
 __all__ = ["problem", "sample"]
@@ -25,10 +24,9 @@ _EVALUATION_SEED = 0
 _LAST = 0.999  # of sampling: at 1 there is nothing of the image
 
 
-def problem(data: str, options: Mapping[str, Any], build: Build) -> Problem:
-    """Return the problem of one data set and one model. Raises as read_images."""
-    images = read_images(data, options)
-    low, high = _range(images)
+def problem(images: Images, build: Build) -> Problem:
+    """Return the problem of images, whose targets are not looked at, and a model."""
+    low, high = images.range
     scale = partial(_to_unit, low=low, high=high)
     return Problem(
         images.train,
@@ -59,13 +57,6 @@ def sample(model: nn.Module, shape: tuple[int, ...], *, steps: int, seed: int) -
         image = image.clamp(-1.0, 1.0)
         x = math.cos(after * math.pi / 2) * image + math.sin(after * math.pi / 2) * noise
     return x
-
-
-def _range(images: Images) -> tuple[float, float]:
-    if not images.train.inputs.is_floating_point():
-        return 0.0, 255.0
-    low, high = images.train.inputs.aminmax()
-    return low.item(), high.item()
 
 
 def _to_unit(pixels: Tensor, low: float, high: float) -> Tensor:

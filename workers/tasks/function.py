@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from anon_tune.workers.data import Split, Surface, read_surface
+from anon_tune.workers.data import Split, Surface
 from anon_tune.workers.tasks.problem import Build, Problem, expect
 
 __all__ = ["problem"]
@@ -22,9 +21,8 @@ __all__ = ["problem"]
 _SEEN = "examples_seen"
 
 
-def problem(data: str, options: Mapping[str, Any], build: Build) -> Problem:
-    """Return the problem of one function and one model. Raises as read_surface."""
-    surface = read_surface(data, options)
+def problem(surface: Surface, build: Build) -> Problem:
+    """Return the problem of one function and one model."""
     return Problem(
         surface.train,
         surface.validation,

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anon_tune.workers.data import Split, read_images
+from anon_tune.workers.data import Images, Split
 from anon_tune.workers.tasks.problem import Build, Problem, expect
 
 __all__ = ["loss", "metrics", "problem"]
 
 
-def problem(data: str, options: Mapping[str, Any], build: Build) -> Problem:
-    """Return the problem of one data set and one model. Raises as read_images."""
-    images = read_images(data, options)
+def problem(images: Images, build: Build) -> Problem:
+    """Return the problem of images and a model."""
     prepare = partial(_scaled, mean=images.mean, std=images.std)
     return Problem(
         images.train,

@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anon_tune.workers.data import Split, read_text
+from anon_tune.workers.data import Split, Text
 from anon_tune.workers.tasks.problem import Build, Problem, expect
 
 __all__ = ["problem"]
 
 
-def problem(data: str, options: Mapping[str, Any], build: Build) -> Problem:
-    """Return the problem of one text and one model. Raises as read_text."""
-    text = read_text(data, options)
+def problem(text: Text, build: Build) -> Problem:
+    """Return the problem of a text and a model."""
     return Problem(
         text.train,
         text.validation,

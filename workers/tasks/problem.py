@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 from anon_tune.catalogue import TASKS
 from anon_tune.documents import is_function, unknown
 from anon_tune.errors import InputError
-from anon_tune.workers.data import Split
+from anon_tune.workers.data import Examples, Split, read_images, read_surface, read_table, read_text
 
 __all__ = ["Build", "Problem", "expect", "load_problem"]
 
+
+_LARGEST_BATCH = 2**24
+"""Numbers in the inputs that are measured at once: several batches of large images may be waiting."""
 
 Build = Callable[[tuple[int, ...], int], nn.Module]
 """Makes a model for the shape of one input and a number of outputs."""
@@ -55,9 +59,9 @@ class Problem:
         derive: Means over a whole split -> metrics that are no means, such as perplexity.
     """
 
-    train: Split
-    validation: Split
-    test: Split
+    train: Examples
+    validation: Examples
+    test: Examples
     build_model: Callable[[], nn.Module]
     loss: Callable[[nn.Module, Split, float], Tensor]
     metrics: Callable[[nn.Module, Split], Mapping[str, Tensor]]
@@ -69,11 +73,10 @@ class Problem:
         return dataclasses.replace(self, **splits)
 
     @torch.no_grad()
-    def measure(self, model: nn.Module, split: Split, batch_size: int = 1024) -> dict[str, float]:
+    def measure(self, model: nn.Module, split: Examples, batch_size: int = 1024) -> dict[str, float]:
         """Return all metrics over a split, of the model as it is (in evaluation mode or not)."""
         totals: dict[str, Tensor] = {}
-        for start in range(0, len(split), batch_size):
-            examples = split[start : start + batch_size]
+        for examples in split.batches(min(batch_size, max(1, _LARGEST_BATCH // math.prod(split.shape)))):
             for name, mean in self.metrics(model, examples).items():
                 totals[name] = totals.get(name, 0.0) + mean.double() * len(examples)
         means = {name: total.item() / len(split) for name, total in totals.items()}
@@ -87,38 +90,40 @@ def load_problem(
     options: Mapping[str, Any],
     data_options: Mapping[str, Any] | None = None,
     folder: str | None = None,
+    num_workers: int = 0,
 ) -> Problem:
     """Return the problem of a job.
 
     Args:
         task: One of the catalogue.
-        data: A data set of the task.
+        data: A data set of the task, or a function of the user; see data.user_data.
         model: A model of the task, or a function of the user; see build_model.
         options: Of the model, those that differ from its defaults.
         data_options: Of the data, likewise.
         folder: Where a module of the user is looked for first.
+        num_workers: Processes that make the user's examples, where these are not held in memory.
 
     Raises:
         InputError: The task, data set, model or an option is unknown, or the data cannot be read.
     """
     if task not in TASKS:
         raise InputError(unknown("task", task, TASKS))
-    if data not in TASKS[task].datasets:
+    if data not in TASKS[task].datasets and not is_function(data):
         raise InputError(unknown(f"data set of {task}", data, TASKS[task].datasets))
     if model not in TASKS[task].models and not is_function(model):
         raise InputError(unknown(f"model of {task}", model, TASKS[task].models))
     from anon_tune.workers.models import build_model
     from anon_tune.workers.tasks import diffusion, function, image_classification, language_model, regression
 
-    problem = {
-        "diffusion": diffusion.problem,
-        "function": function.problem,
-        "image_classification": image_classification.problem,
-        "language_model": language_model.problem,
-        "regression": regression.problem,
-    }[task]
-
     def build(shape: tuple[int, ...], outputs: int) -> nn.Module:
         return build_model(model, shape, outputs, options, folder)
 
-    return problem(data, data_options or {}, build)
+    source = data, data_options or {}, folder, num_workers
+    problems: Mapping[str, Callable[[], Problem]] = {
+        "diffusion": lambda: diffusion.problem(read_images(*source, labelled=False), build),
+        "function": lambda: function.problem(read_surface(data, data_options or {}), build),
+        "image_classification": lambda: image_classification.problem(read_images(*source), build),
+        "language_model": lambda: language_model.problem(read_text(*source), build),
+        "regression": lambda: regression.problem(read_table(*source), build),
+    }
+    return problems[task]()

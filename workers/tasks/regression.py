@@ -5,25 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anon_tune.workers.data import Split, read_table
+from anon_tune.workers.data import Split, Table
 from anon_tune.workers.tasks.problem import Build, Problem, expect
 
 __all__ = ["problem"]
 
 
-def problem(data: str, options: Mapping[str, Any], build: Build) -> Problem:
-    """Return the problem of one table and one model. Raises as read_table."""
-    table = read_table(data, options)
+def problem(table: Table, build: Build) -> Problem:
+    """Return the problem of a table and a model."""
     return Problem(
         table.train,
         table.validation,
         table.test,
-        partial(build, (table.columns,), 1),
+        partial(build, table.shape, 1),
         _loss,
         _metrics,
         partial(_in_its_unit, deviation=table.deviation),

@@ -82,6 +82,7 @@ def report(job: JobRecord, export_path: str | None, mlflow_command: str) -> Rend
             Text(f"  {_trained(job)}: {job.architecture['family']}, "
                  f"{job.architecture['parameters']:,} parameters")
         )  # fmt: skip
+    lines += [Text(f"  {line}") for line in _device_lines(job)]
     if job.requested is not None:
         lines.append(Text(f"  {job.requested} was asked for; its holder hears of it within seconds"))
     if _is_abandoned(job):
@@ -236,6 +237,20 @@ def _add_row(table: Table, *cells: str | Text) -> None:
 def _is_abandoned(job: JobRecord) -> bool:
     """Whether a job that nobody works on looks as if somebody did."""
     return job.state is JobState.RUNNING and (job.lease is None or not job.lease.alive)
+
+
+def _device_lines(job: JobRecord) -> list[str]:
+    """What the probe found of a GPU, where the job asks for one."""
+    gpu, probe = job.spec["resources"]["gpu"], job.probe or {}
+    if gpu and probe.get("device") == "cpu":
+        return [f"trained on CPU: torch found no CUDA device there, though resources.gpu is {gpu:g}"]
+    if "trials_per_device" not in probe:
+        return []
+    peak, total = (probe[key] / 2**30 for key in ("peak_memory_bytes", "device_memory_bytes"))
+    fit = probe["trials_per_device"]
+    share = math.floor(1000 / fit) / 1000 if fit else 1
+    more = f"; {fit} trials fit on it (resources.gpu: {share:g})" if fit > 1 else ""
+    return [f"{probe['device']}: a trial takes {peak:.2g} of its {total:.3g} GiB{more}"]
 
 
 def _gamma_line(spread: Mapping[str, Any]) -> Text:

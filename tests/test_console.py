@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Any
 
@@ -67,6 +68,22 @@ def test_a_job_without_a_result_says_why_and_how_to_go_on(state: JobState, alive
     assert ("Go on with: anon-tune run --resume j" in shown) is resumes
     assert ("nobody works on it" in shown) is (alive is False)
     assert ("run its job file anew" in shown) is (state is JobState.FAILED)
+
+
+def on_gpu(probe: dict[str, Any]) -> str:
+    found = job(JobState.RUNNING, probe=probe)
+    found = dataclasses.replace(found, spec={**found.spec, "resources": {"cpu": 1, "gpu": 0.5}})
+    return text(report(found, None, "mlflow ui"))
+
+
+def test_of_a_gpu_it_is_said_what_a_trial_takes_and_how_many_fit():
+    probe = {"device": "H100", "peak_memory_bytes": 3 * 2**29, "device_memory_bytes": 80 * 2**30}
+    said = on_gpu({**probe, "trials_per_device": 7})
+    assert "H100: a trial takes 1.5 of its 80 GiB; 7 trials fit on it (resources.gpu: 0.142)" in said
+    assert "fit on it" not in on_gpu({**probe, "trials_per_device": 1})
+    assert "trained on CPU: torch found no CUDA device there, though resources.gpu is 0.5" in on_gpu(
+        {"device": "cpu"}
+    )
 
 
 def test_a_job_has_one_gamma_wherever_it_is_shown():

@@ -178,7 +178,7 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
     from anon_tune.workers.checkpoints import ask
     from anon_tune.workers.kept import write_best
     from anon_tune.workers.run import Run
-    from anon_tune.workers.trainable import CUDA_ITSELF_BYTES, run_probe
+    from anon_tune.workers.trainable import run_probe
 
     job = ledger.job(lease.job)
     spec = stored_spec(job.spec)
@@ -201,9 +201,8 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
             architecture = measured.pop("architecture")
             ledger.update_job(lease, probe=measured, architecture=architecture)
         _log.info("probe: %s", measured)
-        if "peak_memory_bytes" in measured:
-            fit = int(measured["gpu_memory_bytes"] / (measured["peak_memory_bytes"] + CUDA_ITSELF_BYTES))
-            _log.info("a trial takes %.1f GB of the GPU: %d fit", measured["peak_memory_bytes"] / 1e9, fit)
+        if spec.resources.gpu and measured.get("device") == "cpu":
+            _log.warning("resources.gpu is %g, and torch finds no CUDA device there", spec.resources.gpu)
         plan = Plan(spec, spaces, float(measured["log_mean_sigma"]))
         checkpoints = settings.checkpoints(job.id)
         checkpoints.mkdir(parents=True, exist_ok=True)

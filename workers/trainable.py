@@ -26,19 +26,17 @@ from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.user_code import load_function
 from anon_tune.workers import checkpoints, output
 from anon_tune.workers.context import Context, Report
+from anon_tune.workers.device import choose_device
 from anon_tune.workers.dry_run import FactoryArm
 from anon_tune.workers.probe import PROBE_BATCHES, probe
 from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.training import Training
 from anon_tune.workers.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
 
-__all__ = ["CUDA_ITSELF_BYTES", "TrialTrainable", "run_probe"]
+__all__ = ["TrialTrainable", "run_probe"]
 
 _PROBE_SHARE = 0.02
 """Of the steps of a full-length trial, at most so many are spent on the probe (but one at least)."""
-
-CUDA_ITSELF_BYTES = 2**29
-"""What a process takes of a GPU besides its tensors: torch's cap on memory does not count it."""
 
 _TINY = 1e-8  # a learning rate for steps that are made to see whether they can be
 
@@ -155,7 +153,7 @@ class TrialTrainable(tune.Trainable):
                 arm=config["arm"],
                 hyperparameters=hyperparameters,
                 seed=config["seed"],
-                device=_device(spec),
+                device=choose_device(spec.resources.gpu),
                 epochs=self._epochs,
                 metric=self._metric,
                 folder=self._files,
@@ -313,7 +311,7 @@ def run_probe(
             seed=seed,
             batch_size=batch_size,
             floor=floor,
-            device=_device(parsed),
+            device=choose_device(parsed.resources.gpu),
             batches=batches,
             arms=arms,
         )
@@ -331,7 +329,7 @@ def _probe_function(spec: JobSpec, seed: int, floor: float, arms: Sequence[Facto
                 arm="anon",
                 hyperparameters={},
                 seed=seed,
-                device=_device(spec),
+                device=choose_device(spec.resources.gpu),
                 epochs=spec.budget.epochs,
                 metric=spec.objective.metric,
                 folder=Path(folder),
@@ -354,17 +352,6 @@ def _function(spec: JobSpec) -> Train:
     return functools.partial(function, **spec.arguments)
 
 
-def _device(spec: JobSpec) -> torch.device:
-    """The GPU that Ray gave to this process, with no more of its memory than the trial's share; else the CPU."""
-    share = spec.resources.gpu
-    if not share or not torch.cuda.is_available():
-        return torch.device("cpu")
-    if share < 1:
-        whole = torch.cuda.mem_get_info()[1]
-        torch.cuda.set_per_process_memory_fraction(max(share - CUDA_ITSELF_BYTES / whole, share / 2))
-    return torch.device("cuda")
-
-
 def _problem(spec: JobSpec) -> Problem:
     torch.set_num_threads(spec.resources.cpu)
     data, model = spec.data, spec.model
@@ -379,7 +366,7 @@ def _problem(spec: JobSpec) -> Problem:
         spec.folder,
         spec.training.num_workers,
     )
-    return problem.to(_device(spec))
+    return problem.to(choose_device(spec.resources.gpu))
 
 
 def _training(
@@ -391,7 +378,7 @@ def _training(
         hyperparameters,
         seed=seed,
         epochs=spec.budget.epochs,
-        device=_device(spec),
+        device=choose_device(spec.resources.gpu),
         folder=spec.folder,
         **spec.training.model_dump(exclude={"checkpoint_seconds", "num_workers"}),
     )

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from anon_tune.optim import Anon, make_optimizer, monitor
 from anon_tune.workers.augment import augmented
 from anon_tune.workers.data import Examples, Split
+from anon_tune.workers.device import describe_device, trials_that_fit
 from anon_tune.workers.schedules import schedule_factor
 from anon_tune.workers.tasks import Problem
 
@@ -183,25 +184,30 @@ class Training:
             "update_ratio": update.item() / max(get_total_norm(before).item(), _SHORTEST),
         }
 
-    def dry_run(self) -> dict[str, float]:
+    def dry_run(self) -> dict[str, Any]:
         """Make two steps and measure a batch, to find out whether all of it can be done; of no use afterwards.
 
         Returns:
-            `seconds_per_step` of the second step; on a GPU also `peak_memory_bytes`, and all that it has,
-            `gpu_memory_bytes`.
+            `seconds_per_step` of the second step, and the name of the `device`; of a GPU also `peak_memory_bytes`
+            that tensors took, `device_memory_bytes` that it has, and the `trials_per_device` that fit on it at once.
         """
         batch = next(self._problem.train.batches(self._batch_size, torch.arange(self._batch_size)))
         self._model.train()
         self._step(batch)
         started = time.perf_counter()
         self._step(batch).item()  # waits for the device
-        found = {"seconds_per_step": time.perf_counter() - started}
+        seconds = time.perf_counter() - started
+        found: dict[str, Any] = {"seconds_per_step": seconds, "device": describe_device(self._device)}
         self._model.eval()
         with self._autocast, torch.no_grad():
             self._problem.metrics(self._forward, next(self._problem.validation.batches(self._batch_size)))
         if self._device.type == "cuda":
-            found["peak_memory_bytes"] = torch.cuda.max_memory_reserved(self._device)
-            found["gpu_memory_bytes"] = torch.cuda.mem_get_info(self._device)[1]
+            total = torch.cuda.get_device_properties(self._device).total_memory
+            found |= {
+                "peak_memory_bytes": torch.cuda.max_memory_allocated(self._device),
+                "device_memory_bytes": total,
+                "trials_per_device": trials_that_fit(torch.cuda.max_memory_reserved(self._device), total),
+            }
         return found
 
     def state_dict(self) -> dict[str, Any]:

@@ -49,6 +49,18 @@ def test_multiplier_update_and_schedule():
     assert (monitor(optimizer)["group0/refreshes"], monitor(optimizer)["group0/next_refresh"]) == (3, 8)
 
 
+@pytest.mark.parametrize("entries", [1, 2, 7, 1000])
+def test_quantiles_are_those_of_torch(entries: int):
+    p = torch.zeros(entries)
+    optimizer = Anon([p], gamma=0.7)
+    step(optimizer, torch.randn(entries, generator=torch.Generator().manual_seed(0)))
+    report, values = monitor(optimizer), optimizer.state[p]["multiplier"]
+    for name, share in (("q05", 0.05), ("q50", 0.5), ("q95", 0.95)):
+        assert report[f"group0/multiplier_{name}"] == pytest.approx(
+            torch.quantile(values, share).item(), rel=1e-5
+        )
+
+
 def test_no_next_refresh_after_the_end():
     optimizer = Anon([torch.ones(2)], delay=[1, 2])
     for _ in range(3):

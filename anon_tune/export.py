@@ -24,7 +24,9 @@ VERSION = 1
 FORMATS = ("yaml", "json", "python")
 
 _CONFIDENCE = 0.95
-_TRAINING = ("batch_size", "clip", "accumulate", "label_smoothing")  # of our loop
+_TRAINING = (  # of our loop
+    "batch_size", "clip", "accumulate", "label_smoothing", "augment", "precision", "channels_last", "compile",
+)  # fmt: skip
 _CLASSES = {"anon": "anon_tune.optim.Anon", "adamw": "torch.optim.AdamW", "sgd": "torch.optim.SGD"}
 _VERSIONS = ("anon_tune", "torch", "optuna", "ray", "mlflow")
 

@@ -396,6 +396,11 @@ class JobSpec(Strict):
             yield from self._model_problems(task, self.model)
         if self.training.augment and not task.images:
             yield f"training.augment: is for images, and {self.task} has none; leave it out"
+        if self.training.channels_last and self.model is not None:
+            known = catalogue.MODELS.get(self.model.name)
+            if not task.images or (known is not None and known.family != "cnn"):
+                what = self.model.name if task.images else self.task
+                yield f"training.channels_last: is for convolutions of images, and {what} has none; leave it out"
         metric = self.objective.metric
         if metric not in task.metrics:
             yield f"objective.metric: {unknown(f'metric of {self.task}', metric, task.metrics)}"

@@ -94,10 +94,20 @@ def test_an_arm_of_the_user_is_exported_by_its_factory(tmp_path: Any, form: str)
 
 
 def test_how_it_was_trained_is_said() -> None:
-    spec = builders.spec(training={"warmup": 0.1, "clip": 1.0, "accumulate": 2}).model_dump(mode="json")
+    training = {"warmup": 0.1, "clip": 1.0, "accumulate": 2, "augment": ["flip"], "precision": "bf16"}
+    spec = builders.spec(training=training).model_dump(mode="json")
     found = document(dataclasses.replace(job(result()), spec=spec))
     assert found["schedule"] == {"name": "cosine", "warmup": 0.1, "epochs": 9}
-    assert found["training"] == {"batch_size": 64, "clip": 1.0, "accumulate": 2, "label_smoothing": 0.0}
+    assert found["training"] == {
+        "batch_size": 64,
+        "clip": 1.0,
+        "accumulate": 2,
+        "label_smoothing": 0.0,
+        "augment": ["flip"],
+        "precision": "bf16",
+        "channels_last": False,
+        "compile": False,
+    }
     assert "cosine, warm-up 0.1." in render(found, "python")
 
 

@@ -193,6 +193,7 @@ BAD = [
     ("confirm.verdict_seeds", 1, ["confirm.verdict_seeds: "]),
     ("training.batch_size", 0, ["training.batch_size: "]),
     ("training.label_smoothing", 1.0, ["training.label_smoothing: "]),
+    ("training.channels_last", True, ["training.channels_last: ", "vit_tiny has none", "leave it out"]),
     ("training.augment", ["crops"], ["training.augment.0: "]),
     ("training.precision", "fp16", ["training.precision: "]),
     ("arms", "anon", ["arms: expected a list", "found 'anon'"]),
@@ -223,6 +224,29 @@ def test_bad_input_is_named_by_its_path(path: str, value: Any, parts: list[str])
     assert message.startswith("job.yaml: ")
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "model", "allowed"),
+    [
+        ("image_classification", "digits", "cnn", True),
+        ("image_classification", "digits", "nets:make", True),
+        ("diffusion", "digits", "unet", True),
+        ("image_classification", "digits", "mlp", False),
+        ("language_model", "python_source", "gpt", False),
+        ("language_model", "python_source", "nets:make", False),
+        ("regression", "diabetes", "mlp", False),
+    ],
+)
+def test_channels_come_last_where_there_may_be_convolutions(task: str, data: str, model: str, allowed: bool):
+    plain = {**GOOD, "task": task, "data": data, "model": model, "space": "default", "folder": "/x"}
+    job = {**plain, "training": {"channels_last": True}}
+    if allowed:
+        assert parse_spec(job).training.channels_last
+    else:
+        parse_spec(plain)
+        with pytest.raises(SpecError, match=r"training\.channels_last: is for convolutions of images"):
+            parse_spec(job)
 
 
 def test_a_key_that_is_no_text_is_named():

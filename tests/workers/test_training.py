@@ -284,6 +284,19 @@ def test_gradients_are_shortened_to_the_clip_and_measured_before():
     assert (result["gradient_norm"], result["update_ratio"]) == pytest.approx((3.8, 1.0))
 
 
+def test_large_images_are_measured_a_few_at_a_time():
+    seen = []
+
+    def metrics(model: nn.Module, examples: Split) -> dict[str, torch.Tensor]:
+        seen.append(len(examples))
+        return {"loss": torch.zeros(())}
+
+    problem = dataclasses.replace(line(1), metrics=metrics)
+    images = torch.zeros(1).expand(5, 1, 4096, 2048)  # takes no memory
+    problem.measure(problem.build_model(), Split(images, torch.zeros(5)))
+    assert seen == [2, 2, 1]
+
+
 def test_label_smoothing_changes_the_training_and_not_the_measure():
     problem = digits()
     plain, smooth = (

@@ -158,6 +158,24 @@ def ragged():
     return make(Ragged)
 
 
+class Mixed(Lazy):
+    def __getitem__(self, index):
+        return self.pairs[0][index], 1 if index % 2 else torch.tensor(1)
+
+
+def mixed():
+    return make(Mixed)
+
+
+class Nested(Lazy):
+    def __getitem__(self, index):
+        return [[1.0], [1.0, 2.0]], 0
+
+
+def nested():
+    return make(Nested)
+
+
 def other_sizes():
     return make()[0], TensorDataset(INPUTS[:, :, 1:], TARGETS), make()[2]
 
@@ -370,6 +388,8 @@ def test_each_task_trains_on_it(folder: Path, task: str, function: str, model: s
         ("without_pairs", ["train: item 0 is a Tensor; return pairs (input, target)"]),
         ("words", ["train: the target of item 0 is a str; make it a tensor in __getitem__"]),
         ("ragged", ["train: the input of item 0 is (1, 4, 4), and that of item 1 is (1, 4, 5)"]),
+        ("mixed", ["train: the targets make no batch: ", "expected Tensor"]),
+        ("nested", ["train: the input of item 0 is a list; make it a tensor"]),
         ("other_sizes", ["the validation Dataset are (1, 3, 4), those of the training one (1, 4, 4)"]),
         ("flat", ["train: an input is (16,), and images are (channels, height, width)"]),
         ("channels_last", ["an input is (5, 4, 3): channels come first"]),

@@ -163,22 +163,29 @@ def _batch(items: Sequence[Any], indices: Sequence[int]) -> Split:
 
 def _stacked(part: str, values: Sequence[Any], indices: Sequence[int]) -> Tensor:
     """Tensors, arrays and numbers of one shape as one tensor (n, ...)."""
+    why = ""
+    try:
+        stacked = default_collate(list(values))
+    except (RuntimeError, TypeError) as error:
+        stacked, why = None, str(error)
+    if not isinstance(stacked, Tensor):
+        raise InputError(_difference(part, values, indices) or f"the {part}s make no batch: {why}")
+    return stacked
+
+
+def _difference(part: str, values: Sequence[Any], indices: Sequence[int]) -> str | None:
+    """What keeps values from being one tensor, if it is a type or a shape."""
     for index, value in zip(indices, values, strict=True):
         if not isinstance(value, Tensor | np.ndarray | np.generic | int | float):
-            raise InputError(
-                f"the {part} of item {index} is a {type(value).__name__}; make it a tensor in __getitem__"
-            )
-        shape, first = tuple(np.shape(value)), tuple(np.shape(values[0]))
+            return f"the {part} of item {index} is a {type(value).__name__}; make it a tensor in __getitem__"
+    first, *others = (tuple(np.shape(value)) for value in values)
+    for index, shape in zip(indices[1:], others, strict=True):
         if shape != first:
-            raise InputError(
-                f"the {part} of item {indices[0]} is {first}, and that of item {index} is {shape}; all items "
-                "need one shape"
+            return (
+                f"the {part} of item {indices[0]} is {first}, and that of item {index} is {shape}; all items need "
+                "one shape"
             )
-    try:
-        stacked: Tensor = default_collate(list(values))
-    except (RuntimeError, TypeError) as error:  # mixed dtypes or devices
-        raise InputError(f"the {part}s of items {indices[0]} and on make no batch: {error}") from None
-    return stacked
+    return None
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -14,13 +14,20 @@ __all__ = ["ARMS", "DATASETS", "FAMILIES", "MODELS", "TASKS", "DatasetEntry", "M
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """A kind of training problem; `metrics` maps each objective to its better direction, `images` is what is read."""
+    """A kind of training problem.
+
+    Attributes:
+        metrics: Each objective and its better direction.
+        images: Whether its data is images.
+        own_data: Whether its data may be the user's.
+    """
 
     summary: str
     metrics: Mapping[str, str]
     datasets: tuple[str, ...]
     models: tuple[str, ...]
     images: bool = False
+    own_data: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ TASKS: Mapping[str, TaskEntry] = {
         metrics={"loss": "min", "value": "min", "distance": "min"},
         datasets=("rosenbrock", "rastrigin", "quadratic"),
         models=("point",),
+        own_data=False,
     ),
 }
 

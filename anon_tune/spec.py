@@ -387,7 +387,8 @@ class JobSpec(Strict):
         if self.arguments:
             yield f"arguments: are for a training function of yours; {self.task} has none"
         if self.data is None:
-            yield f"data: is missing; {self.task} has {', '.join(task.datasets)}, or give a function of yours"
+            known = ", ".join(task.datasets) + (", or give a function of yours" if task.own_data else "")
+            yield f"data: is missing; {self.task} has {known}"
         else:
             yield from self._data_problems(task, self.data)
         if self.model is None:
@@ -425,7 +426,7 @@ class JobSpec(Strict):
 
     def _data_problems(self, task: catalogue.TaskEntry, data: DataChoice) -> Iterator[str]:
         name, options = data.name, data.options
-        if is_function(name) and self.task != "function":
+        if is_function(name) and task.own_data:
             yield from self._data_function_problems(options)
             return
         if name not in task.datasets:

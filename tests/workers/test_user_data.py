@@ -431,6 +431,14 @@ def test_an_item_that_will_not_do_is_named_in_the_same_words_by_another_process(
         made.measure(made.build_model(), made.validation)
 
 
+def test_a_function_to_minimize_is_no_data_of_the_user(folder: Path):
+    with pytest.raises(InputError, match="unknown data set of function 'mydata:lazy'"):
+        problem(folder, "lazy", "function", "point")
+    (folder / "job.yaml").write_text(JOB)
+    with pytest.raises(SpecError, match="data: unknown data set of function 'mydata:DATA'"):
+        load_spec(folder / "job.yaml", ["task=function", "model=point"])
+
+
 def test_options_that_the_function_does_not_take_are_named(folder: Path):
     with pytest.raises(InputError, match=r"cannot be called with the options of `data`: .*'size'"):
         problem(folder, "lazy", size=3)

@@ -108,7 +108,7 @@ def load_problem(
     """
     if task not in TASKS:
         raise InputError(unknown("task", task, TASKS))
-    if data not in TASKS[task].datasets and not is_function(data):
+    if data not in TASKS[task].datasets and not (is_function(data) and TASKS[task].own_data):
         raise InputError(unknown(f"data set of {task}", data, TASKS[task].datasets))
     if model not in TASKS[task].models and not is_function(model):
         raise InputError(unknown(f"model of {task}", model, TASKS[task].models))

@@ -398,8 +398,8 @@ class JobSpec(Strict):
         if self.training.augment and not task.images:
             yield f"training.augment: is for images, and {self.task} has none; leave it out"
         if self.training.channels_last and self.model is not None:
-            known = catalogue.MODELS.get(self.model.name)
-            if not task.images or (known is not None and known.family != "cnn"):
+            entry = catalogue.MODELS.get(self.model.name)
+            if not task.images or (entry is not None and entry.family != "cnn"):
                 what = self.model.name if task.images else self.task
                 yield f"training.channels_last: is for convolutions of images, and {what} has none; leave it out"
         metric = self.objective.metric

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ def load_function(name: str, folder: str | None) -> Callable[..., Any]:
         folder: The job file's; None: installed packages only.
 
     Raises:
-        InputError: There is no such module or function, or something else of that name. An error inside the module is
-            its own, and passes through.
+        InputError: There is no such module or function, or something else of that name; or the process has another
+            module of that name. An error inside the module is its own, and passes through.
     """
     module_name, _, attribute = name.partition(":")
-    if folder is not None and folder not in sys.path:
-        sys.path.insert(0, folder)
-        importlib.invalidate_caches()
+    if folder is not None:
+        if sys.path[:1] != [folder]:
+            sys.path[:] = [folder, *(path for path in sys.path if path != folder)]
+            importlib.invalidate_caches()
+        _refuse_another(module_name.partition(".")[0], folder)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -50,6 +53,18 @@ def load_function(name: str, folder: str | None) -> Callable[..., Any]:
         raise InputError(f"{_file(module)}: {attribute} is a {type(found).__name__}, not a function.")
     function: Callable[..., Any] = found
     return function
+
+
+def _refuse_another(name: str, folder: str) -> None:
+    """Raise where the folder has a module that Python would not import, having another of the same name."""
+    loaded, here = sys.modules.get(name), PathFinder.find_spec(name, [folder])
+    if loaded is None or here is None or here.origin is None:
+        return
+    if Path(getattr(loaded, "__file__", None) or name).resolve() != Path(here.origin).resolve():
+        raise InputError(
+            f"This process has the module {name!r} from {_file(loaded)}, and {here.origin} has the same name: rename "
+            "one of them, or load them in processes of their own."
+        )
 
 
 def _file(module: Any) -> str:

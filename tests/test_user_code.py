@@ -14,6 +14,7 @@ from anon_tune.spec import load_spec
 from anon_tune.user_code import load_function
 from anon_tune.workers.probe import probe
 from anon_tune.workers.tasks import load_problem
+from tests.modules import forgotten
 
 MODELS = """
 from torch import nn
@@ -128,6 +129,37 @@ def test_an_error_of_the_users_module_is_its_own(folder: Path):
 
 def test_a_function_of_an_installed_package_needs_no_folder():
     assert load_function("torch.nn:Linear", None) is torch.nn.Linear
+
+
+def test_of_two_folders_with_a_module_of_one_name_none_gives_the_others(tmp_path: Path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        for module in ("same", f"of_{name}"):
+            (tmp_path / name / f"{module}.py").write_text(f"def folder():\n    return {name!r}\n")
+    (tmp_path / "first" / "later.py").write_text("from of_first import folder\n")
+    (tmp_path / "second" / "later.py").write_text("from of_second import folder\n")
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    with forgotten(tmp_path):
+        assert load_function("same:folder", first)() == "first"
+        with pytest.raises(InputError, match=r"second/same\.py has the same name: rename one of them"):
+            load_function("same:folder", second)
+        assert load_function("same:folder", first)() == "first"
+        assert load_function("later:folder", first)() == "first"  # the second is in sys.path as well
+
+
+def test_a_module_of_the_name_of_a_library_is_not_taken_for_it(tmp_path: Path):
+    (tmp_path / "torch.py").write_text("def Linear():\n    pass\n")
+    with (
+        forgotten(tmp_path),
+        pytest.raises(InputError, match=r"has the module 'torch' from .*torch/__init__\.py"),
+    ):
+        load_function("torch:Linear", str(tmp_path))
+
+
+def test_a_folder_without_the_module_leaves_it_to_the_installed_packages(tmp_path: Path):
+    (tmp_path / "torch").mkdir()  # of data, say: no package
+    with forgotten(tmp_path):
+        assert load_function("torch.nn:Linear", str(tmp_path)) is torch.nn.Linear
 
 
 @pytest.mark.parametrize("name", ["nets.perceptron:", ":perceptron", "my-nets:perceptron", "a:b:c"])

@@ -123,13 +123,15 @@ class Training:
         self._model.train()
         order = torch.randperm(len(train), generator=self._order)[: self._steps_per_epoch * self._batch_size]
         total = torch.zeros((), device=self._device)
-        before: list[Tensor] = []
+        of_the_last: dict[str, float] = {}
         for step, batch in enumerate(train.batches(self._batch_size, order, (self._seed, self.epoch)), 1):
-            if step == self._steps_per_epoch:
-                before = [parameter.detach().clone() for parameter in self._model.parameters()]
-            total += self._step(batch)
+            if step < self._steps_per_epoch:
+                total += self._step(batch)
+            else:
+                loss, of_the_last = self._measured_step(batch)
+                total += loss
         self.epoch += 1
-        result = {"train_loss": total.item() / self._steps_per_epoch, **self._last_step(before)}
+        result = {"train_loss": total.item() / self._steps_per_epoch, **of_the_last}
         self._seconds = time.perf_counter() - started
         result |= {f"val_{name}": value for name, value in self.evaluate(self._problem.validation).items()}
         if isinstance(self._optimizer, Anon):
@@ -172,25 +174,30 @@ class Training:
         loss.backward()
         return loss.detach()
 
-    def _last_step(self, before: list[Tensor]) -> dict[str, float]:
-        """What is measured of a step from the parameters before it and the gradients that are there still."""
+    def _measured_step(self, batch: Split) -> tuple[Tensor, dict[str, float]]:
+        """Make one step, and return the loss as `_step` does and what is measured of the step."""
+        before = [parameter.detach().clone() for parameter in self._model.parameters()]
+        loss = self._step(batch)
         after = [parameter.detach() for parameter in self._model.parameters()]
         norm = self._unclipped
         if norm is None:
             norm = get_total_norm([p.grad for p in self._model.parameters() if p.grad is not None])
         update = get_total_norm([new - old for new, old in zip(after, before, strict=True)])
-        return {
+        return loss, {
             "gradient_norm": norm.item(),
             "update_ratio": update.item() / max(get_total_norm(before).item(), _SHORTEST),
         }
 
     def dry_run(self) -> dict[str, Any]:
-        """Make two steps and measure a batch, to find out whether all of it can be done; of no use afterwards.
+        """Do once all that an epoch does, to find out whether it can be done; of no use for training afterwards.
 
         Returns:
             `seconds_per_step` of the second step, and the name of the `device`; of a GPU also `peak_memory_bytes`
             that tensors took, `device_memory_bytes` that it has, and the `trials_per_device` that fit on it at once.
         """
+        if self._device.type == "cuda":  # what this process did before is no part of a trial
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self._device)
         batch = next(self._problem.train.batches(self._batch_size, torch.arange(self._batch_size)))
         self._model.train()
         self._step(batch)
@@ -198,9 +205,10 @@ class Training:
         self._step(batch).item()  # waits for the device
         seconds = time.perf_counter() - started
         found: dict[str, Any] = {"seconds_per_step": seconds, "device": describe_device(self._device)}
+        self._measured_step(batch)
         self._model.eval()
-        with self._autocast, torch.no_grad():
-            self._problem.metrics(self._forward, next(self._problem.validation.batches(self._batch_size)))
+        with self._autocast:
+            self._problem.measure(self._forward, self._problem.validation, batches=1)
         if self._device.type == "cuda":
             total = torch.cuda.get_device_properties(self._device).total_memory
             found |= {

@@ -394,9 +394,30 @@ def test_a_compiled_model_learns_the_same_under_its_own_names():
 def test_a_dry_run_makes_steps_and_measures():
     found = Training(digits(), "anon", {"lr": 1e-8}, seed=0, epochs=1, precision="bf16").dry_run()
     assert found["seconds_per_step"] > 0
-    problem = dataclasses.replace(digits(), metrics=lambda model, examples: {}[0])
-    with pytest.raises(KeyError):
-        Training(problem, "anon", {"lr": 1e-8}, seed=0, epochs=1).dry_run()
+    for broken in ({"metrics": lambda model, examples: {}[0]}, {"derive": lambda means: {}[0]}):
+        problem = dataclasses.replace(digits(), **broken)
+        training = Training(problem, "anon", {"lr": 1e-8}, seed=0, epochs=1)
+        with pytest.raises(KeyError):
+            training.dry_run()
+
+
+def test_a_dry_run_measures_as_many_examples_at_once_as_an_epoch():
+    """What fits into memory in the one fits in the other."""
+    seen: list[tuple[bool, int]] = []
+
+    class Watched(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append((self.training, len(x)))
+            return super().forward(x)
+
+    problem = line(1500)
+    problem = dataclasses.replace(problem, build_model=lambda: Watched(1, 1))
+    training = Training(problem, "sgd", {"lr": 0.1}, seed=0, epochs=1, batch_size=4, device="cpu")
+    training.dry_run()
+    dry, seen[:] = set(seen), []
+    training.run_epoch()
+    assert dry == {(True, 4), (False, 1024)}
+    assert dry <= set(seen)
 
 
 def test_the_speed_is_of_the_training():

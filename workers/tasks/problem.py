@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,13 +74,25 @@ class Problem:
         return dataclasses.replace(self, **splits)
 
     @torch.no_grad()
-    def measure(self, model: nn.Module, split: Examples, batch_size: int = 1024) -> dict[str, float]:
-        """Return all metrics over a split, of the model as it is (in evaluation mode or not)."""
+    def measure(
+        self, model: nn.Module, split: Examples, batch_size: int = 1024, batches: int | None = None
+    ) -> dict[str, float]:
+        """Return all metrics over a split, of the model as it is (in evaluation mode or not).
+
+        Args:
+            model: A model of the problem.
+            split: One of its splits.
+            batch_size: Examples at once, at most; fewer where they are large.
+            batches: Only the first so many of them, at least 1.
+        """
         totals: dict[str, Tensor] = {}
-        for examples in split.batches(min(batch_size, max(1, _LARGEST_BATCH // math.prod(split.shape)))):
+        count = 0
+        at_once = min(batch_size, max(1, _LARGEST_BATCH // math.prod(split.shape)))
+        for examples in itertools.islice(split.batches(at_once), batches):
+            count += len(examples)
             for name, mean in self.metrics(model, examples).items():
                 totals[name] = totals.get(name, 0.0) + mean.double() * len(examples)
-        means = {name: total.item() / len(split) for name, total in totals.items()}
+        means = {name: total.item() / count for name, total in totals.items()}
         return {**means, **self.derive(means)}
 
 

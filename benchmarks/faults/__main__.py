@@ -1,4 +1,4 @@
-"""What is lost when something dies: `python -m benchmarks.faults [--quick] [--only EPISODE ...]`.
+"""What is lost when something dies: `python -m benchmarks.faults [--quick | --short] [--only EPISODE ...]`.
 
 Whole jobs are run by `anon-tune worker`, in homes of their own, and things are killed in their middle: the driver, a
 trial's worker process, the raylet, the daemon (another daemon takes its job over); and a daemon with its driver is
@@ -73,14 +73,16 @@ class Row:
     losses: Losses = field(default_factory=Losses)
 
 
-def episodes(quick: bool) -> list[Episode]:
-    """Those of the table, each with every kind in an order of chance; or two kills."""
+def episodes(quick: bool = False, short: bool = False) -> list[Episode]:
+    """Those of the table, each with every kind in an order of chance; or one of each kind, or two kills."""
     search = [
         f"{name}, {when}" for name in ("start", "report", "end") for when in ("not committed", "committed")
     ]
     written = ["checkpoint, half written", "checkpoint, not named"]
     if quick:
         return [Episode("quick", [Kill("driver", search[2]), Kill("worker", written[1])])]
+    if short:
+        return [Episode("one of each", [Kill(target) for target in ("raylet", "driver", "daemon", "worker")])]
     # Dealt to the jobs one after another, each kind to all of them.
     kills = [Kill("driver", point) for point in search for _ in range(2)]
     kills += [Kill("worker", point) for point in written * 3]
@@ -273,9 +275,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="two kills instead of more than fifty")
-    parser.add_argument(
-        "--only", nargs="+", choices=[e.name for e in episodes(quick=False)], help="some episodes"
-    )
+    parser.add_argument("--short", action="store_true", help="one of each kind")
+    parser.add_argument("--only", nargs="+", choices=[e.name for e in episodes()], help="some episodes")
     parser.add_argument("--loaded", type=float, metavar="MINUTES", help="count false takeovers instead")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -290,7 +291,7 @@ def main() -> int:
             f"at least {watched.closest:.1f} s were left"
         )
         return 1 if watched.takeovers or watched.attempts_lost else 0
-    chosen = [e for e in episodes(options.quick) if not options.only or e.name in options.only]
+    chosen = [e for e in episodes(options.quick, options.short) if not options.only or e.name in options.only]
     rows: dict[str, Row] = {}
     for number, episode in enumerate(chosen):
         console.print(episode.name)

@@ -167,6 +167,32 @@ def mixed():
     return make(Mixed)
 
 
+class Shades(Lazy):
+    def __getitem__(self, index):
+        inputs, target = super().__getitem__(index)
+        return inputs.float() if index == 5 else inputs, target
+
+
+def shades():
+    return make(Shades, inputs=((INPUTS + 1) * 127).to(torch.uint8))
+
+
+def bytes_and_numbers():
+    return pixels()[0], *make(Lazy)[1:]
+
+
+def unsigned():
+    return make(Lazy, targets=TARGETS.numpy().astype(np.uint16))
+
+
+def with_gradients(kind=TensorDataset):
+    return make(kind, inputs=INPUTS.clone().requires_grad_())
+
+
+def lazily_with_gradients():
+    return with_gradients(Lazy)
+
+
 class Nested(Lazy):
     def __getitem__(self, index):
         return [[1.0], [1.0, 2.0]], 0
@@ -252,6 +278,19 @@ def test_tensors_are_held_and_other_items_made_with_the_same_results(folder: Pat
     assert isinstance(made.train, LoadedSplit)
     assert trained(held) == trained(made)
     assert trained(problem(folder, "arrays")) == trained(held)
+
+
+@pytest.mark.parametrize(("function", "num_workers"), [("with_gradients", 0), ("lazily_with_gradients", 1)])
+def test_inputs_that_ask_for_a_gradient_get_none(folder: Path, function: str, num_workers: int):
+    assert trained(problem(folder, function, num_workers=num_workers)) == trained(problem(folder, "held"))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_items_of_two_dtypes_are_refused_whoever_makes_them(folder: Path, num_workers: int):
+    with pytest.raises(
+        InputError, match=r"mydata:shades, train: of the inputs .* is torch.uint8 .* all items need one dtype"
+    ):
+        trained(problem(folder, "shades", num_workers=num_workers))
 
 
 def test_augmentation_depends_on_the_seed_and_on_nothing_else(folder: Path):
@@ -390,7 +429,12 @@ def test_each_task_trains_on_it(folder: Path, task: str, function: str, model: s
         ("ragged", ["train: the input of item 0 is (1, 4, 4), and that of item 1 is (1, 4, 5)"]),
         ("mixed", ["train: the targets make no batch: ", "expected Tensor"]),
         ("nested", ["train: the input of item 0 is a list; make it a tensor"]),
-        ("other_sizes", ["the validation Dataset are (1, 3, 4), those of the training one (1, 4, 4)"]),
+        ("other_sizes", ["the validation Dataset are (1, 3, 4) of torch.float32", "one (1, 4, 4) of"]),
+        (
+            "bytes_and_numbers",
+            ["validation Dataset are (1, 4, 4) of torch.float32", "(1, 4, 4) of torch.uint8"],
+        ),
+        ("unsigned", ["train: a target is torch.uint16; classes are whole numbers from 0"]),
         ("flat", ["train: an input is (16,), and images are (channels, height, width)"]),
         ("channels_last", ["an input is (5, 4, 3): channels come first"]),
         ("whole", ["inputs are torch.int64; images are bytes (torch.uint8) or floating-point"]),

@@ -10,6 +10,9 @@ from anon_tune.workers.data.split import Split
 
 __all__ = ["images", "is_whole", "rows", "windows"]
 
+_WHOLE = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+"""Those that torch computes with: of unsigned ones with more bits it finds no largest value."""
+
 
 def images(batch: Split, classes: int | None) -> Split:
     """Return images (n, channels, height, width) as bytes or float32, and classes (n) below `classes`.
@@ -74,4 +77,4 @@ def _below(limit: int, values: Tensor, what: str, kind: str) -> Tensor:
 
 def is_whole(values: Tensor) -> bool:
     """Whether values are whole numbers by their dtype."""
-    return not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+    return values.dtype in _WHOLE

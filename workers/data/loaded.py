@@ -72,10 +72,10 @@ class LoadedSplit:
         """See Examples. Raises InputError: an item is not as the first one was, or no pair."""
         order = torch.arange(len(self)) if order is None else order.cpu()
         for batch in self._loaded(size, order, seed, self._num_workers):
-            if batch.shape != self.shape:
+            if (batch.shape, batch.dtype) != (self.shape, self.dtype):
                 raise InputError(
-                    f"{self._name}: the input of the first item is {self.shape}, and there are others of "
-                    f"{batch.shape}. All items need one shape."
+                    f"{self._name}: the input of the first item is {self.shape} of {self.dtype}, and there are "
+                    f"others of {batch.shape} of {batch.dtype}. All items need one shape and one dtype."
                 )
             yield batch.to(self._device, non_blocking=True)
 
@@ -163,18 +163,21 @@ def _batch(items: Sequence[Any], indices: Sequence[int]) -> Split:
 
 def _stacked(part: str, values: Sequence[Any], indices: Sequence[int]) -> Tensor:
     """Tensors, arrays and numbers of one shape as one tensor (n, ...)."""
-    why = ""
+    why, plain = "", [value.detach() if isinstance(value, Tensor) else value for value in values]
     try:
-        stacked = default_collate(list(values))
+        stacked = default_collate(plain)
     except (RuntimeError, TypeError) as error:
         stacked, why = None, str(error)
     if not isinstance(stacked, Tensor):
         raise InputError(_difference(part, values, indices) or f"the {part}s make no batch: {why}")
+    # Collating makes one dtype of several in this process, and refuses them in another.
+    if len({value.dtype for value in plain if isinstance(value, Tensor)}) > 1:
+        raise InputError(_difference(part, values, indices) or f"the {part}s are of several dtypes")
     return stacked
 
 
 def _difference(part: str, values: Sequence[Any], indices: Sequence[int]) -> str | None:
-    """What keeps values from being one tensor, if it is a type or a shape."""
+    """What keeps values from being one tensor, if it is a type, a shape or a dtype."""
     for index, value in zip(indices, values, strict=True):
         if not isinstance(value, Tensor | np.ndarray | np.generic | int | float):
             return f"the {part} of item {index} is a {type(value).__name__}; make it a tensor in __getitem__"
@@ -185,6 +188,10 @@ def _difference(part: str, values: Sequence[Any], indices: Sequence[int]) -> str
                 f"the {part} of item {indices[0]} is {first}, and that of item {index} is {shape}; all items need "
                 "one shape"
             )
+    kinds = {value.dtype: n for n, value in zip(indices, values, strict=True) if isinstance(value, Tensor)}
+    if len(kinds) > 1:
+        found = " and ".join(f"that of item {n} is {kind}" for kind, n in kinds.items())
+        return f"of the {part}s {found}; all items need one dtype"
     return None
 
 

@@ -114,10 +114,10 @@ class _Source:
         """Training, validation and test data as the task needs it."""
         train, validation, test = (self._split(part, accept) for part in range(len(_PARTS)))
         for part, split in zip(_PARTS[1:], (validation, test), strict=True):
-            if split.shape != train.shape:
+            if (split.shape, split.dtype) != (train.shape, train.dtype):
                 raise InputError(
-                    f"{self.name}: inputs of the {part} Dataset are {split.shape}, those of the training one "
-                    f"{train.shape}. All three need one shape."
+                    f"{self.name}: inputs of the {part} Dataset are {split.shape} of {split.dtype}, those of the "
+                    f"training one {train.shape} of {train.dtype}. All three need one shape and one dtype."
                 )
         return train, validation, test
 
@@ -136,7 +136,7 @@ class _Source:
                 f"{name}: a TensorDataset of {len(tensors)} tensors; give it inputs and targets."
             )
         try:
-            return accept(Split(*tensors))
+            return accept(Split(*(tensor.detach() for tensor in tensors)))
         except InputError as error:
             raise InputError(f"{name}: {error}.") from None
 

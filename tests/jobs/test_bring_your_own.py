@@ -16,9 +16,8 @@ from tests.modules import forgotten
 EXAMPLES = Path(__file__).parents[2] / "examples" / "bring_your_own"
 
 
-@pytest.mark.slow
-def test_a_frameworks_own_loop_is_tuned(home: Home) -> None:
-    """The other framework's trials are tested in tests/integrations, without Ray around them."""
+def tuned(home: Home, example: str, shown: str, *settings: str) -> None:
+    """Run an example at a small size, with the arm anon alone, and expect all its trials to be trained and tested."""
     smaller = (
         "budget.trials=2",
         "budget.epochs=2",
@@ -26,15 +25,21 @@ def test_a_frameworks_own_loop_is_tuned(home: Home) -> None:
         "confirm.verdict_seeds=2",
         "arms=[anon]",
     )
-    settings = [word for setting in smaller for word in ("--set", setting)]
-    done = home.call("run", str(EXAMPLES / "lightning" / "job.yaml"), *settings)
+    words = [word for setting in (*smaller, *settings) for word in ("--set", setting)]
+    done = home.call("run", str(EXAMPLES / example / "job.yaml"), *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "train:train: mlp, 4,810 parameters" in done.stdout
+    assert shown in done.stdout
     job = home.newest()
     assert job is not None
     assert job.result is not None
     assert job.result["tested"]
     assert all(trial.state is TrialState.COMPLETE for trial in job.trials)
+
+
+@pytest.mark.slow
+def test_a_frameworks_own_loop_is_tuned(home: Home) -> None:
+    """The other framework's trials are tested in tests/integrations, without Ray around them."""
+    tuned(home, "lightning", "train:train: mlp, 4,810 parameters")
 
 
 @pytest.mark.slow
@@ -95,21 +100,4 @@ def test_optimizers_of_the_user_are_arms_and_the_ledger_has_their_spaces(home: H
 
 @pytest.mark.slow
 def test_data_of_the_user_is_made_by_processes_beside_the_training(home: Home) -> None:
-    smaller = (
-        "budget.trials=2",
-        "budget.epochs=2",
-        "confirm.finalists=1",
-        "confirm.verdict_seeds=2",
-        "arms=[anon]",
-        "model.width=4",
-        "training.num_workers=1",
-    )
-    settings = [word for setting in smaller for word in ("--set", setting)]
-    done = home.call("run", str(EXAMPLES / "own_data" / "job.yaml"), *settings)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "cnn: cnn, " in done.stdout
-    job = home.newest()
-    assert job is not None
-    assert job.result is not None
-    assert job.result["tested"]
-    assert all(trial.state is TrialState.COMPLETE for trial in job.trials)
+    tuned(home, "own_data", "cnn: cnn, ", "model.width=4", "training.num_workers=1")

@@ -28,7 +28,7 @@ def train(context):
     model = torch.nn.Linear(300, 300)
     optimizer = context.optimizer(model)
     for epoch in range(1, context.epochs + 1):
-        for _ in range(200):
+        for _ in range(1000):  # a second a trial: shorter ones may be over before a second worker is up
             optimizer.zero_grad()
             loss = model(torch.randn(64, 300)).square().mean()
             loss.backward()

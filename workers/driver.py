@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import secrets
 import shutil
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -175,16 +177,16 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
     # Imported here: Ray reads its environment when it is imported, and a refused lease need not wait for it.
     import ray
 
-    from anon_tune.workers.checkpoints import ask
-    from anon_tune.workers.kept import write_best
-    from anon_tune.workers.run import Run
-    from anon_tune.workers.trainable import run_probe
-
     job = ledger.job(lease.job)
     spec = stored_spec(job.spec)
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
     # Once more: Ray, when it starts, puts a handler of its own in place of ours.
     with _ray(settings, job.id), watch.signals():
+        from anon_tune.workers.checkpoints import ask
+        from anon_tune.workers.kept import write_best
+        from anon_tune.workers.run import Run
+        from anon_tune.workers.trainable import run_probe
+
         lacking = _lacking(spec, settings)
         if lacking is not None:
             return _Ending(JobState.PAUSED, lacking)
@@ -364,12 +366,20 @@ def _check_address(address: str) -> None:
         ) from error
 
 
+def _load_libraries() -> None:
+    """Import what takes seconds; none of it imports Ray, so that the two do not wait for each other."""
+    for name in ("torch", "scipy.stats", "pandas"):
+        importlib.import_module(name)
+
+
 @contextlib.contextmanager
 def _ray(settings: Settings, job_id: str) -> Iterator[None]:
     """A Ray of this job's own on this machine, or a client of the cluster at RAY_ADDRESS."""
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # While Ray starts, which is mostly waiting, the libraries are loaded that the driver needs next.
+    threading.Thread(target=_load_libraries, name="libraries", daemon=True).start()
     if settings.ray_address:
         _check_address(settings.ray_address)
         try:

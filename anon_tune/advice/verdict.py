@@ -10,8 +10,6 @@ from enum import StrEnum
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy import stats
-
 from anon_tune.records import Phase, Trial, TrialState
 
 __all__ = ["CONFIDENCE", "Comparison", "Outcome", "compare", "verdict"]
@@ -107,6 +105,8 @@ def compare(
     differences = [a[seed] - b[seed] for seed in shared]
     mean = fmean(differences)
     level = 1 - (1 - CONFIDENCE) / comparisons
+    from scipy import stats  # takes seconds, which Ray's start can hide
+
     half = float(stats.t.ppf((1 + level) / 2, len(shared) - 1)) * stdev(differences) / math.sqrt(len(shared))
     if half < _ROUNDING * abs(mean) and 0.5 ** (len(shared) - 1) > 1 - level:
         # Counts, such as an accuracy's, do so easily. Then only the signs speak, and of so few they say nothing.

@@ -22,7 +22,6 @@ from optuna.distributions import (
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
-from scipy.stats import qmc
 
 from anon_tune.errors import InputError
 from anon_tune.records import Trial, TrialState, objective_key
@@ -131,6 +130,8 @@ def _candidates(
     if name == "grid" and startup >= 0:
         yield from _in_random_order(list(space.on_grid(search.levels).points()), arm_seed)[startup:]
     elif startup < 0 or (name != "random" and startup < STARTUP_TRIALS):
+        from scipy.stats import qmc  # takes seconds, which Ray's start can hide
+
         unit = qmc.Sobol(len(space.parameters), scramble=True, rng=arm_seed).random(STARTUP_TRIALS)
         unit[0] = 0.5  # the middle of the space: what its author would try first
         yield space.complete(unit[startup % STARTUP_TRIALS], first[number] if startup < 0 else {})

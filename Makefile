@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 DEMO_ARGS ?=
 
-.PHONY: install demo test test-all check format lock clean
+.PHONY: install demo up test test-all check format lock clean
 
 install: $(INSTALLED)
 
@@ -18,6 +18,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 ## One real tuning job for each of two architectures, and training with what they found.
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.demo $(DEMO_ARGS)
+
+## A service, a worker and MLflow's pages on this machine, until Ctrl-C.
+up: $(INSTALLED)
+	$(BIN)/anon-tune up
 
 ## At most 6 minutes on 2 cores.
 test: $(INSTALLED)

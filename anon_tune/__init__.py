@@ -10,15 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anon_tune.api import tune
+    from anon_tune.client import Client, Result
     from anon_tune.optim import Anon, load_optimizer
     from anon_tune.workers.context import Context, TrialStopped
 
-__all__ = ["Anon", "Context", "TrialStopped", "__version__", "load_optimizer"]
+__all__ = ["Anon", "Client", "Context", "Result", "TrialStopped", "__version__", "load_optimizer", "tune"]
 
 __version__ = "0.1.0"
 
 _HOME_OF = {
     "Anon": "anon_tune.optim",
+    "Client": "anon_tune.client",
+    "Result": "anon_tune.client",
+    "tune": "anon_tune.api",
     "Context": "anon_tune.workers.context",
     "TrialStopped": "anon_tune.workers.context",
     "load_optimizer": "anon_tune.optim",

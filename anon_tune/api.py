@@ -1,12 +1,12 @@
-"""What the command line does, as functions: the root where the layers are put together."""
+"""`tune`, and what the command line does, as functions: the root where the layers are put together."""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
+import inspect
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,31 +14,130 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
 
 from anon_tune import export
-from anon_tune.errors import AnonTuneError, ConflictError, LeaseHeldError, NotFoundError
+from anon_tune.backend import LocalBackend
+from anon_tune.display import live_table
+from anon_tune.documents import is_function
+from anon_tune.errors import AnonTuneError, ConflictError, InputError, LeaseHeldError, NotFoundError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import ENDED, JobRecord, JobState
-from anon_tune.search_spaces import Space
+from anon_tune.records import JobRecord, JobState
 from anon_tune.settings import Settings
-from anon_tune.spec import JobSpec, extended, spaces_of, stored_spec
+from anon_tune.spec import JobSpec, parse_spec, spaces_of
 from anon_tune.tracking import Projector, check_uri
+from anon_tune.user_code import ENTERED
+
+if TYPE_CHECKING:
+    from anon_tune.client import Result
 
 __all__ = [
     "acquire",
     "check_settings",
     "create_job",
-    "extend",
     "given_lease",
     "open_ledger",
     "project",
-    "remove_leftovers",
     "run_job",
+    "tune",
     "work",
 ]
 
 _POLL_SECONDS = 0.5
 _PROJECTION_SECONDS = 120.0
+
+
+def tune(
+    train: Callable[..., Any],
+    space: str = "default",
+    trials: int = 20,
+    *,
+    epochs: int = 10,
+    arguments: Mapping[str, Any] | None = None,
+    metric: str = "loss",
+    mode: str = "min",
+    seed: int = 0,
+    name: str | None = None,
+    resume: str | None = None,
+    show: bool = True,
+    **keys: Any,
+) -> Result:
+    """Tune Anon on a training function, here and now, and return what was found.
+
+    An interrupt (Ctrl-C, or a notebook's stop) leaves the job PAUSED; `resume` goes on with it.
+
+    Args:
+        train: `train(context, **arguments)`, as in examples/bring_your_own. Workers import the module that it is of;
+            one that was entered in a notebook goes to them by value.
+        space: A search space, or the path of a file with one.
+        trials: Configurations of each arm.
+        epochs: The last step that a full-length training reports.
+        arguments: What `train` gets besides the context.
+        metric: What is optimized, under the name that `train` reports.
+        mode: "min" or "max".
+        seed: Of the search, and of all trials.
+        name: The job's; default: the function's.
+        resume: Id or name of a job to go on with, of one name the newest; it keeps what it was made with.
+        show: Whether to draw a table of the job while it runs.
+        keys: Other keys of a job file: arms, confirm, training, resources, ...
+
+    Raises:
+        SpecError: Every problem at once, each with its key's path.
+        NotFoundError: There is no job `resume`.
+        ConflictError: It has ended, another process works on it, or it is of another function.
+        KeyboardInterrupt: After an interrupt.
+    """
+    from anon_tune.client import Result  # and what speaks to services, which commands need not wait for
+
+    task, folder, functions = _named(train)
+    settings = Settings()
+    check_settings(settings)
+    ledger = open_ledger(settings)
+    backend = LocalBackend(ledger, settings)
+    if resume is None:
+        document = {
+            "name": name or train.__name__,
+            "task": task,
+            "arguments": dict(arguments or {}),
+            "space": space,
+            "objective": {"metric": metric, "mode": mode},
+            **keys,
+            "budget": {**keys.get("budget", {}), "trials": trials, "epochs": epochs},
+            "search": {**keys.get("search", {}), "seed": seed},
+        }
+        job_id = create_job(ledger, parse_spec(document, "tune()", folder)).id
+    else:
+        job_id = _job_to_resume(ledger, resume, task)
+    lease = acquire(ledger, job_id)
+    with live_table(backend, job_id, Console(stderr=True) if show else None):
+        run_job(ledger, settings, lease, functions=functions)
+    return Result(backend.job(job_id), backend)
+
+
+def _named(train: Callable[..., Any]) -> tuple[str, Path, dict[str, Callable[..., Any]]]:
+    """A function's name for the workers, where its module is imported from, and what goes to them by value."""
+    name = f"{getattr(train, '__module__', '')}:{getattr(train, '__qualname__', '')}"
+    if not is_function(name):
+        raise InputError(
+            f"{train!r} cannot be named; give a function that was defined with def, outside of others."
+        )
+    if name.startswith(f"{ENTERED}:"):
+        return name, Path.cwd(), {name: train}
+    path = Path(inspect.getfile(sys.modules[train.__module__]))
+    levels = train.__module__.count(".") + (path.name == "__init__.py")
+    return name, path.absolute().parents[levels], {}
+
+
+def _job_to_resume(ledger: Ledger, wanted: str, task: str) -> str:
+    """The id of the job of that id, or the newest of that name. Raises NotFoundError, ConflictError."""
+    for job in ledger.jobs():
+        if wanted in {job.id, job.name}:
+            if job.spec["task"] != task:
+                raise ConflictError(f"Job {job.id} ({job.name}) tunes {job.spec['task']}, not {task}.")
+            return job.id
+    raise NotFoundError(f"There is no job {wanted!r}. `anon-tune jobs` lists them.")
 
 
 def check_settings(settings: Settings) -> None:
@@ -62,24 +161,10 @@ def open_ledger(settings: Settings) -> Ledger:
     return Ledger.open(settings.ledger_url)
 
 
-def create_job(ledger: Ledger, spec: JobSpec, priority: int = 0, *, queued: bool = True) -> JobRecord:
-    """Store a job with the search spaces as they are now, for the queue or for who takes it by its id."""
+def create_job(ledger: Ledger, spec: JobSpec) -> JobRecord:
+    """Store a job with the search spaces as they are now, for who takes it by its id: workers pass it over."""
     spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
-    return ledger.create_job(spec.name, spec.model_dump(mode="json"), spaces, priority, queued=queued)
-
-
-def extend(ledger: Ledger, job_id: str, trials: int | None, time: float | None) -> JobState:
-    """Raise a job's budget, as `Ledger.extend`.
-
-    Raises:
-        SpecError: The job's spaces have not so many configurations, or it is out of range.
-        NotFoundError: No such job.
-        ConflictError: As `Ledger.extend`.
-    """
-    if trials is not None:
-        spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job_id).items()}
-        extended(stored_spec(ledger.job(job_id).spec), spaces, trials)
-    return ledger.extend(job_id, trials, time)
+    return ledger.create_job(spec.name, spec.model_dump(mode="json"), spaces, queued=False)
 
 
 def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda message: None) -> Lease:
@@ -138,7 +223,13 @@ def _holder() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}"
 
 
-def run_job(ledger: Ledger, settings: Settings, lease: Lease, parent: int | None = None) -> JobRecord:
+def run_job(
+    ledger: Ledger,
+    settings: Settings,
+    lease: Lease,
+    parent: int | None = None,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> JobRecord:
     """Work on a job here until it is at rest, with MLflow written beside it, and return it.
 
     Args:
@@ -146,6 +237,7 @@ def run_job(ledger: Ledger, settings: Settings, lease: Lease, parent: int | None
         settings: Where its files are.
         lease: The right to work on it.
         parent: The daemon that started this process; its end is an interrupt.
+        functions: The user's functions that are in no module, by the names that the job gives them.
 
     Raises:
         LeaseLostError: Another process took the job over.
@@ -155,27 +247,17 @@ def run_job(ledger: Ledger, settings: Settings, lease: Lease, parent: int | None
     from anon_tune.workers.driver import drive
     from anon_tune.workers.watch import Watch
 
-    remove_leftovers(ledger, settings)
+    LocalBackend(ledger, settings).remove_leftovers()
     watch = Watch(is_wanted=lambda: parent in {None, os.getppid()})
     left = JobState.PAUSED if parent is None else JobState.QUEUED
     with _log_file(settings.job_folder(lease.job)), _projector(settings, lease):
-        drive(ledger, lease, settings, watch, left)
+        drive(ledger, lease, settings, watch, left, functions)
         job = ledger.job(lease.job, trials=True)
         if job.state is JobState.SUCCEEDED:
             with contextlib.suppress(ConflictError):  # Anon itself may not have come through
                 path = settings.job_folder(job.id) / "best.yaml"
                 path.write_text(export.render(export.document(job), "yaml"), encoding="utf-8")
     return ledger.job(lease.job, trials=True)
-
-
-def remove_leftovers(ledger: Ledger, settings: Settings) -> None:
-    """Delete the checkpoints and Ray's files of jobs that have ended: their driver may not have come to it."""
-    for folder in (settings.home / "jobs").glob("*/checkpoints"):
-        job_id = folder.parent.name
-        with contextlib.suppress(NotFoundError):  # of another ledger
-            if ledger.job(job_id).state in ENDED:
-                shutil.rmtree(folder, ignore_errors=True)
-                shutil.rmtree(settings.ray_temp(job_id), ignore_errors=True)
 
 
 def project(ledger: Ledger, settings: Settings) -> Projector:

@@ -1,18 +1,20 @@
-"""The command line, `anon-tune`.
+"""The command line, `anon-tune`: on the jobs of the ledger here, or with `--server` on those of a service.
 
 Exit codes are those of `errors`; besides, 1 is also a job that FAILED, and 130 an interrupt.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
-import logging
 import os
 import shutil
 import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,16 +22,15 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-from sqlalchemy.exc import DBAPIError
 
-from anon_tune import api, catalogue, console, export, search_spaces, views
-from anon_tune.advice import prior
-from anon_tune.documents import unknown
-from anon_tune.errors import AnonTuneError, InputError, SpecError
-from anon_tune.ledger import Ledger
-from anon_tune.records import JobRecord, JobState
+from anon_tune import api, catalogue, console, export, search_spaces
+from anon_tune.backend import Backend, LocalBackend, read_job_file
+from anon_tune.display import live_table
+from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
+from anon_tune.records import JobState, Role
 from anon_tune.settings import Settings
 from anon_tune.spec import load_spec, seconds
+from anon_tune.views import ChangeView, JobView
 
 __all__ = ["app", "main"]
 
@@ -42,12 +43,16 @@ app = typer.Typer(
 )
 mlflow_app = typer.Typer(help="The projection of jobs to MLflow.", no_args_is_help=True)
 app.add_typer(mlflow_app, name="mlflow")
+token_app = typer.Typer(help="Who may use a service, and for what.", no_args_is_help=True)
+app.add_typer(token_app, name="token")
+db_app = typer.Typer(help="The ledger's database.", no_args_is_help=True)
+app.add_typer(db_app, name="db")
 
 # A pipe has no width; 80 columns would cut the tables.
 # Names, paths and messages of others are printed as they are: nothing in them is markup or an emoji's code.
 _out = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
 _err = Console(stderr=True, markup=False, emoji=False, highlight=False)
-_LIVE_SECONDS = 0.5
+_FOLLOW_SECONDS = 1.0
 _INTERRUPTED = 128 + signal.SIGINT
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
@@ -56,6 +61,17 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. budget.trials=8."),
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id; `anon-tune jobs` lists them.")]
+
+
+@dataclass
+class _Chosen:
+    """What was given before the command."""
+
+    server: str | None = None
+    at_exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+
+_chosen = _Chosen()
 
 
 def main() -> None:
@@ -72,6 +88,20 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="A service whose jobs to act on. Default: ANON_TUNE_SERVER, else here."
+        ),
+    ] = None,
+) -> None:
+    _chosen.server = server
+    _chosen.at_exit = context.with_resource(contextlib.ExitStack())
 
 
 @app.command()
@@ -92,28 +122,31 @@ def run(
         )
     if resume is not None and overrides:
         raise InputError("--set is for a new job; the one to resume keeps what it was submitted with.")
+    settings = _settings_here("run")
     parsed = load_spec(spec, overrides or ()) if spec is not None else None
-    settings = Settings()
     api.check_settings(settings)
     ledger = api.open_ledger(settings)
+    backend = LocalBackend(ledger, settings)
     # Not queued: a worker would take it between these two lines.
-    job_id = api.create_job(ledger, parsed, queued=False).id if parsed is not None else str(resume)
+    job_id = api.create_job(ledger, parsed).id if parsed is not None else str(resume)
     lease = api.acquire(ledger, job_id, _err.print) if token is None else api.given_lease(job_id, token)
     if not as_json:
         _err.print(Text.assemble("Job ", (job_id, "bold"), ". Ctrl-C pauses it; nothing is lost."))
     try:
-        with _live(settings, job_id, show=not as_json and _err.is_terminal):
-            job = api.run_job(ledger, settings, lease, parent)
+        with live_table(backend, job_id, _err if not as_json and _err.is_terminal else None):
+            api.run_job(ledger, settings, lease, parent)
     except KeyboardInterrupt:
         if ledger.job(job_id).state is JobState.PAUSED:
             _err.print(f"Paused. Go on with: anon-tune run --resume {job_id}")
         raise
+    job = backend.job(job_id)
     if as_json:
-        _print_json({**views.job_view(job), **_places(settings, job)})
+        where, look = _places(settings, job)
+        _print_json({**job.model_dump(mode="json"), "export": where, "mlflow_command": look})
     else:
-        _print_report(settings, job)
+        _print_report(backend, job)
     if job.state is not JobState.SUCCEEDED:
-        _print_log(settings, job)
+        _print_log(settings, job_id)
         sys.exit(1)
 
 
@@ -122,13 +155,19 @@ def submit(
     spec: Annotated[Path, typer.Argument(help="A job file (YAML); see examples/.")],
     overrides: Overrides = None,
     priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Workers take the highest first.")] = 0,
+    code: Annotated[
+        Path | None,
+        typer.Option(
+            "--with-code", metavar="DIR", help="Modules that go along, to a service that allows it."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Queue a tuning job for a worker, and print its id."""
-    parsed = load_spec(spec, overrides or ())
-    settings = Settings()
-    api.check_settings(settings)
-    job = api.create_job(api.open_ledger(settings), parsed, priority)
+    job_file, backend = read_job_file(spec, overrides or ()), _backend()
+    if isinstance(backend, LocalBackend):
+        api.check_settings(Settings())
+    job = backend.submit(job_file, priority, code=code)
     if as_json:
         _print_json({"id": job.id, "state": job.state.value, "priority": job.priority})
     else:
@@ -142,37 +181,85 @@ def worker(
     ] = 1,
 ) -> None:
     """Work on queued jobs, here, until Ctrl-C or SIGTERM; then they are queued again."""
-    settings = Settings()
+    from anon_tune.logs import log_to_stderr
+
+    settings = _settings_here("worker")
     api.check_settings(settings)
     ledger = api.open_ledger(settings)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _stopped()
     _err.print(f"Waiting for jobs, {at_once} at once. Ctrl-C queues them again; nothing is lost.")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    log_to_stderr()
     api.work(ledger, settings, at_once, stop)
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Where to listen; beyond loopback it takes tokens.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+) -> None:
+    """Serve jobs over HTTP, until Ctrl-C or SIGTERM; workers run elsewhere (anon-tune worker)."""
+    from anon_tune.logs import log_to_stderr
+    from anon_tune.service import server
+
+    settings = _settings_here("serve")
+    api.check_settings(settings)
+    ledger = api.open_ledger(settings)
+    log_to_stderr()
+    server.serve(ledger, settings, host, port, lambda url: _err.print(f"Serving at {url}", soft_wrap=True))
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the service; 0: any that is free.")] = 8000,
+    mlflow_port: Annotated[int, typer.Option(min=0, max=65535, help="Of MLflow's pages.")] = 5000,
+    at_once: Annotated[int, typer.Option("--jobs", min=1, help="Jobs at once.")] = 1,
+) -> None:
+    """Run service, worker and MLflow's pages here, for this machine alone, until Ctrl-C."""
+    from anon_tune.stack import run_stack
+
+    settings = _settings_here("up")
+    api.check_settings(settings)
+    api.open_ledger(settings).close()
+    run_stack(settings, port, mlflow_port, at_once, _stopped(), lambda line: _err.print(line, soft_wrap=True))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Look whether everything that a job needs is there, and say what to do where it is not."""
+    from anon_tune.doctor import Health, examine
+
+    findings = []
+    for finding in examine(Settings()):
+        findings.append(finding)
+        if not as_json:
+            _out.print(
+                console.finding_line(finding.what, finding.health, finding.found, finding.advice),
+                soft_wrap=True,
+            )
+    if as_json:
+        _print_json([dataclasses.asdict(finding) for finding in findings])
+    if any(finding.health is Health.FAILED for finding in findings):
+        sys.exit(DependencyError.exit_code)
 
 
 @app.command()
 def pause(job_id: JobId, as_json: AsJson = False) -> None:
     """Have a job rest: its running trials finish, and no new ones start."""
-    state = (ledger := _ledger()).pause(job_id)
-    _print_change(ledger, job_id, state, "is PAUSED once its running trials have ended", as_json)
+    _print_change(_backend().pause(job_id), "is PAUSED once its running trials have ended", as_json)
 
 
 @app.command()
 def resume(job_id: JobId, as_json: AsJson = False) -> None:
     """Queue a paused job again, for a worker."""
-    state = (ledger := _ledger()).resume(job_id)
-    _print_change(ledger, job_id, state, "", as_json)
+    _print_change(_backend().resume(job_id), "", as_json)
 
 
 @app.command()
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """End a job now; what it has done is kept."""
-    state = (ledger := _ledger()).cancel(job_id)
-    api.remove_leftovers(ledger, Settings())
-    _print_change(ledger, job_id, state, "is CANCELLED within seconds", as_json)
+    _print_change(_backend().cancel(job_id), "is CANCELLED within seconds", as_json)
 
 
 @app.command()
@@ -193,46 +280,68 @@ def extend(
         length = None if time is None else seconds(time)
     except ValueError as error:
         raise InputError(f"--time: {error}") from None
-    state = api.extend(ledger := _ledger(), job_id, trials, length)
-    _print_change(ledger, job_id, state, "hears of it within seconds", as_json)
+    _print_change(_backend().extend(job_id, trials, length), "hears of it within seconds", as_json)
+
+
+@app.command()
+def watch(job_id: JobId, as_json: AsJson = False) -> None:
+    """Watch a job until it has ended or is PAUSED, then show it; with --json, one line each time it has changed.
+
+    Exit code 1 where it has not SUCCEEDED.
+    """
+    backend = _backend()
+    job = backend.job(job_id)
+    if as_json:
+        for job in backend.watch(job_id):
+            sys.stdout.write(f"{job.model_dump_json()}\n")
+            sys.stdout.flush()
+    else:
+        began, before = time.monotonic(), job.done
+        with Live(console=_err, transient=True, auto_refresh=False) as live:
+            for job in backend.watch(job_id):
+                live.update(console.live_view(job, time.monotonic() - began, before), refresh=True)
+        _print_report(backend, job)
+    if job.state is not JobState.SUCCEEDED:
+        sys.exit(1)
 
 
 @app.command()
 def logs(
     job_id: JobId,
     trial: Annotated[str | None, typer.Option(metavar="ID", help="One trial's attempts only.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with the job's log as it grows.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what became of trials that did not end well, with their last output, and the end of the job's log."""
-    settings = Settings()
-    attempts = api.open_ledger(settings).attempts(job_id, trial)
-    if trial is None:
-        attempts = [attempt for attempt in attempts if attempt.outcome in {"LOST", "FAILED", "DIVERGED"}]
-    path = settings.job_folder(job_id) / "job.log"
-    end = path.read_text(encoding="utf-8", errors="replace").splitlines()[-50:] if path.exists() else None
+    if follow and (trial is not None or as_json):
+        raise InputError("--follow shows the job's log; give it without --trial and --json.")
+    backend = _backend()
+    found = backend.logs(job_id, trial)
     if as_json:
-        _print_json({"attempts": [views.attempt_view(attempt) for attempt in attempts], "job_log": end})
+        _print_json(found.model_dump(mode="json"))
         return
-    _out.print(console.attempts_view(attempts), soft_wrap=True)
-    if trial is None and end is not None:
-        _out.print(f"End of {path}:", soft_wrap=True)
-        for line in end:
+    _out.print(console.attempts_view(found.attempts), soft_wrap=True)
+    if trial is not None:
+        return
+    if found.job_log is not None:
+        _out.print("End of the job's log:", soft_wrap=True)
+    while True:
+        for line in found.job_log or ():
             _out.print(f"  | {line}", soft_wrap=True)
+        if not follow or backend.job(job_id).is_at_rest:
+            return
+        time.sleep(_FOLLOW_SECONDS)
+        found = backend.logs(job_id, since=found.lines)
 
 
 @app.command()
 def jobs(as_json: AsJson = False) -> None:
     """List all jobs, newest first."""
-    found = _ledger().jobs()
+    found = _backend().jobs()
     if as_json:
-        _print_json(
-            [
-                {"id": j.id, "name": j.name, "state": j.state.value, "phase": j.phase.value,
-                 "priority": j.priority, "requested": j.requested.value if j.requested else None,
-                 "gamma": (j.result or {}).get("gamma"), "created": j.created.isoformat()}
-                for j in found
-            ]
-        )  # fmt: skip
+        _print_json([job.model_dump(mode="json") for job in found])
     elif found:
         _out.print(console.jobs_table(found))
     else:
@@ -242,24 +351,24 @@ def jobs(as_json: AsJson = False) -> None:
 @app.command()
 def show(job_id: JobId, as_json: AsJson = False) -> None:
     """Show a job: its arms, gamma and verdict, or why there is none and how to go on."""
-    settings = Settings()
-    job = api.open_ledger(settings).job(job_id, trials=True)
+    backend = _backend()
+    job = backend.job(job_id)
     if as_json:
-        _print_json(views.job_view(job))
+        _print_json(job.model_dump(mode="json"))
         return
-    _print_report(settings, job)
+    _print_report(backend, job)
     if job.result is None:
-        _out.print(console.best_table(job))
-    if job.state is not JobState.SUCCEEDED:
-        _print_log(settings, job)
+        _out.print(console.best_table(job.arms))
+    if job.state is not JobState.SUCCEEDED and isinstance(backend, LocalBackend):
+        _print_log(Settings(), job_id)
 
 
 @app.command()
 def trials(job_id: JobId, as_json: AsJson = False) -> None:
     """List a job's trials."""
-    found = _ledger().job(job_id, trials=True).trials
+    found = _backend().trials(job_id)
     if as_json:
-        _print_json([views.trial_view(trial) for trial in found])
+        _print_json([trial.model_dump(mode="json") for trial in found])
     else:
         _out.print(console.trials_table(found))
 
@@ -267,11 +376,11 @@ def trials(job_id: JobId, as_json: AsJson = False) -> None:
 @app.command()
 def best(job_id: JobId, as_json: AsJson = False) -> None:
     """Show the best trial of each arm so far."""
-    job = _ledger().job(job_id, trials=True)
+    job = _backend().job(job_id)
     if as_json:
-        _print_json({arm: views.arm_view(job, arm)["best"] for arm in job.spec["arms"]})
+        _print_json({arm: seen.best and seen.best.model_dump(mode="json") for arm, seen in job.arms.items()})
     else:
-        _out.print(console.best_table(job))
+        _out.print(console.best_table(job.arms))
 
 
 @app.command("export")
@@ -284,7 +393,7 @@ def export_command(
     arm: Annotated[str, typer.Option(help="Another arm's winner.")] = "anon",
 ) -> None:
     """Export a job's best configuration, with its evidence."""
-    text = export.render(export.document(_ledger().job(job_id), arm), form)
+    text = _backend().export(job_id, form, arm)
     if output is None:
         sys.stdout.write(text)
         return
@@ -301,9 +410,7 @@ def suggest(
     as_json: AsJson = False,
 ) -> None:
     """Suggest a gamma for an architecture family, from finished jobs or the published guidance."""
-    if family not in catalogue.FAMILIES:
-        raise InputError(f"--family: {unknown('family', family, catalogue.FAMILIES)}")
-    advice = prior.suggest(family, _ledger().jobs())
+    advice = _backend().advice(family)
     if as_json:
         _print_json(advice)
         return
@@ -380,6 +487,70 @@ def tasks(as_json: AsJson = False) -> None:
             )
 
 
+@token_app.command("create")
+def token_create(
+    owner: Annotated[
+        str, typer.Argument(metavar="NAME", help="Whose it is; jobs submitted with it are theirs.")
+    ],
+    role: Annotated[
+        Role, typer.Option(help="What it allows; each role what those before it do.")
+    ] = Role.SUBMIT,
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help="Take the secret, made elsewhere, from standard input.")
+    ] = False,
+    may_send_code: Annotated[
+        bool, typer.Option("--code", help="Jobs submitted with it may bring code.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token and print it: it is shown this once."""
+    backend = _backend()
+    if stdin:
+        if not isinstance(backend, LocalBackend):
+            raise InputError("--stdin is for the ledger here; a service makes the secrets of its tokens.")
+        token, _ = backend.create_token(owner, role, sys.stdin.read().strip(), may_send_code=may_send_code)
+        _err.print(f"Token {token.id} of {token.owner}, role {token.role}.")
+        return
+    token, secret = backend.create_token(owner, role, may_send_code=may_send_code)
+    if as_json:
+        _print_json({**token.model_dump(mode="json"), "secret": secret})
+        return
+    _err.print(f"Token {token.id} of {token.owner}, role {token.role}. Keep it; it is not shown again:")
+    sys.stdout.write(f"{secret}\n")
+
+
+@token_app.command("list")
+def token_list(as_json: AsJson = False) -> None:
+    """List tokens, the oldest first."""
+    found = _backend().tokens()
+    if as_json:
+        _print_json([token.model_dump(mode="json") for token in found])
+    elif found:
+        _out.print(console.tokens_table(found))
+    else:
+        _out.print("No tokens yet. Make one: anon-tune token create NAME --role admin")
+
+
+@token_app.command("revoke")
+def token_revoke(
+    token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="A token's id.")], as_json: AsJson = False
+) -> None:
+    """Take a token back, at once and for good."""
+    token = _backend().revoke_token(token_id)
+    if as_json:
+        _print_json(token.model_dump(mode="json"))
+    else:
+        _out.print(f"Token {token.id} of {token.owner} is revoked.")
+
+
+@db_app.command("upgrade")
+def db_upgrade() -> None:
+    """Make the ledger's database, or bring it to this version's schema."""
+    settings = _settings_here("db upgrade")
+    api.open_ledger(settings).close()
+    _out.print("The ledger is up to date.")
+
+
 @mlflow_app.command("sync")
 def mlflow_sync(
     job_id: JobId,
@@ -392,7 +563,7 @@ def mlflow_sync(
     """Write what is missing of a job to MLflow; writing it again changes nothing."""
     if follow is not None:
         os.nice(10)  # training comes first, and so does its start
-    settings = Settings()
+    settings = _settings_here("mlflow sync")
     ledger = api.open_ledger(settings)
     ledger.job(job_id)
     projector = api.project(ledger, settings)
@@ -403,22 +574,46 @@ def mlflow_sync(
     projector.follow(job_id, token, until=lambda: os.getppid() != follow)
 
 
-def _ledger() -> Ledger:
-    return api.open_ledger(Settings())
+def _backend() -> Backend:
+    """The jobs of the service that was chosen, or of the ledger here."""
+    settings = Settings()
+    server = _chosen.server or settings.server
+    if server is None:
+        ledger = api.open_ledger(settings)
+        _chosen.at_exit.callback(ledger.close)
+        return LocalBackend(ledger, settings)
+    from anon_tune.remote import RemoteBackend
+
+    backend = RemoteBackend(server, settings.token.get_secret_value() if settings.token else None)
+    _chosen.at_exit.callback(backend.close)
+    return backend
 
 
-def _print_change(ledger: Ledger, job_id: str, state: JobState, running: str, as_json: bool) -> None:
+def _settings_here(command: str) -> Settings:
+    """The settings, for a command that works on this machine alone."""
+    if _chosen.server is not None:
+        raise InputError(f"`anon-tune {command}` works here, without --server.")
+    return Settings()
+
+
+def _stopped() -> threading.Event:
+    """An event that Ctrl-C and SIGTERM set from now on."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _print_change(change: ChangeView, running: str, as_json: bool) -> None:
     """What a request has made of a job; `running` is said of one that is held."""
     if as_json:
-        job = ledger.job(job_id)
-        requested = job.requested.value if job.requested else None
-        _print_json({"id": job_id, "state": state.value, "requested": requested})
-    elif state is JobState.RUNNING:
-        _out.print(f"Job {job_id} {running}.")
-    elif state is JobState.QUEUED:
-        _out.print(f"Job {job_id} is QUEUED; a worker takes it (anon-tune worker).")
+        _print_json(change.model_dump(mode="json"))
+    elif change.state is JobState.RUNNING:
+        _out.print(f"Job {change.id} {running}.")
+    elif change.state is JobState.QUEUED:
+        _out.print(f"Job {change.id} is QUEUED; a worker takes it (anon-tune worker).")
     else:
-        _out.print(f"Job {job_id} is {state}.")
+        _out.print(f"Job {change.id} is {change.state}.")
 
 
 def _print_json(value: Any) -> None:
@@ -426,26 +621,31 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def _print_report(settings: Settings, job: JobRecord) -> None:
-    places = _places(settings, job)
-    _out.print(console.report(job, places["export"], places["mlflow_command"]), soft_wrap=True)
+def _print_report(backend: Backend, job: JobView) -> None:
+    where, look = None, None
+    if isinstance(backend, LocalBackend):
+        where, look = _places(Settings(), job)
+    elif "anon" in job.winners:
+        where = f"anon-tune export {job.id} -o best.yaml"
+    _out.print(console.report(job, where, look), soft_wrap=True)
 
 
-def _print_log(settings: Settings, job: JobRecord) -> None:
-    log = settings.job_folder(job.id) / "job.log"
+def _print_log(settings: Settings, job_id: str) -> None:
+    log = settings.job_folder(job_id) / "job.log"
     if log.exists():
         _err.print(f"Log: {log}", soft_wrap=True)
 
 
-def _places(settings: Settings, job: JobRecord) -> dict[str, Any]:
+def _places(settings: Settings, job: JobView) -> tuple[str | None, str]:
+    """Where a job's best configuration is, and how to look at the job in MLflow."""
     exported = settings.job_folder(job.id) / "best.yaml"
-    if any(trial.mlflow_run is None for trial in job.trials):
+    if job.projected < job.made:
         look = f"anon-tune mlflow sync {job.id}  (MLflow was not reached, or lags behind)"
     elif settings.mlflow_tracking_uri is None:
         look = f"{_program('mlflow')} ui --backend-store-uri {settings.tracking_uri}"
     else:
         look = f"open {settings.tracking_uri}"
-    return {"export": str(exported) if exported.exists() else None, "mlflow_command": look}
+    return str(exported) if exported.exists() else None, look
 
 
 def _program(name: str) -> str:
@@ -456,34 +656,3 @@ def _program(name: str) -> str:
         return name
     here = Path.cwd()
     return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
-
-
-class _live:  # noqa: N801 - used as a function
-    """The live table, drawn from the ledger by a thread, on standard error."""
-
-    def __init__(self, settings: Settings, job_id: str, *, show: bool) -> None:
-        self._settings, self._job_id, self._show = settings, job_id, show
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._draw, name="live", daemon=True)
-
-    def __enter__(self) -> None:
-        if self._show:
-            self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        if self._show:
-            self._thread.join()
-
-    def _draw(self) -> None:
-        ledger = Ledger.open(self._settings.ledger_url)
-        started = time.monotonic()
-        before = sum(trial.is_finished for trial in ledger.job(self._job_id, trials=True).trials)
-        with Live(console=_err, transient=True, auto_refresh=False) as live:
-            while not self._done.wait(_LIVE_SECONDS):
-                try:
-                    job = ledger.job(self._job_id, trials=True)
-                except DBAPIError:
-                    continue  # the table may miss a beat; the driver says what ails the database
-                live.update(console.live_view(job, time.monotonic() - started, before), refresh=True)
-        ledger.close()

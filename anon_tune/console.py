@@ -8,26 +8,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from anon_tune.records import ENDED, Attempt, JobRecord, JobState, Trial
+from anon_tune.records import ENDED, JobState, TrialState
 from anon_tune.search_spaces import COORDINATES, FIXABLE, Space
-from anon_tune.spec import stored_spec
-from anon_tune.views import arm_view, job_view
+from anon_tune.views import ArmView, AttemptView, GammaView, JobSummary, JobView, TokenView, TrialView
 
 __all__ = [
     "attempts_view",
     "best_table",
+    "finding_line",
     "jobs_table",
     "live_view",
     "number",
     "report",
     "space_view",
     "spaces_view",
+    "tokens_table",
     "trials_table",
 ]
 
+_HEALTH_STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
 _OUTCOME_STYLES = {"better": "green", "worse": "red", "no difference": "yellow", "undecided": "yellow"}
 
 
@@ -36,17 +39,15 @@ def number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
 
 
-def live_view(job: JobRecord, elapsed: float, done_before: int) -> RenderableType:
+def live_view(job: JobView, elapsed: float, done_before: int) -> RenderableType:
     """A running job: phase, trials by state per arm, best so far, estimated time left.
 
     Args:
-        job: With its trials.
-        elapsed: Seconds this process has worked on it.
-        done_before: Trials that were finished when it started.
+        job: As it is now.
+        elapsed: Seconds for which it has been looked at.
+        done_before: Trials that had come to their end when that began.
     """
-    view = job_view(job)
-    done = sum(trial.is_finished for trial in job.trials)
-    total = sum(stored_spec(job.spec).planned_trials().values())
+    done, total = job.done, job.planned
     left = "estimating"
     if done > done_before:
         left = _duration(elapsed / (done - done_before) * max(0, total - done))
@@ -57,37 +58,43 @@ def live_view(job: JobRecord, elapsed: float, done_before: int) -> RenderableTyp
     table = Table(box=None, pad_edge=False)
     for title in ("arm", "search", "reruns", "best so far", "gamma", "trial"):
         table.add_column(title, no_wrap=True)
-    for arm, seen in view["arms"].items():
-        best = seen["best"]
+    for arm, seen in job.arms.items():
+        best = seen.best
         _add_row(
             table,
             arm,
-            f"{sum(seen['trials'].values())}/{seen['budget']}  {_states(seen['trials'])}",
-            _states(seen["reruns"]),
-            number(best["value"]) if best else "-",
-            number(best["params"].get("gamma"), 3) if best else "-",
-            best["trial"] if best else "-",
+            f"{sum(seen.trials.values())}/{seen.budget}  {_states(seen.trials)}",
+            _states(seen.reruns),
+            number(best.value) if best else "-",
+            number(best.params.get("gamma"), 3) if best else "-",
+            best.trial if best else "-",
         )
-    return Group(head, table)
+    return Group(head, ProgressBar(total=max(1, total), completed=done, width=60), table)
 
 
-def report(job: JobRecord, export_path: str | None, mlflow_command: str) -> RenderableType:
-    """A job's answer, or why there is none and how to go on."""
+def report(job: JobView, where: str | None = None, look: str | None = None) -> RenderableType:
+    """A job's answer, or why there is none and how to go on.
+
+    Args:
+        job: The job.
+        where: Where its best configuration is, or the command that exports it.
+        look: The command that shows it in MLflow.
+    """
     phase = f" in its {job.phase} phase" if job.result is None else ""
     lines: list[RenderableType] = [Text(f"{job.name} ({job.id}): {job.state}{phase}", style="bold")]
     if job.reason:
         lines.append(Text(f"  {job.reason}"))
     if job.architecture:
         lines.append(
-            Text(f"  {_trained(job)}: {job.architecture['family']}, "
+            Text(f"  {job.model}: {job.architecture['family']}, "
                  f"{job.architecture['parameters']:,} parameters")
         )  # fmt: skip
     lines += [Text(f"  {line}") for line in _device_lines(job)]
     if job.requested is not None:
         lines.append(Text(f"  {job.requested} was asked for; its holder hears of it within seconds"))
-    if _is_abandoned(job):
+    if job.is_abandoned:
         lines.append(Text("  nobody works on it: the process that did has ended"))
-    if job.state in {JobState.QUEUED, JobState.PAUSED} or _is_abandoned(job):
+    if job.state in {JobState.QUEUED, JobState.PAUSED} or job.is_abandoned:
         line = f"  Go on with: anon-tune run --resume {job.id}"
         if job.state is JobState.PAUSED:
             line += f", or have a worker take it: anon-tune resume {job.id}"
@@ -100,7 +107,8 @@ def report(job: JobRecord, export_path: str | None, mlflow_command: str) -> Rend
         return Group(*lines)
     if job.state not in ENDED:
         lines.append(Text("  What it had found before it was given more:"))
-    lines.append(_gamma_line(job.result["gamma"]))
+    if job.gamma is not None:
+        lines.append(_gamma_line(job.gamma))
     lines += _winner_line(job.result["winners"])
     lines.append(Text())
     lines.append(_arms_table(job))
@@ -112,37 +120,39 @@ def report(job: JobRecord, export_path: str | None, mlflow_command: str) -> Rend
         lines.append(Text(f"Racing saved {saved} of {reruns['planned']} confirm runs."))
     for text in _in_words(job):
         lines.append(Text(text))
-    if export_path:
-        lines.append(Text(f"Best Anon config: {export_path}", no_wrap=True))
-    lines.append(Text(f"Look at it:       {mlflow_command}", no_wrap=True))
+    if where:
+        lines.append(Text(f"Best Anon config: {where}", no_wrap=True))
+    if look:
+        lines.append(Text(f"Look at it:       {look}", no_wrap=True))
     return Group(*lines)
 
 
-def jobs_table(jobs: Sequence[JobRecord]) -> Table:
+def jobs_table(jobs: Sequence[JobSummary]) -> Table:
     """All jobs, a line each."""
-    table = Table("job", "name", "state", "phase", "model", "gamma", "created", box=None, pad_edge=False)
+    titles = ["job", "name", "state", "phase", "model", "gamma", "created"]
+    owned = any(job.owner for job in jobs)
+    table = Table(*titles, *(["owner"] if owned else []), box=None, pad_edge=False)
     for job in jobs:
-        spread = (job.result or {}).get("gamma") or {}
         state = job.state.value
-        if _is_abandoned(job):
+        if job.is_abandoned:
             state = "RUNNING (nobody works on it: run --resume)"
         elif job.requested is not None:
             state = f"{state} ({job.requested} was asked for)"
-        created = job.created.astimezone().strftime("%Y-%m-%d %H:%M")
         _add_row(
             table,
             job.id,
             job.name,
             state,
             job.phase.value,
-            _trained(job),
-            number(spread.get("best"), 3),
-            created,
+            job.model,
+            number(job.gamma.best if job.gamma else None, 3),
+            _local_time(job.created),
+            *([job.owner or "-"] if owned else []),
         )
     return table
 
 
-def trials_table(trials: Sequence[Trial]) -> Table:
+def trials_table(trials: Sequence[TrialView]) -> Table:
     """Trials, a line each."""
     table = Table(
         "trial", "phase", "state", "value", "epochs", "hyperparameters", "reason", box=None, pad_edge=False
@@ -150,13 +160,13 @@ def trials_table(trials: Sequence[Trial]) -> Table:
     for trial in trials:
         arguments = "  ".join(f"{key} {_short(value)}" for key, value in trial.hyperparameters.items())
         _add_row(
-            table, trial.id, trial.phase.value, trial.state.value, number(trial.value), str(len(trial.reports)),
+            table, trial.id, trial.phase.value, trial.state.value, number(trial.value), str(trial.steps),
             arguments, trial.reason or "",
         )  # fmt: skip
     return table
 
 
-def attempts_view(attempts: Sequence[Attempt]) -> RenderableType:
+def attempts_view(attempts: Sequence[AttemptView]) -> RenderableType:
     """What became of attempts, with the last lines that their processes wrote."""
     lines: list[RenderableType] = []
     for attempt in attempts:
@@ -169,18 +179,31 @@ def attempts_view(attempts: Sequence[Attempt]) -> RenderableType:
     return Group(*lines)
 
 
-def best_table(job: JobRecord) -> Table:
+def best_table(arms: Mapping[str, ArmView]) -> Table:
     """The best search trial of each arm so far."""
     table = Table("arm", "best", "trial", "coordinates", box=None, pad_edge=False)
-    for arm in job.spec["arms"]:
-        best = arm_view(job, arm)["best"]
+    for arm, seen in arms.items():
+        best = seen.best
         coordinates = (
-            "  ".join(f"{key} {_short(value)}" for key, value in best["params"].items()) if best else "-"
+            "  ".join(f"{key} {_short(value)}" for key, value in best.params.items()) if best else "-"
         )
-        _add_row(
-            table, arm, number(best["value"]) if best else "-", best["trial"] if best else "-", coordinates
-        )
+        _add_row(table, arm, number(best.value) if best else "-", best.trial if best else "-", coordinates)
     return table
+
+
+def tokens_table(tokens: Sequence[TokenView]) -> Table:
+    """Tokens, a line each."""
+    table = Table("token", "owner", "role", "created", "revoked", box=None, pad_edge=False)
+    for token in tokens:
+        revoked = _local_time(token.revoked) if token.revoked else "-"
+        _add_row(table, token.id, token.owner, token.role.value, _local_time(token.created), revoked)
+    return table
+
+
+def finding_line(what: str, health: str, found: str, advice: str) -> Text:
+    """What was found of one thing, and below it what to do."""
+    line = Text.assemble(f"{what:10}", (f"{health:9}", _HEALTH_STYLES[health]), found)
+    return line.append(f"\n{'':19}{advice}") if advice else line
 
 
 def spaces_view(spaces: Mapping[str, Space]) -> RenderableType:
@@ -234,12 +257,7 @@ def _add_row(table: Table, *cells: str | Text) -> None:
     table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
 
 
-def _is_abandoned(job: JobRecord) -> bool:
-    """Whether a job that nobody works on looks as if somebody did."""
-    return job.state is JobState.RUNNING and (job.lease is None or not job.lease.alive)
-
-
-def _device_lines(job: JobRecord) -> list[str]:
+def _device_lines(job: JobView) -> list[str]:
     """What the probe found of a GPU, where the job asks for one."""
     gpu, probe = job.spec["resources"]["gpu"], job.probe or {}
     if gpu and probe.get("device") == "cpu":
@@ -253,11 +271,11 @@ def _device_lines(job: JobRecord) -> list[str]:
     return [f"{probe['device']}: a trial takes {peak:.2g} of its {total:.3g} GiB{more}"]
 
 
-def _gamma_line(spread: Mapping[str, Any]) -> Text:
-    if spread["mean"] is None:
-        return Text(f"  gamma: {spread['note']}")
-    span = f"; {spread['low']:.2f} to {spread['high']:.2f} may be as good" if spread["within"] > 1 else ""
-    return Text.assemble("  gamma ", (f"{spread['best']:.2f}", "bold cyan"), f"{span} ({spread['note']})")
+def _gamma_line(gamma: GammaView) -> Text:
+    if gamma.mean is None:
+        return Text(f"  gamma: {gamma.note}")
+    span = f"; {gamma.low:.2f} to {gamma.high:.2f} may be as good" if gamma.within > 1 else ""
+    return Text.assemble("  gamma ", (f"{gamma.best:.2f}", "bold cyan"), f"{span} ({gamma.note})")
 
 
 def _winner_line(winners: Mapping[str, Any]) -> list[Text]:
@@ -270,22 +288,21 @@ def _winner_line(winners: Mapping[str, Any]) -> list[Text]:
     return [Text(f"  chosen: {shown}")]
 
 
-def _arms_table(job: JobRecord) -> Table:
+def _arms_table(job: JobView) -> Table:
     metric = job.spec["objective"]["metric"]
     table = Table(title=None, box=None, pad_edge=False)
     for title in ("arm", "trials", "epochs", "seconds", f"confirm {metric}", f"test {metric}"):
         table.add_column(title, no_wrap=True)
-    for arm in job.spec["arms"]:
-        seen = arm_view(job, arm)
+    for arm, seen in job.arms.items():
         found = (job.result or {})["winners"].get(arm)
         _add_row(
-            table, arm, _states(seen["trials"]), str(seen["epochs"]), f"{seen['seconds']:.0f}",
+            table, arm, _states(seen.trials), str(seen.epochs), f"{seen.seconds:.0f}",
             number(found["confirm"]["mean"]) if found else "-", number(found["test"]["mean"]) if found else "-",
         )  # fmt: skip
     return table
 
 
-def _verdict_table(job: JobRecord) -> Table:
+def _verdict_table(job: JobView) -> Table:
     metric = job.spec["objective"]["metric"]
     table = Table(box=None, pad_edge=False)
     for title in ("Anon against", "verdict", f"difference in test {metric}", "95% interval", "fresh seeds"):
@@ -298,7 +315,7 @@ def _verdict_table(job: JobRecord) -> Table:
     return table
 
 
-def _in_words(job: JobRecord) -> list[str]:
+def _in_words(job: JobView) -> list[str]:
     """The verdict as sentences, with what limits it."""
     lines = []
     family = (job.architecture or {}).get("family", "unknown").replace("unknown", "model")
@@ -319,14 +336,12 @@ def _in_words(job: JobRecord) -> list[str]:
     return lines
 
 
-def _trained(job: JobRecord) -> str:
-    """What a job trains: a model, or what a function of the user makes of it."""
-    name: str = (job.spec["model"] or {"name": job.spec["task"]})["name"]
-    return name
-
-
-def _states(counts: Mapping[str, int]) -> str:
+def _states(counts: Mapping[TrialState, int]) -> str:
     return " ".join(f"{count} {state}" for state, count in counts.items()) or "-"
+
+
+def _local_time(moment: datetime.datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _duration(seconds: float) -> str:

@@ -18,15 +18,19 @@ __all__ = [
     "FINISHED",
     "JOB_TRANSITIONS",
     "TRIAL_TRANSITIONS",
+    "ArmRecord",
     "Attempt",
     "JobRecord",
     "JobState",
     "LeaseRecord",
     "NewTrial",
     "Orders",
+    "Overview",
     "Phase",
     "Report",
     "Request",
+    "Role",
+    "TokenRecord",
     "Trial",
     "TrialState",
     "check_transition",
@@ -72,6 +76,14 @@ class Request(StrEnum):
 
     PAUSE = "pause"
     CANCEL = "cancel"
+
+
+class Role(StrEnum):
+    """What the holder of a token may do; each may do what those before it may."""
+
+    READ = "read"
+    SUBMIT = "submit"
+    ADMIN = "admin"
 
 
 JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
@@ -170,6 +182,8 @@ class Trial:
         source: The search trial whose configuration a confirm or verdict trial repeats.
         value: Final objective: validation for search and confirm, test for verdict. None until COMPLETE.
         attempts: How often its execution was started.
+        steps: How many reports it has.
+        seconds: What their epochs took, without waiting, pauses and lost attempts.
         checkpoints: What another attempt can go on from: the newest that each attempt named, the last attempt's
             first, as paths from the job's folder of checkpoints.
         mlflow_run: Its run in MLflow, once projected.
@@ -189,6 +203,8 @@ class Trial:
     reason: str | None = None
     attempts: int = 0
     reports: tuple[Report, ...] = ()
+    steps: int = 0
+    seconds: float = 0.0
     started: datetime.datetime | None = None
     finished: datetime.datetime | None = None
     mlflow_run: str | None = None
@@ -247,10 +263,49 @@ class LeaseRecord:
 
 
 @dataclass(frozen=True)
+class ArmRecord:
+    """What an arm of a job has done so far.
+
+    Attributes:
+        search: Search trials by state, which the budget is about.
+        reruns: Confirm and verdict trials by state.
+        best: The best COMPLETE search trial, without its reports.
+        epochs: Of all trials together.
+        seconds: What these epochs took.
+    """
+
+    search: Mapping[TrialState, int]
+    reruns: Mapping[TrialState, int]
+    best: Trial | None
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """A right to use the service; the token itself is nowhere.
+
+    Attributes:
+        owner: Who holds it; jobs that are submitted with it belong to them.
+        may_send_code: Whether jobs that are submitted with it may bring code.
+        revoked: When it was taken back.
+    """
+
+    id: str
+    owner: str
+    role: Role
+    may_send_code: bool
+    created: datetime.datetime
+    revoked: datetime.datetime | None = None
+
+
+@dataclass(frozen=True)
 class JobRecord:
     """A job as the ledger holds it; `spec`, `probe`, `architecture` and `result` are plain JSON values.
 
     Attributes:
+        owner: Who submitted it to a service; None: whoever was at this machine.
+        code: Digest of the archive that came with it; its modules are imported from there.
         priority: Higher ones are claimed first.
         requested: What its holder has been asked to do.
         spent: Seconds for which it has been worked on, as of the last heartbeat.
@@ -272,8 +327,25 @@ class JobRecord:
     priority: int = 0
     requested: Request | None = None
     spent: float = 0.0
+    owner: str | None = None
+    code: str | None = None
     mlflow_run: str | None = None
     trials: tuple[Trial, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A job summed up.
+
+    Attributes:
+        job: Without its trials.
+        arms: What each has done.
+        projected: How many of its trials have a run in MLflow.
+    """
+
+    job: JobRecord
+    arms: Mapping[str, ArmRecord]
+    projected: int
 
 
 def objective_key(value: float, mode: str) -> float:

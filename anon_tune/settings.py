@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import platformdirs
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from anon_tune.errors import DependencyError
@@ -46,6 +46,26 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("RAY_ADDRESS"),
         description="A Ray cluster to run on. Default: one started on this machine for the job.",
     )
+
+    server: str | None = Field(
+        default=None,
+        description="Address of a service; commands then act on its jobs. Default: the ledger here.",
+    )
+    token: SecretStr | None = Field(default=None, description="The token that the service is asked with.")
+    allowed_modules: str = Field(
+        default="",
+        description="Modules, with commas between, of which jobs that come over the network may name functions.",
+    )
+
+    allow_code: bool = Field(
+        default=False,
+        description="Whether a service takes jobs that bring code, from tokens that may send it.",
+    )
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """`allowed_modules` as a tuple."""
+        return tuple(name.strip() for name in self.allowed_modules.split(",") if name.strip())
 
     @property
     def ledger_url(self) -> str:

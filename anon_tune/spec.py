@@ -15,7 +15,7 @@ from anon_tune import catalogue
 from anon_tune.documents import Strict, is_function, parse, read_yaml, unknown
 from anon_tune.errors import NotFoundError, SpecError
 from anon_tune.records import Phase
-from anon_tune.search_spaces import Space, Value, load_space
+from anon_tune.search_spaces import Space, Value, load_space, space_names
 from anon_tune.settings import Settings
 
 __all__ = [
@@ -33,7 +33,9 @@ __all__ = [
     "extended",
     "load_spec",
     "parse_spec",
+    "remote_spec",
     "seconds",
+    "space_files",
     "spaces_of",
     "stored_spec",
 ]
@@ -212,8 +214,8 @@ class UserSpace(Strict):
             return value  # as for `space`
         if not isinstance(value, str) or not value.endswith(_SPACE_FILE):
             raise ValueError(f"expected the path of a .yaml file, found {value!r}")
-        file = str(context.get("folder", Path()) / Path(value).expanduser())
-        optimizer = _space_from(file).optimizer
+        file, space = _named_space(value, context)
+        optimizer = space.optimizer
         if optimizer == "anon":
             raise ValueError(f"{file} is a space of anon, which has one in this job: `space`")
         return {"file": file, "optimizer": optimizer}
@@ -288,20 +290,12 @@ class JobSpec(Strict):
         context = info.context or {}
         if data is None or context.get("stored"):
             return data
-        roots = [context.get("folder", Path()), *filter(None, [Settings().data])]
         options = dict(data.options)
         for option in ("folder", "file"):
             named = options.get(option)
-            if not named or not isinstance(named, str):
-                continue
-            path = Path(named).expanduser()
-            found = [root / path for root in roots if (root / path).exists()]
-            if not found and not path.is_absolute():
-                looked = " and ".join(str(root.absolute()) for root in roots)
-                raise ValueError(
-                    f"there is no {option} {named!r} in {looked}; set ANON_TUNE_DATA to the folder of all data"
-                )
-            options[option] = str(path if path.is_absolute() else found[0].absolute())
+            if named and isinstance(named, str):
+                remote = context.get("remote", False)
+                options[option] = _served(option, named) if remote else _found(option, named, context)
         return data.model_copy(update={"options": options})
 
     @field_validator("arms")
@@ -333,20 +327,20 @@ class JobSpec(Strict):
         context = info.context or {}
         if context.get("stored"):
             return name  # the ledger holds the space as it was; the file may have gone
-        if name.endswith(_SPACE_FILE):
-            name = str(context.get("folder", Path()) / Path(name).expanduser())
-        space = _space_from(name)
+        name, space = _named_space(name, context)
         if space.optimizer != "anon":
             raise ValueError(f"{name!r} is a space of {space.optimizer}; this key is for the arm anon")
         return name
 
     @model_validator(mode="after")
     def _names_exist(self, info: ValidationInfo) -> JobSpec:
-        stored = bool((info.context or {}).get("stored"))
+        context = info.context or {}
+        stored, remote = bool(context.get("stored")), bool(context.get("remote"))
+        problems = list(self._folder_problems(remote)) if not stored else []
         if is_function(self.task):
-            problems = list(self._function_problems(stored))
+            problems += self._function_problems(stored)
         elif self.task in catalogue.TASKS:
-            problems = list(self._task_problems(catalogue.TASKS[self.task]))
+            problems += self._task_problems(catalogue.TASKS[self.task])
         else:
             raise ValueError(f"task: {unknown('task', self.task, catalogue.TASKS)}")
         if self.search.grace > self.budget.epochs and self.search.pruner != "none":
@@ -356,10 +350,27 @@ class JobSpec(Strict):
             )
         problems += self._arm_problems()
         if not stored:
-            problems += self._space_problems(spaces_of(self))
+            problems += self._space_problems(spaces_of(self, context.get("spaces", {})))
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def functions(self) -> dict[str, str]:
+        """The user's functions ("module:function") that the job names, by the key that names each."""
+        named = {
+            "task": self.task,
+            "data": self.data.name if self.data else "",
+            "model": self.model.name if self.model else "",
+            **{f"spaces.{arm}": space.optimizer for arm, space in self.spaces.items()},
+        }
+        return {key: name for key, name in named.items() if is_function(name)}
+
+    def _folder_problems(self, remote: bool) -> Iterator[str]:
+        if remote and self.folder is not None:
+            yield "folder: is for job files; what a service's workers import is installed there"
+        elif not remote and self.folder is None:
+            for name in self.functions().values():
+                yield f"folder: is missing; it says where {name} is imported from"
 
     def _arm_problems(self) -> Iterator[str]:
         for arm, space in self.spaces.items():
@@ -369,12 +380,8 @@ class JobSpec(Strict):
                 yield "spaces.anon: the space of anon is the key `space`"
             elif arm in catalogue.ARMS and space.optimizer != arm:
                 yield f"spaces.{arm}: {space.file} is a space of {space.optimizer}; give this arm another name"
-            if is_function(space.optimizer) and self.folder is None:
-                yield f"folder: is missing; it says where {space.optimizer} is imported from"
 
     def _function_problems(self, stored: bool) -> Iterator[str]:
-        if self.folder is None:
-            yield "folder: is missing; it says where the modules of the task are imported from"
         for key in ("data", "model"):
             if getattr(self, key) is not None:
                 yield f"{key}: {self.task} brings its own; give it what it needs by `arguments`"
@@ -410,8 +417,6 @@ class JobSpec(Strict):
 
     def _model_problems(self, task: catalogue.TaskEntry, model: ModelChoice) -> Iterator[str]:
         if is_function(model.name):
-            if self.folder is None:
-                yield "folder: is missing; it says where the modules of the model are imported from"
             return
         if model.name not in task.models:
             yield f"model: {unknown(f'model of {self.task}', model.name, task.models)}"
@@ -447,8 +452,6 @@ class JobSpec(Strict):
                 yield f"data.{option}: is missing; data: {{name: {name}, {option}: {option.upper()}}} says it"
 
     def _data_function_problems(self, options: Mapping[str, JsonValue]) -> Iterator[str]:
-        if self.folder is None:
-            yield "folder: is missing; it says where the modules of the data are imported from"
         classes = options.get("classes", 1)
         if type(classes) is not int or classes < 1:
             yield f"data.classes: expected a whole number of at least 1, found {classes!r}"
@@ -511,6 +514,30 @@ def parse_spec(data: Mapping[str, Any], source: str = "job", folder: Path | None
     return parse(JobSpec, data, source, {"folder": folder or Path()})
 
 
+def remote_spec(data: Mapping[str, Any], spaces: Mapping[str, Space], modules: Sequence[str] = ()) -> JobSpec:
+    """Return a validated job that came over the network, which can name nothing but what is offered.
+
+    Args:
+        data: The job.
+        spaces: Search spaces that came with it, by the file's name that the job gives them.
+        modules: What functions may be named of: these modules, and those inside them.
+
+    Raises:
+        SpecError: Every problem at once, each with its key's path; data outside the data folder too, and functions
+            of modules that are not allowed.
+    """
+    spec = parse(JobSpec, data, "job", {"remote": True, "spaces": spaces})
+    problems = [
+        f"{key}: {name} is of a module that this service may not import; have it installed for the workers, and its "
+        "name added to ANON_TUNE_ALLOWED_MODULES"
+        for key, name in spec.functions().items()
+        if not any(f"{name.partition(':')[0]}.".startswith(f"{module}.") for module in modules)
+    ]
+    if problems:
+        raise SpecError("job", problems)
+    return spec
+
+
 def stored_spec(data: Mapping[str, Any]) -> JobSpec:
     """Return a job as the ledger holds it, without looking for its search space."""
     return parse(JobSpec, data, "ledger", {"stored": True})
@@ -562,15 +589,74 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     return result
 
 
-def spaces_of(spec: JobSpec) -> dict[str, Space]:
-    """The search space of each arm, in the spec's order."""
+def spaces_of(spec: JobSpec, given: Mapping[str, Space] | None = None) -> dict[str, Space]:
+    """The search space of each arm, in the spec's order; `given` are those that are in no file here, by name."""
+    given = given or {}
 
     def name(arm: str) -> str:
         if arm == "anon":
             return spec.space
         return spec.spaces[arm].file if arm in spec.spaces else arm
 
-    return {arm: load_space(name(arm)) for arm in spec.arms}
+    return {arm: given[name(arm)] if name(arm) in given else load_space(name(arm)) for arm in spec.arms}
+
+
+def space_files(document: Mapping[str, Any]) -> list[str]:
+    """Names of the files that a job, as it is written, takes search spaces from."""
+    arms, spaces = document.get("arms"), document.get("spaces")
+    named = [
+        document.get("space"),
+        *(arms if isinstance(arms, list | tuple) else ()),
+        *(spaces.values() if isinstance(spaces, Mapping) else ()),
+    ]
+    return sorted({name for name in named if isinstance(name, str) and name.endswith(_SPACE_FILE)})
+
+
+def _found(option: str, named: str, context: Mapping[str, Any]) -> str:
+    """The absolute path of data beside the job file, or in the data folder. Raises ValueError."""
+    roots = [context.get("folder", Path()), *filter(None, [Settings().data])]
+    path = Path(named).expanduser()
+    if path.is_absolute():
+        return str(path)
+    for root in roots:
+        if (root / path).exists():
+            return str((root / path).absolute())
+    looked = " and ".join(str(root.absolute()) for root in roots)
+    raise ValueError(
+        f"there is no {option} {named!r} in {looked}; set ANON_TUNE_DATA to the folder of all data"
+    )
+
+
+def _served(option: str, named: str) -> str:
+    """The absolute path of data that a service has: in its data folder, and nowhere else. Raises ValueError."""
+    root = Settings().data
+    if root is None:
+        raise ValueError(
+            f"this service has no folder of data; {option} needs ANON_TUNE_DATA to be set where it runs"
+        )
+    try:
+        path = (root / named).resolve()
+        inside = path.is_relative_to(root.resolve()) and path.exists()
+    except (OSError, ValueError, RuntimeError):
+        inside = False
+    if not inside:
+        raise ValueError(f"there is no {option} {named!r} in this service's folder of data")
+    return str(path)
+
+
+def _named_space(name: str, context: Mapping[str, Any]) -> tuple[str, Space]:
+    """A space by its name, or its absolute path, and what it is. Raises ValueError, as validators do."""
+    given = context.get("spaces", {})
+    if name in given:
+        return name, given[name]
+    if context.get("remote"):
+        if name.endswith(_SPACE_FILE) or name not in space_names():
+            raise ValueError(
+                f"{unknown('space', name, space_names())}; a file of yours goes along, in `spaces`"
+            )
+    elif name.endswith(_SPACE_FILE):
+        name = str(context.get("folder", Path()) / Path(name).expanduser())
+    return name, _space_from(name)
 
 
 def _space_from(name: str) -> Space:

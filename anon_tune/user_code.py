@@ -5,14 +5,24 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from anon_tune.errors import InputError
 
-__all__ = ["load_function"]
+__all__ = ["ENTERED", "load_function", "provide"]
+
+ENTERED = "__main__"
+"""Module of functions that were entered in a notebook, or are the script that runs."""
+
+_provided: dict[str, Callable[..., Any]] = {}
+
+
+def provide(functions: Mapping[str, Callable[..., Any]]) -> None:
+    """Have `load_function` find functions of this process's own under their names, which no module has."""
+    _provided.update(functions)
 
 
 def load_function(name: str, folder: str | None) -> Callable[..., Any]:
@@ -26,9 +36,17 @@ def load_function(name: str, folder: str | None) -> Callable[..., Any]:
 
     Raises:
         InputError: There is no such module or function, or something else of that name; or the process has another
-            module of that name. An error inside the module is its own, and passes through.
+            module of that name; or it was entered in a notebook, and nobody has provided it here. An error inside the
+            module is its own, and passes through.
     """
+    if name in _provided:
+        return _provided[name]
     module_name, _, attribute = name.partition(":")
+    if module_name == ENTERED:
+        raise InputError(
+            f"The function {attribute} was entered in a notebook or script, and is in no module. Go on from there: "
+            f"anon_tune.tune({attribute}, resume=JOB)"
+        )
     if folder is not None:
         if sys.path[:1] != [folder]:
             sys.path[:] = [folder, *(path for path in sys.path if path != folder)]

@@ -1,110 +1,315 @@
-"""Jobs and trials as plain values: the JSON of the command line and of the service."""
+"""Jobs and trials as people and programs see them: the JSON of the command line and of the service.
+
+One set of models, which the service sends, its client reads, and the tables of the command line are drawn from.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import datetime
+from collections.abc import Mapping
 from typing import Any
 
-from anon_tune.records import Attempt, JobRecord, Phase, Trial, TrialState, objective_key
+from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["arm_view", "attempt_view", "best_trial", "job_view", "trial_view"]
+from anon_tune import records
+from anon_tune.records import (
+    ArmRecord,
+    JobRecord,
+    JobState,
+    Overview,
+    Phase,
+    Request,
+    Role,
+    Trial,
+    TrialState,
+)
+from anon_tune.spec import stored_spec
+
+__all__ = [
+    "ArmView",
+    "AttemptView",
+    "BestView",
+    "ChangeView",
+    "GammaView",
+    "JobSummary",
+    "JobView",
+    "LeaseView",
+    "LogsView",
+    "TokenView",
+    "TrialView",
+    "attempt_view",
+    "job_summary",
+    "job_view",
+    "token_view",
+    "trial_view",
+]
 
 
-def job_view(job: JobRecord) -> dict[str, Any]:
-    """A job with its arms; `job.trials` must have been read.
+class View(BaseModel):
+    """Part of an answer."""
 
-    `seconds` is the time for which it has been worked on, as of the last heartbeat.
-    """
+    model_config = ConfigDict(frozen=True)
+
+
+class LeaseView(View):
+    """Who works on a job."""
+
+    holder: str
+    alive: bool = Field(description="Whether the lease has not run out, by the database's clock.")
+    heartbeat: datetime.datetime
+
+
+class BestView(View):
+    """An arm's best search trial."""
+
+    trial: str
+    value: float
+    params: dict[str, Any] = Field(description="Search coordinates.")
+
+
+class ArmView(View):
+    """What an arm has done so far."""
+
+    trials: dict[TrialState, int] = Field(description="Search trials by state, which the budget is about.")
+    reruns: dict[TrialState, int] = Field(description="Confirm and verdict trials by state.")
+    budget: int
+    best: BestView | None
+    epochs: int
+    seconds: float = Field(description="What the epochs took, without waiting, pauses and lost attempts.")
+
+
+class GammaView(View):
+    """The gamma that was chosen, and those that may be as good."""
+
+    best: float | None
+    mean: float | None
+    low: float | None
+    high: float | None
+    within: int
+    note: str
+
+
+class JobSummary(View):
+    """A job in a list."""
+
+    id: str
+    name: str
+    owner: str | None = Field(description="Who submitted it to a service.")
+    state: JobState
+    phase: Phase
+    reason: str | None
+    priority: int
+    requested: Request | None = Field(description="What its holder was asked to do and has not yet done.")
+    lease: LeaseView | None
+    model: str = Field(description="The model, or the training function.")
+    gamma: GammaView | None
+    created: datetime.datetime
+    finished: datetime.datetime | None
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing happens to it before somebody asks: it has ended, or is PAUSED."""
+        return self.state in records.ENDED or self.state is JobState.PAUSED
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether a job that nobody works on looks as if somebody did."""
+        return self.state is JobState.RUNNING and (self.lease is None or not self.lease.alive)
+
+
+class JobView(JobSummary):
+    """A job with what its arms have done, and its answer once it has one."""
+
+    arms: dict[str, ArmView]
+    planned: int = Field(
+        description="Trials of all phases, if every arm gets through and no finalist falls behind."
+    )
+    seconds: float = Field(description="For which it has been worked on, as of the last heartbeat.")
+    probe: dict[str, Any] | None
+    architecture: dict[str, Any] | None
+    winners: dict[str, str] = Field(description="By arm, the trial that was chosen.")
+    verdict: list[dict[str, Any]] | None
+    result: dict[str, Any] | None
+    spec: dict[str, Any] = Field(description="The job as it was submitted, with all defaults.")
+    mlflow_run_id: str | None
+    projected: int = Field(description="How many of its trials have a run in MLflow.")
+
+    @property
+    def made(self) -> int:
+        """How many trials it has."""
+        return sum(sum(arm.trials.values()) + sum(arm.reruns.values()) for arm in self.arms.values())
+
+    @property
+    def done(self) -> int:
+        """How many of its trials have come to an end."""
+        counts = (states for arm in self.arms.values() for states in (arm.trials, arm.reruns))
+        return sum(count for states in counts for state, count in states.items() if state in records.FINISHED)
+
+
+class TrialView(View):
+    """One trial."""
+
+    id: str
+    arm: str
+    phase: Phase
+    seed: int
+    state: TrialState
+    params: dict[str, Any] = Field(description="Search coordinates.")
+    hyperparameters: dict[str, Any] = Field(description="What the optimizer is made with.")
+    value: float | None
+    steps: int = Field(description="Epochs that it has reported.")
+    attempts: int
+    reason: str | None
+    source: str | None = Field(description="The search trial that a confirm or verdict trial repeats.")
+    mlflow_run_id: str | None
+
+
+class AttemptView(View):
+    """One execution of a trial."""
+
+    trial: str
+    number: int
+    started: datetime.datetime
+    finished: datetime.datetime | None
+    outcome: str | None
+    reason: str | None
+    log: str | None = Field(description="The last lines that its process wrote, where it did not end well.")
+
+
+class LogsView(View):
+    """What became of a job's attempts, and the end of its log."""
+
+    attempts: list[AttemptView]
+    job_log: list[str] | None = Field(description="Null where its file is on another machine.")
+    lines: int = Field(description="Of the job's log so far: `since` of what follows.")
+
+
+class ChangeView(View):
+    """What a request has made of a job."""
+
+    id: str
+    state: JobState
+    requested: Request | None
+
+
+class TokenView(View):
+    """A right to use the service; the token itself is shown when it is made, and never again."""
+
+    id: str
+    owner: str
+    role: Role
+    may_send_code: bool
+    created: datetime.datetime
+    revoked: datetime.datetime | None
+
+
+def job_summary(job: JobRecord) -> JobSummary:
+    """A job in a list."""
+    return JobSummary(**_summary(job))
+
+
+def job_view(overview: Overview) -> JobView:
+    """A job with what its arms have done."""
+    job = overview.job
     result = job.result or {}
+    budget = job.spec["budget"]["trials"]
+    return JobView(
+        **_summary(job),
+        arms={arm: _arm_view(seen, budget) for arm, seen in overview.arms.items()},
+        planned=sum(stored_spec(job.spec).planned_trials().values()),
+        seconds=round(job.spent, 1),
+        probe=_plain(job.probe),
+        architecture=_plain(job.architecture),
+        winners={arm: found["trial"] for arm, found in result.get("winners", {}).items()},
+        verdict=result.get("verdict"),
+        result=_plain(job.result),
+        spec=dict(job.spec),
+        mlflow_run_id=job.mlflow_run,
+        projected=overview.projected,
+    )
+
+
+def trial_view(trial: Trial) -> TrialView:
+    """One trial."""
+    return TrialView(
+        id=trial.id,
+        arm=trial.arm,
+        phase=trial.phase,
+        seed=trial.seed,
+        state=trial.state,
+        params=dict(trial.params),
+        hyperparameters=dict(trial.hyperparameters),
+        value=trial.value,
+        steps=trial.steps,
+        attempts=trial.attempts,
+        reason=trial.reason,
+        source=trial.source,
+        mlflow_run_id=trial.mlflow_run,
+    )
+
+
+def attempt_view(attempt: records.Attempt) -> AttemptView:
+    """One attempt at a trial."""
+    return AttemptView(
+        trial=attempt.trial,
+        number=attempt.number,
+        started=attempt.started,
+        finished=attempt.finished,
+        outcome=attempt.outcome,
+        reason=attempt.reason,
+        log=attempt.log,
+    )
+
+
+def token_view(token: records.TokenRecord) -> TokenView:
+    """A token, without its secret."""
+    return TokenView(
+        id=token.id,
+        owner=token.owner,
+        role=token.role,
+        may_send_code=token.may_send_code,
+        created=token.created,
+        revoked=token.revoked,
+    )
+
+
+def _summary(job: JobRecord) -> dict[str, Any]:
     return {
         "id": job.id,
         "name": job.name,
-        "state": job.state.value,
-        "phase": job.phase.value,
+        "owner": job.owner,
+        "state": job.state,
+        "phase": job.phase,
         "reason": job.reason,
         "priority": job.priority,
-        "requested": job.requested.value if job.requested else None,
+        "requested": job.requested,
         "lease": None
         if job.lease is None
-        else {
-            "holder": job.lease.holder,
-            "alive": job.lease.alive,
-            "heartbeat": job.lease.heartbeat.isoformat(),
-        },
-        "architecture": job.architecture,
-        "arms": {arm: arm_view(job, arm) for arm in job.spec["arms"]},
-        "gamma": result.get("gamma"),
-        "verdict": result.get("verdict"),
-        "winners": {arm: found["trial"] for arm, found in result.get("winners", {}).items()},
-        "created": job.created.isoformat(),
-        "finished": job.finished.isoformat() if job.finished else None,
-        "seconds": round(job.spent, 1),
-        "mlflow_run_id": job.mlflow_run,
+        else LeaseView(holder=job.lease.holder, alive=job.lease.alive, heartbeat=job.lease.heartbeat),
+        "model": (job.spec["model"] or {"name": job.spec["task"]})["name"],
+        "gamma": (job.result or {}).get("gamma"),
+        "created": job.created,
+        "finished": job.finished,
     }
 
 
-def arm_view(job: JobRecord, arm: str) -> dict[str, Any]:
-    """An arm's spending and its best search trial.
-
-    `trials` counts the search trials by state, which the budget is about; `reruns` the confirm and verdict ones.
-    `seconds` is the time that the epochs took, without waiting, pauses and lost attempts.
-    """
-    trials = [trial for trial in job.trials if trial.arm == arm]
-    search = [trial for trial in trials if trial.phase is Phase.SEARCH]
-    best = best_trial(search, job.spec["objective"]["mode"])
-    return {
-        "trials": _by_state(search),
-        "reruns": _by_state([trial for trial in trials if trial.phase is not Phase.SEARCH]),
-        "budget": job.spec["budget"]["trials"],
-        "best": None
-        if best is None
-        else {"trial": best.id, "value": best.value, "params": dict(best.params)},
-        "epochs": sum(len(trial.reports) for trial in trials),
-        "seconds": round(
-            sum(report.metrics.get("epoch_seconds") or 0.0 for trial in trials for report in trial.reports), 1
-        ),
-    }
+def _arm_view(arm: ArmRecord, budget: int) -> ArmView:
+    best = arm.best
+    return ArmView(
+        trials=_in_order(arm.search),
+        reruns=_in_order(arm.reruns),
+        budget=budget,
+        best=None
+        if best is None or best.value is None
+        else BestView(trial=best.id, value=best.value, params=dict(best.params)),
+        epochs=arm.epochs,
+        seconds=round(arm.seconds, 1),
+    )
 
 
-def trial_view(trial: Trial) -> dict[str, Any]:
-    """One trial."""
-    return {
-        "id": trial.id,
-        "arm": trial.arm,
-        "phase": trial.phase.value,
-        "seed": trial.seed,
-        "state": trial.state.value,
-        "params": dict(trial.params),
-        "hyperparameters": dict(trial.hyperparameters),
-        "value": trial.value,
-        "steps": len(trial.reports),
-        "attempts": trial.attempts,
-        "reason": trial.reason,
-        "source": trial.source,
-        "mlflow_run_id": trial.mlflow_run,
-    }
+def _in_order(counts: Mapping[TrialState, int]) -> dict[TrialState, int]:
+    return {state: counts[state] for state in TrialState if counts.get(state)}
 
 
-def attempt_view(attempt: Attempt) -> dict[str, Any]:
-    """One attempt at a trial."""
-    return {
-        "trial": attempt.trial,
-        "number": attempt.number,
-        "started": attempt.started.isoformat(),
-        "finished": attempt.finished.isoformat() if attempt.finished else None,
-        "outcome": attempt.outcome,
-        "reason": attempt.reason,
-        "log": attempt.log,
-    }
-
-
-def best_trial(trials: Sequence[Trial], mode: str) -> Trial | None:
-    """The COMPLETE trial with the best value."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
-    return min(complete, key=lambda trial: objective_key(trial.value or 0.0, mode), default=None)
-
-
-def _by_state(trials: Sequence[Trial]) -> dict[str, int]:
-    counts = Counter(trial.state.value for trial in trials)
-    return {state.value: counts[state.value] for state in TrialState if counts[state.value]}
+def _plain(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if values is None else dict(values)

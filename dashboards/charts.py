@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from anon_tune.records import JobRecord, Phase, Trial, TrialState
-from anon_tune.views import best_trial
+from anon_tune.records import JobRecord, Phase, Trial, TrialState, objective_key
 
 __all__ = ["best_so_far", "charts_page", "learning_curves", "loss_over_gamma"]
 
@@ -88,7 +87,7 @@ def learning_curves(job: JobRecord) -> go.Figure:
     figure = go.Figure()
     for colour, arm in zip(_COLOURS, job.spec["arms"], strict=False):
         trials = [trial for trial in _search(job) if trial.arm == arm and trial.reports]
-        best = best_trial(trials, job.spec["objective"]["mode"])
+        best = _best(trials, job.spec["objective"]["mode"])
         for index, trial in enumerate(sorted(trials, key=lambda t: t is best)):
             figure.add_scatter(
                 x=[report.step for report in trial.reports],
@@ -194,3 +193,9 @@ def _titled(figure: go.Figure, title: str) -> go.Figure:
         "yanchor": "bottom",
     }
     return figure.update_layout(title=title, template="plotly_white", height=460, legend=legend)
+
+
+def _best(trials: Sequence[Trial], mode: str) -> Trial | None:
+    """The COMPLETE trial with the best value."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+    return min(complete, key=lambda trial: objective_key(trial.value or 0.0, mode), default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -43,34 +44,64 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[Path]:
-    """The socket folder of a PostgreSQL server of this session's own: no port, no password, no fsync."""
+def postgresql_programs() -> Callable[[str], contextlib.AbstractContextManager[Path]]:
+    """Starts a PostgreSQL server with options of its own; the folder of its socket, until the context ends."""
     pytest.importorskip("psycopg")
     found = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
     if found is None:
         pytest.skip("needs PostgreSQL's server programs (initdb, pg_ctl)")
     programs = Path(found).parent
-    # Not under pytest's own folder: the server's user cannot reach into it.
-    folder = Path(tempfile.mkdtemp(prefix="anon_tune_pg_"))
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # which PostgreSQL refuses to run as
-        shutil.chown(folder, "postgres")
-        as_user = ["runuser", "-u", "postgres", "--"]
 
-    def run(program: str, *arguments: str) -> None:
-        command = [*as_user, str(programs / program), "-D", str(folder / "data"), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+    @contextlib.contextmanager
+    def start(options: str) -> Iterator[Path]:
+        # Not under pytest's own folder: the server's user cannot reach into it.
+        folder = Path(tempfile.mkdtemp(prefix="anon_tune_pg_"))
+        as_user: list[str] = []
+        if os.geteuid() == 0:  # which PostgreSQL refuses to run as
+            shutil.chown(folder, "postgres")
+            as_user = ["runuser", "-u", "postgres", "--"]
 
-    try:
-        run("initdb", "-A", "trust", "-U", "postgres", "--no-sync")
-        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+        def run(program: str, *arguments: str) -> None:
+            command = [*as_user, str(programs / program), "-D", str(folder / "data"), *arguments]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+
         try:
-            yield folder
+            run(
+                "initdb",
+                "--auth-local",
+                "trust",
+                "--auth-host",
+                "scram-sha-256",
+                "-U",
+                "postgres",
+                "--no-sync",
+            )
+            run(
+                "pg_ctl",
+                "-w",
+                "-l",
+                str(folder / "log"),
+                "-o",
+                f"-k {folder} -c fsync=off {options}",
+                "start",
+            )
+            try:
+                yield folder
+            finally:
+                run("pg_ctl", "-m", "immediate", "-w", "stop")
         finally:
-            run("pg_ctl", "-m", "immediate", "-w", "stop")
-    finally:
-        shutil.rmtree(folder)
+            shutil.rmtree(folder)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(
+    postgresql_programs: Callable[[str], contextlib.AbstractContextManager[Path]],
+) -> Iterator[Path]:
+    """The socket folder of a PostgreSQL server of this session's own: no port, no password, no fsync."""
+    with postgresql_programs("-c listen_addresses=''") as folder:
+        yield folder
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from anon_tune import api
+from anon_tune.backend import LocalBackend
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
@@ -41,7 +42,7 @@ def test_what_drivers_left_of_jobs_that_have_ended_is_deleted(settings: Settings
         for folder in (settings.checkpoints(job_id), settings.ray_temp(job_id)):
             folder.mkdir(parents=True)
         (settings.job_folder(job_id) / "job.log").touch()
-    api.remove_leftovers(ledger, settings)
+    LocalBackend(ledger, settings).remove_leftovers()
     assert {job_id: settings.checkpoints(job_id).exists() for job_id in left} == left
     assert {job_id: settings.ray_temp(job_id).exists() for job_id in left} == left
     assert all((settings.job_folder(job_id) / "job.log").exists() for job_id in left)

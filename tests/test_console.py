@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from typing import Any
 
@@ -11,8 +10,18 @@ from rich.console import Console, RenderableType
 
 from anon_tune.advice.verdict import compare
 from anon_tune.console import jobs_table, report, space_view, spaces_view, trials_table
-from anon_tune.records import JobRecord, JobState, LeaseRecord, Phase, Trial, TrialState
+from anon_tune.records import (
+    ArmRecord,
+    JobRecord,
+    JobState,
+    LeaseRecord,
+    Overview,
+    Phase,
+    Trial,
+    TrialState,
+)
 from anon_tune.search_spaces import Space, load_space, space_names
+from anon_tune.views import JobView, job_view, trial_view
 from tests import builders
 
 SPREAD = {"mean": 1.1, "low": 0.2, "high": 1.5, "best": 0.2, "within": 4, "note": "a note"}
@@ -24,9 +33,11 @@ def text(view: RenderableType, width: int = 100) -> str:
     return written.getvalue()
 
 
-def job(state: JobState = JobState.SUCCEEDED, **fields: Any) -> JobRecord:
+def job(state: JobState = JobState.SUCCEEDED, gpu: float = 0.0, **fields: Any) -> JobView:
     spec = builders.spec(arms=["anon", "sgd"]).model_dump(mode="json")
-    return JobRecord("j", "a job", state, Phase.VERDICT, spec, builders.EPOCH, **fields)
+    spec["resources"]["gpu"] = gpu
+    record = JobRecord("j", "a job", state, Phase.VERDICT, spec, builders.EPOCH, **fields)
+    return job_view(Overview(record, dict.fromkeys(spec["arms"], ArmRecord({}, {}, None, 0, 0.0)), 0))
 
 
 def verdict_runs(arm: str, *values: float | None) -> list[Trial]:
@@ -42,7 +53,7 @@ def test_a_comparison_that_a_divergence_leaves_open_is_not_called_a_draw():
     anon, sgd = verdict_runs("anon", 0.10, 0.11, 0.10, 0.12, None), verdict_runs("sgd", *[0.5] * 5)
     found = compare(anon, sgd, "sgd", "min", comparisons=1)
     result = {"gamma": SPREAD, "winners": {}, "verdict": [found.as_dict()]}
-    shown = text(report(job(result=result, architecture={"family": "cnn", "parameters": 9}), None, "-"), 200)
+    shown = text(report(job(result=result, architecture={"family": "cnn", "parameters": 9})), 200)
     assert (
         "On this cnn, Anon against sgd is undecided; Anon did better on the 4 seeds that both completed, but Anon "
         "diverged on 1 of 5 seeds; only 4 seeds." in shown
@@ -62,7 +73,7 @@ def test_a_comparison_that_a_divergence_leaves_open_is_not_called_a_draw():
 )
 def test_a_job_without_a_result_says_why_and_how_to_go_on(state: JobState, alive: bool | None, resumes: bool):
     lease = None if alive is None else LeaseRecord("me", 1, builders.EPOCH, builders.EPOCH, alive)
-    shown = text(report(job(state, reason="the disk is full", lease=lease), None, "-"))
+    shown = text(report(job(state, reason="the disk is full", lease=lease)))
     assert f"a job (j): {state} in its verdict phase" in shown
     assert "the disk is full" in shown
     assert ("Go on with: anon-tune run --resume j" in shown) is resumes
@@ -71,9 +82,7 @@ def test_a_job_without_a_result_says_why_and_how_to_go_on(state: JobState, alive
 
 
 def on_gpu(probe: dict[str, Any]) -> str:
-    found = job(JobState.RUNNING, probe=probe)
-    found = dataclasses.replace(found, spec={**found.spec, "resources": {"cpu": 1, "gpu": 0.5}})
-    return text(report(found, None, "mlflow ui"))
+    return text(report(job(JobState.RUNNING, gpu=0.5, probe=probe)))
 
 
 def test_of_a_gpu_it_is_said_what_a_trial_takes_and_how_many_fit():
@@ -89,7 +98,7 @@ def test_of_a_gpu_it_is_said_what_a_trial_takes_and_how_many_fit():
 def test_a_job_has_one_gamma_wherever_it_is_shown():
     """The chosen one: the mean of those that may be as good was neither chosen nor even tried."""
     found = job(result={"gamma": SPREAD, "winners": {}, "verdict": []})
-    assert "gamma 0.20; 0.20 to 1.50 may be as good" in text(report(found, None, "-"))
+    assert "gamma 0.20; 0.20 to 1.50 may be as good" in text(report(found))
     assert "mlp    0.2 " in text(jobs_table([found])).splitlines()[1]
 
 
@@ -103,8 +112,8 @@ def test_a_job_has_one_gamma_wherever_it_is_shown():
 )
 def test_a_message_that_looks_like_markup_is_shown_as_it_is(reason: str):
     failed = builders.trial(0, TrialState.FAILED, reason=reason)
-    assert reason in text(trials_table([failed]), 160)
-    assert reason in text(report(job(JobState.PAUSED, reason=reason), None, "-"))
+    assert reason in text(trials_table([trial_view(failed)]), 160)
+    assert reason in text(report(job(JobState.PAUSED, reason=reason)))
 
 
 def test_the_list_of_spaces_has_a_line_for_everything_within_100_columns():

@@ -1,41 +1,37 @@
-"""Jobs and trials as plain values."""
+"""Jobs and trials as people and programs see them."""
 
 from __future__ import annotations
 
-import dataclasses
-
-from anon_tune.records import JobRecord, JobState, Phase, Report, Trial, TrialState
-from anon_tune.views import arm_view
+from anon_tune.records import ArmRecord, JobRecord, JobState, Overview, Phase, TrialState
+from anon_tune.views import JobView, job_view, trial_view
 from tests import builders
 
 
-def job(*trials: Trial) -> JobRecord:
+def view(**fields: object) -> JobView:
     spec = builders.spec().model_dump(mode="json")
-    return JobRecord("j", "x", JobState.RUNNING, Phase.SEARCH, spec, builders.EPOCH, trials=trials)
+    job = JobRecord("j", "x", JobState.RUNNING, Phase.SEARCH, spec, builders.EPOCH)
+    best = builders.trial(3, value=0.5)
+    counts = {TrialState.DIVERGED: 1, TrialState.COMPLETE: 2, TrialState.RUNNING: 1}
+    arm = ArmRecord(counts, {TrialState.COMPLETE: 4, TrialState.WAITING: 2}, best, 30, 12.345)
+    nothing = ArmRecord({}, {}, None, 0, 0.0)
+    return job_view(Overview(job, {"anon": arm, "sgd": nothing}, projected=9))
 
 
-def test_the_seconds_of_an_arm_are_those_of_its_epochs():
-    """A trial that was paused overnight, or waited for a worker, cost no more for it."""
-    reports = tuple(Report(step, 1.0, {"epoch_seconds": 1.5}, builders.EPOCH) for step in (1, 2))
-    paused = builders.trial(0, value=1.0, ended=30_000.0)
-    paused = dataclasses.replace(paused, reports=reports, started=builders.EPOCH)
-    without_reports = builders.trial(1, TrialState.FAILED)
-    other = dataclasses.replace(builders.trial(0, value=1.0, arm="sgd"), reports=reports)
-    view = arm_view(job(paused, without_reports, other), "anon")
-    assert (view["seconds"], view["epochs"]) == (3.0, 2)
+def test_what_is_done_is_what_has_come_to_an_end():
+    seen = view()
+    assert (seen.done, seen.made) == (7, 10)
+    assert seen.planned > seen.made
 
 
-def test_trials_are_counted_by_what_the_budget_is_about():
-    searched = [builders.trial(0, value=1.0), builders.trial(1, TrialState.DIVERGED)]
-    rerun = builders.trial(0, value=0.5, phase=Phase.CONFIRM)
-    view = arm_view(job(*searched, rerun), "anon")
-    assert view["trials"] == {"COMPLETE": 1, "DIVERGED": 1}
-    assert view["reruns"] == {"COMPLETE": 1}
-    assert view["best"]["trial"] == searched[0].id
+def test_states_come_in_the_order_of_a_trial():
+    assert list(view().arms["anon"].trials) == [TrialState.RUNNING, TrialState.COMPLETE, TrialState.DIVERGED]
 
 
-def test_the_best_follows_the_direction_of_the_objective():
-    spec = builders.spec(objective={"metric": "accuracy", "mode": "max"}).model_dump(mode="json")
-    trials = (builders.trial(0, value=0.1), builders.trial(1, value=0.9))
-    found = dataclasses.replace(job(*trials), spec=spec)
-    assert arm_view(found, "anon")["best"]["value"] == 0.9
+def test_a_view_is_the_same_after_a_journey():
+    seen = view()
+    assert JobView.model_validate_json(seen.model_dump_json()) == seen
+    best = seen.arms["anon"].best
+    assert best is not None
+    assert (best.value, best.trial) == (0.5, builders.trial(3).id)
+    trial = trial_view(builders.trial(1, TrialState.DIVERGED))
+    assert type(trial).model_validate_json(trial.model_dump_json()) == trial

@@ -21,7 +21,7 @@ from anon_tune.workers.driver import LEASE_SECONDS
 
 __all__ = ["Daemon"]
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.5
 _RELEASE_SECONDS = 8.0
 _EXIT_SECONDS = 30.0
 _MOST_DEATHS = 3
@@ -85,7 +85,7 @@ class Daemon:
             lease = self._ledger.claim(self._holder, LEASE_SECONDS)
             if lease is None:
                 return
-            _log.info("job %s: claimed, token %d", lease.job, lease.token)
+            _log.info("job %s: claimed, token %d", lease.job, lease.token, extra={"job": lease.job})
             try:
                 self._running.append((lease, self._start(lease)))
             except OSError as error:
@@ -115,10 +115,10 @@ class Daemon:
                 self._ledger.release(lease, JobState.PAUSED, reason)
         except LeaseLostError:
             self._deaths.pop(lease.job, None)  # it had released the lease itself, or was taken over
-            _log.info("job %s: its process ended (%s)", lease.job, how)
+            _log.info("job %s: its process ended (%s)", lease.job, how, extra={"job": lease.job})
         else:
             self._deaths[lease.job] = _Deaths(count, progress)
-            _log.warning("job %s: its process died (%s)", lease.job, how)
+            _log.warning("job %s: its process died (%s)", lease.job, how, extra={"job": lease.job})
 
     def _end(self) -> None:
         """Stop all processes; a lease that one does not give back in time is taken from it."""

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from anon_tune.advice.response import gamma_spread
 from anon_tune.advice.verdict import verdict
+from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import ENDED, JobState, Phase, Trial, TrialState
@@ -27,6 +28,7 @@ from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, stored_spec
+from anon_tune.user_code import ENTERED
 from anon_tune.workers.watch import Watch
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def drive(
     settings: Settings,
     watch: Watch | None = None,
     interrupted: JobState = JobState.PAUSED,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
 ) -> JobState:
     """Work on a job until it ends or is asked to stop, and return the state it was left in.
 
@@ -68,6 +71,7 @@ def drive(
         settings: Where its files are.
         watch: What is heard meanwhile.
         interrupted: What an interrupt (SIGINT, SIGTERM) leaves the job in; its running trials wait.
+        functions: The user's functions that are in no module, by the names that the job gives them.
 
     Raises:
         LeaseLostError: Another process took the job over.
@@ -78,7 +82,7 @@ def drive(
     _log.info("job %s: taken by %s, token %d", lease.job, lease.holder, lease.token)
     try:
         with watch.heartbeats(ledger, lease), watch.signals():
-            ending = _work(ledger, lease, settings, watch)
+            ending = _work(ledger, lease, settings, watch, functions or {})
     except BaseException as error:
         if watch.lost or isinstance(error, LeaseLostError):
             raise LeaseLostError(
@@ -172,13 +176,30 @@ def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:
     }
 
 
-def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _Ending:
+def _work(
+    ledger: Ledger,
+    lease: Lease,
+    settings: Settings,
+    watch: Watch,
+    functions: Mapping[str, Callable[..., Any]],
+) -> _Ending:
     _prepare_ray_environment(settings)
     # Imported here: Ray reads its environment when it is imported, and a refused lease need not wait for it.
     import ray
 
     job = ledger.job(lease.job)
-    spec = stored_spec(job.spec)
+    plain_spec = dict(job.spec)
+    if job.code is not None:
+        code = unpack(ledger.code(job.code), settings.job_folder(job.id) / "code")
+        plain_spec["folder"] = str(code)
+    spec = stored_spec(plain_spec)
+    if spec.task.startswith(f"{ENTERED}:") and spec.task not in functions:
+        name = spec.task.partition(":")[2]
+        return _Ending(
+            JobState.PAUSED,
+            f"its function {name} was entered in a notebook or script; go on there: anon_tune.tune({name}, "
+            f"resume={job.id!r})",
+        )
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
     # Once more: Ray, when it starts, puts a handler of its own in place of ours.
     with _ray(settings, job.id), watch.signals():
@@ -195,7 +216,7 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
             seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
             task = ray.remote(run_probe).options(num_cpus=spec.resources.cpu, num_gpus=spec.resources.gpu)
             floor = spaces["anon"].constant("floor")
-            measured = dict(ray.get(task.remote(dict(job.spec), seed, floor, _points_to_try(spaces))))
+            measured = dict(ray.get(task.remote(plain_spec, seed, floor, _points_to_try(spaces), functions)))
             if "reason" in measured:
                 _log.error("the probe failed\n%s", measured["traceback"])
                 what = "the model" if spec.model is not None else spec.task
@@ -213,7 +234,7 @@ def _work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> _En
             # Once more where the budget was raised after Tune had been told that there is nothing left.
             while not run.stopping:
                 with watch.notice(lambda: ask(checkpoints)):
-                    _tune(run, spec, dict(job.spec), settings.job_folder(job.id), checkpoints)
+                    _tune(run, spec, plain_spec, functions, settings.job_folder(job.id), checkpoints)
                 watch.check()
                 watch.orders = ledger.heartbeat(lease)
                 if not run.stopping and run.is_done():
@@ -278,7 +299,14 @@ def _lacking(spec: JobSpec, settings: Settings) -> str | None:
     return None
 
 
-def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path, checkpoints: Path) -> None:
+def _tune(
+    run: Any,
+    spec: JobSpec,
+    plain_spec: dict[str, Any],
+    functions: Mapping[str, Callable[..., Any]],
+    folder: Path,
+    checkpoints: Path,
+) -> None:
     from ray import tune
 
     from anon_tune.workers.shims import Drained, JobScheduler, JobSearcher
@@ -293,7 +321,7 @@ def _tune(run: Any, spec: JobSpec, plain_spec: dict[str, Any], folder: Path, che
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
     # Not in each trial's config, of which Tune makes several copies and keeps them for as long as the job runs.
-    trainable = tune.with_parameters(TrialTrainable, spec=plain_spec)
+    trainable = tune.with_parameters(TrialTrainable, spec=plain_spec, functions=functions)
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(

@@ -23,7 +23,7 @@ from anon_tune.errors import AnonTuneError, InputError
 from anon_tune.optim import Anon, make_optimizer, monitor
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import JobSpec, stored_spec
-from anon_tune.user_code import load_function
+from anon_tune.user_code import load_function, provide
 from anon_tune.workers import checkpoints, output
 from anon_tune.workers.context import Context, Report
 from anon_tune.workers.device import choose_device
@@ -57,8 +57,17 @@ class TrialTrainable(tune.Trainable):
     the trial does not end well, `log` (the end of what its process wrote).
     """
 
-    def setup(self, config: dict[str, Any], spec: Mapping[str, Any]) -> None:
-        """Prepare the first trial of this actor; `spec` is the job's, as plain values."""
+    def setup(
+        self,
+        config: dict[str, Any],
+        spec: Mapping[str, Any],
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
+        """Prepare the first trial of this actor.
+
+        `spec` is the job's, as plain values; `functions` are the user's that are in no module.
+        """
+        provide(functions or {})
         self._spec = spec
         self._start(config)
 
@@ -286,13 +295,15 @@ def run_probe(
     seed: int,
     floor: float,
     points: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
 ) -> dict[str, Any]:
     """Measure a job's model where its trials will run; see `probe.probe`.
 
-    `points` are, by arm, hyperparameters to try the user's factories with. An error becomes a result, as in the
-    trials: `reason` and `traceback`.
+    `points` are, by arm, hyperparameters to try the user's factories with; `functions` are the user's that are in no
+    module. An error becomes a result, as in the trials: `reason` and `traceback`.
     """
     folder = None
+    provide(functions or {})
     try:
         parsed = stored_spec(spec)
         folder = parsed.folder

@@ -10,10 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -25,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["database_time", "open_database", "read", "upgrade", "write"]
 
+_MIGRATIONS = Path(__file__).parent / "migrations"
 _READ_ONLY, _DURABLE = "anon_tune_read_only", "anon_tune_durable"
 _BUSY_SECONDS = 30.0
 _BUSY_POLL_SECONDS = 0.02
@@ -79,23 +76,34 @@ def open_database(url: str) -> sa.Engine:
 
 def upgrade(engine: sa.Engine) -> None:
     """Bring the schema to the newest version; concurrent callers wait for one another."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    scripts = ScriptDirectory.from_config(config)
+    known = sorted(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
     with read(engine) as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    if current == scripts.get_current_head():
+        current = _revision(connection)
+    if current == known[-1]:
         return
-    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+    if current is not None and current not in known:
         raise ConflictError(
             f"The ledger at {engine.url.render_as_string(hide_password=True)} was written by a newer anon_tune "
             f"(schema {current}). Install that version, or set ANON_TUNE_HOME to another folder."
         )
+    from alembic import command  # takes a fifth of a second, which every command would wait for
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
     with write(engine) as connection:
         if connection.dialect.name == "postgresql":  # sqlite's writers wait for one another anyway
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    """The version of the schema, as alembic keeps it; None for an empty database."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)
 
 
 @contextmanager

@@ -37,11 +37,12 @@ DependencyError, and nothing of it is kept.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime
 import hashlib
 import json
 import math
-import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,11 +53,20 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from anon_tune import records
-from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError, NotFoundError, TransitionError
+from anon_tune.errors import (
+    ConflictError,
+    InputError,
+    LeaseHeldError,
+    LeaseLostError,
+    NotFoundError,
+    TransitionError,
+)
 from anon_tune.ledger.database import database_time, open_database, read, write
+from anon_tune.ledger.overviews import Overviews
 from anon_tune.ledger.projections import Projections
 from anon_tune.ledger.rows import attempt_record, job_record, read_trials, report_record
-from anon_tune.ledger.tables import Attempt, Job, Projection, Report, Trial
+from anon_tune.ledger.tables import Attempt, Code, Job, Projection, Report, Submission, Trial
+from anon_tune.ledger.tokens import Tokens, short_id
 from anon_tune.records import (
     ENDED,
     FINISHED,
@@ -70,7 +80,7 @@ from anon_tune.records import (
     check_transition,
 )
 
-__all__ = ["Lease", "Ledger"]
+__all__ = ["Lease", "Ledger", "SubmissionKey"]
 
 # What is executed several times for every trial: to put a statement together takes longer than to execute it.
 _LEASE = (
@@ -82,6 +92,11 @@ _STATE = sa.select(Trial.state).where(
 _LAST_ATTEMPT = sa.select(sa.func.max(Attempt.number)).where(Attempt.trial_id == sa.bindparam("of_trial"))
 _REPORT = sa.select(Report.__table__).where(
     Report.trial_id == sa.bindparam("of_trial"), Report.step == sa.bindparam("of_step")
+)
+_COUNT_STEP = (
+    sa.update(Trial)
+    .where(Trial.id == sa.bindparam("of_trial"))
+    .values(steps=Trial.steps + 1, seconds=Trial.seconds + sa.bindparam("took"))
 )
 _ADD_TRIAL, _ADD_ATTEMPT, _ADD_REPORT = (sa.insert(table) for table in (Trial, Attempt, Report))
 _MOVE_TRIAL = sa.update(Trial).where(Trial.id == sa.bindparam("of_trial"))
@@ -95,9 +110,6 @@ _NAME_CHECKPOINT = sa.update(Attempt).where(
     Attempt.trial_id == sa.bindparam("of_trial"), Attempt.number == sa.bindparam("of_attempt")
 )
 
-# No vowels and no look-alikes: ids spell no words and are read aloud without doubt.
-_ID_ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
-_ID_LENGTH = 6
 _LOST = "LOST"
 # What the holder of a job leaves it in when it was asked to.
 _ANSWERS = {Request.PAUSE: JobState.PAUSED, Request.CANCEL: JobState.CANCELLED}
@@ -113,16 +125,29 @@ class Lease:
     seconds: float
 
 
+@dataclass(frozen=True)
+class SubmissionKey:
+    """What makes a submission the same as one before: whose it is, their key for it, and a digest of what it asks."""
+
+    owner: str
+    key: str
+    digest: str
+
+
 class Ledger:
     """One database of jobs. Safe to share between threads; each process opens its own.
 
     Attributes:
         projections: How far it has been written to MLflow.
+        overviews: Jobs and trials for people: in pages, summed up, without their reports.
+        tokens: Who may use the service.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self.projections = Projections(engine)
+        self.overviews = Overviews(engine)
+        self.tokens = Tokens(engine)
         self._open = threading.local()
 
     @classmethod
@@ -160,15 +185,31 @@ class Ledger:
         priority: int = 0,
         *,
         queued: bool = True,
+        owner: str | None = None,
+        submission: SubmissionKey | None = None,
+        code: str | None = None,
     ) -> JobRecord:
-        """Store a job under a new short id and return it: QUEUED, or else PAUSED, so that nobody claims it."""
+        """Store a job under a new short id and return it: QUEUED, or else PAUSED, so that nobody claims it.
+
+        With a `submission` that was made before, return the job that it made then, as it is now. `code` is the digest
+        of an archive that was stored.
+
+        Raises:
+            InputError: That key was used for something else.
+        """
         while True:
-            job_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+            job_id = short_id()
             try:
                 with write(self._engine) as connection:
+                    if submission is not None:
+                        made = _made_by(connection, submission)
+                        if made is not None:
+                            return self.job(made)
                     row = {
                         "id": job_id,
                         "name": name,
+                        "owner": owner,
+                        "code": code,
                         "state": JobState.QUEUED if queued else JobState.PAUSED,
                         "phase": Phase.PROBE,
                         "spec": dict(spec),
@@ -178,8 +219,11 @@ class Ledger:
                         "priority": priority,
                     }
                     connection.execute(sa.insert(Job).values(row))
+                    if submission is not None:
+                        made_now = {**dataclasses.asdict(submission), "job_id": job_id}
+                        connection.execute(sa.insert(Submission).values(made_now))
             except IntegrityError:
-                continue  # the id was taken
+                continue  # the id was taken, or the same submission was stored meanwhile
             return self.job(job_id)
 
     def job(self, job_id: str, *, trials: bool = False) -> JobRecord:
@@ -195,21 +239,7 @@ class Ledger:
 
     def jobs(self) -> list[JobRecord]:
         """Return all jobs, newest first, without their trials."""
-        with read(self._engine) as connection:
-            now = database_time(connection)
-            runs = dict(
-                connection.execute(
-                    sa.select(Projection.subject, Projection.run).where(
-                        Projection.subject == Projection.job_id
-                    )
-                ).all()
-            )
-            rows = (
-                connection.execute(sa.select(Job.__table__).order_by(Job.created.desc(), Job.id))
-                .mappings()
-                .all()
-            )
-        return [job_record(row, now, runs.get(row["id"]), ()) for row in rows]
+        return self.overviews.jobs()
 
     def spaces(self, job_id: str) -> dict[str, Any]:
         """Return the search spaces the job was submitted with, by arm. Raises NotFoundError."""
@@ -218,6 +248,20 @@ class Ledger:
         if found is None:
             raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
         return dict(found)
+
+    def store_code(self, digest: str, content: bytes, owner: str | None) -> None:
+        """Store an archive of code under its digest; once more changes nothing."""
+        with contextlib.suppress(IntegrityError), write(self._engine) as connection:
+            row = {"digest": digest, "content": content, "owner": owner, "created": database_time(connection)}
+            connection.execute(sa.insert(Code).values(row))
+
+    def code(self, digest: str) -> bytes:
+        """Return an archive of code. Raises NotFoundError."""
+        with read(self._engine) as connection:
+            found = connection.execute(sa.select(Code.content).where(Code.digest == digest)).scalar()
+        if found is None:
+            raise NotFoundError(f"There is no code {digest!r} here. Send it first.")
+        return bytes(found)
 
     # Leases
 
@@ -532,6 +576,8 @@ class Ledger:
                 "time": now,
             }
             connection.execute(_ADD_REPORT, row)
+            took = _finite(metrics.get("epoch_seconds")) or 0.0
+            connection.execute(_COUNT_STEP, {"of_trial": trial_id, "took": took})
         return report_record(row)
 
     def finish_trial(
@@ -658,6 +704,22 @@ class Ledger:
     ) -> None:
         check_transition(self._state(connection, lease, trial_id), after)
         connection.execute(_MOVE_TRIAL, {"of_trial": trial_id, "state": after, **values})
+
+
+def _made_by(connection: sa.Connection, submission: SubmissionKey) -> str | None:
+    """The job that a submission has made before; None if none. Raises InputError where it asked for another."""
+    query = sa.select(Submission.digest, Submission.job_id)
+    found = connection.execute(
+        query.where(Submission.owner == submission.owner, Submission.key == submission.key)
+    ).first()
+    if found is None:
+        return None
+    if found.digest != submission.digest:
+        raise InputError(
+            f"The Idempotency-Key {submission.key!r} was used for job {found.job_id}, which was asked for with other "
+            "words. Use a new key for a new job."
+        )
+    return str(found.job_id)
 
 
 def _configuration_key(params: Mapping[str, Any]) -> str:

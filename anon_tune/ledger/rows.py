@@ -12,26 +12,26 @@ from sqlalchemy import RowMapping
 
 from anon_tune import records
 from anon_tune.ledger.tables import Attempt, Projection, Report, Trial
-from anon_tune.records import JobRecord, JobState, Phase, Request, TrialState
+from anon_tune.records import JobRecord, JobState, Phase, Request, Role, TrialState
 
-__all__ = ["attempt_record", "job_record", "read_trials", "report_record"]
+__all__ = ["attempt_record", "job_record", "read_trials", "report_record", "token_record"]
 
 Row = RowMapping | Mapping[str, Any]
 
 
 def read_trials(
-    connection: sa.Connection, job_id: str, trial_ids: Sequence[str] | None = None
+    connection: sa.Connection, job_id: str, trial_ids: Sequence[str] | None = None, *, reports: bool = True
 ) -> tuple[records.Trial, ...]:
-    """Trials of a job (None: all) with their reports, in the order in which they were made."""
+    """Trials of a job (None: all), with or without their reports, in the order in which they were made."""
     of_job = sa.select(Trial.id).where(Trial.job_id == job_id)
     if trial_ids is not None:
         of_job = of_job.where(Trial.id.in_(trial_ids))
     rows = connection.execute(sa.select(Trial.__table__).where(Trial.id.in_(of_job))).mappings().all()
-    reports: dict[str, list[records.Report]] = {}
-    for row in connection.execute(
-        sa.select(Report.__table__).where(Report.trial_id.in_(of_job)).order_by(Report.trial_id, Report.step)
-    ).mappings():
-        reports.setdefault(row["trial_id"], []).append(report_record(row))
+    reported: dict[str, list[records.Report]] = {}
+    if reports:
+        of_trials = sa.select(Report.__table__).where(Report.trial_id.in_(of_job))
+        for row in connection.execute(of_trials.order_by(Report.trial_id, Report.step)).mappings():
+            reported.setdefault(row["trial_id"], []).append(report_record(row))
     attempts = dict(
         connection.execute(
             sa.select(Attempt.trial_id, sa.func.count())
@@ -56,7 +56,7 @@ def read_trials(
     return tuple(
         _trial_record(
             row,
-            reports.get(row["id"], ()),
+            reported.get(row["id"], ()),
             attempts.get(row["id"], 0),
             runs.get(row["id"]),
             checkpoints.get(row["id"], ()),
@@ -88,6 +88,13 @@ def attempt_record(row: Row) -> records.Attempt:
     )
 
 
+def token_record(row: Row) -> records.TokenRecord:
+    """A row of `tokens`."""
+    return records.TokenRecord(
+        row["id"], row["owner"], Role(row["role"]), row["may_send_code"], row["created"], row["revoked"]
+    )
+
+
 def _trial_record(
     row: Row,
     reports: Iterable[records.Report],
@@ -110,6 +117,8 @@ def _trial_record(
         reason=row["reason"],
         attempts=attempts,
         reports=tuple(reports),
+        steps=row["steps"],
+        seconds=row["seconds"],
         started=row["started"],
         finished=row["finished"],
         mlflow_run=run,
@@ -147,6 +156,8 @@ def job_record(
         priority=row["priority"],
         requested=Request(row["requested"]) if row["requested"] else None,
         spent=row["spent"],
+        owner=row["owner"],
+        code=row["code"],
         mlflow_run=run,
         trials=trials,
     )

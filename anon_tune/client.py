@@ -1,0 +1,171 @@
+"""Jobs from a script or a notebook: `Client` submits and watches them, `Result` is what a job has found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anon_tune.backend import Backend, JobFile, LocalBackend, read_job_file
+from anon_tune.errors import ConflictError
+from anon_tune.ledger import Ledger
+from anon_tune.remote import RemoteBackend
+from anon_tune.settings import Settings
+from anon_tune.spec import apply_overrides
+from anon_tune.views import ChangeView, GammaView, JobSummary, JobView
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Client", "Result"]
+
+
+class Result:
+    """What a job has found.
+
+    Attributes:
+        job: The job as it was when it was asked for: `job.id`, `job.state`, `job.arms`, ...
+    """
+
+    def __init__(self, job: JobView, backend: Backend) -> None:
+        self.job, self._backend = job, backend
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The hyperparameters of Anon that were chosen. Raises ConflictError where there are none."""
+        found = (self.job.result or {}).get("winners", {}).get("anon")
+        if found is None:
+            why = f" ({self.job.reason})" if self.job.reason else ""
+            raise ConflictError(
+                f"Job {self.job.id} is {self.job.state}{why}, and has chosen no configuration."
+            )
+        return dict(found["hyperparameters"])
+
+    @property
+    def gamma(self) -> GammaView | None:
+        """The gamma that was chosen, and from `low` to `high` those that may be as good; None before there is one."""
+        return self.job.gamma
+
+    @property
+    def verdict(self) -> dict[str, str]:
+        """By baseline: whether Anon is "better", "worse", of "no difference", or "undecided"."""
+        return {item["baseline"]: item["outcome"] for item in self.job.verdict or ()}
+
+    @property
+    def trials(self) -> pandas.DataFrame:
+        """All trials, a row each, with a column for each hyperparameter."""
+        return _frame(self._backend, self.job.id)
+
+    def export(self, path: str | Path, arm: str = "anon") -> Path:
+        """Write an arm's best configuration to a file: .yaml, .json or .py. Raises ConflictError if there is none."""
+        target = Path(path)
+        form = {".json": "json", ".py": "python"}.get(target.suffix, "yaml")
+        target.write_text(self._backend.export(self.job.id, form, arm), encoding="utf-8")
+        return target
+
+    def __repr__(self) -> str:
+        gamma = "-" if self.gamma is None or self.gamma.best is None else f"{self.gamma.best:.3g}"
+        return f"<Result of job {self.job.id} ({self.job.name}): {self.job.state}, gamma {gamma}, {self.verdict}>"
+
+
+class Client:
+    """Jobs of a service; without an address and without ANON_TUNE_SERVER, those of the ledger on this machine.
+
+    Args:
+        server: Address of the service, such as "http://127.0.0.1:8000".
+        token: The token to ask with. Default: ANON_TUNE_TOKEN.
+        patience: Seconds for which a service that is away is waited for.
+
+    Raises:
+        InputError: `server` is no address.
+    """
+
+    def __init__(self, server: str | None = None, token: str | None = None, patience: float = 30.0) -> None:
+        settings = Settings()
+        server = server or settings.server
+        if token is None and settings.token is not None:
+            token = settings.token.get_secret_value()
+        self._backend: Backend = (
+            LocalBackend(Ledger.open(settings.ledger_url), settings)
+            if server is None
+            else RemoteBackend(server, token, patience)
+        )
+
+    def submit(
+        self,
+        job: str | Path | Mapping[str, Any],
+        overrides: Sequence[str] = (),
+        *,
+        priority: int = 0,
+        key: str | None = None,
+        code: str | Path | None = None,
+    ) -> JobSummary:
+        """Queue a job for a worker, and return it; its id is what the other methods take.
+
+        Args:
+            job: A job file's path, or its keys and values.
+            overrides: Each "key.path=value", as `--set` of the command line.
+            priority: Workers take the highest first.
+            key: The same key with the same job again gives the same job: for who may be interrupted in between.
+            code: A folder whose modules go along, to a service that allows it.
+
+        Raises:
+            SpecError: Every problem at once, each with its key's path.
+        """
+        if isinstance(job, str | Path):
+            job_file = read_job_file(Path(job), overrides)
+        else:
+            job_file = JobFile(apply_overrides(job, overrides), folder=Path())
+        return self._backend.submit(job_file, priority, key, None if code is None else Path(code))
+
+    def jobs(self) -> list[JobSummary]:
+        """All jobs, newest first."""
+        return self._backend.jobs()
+
+    def job(self, job_id: str) -> JobView:
+        """A job as it is now. Raises NotFoundError."""
+        return self._backend.job(job_id)
+
+    def watch(self, job_id: str) -> Iterator[JobView]:
+        """Yield the job whenever it has changed, until it has ended or is PAUSED. Raises NotFoundError."""
+        return self._backend.watch(job_id)
+
+    def result(self, job_id: str) -> Result:
+        """Wait until a job has ended or is PAUSED, and return what it has found. Raises NotFoundError."""
+        for _ in self._backend.watch(job_id):
+            pass
+        return Result(self._backend.job(job_id), self._backend)
+
+    def trials(self, job_id: str) -> pandas.DataFrame:
+        """A job's trials, a row each, with a column for each hyperparameter. Raises NotFoundError."""
+        return _frame(self._backend, job_id)
+
+    def pause(self, job_id: str) -> ChangeView:
+        """Have a job rest: its running trials finish, and no new ones start."""
+        return self._backend.pause(job_id)
+
+    def resume(self, job_id: str) -> ChangeView:
+        """Queue a paused job again."""
+        return self._backend.resume(job_id)
+
+    def cancel(self, job_id: str) -> ChangeView:
+        """End a job now; what it has done is kept."""
+        return self._backend.cancel(job_id)
+
+    def extend(self, job_id: str, trials: int | None = None, seconds: float | None = None) -> ChangeView:
+        """Raise a job's budget to `trials` per arm, or to `seconds`."""
+        return self._backend.extend(job_id, trials, seconds)
+
+    def advice(self, family: str) -> dict[str, Any]:
+        """A gamma for an architecture family, from finished jobs or the published guidance. Raises InputError."""
+        return self._backend.advice(family)
+
+
+def _frame(backend: Backend, job_id: str) -> pandas.DataFrame:
+    import pandas
+
+    rows = []
+    for trial in backend.trials(job_id):
+        row = trial.model_dump(mode="json", exclude={"params"})
+        rows.append({**row, **row.pop("hyperparameters")})
+    return pandas.DataFrame(rows)

@@ -1,0 +1,159 @@
+"""What `anon-tune doctor` looks at: whether everything that a job needs is there, and what to do where it is not."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import version
+
+import httpx2
+
+from anon_tune.errors import AnonTuneError
+from anon_tune.ledger import Ledger
+from anon_tune.settings import Settings
+from anon_tune.tracking import check_uri
+
+__all__ = ["Finding", "Health", "examine"]
+
+_LEAST_FREE_BYTES = 2**30
+_LARGEST_SKEW_SECONDS = 2.0
+_TIMEOUT_SECONDS = 3.0
+
+
+class Health(StrEnum):
+    """How something is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one thing, and what to do about it ("" for nothing)."""
+
+    what: str
+    health: Health
+    found: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield a finding for each thing that a job needs, as soon as it is known."""
+    yield _python()
+    yield from _guarded("torch", _torch)
+    yield from _guarded("ray", lambda: _ray(settings))
+    yield from _guarded("home", lambda: _home(settings))
+    yield from _guarded("database", lambda: _database(settings))
+    yield from _guarded("mlflow", lambda: _mlflow(settings))
+    if settings.server is not None:
+        yield from _guarded("service", lambda: _service(settings.server or ""))
+
+
+def _guarded(what: str, examined: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from examined()
+    except AnonTuneError as error:
+        yield Finding(what, Health.FAILED, "cannot be used", str(error))
+    except Exception as error:  # noqa: BLE001 - whatever ails a library is the finding
+        yield Finding(
+            what, Health.FAILED, f"{type(error).__name__}: {error}", "Install it again: make install"
+        )
+
+
+def _python() -> Finding:
+    return Finding("python", Health.OK, f"{platform.python_version()} ({sys.executable})")
+
+
+def _torch() -> Iterator[Finding]:
+    torch = importlib.import_module("torch")
+    yield Finding("torch", Health.OK, f"{torch.__version__}, {torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+        yield Finding("gpu", Health.OK, names)
+    else:
+        built = torch.version.cuda
+        yield Finding(
+            "gpu",
+            Health.OK if built is None else Health.WARNING,
+            "none: trials run on CPU"
+            + ("" if built is None else f", though torch was built for CUDA {built}"),
+            "" if built is None else "If there is a GPU, check its driver: nvidia-smi",
+        )
+
+
+def _ray(settings: Settings) -> Iterator[Finding]:
+    importlib.import_module("ray.tune")
+    yield Finding("ray", Health.OK, f"{version('ray')}, {_cluster(settings.ray_address)}")
+
+
+def _cluster(address: str | None) -> str:
+    if not address:
+        return "one is started here for each job"
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if not port.isdecimal():
+        return f"cluster {address}"
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT_SECONDS).close()
+    return f"cluster {address} answers"
+
+
+def _home(settings: Settings) -> Iterator[Finding]:
+    settings.make_home()
+    free = shutil.disk_usage(settings.home).free
+    found = f"{settings.home}, {free / 2**30:.1f} GiB free"
+    if free < _LEAST_FREE_BYTES:
+        yield Finding(
+            "home", Health.WARNING, found, "Checkpoints need space: free some, or set ANON_TUNE_HOME."
+        )
+    else:
+        yield Finding("home", Health.OK, found)
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    ledger = Ledger.open(settings.ledger_url)  # brings the schema up to date, or says why it cannot
+    try:
+        there = ledger.overviews.time()
+        jobs = sum(ledger.overviews.counts()["jobs"].values())
+    finally:
+        ledger.close()
+    kind = settings.ledger_url.partition(":")[0]
+    yield Finding("database", Health.OK, f"{kind}, up to date, {jobs} jobs")
+    skew = abs((there - datetime.datetime.now(datetime.UTC)).total_seconds())
+    if skew > _LARGEST_SKEW_SECONDS:
+        advice = "Leases go by the database's clock, so nothing breaks; set this one to make logs agree."
+        yield Finding("clock", Health.WARNING, f"{skew:.0f} s off the database's", advice)
+    else:
+        yield Finding("clock", Health.OK, "agrees with the database's")
+
+
+def _mlflow(settings: Settings) -> Iterator[Finding]:
+    check_uri(settings.tracking_uri)
+    if not settings.tracking_uri.startswith(("http://", "https://")):
+        yield Finding("mlflow", Health.OK, f"{version('mlflow')}, a database")
+        return
+    try:
+        httpx2.get(f"{settings.tracking_uri.rstrip('/')}/health", timeout=_TIMEOUT_SECONDS).raise_for_status()
+    except httpx2.HTTPError as error:
+        advice = "Jobs run without it and catch up: start it, or check MLFLOW_TRACKING_URI."
+        yield Finding("mlflow", Health.WARNING, f"does not answer ({error})", advice)
+    else:
+        yield Finding("mlflow", Health.OK, "the server answers")
+
+
+def _service(server: str) -> Iterator[Finding]:
+    try:
+        answer = httpx2.get(f"{server.rstrip('/')}/readyz", timeout=_TIMEOUT_SECONDS)
+        answer.raise_for_status()
+    except httpx2.HTTPError as error:
+        yield Finding(
+            "service", Health.FAILED, f"{server} does not answer ({error})", "Start it: anon-tune up"
+        )
+    else:
+        yield Finding("service", Health.OK, f"{server} is ready")

@@ -1,0 +1,152 @@
+"""Jobs and trials for people: in pages, summed up, and without reading all that trials have reported."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from anon_tune import records
+from anon_tune.errors import NotFoundError
+from anon_tune.ledger.database import database_time, read
+from anon_tune.ledger.rows import job_record, read_trials
+from anon_tune.ledger.tables import Job, Projection, Trial
+from anon_tune.records import ArmRecord, JobRecord, Overview, Phase, TrialState
+
+__all__ = ["Overviews"]
+
+
+class Overviews:
+    """Overviews of one ledger; `Ledger.overviews`. Each method sees one moment of the database."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def jobs(self, limit: int | None = None, after: str | None = None) -> list[JobRecord]:
+        """Return jobs without their trials, the newest first: at most `limit`, those that follow the job `after`.
+
+        Raises:
+            NotFoundError: There is no job `after`.
+        """
+        query = sa.select(Job.__table__).order_by(Job.created.desc(), Job.id).limit(limit)
+        with read(self._engine) as connection:
+            if after is not None:
+                created = connection.execute(sa.select(Job.created).where(Job.id == after)).scalar()
+                if created is None:
+                    raise _no_job(after)
+                same = sa.and_(Job.created == created, Job.id > after)
+                query = query.where(sa.or_(Job.created < created, same))
+            now = database_time(connection)
+            rows = connection.execute(query).mappings().all()
+            of_jobs = sa.select(Projection.subject, Projection.run)
+            ids = [row["id"] for row in rows]
+            runs = dict(connection.execute(of_jobs.where(Projection.subject.in_(ids))).all())
+        return [job_record(row, now, runs.get(row["id"]), ()) for row in rows]
+
+    def job(self, job_id: str) -> Overview:
+        """Return a job summed up. Raises NotFoundError."""
+        with read(self._engine) as connection:
+            now = database_time(connection)
+            row = connection.execute(sa.select(Job.__table__).where(Job.id == job_id)).mappings().first()
+            if row is None:
+                raise _no_job(job_id)
+            run = connection.execute(sa.select(Projection.run).where(Projection.subject == job_id)).scalar()
+            of_trials = sa.and_(
+                Projection.job_id == job_id, Projection.subject != job_id, Projection.run != ""
+            )
+            projected = connection.execute(
+                sa.select(sa.func.count()).select_from(Projection).where(of_trials)
+            ).scalar_one()
+            arms = _arms(connection, row)
+        return Overview(job_record(row, now, run, ()), arms, projected)
+
+    def trials(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[records.Trial]:
+        """Return trials without their reports, the first made first: at most `limit`, those `after` one.
+
+        Raises:
+            NotFoundError: No such job, or the job has no trial `after`.
+        """
+        query = (
+            sa.select(Trial.id).where(Trial.job_id == job_id).order_by(Trial.created, Trial.id).limit(limit)
+        )
+        with read(self._engine) as connection:
+            if connection.execute(sa.select(Job.id).where(Job.id == job_id)).scalar() is None:
+                raise _no_job(job_id)
+            if after is not None:
+                of_job = sa.select(Trial.created).where(Trial.id == after, Trial.job_id == job_id)
+                created = connection.execute(of_job).scalar()
+                if created is None:
+                    raise NotFoundError(
+                        f"Job {job_id} has no trial {after!r}. `anon-tune trials {job_id}` lists them."
+                    )
+                same = sa.and_(Trial.created == created, Trial.id > after)
+                query = query.where(sa.or_(Trial.created > created, same))
+            ids = None if limit is None and after is None else connection.execute(query).scalars().all()
+            return list(read_trials(connection, job_id, ids, reports=False))
+
+    def time(self) -> datetime.datetime:
+        """Return the database's time (UTC)."""
+        with read(self._engine) as connection:
+            return database_time(connection)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return how many jobs and trials there are in each state."""
+        with read(self._engine) as connection:
+            return {
+                name: dict(
+                    connection.execute(sa.select(table.state, sa.func.count()).group_by(table.state)).all()
+                )
+                for name, table in (("jobs", Job), ("trials", Trial))
+            }
+
+
+def _no_job(job_id: str) -> NotFoundError:
+    return NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
+
+
+def _arms(connection: sa.Connection, job: sa.RowMapping) -> dict[str, ArmRecord]:
+    counted = connection.execute(
+        sa.select(
+            Trial.arm,
+            Trial.phase,
+            Trial.state,
+            sa.func.count().label("number"),
+            sa.func.sum(Trial.steps).label("steps"),
+            sa.func.sum(Trial.seconds).label("seconds"),
+        )
+        .where(Trial.job_id == job["id"])
+        .group_by(Trial.arm, Trial.phase, Trial.state)
+    ).all()
+    best = _best(connection, job)
+    arms = {}
+    for arm in job["spec"]["arms"]:
+        rows = [row for row in counted if row.arm == arm]
+        search = {TrialState(row.state): row.number for row in rows if row.phase == Phase.SEARCH}
+        reruns: dict[TrialState, int] = {}
+        for row in rows:
+            if row.phase != Phase.SEARCH:
+                state = TrialState(row.state)
+                reruns[state] = reruns.get(state, 0) + row.number
+        arms[arm] = ArmRecord(
+            search, reruns, best.get(arm), sum(row.steps for row in rows), sum(row.seconds for row in rows)
+        )
+    return arms
+
+
+def _best(connection: sa.Connection, job: sa.RowMapping) -> dict[str, records.Trial]:
+    """The COMPLETE search trial with the best value of each arm; of equals the first."""
+    value: Any = Trial.value if job["spec"]["objective"]["mode"] == "min" else Trial.value.desc()
+    place = sa.func.row_number().over(partition_by=Trial.arm, order_by=(value, Trial.created, Trial.id))
+    ranked = (
+        sa.select(Trial.id, place.label("place"))
+        .where(
+            Trial.job_id == job["id"],
+            Trial.phase == Phase.SEARCH,
+            Trial.state == TrialState.COMPLETE,
+            Trial.value.is_not(None),
+        )
+        .subquery()
+    )
+    ids = connection.execute(sa.select(ranked.c.id).where(ranked.c.place == 1)).scalars().all()
+    return {trial.arm: trial for trial in read_trials(connection, job["id"], ids, reports=False)}

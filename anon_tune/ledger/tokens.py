@@ -1,0 +1,105 @@
+"""Who may use the service: tokens, of which the ledger keeps a digest alone."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+import sqlalchemy as sa
+
+from anon_tune.errors import ConflictError, NotFoundError
+from anon_tune.ledger.database import database_time, read, write
+from anon_tune.ledger.rows import token_record
+from anon_tune.ledger.tables import Token
+from anon_tune.records import Role, TokenRecord
+
+__all__ = ["Tokens", "short_id"]
+
+# No vowels and no look-alikes: ids spell no words and are read aloud without doubt.
+_ID_ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
+_ID_LENGTH = 6
+_PREFIX = "at_"
+_BYTES = 32
+
+
+def short_id() -> str:
+    """Return a new short id, unique but for chance: who stores it checks."""
+    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+
+
+class Tokens:
+    """The tokens of one ledger; `Ledger.tokens`. Each method is one transaction."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def create(
+        self, owner: str, role: Role, secret: str | None = None, *, may_send_code: bool = False
+    ) -> tuple[TokenRecord, str]:
+        """Store a new token and return it with its secret, which nobody can be shown again.
+
+        With a `secret` that was stored before, return the token that has it.
+
+        Raises:
+            ConflictError: That token is another owner's, or of another role, or was revoked.
+        """
+        secret = secret or _PREFIX + secrets.token_urlsafe(_BYTES)
+        with write(self._engine) as connection:
+            query = sa.select(Token.__table__).where(Token.digest == _digest(secret)).with_for_update()
+            known = connection.execute(query).mappings().first()
+            if known is not None:
+                found = token_record(known)
+                wanted = owner, role, may_send_code, None
+                if (found.owner, found.role, found.may_send_code, found.revoked) != wanted:
+                    raise ConflictError(
+                        f"This secret is of token {found.id} of {found.owner}, role {found.role}, "
+                        f"{'revoked' if found.revoked else 'in use'}. Take another."
+                    )
+                return found, secret
+            row = {
+                "id": short_id(),
+                "owner": owner,
+                "role": role,
+                "may_send_code": may_send_code,
+                "digest": _digest(secret),
+                "created": database_time(connection),
+                "revoked": None,
+            }
+            connection.execute(sa.insert(Token).values(row))
+        return token_record(row), secret
+
+    def all(self) -> list[TokenRecord]:
+        """Return all tokens, the oldest first."""
+        with read(self._engine) as connection:
+            rows = connection.execute(sa.select(Token.__table__).order_by(Token.created, Token.id)).mappings()
+            return [token_record(row) for row in rows]
+
+    def ever_existed(self) -> bool:
+        """Return whether there ever was a token: the last one that is revoked does not open the door again."""
+        with read(self._engine) as connection:
+            return connection.execute(sa.select(Token.id).limit(1)).first() is not None
+
+    def find(self, secret: str) -> TokenRecord | None:
+        """Return the token with this secret; None if there is none, or it was revoked."""
+        # By its digest: how long the search takes tells nothing of the secret.
+        query = sa.select(Token.__table__).where(Token.digest == _digest(secret), Token.revoked.is_(None))
+        with read(self._engine) as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else token_record(row)
+
+    def revoke(self, token_id: str) -> TokenRecord:
+        """Take a token back; once more changes nothing. Raises NotFoundError."""
+        with write(self._engine) as connection:
+            unrevoked = sa.update(Token).where(Token.id == token_id, Token.revoked.is_(None))
+            connection.execute(unrevoked.values(revoked=database_time(connection)))
+            row = (
+                connection.execute(sa.select(Token.__table__).where(Token.id == token_id)).mappings().first()
+            )
+        if row is None:
+            raise NotFoundError(f"There is no token {token_id!r}. `anon-tune token list` lists them.")
+        return token_record(row)
+
+
+def _digest(secret: str) -> str:
+    """SHA-256: a token is 256 random bits, which need no slow hash."""
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,273 @@
+"""A service's jobs, over HTTP: `RemoteBackend` is a `Backend`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx2
+import tenacity
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from anon_tune import code_archive, errors
+from anon_tune.backend import JobFile
+from anon_tune.documents import read_yaml
+from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
+from anon_tune.records import Role
+from anon_tune.spec import space_files
+from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView, TokenView, TrialView
+
+__all__ = ["RemoteBackend"]
+
+V = TypeVar("V", bound=BaseModel)
+
+_PREFIX = "/api/v1"
+_TIMEOUT_SECONDS = 30.0
+_PAGE = 500
+_BEST: TypeAdapter[dict[str, BestView | None]] = TypeAdapter(dict[str, BestView | None])
+_TOKENS: TypeAdapter[list[TokenView]] = TypeAdapter(list[TokenView])
+_BY_STATUS = {
+    401: InputError,
+    403: InputError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    422: InputError,
+}
+
+
+class _AwayError(Exception):
+    """The service cannot answer at the moment."""
+
+
+class RemoteBackend:
+    """Jobs of a service.
+
+    What can be asked twice without harm is asked again while the service is away: all that reads, and a submission,
+    which carries a key of its own. The rest is asked again only where it was certainly not heard.
+
+    Args:
+        server: Address of the service, such as "http://127.0.0.1:8000".
+        token: The token to ask with; None where the service takes none.
+        patience: Seconds for which a service that is away is waited for.
+
+    Raises:
+        InputError: `server` is no address, or `token` can be no token.
+    """
+
+    def __init__(self, server: str, token: str | None = None, patience: float = 5.0) -> None:
+        if token is not None and not (
+            token.isascii() and token.isprintable() and token.strip() == token != ""
+        ):
+            raise InputError(
+                "The token is none: it has blanks or other characters around or in it. Set it anew."
+            )
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._server, self._patience = server.rstrip("/"), patience
+        if not server.startswith(("http://", "https://")):
+            raise InputError(f"{server!r} is no address of a service; e.g. http://127.0.0.1:8000")
+        self._http = httpx2.Client(base_url=self._server, headers=headers, timeout=_TIMEOUT_SECONDS)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def submit(
+        self, job: JobFile, priority: int = 0, key: str | None = None, code: Path | None = None
+    ) -> JobSummary:
+        """As `Backend.submit`; search spaces in files beside the job file go along."""
+        folder = job.folder
+        spaces = (
+            {} if folder is None else {name: read_yaml(folder / name) for name in space_files(job.document)}
+        )
+        body: dict[str, Any] = {"spec": dict(job.document), "spaces": spaces, "priority": priority}
+        if code is not None:
+            archive = code_archive.pack(code)
+            body["code"] = code_archive.digest(archive)
+            as_zip = {"Content-Type": "application/zip"}
+            self._ask("PUT", f"/code/{body['code']}", content=archive, headers=as_zip, again=True)
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        answer = self._ask("POST", "/jobs", json=_json(body, job.source), headers=headers, again=True)
+        return _read(JobSummary, answer)
+
+    def jobs(self) -> list[JobSummary]:
+        """As `Backend.jobs`."""
+        return [JobSummary.model_validate(item) for item in self._pages("/jobs")]
+
+    def job(self, job_id: str) -> JobView:
+        """As `Backend.job`."""
+        return _read(JobView, self._get(_job(job_id)))
+
+    def trials(self, job_id: str) -> list[TrialView]:
+        """As `Backend.trials`."""
+        return [TrialView.model_validate(item) for item in self._pages(f"{_job(job_id)}/trials")]
+
+    def best(self, job_id: str) -> dict[str, BestView | None]:
+        """As `Backend.best`."""
+        return _BEST.validate_json(self._get(f"{_job(job_id)}/best").content)
+
+    def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
+        """As `Backend.logs`."""
+        given = {key: value for key, value in (("trial", trial), ("since", since)) if value is not None}
+        return _read(LogsView, self._get(f"{_job(job_id)}/logs", given))
+
+    def pause(self, job_id: str) -> ChangeView:
+        """As `Backend.pause`."""
+        return _read(ChangeView, self._ask("POST", f"{_job(job_id)}:pause"))
+
+    def resume(self, job_id: str) -> ChangeView:
+        """As `Backend.resume`."""
+        return _read(ChangeView, self._ask("POST", f"{_job(job_id)}:resume"))
+
+    def cancel(self, job_id: str) -> ChangeView:
+        """As `Backend.cancel`."""
+        return _read(ChangeView, self._ask("POST", f"{_job(job_id)}:cancel"))
+
+    def extend(self, job_id: str, trials: int | None = None, seconds: float | None = None) -> ChangeView:
+        """As `Backend.extend`."""
+        return _read(
+            ChangeView, self._ask("POST", f"{_job(job_id)}:extend", json={"trials": trials, "time": seconds})
+        )
+
+    def export(self, job_id: str, form: str = "yaml", arm: str = "anon") -> str:
+        """As `Backend.export`."""
+        return self._get(f"{_job(job_id)}/export", {"format": form, "arm": arm}).text
+
+    def advice(self, family: str) -> dict[str, Any]:
+        """As `Backend.advice`."""
+        found: dict[str, Any] = self._get("/advice", {"family": family}).json()
+        return found
+
+    def create_token(self, owner: str, role: Role, *, may_send_code: bool = False) -> tuple[TokenView, str]:
+        """As `Backend.create_token`."""
+        wanted = {"owner": owner, "role": role.value, "may_send_code": may_send_code}
+        answer = self._ask("POST", "/tokens", json=wanted)
+        return _read(TokenView, answer), answer.json()["secret"]
+
+    def tokens(self) -> list[TokenView]:
+        """As `Backend.tokens`."""
+        return _TOKENS.validate_json(self._get("/tokens").content)
+
+    def revoke_token(self, token_id: str) -> TokenView:
+        """As `Backend.revoke_token`."""
+        return _read(TokenView, self._ask("DELETE", f"/tokens/{quote(token_id, safe='')}", again=True))
+
+    def watch(self, job_id: str) -> Iterator[JobView]:
+        """Yield the job whenever it has changed, until it has ended or is PAUSED; across restarts of the service.
+
+        Raises:
+            NotFoundError: No such job.
+            DependencyError: The service is away for longer than the patience.
+        """
+        while True:
+            ended = False
+            for seen in self._events(job_id):
+                yield seen
+                ended = seen.is_at_rest
+            if ended:
+                return
+            self.job(job_id)  # waits for the service, and says what is wrong with the request
+
+    def _events(self, job_id: str) -> Iterator[JobView]:
+        """Events of one connection, which ends with the job or breaks."""
+        try:
+            with self._http.sse(f"{_PREFIX}{_job(job_id)}/events") as source:
+                if source.response.status_code != 200:
+                    return
+                for event in source:
+                    if event.event == "job":
+                        yield JobView.model_validate_json(event.data)
+        except httpx2.HTTPError:
+            return
+
+    def _pages(self, path: str) -> Iterator[Mapping[str, Any]]:
+        query: dict[str, Any] = {"limit": _PAGE}
+        while True:
+            page = self._get(path, query).json()
+            yield from page["items"]
+            if page["next"] is None:
+                return
+            query["after"] = page["next"]
+
+    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> httpx2.Response:
+        return self._ask("GET", path, params=query or {}, again=True)
+
+    def _ask(self, method: str, path: str, *, again: bool = False, **content: Any) -> httpx2.Response:
+        """Send a request and return the answer; `again`: as often as it takes, for it changes nothing then."""
+
+        def once() -> httpx2.Response:
+            try:
+                answer = self._http.request(method, f"{_PREFIX}{path}", **content)
+            except httpx2.ConnectError as error:
+                raise _AwayError(str(error)) from error
+            except httpx2.TransportError as error:
+                if again:
+                    raise _AwayError(str(error)) from error
+                raise DependencyError(
+                    f"{self._server} broke off ({error}); it may have heard. Look, before you ask again."
+                ) from error
+            if again and answer.status_code in {502, 503, 504}:
+                raise _AwayError(str(_error(answer)))
+            return answer
+
+        retry = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_AwayError),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=2.0),
+            stop=tenacity.stop_after_delay(self._patience),
+            reraise=True,
+        )
+        try:
+            answer = retry(once)
+        except _AwayError as error:
+            raise DependencyError(
+                f"The service at {self._server} does not answer ({error}). Start it: anon-tune up; or set "
+                "ANON_TUNE_SERVER to where it is."
+            ) from error
+        if answer.is_success:
+            return answer
+        raise _error(answer)
+
+
+def _job(job_id: str) -> str:
+    return f"/jobs/{quote(job_id, safe='')}"
+
+
+def _read(view: type[V], answer: httpx2.Response) -> V:
+    try:
+        return view.model_validate_json(answer.content)
+    except ValidationError as error:
+        raise DependencyError(
+            f"{answer.request.url} answered what this version does not understand ({error.error_count()} values). "
+            "Install the version of anon_tune that the service has."
+        ) from error
+
+
+def _error(answer: httpx2.Response) -> AnonTuneError:
+    """The error that a service's problem document tells of, as it would have been raised here."""
+    try:
+        problem = answer.json()
+        detail, kind, problems = problem["detail"], problem["type"], problem["problems"]
+    except (ValueError, KeyError, TypeError):
+        return DependencyError(
+            f"{answer.request.url} answered {answer.status_code}, and is no anon_tune service."
+        )
+    name = kind.rpartition(":")[2]
+    if name == SpecError.__name__:
+        return SpecError("job", problems)
+    found = getattr(errors, name, None) if name in errors.__all__ else None
+    return (found or _BY_STATUS.get(answer.status_code, DependencyError))(detail)
+
+
+def _json(value: Any, source: str) -> Any:
+    """`value` as JSON has it: YAML also knows dates, sets and the like, which no key takes."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(item, source) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item, source) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and value - value == 0:
+        return value
+    raise SpecError(source, [f"{value!r} is no value of a job file: numbers, text, lists and keys are"])

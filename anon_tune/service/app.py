@@ -1,0 +1,62 @@
+"""The application: routes, errors, and what is around them."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from anon_tune.ledger import Ledger
+from anon_tune.service import problems
+from anon_tune.service.access import Surroundings
+from anon_tune.service.metrics import Metrics
+from anon_tune.service.requests import LimitedBodies, Logged
+from anon_tune.service.routes import advice, code, health, jobs, tokens
+from anon_tune.settings import Settings
+
+__all__ = ["PREFIX", "create_app"]
+
+PREFIX = "/api/v1"
+
+_DESCRIPTION = """Tuning jobs for the Anon optimizer: submit, watch, stop, export.
+
+Errors are problem documents (RFC 9457). Lists come in pages: `next` of one is `after` of the next."""
+
+
+def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> FastAPI:
+    """Return the service on a ledger. Any number of them on one ledger behave as one.
+
+    Args:
+        ledger: Where jobs are.
+        settings: Where their files are, and what may be named.
+        on_loopback: Whether only this machine reaches it; then it needs no tokens as long as there are none.
+    """
+    app = FastAPI(
+        title="anon_tune",
+        version=version("anon_tune"),
+        description=_DESCRIPTION,
+        generate_unique_id_function=_operation,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=f"{PREFIX}/docs",
+        redoc_url=None,
+    )
+    app.state.surroundings = Surroundings(ledger, settings, on_loopback)
+    app.state.metrics = Metrics()
+    versioned = APIRouter(prefix=PREFIX)
+    for module in (jobs, code, advice, tokens):
+        versioned.include_router(module.router)
+    app.include_router(versioned)
+    app.include_router(health.router)
+    problems.install(app)
+    app.add_middleware(LimitedBodies)
+    if on_loopback:
+        # A name of the internet that is made to lead here (DNS rebinding) is not one of this machine.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
+    app.add_middleware(Logged, metrics=app.state.metrics)
+    return app
+
+
+def _operation(route: APIRoute) -> str:
+    return f"{route.tags[0]}_{route.name}" if route.tags else route.name

@@ -1,0 +1,54 @@
+"""Figures for Prometheus: of this process, its requests; of the ledger, jobs and trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, exposition
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from anon_tune.ledger import Ledger
+
+__all__ = ["Metrics"]
+
+
+class Metrics:
+    """The figures of one instance."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        labels = ("method", "route", "status")
+        self._requests = Counter("anon_tune_requests", "Requests.", labels, registry=self._registry)
+        self._seconds = Histogram(
+            "anon_tune_request_seconds", "Time to an answer.", ("method", "route"), registry=self._registry
+        )
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(method, route).observe(seconds)
+
+    def exposition(self, ledger: Ledger) -> tuple[bytes, str]:
+        """Return all figures in Prometheus' text format, and its media type."""
+        of_ledger = CollectorRegistry()
+        of_ledger.register(_Counts(ledger))
+        text = exposition.generate_latest(self._registry) + exposition.generate_latest(of_ledger)
+        return text, exposition.CONTENT_TYPE_PLAIN_0_0_4
+
+
+class _Counts(Collector):
+    """How many jobs and trials there are in each state, whichever process made them."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Count anew."""
+        for kind, counts in self._ledger.overviews.counts().items():
+            family = GaugeMetricFamily(
+                f"anon_tune_{kind}", f"{kind.capitalize()} by state.", labels=["state"]
+            )
+            for state, count in counts.items():
+                family.add_metric([state], count)
+            yield family

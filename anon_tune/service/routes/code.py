@@ -1,0 +1,32 @@
+"""Code that jobs bring: off by default, and a permission of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Path, Response
+
+from anon_tune.service.access import Submitter, User
+from anon_tune.service.problems import responses
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/code", tags=["code"])
+
+
+def _sender(user: Submitter) -> User:
+    user.check_may_send_code()
+    return user
+
+
+@router.put("/{digest}", status_code=204, responses=responses())
+def store(
+    digest: Annotated[
+        str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the archive, in hexadecimal.")
+    ],
+    archive: Annotated[bytes, Body(media_type="application/zip")],
+    user: Annotated[User, Depends(_sender)],
+) -> Response:
+    """Store a zip of code, for jobs that are submitted next; once more changes nothing."""
+    user.backend.store_code(digest, archive)
+    return Response(status_code=204)

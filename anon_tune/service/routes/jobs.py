@@ -1,0 +1,158 @@
+"""Jobs: submit, list, watch, stop, export."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import PlainTextResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from anon_tune.service.access import Reader, Submitter, User
+from anon_tune.service.problems import responses
+from anon_tune.service.schemas import Extension, JobPage, Submission, TrialPage
+from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView
+
+__all__ = ["router"]
+
+_POLL_SECONDS = 0.5
+_MEDIA_TYPES = {"yaml": "application/yaml", "json": "application/json", "python": "text/x-python"}
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+JobId = Annotated[str, Path(max_length=32, examples=["93gk79"])]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Items of a page.")]
+After = Annotated[str | None, Query(max_length=96, description="`next` of the page before.")]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="The same request with the same key again gives the same job.",
+    ),
+]
+
+
+def _owned(job_id: JobId, user: Submitter) -> User:
+    user.check_may_change(job_id)
+    return user
+
+
+Owner = Annotated[User, Depends(_owned)]
+
+
+@router.post("", status_code=201, responses=responses(404))
+def submit(
+    body: Submission, user: Submitter, request: Request, response: Response, key: Key = None
+) -> JobSummary:
+    """Queue a job for a worker."""
+    if body.code is not None:
+        user.check_may_send_code()
+    job = user.backend.submit_remote(body.spec, body.spaces, body.priority, key, body.code)
+    response.headers["Location"] = str(request.url_for("job", job_id=job.id).path)
+    return job
+
+
+@router.get("", responses=responses(404))
+def jobs(user: Reader, limit: Limit = 50, after: After = None) -> JobPage:
+    """List jobs, newest first."""
+    found = user.backend.jobs(limit + 1, after)
+    return JobPage(items=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
+
+
+@router.get("/{job_id}", responses=responses(404))
+def job(job_id: JobId, user: Reader) -> JobView:
+    """Show a job: what its arms have done, and its answer once it has one."""
+    return user.backend.job(job_id)
+
+
+@router.get("/{job_id}/trials", responses=responses(404))
+def trials(job_id: JobId, user: Reader, limit: Limit = 100, after: After = None) -> TrialPage:
+    """List a job's trials, in the order in which they were made."""
+    found = user.backend.trials(job_id, limit + 1, after)
+    return TrialPage(items=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
+
+
+@router.get("/{job_id}/best", responses=responses(404))
+def best(job_id: JobId, user: Reader) -> dict[str, BestView | None]:
+    """Show the best search trial of each arm so far."""
+    return user.backend.best(job_id)
+
+
+@router.get("/{job_id}/logs", responses=responses(404))
+def logs(
+    job_id: JobId,
+    user: Reader,
+    trial: Annotated[str | None, Query(max_length=96)] = None,
+    since: Annotated[int | None, Query(ge=0, le=2**31, description="`lines` of the answer before.")] = None,
+) -> LogsView:
+    """Show attempts that did not end well (of one trial: all), and the job's log: its end, or what is new in it."""
+    return user.backend.logs(job_id, trial, since)
+
+
+@router.get(
+    "/{job_id}/export",
+    response_class=PlainTextResponse,
+    responses={
+        200: {"content": {media: {"schema": {"type": "string"}} for media in _MEDIA_TYPES.values()}},
+        **responses(404, 409),
+    },
+)
+def export(
+    job_id: JobId,
+    user: Reader,
+    form: Annotated[Literal["yaml", "json", "python"], Query(alias="format")] = "yaml",
+    arm: Annotated[str, Query(max_length=32)] = "anon",
+) -> Response:
+    """Export an arm's best configuration, with its evidence."""
+    return Response(user.backend.export(job_id, form, arm), media_type=_MEDIA_TYPES[form])
+
+
+def _watched(job_id: JobId, user: Reader) -> User:
+    user.surroundings.ledger.job(job_id)  # there is no status any more once events have begun
+    return user
+
+
+@router.get("/{job_id}/events", response_class=EventSourceResponse, responses=responses(404))
+async def events(job_id: JobId, user: Annotated[User, Depends(_watched)]) -> AsyncIterator[ServerSentEvent]:
+    """Watch a job: its view whenever it has changed, as events `job`, until it has ended or is PAUSED.
+
+    Each event is whole: who comes back after an interruption has missed nothing.
+    """
+    last = None
+    while True:
+        seen = await run_in_threadpool(user.backend.job, job_id)
+        if seen != last:
+            yield ServerSentEvent(event="job", data=seen)
+            last = seen
+        if seen.is_at_rest:
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+@router.post("/{job_id}:pause", responses=responses(404, 409))
+def pause(job_id: JobId, user: Owner) -> ChangeView:
+    """Have a job rest: its running trials finish, and no new ones start."""
+    return user.backend.pause(job_id)
+
+
+@router.post("/{job_id}:resume", responses=responses(404, 409))
+def resume(job_id: JobId, user: Owner) -> ChangeView:
+    """Queue a paused job again."""
+    return user.backend.resume(job_id)
+
+
+@router.post("/{job_id}:cancel", responses=responses(404, 409))
+def cancel(job_id: JobId, user: Owner) -> ChangeView:
+    """End a job now; what it has done is kept."""
+    return user.backend.cancel(job_id)
+
+
+@router.post("/{job_id}:extend", responses=responses(404, 409))
+def extend(job_id: JobId, body: Extension, user: Owner) -> ChangeView:
+    """Give a job more trials or time; one that has SUCCEEDED is queued again."""
+    return user.backend.extend(job_id, body.trials, body.time)

@@ -1,0 +1,112 @@
+"""What is sent to the service, and the answers that are not views."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from anon_tune.records import Role
+from anon_tune.views import JobSummary, TokenView, TrialView
+
+__all__ = [
+    "Extension",
+    "Health",
+    "JobPage",
+    "NewToken",
+    "Readiness",
+    "SecretToken",
+    "Submission",
+    "TrialPage",
+]
+
+_EXAMPLE: JsonDict = {
+    "spec": {
+        "name": "digits-cnn",
+        "task": "image_classification",
+        "data": "digits",
+        "model": {"name": "cnn", "width": 16},
+        "space": "cnn",
+        "budget": {"trials": 20, "epochs": 12},
+    }
+}
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Submission(_Body):
+    """A job for the queue."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
+
+    spec: dict[str, Any] = Field(description="The job, with the keys of a job file.")
+    spaces: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Search spaces of your own, by the file's name that the job gives them ('muon.yaml').",
+    )
+    code: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="Digest of an archive that was sent before: PUT /code/{digest}.",
+    )
+    priority: Annotated[int, Field(ge=-1000, le=1000, description="Workers take the highest first.")] = 0
+
+
+class Extension(_Body):
+    """The new totals of a job's budget."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"trials": 40}]})
+
+    trials: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        None, description="Per arm; those made count."
+    )
+    time: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds; those spent count.")
+
+
+class NewToken(_Body):
+    """A token to be made."""
+
+    owner: str = Field(
+        min_length=1, max_length=64, description="Whose it is; jobs submitted with it are theirs."
+    )
+    role: Role = Role.SUBMIT
+    may_send_code: bool = Field(False, description="Whether jobs that are submitted with it may bring code.")
+
+
+class SecretToken(TokenView):
+    """A new token. Its secret is shown this once."""
+
+    secret: str
+
+
+class JobPage(BaseModel):
+    """Jobs, newest first."""
+
+    items: list[JobSummary]
+    next: str | None = Field(description="`after` of the next page; null on the last one.")
+
+
+class TrialPage(BaseModel):
+    """Trials, in the order in which they were made."""
+
+    items: list[TrialView]
+    next: str | None = Field(description="`after` of the next page; null on the last one.")
+
+
+class Health(BaseModel):
+    """That the process lives."""
+
+    status: str
+    version: str
+
+
+class Readiness(BaseModel):
+    """What the service needs: only without its database can it do nothing."""
+
+    ready: bool
+    database: str
+    mlflow: str
+    ray: str

@@ -1,0 +1,73 @@
+"""Serving the application on an address, until it is told to stop."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from anon_tune.errors import DependencyError, InputError
+from anon_tune.ledger import Ledger
+from anon_tune.service.app import create_app
+from anon_tune.settings import Settings
+
+__all__ = ["serve"]
+
+_GRACE_SECONDS = 3
+"""For answers that are under way when the server stops; watchers of a job come back to another."""
+
+
+def serve(
+    ledger: Ledger,
+    settings: Settings,
+    host: str,
+    port: int,
+    started: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Args:
+        ledger: Where jobs are.
+        settings: Where their files are, and what may be named.
+        host: A name or an address of this machine.
+        port: 0: any that is free.
+        started: Is told the address once it can be asked.
+
+    Raises:
+        InputError: Others could reach it there, and it has no tokens to know them by.
+        DependencyError: The address cannot be had.
+    """
+    family, address = _resolve(host, port)
+    on_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
+    if not on_loopback and not ledger.tokens.ever_existed():
+        raise InputError(
+            f"{host} can be reached from other machines, and it has no tokens to know users by. Make the first "
+            "one: anon-tune token create NAME --role admin; or serve on 127.0.0.1."
+        )
+    try:
+        listening = socket.create_server(address, family=family, backlog=2048)
+    except OSError as error:
+        raise DependencyError(
+            f"{host}:{port} cannot be listened on ({error.strerror}). Choose another --port; 0 takes a free one."
+        ) from error
+    config = uvicorn.Config(
+        create_app(ledger, settings, on_loopback=on_loopback),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    shown = f"[{address[0]}]" if family is socket.AF_INET6 else address[0]
+    with listening:
+        started(f"http://{shown}:{listening.getsockname()[1]}")
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{host!r} is no name or address of this machine ({error}).") from error
+    return family, (str(address[0]), int(address[1]))

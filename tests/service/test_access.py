@@ -1,0 +1,168 @@
+"""Who may do what: every route, each role, one's own jobs and those of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from anon_tune.errors import InputError
+from anon_tune.ledger import Ledger
+from anon_tune.records import JobState, Role
+from anon_tune.service.app import create_app
+from anon_tune.service.server import serve as serve_on
+from anon_tune.settings import Settings
+from anon_tune.spec import parse_spec
+from tests.service.conftest import Serve
+from tests.service.test_jobs import SPEC, problem
+
+ANYBODY, READ, OWNED, SUBMIT, CODE, ADMIN = "anybody", "read", "one's own", "submit", "code", "admin"
+
+NEEDS = {
+    ("GET", "/healthz"): ANYBODY,
+    ("GET", "/readyz"): ANYBODY,
+    ("GET", "/metrics"): READ,
+    ("GET", "/api/v1/jobs"): READ,
+    ("GET", "/api/v1/jobs/{job_id}"): READ,
+    ("GET", "/api/v1/jobs/{job_id}/trials"): READ,
+    ("GET", "/api/v1/jobs/{job_id}/best"): READ,
+    ("GET", "/api/v1/jobs/{job_id}/logs"): READ,
+    ("GET", "/api/v1/jobs/{job_id}/export"): READ,
+    ("GET", "/api/v1/jobs/{job_id}/events"): READ,
+    ("GET", "/api/v1/advice"): READ,
+    ("POST", "/api/v1/jobs"): SUBMIT,
+    ("PUT", "/api/v1/code/{digest}"): CODE,
+    ("POST", "/api/v1/jobs/{job_id}:pause"): OWNED,
+    ("POST", "/api/v1/jobs/{job_id}:resume"): OWNED,
+    ("POST", "/api/v1/jobs/{job_id}:cancel"): OWNED,
+    ("POST", "/api/v1/jobs/{job_id}:extend"): OWNED,
+    ("GET", "/api/v1/tokens"): ADMIN,
+    ("POST", "/api/v1/tokens"): ADMIN,
+    ("DELETE", "/api/v1/tokens/{token_id}"): ADMIN,
+}
+
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/api/v1/jobs"): {"spec": SPEC},
+    ("POST", "/api/v1/jobs/{job_id}:extend"): {"trials": 9},
+    ("POST", "/api/v1/tokens"): {"owner": "new", "role": "read"},
+}
+
+
+def routes(app: Any) -> set[tuple[str, str]]:
+    return {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
+
+
+def test_the_matrix_names_every_route(ledger: Ledger, settings: Settings):
+    app = create_app(ledger, settings, on_loopback=True)
+    assert routes(app) == set(NEEDS)
+
+
+def allowed(needs: str, role: Role | None, owns: bool) -> bool:
+    if needs == ANYBODY:
+        return True
+    if role is None:
+        return False
+    match needs:
+        case "read":
+            return True
+        case "submit" | "code":
+            return role is not Role.READ
+        case "one's own":
+            return role is Role.ADMIN or (role is Role.SUBMIT and owns)
+        case _:
+            return role is Role.ADMIN
+
+
+@pytest.mark.parametrize("owns", [True, False])
+@pytest.mark.parametrize("role", [None, *Role])
+def test_each_route_asks_for_its_role(serve: Serve, ledger: Ledger, role: Role | None, owns: bool):
+    _, secret = ledger.tokens.create("me", role or Role.ADMIN)
+    headers = {} if role is None else {"Authorization": f"Bearer {secret}"}
+    stored = parse_spec(SPEC).model_dump(mode="json")
+    with httpx2.Client(base_url=serve(on_loopback=False), headers=headers) as http:
+        for (method, path), needs in NEEDS.items():
+            job = ledger.create_job("x", stored, {}, owner="me" if owns else "you").id
+            if path.endswith((":resume", "/events")):
+                ledger.pause(job)
+            other, _ = ledger.tokens.create("other", Role.READ)
+            url = path.format(job_id=job, token_id=other.id, digest="0" * 64)
+            query = {"family": "cnn"} if path.endswith("advice") else {}
+            answer = http.request(method, url, json=BODIES.get((method, path)), params=query)
+            if allowed(needs, role, owns):
+                expected = {201} if (method, path) in BODIES and not path.endswith(":extend") else {200}
+                expected = {409} if path.endswith("/export") else expected  # it has no result
+                expected = {403} if needs == CODE else expected  # see test_code
+                assert answer.status_code in expected, (method, path, answer.text)
+            else:
+                problem(answer, 401 if role is None else 403)
+                assert ledger.job(job).state in {JobState.QUEUED, JobState.PAUSED}
+                assert ledger.tokens.all()[-1].revoked is None
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    ["Bearer at_forged", "Bearer", "Basic bWU6eA==", "at_x", "Bearer \xff", "Bearer ' OR 1=1"],
+)
+def test_a_forged_token_is_none(serve: Serve, ledger: Ledger, authorization: str):
+    ledger.tokens.create("me", Role.ADMIN)
+    answer = httpx2.get(f"{serve()}/api/v1/jobs", headers={"Authorization": authorization.encode("latin-1")})
+    problem(answer, 401)
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_revoked_token_is_none_at_once_and_does_not_open_the_door(serve: Serve, ledger: Ledger):
+    token, secret = ledger.tokens.create("me", Role.ADMIN)
+    addresses = [serve(), serve()]
+    headers = {"Authorization": f"Bearer {secret}"}
+    for address in addresses:
+        assert httpx2.get(f"{address}/api/v1/jobs", headers=headers).status_code == 200
+    revoked = httpx2.delete(f"{addresses[0]}/api/v1/tokens/{token.id}", headers=headers)
+    assert revoked.json()["revoked"] is not None
+    for address in addresses:
+        problem(httpx2.get(f"{address}/api/v1/jobs", headers=headers), 401)
+        problem(httpx2.get(f"{address}/api/v1/jobs"), 401)
+
+
+def test_a_secret_is_shown_once_and_kept_nowhere(serve: Serve, ledger: Ledger, settings: Settings):
+    _, secret = ledger.tokens.create("root", Role.ADMIN)
+    with httpx2.Client(base_url=f"{serve()}/api/v1", headers={"Authorization": f"Bearer {secret}"}) as http:
+        made = http.post("/tokens", json={"owner": "ann", "role": "submit"}).json()
+        assert made["secret"] not in http.get("/tokens").text
+        job = httpx2.post(
+            f"{http.base_url}jobs", json={"spec": SPEC}, headers={"Authorization": f"Bearer {made['secret']}"}
+        )
+        assert job.json()["owner"] == "ann"
+    ledger.close()
+    kept = b"".join(path.read_bytes() for path in settings.home.rglob("*") if path.is_file())
+    for each in (secret, made["secret"]):
+        assert each.encode() not in kept
+
+
+def test_an_open_service_is_for_this_machine_alone(serve: Serve):
+    address = serve()
+    assert httpx2.get(f"{address}/api/v1/jobs").status_code == 200
+    elsewhere = httpx2.get(f"{address}/api/v1/jobs", headers={"Host": "evil.example"})
+    assert elsewhere.status_code == 400
+    page = {"Origin": "https://evil.example"}
+    problem(httpx2.post(f"{address}/api/v1/jobs", json={"spec": SPEC}, headers=page), 403)
+    assert httpx2.get(f"{address}/api/v1/jobs", headers={"Origin": address}).status_code == 200
+
+
+def test_without_tokens_it_serves_on_loopback_only(ledger: Ledger, settings: Settings):
+    with pytest.raises(InputError, match="no tokens to know users by"):
+        serve_on(ledger, settings, "0.0.0.0", 0)
+    with pytest.raises(InputError, match="no name or address"):
+        serve_on(ledger, settings, "no.such.host.invalid", 0)
+
+
+def test_secrets_are_not_logged(
+    serve: Serve, ledger: Ledger, caplog: pytest.LogCaptureFixture, tmp_path: Path
+):
+    _, secret = ledger.tokens.create("me", Role.ADMIN)
+    with caplog.at_level("INFO"):
+        httpx2.get(f"{serve()}/api/v1/jobs", headers={"Authorization": f"Bearer {secret}"})
+    (line,) = [record for record in caplog.records if record.name == "anon_tune.requests"]
+    assert (line.path, line.status, line.owner) == ("/api/v1/jobs", 200, "me")
+    assert all(secret not in str(vars(record)) for record in caplog.records)

@@ -1,0 +1,202 @@
+"""Every command: the same on the ledger here and on a service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from anon_tune.cli import app
+from anon_tune.ledger import Ledger
+from anon_tune.records import JobState, NewTrial, Phase, Role, TrialState
+from anon_tune.settings import Settings
+from anon_tune.spec import parse_spec
+from anon_tune.workers.driver import summarize
+from tests.service.conftest import Serve
+from tests.service.test_jobs import SPEC
+
+ROOT = Path(__file__).parents[2]
+HERE = {"run", "worker", "serve", "up", "doctor", "mlflow", "db", "spaces", "tasks"}
+"""Commands that work on this machine alone; they have tests of their own."""
+
+Call = Callable[..., str]
+
+
+@pytest.fixture(params=["here", "service"])
+def call(request: pytest.FixtureRequest, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs a command, on the ledger or on a service that has it."""
+    before = ["--server", serve()] if request.param == "service" else []
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, [*before, *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture
+def done(ledger: Ledger) -> str:
+    """A job that has SUCCEEDED, with gammas around 0.4 the best; one of its trials FAILED."""
+    spec = parse_spec({**SPEC, "confirm": {"finalists": 1, "seeds": 1, "verdict_seeds": 2}})
+    job = ledger.create_job("done", spec.model_dump(mode="json"), {}).id
+    lease = ledger.acquire(job, "me", 60.0)
+
+    def trial(
+        arm: str,
+        phase: Phase,
+        number: int,
+        seed: int,
+        gamma: float,
+        value: float | None,
+        source: str | None = None,
+    ) -> str:
+        given = {"lr": 0.1, "weight_decay": 0.0}
+        if arm == "anon":
+            given |= {"gamma": gamma, "betas": [0.9, 0.999, 0.5], "delay": 2.0, "floor": 0.03}
+        new = NewTrial(arm, phase, number, seed, {"gamma": gamma}, given, source)
+        made = ledger.add_trial(lease, new).id
+        ledger.start_attempt(lease, made)
+        if value is None:
+            ledger.finish_trial(lease, made, TrialState.FAILED, reason="no data", log="Traceback: no data")
+            return made
+        ledger.report(lease, made, 1, 1, value, {"loss": value, "test_loss": value, "epoch_seconds": 1.0})
+        ledger.finish_trial(lease, made, TrialState.COMPLETE, value)
+        return made
+
+    for arm in spec.arms:
+        tried = [trial(arm, Phase.SEARCH, n, n, n / 5, abs(n / 5 - 0.4)) for n in range(4)]
+        trial(arm, Phase.CONFIRM, 0, 100, 0.4, 0.01, tried[2])
+        for number in range(2):
+            trial(arm, Phase.VERDICT, number, 200 + number, 0.4, 0.02 + number / 100, tried[2])
+    trial("anon", Phase.SEARCH, 9, 9, 0.9, None)
+    result = summarize(spec, list(ledger.job(job, trials=True).trials))
+    ledger.update_job(
+        lease, phase=Phase.VERDICT, result=result, architecture={"family": "mlp", "parameters": 9}
+    )
+    ledger.release(lease, JobState.SUCCEEDED)
+    return job
+
+
+def commands(group: Any, before: str = "") -> set[str]:
+    found = set()
+    for name, command in group.commands.items():
+        inside = commands(command, f"{name} ") if hasattr(command, "commands") else {name}
+        found |= {f"{before}{each}" for each in inside}
+    return found
+
+
+def test_every_command_is_tested_here():
+    text = Path(__file__).read_text()
+    for name in commands(typer.main.get_command(app)):
+        quoted = ", ".join(f'"{word}"' for word in name.split()[-1:])
+        assert name.split()[0] in HERE or quoted in text, name
+
+
+READING = [
+    ("jobs",),
+    ("jobs", "--json"),
+    ("show", "JOB", "--json"),
+    ("trials", "JOB"),
+    ("trials", "JOB", "--json"),
+    ("best", "JOB"),
+    ("best", "JOB", "--json"),
+    ("watch", "JOB", "--json"),
+    ("logs", "JOB"),
+    ("logs", "JOB", "--json"),
+    ("logs", "JOB", "--follow"),
+    ("export", "JOB"),
+    ("export", "JOB", "--format", "python", "--arm", "sgd"),
+    ("suggest", "--family", "mlp"),
+    ("suggest", "--family", "cnn", "--json"),
+    ("token", "list", "--json"),
+]
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_what_is_read_is_the_same_here_and_there(
+    serve: Serve, done: str, settings: Settings, command: tuple[str, ...]
+):
+    log = settings.job_folder(done) / "job.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("a line\n")
+    arguments = [done if word == "JOB" else word for word in command]
+    here, there = (
+        CliRunner().invoke(app, [*before, *arguments], catch_exceptions=False)
+        for before in ([], ["--server", serve()])
+    )
+    assert here.exit_code == there.exit_code == 0, there.output
+    assert here.stdout == there.stdout
+    assert here.stdout.strip()
+    if "--json" in command:
+        json.loads(here.stdout)
+
+
+@pytest.mark.parametrize("command", ["show", "watch"])
+def test_a_job_is_shown_with_its_answer(call: Call, done: str, command: str):
+    shown = call(command, done)
+    assert f"done ({done}): SUCCEEDED" in shown
+    assert "chosen: gamma 0.4" in shown
+    assert "Anon against  verdict" in shown
+    assert "4 COMPLETE 1 FAILED" in shown
+
+
+def test_a_job_is_submitted_paused_resumed_extended_and_cancelled(call: Call, ledger: Ledger, tmp_path: Path):
+    example = str(ROOT / "examples" / "digits_cnn.yaml")
+    job = call("submit", example, "--set", "budget.trials=5", "--priority", "2").strip()
+    stored = ledger.job(job)
+    assert (stored.state, stored.priority, stored.spec["budget"]["trials"]) == (JobState.QUEUED, 2, 5)
+    assert f"Job {job} is PAUSED." in call("pause", job)
+    assert json.loads(call("resume", job, "--json")) == {"id": job, "state": "QUEUED", "requested": None}
+    assert "QUEUED" in call("extend", job, "--trials", "8")
+    assert ledger.job(job).spec["budget"]["trials"] == 8
+    assert f"Job {job} is CANCELLED." in call("cancel", job)
+
+
+def test_a_space_beside_the_job_file_goes_along(call: Call, ledger: Ledger, tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text((ROOT / "search_spaces" / "mlp.yaml").read_text())
+    (tmp_path / "job.yaml").write_text(json.dumps({**SPEC, "space": "mine.yaml"}))
+    job = call("submit", str(tmp_path / "job.yaml")).strip()
+    assert "gamma" in ledger.spaces(job)["anon"]["parameters"]
+
+
+def test_tokens_are_made_listed_and_revoked(ledger: Ledger, serve: Serve, monkeypatch: pytest.MonkeyPatch):
+    def run(*arguments: str, code: int = 0, given: str | None = None) -> str:
+        result = CliRunner().invoke(app, list(arguments), input=given)
+        assert result.exit_code == code, result.output
+        return result.stdout
+
+    admin = run("token", "create", "root", "--role", "admin").strip()
+    assert ledger.tokens.find(admin).role is Role.ADMIN  # type: ignore[union-attr]
+    monkeypatch.setenv("ANON_TUNE_TOKEN", admin)
+    monkeypatch.setenv("ANON_TUNE_SERVER", serve())
+    made = json.loads(run("token", "create", "ann", "--json"))
+    assert made["secret"] not in run("token", "list")
+    assert "ann" in run("token", "list")
+    assert f"Token {made['id']} of ann is revoked." in run("token", "revoke", made["id"])
+    monkeypatch.delenv("ANON_TUNE_SERVER")
+    secret = "s" * 40
+    for _ in range(2):
+        run("token", "create", "given", "--role", "read", "--stdin", given=secret + "\n")
+    found = ledger.tokens.find(secret)
+    assert found is not None
+    assert [token.owner for token in ledger.tokens.all()].count("given") == 1
+
+
+def test_commands_that_work_here_say_so(serve: Serve):
+    for command in (
+        ["run", "x.yaml"],
+        ["worker"],
+        ["serve"],
+        ["up"],
+        ["db", "upgrade"],
+        ["mlflow", "sync", "x"],
+    ):
+        result = CliRunner().invoke(app, ["--server", "http://127.0.0.1:9", *command])
+        assert result.exception is not None
+        assert "works here" in str(result.exception)

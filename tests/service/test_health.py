@@ -1,0 +1,60 @@
+"""Health and figures."""
+
+from __future__ import annotations
+
+import socket
+
+import httpx2
+
+from anon_tune.ledger import Ledger
+from anon_tune.settings import Settings
+from anon_tune.spec import parse_spec
+from tests.service.conftest import Serve
+from tests.service.test_jobs import SPEC, problem
+
+
+def test_a_healthy_service_says_so(serve: Serve):
+    address = serve()
+    assert httpx2.get(f"{address}/healthz").json()["status"] == "ok"
+    ready = httpx2.get(f"{address}/readyz")
+    assert ready.status_code == 200
+    assert ready.json() == {
+        "ready": True,
+        "database": "ok",
+        "mlflow": "a database",
+        "ray": "started for each job",
+    }
+
+
+def test_mlflow_and_ray_may_be_away(serve: Serve, settings: Settings):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = taken.getsockname()[1]
+    away = settings.model_copy(
+        update={"mlflow_tracking_uri": f"http://127.0.0.1:{nobody}", "ray_address": f"127.0.0.1:{nobody}"}
+    )
+    ready = httpx2.get(f"{serve(settings=away)}/readyz")
+    assert ready.status_code == 200
+    assert ready.json() == {"ready": True, "database": "ok", "mlflow": "unreachable", "ray": "unreachable"}
+
+
+def test_without_its_database_it_is_not_ready(serve: Serve, ledger: Ledger, settings: Settings):
+    address = serve()
+    ledger.close()  # a connection that is open would still have the file
+    for file in settings.home.glob("ledger.db*"):
+        file.unlink()
+    (settings.home / "ledger.db").mkdir()
+    ready = httpx2.get(f"{address}/readyz")
+    assert (ready.status_code, ready.json()["ready"], ready.json()["database"]) == (503, False, "unreachable")
+    assert httpx2.get(f"{address}/healthz").status_code == 200
+    problem(httpx2.get(f"{address}/api/v1/jobs"), 503)
+
+
+def test_figures_count_requests_jobs_and_trials(serve: Serve, ledger: Ledger):
+    address = serve()
+    ledger.create_job("x", parse_spec(SPEC).model_dump(mode="json"), {})
+    httpx2.get(f"{address}/api/v1/jobs/nojob")
+    text = httpx2.get(f"{address}/metrics").text
+    assert 'anon_tune_jobs{state="QUEUED"} 1.0' in text
+    line = 'anon_tune_requests_total{method="GET",route="/api/v1/jobs/{job_id}",status="404"} 1.0'
+    assert line in text
+    problem(httpx2.post(f"{address}/metrics"), 405)

@@ -1,0 +1,313 @@
+"""Jobs over HTTP: submitted once, in pages, with errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from anon_tune.ledger import Ledger
+from anon_tune.records import JobState, NewTrial, Phase, TrialState
+from anon_tune.search_spaces import load_space
+from anon_tune.settings import Settings
+from tests.service.conftest import Serve
+
+SPEC = {
+    "name": "digits-mlp",
+    "task": "image_classification",
+    "data": "digits",
+    "model": {"name": "mlp", "width": 16},
+    "budget": {"trials": 4, "epochs": 2},
+}
+
+
+def spec(**keys: Any) -> dict[str, Any]:
+    return {"spec": {**SPEC, **keys}}
+
+
+def problem(answer: httpx2.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found = answer.json()
+    assert found["status"] == status
+    assert found["detail"]
+    return found
+
+
+def test_a_job_is_queued_as_the_command_line_queues_it(http: httpx2.Client, ledger: Ledger):
+    answer = http.post("/jobs", json={**spec(), "priority": 3})
+    assert answer.status_code == 201
+    (job,) = ledger.jobs()
+    assert answer.json()["id"] == job.id
+    assert answer.headers["location"] == f"/api/v1/jobs/{job.id}"
+    assert (job.state, job.priority, job.owner) == (JobState.QUEUED, 3, None)
+    assert job.spec["folder"] is None
+    assert set(ledger.spaces(job.id)) == {"anon", "adamw", "sgd"}
+    assert http.get(f"/jobs/{job.id}").json()["spec"] == job.spec
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"budgt": {}}, "budgt: unknown key 'budgt'; did you mean 'budget'?"),
+        ({"model": "cnm"}, "unknown model of image_classification 'cnm'"),
+        (
+            {"task": "os:system", "data": None, "model": None},
+            "task: os:system is of a module that this service may not import",
+        ),
+        ({"model": "acme:make"}, "model: acme:make is of a module"),
+        ({"model": "acme.trainings:make"}, "model: acme.trainings:make is of a module"),
+        ({"data": "subprocess:run"}, "data: subprocess:run is of a module"),
+        (
+            {"data": {"name": "idx", "folder": "../home"}},
+            "no folder '../home' in this service's folder of data",
+        ),
+        ({"data": {"name": "idx", "folder": "/etc"}}, "no folder '/etc' in this service's folder of data"),
+        ({"data": {"name": "idx", "folder": "~"}}, "no folder '~' in this service's folder of data"),
+        ({"data": {"name": "idx", "folder": "a\0b"}}, "in this service's folder of data"),
+        ({"data": {"name": "idx", "folder": "x" * 9000}}, "in this service's folder of data"),
+        ({"folder": "/tmp"}, "folder: is for job files"),
+        ({"space": "/etc/passwd.yaml"}, "a file of yours goes along, in `spaces`"),
+        ({"space": "../../x"}, "space: unknown space '../../x'"),
+        ({"arms": ["anon", "muon.yaml"]}, "a file of yours goes along, in `spaces`"),
+    ],
+)
+def test_what_a_job_may_not_name_is_refused_by_its_key(http: httpx2.Client, keys: dict[str, Any], says: str):
+    found = problem(http.post("/jobs", json=spec(**keys)), 422)
+    assert says in found["detail"]
+    assert found["type"] == "urn:anon-tune:SpecError"
+    assert any(says in line for line in found["problems"])
+    assert http.get("/jobs").json()["items"] == []
+
+
+def test_a_link_does_not_lead_out_of_the_folder_of_data(http: httpx2.Client, settings: Settings):
+    assert settings.data is not None
+    (settings.data / "link").symlink_to("/etc")
+    (settings.data / "inside").mkdir()
+    (settings.data / "fine").symlink_to(settings.data / "inside")
+    refused = http.post("/jobs", json=spec(data={"name": "idx", "folder": "link"}))
+    assert "no folder 'link'" in problem(refused, 422)["detail"]
+    taken = http.post("/jobs", json=spec(data={"name": "idx", "folder": "fine"}))
+    assert taken.status_code == 201
+    stored = http.get(taken.headers["location"].removeprefix("/api/v1")).json()["spec"]
+    assert stored["data"]["options"]["folder"] == str((settings.data / "inside").resolve())
+
+
+def test_functions_of_modules_that_are_allowed_are_taken(http: httpx2.Client, ledger: Ledger):
+    for name in ("acme.training:train", "acme.training.deep.down:train", "installed:train"):
+        answer = http.post("/jobs", json={"spec": {"name": "x", "task": name, "budget": SPEC["budget"]}})
+        assert answer.status_code == 201, answer.text
+    assert {job.spec["task"] for job in ledger.jobs()} == {
+        "acme.training:train",
+        "acme.training.deep.down:train",
+        "installed:train",
+    }
+
+
+def test_search_spaces_go_along(http: httpx2.Client, ledger: Ledger):
+    own = load_space("mlp").model_dump(mode="json", exclude_none=True)
+    muon = {
+        "optimizer": "installed:muon",
+        "summary": "Muon",
+        "parameters": {"lr": {"low": 0.001, "high": 1, "log": True}},
+    }
+    body = {
+        **spec(space="mine.yaml", arms=["anon", "muon.yaml"]),
+        "spaces": {"mine.yaml": own, "muon.yaml": muon},
+    }
+    assert http.post("/jobs", json=body).status_code == 201, http.post("/jobs", json=body).text
+    job = ledger.jobs()[0]
+    assert ledger.spaces(job.id)["anon"] == load_space("mlp").model_dump(mode="json")
+    assert ledger.spaces(job.id)["muon"]["optimizer"] == "installed:muon"
+    body["spaces"]["muon.yaml"]["optimizer"] = "os:system"
+    assert "spaces.muon: os:system is of a module" in problem(http.post("/jobs", json=body), 422)["detail"]
+    body["spaces"]["muon.yaml"] = {"optimzer": "sgd"}
+    assert "spaces.muon.yaml.optimzer: unknown key" in problem(http.post("/jobs", json=body), 422)["detail"]
+
+
+def test_a_submission_that_is_repeated_makes_one_job(serve: Serve, ledger: Ledger):
+    """Also where they come at once, to two instances."""
+    addresses = [serve(), serve()]
+
+    def submit(number: int) -> str:
+        address = addresses[number % 2]
+        headers = {"Idempotency-Key": f"key {number % 5}"}
+        answer = httpx2.post(f"{address}/api/v1/jobs", json=spec(name=f"job {number % 5}"), headers=headers)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(submit, range(40)))
+    assert len(set(made)) == len(ledger.jobs()) == 5
+    assert all(made[number] == made[number % 5] for number in range(40))
+
+
+def test_a_key_that_was_used_for_another_job_is_refused(http: httpx2.Client, ledger: Ledger):
+    headers = {"Idempotency-Key": "once"}
+    first = http.post("/jobs", json=spec(), headers=headers).json()["id"]
+    again = http.post("/jobs", json=spec(name="another"), headers=headers)
+    assert f"'once' was used for job {first}" in problem(again, 422)["detail"]
+    assert len(ledger.jobs()) == 1
+
+
+def test_jobs_come_in_pages_newest_first(http: httpx2.Client, ledger: Ledger):
+    made = [ledger.create_job(f"job {number}", _stored(), {}).id for number in range(7)]
+    seen, after = [], None
+    while True:
+        page = http.get("/jobs", params={"limit": 3, **({"after": after} if after else {})}).json()
+        seen += [item["id"] for item in page["items"]]
+        after = page["next"]
+        if after is None:
+            break
+        ledger.create_job("meanwhile", _stored(), {})  # moves no page
+    assert [job_id for job_id in seen if job_id in made] == made[::-1]
+    assert len(seen) == len(set(seen)) == 7
+    assert "no job 'nojob'" in problem(http.get("/jobs", params={"after": "nojob"}), 404)["detail"]
+    assert "limit" in problem(http.get("/jobs", params={"limit": 0}), 422)["detail"]
+
+
+def _stored(**keys: Any) -> dict[str, Any]:
+    from anon_tune.spec import parse_spec
+
+    return parse_spec({**SPEC, **keys}).model_dump(mode="json")
+
+
+@pytest.fixture
+def searched(ledger: Ledger) -> str:
+    """A job with ten trials of Anon, of which the seventh is the best, and one rerun."""
+    job = ledger.create_job("searched", _stored(), {}).id
+    lease = ledger.acquire(job, "me", 60.0)
+    for number in range(10):
+        params = {"gamma": number / 10}
+        trial = ledger.add_trial(
+            lease, NewTrial("anon", Phase.SEARCH, number, number, params, {"gamma": number / 10})
+        )
+        ledger.start_attempt(lease, trial.id)
+        for step in (1, 2):
+            ledger.report(lease, trial.id, 1, step, 1.0, {"epoch_seconds": 0.5})
+        if number == 9:
+            ledger.finish_trial(lease, trial.id, TrialState.FAILED, reason="no data", log="line 1\nline 2")
+        else:
+            ledger.finish_trial(lease, trial.id, TrialState.COMPLETE, abs(number - 6.0))
+    rerun = NewTrial("anon", Phase.CONFIRM, 0, 100, {"gamma": 0.6}, {"gamma": 0.6}, f"{job}-anon-s006")
+    ledger.add_trial(lease, rerun)
+    return job
+
+
+def test_a_job_is_summed_up(http: httpx2.Client, searched: str):
+    arm = http.get(f"/jobs/{searched}").json()["arms"]["anon"]
+    assert arm["trials"] == {"COMPLETE": 9, "FAILED": 1}
+    assert arm["reruns"] == {"WAITING": 1}
+    assert arm["best"] == {"trial": f"{searched}-anon-s006", "value": 0.0, "params": {"gamma": 0.6}}
+    assert (arm["epochs"], arm["seconds"]) == (20, 10.0)
+    assert http.get(f"/jobs/{searched}/best").json() == {"anon": arm["best"], "adamw": None, "sgd": None}
+
+
+def test_trials_come_in_pages_in_the_order_in_which_they_were_made(
+    http: httpx2.Client, searched: str, ledger: Ledger
+):
+    seen, query = [], {"limit": 4}
+    while True:
+        page = http.get(f"/jobs/{searched}/trials", params=query).json()
+        seen += page["items"]
+        if page["next"] is None:
+            break
+        query["after"] = page["next"]
+    assert [item["id"] for item in seen] == [trial.id for trial in ledger.job(searched, trials=True).trials]
+    assert [item["steps"] for item in seen] == [2] * 10 + [0]
+    wrong = http.get(f"/jobs/{searched}/trials", params={"after": "other-anon-s000"})
+    assert "has no trial" in problem(wrong, 404)["detail"]
+
+
+def test_logs_tell_of_attempts_that_failed_and_of_what_is_new(
+    http: httpx2.Client, searched: str, settings: Settings
+):
+    (attempt,) = http.get(f"/jobs/{searched}/logs").json()["attempts"]
+    assert (attempt["trial"], attempt["reason"], attempt["log"]) == (
+        f"{searched}-anon-s009",
+        "no data",
+        "line 1\nline 2",
+    )
+    log = settings.job_folder(searched) / "job.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(f"line {number}\n" for number in range(70)))
+    found = http.get(f"/jobs/{searched}/logs").json()
+    assert (found["job_log"][0], len(found["job_log"]), found["lines"]) == ("line 20", 50, 70)
+    with log.open("a") as more:
+        more.write("new\n")
+    assert http.get(f"/jobs/{searched}/logs", params={"since": found["lines"]}).json()["job_log"] == ["new"]
+
+
+def test_pause_resume_cancel_and_extend(http: httpx2.Client):
+    job = http.post("/jobs", json=spec()).json()["id"]
+    assert http.post(f"/jobs/{job}:pause").json() == {"id": job, "state": "PAUSED", "requested": None}
+    assert "nothing to pause" in problem(http.post(f"/jobs/{job}:pause"), 409)["detail"]
+    assert http.post(f"/jobs/{job}:resume").json()["state"] == "QUEUED"
+    assert http.post(f"/jobs/{job}:extend", json={"trials": 6}).json()["state"] == "QUEUED"
+    assert http.get(f"/jobs/{job}").json()["arms"]["sgd"]["budget"] == 6
+    assert "more than that" in problem(http.post(f"/jobs/{job}:extend", json={"trials": 6}), 409)["detail"]
+    assert "trials or time" in problem(http.post(f"/jobs/{job}:extend", json={}), 422)["detail"]
+    assert http.post(f"/jobs/{job}:cancel").json()["state"] == "CANCELLED"
+    problem(http.post(f"/jobs/{job}:resume"), 409)
+    assert "has no result yet" in problem(http.get(f"/jobs/{job}/export"), 409)["detail"]
+    for path in (
+        "/jobs/nojob",
+        "/jobs/nojob/trials",
+        "/jobs/nojob/logs",
+        "/jobs/nojob/events",
+        "/jobs/nojob/best",
+    ):
+        assert "no job 'nojob'" in problem(http.get(path), 404)["detail"]
+
+
+def test_a_watcher_sees_each_change_and_the_end(http: httpx2.Client, ledger: Ledger):
+    job = ledger.create_job("watched", _stored(), {}).id
+    states = []
+    with http.sse(f"/jobs/{job}/events") as source:
+        for event in source:
+            seen = json.loads(event.data)
+            states.append((seen["state"], seen["phase"]))
+            match len(states):
+                case 1:
+                    lease = ledger.acquire(job, "me", 60.0)
+                case 2:
+                    ledger.update_job(lease, phase=Phase.SEARCH)
+                case 3:
+                    ledger.release(lease, JobState.FAILED, "no data")
+    assert states == [("QUEUED", "probe"), ("RUNNING", "probe"), ("RUNNING", "search"), ("FAILED", "search")]
+
+
+def test_bodies_are_checked_before_they_are_read(http: httpx2.Client):
+    assert "1048576 bytes" in problem(http.post("/jobs", content=b" " * (2**20 + 1)), 413)["detail"]
+    unsaid = http.post(
+        "/jobs", content=(b" " * 2**16 for _ in range(17)), headers={"content-type": "application/json"}
+    )
+    problem(unsaid, 413)
+    problem(http.post("/jobs", content=b"{", headers={"content-type": "application/json"}), 422)
+    problem(
+        http.post("/jobs", content=json.dumps(spec()).encode(), headers={"content-type": "text/plain"}), 422
+    )
+    found = problem(http.post("/jobs", json={**spec(), "prioriti": 1}), 422)
+    assert found["problems"] == ["body.prioriti: Extra inputs are not permitted"]
+    problem(http.get("/nothing"), 404)
+    problem(http.put("/jobs"), 405)
+
+
+def test_nothing_of_a_request_is_read_as_yaml_or_pickle(http: httpx2.Client, tmp_path: Path):
+    target = tmp_path / "made"
+    text = f"spec: !!python/object/apply:os.mkdir ['{target}']"
+    answer = http.post("/jobs", content=text.encode(), headers={"content-type": "application/yaml"})
+    problem(answer, 422)
+    nested = spec(arguments={"x": yaml.dump({"a": 1})}, name=text)
+    problem(http.post("/jobs", json=nested), 422)
+    assert not target.exists()
+
+
+def test_advice_is_given(http: httpx2.Client):
+    assert http.get("/advice", params={"family": "cnn"}).json()["source"] == "published guidance"
+    assert "did you mean 'cnn'" in problem(http.get("/advice", params={"family": "cnnn"}), 422)["detail"]

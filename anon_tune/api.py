@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from anon_tune import export
-from anon_tune.backend import LocalBackend
 from anon_tune.display import live_table
 from anon_tune.documents import is_function
 from anon_tune.errors import AnonTuneError, ConflictError, InputError, LeaseHeldError, NotFoundError
 from anon_tune.ledger import Lease, Ledger
+from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.records import JobRecord, JobState
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, parse_spec, spaces_of
@@ -38,7 +38,6 @@ __all__ = [
     "check_settings",
     "create_job",
     "given_lease",
-    "open_ledger",
     "project",
     "run_job",
     "tune",
@@ -148,17 +147,6 @@ def check_settings(settings: Settings) -> None:
     """
     settings.make_home()
     check_uri(settings.tracking_uri)
-
-
-def open_ledger(settings: Settings) -> Ledger:
-    """Open the ledger that the settings name.
-
-    Raises:
-        AnonTuneError: As `open_database`, or the home folder cannot be used.
-    """
-    if settings.database_url is None:
-        settings.make_home()
-    return Ledger.open(settings.ledger_url)
 
 
 def create_job(ledger: Ledger, spec: JobSpec) -> JobRecord:

@@ -1,51 +1,21 @@
-"""What users do with jobs, wherever these are: `Backend`. `LocalBackend` has them in a ledger that it can open.
+"""What users do with jobs, wherever these are.
 
-The command line and the service's routes call a `LocalBackend`; `anon_tune.client.Client` is the same over HTTP.
+`anon_tune.local.LocalBackend` has them in a ledger, `anon_tune.remote.RemoteBackend` has a service's, over HTTP.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from anon_tune import code_archive, export
-from anon_tune.advice import prior
-from anon_tune.catalogue import FAMILIES
-from anon_tune.documents import parse, read_yaml, unknown
-from anon_tune.errors import InputError, NotFoundError, SpecError
-from anon_tune.ledger import Ledger, SubmissionKey
-from anon_tune.records import ENDED, JobState, Role
-from anon_tune.search_spaces import Space
-from anon_tune.settings import Settings
-from anon_tune.spec import JobSpec, apply_overrides, extended, parse_spec, remote_spec, spaces_of, stored_spec
-from anon_tune.views import (
-    BestView,
-    ChangeView,
-    JobSummary,
-    JobView,
-    LogsView,
-    TokenView,
-    TrialView,
-    attempt_view,
-    job_summary,
-    job_view,
-    token_view,
-    trial_view,
-)
+from anon_tune.documents import read_yaml
+from anon_tune.records import Role
+from anon_tune.spec import apply_overrides
+from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView, TokenView, TrialView
 
-__all__ = ["Backend", "JobFile", "LocalBackend", "read_job_file"]
-
-_LOG_LINES = 50
-_SECRET_LENGTH = 32
-_POLL_SECONDS = 0.5
-_SHOWN_OUTCOMES = {"LOST", "FAILED", "DIVERGED"}
+__all__ = ["Backend", "JobFile", "read_job_file"]
 
 
 @dataclass(frozen=True)
@@ -152,191 +122,3 @@ class Backend(Protocol):
     def revoke_token(self, token_id: str) -> TokenView:
         """Take a token back. Raises NotFoundError."""
         ...
-
-
-class LocalBackend:
-    """Jobs of a ledger that this process opens.
-
-    Args:
-        ledger: Where jobs are.
-        settings: Where their files are.
-        owner: Whose jobs are submitted here; None: of nobody in particular.
-    """
-
-    def __init__(self, ledger: Ledger, settings: Settings, owner: str | None = None) -> None:
-        self._ledger, self._settings, self._owner = ledger, settings, owner
-
-    def submit(
-        self, job: JobFile, priority: int = 0, key: str | None = None, code: Path | None = None
-    ) -> JobSummary:
-        """As `Backend.submit`."""
-        if code is not None:
-            raise InputError(
-                "Code goes along to a service; here modules are imported from beside the job file."
-            )
-        spec = parse_spec(job.document, job.source, job.folder)
-        return self._create(spec, spaces_of(spec), priority, key, job.document)
-
-    def submit_remote(
-        self,
-        document: Mapping[str, Any],
-        spaces: Mapping[str, Mapping[str, Any]],
-        priority: int = 0,
-        key: str | None = None,
-        code: str | None = None,
-    ) -> JobSummary:
-        """Queue a job that came over the network with its own search spaces, by the names it gives them.
-
-        `code` is the digest of an archive that was stored, of whose modules it may name functions.
-
-        Raises:
-            SpecError: It is wrong, or names what is not offered.
-            NotFoundError: There is no such code.
-        """
-        given = {name: _own_space(name, space) for name, space in spaces.items()}
-        brought = code_archive.modules(self._ledger.code(code)) if code is not None else ()
-        spec = remote_spec(document, given, (*self._settings.modules, *brought))
-        asked = {"spec": document, "spaces": spaces, "priority": priority, "code": code}
-        return self._create(spec, spaces_of(spec, given), priority, key, asked, code)
-
-    def store_code(self, digest: str, archive: bytes) -> None:
-        """Store code for jobs that are submitted next. Raises InputError where it is no zip of this digest."""
-        if code_archive.digest(archive) != digest:
-            raise InputError("The archive is not the one of this name (SHA-256): it was cut off or changed.")
-        code_archive.modules(archive)
-        self._ledger.store_code(digest, archive, self._owner)
-
-    def _create(
-        self,
-        spec: JobSpec,
-        spaces: Mapping[str, Space],
-        priority: int,
-        key: str | None,
-        asked: Mapping[str, Any],
-        code: str | None = None,
-    ) -> JobSummary:
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
-        submission = None if key is None else SubmissionKey(self._owner or "", key, digest)
-        job = self._ledger.create_job(
-            spec.name,
-            spec.model_dump(mode="json"),
-            {arm: space.model_dump(mode="json") for arm, space in spaces.items()},
-            priority,
-            owner=self._owner,
-            submission=submission,
-            code=code,
-        )
-        return job_summary(job)
-
-    def jobs(self, limit: int | None = None, after: str | None = None) -> list[JobSummary]:
-        """As `Backend.jobs`: at most `limit`, those that follow the job `after`."""
-        return [job_summary(job) for job in self._ledger.overviews.jobs(limit, after)]
-
-    def job(self, job_id: str) -> JobView:
-        """As `Backend.job`."""
-        return job_view(self._ledger.overviews.job(job_id))
-
-    def trials(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[TrialView]:
-        """As `Backend.trials`: at most `limit`, those that follow the trial `after`."""
-        return [trial_view(trial) for trial in self._ledger.overviews.trials(job_id, limit, after)]
-
-    def best(self, job_id: str) -> dict[str, BestView | None]:
-        """As `Backend.best`."""
-        return {arm: seen.best for arm, seen in self.job(job_id).arms.items()}
-
-    def watch(self, job_id: str) -> Iterator[JobView]:
-        """As `Backend.watch`."""
-        last = None
-        while True:
-            seen = self.job(job_id)
-            if seen != last:
-                yield seen
-                last = seen
-            if seen.is_at_rest:
-                return
-            time.sleep(_POLL_SECONDS)
-
-    def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
-        """As `Backend.logs`."""
-        attempts = self._ledger.attempts(job_id, trial)
-        if trial is None:
-            attempts = [attempt for attempt in attempts if attempt.outcome in _SHOWN_OUTCOMES]
-        path = self._settings.job_folder(job_id) / "job.log"
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else None
-        return LogsView(
-            attempts=[attempt_view(attempt) for attempt in attempts],
-            job_log=None if lines is None else lines[-_LOG_LINES:] if since is None else lines[since:],
-            lines=len(lines or ()),
-        )
-
-    def pause(self, job_id: str) -> ChangeView:
-        """As `Backend.pause`."""
-        return self._change(job_id, self._ledger.pause(job_id))
-
-    def resume(self, job_id: str) -> ChangeView:
-        """As `Backend.resume`."""
-        return self._change(job_id, self._ledger.resume(job_id))
-
-    def cancel(self, job_id: str) -> ChangeView:
-        """As `Backend.cancel`."""
-        state = self._ledger.cancel(job_id)
-        self.remove_leftovers()
-        return self._change(job_id, state)
-
-    def extend(self, job_id: str, trials: int | None = None, seconds: float | None = None) -> ChangeView:
-        """As `Backend.extend`."""
-        if trials is None and seconds is None:
-            raise InputError(f"Give trials or time. For example: anon-tune extend {job_id} --trials 40")
-        if trials is not None:
-            spaces = {arm: Space.model_validate(space) for arm, space in self._ledger.spaces(job_id).items()}
-            extended(stored_spec(self._ledger.job(job_id).spec), spaces, trials)
-        return self._change(job_id, self._ledger.extend(job_id, trials, seconds))
-
-    def _change(self, job_id: str, state: JobState) -> ChangeView:
-        return ChangeView(id=job_id, state=state, requested=self._ledger.job(job_id).requested)
-
-    def export(self, job_id: str, form: str = "yaml", arm: str = "anon") -> str:
-        """As `Backend.export`."""
-        return export.render(export.document(self._ledger.job(job_id), arm), form)
-
-    def advice(self, family: str) -> dict[str, Any]:
-        """As `Backend.advice`."""
-        if family not in FAMILIES:
-            raise InputError(unknown("family", family, FAMILIES))
-        return prior.suggest(family, self._ledger.jobs())
-
-    def create_token(
-        self, owner: str, role: Role, secret: str | None = None, *, may_send_code: bool = False
-    ) -> tuple[TokenView, str]:
-        """As `Backend.create_token`; `secret` is one that was made elsewhere, and giving it again changes nothing."""
-        if not owner.strip() or len(owner) > 64 or not owner.isprintable():
-            raise InputError(f"{owner!r} is no name of an owner: 1 to 64 printable characters.")
-        if secret is not None and len(secret) < _SECRET_LENGTH:
-            raise InputError(f"A secret has {_SECRET_LENGTH} characters at least, drawn at random.")
-        record, secret = self._ledger.tokens.create(owner, role, secret, may_send_code=may_send_code)
-        return token_view(record), secret
-
-    def tokens(self) -> list[TokenView]:
-        """As `Backend.tokens`."""
-        return [token_view(token) for token in self._ledger.tokens.all()]
-
-    def revoke_token(self, token_id: str) -> TokenView:
-        """As `Backend.revoke_token`."""
-        return token_view(self._ledger.tokens.revoke(token_id))
-
-    def remove_leftovers(self) -> None:
-        """Delete the checkpoints and Ray's files of jobs that have ended: their driver may not have come to it."""
-        for folder in (self._settings.home / "jobs").glob("*/checkpoints"):
-            job_id = folder.parent.name
-            with contextlib.suppress(NotFoundError):  # of another ledger
-                if self._ledger.job(job_id).state in ENDED:
-                    shutil.rmtree(folder, ignore_errors=True)
-                    shutil.rmtree(self._settings.ray_temp(job_id), ignore_errors=True)
-
-
-def _own_space(name: str, space: Mapping[str, Any]) -> Space:
-    """A search space that came along. Raises SpecError."""
-    try:
-        return parse(Space, space, name)
-    except SpecError as error:
-        raise SpecError("job", [f"spaces.{name}.{problem}" for problem in error.problems]) from None

@@ -16,21 +16,23 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from anon_tune import api, catalogue, console, export, search_spaces
-from anon_tune.backend import Backend, LocalBackend, read_job_file
-from anon_tune.display import live_table
+from anon_tune import catalogue, console, export, search_spaces
+from anon_tune.backend import Backend, read_job_file
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 from anon_tune.records import JobState, Role
 from anon_tune.settings import Settings
 from anon_tune.spec import load_spec, seconds
 from anon_tune.views import ChangeView, JobView
+
+if TYPE_CHECKING:
+    from anon_tune.local import LocalBackend
 
 __all__ = ["app", "main"]
 
@@ -122,10 +124,14 @@ def run(
         )
     if resume is not None and overrides:
         raise InputError("--set is for a new job; the one to resume keeps what it was submitted with.")
+    from anon_tune import api
+    from anon_tune.display import live_table
+    from anon_tune.local import LocalBackend, open_ledger
+
     settings = _settings_here("run")
     parsed = load_spec(spec, overrides or ()) if spec is not None else None
     api.check_settings(settings)
-    ledger = api.open_ledger(settings)
+    ledger = open_ledger(settings)
     backend = LocalBackend(ledger, settings)
     # Not queued: a worker would take it between these two lines.
     job_id = api.create_job(ledger, parsed).id if parsed is not None else str(resume)
@@ -144,7 +150,7 @@ def run(
         where, look = _places(settings, job)
         _print_json({**job.model_dump(mode="json"), "export": where, "mlflow_command": look})
     else:
-        _print_report(backend, job)
+        _print_report(job)
     if job.state is not JobState.SUCCEEDED:
         _print_log(settings, job_id)
         sys.exit(1)
@@ -165,7 +171,9 @@ def submit(
 ) -> None:
     """Queue a tuning job for a worker, and print its id."""
     job_file, backend = read_job_file(spec, overrides or ()), _backend()
-    if isinstance(backend, LocalBackend):
+    if _server() is None:
+        from anon_tune import api
+
         api.check_settings(Settings())
     job = backend.submit(job_file, priority, code=code)
     if as_json:
@@ -181,11 +189,13 @@ def worker(
     ] = 1,
 ) -> None:
     """Work on queued jobs, here, until Ctrl-C or SIGTERM; then they are queued again."""
+    from anon_tune import api
+    from anon_tune.local import open_ledger
     from anon_tune.logs import log_to_stderr
 
     settings = _settings_here("worker")
     api.check_settings(settings)
-    ledger = api.open_ledger(settings)
+    ledger = open_ledger(settings)
     stop = _stopped()
     _err.print(f"Waiting for jobs, {at_once} at once. Ctrl-C queues them again; nothing is lost.")
     log_to_stderr()
@@ -200,12 +210,14 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
 ) -> None:
     """Serve jobs over HTTP, until Ctrl-C or SIGTERM; workers run elsewhere (anon-tune worker)."""
+    from anon_tune import api
+    from anon_tune.local import open_ledger
     from anon_tune.logs import log_to_stderr
     from anon_tune.service import server
 
     settings = _settings_here("serve")
     api.check_settings(settings)
-    ledger = api.open_ledger(settings)
+    ledger = open_ledger(settings)
     log_to_stderr()
     server.serve(ledger, settings, host, port, lambda url: _err.print(f"Serving at {url}", soft_wrap=True))
 
@@ -217,11 +229,13 @@ def up(
     at_once: Annotated[int, typer.Option("--jobs", min=1, help="Jobs at once.")] = 1,
 ) -> None:
     """Run service, worker and MLflow's pages here, for this machine alone, until Ctrl-C."""
+    from anon_tune import api
+    from anon_tune.local import open_ledger
     from anon_tune.stack import run_stack
 
     settings = _settings_here("up")
     api.check_settings(settings)
-    api.open_ledger(settings).close()
+    open_ledger(settings).close()
     run_stack(settings, port, mlflow_port, at_once, _stopped(), lambda line: _err.print(line, soft_wrap=True))
 
 
@@ -300,7 +314,7 @@ def watch(job_id: JobId, as_json: AsJson = False) -> None:
         with Live(console=_err, transient=True, auto_refresh=False) as live:
             for job in backend.watch(job_id):
                 live.update(console.live_view(job, time.monotonic() - began, before), refresh=True)
-        _print_report(backend, job)
+        _print_report(job)
     if job.state is not JobState.SUCCEEDED:
         sys.exit(1)
 
@@ -356,10 +370,10 @@ def show(job_id: JobId, as_json: AsJson = False) -> None:
     if as_json:
         _print_json(job.model_dump(mode="json"))
         return
-    _print_report(backend, job)
+    _print_report(job)
     if job.result is None:
         _out.print(console.best_table(job.arms))
-    if job.state is not JobState.SUCCEEDED and isinstance(backend, LocalBackend):
+    if job.state is not JobState.SUCCEEDED and _server() is None:
         _print_log(Settings(), job_id)
 
 
@@ -504,14 +518,13 @@ def token_create(
     as_json: AsJson = False,
 ) -> None:
     """Make a token and print it: it is shown this once."""
-    backend = _backend()
     if stdin:
-        if not isinstance(backend, LocalBackend):
-            raise InputError("--stdin is for the ledger here; a service makes the secrets of its tokens.")
+        settings = _settings_here("token create --stdin")
+        backend = _local(settings)
         token, _ = backend.create_token(owner, role, sys.stdin.read().strip(), may_send_code=may_send_code)
         _err.print(f"Token {token.id} of {token.owner}, role {token.role}.")
         return
-    token, secret = backend.create_token(owner, role, may_send_code=may_send_code)
+    token, secret = _backend().create_token(owner, role, may_send_code=may_send_code)
     if as_json:
         _print_json({**token.model_dump(mode="json"), "secret": secret})
         return
@@ -546,8 +559,10 @@ def token_revoke(
 @db_app.command("upgrade")
 def db_upgrade() -> None:
     """Make the ledger's database, or bring it to this version's schema."""
+    from anon_tune.local import open_ledger
+
     settings = _settings_here("db upgrade")
-    api.open_ledger(settings).close()
+    open_ledger(settings).close()
     _out.print("The ledger is up to date.")
 
 
@@ -561,10 +576,13 @@ def mlflow_sync(
     token: Annotated[int, typer.Option(help="Of the lease that is followed.", hidden=True)] = 0,
 ) -> None:
     """Write what is missing of a job to MLflow; writing it again changes nothing."""
+    from anon_tune import api
+    from anon_tune.local import open_ledger
+
     if follow is not None:
         os.nice(10)  # training comes first, and so does its start
     settings = _settings_here("mlflow sync")
-    ledger = api.open_ledger(settings)
+    ledger = open_ledger(settings)
     ledger.job(job_id)
     projector = api.project(ledger, settings)
     if follow is None:
@@ -574,19 +592,29 @@ def mlflow_sync(
     projector.follow(job_id, token, until=lambda: os.getppid() != follow)
 
 
+def _server() -> str | None:
+    """Address of the service whose jobs to act on; None: the ledger here has them."""
+    return _chosen.server or Settings().server
+
+
 def _backend() -> Backend:
-    """The jobs of the service that was chosen, or of the ledger here."""
-    settings = Settings()
-    server = _chosen.server or settings.server
+    """The jobs to act on, wherever they are."""
+    settings, server = Settings(), _server()
     if server is None:
-        ledger = api.open_ledger(settings)
-        _chosen.at_exit.callback(ledger.close)
-        return LocalBackend(ledger, settings)
+        return _local(settings)
     from anon_tune.remote import RemoteBackend
 
     backend = RemoteBackend(server, settings.token.get_secret_value() if settings.token else None)
     _chosen.at_exit.callback(backend.close)
     return backend
+
+
+def _local(settings: Settings) -> LocalBackend:
+    from anon_tune.local import LocalBackend, open_ledger
+
+    ledger = open_ledger(settings)
+    _chosen.at_exit.callback(ledger.close)
+    return LocalBackend(ledger, settings)
 
 
 def _settings_here(command: str) -> Settings:
@@ -621,9 +649,9 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def _print_report(backend: Backend, job: JobView) -> None:
+def _print_report(job: JobView) -> None:
     where, look = None, None
-    if isinstance(backend, LocalBackend):
+    if _server() is None:
         where, look = _places(Settings(), job)
     elif "anon" in job.winners:
         where = f"anon-tune export {job.id} -o best.yaml"

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anon_tune.backend import Backend, JobFile, LocalBackend, read_job_file
+from anon_tune.backend import Backend, JobFile, read_job_file
 from anon_tune.errors import ConflictError
-from anon_tune.ledger import Ledger
+from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.remote import RemoteBackend
 from anon_tune.settings import Settings
 from anon_tune.spec import apply_overrides
@@ -86,7 +86,7 @@ class Client:
         if token is None and settings.token is not None:
             token = settings.token.get_secret_value()
         self._backend: Backend = (
-            LocalBackend(Ledger.open(settings.ledger_url), settings)
+            LocalBackend(open_ledger(settings), settings)
             if server is None
             else RemoteBackend(server, token, patience)
         )

@@ -46,7 +46,7 @@ Number = Annotated[int | float, WrapValidator(_finite_number)]
 class Strict(BaseModel):
     """A frozen part of a document: unknown keys are refused, and a number is one and finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @field_validator("*", mode="wrap")
     @classmethod

@@ -48,7 +48,7 @@ __all__ = [
 class View(BaseModel):
     """Part of an answer."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)  # each command needs few of them
 
 
 class LeaseView(View):

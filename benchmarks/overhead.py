@@ -22,6 +22,7 @@ from typing import Any
 from unittest import mock
 
 from anon_tune import api
+from anon_tune.local import open_ledger
 from anon_tune.records import JobState, TrialState
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
@@ -104,7 +105,7 @@ def main() -> None:
                 starts.extend((begin, time.time()))
                 yield
 
-        ledger = api.open_ledger(settings)
+        ledger = open_ledger(settings)
         began = time.time()
         job = api.create_job(ledger, spec).id
         lease = api.acquire(ledger, job)

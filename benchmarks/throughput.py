@@ -38,6 +38,7 @@ from unittest import mock
 import psutil
 
 from anon_tune import api
+from anon_tune.local import open_ledger
 from anon_tune.records import JobState, TrialState
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
@@ -121,7 +122,7 @@ def run_ours(folder: Path, trials: int) -> dict[str, Any]:
             "confirm": {"finalists": 1, "seeds": 1, "verdict_seeds": 2},
         }
     )
-    ledger = api.open_ledger(settings)
+    ledger = open_ledger(settings)
     job = api.create_job(ledger, spec).id
     lease = api.acquire(ledger, job)
     ledger.update_job(lease, probe={"log_mean_sigma": -9.0}, architecture={"family": "mlp"})

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from anon_tune import api
-from anon_tune.backend import LocalBackend
 from anon_tune.ledger import Ledger
+from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
 
@@ -24,7 +24,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def ledger(settings: Settings) -> Iterator[Ledger]:
-    opened = api.open_ledger(settings)
+    opened = open_ledger(settings)
     yield opened
     opened.close()
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from fastapi import Depends, HTTPException, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from anon_tune.backend import LocalBackend
 from anon_tune.ledger import Ledger
+from anon_tune.local import LocalBackend
 from anon_tune.records import Role
 from anon_tune.settings import Settings
 

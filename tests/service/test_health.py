@@ -55,6 +55,6 @@ def test_figures_count_requests_jobs_and_trials(serve: Serve, ledger: Ledger):
     httpx2.get(f"{address}/api/v1/jobs/nojob")
     text = httpx2.get(f"{address}/metrics").text
     assert 'anon_tune_jobs{state="QUEUED"} 1.0' in text
-    line = 'anon_tune_requests_total{method="GET",route="/api/v1/jobs/{job_id}",status="404"} 1.0'
+    line = 'anon_tune_requests_total{method="GET",route="/jobs/{job_id}",status="404"} 1.0'
     assert line in text
     problem(httpx2.post(f"{address}/metrics"), 405)

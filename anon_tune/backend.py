@@ -46,6 +46,10 @@ def read_job_file(path: Path, overrides: Sequence[str] = ()) -> JobFile:
 class Backend(Protocol):
     """Jobs, wherever they are. Every method may raise AnonTuneError; DependencyError where they are out of reach."""
 
+    def close(self) -> None:
+        """Give the connections back."""
+        ...
+
     def submit(
         self, job: JobFile, priority: int = 0, key: str | None = None, code: Path | None = None
     ) -> JobSummary:

@@ -612,9 +612,9 @@ def _backend() -> Backend:
 def _local(settings: Settings) -> LocalBackend:
     from anon_tune.local import LocalBackend, open_ledger
 
-    ledger = open_ledger(settings)
-    _chosen.at_exit.callback(ledger.close)
-    return LocalBackend(ledger, settings)
+    backend = LocalBackend(open_ledger(settings), settings)
+    _chosen.at_exit.callback(backend.close)
+    return backend
 
 
 def _settings_here(command: str) -> Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from anon_tune.backend import Backend, JobFile, read_job_file
 from anon_tune.errors import ConflictError
@@ -90,6 +90,16 @@ class Client:
             if server is None
             else RemoteBackend(server, token, patience)
         )
+
+    def close(self) -> None:
+        """Give the connections back; results of jobs that were asked for need them too."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def submit(
         self,

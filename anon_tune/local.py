@@ -68,6 +68,10 @@ class LocalBackend:
     def __init__(self, ledger: Ledger, settings: Settings, owner: str | None = None) -> None:
         self._ledger, self._settings, self._owner = ledger, settings, owner
 
+    def close(self) -> None:
+        """As `Backend.close`."""
+        self._ledger.close()
+
     def submit(
         self, job: JobFile, priority: int = 0, key: str | None = None, code: Path | None = None
     ) -> JobSummary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 __all__ = ["log_to_stderr"]
@@ -19,5 +20,7 @@ def log_to_stderr() -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     else:
         form = "%(asctime)s %(levelname)s %(name)s %(message)s"
-        handler.setFormatter(JsonFormatter(form, rename_fields=_NAMES))
+        # uvicorn says everything once more in colours.
+        left_out = [*RESERVED_ATTRS, "color_message"]
+        handler.setFormatter(JsonFormatter(form, rename_fields=_NAMES, reserved_attrs=left_out))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -100,7 +100,9 @@ class Stack:
         return {**kept, **given, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def _command(self, command: str | list[str]) -> list[str]:
-        return [self._here(part) for part in (shlex.split(command) if isinstance(command, str) else command)]
+        if isinstance(command, str):
+            return shlex.split(self._here(command))
+        return [self._here(part) for part in command]
 
     def start(self, name: str) -> None:
         with (self._folder / f"{name}.log").open("ab") as log:
@@ -238,11 +240,16 @@ def test_a_job_over_http_from_submission_to_training(
     assert not torch.equal(before, model.weight)
     # MLflow has it too, by its own server on its own database.
     monkeypatch.setenv("ANON_TUNE_TOKEN", mine)
-    result = Client(server).result(job)
-    assert len(result.trials) == 18
-    run = httpx2.get(
-        f"http://127.0.0.1:{stack.ports['mlflow:5000']}/api/2.0/mlflow/runs/get",
-        params={"run_id": result.job.mlflow_run_id},
-    )
-    assert run.json()["run"]["info"]["status"] == "FINISHED"
+    with Client(server) as client:
+        result = client.result(job)
+        assert len(result.trials) == len(client.trials(job)) == 18
+        run_id = str(result.job.mlflow_run_id)
+    mlflow = f"http://127.0.0.1:{stack.ports['mlflow:5000']}/api/2.0/mlflow/runs/get"
+    limit = time.monotonic() + _PATIENCE_SECONDS
+    while (
+        status := httpx2.get(mlflow, params={"run_id": run_id}).json()["run"]["info"]["status"]
+    ) != "FINISHED":
+        assert status == "RUNNING"  # the projection is written behind
+        assert time.monotonic() < limit
+        time.sleep(0.2)
     assert not (tmp_path / "nothing").exists()  # all of it went over the network

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -216,3 +219,21 @@ def test_logs_show_why_trials_failed(ledger: Ledger, tmp_path: Path):
     found = json.loads(output("logs", job, "--trial", ids[1], "--json"))
     assert [attempt["outcome"] for attempt in found["attempts"]] == ["COMPLETE"]
     assert found["job_log"][-1] == "line 79"
+
+
+@pytest.mark.parametrize("command", [["--help"], ["jobs"], ["show", "x"], ["suggest", "--family", "cnn"]])
+def test_a_command_that_looks_loads_nothing_that_trains(tmp_path: Path, command: list[str]):
+    code = (
+        "import sys\n"
+        "from anon_tune.cli import main\n"
+        f"sys.argv = ['anon-tune', *{command!r}]\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        "print('LOADED', *sorted({'torch', 'ray', 'mlflow', 'optuna', 'pandas', 'alembic'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "ANON_TUNE_HOME": str(tmp_path)}
+    Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}").close()  # making it takes alembic
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1].strip() == "LOADED"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import Depends, HTTPException, Request, Security
+from fastapi import Depends, HTTPException, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from anon_tune.ledger import Ledger
@@ -18,7 +18,9 @@ from anon_tune.local import LocalBackend
 from anon_tune.records import Role
 from anon_tune.settings import Settings
 
-__all__ = ["Admin", "Reader", "Submitter", "Surroundings", "User"]
+__all__ = ["Admin", "JobId", "Owner", "Reader", "Sender", "Submitter", "Surroundings", "User", "Watcher"]
+
+JobId = Annotated[str, Path(max_length=32, examples=["93gk79"])]
 
 _RANKS = {role: rank for rank, role in enumerate(Role)}
 _BEARER = HTTPBearer(
@@ -77,9 +79,18 @@ class User:
             raise HTTPException(403, f"Job {job_id} belongs to {owner or 'nobody'}; ask them, or an admin.")
 
 
-def _user(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
-) -> User:
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
+
+
+def _user(request: Request, credentials: HTTPAuthorizationCredentials | None, role: Role) -> User:
+    """Who asks; they must have a role, or one above it. Raises HTTPException (401, 403)."""
+    user = _known(request, credentials)
+    if _RANKS[user.role] < _RANKS[role]:
+        raise HTTPException(403, f"This takes a token with the role {role}; yours has {user.role}.")
+    return user
+
+
+def _known(request: Request, credentials: HTTPAuthorizationCredentials | None) -> User:
     surroundings: Surroundings = request.app.state.surroundings
     if credentials is not None:
         token = surroundings.ledger.tokens.find(credentials.credentials)
@@ -103,18 +114,45 @@ def _refuse_other_pages(request: Request) -> None:
         raise HTTPException(403, "This page is of another origin, and may not use the service.")
 
 
-class _Needs:
-    """The user, who must have a role, or one above it."""
-
-    def __init__(self, role: Role) -> None:
-        self._role = role
-
-    def __call__(self, user: Annotated[User, Depends(_user)]) -> User:
-        if _RANKS[user.role] < _RANKS[self._role]:
-            raise HTTPException(403, f"This takes a token with the role {self._role}; yours has {user.role}.")
-        return user
+# Each route has one of these, not several on top of one another: each is a turn in another thread.
 
 
-Reader = Annotated[User, Depends(_Needs(Role.READ))]
-Submitter = Annotated[User, Depends(_Needs(Role.SUBMIT))]
-Admin = Annotated[User, Depends(_Needs(Role.ADMIN))]
+def _reader(request: Request, credentials: Credentials) -> User:
+    return _user(request, credentials, Role.READ)
+
+
+def _submitter(request: Request, credentials: Credentials) -> User:
+    return _user(request, credentials, Role.SUBMIT)
+
+
+def _admin(request: Request, credentials: Credentials) -> User:
+    return _user(request, credentials, Role.ADMIN)
+
+
+def _sender(request: Request, credentials: Credentials) -> User:
+    user = _user(request, credentials, Role.SUBMIT)
+    user.check_may_send_code()
+    return user
+
+
+def _owner(job_id: JobId, request: Request, credentials: Credentials) -> User:
+    user = _user(request, credentials, Role.SUBMIT)
+    user.check_may_change(job_id)
+    return user
+
+
+def _watcher(job_id: JobId, request: Request, credentials: Credentials) -> User:
+    user = _user(request, credentials, Role.READ)
+    user.surroundings.ledger.job(job_id)  # there is no status any more once events have begun
+    return user
+
+
+Reader = Annotated[User, Depends(_reader)]
+Submitter = Annotated[User, Depends(_submitter)]
+Admin = Annotated[User, Depends(_admin)]
+Sender = Annotated[User, Depends(_sender)]
+"""A user who may send code."""
+Owner = Annotated[User, Depends(_owner)]
+"""A user who may change the job."""
+Watcher = Annotated[User, Depends(_watcher)]
+"""A user who may look at the job, which is there."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 
+import anyio.to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -19,6 +22,7 @@ from anon_tune.settings import Settings
 __all__ = ["PREFIX", "create_app"]
 
 PREFIX = "/api/v1"
+_THREADS = 4
 
 _DESCRIPTION = """Tuning jobs for the Anon optimizer: submit, watch, stop, export.
 
@@ -34,6 +38,7 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
         on_loopback: Whether only this machine reaches it; then it needs no tokens as long as there are none.
     """
     app = FastAPI(
+        lifespan=_few_threads,
         title="anon_tune",
         version=version("anon_tune"),
         description=_DESCRIPTION,
@@ -56,6 +61,13 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
     app.add_middleware(Logged, metrics=app.state.metrics)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _few_threads(_: FastAPI) -> AsyncIterator[None]:
+    """Answers are computed, not waited for: with 40 threads, as is the default, they hinder one another."""
+    anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+    yield
 
 
 def _operation(route: APIRoute) -> str:

@@ -29,7 +29,10 @@ _log = logging.getLogger("anon_tune.requests")
 
 
 class LimitedBodies:
-    """Answers 413 to a body of more than `LARGEST_BODY` bytes, whatever it says of itself."""
+    """Answers 413 to a body of more than `LARGEST_BODY` bytes, whatever it says of itself.
+
+    FastAPI's own `max_body_size` answers with plain text, not with a problem document.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

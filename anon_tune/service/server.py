@@ -15,6 +15,7 @@ from anon_tune.settings import Settings
 
 __all__ = ["serve"]
 
+_BACKLOG = 2048
 _GRACE_SECONDS = 3
 """For answers that are under way when the server stops; watchers of a job come back to another."""
 
@@ -46,9 +47,14 @@ def serve(
             f"{host} can be reached from other machines, and it has no tokens to know users by. Make the first "
             "one: anon-tune token create NAME --role admin; or serve on 127.0.0.1."
         )
+    # Named TCP, which socket.create_server does not: asyncio then sends without delay, not 40 ms later.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening = socket.create_server(address, family=family, backlog=2048)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
     except OSError as error:
+        listening.close()
         raise DependencyError(
             f"{host}:{port} cannot be listened on ({error.strerror}). Choose another --port; 0 takes a free one."
         ) from error

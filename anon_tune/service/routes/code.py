@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path, Response
+from fastapi import APIRouter, Body, Path, Response
 
-from anon_tune.service.access import Submitter, User
+from anon_tune.service.access import Sender
 from anon_tune.service.problems import responses
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/code", tags=["code"])
-
-
-def _sender(user: Submitter) -> User:
-    user.check_may_send_code()
-    return user
 
 
 @router.put("/{digest}", status_code=204, responses=responses())
@@ -25,7 +20,7 @@ def store(
         str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the archive, in hexadecimal.")
     ],
     archive: Annotated[bytes, Body(media_type="application/zip")],
-    user: Annotated[User, Depends(_sender)],
+    user: Sender,
 ) -> Response:
     """Store a zip of code, for jobs that are submitted next; once more changes nothing."""
     user.backend.store_code(digest, archive)

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from anon_tune.service.access import Reader, Submitter, User
+from anon_tune.service.access import JobId, Owner, Reader, Submitter, Watcher
 from anon_tune.service.problems import responses
 from anon_tune.service.schemas import Extension, JobPage, Submission, TrialPage
 from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView
@@ -23,7 +23,6 @@ _MEDIA_TYPES = {"yaml": "application/yaml", "json": "application/json", "python"
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-JobId = Annotated[str, Path(max_length=32, examples=["93gk79"])]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Items of a page.")]
 After = Annotated[str | None, Query(max_length=96, description="`next` of the page before.")]
 Key = Annotated[
@@ -35,14 +34,6 @@ Key = Annotated[
         description="The same request with the same key again gives the same job.",
     ),
 ]
-
-
-def _owned(job_id: JobId, user: Submitter) -> User:
-    user.check_may_change(job_id)
-    return user
-
-
-Owner = Annotated[User, Depends(_owned)]
 
 
 @router.post("", status_code=201, responses=responses(404))
@@ -112,13 +103,8 @@ def export(
     return Response(user.backend.export(job_id, form, arm), media_type=_MEDIA_TYPES[form])
 
 
-def _watched(job_id: JobId, user: Reader) -> User:
-    user.surroundings.ledger.job(job_id)  # there is no status any more once events have begun
-    return user
-
-
 @router.get("/{job_id}/events", response_class=EventSourceResponse, responses=responses(404))
-async def events(job_id: JobId, user: Annotated[User, Depends(_watched)]) -> AsyncIterator[ServerSentEvent]:
+async def events(job_id: JobId, user: Watcher) -> AsyncIterator[ServerSentEvent]:
     """Watch a job: its view whenever it has changed, as events `job`, until it has ended or is PAUSED.
 
     Each event is whole: who comes back after an interruption has missed nothing.

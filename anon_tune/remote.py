@@ -27,6 +27,8 @@ V = TypeVar("V", bound=BaseModel)
 _PREFIX = "/api/v1"
 _TIMEOUT_SECONDS = 30.0
 _PAGE = 500
+_AWAY = {502, 503, 504}
+"""What a proxy, or a service without its database, answers for a while."""
 _BEST: TypeAdapter[dict[str, BestView | None]] = TypeAdapter(dict[str, BestView | None])
 _TOKENS: TypeAdapter[list[TokenView]] = TypeAdapter(list[TokenView])
 _BY_STATUS = {
@@ -36,10 +38,6 @@ _BY_STATUS = {
     409: errors.ConflictError,
     422: InputError,
 }
-
-
-class _AwayError(Exception):
-    """The service cannot answer at the moment."""
 
 
 class RemoteBackend:
@@ -197,33 +195,32 @@ class RemoteBackend:
     def _ask(self, method: str, path: str, *, again: bool = False, **content: Any) -> httpx2.Response:
         """Send a request and return the answer; `again`: as often as it takes, for it changes nothing then."""
 
-        def once() -> httpx2.Response:
-            try:
-                answer = self._http.request(method, f"{_PREFIX}{path}", **content)
-            except httpx2.ConnectError as error:
-                raise _AwayError(str(error)) from error
-            except httpx2.TransportError as error:
-                if again:
-                    raise _AwayError(str(error)) from error
-                raise DependencyError(
-                    f"{self._server} broke off ({error}); it may have heard. Look, before you ask again."
-                ) from error
-            if again and answer.status_code in {502, 503, 504}:
-                raise _AwayError(str(_error(answer)))
-            return answer
+        def is_worth_another(error: BaseException) -> bool:
+            return isinstance(error, httpx2.ConnectError) or (
+                again and isinstance(error, httpx2.TransportError)
+            )
 
-        retry = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_AwayError),
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_any(
+                tenacity.retry_if_exception(is_worth_another),
+                tenacity.retry_if_result(lambda answer: again and answer.status_code in _AWAY),
+            ),
             wait=tenacity.wait_exponential(multiplier=0.1, max=2.0),
             stop=tenacity.stop_after_delay(self._patience),
-            reraise=True,
+            retry_error_callback=lambda state: (
+                state.outcome and state.outcome.result()
+            ),  # the last one counts
         )
         try:
-            answer = retry(once)
-        except _AwayError as error:
+            answer: httpx2.Response = attempts(self._http.request, method, f"{_PREFIX}{path}", **content)
+        except httpx2.HTTPError as error:
+            if again or isinstance(error, httpx2.ConnectError):
+                raise DependencyError(
+                    f"The service at {self._server} does not answer ({error}). Start it: anon-tune up; or set "
+                    "ANON_TUNE_SERVER to where it is."
+                ) from error
             raise DependencyError(
-                f"The service at {self._server} does not answer ({error}). Start it: anon-tune up; or set "
-                "ANON_TUNE_SERVER to where it is."
+                f"{self._server} broke off ({error}); it may have heard. Look, before you ask again."
             ) from error
         if answer.is_success:
             return answer

@@ -85,7 +85,9 @@ class GammaView(View):
     mean: float | None
     low: float | None
     high: float | None
-    within: int
+    within: int = Field(description="Trials within one standard error of the chosen one, itself included.")
+    complete: int = Field(description="COMPLETE trials there were to choose from.")
+    standard_error: float | None = Field(description="Of that difference, in units of the objective.")
     note: str
 
 

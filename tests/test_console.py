@@ -24,7 +24,16 @@ from anon_tune.search_spaces import Space, load_space, space_names
 from anon_tune.views import JobView, job_view, trial_view
 from tests import builders
 
-SPREAD = {"mean": 1.1, "low": 0.2, "high": 1.5, "best": 0.2, "within": 4, "note": "a note"}
+SPREAD = {
+    "mean": 1.1,
+    "low": 0.2,
+    "high": 1.5,
+    "best": 0.2,
+    "within": 4,
+    "complete": 12,
+    "standard_error": 0.1,
+    "note": "a note",
+}
 
 
 def text(view: RenderableType, width: int = 100) -> str:

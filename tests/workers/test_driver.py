@@ -229,7 +229,7 @@ def test_an_interrupt_that_was_raised_unheard_is_raised_again(
 ):
     """As in a destructor or a callback of C code, where Python ignores it."""
 
-    def work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch) -> None:
+    def work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch, functions: Any) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(number)
         run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), watch=watch)

@@ -1,0 +1,48 @@
+"""`anon-tune up`: everything on this machine by one command, and gone by one."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+
+import httpx2
+import psutil
+import pytest
+
+from tests.jobs.conftest import Home
+
+pytestmark = pytest.mark.slow
+
+
+def test_service_worker_and_pages_come_up_together_and_end_together(home: Home):
+    process = home.start("up", "--port", "0", "--mlflow-port", "0")
+    assert process.stderr is not None
+    said = ""
+    while "Ctrl-C" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    service, pages = re.findall(r"(http://127\.0\.0\.1:\d+)(?= |\n)", said)[:2]
+    assert httpx2.get(f"{service}/readyz").json()["ready"] is True
+    assert httpx2.get(f"{pages}/health").text == "OK"
+    assert httpx2.get(f"{service}/api/v1/jobs").json() == {"items": [], "next": None}
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) >= 3
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert alive == []
+    assert {log.name for log in (home.folder / "logs").iterdir()} == {
+        "service.log",
+        "worker.log",
+        "mlflow.log",
+    }
+
+
+def test_a_port_that_is_taken_is_named(home: Home):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = home.call("up", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 6
+    assert "Choose another --port" in done.stderr

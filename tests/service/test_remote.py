@@ -1,0 +1,127 @@
+"""What the client does while a service is away, and with what it answers."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from anon_tune.backend import JobFile
+from anon_tune.client import Client
+from anon_tune.errors import ConflictError, DependencyError, InputError, NotFoundError, SpecError
+from anon_tune.ledger import Ledger
+from anon_tune.records import JobState
+from anon_tune.remote import RemoteBackend
+from tests.service.conftest import Serve
+from tests.service.test_jobs import SPEC
+
+
+class Breaking:
+    """Takes a request and breaks the connection off, each time; counts them."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listening.accept()
+            with connection:
+                line = connection.recv(4096).split(b"\r\n")[0].decode()
+                if line == "stop":
+                    return
+                self.heard.append(line)
+
+    def stop(self) -> None:
+        with socket.create_connection(self._listening.getsockname()) as last:
+            last.sendall(b"stop\r\n")
+        self._thread.join()
+        self._listening.close()
+
+
+@pytest.fixture
+def breaking() -> Iterator[Breaking]:
+    found = Breaking()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def backend(breaking: Breaking) -> Iterator[RemoteBackend]:
+    found = RemoteBackend(breaking.address, patience=0.3)
+    yield found
+    found.close()
+
+
+def test_what_reads_and_what_carries_a_key_is_asked_again(breaking: Breaking, backend: RemoteBackend):
+    for ask in (lambda: backend.job("x"), lambda: backend.submit(JobFile(SPEC))):
+        breaking.heard.clear()
+        with pytest.raises(DependencyError, match="does not answer"):
+            ask()
+        assert len(breaking.heard) > 1
+
+
+def test_what_may_have_been_heard_is_not_asked_again(breaking: Breaking, backend: RemoteBackend):
+    for ask in (lambda: backend.pause("x"), lambda: backend.extend("x", 9)):
+        breaking.heard.clear()
+        with pytest.raises(DependencyError, match="may have heard"):
+            ask()
+        assert len(breaking.heard) == 1
+
+
+def test_a_service_that_is_not_there_is_named(breaking: Breaking):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    backend = RemoteBackend(f"http://127.0.0.1:{port}", patience=0.2)
+    with pytest.raises(DependencyError, match=f"The service at http://127.0.0.1:{port} does not answer"):
+        backend.cancel("x")
+    backend.close()
+
+
+@pytest.mark.parametrize("server", ["localhost:8000", "ftp://x", ""])
+def test_an_address_is_one(server: str):
+    with pytest.raises(InputError, match="no address of a service"):
+        RemoteBackend(server)
+
+
+@pytest.mark.parametrize("token", ["", " x", "x\n", "\xff"])
+def test_a_token_that_can_be_none_is_said_to_be_none(token: str):
+    with pytest.raises(InputError, match="The token is none"):
+        RemoteBackend("http://127.0.0.1:9", token)
+
+
+def test_errors_are_raised_as_they_would_be_here(serve: Serve):
+    with Client(serve()) as client:
+        job = client.submit(SPEC, ["budget.trials=3"], key="once")
+        assert client.submit(SPEC, ["budget.trials=3"], key="once").id == job.id
+        with pytest.raises(SpecError) as caught:
+            client.submit({**SPEC, "budgt": 1})
+        assert caught.value.problems == [
+            next(p for p in caught.value.problems if p.startswith("budgt: unknown"))
+        ]
+        with pytest.raises(NotFoundError, match="no job 'nojob'"):
+            client.job("nojob")
+        with pytest.raises(ConflictError, match="only a PAUSED job"):
+            client.resume(job.id)
+        with pytest.raises(SpecError, match="is no value of a job file"):
+            client.submit({**SPEC, "name": {1, 2}})
+        assert client.cancel(job.id).state is JobState.CANCELLED
+        result = client.result(job.id)
+        assert (result.gamma, result.verdict, len(result.trials)) == (None, {}, 0)
+        with pytest.raises(ConflictError, match="CANCELLED"):
+            _ = result.best
+
+
+def test_a_watcher_outlives_the_service(serve: Serve, ledger: Ledger):
+    """A proxy, or a restart, cuts a connection: the next one goes on."""
+    with Client(serve()) as client:
+        job = client.submit(SPEC).id
+        seen = client.watch(job)
+        assert next(seen).state is JobState.QUEUED
+        ledger.cancel(job)
+        assert [view.state for view in seen] == [JobState.CANCELLED]

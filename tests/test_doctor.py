@@ -1,0 +1,58 @@
+"""What `anon-tune doctor` finds, and what it says to do."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from anon_tune.cli import app
+from anon_tune.doctor import Finding, Health, examine
+from anon_tune.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, database_url=None, server=None)
+
+
+def found(settings: Settings) -> dict[str, Finding]:
+    return {finding.what: finding for finding in examine(settings)}
+
+
+def test_a_healthy_machine_has_everything(settings: Settings):
+    findings = found(settings)
+    assert set(findings) == {"python", "torch", "gpu", "ray", "home", "database", "clock", "mlflow"}
+    assert all(finding.health is Health.OK or finding.what == "gpu" for finding in findings.values())
+
+
+def test_what_is_away_is_named_with_what_to_do(settings: Settings):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"127.0.0.1:{free.getsockname()[1]}"
+    away = settings.model_copy(
+        update={
+            "mlflow_tracking_uri": f"http://{nobody}",
+            "ray_address": nobody,
+            "server": f"http://{nobody}",
+        }
+    )
+    findings = found(away)
+    assert findings["mlflow"].health is Health.WARNING  # jobs run without it
+    assert findings["ray"].health is Health.FAILED
+    assert findings["service"].health is Health.FAILED
+    assert "anon-tune up" in findings["service"].advice
+
+
+def test_a_database_that_cannot_be_opened_fails(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    broken = settings.model_copy(update={"database_url": f"sqlite:///{settings.home}"})
+    finding = found(broken)["database"]
+    assert finding.health is Health.FAILED
+    assert "ANON_TUNE_DATABASE_URL" in finding.advice
+    monkeypatch.setenv("ANON_TUNE_HOME", str(settings.home))
+    monkeypatch.setenv("ANON_TUNE_DATABASE_URL", f"sqlite:///{settings.home}")
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 6
+    assert {item["what"]: item["health"] for item in json.loads(result.stdout)}["database"] == "failed"

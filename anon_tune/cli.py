@@ -341,12 +341,14 @@ def logs(
         return
     if found.job_log is not None:
         _out.print("End of the job's log:", soft_wrap=True)
+    ended = not follow
     while True:
         for line in found.job_log or ():
             _out.print(f"  | {line}", soft_wrap=True)
-        if not follow or backend.job(job_id).is_at_rest:
+        if ended:
             return
-        time.sleep(_FOLLOW_SECONDS)
+        ended = backend.job(job_id).is_at_rest
+        time.sleep(_FOLLOW_SECONDS)  # also after its end, of which the last line tells a moment later
         found = backend.logs(job_id, since=found.lines)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import shutil
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from anon_tune.errors import InputError
@@ -64,7 +66,16 @@ def modules(archive: bytes) -> frozenset[str]:
             _check(entries)
             if opened.testzip() is not None:
                 raise InputError("The archive is damaged; send it again.")
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        OSError,
+    ) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"The archive is no zip that can be read ({error}).") from error

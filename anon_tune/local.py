@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,15 @@ from anon_tune.ledger import Ledger, SubmissionKey
 from anon_tune.records import ENDED, JobState, Role
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
-from anon_tune.spec import JobSpec, extended, parse_spec, remote_spec, spaces_of, stored_spec
+from anon_tune.spec import (
+    JobSpec,
+    extended,
+    parse_spec,
+    remote_spec,
+    space_files,
+    spaces_of,
+    stored_spec,
+)
 from anon_tune.views import (
     BestView,
     ChangeView,
@@ -41,6 +50,7 @@ __all__ = ["LocalBackend", "open_ledger"]
 
 _LOG_LINES = 50
 _SECRET_LENGTH = 32
+_LARGEST_INTEGER = 2**63
 _POLL_SECONDS = 0.5
 _SHOWN_OUTCOMES = {"LOST", "FAILED", "DIVERGED"}
 
@@ -99,6 +109,13 @@ class LocalBackend:
             SpecError: It is wrong, or names what is not offered.
             NotFoundError: There is no such code.
         """
+        problems = [*_unstorable(document, "spec"), *_unstorable(spaces, "spaces")]
+        named = space_files(document)
+        problems += [
+            f"spaces.{name}: the job names no file of this name" for name in spaces if name not in named
+        ]
+        if problems:
+            raise SpecError("job", problems)
         given = {name: _own_space(name, space) for name, space in spaces.items()}
         brought = code_archive.modules(self._ledger.code(code)) if code is not None else ()
         spec = remote_spec(document, given, (*self._settings.modules, *brought))
@@ -168,7 +185,9 @@ class LocalBackend:
         if trial is None:
             attempts = [attempt for attempt in attempts if attempt.outcome in _SHOWN_OUTCOMES]
         path = self._settings.job_folder(job_id) / "job.log"
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else None
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+        # Of a last line that is still being written the rest comes next time.
+        lines = None if text is None else text.split("\n")[:-1]
         return LogsView(
             attempts=[attempt_view(attempt) for attempt in attempts],
             job_log=None if lines is None else lines[-_LOG_LINES:] if since is None else lines[since:],
@@ -238,6 +257,37 @@ class LocalBackend:
                 if self._ledger.job(job_id).state in ENDED:
                     shutil.rmtree(folder, ignore_errors=True)
                     shutil.rmtree(self._settings.ray_temp(job_id), ignore_errors=True)
+
+
+def _unstorable(value: Any, path: str) -> Iterator[str]:
+    """What of a JSON value not every database can hold, with its path."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if list(_unstorable(key, path)):
+                yield f"{path}: a key has characters that cannot be stored"
+            else:
+                yield from _unstorable(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _unstorable(item, f"{path}.{index}")
+    elif isinstance(value, str):
+        if "\0" in value or not _is_unicode(value):
+            yield f"{path}: has characters that cannot be stored"
+    elif isinstance(value, int | float) and not _is_plain(value):
+        yield f"{path}: expected a finite number, and no integer beyond 64 bits"
+
+
+def _is_plain(number: float) -> bool:
+    return abs(number) < _LARGEST_INTEGER if isinstance(number, int) else math.isfinite(number)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written: JSON may hold half of a pair of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _own_space(name: str, space: Mapping[str, Any]) -> Space:

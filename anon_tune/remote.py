@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,15 +23,14 @@ from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView,
 
 __all__ = ["RemoteBackend"]
 
-V = TypeVar("V", bound=BaseModel)
+V = TypeVar("V")
 
 _PREFIX = "/api/v1"
 _TIMEOUT_SECONDS = 30.0
 _PAGE = 500
+_POLL_SECONDS = 0.5
 _AWAY = {502, 503, 504}
 """What a proxy, or a service without its database, answers for a while."""
-_BEST: TypeAdapter[dict[str, BestView | None]] = TypeAdapter(dict[str, BestView | None])
-_TOKENS: TypeAdapter[list[TokenView]] = TypeAdapter(list[TokenView])
 _BY_STATUS = {
     401: InputError,
     403: InputError,
@@ -64,7 +64,11 @@ class RemoteBackend:
             )
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._server, self._patience = server.rstrip("/"), patience
-        if not server.startswith(("http://", "https://")):
+        try:
+            url = httpx2.URL(server)
+        except httpx2.InvalidURL:
+            url = httpx2.URL("")
+        if url.scheme not in {"http", "https"} or not url.host:
             raise InputError(f"{server!r} is no address of a service; e.g. http://127.0.0.1:8000")
         self._http = httpx2.Client(base_url=self._server, headers=headers, timeout=_TIMEOUT_SECONDS)
 
@@ -92,7 +96,7 @@ class RemoteBackend:
 
     def jobs(self) -> list[JobSummary]:
         """As `Backend.jobs`."""
-        return [JobSummary.model_validate(item) for item in self._pages("/jobs")]
+        return self._pages("/jobs", JobSummary)
 
     def job(self, job_id: str) -> JobView:
         """As `Backend.job`."""
@@ -100,11 +104,11 @@ class RemoteBackend:
 
     def trials(self, job_id: str) -> list[TrialView]:
         """As `Backend.trials`."""
-        return [TrialView.model_validate(item) for item in self._pages(f"{_job(job_id)}/trials")]
+        return self._pages(f"{_job(job_id)}/trials", TrialView)
 
     def best(self, job_id: str) -> dict[str, BestView | None]:
         """As `Backend.best`."""
-        return _BEST.validate_json(self._get(f"{_job(job_id)}/best").content)
+        return _read(dict[str, BestView | None], self._get(f"{_job(job_id)}/best"))
 
     def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
         """As `Backend.logs`."""
@@ -135,18 +139,18 @@ class RemoteBackend:
 
     def advice(self, family: str) -> dict[str, Any]:
         """As `Backend.advice`."""
-        found: dict[str, Any] = self._get("/advice", {"family": family}).json()
-        return found
+        return _read(dict[str, Any], self._get("/advice", {"family": family}))
 
     def create_token(self, owner: str, role: Role, *, may_send_code: bool = False) -> tuple[TokenView, str]:
         """As `Backend.create_token`."""
         wanted = {"owner": owner, "role": role.value, "may_send_code": may_send_code}
         answer = self._ask("POST", "/tokens", json=wanted)
-        return _read(TokenView, answer), answer.json()["secret"]
+        made = _read(dict[str, Any], answer)
+        return _read(TokenView, answer), str(made["secret"])
 
     def tokens(self) -> list[TokenView]:
         """As `Backend.tokens`."""
-        return _TOKENS.validate_json(self._get("/tokens").content)
+        return _read(list[TokenView], self._get("/tokens"))
 
     def revoke_token(self, token_id: str) -> TokenView:
         """As `Backend.revoke_token`."""
@@ -159,14 +163,20 @@ class RemoteBackend:
             NotFoundError: No such job.
             DependencyError: The service is away for longer than the patience.
         """
+        last = None
         while True:
-            ended = False
             for seen in self._events(job_id):
+                if seen != last:
+                    yield seen
+                    last = seen
+            # Without events, as behind some proxies, it is asked for; that also waits for a service that is away.
+            seen = self.job(job_id)
+            if seen != last:
                 yield seen
-                ended = seen.is_at_rest
-            if ended:
+                last = seen
+            if seen.is_at_rest:
                 return
-            self.job(job_id)  # waits for the service, and says what is wrong with the request
+            time.sleep(_POLL_SECONDS)
 
     def _events(self, job_id: str) -> Iterator[JobView]:
         """Events of one connection, which ends with the job or breaks."""
@@ -177,17 +187,18 @@ class RemoteBackend:
                 for event in source:
                     if event.event == "job":
                         yield JobView.model_validate_json(event.data)
-        except httpx2.HTTPError:
+        except (httpx2.HTTPError, ValidationError):
             return
 
-    def _pages(self, path: str) -> Iterator[Mapping[str, Any]]:
+    def _pages(self, path: str, view: type[V]) -> list[V]:
+        found: list[V] = []
         query: dict[str, Any] = {"limit": _PAGE}
         while True:
-            page = self._get(path, query).json()
-            yield from page["items"]
-            if page["next"] is None:
-                return
-            query["after"] = page["next"]
+            page = _read(_Page, self._get(path, query))
+            found += TypeAdapter(list[view]).validate_python(page.items)  # type: ignore[valid-type]
+            if page.next is None:
+                return found
+            query["after"] = page.next
 
     def _get(self, path: str, query: Mapping[str, Any] | None = None) -> httpx2.Response:
         return self._ask("GET", path, params=query or {}, again=True)
@@ -231,9 +242,16 @@ def _job(job_id: str) -> str:
     return f"/jobs/{quote(job_id, safe='')}"
 
 
-def _read(view: type[V], answer: httpx2.Response) -> V:
+class _Page(BaseModel):
+    """Part of a list."""
+
+    items: list[Any]
+    next: str | None
+
+
+def _read(kind: type[V], answer: httpx2.Response) -> V:
     try:
-        return view.model_validate_json(answer.content)
+        return TypeAdapter(kind).validate_json(answer.content)
     except ValidationError as error:
         raise DependencyError(
             f"{answer.request.url} answered what this version does not understand ({error.error_count()} values). "

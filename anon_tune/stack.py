@@ -101,7 +101,11 @@ def _start(
     folder = settings.home.absolute() / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,  # not in its arguments, which all can see: a password
+    }
     with log.open("ab") as output:
         # Of its own session: Ctrl-C is for this process, which tells them.
         process = subprocess.Popen(
@@ -135,7 +139,6 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 def _mlflow(settings: Settings, port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", settings.tracking_uri),
         *("--default-artifact-root", settings.artifacts.as_uri()),
     ]
 

@@ -32,7 +32,7 @@ def load_function(name: str, folder: str | None) -> Callable[..., Any]:
 
     Args:
         name: "package.module:function".
-        folder: The job file's; None: installed packages only.
+        folder: The job file's; None: installed packages only, and of a module only what its package defines.
 
     Raises:
         InputError: There is no such module or function, or something else of that name; or the process has another
@@ -69,6 +69,12 @@ def load_function(name: str, folder: str | None) -> Callable[..., Any]:
         raise InputError(f"{_file(module)}: unknown function {attribute!r}; {hint}")
     if not callable(found):
         raise InputError(f"{_file(module)}: {attribute} is a {type(found).__name__}, not a function.")
+    home = str(getattr(found, "__module__", None) or module_name)
+    if folder is None and home.partition(".")[0] != module_name.partition(".")[0]:
+        # Whoever allows a module does not allow all that it imports.
+        raise InputError(
+            f"{name} is {home}:{attribute}, which {module_name} has only imported. Name it by that."
+        )
     function: Callable[..., Any] = found
     return function
 

@@ -28,6 +28,8 @@ def _number_or_name(value: Any) -> float | str:
         raise ValueError(f"expected a number or a name, found {value!r}")
     try:
         return float(value)  # YAML takes 1e-3 for a text
+    except OverflowError:
+        raise ValueError("expected a number that is not so large") from None
     except ValueError:
         return str(value)
 

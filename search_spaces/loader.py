@@ -17,6 +17,7 @@ from anon_tune.search_spaces.domains import Choice, Domain, Range, Value, shown
 __all__ = ["COORDINATES", "DEFAULTS", "DELAYS", "FIXABLE", "Space", "load_space", "space_names"]
 
 _FOLDER = Path(__file__).parent
+_MOST_PARTS = 1000
 
 COORDINATES: Mapping[str, Mapping[str, str]] = {
     "anon": {
@@ -120,6 +121,9 @@ class Space(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Space:
+        parts = math.prod(float(domain.size) for domain in self._parents().values())
+        if parts > _MOST_PARTS:  # each is looked at
+            raise ValueError(f"`when` divides the space into {parts:g} parts; {_MOST_PARTS} are the most")
         problems = [*self._name_problems(), *self._value_problems(), *self._condition_problems()]
         if self.optimizer == "anon":
             problems += self._delay_problems()
@@ -228,7 +232,9 @@ class Space(Strict):
     def configurations(self) -> float:
         """How many configurations there are; infinitely many with a range that is not of whole numbers."""
         return sum(
-            math.prod(domain.size for name, domain in self.parameters.items() if self._free(name, point))
+            math.prod(
+                float(domain.size) for name, domain in self.parameters.items() if self._free(name, point)
+            )
             for point in self._conditions()
         )
 
@@ -277,14 +283,18 @@ class Space(Strict):
 
     def _conditions(self) -> Iterator[dict[str, float | str]]:
         """Every point of the parameters that others depend on."""
+        parents = self._parents()
+        for values in itertools.product(*(domain.choices for domain in parents.values())):
+            yield dict(zip(parents, values, strict=True))
+
+    def _parents(self) -> dict[str, Choice]:
+        """The parameters that others depend on."""
         conditions = {parent for domain in self.parameters.values() for parent in domain.when or {}}
-        parents = {
-            name: domain.choices
+        return {
+            name: domain
             for name, domain in self.parameters.items()
             if name in conditions and isinstance(domain, Choice)
         }
-        for values in itertools.product(*parents.values()):
-            yield dict(zip(parents, values, strict=True))
 
     def _free(self, name: str, point: Mapping[str, float | str]) -> bool:
         """Whether a coordinate exists there, and is not given by the point."""

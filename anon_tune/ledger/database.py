@@ -49,13 +49,14 @@ def open_database(url: str) -> sa.Engine:
     """
     try:
         engine = _engine(make_url(url))
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # not shown: it may hold a password
         raise InputError(
-            f"ANON_TUNE_DATABASE_URL={url!r} is no database URL; e.g. sqlite:////data/ledger.db"
+            "ANON_TUNE_DATABASE_URL is no database URL; e.g. sqlite:////data/ledger.db or "
+            "postgresql+psycopg://user:password@host:5432/name, special characters in the password as %40"
         ) from None
     except OSError as error:  # the folder of an sqlite file
         raise DependencyError(
-            f"The ledger at {url} cannot be opened ({error}). Check ANON_TUNE_DATABASE_URL."
+            f"The ledger cannot be opened ({error}). Check ANON_TUNE_DATABASE_URL."
         ) from error
     except ModuleNotFoundError as error:
         raise DependencyError(f"The ledger's database needs the package {error.name}; install it.") from error
@@ -167,10 +168,10 @@ def database_time(connection: sa.Connection) -> datetime.datetime:
 
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
+        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
     event.listen(engine, "connect", _sqlite_connect)
     event.listen(engine, "begin", _sqlite_begin)
     return engine

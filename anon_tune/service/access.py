@@ -6,7 +6,8 @@ Any other asks for a token with each request, but for its health.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
+from dataclasses import dataclass, field
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -55,11 +56,16 @@ class User:
     role: Role
     may_send_code: bool
     surroundings: Surroundings
+    secret: str | None = field(default=None, repr=False)
 
     @property
     def backend(self) -> LocalBackend:
         """The jobs, as this user sees them."""
         return LocalBackend(self.surroundings.ledger, self.surroundings.settings, self.owner)
+
+    def is_known(self) -> bool:
+        """Whether their token has not been revoked meanwhile."""
+        return self.secret is None or self.surroundings.ledger.tokens.find(self.secret) is not None
 
     def check_may_send_code(self) -> None:
         """Raise HTTPException (403) where the service takes no code, or not from them."""
@@ -96,7 +102,7 @@ def _known(request: Request, credentials: HTTPAuthorizationCredentials | None) -
         token = surroundings.ledger.tokens.find(credentials.credentials)
         if token is not None:
             request.state.owner = token.owner
-            return User(token.owner, token.role, token.may_send_code, surroundings)
+            return User(token.owner, token.role, token.may_send_code, surroundings, credentials.credentials)
     elif surroundings.on_loopback and not surroundings.ledger.tokens.ever_existed():
         _refuse_other_pages(request)
         return User(None, Role.ADMIN, True, surroundings)
@@ -108,10 +114,24 @@ def _known(request: Request, credentials: HTTPAuthorizationCredentials | None) -
 
 
 def _refuse_other_pages(request: Request) -> None:
-    """A page of the internet in a browser of this machine reaches loopback too, and names its origin."""
+    """A page of the internet in a browser of this machine reaches loopback too.
+
+    It names its origin; or its own name was made to lead here (DNS rebinding), which is then the host's.
+    """
+    if not _is_loopback(request.url.hostname or ""):
+        raise HTTPException(
+            403, "Without tokens the service is asked by an address of this machine: 127.0.0.1"
+        )
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         raise HTTPException(403, "This page is of another origin, and may not use the service.")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 # Each route has one of these, not several on top of one another: each is a turn in another thread.

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 
+import anyio
 import anyio.to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from anon_tune.ledger import Ledger
 from anon_tune.service import problems
@@ -56,17 +56,15 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
     app.include_router(health.router)
     problems.install(app)
     app.add_middleware(LimitedBodies)
-    if on_loopback:
-        # A name of the internet that is made to lead here (DNS rebinding) is not one of this machine.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
     app.add_middleware(Logged, metrics=app.state.metrics)
     return app
 
 
 @contextlib.asynccontextmanager
-async def _few_threads(_: FastAPI) -> AsyncIterator[None]:
+async def _few_threads(app: FastAPI) -> AsyncIterator[None]:
     """Answers are computed, not waited for: with 40 threads, as is the default, they hinder one another."""
     anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+    app.state.looks = anyio.CapacityLimiter(1)
     yield
 
 

@@ -13,6 +13,9 @@ from anon_tune.ledger import Ledger
 __all__ = ["Metrics"]
 
 
+_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
+
+
 class Metrics:
     """The figures of one instance."""
 
@@ -26,6 +29,9 @@ class Metrics:
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
+        method = (
+            method if method in _METHODS else "other"
+        )  # a client may send any word, and each would be kept
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
 

@@ -11,10 +11,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 
-from anon_tune.errors import AnonTuneError, DependencyError, SpecError
+from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 
 __all__ = ["MEDIA_TYPE", "Problem", "install", "responses"]
 
@@ -71,9 +71,15 @@ def install(app: FastAPI) -> None:
     def _http(_: Request, error: HTTPException) -> JSONResponse:
         return _response(error.status_code, error.detail, headers=error.headers)
 
+    @app.exception_handler(DataError)
+    def _unstorable(_: Request, __: DataError) -> JSONResponse:
+        return _response(422, "The request has a value that the database cannot hold.", InputError.__name__)
+
     @app.exception_handler(DBAPIError)
     def _database(_: Request, error: DBAPIError) -> JSONResponse:
-        _log.error("the database cannot be used", exc_info=error)
+        # Not its message, which may quote what was to be stored.
+        state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
+        _log.error("the database cannot be used: %s, %s", type(error.orig).__name__, state)
         return _response(503, "The database cannot be used now; try again later.", DependencyError.__name__)
 
     @app.exception_handler(Exception)
@@ -93,7 +99,12 @@ def _response(
         type="about:blank" if kind is None else f"urn:anon-tune:{kind}",
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=detail,
-        problems=problems or [],
+        detail=_written(detail),
+        problems=[_written(line) for line in problems or ()],
     )
     return JSONResponse(problem.model_dump(), status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _written(text: str) -> str:
+    """A message as it can be sent: what it quotes may hold half of a pair of surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()

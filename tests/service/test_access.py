@@ -143,8 +143,10 @@ def test_a_secret_is_shown_once_and_kept_nowhere(serve: Serve, ledger: Ledger, s
 def test_an_open_service_is_for_this_machine_alone(serve: Serve):
     address = serve()
     assert httpx2.get(f"{address}/api/v1/jobs").status_code == 200
-    elsewhere = httpx2.get(f"{address}/api/v1/jobs", headers={"Host": "evil.example"})
-    assert elsewhere.status_code == 400
+    for name in ("evil.example", "127.0.0.1.evil.example"):
+        problem(httpx2.get(f"{address}/api/v1/jobs", headers={"Host": name}), 403)
+    for name in ("localhost:8000", "127.0.1.1", "[::1]:9"):
+        assert httpx2.get(f"{address}/api/v1/jobs", headers={"Host": name}).status_code == 200
     page = {"Origin": "https://evil.example"}
     problem(httpx2.post(f"{address}/api/v1/jobs", json={"spec": SPEC}, headers=page), 403)
     assert httpx2.get(f"{address}/api/v1/jobs", headers={"Origin": address}).status_code == 200
@@ -166,3 +168,17 @@ def test_secrets_are_not_logged(
     (line,) = [record for record in caplog.records if record.name == "anon_tune.requests"]
     assert (line.path, line.status, line.owner) == ("/api/v1/jobs", 200, "me")
     assert all(secret not in str(vars(record)) for record in caplog.records)
+
+
+def test_a_stream_of_events_ends_with_its_token(serve: Serve, ledger: Ledger):
+    token, secret = ledger.tokens.create("me", Role.READ)
+    job = ledger.create_job("x", parse_spec(SPEC).model_dump(mode="json"), {}).id
+    headers = {"Authorization": f"Bearer {secret}"}
+    with (
+        httpx2.Client(base_url=serve(), headers=headers) as http,
+        http.sse(f"/api/v1/jobs/{job}/events") as source,
+    ):
+        events = iter(source)
+        assert next(events).event == "job"
+        ledger.tokens.revoke(token.id)
+        assert [event for event in events if event.event == "job"] == []

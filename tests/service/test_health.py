@@ -58,3 +58,6 @@ def test_figures_count_requests_jobs_and_trials(serve: Serve, ledger: Ledger):
     line = 'anon_tune_requests_total{method="GET",route="/jobs/{job_id}",status="404"} 1.0'
     assert line in text
     problem(httpx2.post(f"{address}/metrics"), 405)
+    for number in range(3):
+        httpx2.request(f"WORD{number}", f"{address}/healthz")
+    assert "WORD" not in httpx2.get(f"{address}/metrics").text  # each would be kept for good

@@ -69,7 +69,10 @@ def test_a_job_is_queued_as_the_command_line_queues_it(http: httpx2.Client, ledg
         ),
         ({"data": {"name": "idx", "folder": "/etc"}}, "no folder '/etc' in this service's folder of data"),
         ({"data": {"name": "idx", "folder": "~"}}, "no folder '~' in this service's folder of data"),
-        ({"data": {"name": "idx", "folder": "a\0b"}}, "in this service's folder of data"),
+        (
+            {"data": {"name": "idx", "folder": "a\0b"}},
+            "spec.data.folder: has characters that cannot be stored",
+        ),
         ({"data": {"name": "idx", "folder": "x" * 9000}}, "in this service's folder of data"),
         ({"folder": "/tmp"}, "folder: is for job files"),
         ({"space": "/etc/passwd.yaml"}, "a file of yours goes along, in `spaces`"),
@@ -311,3 +314,50 @@ def test_nothing_of_a_request_is_read_as_yaml_or_pickle(http: httpx2.Client, tmp
 def test_advice_is_given(http: httpx2.Client):
     assert http.get("/advice", params={"family": "cnn"}).json()["source"] == "published guidance"
     assert "did you mean 'cnn'" in problem(http.get("/advice", params={"family": "cnnn"}), 422)["detail"]
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (spec(arguments={"x": "\ud800"}), "spec.arguments.x: has characters that cannot be stored"),
+        (spec(arguments={"\ud800": 1}), "spec.arguments: a key has characters"),
+        (spec(name="a\0b"), "spec.name: has characters that cannot be stored"),
+        (spec(data={"name": "digits", "x": HUGE}), "spec.data.x: expected a finite number"),
+        (spec(search={"try_first": [{"gamma": HUGE}]}), "spec.search.try_first.0.gamma: expected a finite"),
+        ({**spec(), "spaces": {"\ud800.yaml": {}}}, "spaces: a key has characters"),
+        ({**spec(), "spaces": {"adamw": {"optimizer": "sgd"}}}, "spaces.adamw: the job names no file"),
+        (
+            {**spec(), "spaces": {"other.yaml": {"optimizer": "sgd"}}},
+            "spaces.other.yaml: the job names no file",
+        ),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_by_its_key(http: httpx2.Client, body: dict[str, Any], says: str):
+    sent = json.dumps(body).encode()
+    answer = http.post("/jobs", content=sent, headers={"content-type": "application/json"})
+    assert says in problem(answer, 422)["detail"]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400"])
+def test_a_number_is_finite(http: httpx2.Client, number: str):
+    text = json.dumps(spec(arguments={"x": 123456})).replace("123456", number)
+    answer = http.post("/jobs", content=text.encode(), headers={"content-type": "application/json"})
+    assert "spec.arguments.x: expected a finite number" in problem(answer, 422)["detail"]
+
+
+def test_a_space_of_too_many_parts_is_refused_at_once(http: httpx2.Client):
+    many = [round(0.001 * number, 3) for number in range(1, 41)]
+    space = {
+        "optimizer": "anon",
+        "summary": "x",
+        "parameters": {
+            **{name: {"choices": many} for name in ("gamma", "step_size", "beta3")},
+            "decay": {"low": 0, "high": 1, "when": dict.fromkeys(("gamma", "step_size", "beta3"), many)},
+        },
+        "fixed": {"delay": 2},
+    }
+    body = {**spec(space="many.yaml"), "spaces": {"many.yaml": space}}
+    assert "64000 parts; 1000 are the most" in problem(http.post("/jobs", json=body), 422)["detail"]

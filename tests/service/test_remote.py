@@ -83,7 +83,7 @@ def test_a_service_that_is_not_there_is_named(breaking: Breaking):
     backend.close()
 
 
-@pytest.mark.parametrize("server", ["localhost:8000", "ftp://x", ""])
+@pytest.mark.parametrize("server", ["localhost:8000", "ftp://x", "", "http://", "http://[::1"])
 def test_an_address_is_one(server: str):
     with pytest.raises(InputError, match="no address of a service"):
         RemoteBackend(server)
@@ -125,3 +125,27 @@ def test_a_watcher_outlives_the_service(serve: Serve, ledger: Ledger):
         assert next(seen).state is JobState.QUEUED
         ledger.cancel(job)
         assert [view.state for view in seen] == [JobState.CANCELLED]
+
+
+def test_what_is_no_service_is_said_to_be_none(serve: Serve):
+    """Another program at that address, or a service of another version."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        body = b'{"hello": 1}'
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        answer = head % len(body) + body
+
+        def serve_two() -> None:
+            for _ in range(2):
+                connection, _address = listening.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve_two)
+        thread.start()
+        for ask in ("jobs", "tokens"):
+            backend = RemoteBackend(f"http://127.0.0.1:{listening.getsockname()[1]}", patience=0.1)
+            with pytest.raises(DependencyError, match="does not understand"):
+                getattr(backend, ask)()
+            backend.close()
+        thread.join()

@@ -110,7 +110,7 @@ async def events(job_id: JobId, user: Watcher) -> AsyncIterator[ServerSentEvent]
     Each event is whole: who comes back after an interruption has missed nothing.
     """
     last = None
-    while True:
+    while await run_in_threadpool(user.is_known):
         seen = await run_in_threadpool(user.backend.job, job_id)
         if seen != last:
             yield ServerSentEvent(event="job", data=seen)

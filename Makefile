@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 DEMO_ARGS ?=
+# Two files of tests at a time: whole jobs wait for Ray's start most of the time.
+TWO := --numprocesses 2 --dist loadfile
 
 .PHONY: install demo up test test-all check format lock clean
 
@@ -25,11 +27,11 @@ up: $(INSTALLED)
 
 ## At most 6 minutes on 2 cores.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 ## The slow ones too: whole jobs, faults, a browser, PostgreSQL. At most 20 minutes.
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest $(TWO) -m "slow or not slow"
 
 ## Lint, format, types, layers.
 check: $(INSTALLED)

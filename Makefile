@@ -31,7 +31,7 @@ test: $(INSTALLED)
 
 ## The slow ones too: whole jobs, faults, a browser, PostgreSQL. At most 20 minutes.
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest $(TWO) -m "slow or not slow"
+	$(BIN)/python -m pytest $(TWO) -m "not short"
 
 ## Lint, format, types, layers.
 check: $(INSTALLED)

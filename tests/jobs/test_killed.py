@@ -16,6 +16,7 @@ def lose_nothing(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.short
 def test_a_driver_killed_before_a_commit_and_a_worker_after_a_checkpoint_lose_nothing() -> None:
     lose_nothing("--quick")
 

@@ -176,6 +176,6 @@ def _frame(backend: Backend, job_id: str) -> pandas.DataFrame:
 
     rows = []
     for trial in backend.trials(job_id):
-        row = trial.model_dump(mode="json", exclude={"params"})
-        rows.append({**row, **row.pop("hyperparameters")})
+        row = trial.model_dump(mode="json", exclude={"params", "hyperparameters"})
+        rows.append({**row, **trial.hyperparameters})
     return pandas.DataFrame(rows)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -69,7 +70,8 @@ def live_view(job: JobView, elapsed: float, done_before: int) -> RenderableType:
             number(best.params.get("gamma"), 3) if best else "-",
             best.trial if best else "-",
         )
-    return Group(head, ProgressBar(total=max(1, total), completed=done, width=60), table)
+    bar = Padding(ProgressBar(total=max(1, total), completed=done, width=60), 0)  # which ends the line
+    return Group(head, bar, table)
 
 
 def report(job: JobView, where: str | None = None, look: str | None = None) -> RenderableType:

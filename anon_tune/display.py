@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from sqlalchemy.exc import DBAPIError
 
@@ -18,6 +19,7 @@ from anon_tune.errors import DependencyError
 __all__ = ["live_table"]
 
 _LIVE_SECONDS = 0.5
+_NOTEBOOK_WIDTH = 110
 
 
 @contextlib.contextmanager
@@ -27,22 +29,46 @@ def live_table(backend: Backend, job_id: str, console: Console | None) -> Iterat
         yield
         return
     done = threading.Event()
-    thread = threading.Thread(target=_draw, args=(backend, job_id, console, done), name="live", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    # A notebook knows by the thread to which cell an output belongs.
+    with _in_notebook() if console.is_jupyter else _in_terminal(console) as show:
+        thread = threading.Thread(target=_draw, args=(backend, job_id, show, done), name="live", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
 
-def _draw(backend: Backend, job_id: str, console: Console, done: threading.Event) -> None:
+def _draw(
+    backend: Backend, job_id: str, show: Callable[[RenderableType], None], done: threading.Event
+) -> None:
     started = time.monotonic()
     before = backend.job(job_id).done
+    while not done.wait(_LIVE_SECONDS):
+        try:
+            job = backend.job(job_id)
+        except (DBAPIError, DependencyError):
+            continue  # the table may miss a beat; the driver says what ails the database
+        show(live_view(job, time.monotonic() - started, before))
+
+
+@contextlib.contextmanager
+def _in_terminal(console: Console) -> Iterator[Callable[[RenderableType], None]]:
     with Live(console=console, transient=True, auto_refresh=False) as live:
-        while not done.wait(_LIVE_SECONDS):
-            try:
-                job = backend.job(job_id)
-            except (DBAPIError, DependencyError):
-                continue  # the table may miss a beat; the driver says what ails the database
-            live.update(live_view(job, time.monotonic() - started, before), refresh=True)
+        yield lambda view: live.update(view, refresh=True)
+
+
+@contextlib.contextmanager
+def _in_notebook() -> Iterator[Callable[[RenderableType], None]]:
+    """Below the cell, in place of what was there before; Rich's own way takes ipywidgets."""
+    from IPython.display import display
+
+    place = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def show(view: RenderableType) -> None:
+        written = Console(file=io.StringIO(), record=True, width=_NOTEBOOK_WIDTH, force_jupyter=False)
+        written.print(view)
+        place.update({"text/plain": written.export_text()}, raw=True)
+
+    yield show

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from anon_tune.advice.verdict import compare
-from anon_tune.console import jobs_table, report, space_view, spaces_view, trials_table
+from anon_tune.console import jobs_table, live_view, report, space_view, spaces_view, trials_table
 from anon_tune.records import (
     ArmRecord,
     JobRecord,
@@ -68,6 +68,14 @@ def test_a_comparison_that_a_divergence_leaves_open_is_not_called_a_draw():
         "diverged on 1 of 5 seeds; only 4 seeds." in shown
     )
     assert any(line.split()[:2] == ["sgd", "undecided"] for line in shown.splitlines())
+
+
+def test_a_running_job_has_a_line_for_how_far_it_is_and_one_for_each_arm():
+    lines = text(live_view(job(JobState.RUNNING), 61.0, 0), 140).splitlines()
+    assert lines[0].startswith("a job j   phase verdict   0 of ")
+    assert lines[0].endswith("gone, about estimating left")
+    assert set(lines[1].strip()) == {"━"}
+    assert [line.split()[0] for line in lines[2:]] == ["arm", "anon", "sgd"]
 
 
 @pytest.mark.parametrize(

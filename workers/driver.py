@@ -334,6 +334,8 @@ def _tune(
             name="tune",
             storage_path=str(folder),
             verbose=0,
+            # In a notebook Tune's own would clear what is drawn of the job.
+            progress_reporter=tune.CLIReporter(),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )

@@ -113,6 +113,7 @@ def test_errors_are_raised_as_they_would_be_here(serve: Serve):
         assert client.cancel(job.id).state is JobState.CANCELLED
         result = client.result(job.id)
         assert (result.gamma, result.verdict, len(result.trials)) == (None, {}, 0)
+        assert "hyperparameters" not in result.trials
         with pytest.raises(ConflictError, match="CANCELLED"):
             _ = result.best
 

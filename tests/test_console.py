@@ -23,6 +23,7 @@ from anon_tune.records import (
 from anon_tune.search_spaces import Space, load_space, space_names
 from anon_tune.views import JobView, job_view, trial_view
 from tests import builders
+from tests.test_views import view
 
 SPREAD = {
     "mean": 1.1,
@@ -71,10 +72,9 @@ def test_a_comparison_that_a_divergence_leaves_open_is_not_called_a_draw():
 
 
 def test_a_running_job_has_a_line_for_how_far_it_is_and_one_for_each_arm():
-    lines = text(live_view(job(JobState.RUNNING), 61.0, 0), 140).splitlines()
-    assert lines[0].startswith("a job j   phase verdict   0 of ")
-    assert lines[0].endswith("gone, about estimating left")
-    assert set(lines[1].strip()) == {"━"}
+    lines = text(live_view(view(), 61.0, 0), 140).splitlines()
+    assert lines[0].startswith("x j   phase search   7 of ")
+    assert set(lines[1].strip()) == {"━", "╸"}
     assert [line.split()[0] for line in lines[2:]] == ["arm", "anon", "sgd"]
 
 

@@ -6,9 +6,9 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc g++ libc6-d
 
 WORKDIR /app
 COPY requirements.lock ./
-# torch for CPU. For GPUs build with --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" --requirement requirements.lock
+# For torch without CUDA, or another, name PyTorch's own index of wheels: --build-arg PIP_EXTRA_INDEX_URL=...
+ARG PIP_EXTRA_INDEX_URL=
+RUN pip install --no-cache-dir --requirement requirements.lock
 
 COPY pyproject.toml README.md LICENSE ./
 COPY anon_tune anon_tune

@@ -23,7 +23,7 @@ from anon_tune.display import live_table
 from anon_tune.documents import is_function
 from anon_tune.errors import AnonTuneError, ConflictError, InputError, LeaseHeldError, NotFoundError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.local import LocalBackend, open_ledger
+from anon_tune.local import LocalBackend, open_ledger, store_job
 from anon_tune.records import JobRecord, JobState
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, parse_spec, spaces_of
@@ -151,8 +151,7 @@ def check_settings(settings: Settings) -> None:
 
 def create_job(ledger: Ledger, spec: JobSpec) -> JobRecord:
     """Store a job with the search spaces as they are now, for who takes it by its id: workers pass it over."""
-    spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
-    return ledger.create_job(spec.name, spec.model_dump(mode="json"), spaces, queued=False)
+    return store_job(ledger, spec, spaces_of(spec), queued=False)
 
 
 def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda message: None) -> Lease:

@@ -15,7 +15,10 @@ from anon_tune.records import Role
 from anon_tune.spec import apply_overrides
 from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView, TokenView, TrialView
 
-__all__ = ["Backend", "JobFile", "read_job_file"]
+__all__ = ["API", "Backend", "JobFile", "read_job_file"]
+
+API = "/api/v1"
+"""Path below which a service has what it is asked."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from anon_tune.catalogue import FAMILIES
 from anon_tune.documents import parse, unknown
 from anon_tune.errors import InputError, NotFoundError, SpecError
 from anon_tune.ledger import Ledger, SubmissionKey
-from anon_tune.records import ENDED, JobState, Role
+from anon_tune.records import ENDED, JobRecord, JobState, Role
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
 from anon_tune.spec import (
@@ -46,7 +46,7 @@ from anon_tune.views import (
     trial_view,
 )
 
-__all__ = ["LocalBackend", "open_ledger"]
+__all__ = ["LocalBackend", "open_ledger", "store_job"]
 
 _LOG_LINES = 50
 _SECRET_LENGTH = 32
@@ -64,6 +64,12 @@ def open_ledger(settings: Settings) -> Ledger:
     if settings.database_url is None:
         settings.make_home()
     return Ledger.open(settings.ledger_url)
+
+
+def store_job(ledger: Ledger, spec: JobSpec, spaces: Mapping[str, Space], **how: Any) -> JobRecord:
+    """Store a job with its search spaces as they are now; `how`, and what is raised, as of `Ledger.create_job`."""
+    plain = {arm: space.model_dump(mode="json") for arm, space in spaces.items()}
+    return ledger.create_job(spec.name, spec.model_dump(mode="json"), plain, **how)
 
 
 class LocalBackend:
@@ -140,14 +146,8 @@ class LocalBackend:
     ) -> JobSummary:
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
         submission = None if key is None else SubmissionKey(self._owner or "", key, digest)
-        job = self._ledger.create_job(
-            spec.name,
-            spec.model_dump(mode="json"),
-            {arm: space.model_dump(mode="json") for arm, space in spaces.items()},
-            priority,
-            owner=self._owner,
-            submission=submission,
-            code=code,
+        job = store_job(
+            self._ledger, spec, spaces, priority=priority, owner=self._owner, submission=submission, code=code
         )
         return job_summary(job)
 

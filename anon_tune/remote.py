@@ -14,7 +14,7 @@ import tenacity
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from anon_tune import code_archive, errors
-from anon_tune.backend import JobFile
+from anon_tune.backend import API, JobFile
 from anon_tune.documents import read_yaml
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 from anon_tune.records import Role
@@ -25,7 +25,6 @@ __all__ = ["RemoteBackend"]
 
 V = TypeVar("V")
 
-_PREFIX = "/api/v1"
 _TIMEOUT_SECONDS = 30.0
 _PAGE = 500
 _POLL_SECONDS = 0.5
@@ -181,7 +180,7 @@ class RemoteBackend:
     def _events(self, job_id: str) -> Iterator[JobView]:
         """Events of one connection, which ends with the job or breaks."""
         try:
-            with self._http.sse(f"{_PREFIX}{_job(job_id)}/events") as source:
+            with self._http.sse(f"{API}{_job(job_id)}/events") as source:
                 if source.response.status_code != 200:
                     return
                 for event in source:
@@ -223,7 +222,7 @@ class RemoteBackend:
             ),  # the last one counts
         )
         try:
-            answer: httpx2.Response = attempts(self._http.request, method, f"{_PREFIX}{path}", **content)
+            answer: httpx2.Response = attempts(self._http.request, method, f"{API}{path}", **content)
         except httpx2.HTTPError as error:
             if again or isinstance(error, httpx2.ConnectError):
                 raise DependencyError(

@@ -252,27 +252,12 @@ def trial_view(trial: Trial) -> TrialView:
 
 def attempt_view(attempt: records.Attempt) -> AttemptView:
     """One attempt at a trial."""
-    return AttemptView(
-        trial=attempt.trial,
-        number=attempt.number,
-        started=attempt.started,
-        finished=attempt.finished,
-        outcome=attempt.outcome,
-        reason=attempt.reason,
-        log=attempt.log,
-    )
+    return AttemptView.model_validate(attempt, from_attributes=True)
 
 
 def token_view(token: records.TokenRecord) -> TokenView:
     """A token, without its secret."""
-    return TokenView(
-        id=token.id,
-        owner=token.owner,
-        role=token.role,
-        may_send_code=token.may_send_code,
-        created=token.created,
-        revoked=token.revoked,
-    )
+    return TokenView.model_validate(token, from_attributes=True)
 
 
 def _summary(job: JobRecord) -> dict[str, Any]:
@@ -285,9 +270,7 @@ def _summary(job: JobRecord) -> dict[str, Any]:
         "reason": job.reason,
         "priority": job.priority,
         "requested": job.requested,
-        "lease": None
-        if job.lease is None
-        else LeaseView(holder=job.lease.holder, alive=job.lease.alive, heartbeat=job.lease.heartbeat),
+        "lease": LeaseView.model_validate(job.lease, from_attributes=True) if job.lease else None,
         "model": (job.spec["model"] or {"name": job.spec["task"]})["name"],
         "gamma": (job.result or {}).get("gamma"),
         "created": job.created,

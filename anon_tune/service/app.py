@@ -11,6 +11,7 @@ import anyio.to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
+from anon_tune.backend import API
 from anon_tune.ledger import Ledger
 from anon_tune.service import problems
 from anon_tune.service.access import Surroundings
@@ -19,9 +20,8 @@ from anon_tune.service.requests import LimitedBodies, Logged
 from anon_tune.service.routes import advice, code, health, jobs, tokens
 from anon_tune.settings import Settings
 
-__all__ = ["PREFIX", "create_app"]
+__all__ = ["create_app"]
 
-PREFIX = "/api/v1"
 _THREADS = 4
 
 _DESCRIPTION = """Tuning jobs for the Anon optimizer: submit, watch, stop, export.
@@ -43,13 +43,13 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
         version=version("anon_tune"),
         description=_DESCRIPTION,
         generate_unique_id_function=_operation,
-        openapi_url=f"{PREFIX}/openapi.json",
-        docs_url=f"{PREFIX}/docs",
+        openapi_url=f"{API}/openapi.json",
+        docs_url=f"{API}/docs",
         redoc_url=None,
     )
     app.state.surroundings = Surroundings(ledger, settings, on_loopback)
     app.state.metrics = Metrics()
-    versioned = APIRouter(prefix=PREFIX)
+    versioned = APIRouter(prefix=API)
     for module in (jobs, code, advice, tokens):
         versioned.include_router(module.router)
     app.include_router(versioned)

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from anon_tune.backend import API
 from anon_tune.code_archive import LARGEST
 from anon_tune.service.metrics import Metrics
 
@@ -21,7 +22,7 @@ __all__ = ["LimitedBodies", "Logged"]
 LARGEST_BODY = 2**20
 """Bytes of a request: a job file with search spaces is a few thousand. An archive of code may have more."""
 
-_CODE = "/api/v1/code/"
+_CODE = f"{API}/code/"
 _JOB = re.compile(r"/jobs/([^/:]+)")
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 

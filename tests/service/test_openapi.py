@@ -28,6 +28,14 @@ schemathesis.openapi.media_type("application/zip", st.binary(max_size=200))
 CASES = 120
 """For each of the nineteen operations: more than 2,000."""
 SPECS = 2000
+GENERATED: dict[str, Any] = {
+    "deadline": None,
+    "derandomize": True,
+    "database": None,
+    "phases": [Phase.explicit, Phase.generate],
+    "suppress_health_check": list(HealthCheck),
+}
+"""The same cases each time, and all of them."""
 
 
 @pytest.fixture
@@ -54,11 +62,7 @@ def test_the_description_holds_for_generated_requests(address: str, as_admin: di
         @given(case=operation.as_strategy())
         @hypothesis.settings(
             max_examples=CASES,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            phases=[Phase.explicit, Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            **GENERATED,
         )
         def each(case: Any) -> None:
             nonlocal calls
@@ -119,11 +123,7 @@ def test_any_job_is_taken_or_refused_by_its_keys(ledger: Ledger, settings: Setti
     @given(spec=specs())
     @hypothesis.settings(
         max_examples=SPECS,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        **GENERATED,
     )
     def each(spec: Any) -> None:
         nonlocal taken, refused

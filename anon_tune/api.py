@@ -216,6 +216,7 @@ def run_job(
     lease: Lease,
     parent: int | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
+    on_hang: Callable[[], None] = lambda: None,
 ) -> JobRecord:
     """Work on a job here until it is at rest, with MLflow written beside it, and return it.
 
@@ -225,6 +226,7 @@ def run_job(
         lease: The right to work on it.
         parent: The daemon that started this process; its end is an interrupt.
         functions: The user's functions that are in no module, by the names that the job gives them.
+        on_hang: See workers.driver.drive.
 
     Raises:
         LeaseLostError: Another process took the job over.
@@ -238,7 +240,7 @@ def run_job(
     watch = Watch(is_wanted=lambda: parent in {None, os.getppid()})
     left = JobState.PAUSED if parent is None else JobState.QUEUED
     with _log_file(settings.job_folder(lease.job)), _projector(settings, lease):
-        drive(ledger, lease, settings, watch, left, functions)
+        drive(ledger, lease, settings, watch, left, functions, on_hang)
         job = ledger.job(lease.job, trials=True)
         if job.state is JobState.SUCCEEDED:
             with contextlib.suppress(ConflictError):  # Anon itself may not have come through

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,7 +141,7 @@ def run(
         _err.print(Text.assemble("Job ", (job_id, "bold"), ". Ctrl-C pauses it; nothing is lost."))
     try:
         with live_table(backend, job_id, _err if not as_json and _err.is_terminal else None):
-            api.run_job(ledger, settings, lease, parent)
+            api.run_job(ledger, settings, lease, parent, on_hang=partial(_end_hung, job_id))
     except KeyboardInterrupt:
         if ledger.job(job_id).state is JobState.PAUSED:
             _err.print(f"Paused. Go on with: anon-tune run --resume {job_id}")
@@ -154,6 +155,14 @@ def run(
     if job.state is not JobState.SUCCEEDED:
         _print_log(settings, job_id)
         sys.exit(1)
+
+
+def _end_hung(job_id: str) -> None:
+    """End this process, whose main thread does not; its worker, if there is one, kills what it has started."""
+    _err.print(
+        f"The process of job {job_id} hangs; its job.log has what it was doing. Nothing is lost: resume it."
+    )
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @app.command()

@@ -60,10 +60,13 @@ def drive(
     watch: Watch | None = None,
     interrupted: JobState = JobState.PAUSED,
     functions: Mapping[str, Callable[..., Any]] | None = None,
+    on_hang: Callable[[], None] = lambda: None,
 ) -> JobState:
     """Work on a job until it ends or is asked to stop, and return the state it was left in.
 
-    On an error the job is PAUSED with the reason; its running trials wait for another attempt.
+    On an error the job is PAUSED with the reason; its running trials wait for another attempt. So it is where this
+    thread hangs, in Ray or in a system call; but for a job that an interrupt would leave QUEUED: whoever queues it
+    sees the process die in `on_hang`, and counts.
 
     Args:
         ledger: Where the job is.
@@ -72,6 +75,7 @@ def drive(
         watch: What is heard meanwhile.
         interrupted: What an interrupt (SIGINT, SIGTERM) leaves the job in; its running trials wait.
         functions: The user's functions that are in no module, by the names that the job gives them.
+        on_hang: Called by another thread where this one hangs.
 
     Raises:
         LeaseLostError: Another process took the job over.
@@ -79,6 +83,14 @@ def drive(
         KeyboardInterrupt: After an interrupt, once the job is left.
     """
     watch = watch or Watch()
+
+    def leave() -> None:
+        if interrupted is not JobState.QUEUED:
+            with contextlib.suppress(LeaseLostError, DependencyError):
+                _release(ledger, lease, settings, _Ending(interrupted, "its process hung; see its job.log"))
+        on_hang()
+
+    watch.on_hang = leave
     _log.info("job %s: taken by %s, token %d", lease.job, lease.holder, lease.token)
     try:
         with watch.heartbeats(ledger, lease), watch.signals():

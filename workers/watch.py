@@ -7,8 +7,10 @@ import contextlib
 import logging
 import math
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -22,6 +24,8 @@ __all__ = ["Watch"]
 
 _HEARTBEATS_PER_LEASE = 5
 _NOTICE_SECONDS = 4.0  # and some more until Ray has stopped: within 10 s the lease is given back
+_STOP_SECONDS = 30.0  # until Ray has stopped, on a machine that is busy
+_TURN_SECONDS = 300.0  # Tune's loop turns several times a second
 
 _log = logging.getLogger(__name__)
 
@@ -34,9 +38,14 @@ class Watch:
     Python ignores an exception that is raised in a destructor or in a callback of C code, and the main thread is
     often in Ray's. Between `notice` and its end a first signal from outside is no interrupt yet.
 
+    Nobody may wait for a main thread that hangs, whose lease this thread would renew for ever: where it does not stop
+    within half a minute of being told, or has not come by `check` for five minutes since the first `notice`, what all
+    threads were doing is logged, and `on_hang` is called, once.
+
     Args:
         orders: What the holder was told last.
         is_wanted: Whether whoever started this process still lives.
+        on_hang: Called by the thread that renews the lease, which then ends.
 
     Attributes:
         orders: What the ledger said at the last heartbeat.
@@ -44,8 +53,14 @@ class Watch:
         unwritable: Why the lease could not be renewed before it ran out; None if it could.
     """
 
-    def __init__(self, orders: Orders | None = None, is_wanted: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        orders: Orders | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
+        on_hang: Callable[[], None] = lambda: None,
+    ) -> None:
         self.orders = orders or Orders()
+        self.on_hang = on_hang
         self.lost = False
         self.unwritable: Exception | None = None
         self._is_wanted = is_wanted
@@ -54,6 +69,7 @@ class Watch:
         self._at_once = False
         self._leave: Callable[[], None] | None = None
         self._deadline = math.inf
+        self._turns = 0
 
     @property
     def leaving(self) -> bool:
@@ -62,6 +78,7 @@ class Watch:
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if the process was told to stop: the first may have been raised unheard."""
+        self._turns += 1
         if time.monotonic() > self._deadline:
             self._interrupted = True
         if self._interrupted:
@@ -74,6 +91,7 @@ class Watch:
         A second one is an interrupt at once, and so is what leaves no time: a lost lease, a cancel.
         """
         self._leave = leave
+        self._turns += 1
         try:
             yield
         finally:
@@ -98,25 +116,25 @@ class Watch:
         done = threading.Event()
         self.orders = ledger.heartbeat(lease)
 
+        interval = lease.seconds / _HEARTBEATS_PER_LEASE
+
         def beat() -> None:
-            told, renewed = False, time.monotonic()
-            while not done.wait(lease.seconds / _HEARTBEATS_PER_LEASE):
-                try:
-                    self.orders = ledger.heartbeat(lease)
-                    renewed = time.monotonic()
-                except LeaseLostError:
-                    self.lost = True
-                except (DependencyError, OperationalError) as error:
-                    # For a moment: the lease lasts some heartbeats more, and writes are fenced.
-                    _log.warning("heartbeat of job %s: %s", lease.job, error)
-                    if time.monotonic() - renewed > lease.seconds:
-                        self.unwritable = error
-                over = self.lost or self.unwritable is not None
-                if over or (not told and self._is_to_stop()):
-                    told = self._at_once = True
+            renewed, before, silent = time.monotonic(), None, 0
+            while not done.wait(interval):
+                if not self._is_over():
+                    renewed = self._renew(ledger, lease, renewed)
+                if not self._interrupted and (self._is_over() or self._is_to_stop()):
+                    self._at_once = True
                     # Not SIGINT, which is ignored by what a shell runs in the background.
                     _thread.interrupt_main(signal.SIGTERM)
-                if over:
+                stopping = self._interrupted or self._at_once
+                now = "stopping" if stopping else self._turns
+                # Beats are counted, not seconds: a process that was stopped for a while does not hang.
+                silent = silent + 1 if now and now == before else 0
+                before = now
+                if silent * interval > (_STOP_SECONDS if stopping else _TURN_SECONDS):
+                    _log.critical("job %s: its process hangs\n%s", lease.job, _stacks())
+                    self.on_hang()
                     return
 
         thread = threading.Thread(target=beat, name=f"heartbeat-{lease.job}", daemon=True)
@@ -127,8 +145,27 @@ class Watch:
             done.set()
             thread.join()
 
+    def _renew(self, ledger: Ledger, lease: Lease, renewed: float) -> float:
+        """Renew the lease, and return when it was renewed last."""
+        try:
+            self.orders = ledger.heartbeat(lease)
+            return time.monotonic()
+        except LeaseLostError:
+            self.lost = True
+        except (DependencyError, OperationalError) as error:
+            # For a moment: the lease lasts some heartbeats more, and writes are fenced.
+            _log.warning("heartbeat of job %s: %s", lease.job, error)
+            if time.monotonic() - renewed > lease.seconds:
+                self.unwritable = error
+        return renewed
+
+    def _is_over(self) -> bool:
+        return self.lost or self.unwritable is not None
+
     def _is_to_stop(self) -> bool:
-        return self.orders.request is Request.CANCEL or not self._is_wanted()
+        """Whether an interrupt is due: of what leaves no time, or of a signal some seconds ago."""
+        asked = self.orders.request is Request.CANCEL or not self._is_wanted()
+        return asked or time.monotonic() > self._deadline
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
@@ -154,3 +191,12 @@ class Watch:
         self._interrupted = True
         if not self._busy:
             raise KeyboardInterrupt
+
+
+def _stacks() -> str:
+    """What each thread of this process is doing."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        f"{names.get(number, number)}:\n{''.join(traceback.format_stack(frame))}"
+        for number, frame in sys._current_frames().items()
+    )

@@ -261,6 +261,29 @@ def test_what_is_asked_for_decides_what_an_interrupt_leaves(ledger: Ledger, leas
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize("left", [JobState.PAUSED, JobState.QUEUED])
+def test_a_job_whose_process_hangs_is_given_back(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, left: JobState
+):
+    """A worker's is not: it counts the deaths of its processes."""
+    ended: list[JobState] = []
+
+    def hang(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch, functions: Any) -> None:
+        watch.on_hang()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver, "_work", hang)
+    with pytest.raises((LeaseLostError, KeyboardInterrupt)):
+        driver.drive(
+            ledger,
+            lease,
+            Settings(),
+            interrupted=left,
+            on_hang=lambda: ended.append(ledger.job(lease.job).state),
+        )
+    assert ended == [JobState.PAUSED if left is JobState.PAUSED else JobState.RUNNING]
+
+
 @pytest.mark.parametrize("asked", [(), ("pause",), ("cancel",), ("pause", "cancel")])
 def test_a_run_that_was_told_to_stop_is_not_at_its_end(ledger: Ledger, lease: Lease, asked: tuple[str, ...]):
     """Also where a cancel is heard, and its interrupt is still to come."""

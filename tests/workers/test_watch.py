@@ -149,3 +149,56 @@ def test_what_leaves_no_time_interrupts_in_spite_of_a_notice(ledger: Ledger, lea
         watch.notice(lambda: pytest.fail("it was told to leave in time")),
     ):
         wait_for_the_interrupt()
+
+
+def test_a_main_thread_that_does_not_turn_is_noticed(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(watch_module, "_TURN_SECONDS", 0.5)
+    noticed = threading.Event()
+    watch = Watch(on_hang=noticed.set)
+    with watch.heartbeats(ledger, lease):
+        assert not noticed.wait(1.0), "Ray starts and the model is probed before the first turn"
+        with watch.notice(lambda: None):
+            assert noticed.wait(_PATIENCE)
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "CRITICAL"]
+    assert "MainThread" in message
+    assert "noticed.wait(_PATIENCE)" in message
+
+
+def test_one_that_turns_does_not_hang(ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(watch_module, "_TURN_SECONDS", 0.5)
+    noticed = threading.Event()
+    watch = Watch(on_hang=noticed.set)
+    beats = ledger.job(lease.job).spent
+    limit = time.monotonic() + _PATIENCE
+    with watch.heartbeats(ledger, lease), watch.notice(lambda: None):
+        while ledger.job(lease.job).spent < beats + 1.0 and time.monotonic() < limit:
+            watch.check()
+            time.sleep(0.01)
+    assert not noticed.is_set()
+
+
+def test_one_that_does_not_stop_is_noticed(ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(watch_module, "_STOP_SECONDS", 0.5)
+    noticed = threading.Event()
+    watch = Watch(on_hang=noticed.set)
+    with watch.heartbeats(ledger, lease), watch.signals():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert noticed.wait(_PATIENCE)
+
+
+def test_a_notice_that_nobody_heeds_is_an_interrupt(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+):
+    """As where the main thread waits for something, and does not come by `check`."""
+    monkeypatch.setattr(watch_module, "_NOTICE_SECONDS", 0.1)
+    watch = Watch()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        watch.heartbeats(ledger, lease),
+        watch.signals(),
+        watch.notice(lambda: None),
+    ):
+        wait_for_the_interrupt(lambda: signal.raise_signal(signal.SIGTERM))

@@ -7,6 +7,7 @@ import getpass
 import inspect
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -37,11 +38,11 @@ __all__ = [
     "acquire",
     "check_settings",
     "create_job",
-    "given_lease",
     "project",
     "run_job",
     "tune",
     "work",
+    "work_as_told",
 ]
 
 _POLL_SECONDS = 0.5
@@ -181,29 +182,37 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
             time.sleep(_POLL_SECONDS)
 
 
-def given_lease(job_id: str, token: int) -> Lease:
-    """The lease that a daemon claimed and handed to this process."""
-    from anon_tune.workers.driver import LEASE_SECONDS
-
-    return Lease(job_id, _holder(), token, LEASE_SECONDS)
-
-
 def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -> None:
     """Work on the queue until `stop` is set, on up to `jobs` jobs at once."""
     from anon_tune.workers.daemon import Daemon
+    from anon_tune.workers.processes import JobProcesses
 
-    def start(lease: Lease) -> subprocess.Popen[bytes]:
-        folder = settings.job_folder(lease.job)
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "anon_tune", "run", "--resume", lease.job]
-        command += ["--token", str(lease.token), "--parent", str(os.getpid())]
-        with (folder / "worker.log").open("ab") as output:
-            # Of its own session: Ctrl-C is for the daemon, which tells it.
-            return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
+    processes = JobProcesses([sys.executable, "-m", "anon_tune", "job-process", str(os.getpid())])
+    Daemon(ledger, processes, _holder(), jobs).run(stop)
 
-    Daemon(ledger, start, _holder(), jobs).run(stop)
+
+def work_as_told(settings: Settings, daemon: int) -> None:
+    """Load what a job needs, wait for a daemon to say which on the standard input, and work on it.
+
+    Raises:
+        As run_job.
+    """
+    from anon_tune.workers.driver import load
+    from anon_tune.workers.processes import told
+
+    load(settings)
+    lease = told(sys.stdin)
+    if lease is None:
+        return
+    folder = settings.job_folder(lease.job)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "worker.log").open("ab") as output:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(output.fileno(), stream.fileno())
+    # The daemon counts the deaths of its processes, and kills what one that hangs has started.
+    run_job(
+        open_ledger(settings), settings, lease, daemon, on_hang=lambda: os.kill(os.getpid(), signal.SIGKILL)
+    )
 
 
 def _holder() -> str:

@@ -112,10 +112,6 @@ def run(
     spec: Annotated[Path | None, typer.Argument(help="A job file (YAML); see examples/.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="JOB", help="Go on with a job that stopped.")] = None,
     overrides: Overrides = None,
-    token: Annotated[
-        int | None, typer.Option(hidden=True, help="Of the lease that a worker claimed.")
-    ] = None,
-    parent: Annotated[int | None, typer.Option(hidden=True, help="That worker's process.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a tuning job here, in the foreground, and print its answer."""
@@ -136,12 +132,12 @@ def run(
     backend = LocalBackend(ledger, settings)
     # Not queued: a worker would take it between these two lines.
     job_id = api.create_job(ledger, parsed).id if parsed is not None else str(resume)
-    lease = api.acquire(ledger, job_id, _err.print) if token is None else api.given_lease(job_id, token)
+    lease = api.acquire(ledger, job_id, _err.print)
     if not as_json:
         _err.print(Text.assemble("Job ", (job_id, "bold"), ". Ctrl-C pauses it; nothing is lost."))
     try:
         with live_table(backend, job_id, _err if not as_json and _err.is_terminal else None):
-            api.run_job(ledger, settings, lease, parent, on_hang=partial(_end_hung, job_id))
+            api.run_job(ledger, settings, lease, on_hang=partial(_end_hung, job_id))
     except KeyboardInterrupt:
         if ledger.job(job_id).state is JobState.PAUSED:
             _err.print(f"Paused. Go on with: anon-tune run --resume {job_id}")
@@ -158,7 +154,7 @@ def run(
 
 
 def _end_hung(job_id: str) -> None:
-    """End this process, whose main thread does not; its worker, if there is one, kills what it has started."""
+    """End this process, whose main thread does not."""
     _err.print(
         f"The process of job {job_id} hangs; its job.log has what it was doing. Nothing is lost: resume it."
     )
@@ -209,6 +205,14 @@ def worker(
     _err.print(f"Waiting for jobs, {at_once} at once. Ctrl-C queues them again; nothing is lost.")
     log_to_stderr()
     api.work(ledger, settings, at_once, stop)
+
+
+@app.command("job-process", hidden=True)
+def job_process(daemon: Annotated[int, typer.Argument(help="The worker's process.")]) -> None:
+    """Work on the job that a worker names on the standard input."""
+    from anon_tune import api
+
+    api.work_as_told(_settings_here("job-process"), daemon)
 
 
 @app.command()

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +17,7 @@ from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState
 from anon_tune.workers.driver import LEASE_SECONDS
+from anon_tune.workers.processes import JobProcesses
 
 __all__ = ["Daemon"]
 
@@ -47,8 +47,8 @@ class Daemon:
 
     Args:
         ledger: Where the queue is.
-        start: Starts a process that works under a lease, as the leader of a process group of its own. It releases the
-            lease when it ends, and within seconds on SIGTERM.
+        processes: Starts a process that works under a lease, as the leader of a process group of its own. It releases
+            the lease when it ends, and within seconds on SIGTERM.
         holder: Who claims, for people.
         jobs: How many at once, from 1.
     """
@@ -56,12 +56,12 @@ class Daemon:
     def __init__(
         self,
         ledger: Ledger,
-        start: Callable[[Lease], subprocess.Popen[bytes]],
+        processes: JobProcesses,
         holder: str,
         jobs: int = 1,
     ) -> None:
         self._ledger = ledger
-        self._start = start
+        self._processes = processes
         self._holder = holder
         self._jobs = jobs
         self._running: list[tuple[Lease, subprocess.Popen[bytes]]] = []
@@ -84,10 +84,11 @@ class Daemon:
         while len(self._running) < self._jobs:
             lease = self._ledger.claim(self._holder, LEASE_SECONDS)
             if lease is None:
+                self._processes.prepare()
                 return
             _log.info("job %s: claimed, token %d", lease.job, lease.token, extra={"job": lease.job})
             try:
-                self._running.append((lease, self._start(lease)))
+                self._running.append((lease, self._processes.start(lease)))
             except OSError as error:
                 self._ledger.release(lease, JobState.PAUSED, f"its process could not be started: {error}")
 
@@ -122,6 +123,7 @@ class Daemon:
 
     def _end(self) -> None:
         """Stop all processes; a lease that one does not give back in time is taken from it."""
+        self._processes.close()
         for _, process in self._running:
             process.terminate()
         limit = time.monotonic() + _RELEASE_SECONDS

@@ -34,13 +34,15 @@ from anon_tune.workers.watch import Watch
 if TYPE_CHECKING:
     from anon_tune.workers.run import Run
 
-__all__ = ["LEASE_SECONDS", "drive", "summarize"]
+__all__ = ["LEASE_SECONDS", "drive", "load", "summarize"]
 
 LEASE_SECONDS = 15.0
 _KNOCK_SECONDS = 10.0
 # Enough for random and TPE, which then answer at once; while a GP computes, Tune's loop goes on.
 _PATIENCE_SECONDS = 0.02
 _NEVER_SECONDS = 1e9
+# What takes seconds to import; none of it imports Ray, so that the two do not wait for each other.
+_LIBRARIES = ("torch", "scipy.stats", "pandas")
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +116,19 @@ def drive(
     state = _release(ledger, lease, settings, ending)
     _log.info("job %s: %s %s", lease.job, state, ending.reason or "")
     return state
+
+
+def load(settings: Settings) -> None:
+    """Import what `drive` needs, Ray included, which takes seconds."""
+    _prepare_ray_environment(settings)
+    for name in (
+        *_LIBRARIES,
+        "ray",
+        "anon_tune.workers.run",
+        "anon_tune.workers.shims",
+        "anon_tune.workers.trainable",
+    ):
+        importlib.import_module(name)
 
 
 def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) -> JobState:
@@ -409,8 +424,7 @@ def _check_address(address: str) -> None:
 
 
 def _load_libraries() -> None:
-    """Import what takes seconds; none of it imports Ray, so that the two do not wait for each other."""
-    for name in ("torch", "scipy.stats", "pandas"):
+    for name in _LIBRARIES:
         importlib.import_module(name)
 
 

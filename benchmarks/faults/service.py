@@ -214,14 +214,17 @@ class Service:
         return True
 
     def tree(self, job: str) -> list[psutil.Process]:
-        """The process that holds the job's lease, and what it has started; nothing while nobody holds it."""
-        pattern = re.compile(rf"\b{job}\b")
+        """The process that holds the job's lease, and what it has started; nothing while nobody holds it.
+
+        It is the one that has started a projector of this job.
+        """
+        projector = re.compile(rf" sync {job}\b")
         for daemon in self._daemons:
             if daemon.poll() is None:
                 for child in psutil.Process(daemon.pid).children():
-                    command = _command(child)
-                    if pattern.search(command) and " sync " not in command:
-                        return [child, *_children(child)]
+                    started = _children(child)
+                    if any(projector.search(_command(each)) for each in started):
+                        return [child, *started]
         return []
 
     def workers(self, job: str) -> list[psutil.Process]:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -17,17 +17,22 @@ from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobRecord, JobState
 from anon_tune.workers import daemon as daemon_module
 from anon_tune.workers.daemon import Daemon
+from anon_tune.workers.processes import JobProcesses
 
 _PATIENCE = 60.0
 
 # Says that it works by storing a trial, and waits to be told what to do.
 WORKS = """
-import signal, sys, time
-from anon_tune.ledger import Lease, Ledger
+import dataclasses, signal, sys, time
+from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, NewTrial, Phase
+from anon_tune.workers.processes import told
 
+lease = told(sys.stdin)
+if lease is None:
+    sys.exit()
 ledger = Ledger.open(sys.argv[1])
-lease = Lease(sys.argv[2], "child", int(sys.argv[3]), 60.0)
+lease = dataclasses.replace(lease, seconds=60.0)
 ledger.heartbeat(lease)
 
 def give_back(*_):
@@ -44,23 +49,33 @@ WAIT = "time.sleep(600)"
 SUCCEED = "ledger.release(lease, JobState.SUCCEEDED)"
 
 
+class Recorded(JobProcesses):
+    """Remembers the processes of each job."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        super().__init__(command)
+        self.of: defaultdict[str, list[subprocess.Popen[bytes]]] = defaultdict(list)
+
+    def start(self, lease: Lease) -> subprocess.Popen[bytes]:
+        process = super().start(lease)
+        self.of[lease.job].append(process)
+        return process
+
+
 class Running:
     """A daemon in a thread, and the processes that it has started."""
 
     def __init__(self, ledger: Ledger, folder: Path, jobs: int = 1, **code: str) -> None:
-        self.processes: defaultdict[str, list[subprocess.Popen[bytes]]] = defaultdict(list)
         script = WORKS
         for name, text in {"begin": BEGIN, "end": WAIT, "terminate": "give_back", **code}.items():
             script = script.replace(f"{{{name}}}", text)
 
-        def start(lease: Lease) -> subprocess.Popen[bytes]:
-            command = [sys.executable, "-c", script, f"sqlite:///{folder / 'ledger.db'}", lease.job]
-            process = subprocess.Popen([*command, str(lease.token)], start_new_session=True)
-            self.processes[lease.job].append(process)
-            return process
-
+        started = Recorded([sys.executable, "-c", script, f"sqlite:///{folder / 'ledger.db'}"])
+        self.processes = started.of
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=Daemon(ledger, start, "daemon", jobs).run, args=(self._stop,))
+        self._thread = threading.Thread(
+            target=Daemon(ledger, started, "daemon", jobs).run, args=(self._stop,)
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -192,17 +207,17 @@ def test_a_lease_that_is_not_given_back_is_taken(
     assert running.processes[job][0].poll() is not None
 
 
-def test_a_process_that_cannot_be_started_pauses_its_job(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
+def test_a_process_that_cannot_be_started_pauses_its_job(ledger: Ledger):
     (job,) = submit(ledger, 1)
     stop = threading.Event()
-
-    def start(lease: Lease) -> subprocess.Popen[bytes]:
-        stop.set()
-        return subprocess.Popen(["/no/such/program"])
-
-    Daemon(ledger, start, "daemon").run(stop)
+    daemon = Daemon(ledger, JobProcesses(["/no/such/program"]), "daemon")
+    thread = threading.Thread(target=daemon.run, args=(stop,))
+    thread.start()
+    until(lambda: ledger.job(job).state is JobState.PAUSED)
+    assert thread.is_alive(), "it can keep no process ready either, and goes on"
+    stop.set()
+    thread.join()
     found = ledger.job(job)
-    assert found.state is JobState.PAUSED
     assert found.reason is not None
     assert "could not be started" in found.reason
 

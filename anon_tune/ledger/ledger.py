@@ -65,7 +65,7 @@ from anon_tune.ledger.database import database_time, open_database, read, write
 from anon_tune.ledger.overviews import Overviews
 from anon_tune.ledger.projections import Projections
 from anon_tune.ledger.rows import attempt_record, job_record, read_trials, report_record
-from anon_tune.ledger.tables import Attempt, Code, Job, Projection, Report, Submission, Trial
+from anon_tune.ledger.tables import ATTEMPTS, CODE, JOBS, PROJECTIONS, REPORTS, SUBMISSIONS, TRIALS
 from anon_tune.ledger.tokens import Tokens, short_id
 from anon_tune.records import (
     ENDED,
@@ -84,30 +84,34 @@ __all__ = ["Lease", "Ledger", "SubmissionKey"]
 
 # What is executed several times for every trial: to put a statement together takes longer than to execute it.
 _LEASE = (
-    sa.select(Job.lease_token, Job.lease_holder).where(Job.id == sa.bindparam("of_job")).with_for_update()
+    sa.select(JOBS.c.lease_token, JOBS.c.lease_holder)
+    .where(JOBS.c.id == sa.bindparam("of_job"))
+    .with_for_update()
 )
-_STATE = sa.select(Trial.state).where(
-    Trial.id == sa.bindparam("of_trial"), Trial.job_id == sa.bindparam("of_job")
+_STATE = sa.select(TRIALS.c.state).where(
+    TRIALS.c.id == sa.bindparam("of_trial"), TRIALS.c.job_id == sa.bindparam("of_job")
 )
-_LAST_ATTEMPT = sa.select(sa.func.max(Attempt.number)).where(Attempt.trial_id == sa.bindparam("of_trial"))
-_REPORT = sa.select(Report.__table__).where(
-    Report.trial_id == sa.bindparam("of_trial"), Report.step == sa.bindparam("of_step")
+_LAST_ATTEMPT = sa.select(sa.func.max(ATTEMPTS.c.number)).where(
+    ATTEMPTS.c.trial_id == sa.bindparam("of_trial")
+)
+_REPORT = sa.select(REPORTS).where(
+    REPORTS.c.trial_id == sa.bindparam("of_trial"), REPORTS.c.step == sa.bindparam("of_step")
 )
 _COUNT_STEP = (
-    sa.update(Trial)
-    .where(Trial.id == sa.bindparam("of_trial"))
-    .values(steps=Trial.steps + 1, seconds=Trial.seconds + sa.bindparam("took"))
+    sa.update(TRIALS)
+    .where(TRIALS.c.id == sa.bindparam("of_trial"))
+    .values(steps=TRIALS.c.steps + 1, seconds=TRIALS.c.seconds + sa.bindparam("took"))
 )
-_ADD_TRIAL, _ADD_ATTEMPT, _ADD_REPORT = (sa.insert(table) for table in (Trial, Attempt, Report))
-_MOVE_TRIAL = sa.update(Trial).where(Trial.id == sa.bindparam("of_trial"))
+_ADD_TRIAL, _ADD_ATTEMPT, _ADD_REPORT = (sa.insert(table) for table in (TRIALS, ATTEMPTS, REPORTS))
+_MOVE_TRIAL = sa.update(TRIALS).where(TRIALS.c.id == sa.bindparam("of_trial"))
 _START_TRIAL = _MOVE_TRIAL.values(
-    started=sa.func.coalesce(Trial.started, sa.bindparam("now", type_=Trial.started.type))
+    started=sa.func.coalesce(TRIALS.c.started, sa.bindparam("now", type_=TRIALS.c.started.type))
 )
-_CLOSE_ATTEMPT = sa.update(Attempt).where(
-    Attempt.trial_id == sa.bindparam("of_trial"), Attempt.finished.is_(None)
+_CLOSE_ATTEMPT = sa.update(ATTEMPTS).where(
+    ATTEMPTS.c.trial_id == sa.bindparam("of_trial"), ATTEMPTS.c.finished.is_(None)
 )
-_NAME_CHECKPOINT = sa.update(Attempt).where(
-    Attempt.trial_id == sa.bindparam("of_trial"), Attempt.number == sa.bindparam("of_attempt")
+_NAME_CHECKPOINT = sa.update(ATTEMPTS).where(
+    ATTEMPTS.c.trial_id == sa.bindparam("of_trial"), ATTEMPTS.c.number == sa.bindparam("of_attempt")
 )
 
 _LOST = "LOST"
@@ -218,10 +222,10 @@ class Ledger:
                         "lease_token": 0,
                         "priority": priority,
                     }
-                    connection.execute(sa.insert(Job).values(row))
+                    connection.execute(sa.insert(JOBS).values(row))
                     if submission is not None:
                         made_now = {**dataclasses.asdict(submission), "job_id": job_id}
-                        connection.execute(sa.insert(Submission).values(made_now))
+                        connection.execute(sa.insert(SUBMISSIONS).values(made_now))
             except IntegrityError:
                 continue  # the id was taken, or the same submission was stored meanwhile
             return self.job(job_id)
@@ -230,10 +234,12 @@ class Ledger:
         """Return a job, with its trials and their reports if asked. Raises NotFoundError."""
         with read(self._engine) as connection:
             now = database_time(connection)
-            row = connection.execute(sa.select(Job.__table__).where(Job.id == job_id)).mappings().first()
+            row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).mappings().first()
             if row is None:
                 raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
-            run = connection.execute(sa.select(Projection.run).where(Projection.subject == job_id)).scalar()
+            run = connection.execute(
+                sa.select(PROJECTIONS.c.run).where(PROJECTIONS.c.subject == job_id)
+            ).scalar()
             found = read_trials(connection, job_id) if trials else ()
         return job_record(row, now, run, found)
 
@@ -244,7 +250,7 @@ class Ledger:
     def spaces(self, job_id: str) -> dict[str, Any]:
         """Return the search spaces the job was submitted with, by arm. Raises NotFoundError."""
         with read(self._engine) as connection:
-            found = connection.execute(sa.select(Job.spaces).where(Job.id == job_id)).scalar()
+            found = connection.execute(sa.select(JOBS.c.spaces).where(JOBS.c.id == job_id)).scalar()
         if found is None:
             raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
         return dict(found)
@@ -253,12 +259,12 @@ class Ledger:
         """Store an archive of code under its digest; once more changes nothing."""
         with contextlib.suppress(IntegrityError), write(self._engine) as connection:
             row = {"digest": digest, "content": content, "owner": owner, "created": database_time(connection)}
-            connection.execute(sa.insert(Code).values(row))
+            connection.execute(sa.insert(CODE).values(row))
 
     def code(self, digest: str) -> bytes:
         """Return an archive of code. Raises NotFoundError."""
         with read(self._engine) as connection:
-            found = connection.execute(sa.select(Code.content).where(Code.digest == digest)).scalar()
+            found = connection.execute(sa.select(CODE.c.content).where(CODE.c.digest == digest)).scalar()
         if found is None:
             raise NotFoundError(f"There is no code {digest!r} here. Send it first.")
         return bytes(found)
@@ -297,12 +303,12 @@ class Ledger:
         with write(self._engine) as connection:
             while True:
                 now = database_time(connection)
-                left_behind = sa.and_(Job.state == JobState.RUNNING, Job.lease_expires <= now)
+                left_behind = sa.and_(JOBS.c.state == JobState.RUNNING, JOBS.c.lease_expires <= now)
                 row = (
                     connection.execute(
-                        sa.select(Job.__table__)
-                        .where(sa.or_(Job.state == JobState.QUEUED, left_behind))
-                        .order_by(Job.priority.desc(), Job.created, Job.id)
+                        sa.select(JOBS)
+                        .where(sa.or_(JOBS.c.state == JobState.QUEUED, left_behind))
+                        .order_by(JOBS.c.priority.desc(), JOBS.c.created, JOBS.c.id)
                         .limit(1)
                         .with_for_update(skip_locked=True)
                     )
@@ -320,11 +326,11 @@ class Ledger:
         """Renew the lease and return what the job's holder is to do. Raises LeaseLostError."""
         with write(self._engine) as connection:
             now = self._hold(connection, lease)
-            row = connection.execute(sa.select(Job.__table__).where(Job.id == lease.job)).mappings().one()
+            row = connection.execute(sa.select(JOBS).where(JOBS.c.id == lease.job)).mappings().one()
             spent = _spent(row, now)
             connection.execute(
-                sa.update(Job)
-                .where(Job.id == lease.job)
+                sa.update(JOBS)
+                .where(JOBS.c.id == lease.job)
                 .values(
                     lease_heartbeat=now,
                     lease_expires=now + datetime.timedelta(seconds=lease.seconds),
@@ -361,14 +367,14 @@ class Ledger:
             raise TransitionError(f"Job {lease.job} cannot be {state} without a lease.")
         with write(self._engine) as connection:
             now = self._hold(connection, lease)
-            row = connection.execute(sa.select(Job.__table__).where(Job.id == lease.job)).mappings().one()
+            row = connection.execute(sa.select(JOBS).where(JOBS.c.id == lease.job)).mappings().one()
             check_transition(JobState(row["state"]), state)
             if state in ENDED and budget is not None and row["spec"]["budget"] != budget:
                 state, reason = JobState.QUEUED, "its budget was raised"
             request = Request(row["requested"]) if row["requested"] else None
             if request is not None and state not in {*ENDED, _ANSWERS[request]}:
                 state, reason = _ANSWERS[request], f"{request} was asked for"
-            connection.execute(sa.update(Job).where(Job.id == lease.job).values(spent=_spent(row, now)))
+            connection.execute(sa.update(JOBS).where(JOBS.c.id == lease.job).values(spent=_spent(row, now)))
             _rest(connection, lease.job, now, state, reason)
         return state
 
@@ -458,7 +464,7 @@ class Ledger:
                     "would try nothing. Give it more with --time."
                 )
             spec = {**row["spec"], "budget": budget}
-            connection.execute(sa.update(Job).where(Job.id == job_id).values(spec=spec))
+            connection.execute(sa.update(JOBS).where(JOBS.c.id == job_id).values(spec=spec))
             if state is JobState.SUCCEEDED:
                 check_transition(state, JobState.QUEUED)
                 _rest(connection, job_id, now, JobState.QUEUED, None)
@@ -479,8 +485,8 @@ class Ledger:
         with self._write() as connection:
             self._hold(connection, lease)
             connection.execute(
-                sa.update(Job)
-                .where(Job.id == lease.job)
+                sa.update(JOBS)
+                .where(JOBS.c.id == lease.job)
                 .values({key: value for key, value in given.items() if value is not None})
             )
 
@@ -611,19 +617,19 @@ class Ledger:
             NotFoundError: No such job, or the job has no such trial.
         """
         with read(self._engine) as connection:
-            if connection.execute(sa.select(Job.id).where(Job.id == job_id)).scalar() is None:
+            if connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id == job_id)).scalar() is None:
                 raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
-            of_job = sa.select(Trial.id).where(Trial.job_id == job_id)
+            of_job = sa.select(TRIALS.c.id).where(TRIALS.c.job_id == job_id)
             if trial_id is not None:
-                of_job = of_job.where(Trial.id == trial_id)
+                of_job = of_job.where(TRIALS.c.id == trial_id)
                 if connection.execute(of_job).scalar() is None:
                     raise NotFoundError(
                         f"Job {job_id} has no trial {trial_id!r}. `anon-tune trials {job_id}` lists them."
                     )
             rows = connection.execute(
-                sa.select(Attempt.__table__)
-                .where(Attempt.trial_id.in_(of_job))
-                .order_by(Attempt.started, Attempt.trial_id, Attempt.number)
+                sa.select(ATTEMPTS)
+                .where(ATTEMPTS.c.trial_id.in_(of_job))
+                .order_by(ATTEMPTS.c.started, ATTEMPTS.c.trial_id, ATTEMPTS.c.number)
             ).mappings()
             return [attempt_record(row) for row in rows]
 
@@ -639,7 +645,7 @@ class Ledger:
     def _lock(self, connection: sa.Connection, job_id: str) -> tuple[sa.RowMapping, datetime.datetime, bool]:
         """Lock a job's row and return it, the database's time, and whether somebody living holds the job."""
         row = (
-            connection.execute(sa.select(Job.__table__).where(Job.id == job_id).with_for_update())
+            connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id).with_for_update())
             .mappings()
             .first()
         )
@@ -661,7 +667,7 @@ class Ledger:
             if row["requested"] == Request.CANCEL and request is Request.PAUSE:
                 raise ConflictError(f"Job {job_id} is being cancelled; it cannot be paused any more.")
             if held:
-                connection.execute(sa.update(Job).where(Job.id == job_id).values(requested=request))
+                connection.execute(sa.update(JOBS).where(JOBS.c.id == job_id).values(requested=request))
                 return before
             _rest(connection, job_id, now, after, f"{request} was asked for")
         return after
@@ -708,9 +714,9 @@ class Ledger:
 
 def _made_by(connection: sa.Connection, submission: SubmissionKey) -> str | None:
     """The job that a submission has made before; None if none. Raises InputError where it asked for another."""
-    query = sa.select(Submission.digest, Submission.job_id)
+    query = sa.select(SUBMISSIONS.c.digest, SUBMISSIONS.c.job_id)
     found = connection.execute(
-        query.where(Submission.owner == submission.owner, Submission.key == submission.key)
+        query.where(SUBMISSIONS.c.owner == submission.owner, SUBMISSIONS.c.key == submission.key)
     ).first()
     if found is None:
         return None
@@ -742,8 +748,8 @@ def _take(
     check_transition(JobState(row["state"]), JobState.RUNNING)
     token = row["lease_token"] + 1
     connection.execute(
-        sa.update(Job)
-        .where(Job.id == row["id"])
+        sa.update(JOBS)
+        .where(JOBS.c.id == row["id"])
         .values(
             state=JobState.RUNNING,
             reason=None,
@@ -768,13 +774,13 @@ def _rest(
     _end_attempts(connection, job_id, now, after, reason or "the job was stopped")
     if ended:
         connection.execute(
-            sa.update(Trial)
-            .where(Trial.job_id == job_id, Trial.state == TrialState.WAITING)
+            sa.update(TRIALS)
+            .where(TRIALS.c.job_id == job_id, TRIALS.c.state == TrialState.WAITING)
             .values(state=TrialState.CANCELLED, finished=now, reason=reason or "the job ended")
         )
     connection.execute(
-        sa.update(Job)
-        .where(Job.id == job_id)
+        sa.update(JOBS)
+        .where(JOBS.c.id == job_id)
         .values(
             state=state,
             reason=reason,
@@ -807,11 +813,11 @@ def _end_attempts(
     values: dict[str, Any] = {"finished": now, "reason": reason} if cancelled else {}
     running: Sequence[str] = (
         connection.execute(
-            sa.select(Trial.id).where(Trial.job_id == job_id, Trial.state == TrialState.RUNNING)
+            sa.select(TRIALS.c.id).where(TRIALS.c.job_id == job_id, TRIALS.c.state == TrialState.RUNNING)
         )
         .scalars()
         .all()
     )
     for trial_id in running:
-        connection.execute(sa.update(Trial).where(Trial.id == trial_id).values(state=after, **values))
+        connection.execute(sa.update(TRIALS).where(TRIALS.c.id == trial_id).values(state=after, **values))
         _close_attempt(connection, trial_id, now, after if cancelled else _LOST, reason)

@@ -11,7 +11,7 @@ from anon_tune import records
 from anon_tune.errors import NotFoundError
 from anon_tune.ledger.database import database_time, read
 from anon_tune.ledger.rows import job_record, read_trials
-from anon_tune.ledger.tables import Job, Projection, Trial
+from anon_tune.ledger.tables import JOBS, PROJECTIONS, TRIALS
 from anon_tune.records import ArmRecord, JobRecord, Overview, Phase, TrialState
 
 __all__ = ["Overviews"]
@@ -29,34 +29,36 @@ class Overviews:
         Raises:
             NotFoundError: There is no job `after`.
         """
-        query = sa.select(Job.__table__).order_by(Job.created.desc(), Job.id).limit(limit)
+        query = sa.select(JOBS).order_by(JOBS.c.created.desc(), JOBS.c.id).limit(limit)
         with read(self._engine) as connection:
             if after is not None:
-                created = connection.execute(sa.select(Job.created).where(Job.id == after)).scalar()
+                created = connection.execute(sa.select(JOBS.c.created).where(JOBS.c.id == after)).scalar()
                 if created is None:
                     raise _no_job(after)
-                same = sa.and_(Job.created == created, Job.id > after)
-                query = query.where(sa.or_(Job.created < created, same))
+                same = sa.and_(JOBS.c.created == created, JOBS.c.id > after)
+                query = query.where(sa.or_(JOBS.c.created < created, same))
             now = database_time(connection)
             rows = connection.execute(query).mappings().all()
-            of_jobs = sa.select(Projection.subject, Projection.run)
+            of_jobs = sa.select(PROJECTIONS.c.subject, PROJECTIONS.c.run)
             ids = [row["id"] for row in rows]
-            runs = dict(connection.execute(of_jobs.where(Projection.subject.in_(ids))).all())
+            runs = dict(connection.execute(of_jobs.where(PROJECTIONS.c.subject.in_(ids))).all())
         return [job_record(row, now, runs.get(row["id"]), ()) for row in rows]
 
     def job(self, job_id: str) -> Overview:
         """Return a job summed up. Raises NotFoundError."""
         with read(self._engine) as connection:
             now = database_time(connection)
-            row = connection.execute(sa.select(Job.__table__).where(Job.id == job_id)).mappings().first()
+            row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).mappings().first()
             if row is None:
                 raise _no_job(job_id)
-            run = connection.execute(sa.select(Projection.run).where(Projection.subject == job_id)).scalar()
+            run = connection.execute(
+                sa.select(PROJECTIONS.c.run).where(PROJECTIONS.c.subject == job_id)
+            ).scalar()
             of_trials = sa.and_(
-                Projection.job_id == job_id, Projection.subject != job_id, Projection.run != ""
+                PROJECTIONS.c.job_id == job_id, PROJECTIONS.c.subject != job_id, PROJECTIONS.c.run != ""
             )
             projected = connection.execute(
-                sa.select(sa.func.count()).select_from(Projection).where(of_trials)
+                sa.select(sa.func.count()).select_from(PROJECTIONS).where(of_trials)
             ).scalar_one()
             arms = _arms(connection, row)
         return Overview(job_record(row, now, run, ()), arms, projected)
@@ -68,20 +70,23 @@ class Overviews:
             NotFoundError: No such job, or the job has no trial `after`.
         """
         query = (
-            sa.select(Trial.id).where(Trial.job_id == job_id).order_by(Trial.created, Trial.id).limit(limit)
+            sa.select(TRIALS.c.id)
+            .where(TRIALS.c.job_id == job_id)
+            .order_by(TRIALS.c.created, TRIALS.c.id)
+            .limit(limit)
         )
         with read(self._engine) as connection:
-            if connection.execute(sa.select(Job.id).where(Job.id == job_id)).scalar() is None:
+            if connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id == job_id)).scalar() is None:
                 raise _no_job(job_id)
             if after is not None:
-                of_job = sa.select(Trial.created).where(Trial.id == after, Trial.job_id == job_id)
+                of_job = sa.select(TRIALS.c.created).where(TRIALS.c.id == after, TRIALS.c.job_id == job_id)
                 created = connection.execute(of_job).scalar()
                 if created is None:
                     raise NotFoundError(
                         f"Job {job_id} has no trial {after!r}. `anon-tune trials {job_id}` lists them."
                     )
-                same = sa.and_(Trial.created == created, Trial.id > after)
-                query = query.where(sa.or_(Trial.created > created, same))
+                same = sa.and_(TRIALS.c.created == created, TRIALS.c.id > after)
+                query = query.where(sa.or_(TRIALS.c.created > created, same))
             ids = None if limit is None and after is None else connection.execute(query).scalars().all()
             return list(read_trials(connection, job_id, ids, reports=False))
 
@@ -95,9 +100,11 @@ class Overviews:
         with read(self._engine) as connection:
             return {
                 name: dict(
-                    connection.execute(sa.select(table.state, sa.func.count()).group_by(table.state)).all()
+                    connection.execute(
+                        sa.select(table.c.state, sa.func.count()).group_by(table.c.state)
+                    ).all()
                 )
-                for name, table in (("jobs", Job), ("trials", Trial))
+                for name, table in (("jobs", JOBS), ("trials", TRIALS))
             }
 
 
@@ -108,15 +115,15 @@ def _no_job(job_id: str) -> NotFoundError:
 def _arms(connection: sa.Connection, job: sa.RowMapping) -> dict[str, ArmRecord]:
     counted = connection.execute(
         sa.select(
-            Trial.arm,
-            Trial.phase,
-            Trial.state,
+            TRIALS.c.arm,
+            TRIALS.c.phase,
+            TRIALS.c.state,
             sa.func.count().label("number"),
-            sa.func.sum(Trial.steps).label("steps"),
-            sa.func.sum(Trial.seconds).label("seconds"),
+            sa.func.sum(TRIALS.c.steps).label("steps"),
+            sa.func.sum(TRIALS.c.seconds).label("seconds"),
         )
-        .where(Trial.job_id == job["id"])
-        .group_by(Trial.arm, Trial.phase, Trial.state)
+        .where(TRIALS.c.job_id == job["id"])
+        .group_by(TRIALS.c.arm, TRIALS.c.phase, TRIALS.c.state)
     ).all()
     best = _best(connection, job)
     arms = {}
@@ -136,15 +143,17 @@ def _arms(connection: sa.Connection, job: sa.RowMapping) -> dict[str, ArmRecord]
 
 def _best(connection: sa.Connection, job: sa.RowMapping) -> dict[str, records.Trial]:
     """The COMPLETE search trial with the best value of each arm; of equals the first."""
-    value: Any = Trial.value if job["spec"]["objective"]["mode"] == "min" else Trial.value.desc()
-    place = sa.func.row_number().over(partition_by=Trial.arm, order_by=(value, Trial.created, Trial.id))
+    value: Any = TRIALS.c.value if job["spec"]["objective"]["mode"] == "min" else TRIALS.c.value.desc()
+    place = sa.func.row_number().over(
+        partition_by=TRIALS.c.arm, order_by=(value, TRIALS.c.created, TRIALS.c.id)
+    )
     ranked = (
-        sa.select(Trial.id, place.label("place"))
+        sa.select(TRIALS.c.id, place.label("place"))
         .where(
-            Trial.job_id == job["id"],
-            Trial.phase == Phase.SEARCH,
-            Trial.state == TrialState.COMPLETE,
-            Trial.value.is_not(None),
+            TRIALS.c.job_id == job["id"],
+            TRIALS.c.phase == Phase.SEARCH,
+            TRIALS.c.state == TrialState.COMPLETE,
+            TRIALS.c.value.is_not(None),
         )
         .subquery()
     )

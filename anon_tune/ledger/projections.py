@@ -12,7 +12,7 @@ from anon_tune import records
 from anon_tune.errors import NotFoundError
 from anon_tune.ledger.database import database_time, read, write
 from anon_tune.ledger.rows import read_trials
-from anon_tune.ledger.tables import Job, Projection, Report, Trial
+from anon_tune.ledger.tables import JOBS, PROJECTIONS, REPORTS, TRIALS
 from anon_tune.records import TrialState
 
 __all__ = ["Cursor", "Projections"]
@@ -41,9 +41,9 @@ class Projections:
 
     def cursor(self, subject: str) -> Cursor | None:
         """Return how far a job or a trial has been projected; None if nothing of it."""
-        query = sa.select(Projection.run, Projection.steps, Projection.state)
+        query = sa.select(PROJECTIONS.c.run, PROJECTIONS.c.steps, PROJECTIONS.c.state)
         with read(self._engine) as connection:
-            row = connection.execute(query.where(Projection.subject == subject)).first()
+            row = connection.execute(query.where(PROJECTIONS.c.subject == subject)).first()
         return None if row is None else Cursor(*row)
 
     def count_behind(self, job_id: str) -> int:
@@ -72,15 +72,15 @@ class Projections:
         Their cursor's run is "" until `set`: whoever finds it so looks for the run before making one.
         """
         with write(self._engine) as connection:
-            connection.execute(sa.select(Job.id).where(Job.id == job_id).with_for_update())
-            known = sa.select(Projection.subject).where(Projection.job_id == job_id)
-            chosen = sa.select(Trial.id, Trial.job_id, sa.literal(""), sa.literal(0)).where(
-                Trial.job_id == job_id, Trial.id.not_in(known)
+            connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id == job_id).with_for_update())
+            known = sa.select(PROJECTIONS.c.subject).where(PROJECTIONS.c.job_id == job_id)
+            chosen = sa.select(TRIALS.c.id, TRIALS.c.job_id, sa.literal(""), sa.literal(0)).where(
+                TRIALS.c.job_id == job_id, TRIALS.c.id.not_in(known)
             )
             if trial_ids is not None:
-                chosen = chosen.where(Trial.id.in_(trial_ids))
-            columns = [Projection.subject, Projection.job_id, Projection.run, Projection.steps]
-            connection.execute(sa.insert(Projection).from_select(columns, chosen))
+                chosen = chosen.where(TRIALS.c.id.in_(trial_ids))
+            columns = [PROJECTIONS.c.subject, PROJECTIONS.c.job_id, PROJECTIONS.c.run, PROJECTIONS.c.steps]
+            connection.execute(sa.insert(PROJECTIONS).from_select(columns, chosen))
 
     def set(self, job_id: str, subject: str, run: str, steps: int = 0, state: str | None = None) -> None:
         """Store how far `subject` has been projected.
@@ -89,10 +89,10 @@ class Projections:
         """
         with write(self._engine, durable=False) as connection:
             # Two projectors of one job take turns.
-            connection.execute(sa.select(Job.id).where(Job.id == job_id).with_for_update())
-            connection.execute(sa.delete(Projection).where(Projection.subject == subject))
+            connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id == job_id).with_for_update())
+            connection.execute(sa.delete(PROJECTIONS).where(PROJECTIONS.c.subject == subject))
             connection.execute(
-                sa.insert(Projection).values(
+                sa.insert(PROJECTIONS).values(
                     subject=subject, job_id=job_id, run=run, steps=steps, state=state
                 )
             )
@@ -105,7 +105,9 @@ class Projections:
         """
         with write(self._engine, durable=False) as connection:
             row = connection.execute(
-                sa.select(Job.projector, Job.projector_expires).where(Job.id == job_id).with_for_update()
+                sa.select(JOBS.c.projector, JOBS.c.projector_expires)
+                .where(JOBS.c.id == job_id)
+                .with_for_update()
             ).first()
             if row is None:
                 raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
@@ -114,7 +116,9 @@ class Projections:
                 return False
             expires = now + datetime.timedelta(seconds=seconds)
             connection.execute(
-                sa.update(Job).where(Job.id == job_id).values(projector=projector, projector_expires=expires)
+                sa.update(JOBS)
+                .where(JOBS.c.id == job_id)
+                .values(projector=projector, projector_expires=expires)
             )
         return True
 
@@ -122,26 +126,26 @@ class Projections:
         """Let others project a job; nothing if another does already."""
         with write(self._engine, durable=False) as connection:
             connection.execute(
-                sa.update(Job)
-                .where(Job.id == job_id, Job.projector == projector)
+                sa.update(JOBS)
+                .where(JOBS.c.id == job_id, JOBS.c.projector == projector)
                 .values(projector=None, projector_expires=None)
             )
 
     def forget(self, job_id: str) -> None:
         """Store that nothing of a job has been projected."""
         with write(self._engine) as connection:
-            connection.execute(sa.delete(Projection).where(Projection.job_id == job_id))
+            connection.execute(sa.delete(PROJECTIONS).where(PROJECTIONS.c.job_id == job_id))
 
 
 def _behind(job_id: str) -> sa.Select[str, str, int, str | None]:
     """Id and cursor of trials that have changed since they were projected."""
-    reported = sa.select(sa.func.count()).where(Report.trial_id == Trial.id).scalar_subquery()
+    reported = sa.select(sa.func.count()).where(REPORTS.c.trial_id == TRIALS.c.id).scalar_subquery()
     # What has ended reports no more: its state says it all, and the reports of few need to be counted.
-    behind = sa.and_(Trial.state == TrialState.RUNNING, Projection.steps < reported)
+    behind = sa.and_(TRIALS.c.state == TrialState.RUNNING, PROJECTIONS.c.steps < reported)
     return (
-        sa.select(Trial.id, Projection.run, Projection.steps, Projection.state)
-        .outerjoin(Projection, Projection.subject == Trial.id)
-        .where(Trial.job_id == job_id)
-        .where(sa.or_(Projection.state.is_(None), Projection.state != Trial.state, behind))
-        .order_by(Trial.created, Trial.id)
+        sa.select(TRIALS.c.id, PROJECTIONS.c.run, PROJECTIONS.c.steps, PROJECTIONS.c.state)
+        .outerjoin(PROJECTIONS, PROJECTIONS.c.subject == TRIALS.c.id)
+        .where(TRIALS.c.job_id == job_id)
+        .where(sa.or_(PROJECTIONS.c.state.is_(None), PROJECTIONS.c.state != TRIALS.c.state, behind))
+        .order_by(TRIALS.c.created, TRIALS.c.id)
     )

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import RowMapping
 
 from anon_tune import records
-from anon_tune.ledger.tables import Attempt, Projection, Report, Trial
+from anon_tune.ledger.tables import ATTEMPTS, PROJECTIONS, REPORTS, TRIALS
 from anon_tune.records import JobRecord, JobState, Phase, Request, Role, TrialState
 
 __all__ = ["attempt_record", "job_record", "read_trials", "report_record", "token_record"]
@@ -23,33 +23,33 @@ def read_trials(
     connection: sa.Connection, job_id: str, trial_ids: Sequence[str] | None = None, *, reports: bool = True
 ) -> tuple[records.Trial, ...]:
     """Trials of a job (None: all), with or without their reports, in the order in which they were made."""
-    of_job = sa.select(Trial.id).where(Trial.job_id == job_id)
+    of_job = sa.select(TRIALS.c.id).where(TRIALS.c.job_id == job_id)
     if trial_ids is not None:
-        of_job = of_job.where(Trial.id.in_(trial_ids))
-    rows = connection.execute(sa.select(Trial.__table__).where(Trial.id.in_(of_job))).mappings().all()
+        of_job = of_job.where(TRIALS.c.id.in_(trial_ids))
+    rows = connection.execute(sa.select(TRIALS).where(TRIALS.c.id.in_(of_job))).mappings().all()
     reported: dict[str, list[records.Report]] = {}
     if reports:
-        of_trials = sa.select(Report.__table__).where(Report.trial_id.in_(of_job))
-        for row in connection.execute(of_trials.order_by(Report.trial_id, Report.step)).mappings():
+        of_trials = sa.select(REPORTS).where(REPORTS.c.trial_id.in_(of_job))
+        for row in connection.execute(of_trials.order_by(REPORTS.c.trial_id, REPORTS.c.step)).mappings():
             reported.setdefault(row["trial_id"], []).append(report_record(row))
-    attempts = dict(
+    attempts: dict[str, int] = dict(
         connection.execute(
-            sa.select(Attempt.trial_id, sa.func.count())
-            .where(Attempt.trial_id.in_(of_job))
-            .group_by(Attempt.trial_id)
+            sa.select(ATTEMPTS.c.trial_id, sa.func.count())
+            .where(ATTEMPTS.c.trial_id.in_(of_job))
+            .group_by(ATTEMPTS.c.trial_id)
         ).all()
     )
     checkpoints: dict[str, tuple[str, ...]] = {}
     for row in connection.execute(
-        sa.select(Attempt.trial_id, Attempt.checkpoint)
-        .where(Attempt.trial_id.in_(of_job), Attempt.checkpoint.is_not(None))
-        .order_by(Attempt.trial_id, Attempt.number.desc())
+        sa.select(ATTEMPTS.c.trial_id, ATTEMPTS.c.checkpoint)
+        .where(ATTEMPTS.c.trial_id.in_(of_job), ATTEMPTS.c.checkpoint.is_not(None))
+        .order_by(ATTEMPTS.c.trial_id, ATTEMPTS.c.number.desc())
     ).mappings():
         checkpoints[row["trial_id"]] = (*checkpoints.get(row["trial_id"], ()), row["checkpoint"])
     runs = dict(
         connection.execute(
-            sa.select(Projection.subject, Projection.run).where(
-                Projection.subject.in_(of_job), Projection.run != ""
+            sa.select(PROJECTIONS.c.subject, PROJECTIONS.c.run).where(
+                PROJECTIONS.c.subject.in_(of_job), PROJECTIONS.c.run != ""
             )
         ).all()
     )

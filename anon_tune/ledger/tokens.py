@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from anon_tune.errors import ConflictError, NotFoundError
 from anon_tune.ledger.database import database_time, read, write
 from anon_tune.ledger.rows import token_record
-from anon_tune.ledger.tables import Token
+from anon_tune.ledger.tables import TOKENS
 from anon_tune.records import Role, TokenRecord
 
 __all__ = ["Tokens", "short_id"]
@@ -45,7 +45,7 @@ class Tokens:
         """
         secret = secret or _PREFIX + secrets.token_urlsafe(_BYTES)
         with write(self._engine) as connection:
-            query = sa.select(Token.__table__).where(Token.digest == _digest(secret)).with_for_update()
+            query = sa.select(TOKENS).where(TOKENS.c.digest == _digest(secret)).with_for_update()
             known = connection.execute(query).mappings().first()
             if known is not None:
                 found = token_record(known)
@@ -65,24 +65,24 @@ class Tokens:
                 "created": database_time(connection),
                 "revoked": None,
             }
-            connection.execute(sa.insert(Token).values(row))
+            connection.execute(sa.insert(TOKENS).values(row))
         return token_record(row), secret
 
     def all(self) -> list[TokenRecord]:
         """Return all tokens, the oldest first."""
         with read(self._engine) as connection:
-            rows = connection.execute(sa.select(Token.__table__).order_by(Token.created, Token.id)).mappings()
+            rows = connection.execute(sa.select(TOKENS).order_by(TOKENS.c.created, TOKENS.c.id)).mappings()
             return [token_record(row) for row in rows]
 
     def ever_existed(self) -> bool:
         """Return whether there ever was a token: the last one that is revoked does not open the door again."""
         with read(self._engine) as connection:
-            return connection.execute(sa.select(Token.id).limit(1)).first() is not None
+            return connection.execute(sa.select(TOKENS.c.id).limit(1)).first() is not None
 
     def find(self, secret: str) -> TokenRecord | None:
         """Return the token with this secret; None if there is none, or it was revoked."""
         # By its digest: how long the search takes tells nothing of the secret.
-        query = sa.select(Token.__table__).where(Token.digest == _digest(secret), Token.revoked.is_(None))
+        query = sa.select(TOKENS).where(TOKENS.c.digest == _digest(secret), TOKENS.c.revoked.is_(None))
         with read(self._engine) as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else token_record(row)
@@ -90,11 +90,9 @@ class Tokens:
     def revoke(self, token_id: str) -> TokenRecord:
         """Take a token back; once more changes nothing. Raises NotFoundError."""
         with write(self._engine) as connection:
-            unrevoked = sa.update(Token).where(Token.id == token_id, Token.revoked.is_(None))
+            unrevoked = sa.update(TOKENS).where(TOKENS.c.id == token_id, TOKENS.c.revoked.is_(None))
             connection.execute(unrevoked.values(revoked=database_time(connection)))
-            row = (
-                connection.execute(sa.select(Token.__table__).where(Token.id == token_id)).mappings().first()
-            )
+            row = connection.execute(sa.select(TOKENS).where(TOKENS.c.id == token_id)).mappings().first()
         if row is None:
             raise NotFoundError(f"There is no token {token_id!r}. `anon-tune token list` lists them.")
         return token_record(row)

@@ -21,7 +21,7 @@ import psutil
 import sqlalchemy as sa
 
 from anon_tune.ledger import Ledger, open_database
-from anon_tune.ledger.tables import Attempt, Job, Report, Trial
+from anon_tune.ledger.tables import ATTEMPTS, JOBS, REPORTS, TRIALS
 from anon_tune.records import JobRecord, JobState
 from benchmarks.faults import failpoints
 
@@ -155,7 +155,7 @@ class Service:
     def token(self, job: str) -> int:
         """Of the job's lease."""
         with self._engine.connect() as connection:
-            return int(connection.execute(sa.select(Job.lease_token).where(Job.id == job)).scalar_one())
+            return int(connection.execute(sa.select(JOBS.c.lease_token).where(JOBS.c.id == job)).scalar_one())
 
     def lease_expires(self, job: str) -> datetime.datetime | None:
         """When the job's lease runs out; None while nobody has it."""
@@ -166,7 +166,7 @@ class Service:
         """Whether there was a report after `since`."""
         with self._engine.connect() as connection:
             last = connection.execute(
-                sa.select(sa.func.max(Report.time)).join(Trial).where(Trial.job_id == job)
+                sa.select(sa.func.max(REPORTS.c.time)).join(TRIALS).where(TRIALS.c.job_id == job)
             ).scalar()
         return last is not None and last.timestamp() > since
 
@@ -178,13 +178,19 @@ class Service:
         with self._engine.connect() as connection:
             attempts = connection.execute(
                 sa.select(
-                    Attempt.trial_id, Attempt.number, Attempt.started, Attempt.finished, Attempt.outcome
+                    ATTEMPTS.c.trial_id,
+                    ATTEMPTS.c.number,
+                    ATTEMPTS.c.started,
+                    ATTEMPTS.c.finished,
+                    ATTEMPTS.c.outcome,
                 )
-                .join(Trial)
-                .where(Trial.job_id == job)
+                .join(TRIALS)
+                .where(TRIALS.c.job_id == job)
             ).all()
             reports = connection.execute(
-                sa.select(Report.trial_id, Report.attempt, Report.time).join(Trial).where(Trial.job_id == job)
+                sa.select(REPORTS.c.trial_id, REPORTS.c.attempt, REPORTS.c.time)
+                .join(TRIALS)
+                .where(TRIALS.c.job_id == job)
             ).all()
         counts = {
             each.trial_id

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from anon_tune.ledger import open_database
 from anon_tune.ledger.database import write
-from anon_tune.ledger.tables import Job
+from anon_tune.ledger.tables import JOBS
 from anon_tune.records import ENDED, FINISHED, JobRecord, JobState, Phase, TrialState
 from tests.jobs.conftest import Home, descendants, until
 
@@ -133,7 +133,7 @@ def test_run_obeys_and_spends_its_time(home: Home) -> None:
     assert paused.spent > 0
     engine = open_database(f"sqlite:///{home.folder / 'ledger.db'}")
     with write(engine) as connection:
-        connection.execute(sa.update(Job).where(Job.id == job_id).values(spent=3600.0))
+        connection.execute(sa.update(JOBS).where(JOBS.c.id == job_id).values(spent=3600.0))
     engine.dispose()
     done = home.call("run", "--resume", job_id)
     assert done.returncode == 0, done.stderr

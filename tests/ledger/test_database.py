@@ -19,7 +19,7 @@ import anon_tune.ledger
 from anon_tune.errors import ConflictError, DependencyError, InputError
 from anon_tune.ledger import Ledger, open_database
 from anon_tune.ledger.database import database_time, read, upgrade, write
-from anon_tune.ledger.tables import Base, Job
+from anon_tune.ledger.tables import JOBS, METADATA
 from anon_tune.records import NewTrial, Phase
 
 
@@ -37,7 +37,7 @@ def tables(engine: sa.Engine) -> set[str]:
 def test_migrations_make_the_tables_that_the_code_reads(engine: sa.Engine):
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
-        assert compare_metadata(context, Base.metadata) == []
+        assert compare_metadata(context, METADATA) == []
 
 
 def test_migrations_go_back_and_forth(engine: sa.Engine):
@@ -48,7 +48,7 @@ def test_migrations_go_back_and_forth(engine: sa.Engine):
         command.downgrade(config, "base")
     assert tables(engine) == {"alembic_version"}
     upgrade(engine)
-    assert tables(engine) == {"alembic_version", *Base.metadata.tables}
+    assert tables(engine) == {"alembic_version", *METADATA.tables}
 
 
 def test_migrations_are_known_by_their_files():
@@ -104,7 +104,7 @@ def test_a_newer_schema_is_refused_and_left_alone(engine: sa.Engine, database_ur
 def test_a_reader_sees_one_moment(engine: sa.Engine, database_url: str):
     ledger = Ledger.open(database_url)
     ledger.create_job("before", {}, {})
-    count = sa.select(sa.func.count()).select_from(Job)
+    count = sa.select(sa.func.count()).select_from(JOBS)
     with read(engine) as connection:
         assert connection.execute(count).scalar() == 1
         ledger.create_job("meanwhile", {}, {})
@@ -181,7 +181,7 @@ def test_the_clock_is_utc_and_does_not_go_back(engine: sa.Engine):
 
 
 def test_naive_times_are_refused(engine: sa.Engine):
-    query = sa.select(Job.id).where(Job.created == datetime.datetime(2026, 1, 1))
+    query = sa.select(JOBS.c.id).where(JOBS.c.created == datetime.datetime(2026, 1, 1))
     with pytest.raises(sa.exc.StatementError, match="aware"), read(engine) as connection:
         connection.execute(query)
 

@@ -23,7 +23,7 @@ from anon_tune.errors import (
     TransitionError,
 )
 from anon_tune.ledger import Cursor, Lease, Ledger, open_database
-from anon_tune.ledger.tables import Attempt
+from anon_tune.ledger.tables import ATTEMPTS
 from anon_tune.records import FINISHED, JobState, NewTrial, Phase, Trial, TrialState
 
 LONG = 3600.0
@@ -59,7 +59,7 @@ def attempts(url: str, trial_id: str) -> list[tuple[int, str | None, str | None]
     """Number, outcome and reason of a trial's attempts; an open one has no outcome and no end."""
     engine = open_database(url)
     with engine.connect() as connection:
-        query = sa.select(Attempt.__table__).where(Attempt.trial_id == trial_id).order_by(Attempt.number)
+        query = sa.select(ATTEMPTS).where(ATTEMPTS.c.trial_id == trial_id).order_by(ATTEMPTS.c.number)
         rows = connection.execute(query).mappings().all()
     engine.dispose()
     assert all((row["finished"] is None) == (row["outcome"] is None) for row in rows)

@@ -255,8 +255,8 @@ class LocalBackend:
             job_id = folder.parent.name
             with contextlib.suppress(NotFoundError):  # of another ledger
                 if self._ledger.job(job_id).state in ENDED:
-                    shutil.rmtree(folder, ignore_errors=True)
-                    shutil.rmtree(self._settings.ray_temp(job_id), ignore_errors=True)
+                    for left in (folder, *self._settings.ray_temps(job_id)):
+                        shutil.rmtree(left, ignore_errors=True)
 
 
 def _unstorable(value: Any, path: str) -> Iterator[str]:

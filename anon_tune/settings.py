@@ -104,9 +104,17 @@ class Settings(BaseSettings):
         """Folder of the checkpoints of a job's unfinished trials; gone when the job has ended."""
         return self.job_folder(job_id) / "checkpoints"
 
-    def ray_temp(self, job_id: str) -> Path:
-        """A short folder for Ray's sockets and logs: under the home where it fits, else the system's."""
-        inside = self.home.absolute() / "ray" / job_id
+    def ray_temp(self, job_id: str, token: int) -> Path:
+        """A short folder for Ray's sockets and logs: under the home where it fits, else the system's.
+
+        One of each lease: who lost a job, and cleans up late, deletes nothing of its successor's.
+        """
+        inside = self.home.absolute() / "ray" / f"{job_id}.{token}"
         if len(str(inside)) <= _RAY_TEMP_LENGTH:
             return inside
-        return Path(tempfile.gettempdir()) / f"at-{job_id}"
+        return Path(tempfile.gettempdir()) / f"at-{job_id}.{token}"
+
+    def ray_temps(self, job_id: str) -> list[Path]:
+        """Those folders that are there of a job."""
+        elsewhere = Path(tempfile.gettempdir()).glob(f"at-{job_id}.*")
+        return [*(self.home.absolute() / "ray").glob(f"{job_id}.*"), *elsewhere]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psutil
 from sqlalchemy.exc import DBAPIError
 
 from anon_tune.advice.response import gamma_spread
@@ -29,7 +30,7 @@ from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.user_code import ENTERED
-from anon_tune.workers.watch import Watch
+from anon_tune.workers.watch import Watch, stacks
 
 if TYPE_CHECKING:
     from anon_tune.workers.run import Run
@@ -41,6 +42,8 @@ _KNOCK_SECONDS = 10.0
 # Enough for random and TPE, which then answer at once; while a GP computes, Tune's loop goes on.
 _PATIENCE_SECONDS = 0.02
 _NEVER_SECONDS = 1e9
+_RAY_STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
+_RAY_PROCESSES = {"raylet", "gcs_server"}  # what else there is ends with them
 # What takes seconds to import; none of it imports Ray, so that the two do not wait for each other.
 _LIBRARIES = ("torch", "scipy.stats", "pandas")
 
@@ -229,7 +232,7 @@ def _work(
         )
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
     # Once more: Ray, when it starts, puts a handler of its own in place of ours.
-    with _ray(settings, job.id), watch.signals():
+    with _ray(settings, lease), watch.signals():
         from anon_tune.workers.checkpoints import ask
         from anon_tune.workers.kept import write_best
         from anon_tune.workers.run import Run
@@ -429,8 +432,8 @@ def _load_libraries() -> None:
 
 
 @contextlib.contextmanager
-def _ray(settings: Settings, job_id: str) -> Iterator[None]:
-    """A Ray of this job's own on this machine, or a client of the cluster at RAY_ADDRESS."""
+def _ray(settings: Settings, lease: Lease) -> Iterator[None]:
+    """A Ray of this process's own on this machine, or a client of the cluster at RAY_ADDRESS."""
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -452,7 +455,7 @@ def _ray(settings: Settings, job_id: str) -> Iterator[None]:
         finally:
             ray.shutdown()
         return
-    temp = settings.ray_temp(job_id)
+    temp = settings.ray_temp(lease.job, lease.token)
     temp.mkdir(parents=True, exist_ok=True)
     try:
         ray.init(
@@ -464,5 +467,26 @@ def _ray(settings: Settings, job_id: str) -> Iterator[None]:
         )
         yield
     finally:
-        ray.shutdown()
+        with _time_limit_for_ray():
+            ray.shutdown()
         shutil.rmtree(temp, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _time_limit_for_ray() -> Iterator[None]:
+    """End Ray's processes where it does not stop in time: it may wait for them for ever."""
+    limit = threading.Timer(_RAY_STOP_SECONDS, _kill_ray)
+    limit.daemon = True
+    limit.start()
+    try:
+        yield
+    finally:
+        limit.cancel()
+
+
+def _kill_ray() -> None:
+    _log.error("Ray does not stop; its processes are killed\n%s", stacks())
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.name() in _RAY_PROCESSES:
+                process.kill()

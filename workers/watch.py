@@ -20,7 +20,7 @@ from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import Orders, Request
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "stacks"]
 
 _HEARTBEATS_PER_LEASE = 5
 _NOTICE_SECONDS = 4.0  # and some more until Ray has stopped: within 10 s the lease is given back
@@ -133,7 +133,7 @@ class Watch:
                 silent = silent + 1 if now and now == before else 0
                 before = now
                 if silent * interval > (_STOP_SECONDS if stopping else _TURN_SECONDS):
-                    _log.critical("job %s: its process hangs\n%s", lease.job, _stacks())
+                    _log.critical("job %s: its process hangs\n%s", lease.job, stacks())
                     self.on_hang()
                     return
 
@@ -193,7 +193,7 @@ class Watch:
             raise KeyboardInterrupt
 
 
-def _stacks() -> str:
+def stacks() -> str:
     """What each thread of this process is doing."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return "\n".join(

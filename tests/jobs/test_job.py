@@ -203,7 +203,7 @@ def test_export_says_how_sure_it_is(home: Home, job: JobRecord) -> None:
 
 
 def test_nothing_of_ray_stays(home: Home, job: JobRecord) -> None:
-    assert not (home.folder / "ray" / job.id).exists()
+    assert not list((home.folder / "ray").glob(f"{job.id}*"))
     assert {path.name for path in (home.folder / "jobs" / job.id).iterdir()} == {
         "best.yaml",
         "job.log",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -344,3 +348,36 @@ def test_the_verdict_is_about_the_winner_that_stands():
     (comparison,) = found["verdict"]
     assert comparison["anon"] == pytest.approx(2.05)
     assert comparison["difference"] == pytest.approx(-1.0)
+
+
+def test_a_ray_that_does_not_stop_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Its own processes are what it waits for."""
+    raylet, other = (Path(shutil.copy(shutil.which("sleep") or "", tmp_path / n)) for n in ("raylet", "x"))
+    with subprocess.Popen([other, "600"]) as untouched, subprocess.Popen([raylet, "600"]) as process:
+        ray = types.SimpleNamespace(init=lambda **_: None, shutdown=process.wait)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setattr(driver, "_RAY_STOP_SECONDS", 0.2)
+        settings = Settings(home=tmp_path / "home")
+        with driver._ray(settings, Lease("j1", "me", 3, 15.0)):
+            assert settings.ray_temp("j1", 3).is_dir()
+        assert process.returncode == -signal.SIGKILL
+        assert untouched.poll() is None
+        untouched.kill()
+    assert "in wait" in caplog.text, "where it hung"
+    assert not settings.ray_temps("j1")
+
+
+def test_a_driver_that_cleans_up_late_deletes_nothing_of_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ray = types.SimpleNamespace(init=lambda **_: None, shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    settings = Settings(home=tmp_path)
+    with driver._ray(settings, Lease("j1", "me", 3, 15.0)):
+        second = driver._ray(settings, Lease("j1", "you", 4, 15.0))
+        second.__enter__()
+    assert settings.ray_temps("j1") == [settings.ray_temp("j1", 4)]
+    second.__exit__(None, None, None)
+    assert not settings.ray_temps("j1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from anon_tune.workers.processes import JobProcesses
 __all__ = ["Daemon"]
 
 _POLL_SECONDS = 0.5
+_IDLE_SECONDS = 10.0
 _RELEASE_SECONDS = 8.0
 _EXIT_SECONDS = 30.0
 _MOST_DEATHS = 3
@@ -45,6 +47,9 @@ class Daemon:
     A process that died leaves its lease to the daemon, which queues the job again at once; after three deaths without
     a report in between it pauses it.
 
+    A daemon that has had nothing to claim for some seconds keeps a process ready: not at once, since the machine may
+    be busy with a job that another daemon has just begun.
+
     Args:
         ledger: Where the queue is.
         processes: Starts a process that works under a lease, as the leader of a process group of its own. It releases
@@ -66,6 +71,7 @@ class Daemon:
         self._jobs = jobs
         self._running: list[tuple[Lease, subprocess.Popen[bytes]]] = []
         self._deaths: dict[str, _Deaths] = {}
+        self._idle_since = math.inf
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; then every lease is released within 10 s, and the jobs are QUEUED again."""
@@ -84,8 +90,11 @@ class Daemon:
         while len(self._running) < self._jobs:
             lease = self._ledger.claim(self._holder, LEASE_SECONDS)
             if lease is None:
-                self._processes.prepare()
+                self._idle_since = min(self._idle_since, time.monotonic())
+                if time.monotonic() - self._idle_since >= _IDLE_SECONDS:
+                    self._processes.prepare()
                 return
+            self._idle_since = math.inf
             _log.info("job %s: claimed, token %d", lease.job, lease.token, extra={"job": lease.job})
             try:
                 self._running.append((lease, self._processes.start(lease)))

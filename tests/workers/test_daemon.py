@@ -86,6 +86,7 @@ class Running:
 @pytest.fixture
 def run(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
     monkeypatch.setattr(daemon_module, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(daemon_module, "_IDLE_SECONDS", 0.0)
     made: list[Running] = []
 
     def begin(jobs: int = 1, **code: str) -> Running:

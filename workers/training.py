@@ -152,8 +152,12 @@ class Training:
     def _step(self, batch: Split) -> Tensor:
         """Make one step, and return the mean loss over the batch before it."""
         self._optimizer.zero_grad()
-        losses = [self._backward(part, len(part) / len(batch)) for part in batch.batches(self._part)]
-        total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        size = len(batch)
+        if size <= self._part:
+            total = self._backward(batch)
+        else:
+            parts = [self._backward(part, len(part) / size) for part in batch.batches(self._part)]
+            total = torch.stack(parts).sum()
         if self._first_loss is None:
             self._first_loss = total.item()
         self._unclipped = None
@@ -163,7 +167,7 @@ class Training:
         self._schedule.step()
         return total
 
-    def _backward(self, examples: Split, share: float) -> Tensor:
+    def _backward(self, examples: Split, share: float = 1.0) -> Tensor:
         """Add the gradients of a part of a batch, and return its share of the loss."""
         if self._augment:
             inputs = augmented(examples.inputs, self._augment, self._chance)
@@ -176,16 +180,15 @@ class Training:
 
     def _measured_step(self, batch: Split) -> tuple[Tensor, dict[str, float]]:
         """Make one step, and return the loss as `_step` does and what is measured of the step."""
-        before = [parameter.detach().clone() for parameter in self._model.parameters()]
+        before = _in_a_row(self._model)
         loss = self._step(batch)
-        after = [parameter.detach() for parameter in self._model.parameters()]
-        norm = self._unclipped
-        if norm is None:
-            norm = get_total_norm([p.grad for p in self._model.parameters() if p.grad is not None])
-        update = get_total_norm([new - old for new, old in zip(after, before, strict=True)])
+        update = _in_a_row(self._model).sub_(before)
+        gradient = self._unclipped
+        if gradient is None:
+            gradient = get_total_norm([p.grad for p in self._model.parameters() if p.grad is not None])
         return loss, {
-            "gradient_norm": norm.item(),
-            "update_ratio": update.item() / max(get_total_norm(before).item(), _SHORTEST),
+            "gradient_norm": gradient.item(),
+            "update_ratio": update.norm().item() / max(before.norm().item(), _SHORTEST),
         }
 
     def dry_run(self) -> dict[str, Any]:
@@ -273,3 +276,8 @@ class Training:
         limit = DIVERGENCE_FACTOR * (self._first_loss or math.inf)
         losses = [value for name, value in result.items() if name.endswith("loss")]
         return any(not math.isfinite(loss) or loss > limit for loss in losses)
+
+
+def _in_a_row(model: nn.Module) -> Tensor:
+    """A copy of all parameters."""
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])

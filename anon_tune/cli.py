@@ -595,7 +595,7 @@ def mlflow_sync(
     from anon_tune.local import open_ledger
 
     if follow is not None:
-        os.nice(10)  # training comes first, and so does its start
+        os.nice(19)  # training comes first, whose processes Ray starts at 15, and so does its start
     settings = _settings_here("mlflow sync")
     ledger = open_ledger(settings)
     ledger.job(job_id)

@@ -6,7 +6,6 @@ import datetime
 import importlib
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import httpx2
 
 from anon_tune.errors import AnonTuneError
 from anon_tune.ledger import Ledger
+from anon_tune.reachable import ask_mlflow, knock
 from anon_tune.settings import Settings
 from anon_tune.tracking import check_uri
 
@@ -97,11 +97,7 @@ def _ray(settings: Settings) -> Iterator[Finding]:
 def _cluster(address: str | None) -> str:
     if not address:
         return "one is started here for each job"
-    host, _, port = address.rpartition("//")[2].rpartition(":")
-    if not port.isdecimal():
-        return f"cluster {address}"
-    socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT_SECONDS).close()
-    return f"cluster {address} answers"
+    return f"cluster {address}" + (" answers" if knock(address, _TIMEOUT_SECONDS) else "")
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
@@ -135,16 +131,14 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
 def _mlflow(settings: Settings) -> Iterator[Finding]:
     check_uri(settings.tracking_uri)
-    if not settings.tracking_uri.startswith(("http://", "https://")):
-        yield Finding("mlflow", Health.OK, f"{version('mlflow')}, a database")
-        return
     try:
-        httpx2.get(f"{settings.tracking_uri.rstrip('/')}/health", timeout=_TIMEOUT_SECONDS).raise_for_status()
-    except httpx2.HTTPError as error:
+        is_server = ask_mlflow(settings.tracking_uri, _TIMEOUT_SECONDS)
+    except OSError as error:
         advice = "Jobs run without it and catch up: start it, or check MLFLOW_TRACKING_URI."
         yield Finding("mlflow", Health.WARNING, f"does not answer ({error})", advice)
     else:
-        yield Finding("mlflow", Health.OK, "the server answers")
+        found = "the server answers" if is_server else f"{version('mlflow')}, a database"
+        yield Finding("mlflow", Health.OK, found)
 
 
 def _service(server: str) -> Iterator[Finding]:

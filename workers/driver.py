@@ -8,7 +8,6 @@ import logging
 import os
 import secrets
 import shutil
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from anon_tune.advice.verdict import verdict
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
+from anon_tune.reachable import knock
 from anon_tune.records import ENDED, JobState, Phase, Trial, TrialState
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.policy import Plan, winner
@@ -409,17 +409,14 @@ def _prepare_ray_environment(settings: Settings) -> None:
 
 
 def _check_address(address: str) -> None:
-    """Knock at a plain host:port, where Ray would write its own log for minutes before it gave up.
+    """Knock at a cluster's door, where Ray would write its own log for minutes before it gave up.
 
     Raises:
         DependencyError: Nothing answers there.
     """
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
-        return  # "auto", "ray://...": Ray knows what to do
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
-    except (OSError, OverflowError) as error:
+        knock(address, _KNOCK_SECONDS)
+    except OSError as error:
         raise DependencyError(
             f"No Ray cluster answers at RAY_ADDRESS={address} ({error}). Start one there (ray start --head), or "
             "unset RAY_ADDRESS to run on this machine."

@@ -213,13 +213,19 @@ def test_a_cluster_that_is_not_there_is_told_before_ray_looks_for_it(
 ):
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     said = rf"No Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:{port} \("
-    with pytest.raises(DependencyError, match=said), driver._ray(Settings(), "j"):
+    with pytest.raises(DependencyError, match=said), driver._ray(Settings(), Lease("j", "me", 1, 15.0)):
         pass
 
 
-@pytest.mark.parametrize("address", ["auto", "ray://127.0.0.1:{port}", "127.0.0.1", "127.0.0.1:x"])
-def test_what_is_no_plain_address_is_left_to_ray(port: int, address: str):
-    driver._check_address(address.format(port=port))
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:{port}", "127.0.0.1:x", "127.0.0.1:99999", "[::1"])
+def test_what_cannot_answer_is_refused(port: int, address: str):
+    with pytest.raises(DependencyError, match="No Ray cluster answers"):
+        driver._check_address(address.format(port=port))
+
+
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1"])
+def test_what_only_ray_understands_is_left_to_it(address: str):
+    driver._check_address(address)
 
 
 def test_a_cluster_that_answers_is_taken():

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-import urllib.request
 from importlib.metadata import version
-from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -16,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from anon_tune.errors import AnonTuneError
 from anon_tune.ledger import Ledger
+from anon_tune.reachable import ask_mlflow, knock
 from anon_tune.service.access import Reader, Surroundings
 from anon_tune.service.problems import responses
 from anon_tune.service.schemas import Health, Readiness
@@ -71,26 +68,16 @@ def _database(ledger: Ledger) -> str:
 
 
 def _mlflow(settings: Settings) -> str:
-    address = settings.tracking_uri
-    if not address.startswith(("http://", "https://")):
-        return "a database"
     try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=_TIMEOUT_SECONDS):
-            return "ok"
-    except (OSError, ValueError):
+        return "ok" if ask_mlflow(settings.tracking_uri, _TIMEOUT_SECONDS) else "a database"
+    except OSError:
         return "unreachable"
 
 
 def _ray(settings: Settings) -> str:
     if not settings.ray_address:
         return "started for each job"
-    parts: Any = urlsplit(
-        settings.ray_address if "://" in settings.ray_address else f"//{settings.ray_address}"
-    )
     try:
-        if parts.port is None:
-            return "unknown"  # "auto"
-        socket.create_connection((parts.hostname, parts.port), timeout=_TIMEOUT_SECONDS).close()
-    except (OSError, ValueError):
+        return "ok" if knock(settings.ray_address, _TIMEOUT_SECONDS) else "unknown"
+    except OSError:
         return "unreachable"
-    return "ok"

@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from anon_tune import catalogue
-from anon_tune.documents import Strict, is_function, parse, read_yaml, unknown
-from anon_tune.errors import NotFoundError, SpecError
+from anon_tune.documents import Strict, is_function, unknown
 from anon_tune.records import Phase
-from anon_tune.search_spaces import Space, Value, load_space, space_names
-from anon_tune.settings import Settings
+from anon_tune.search_spaces import Space, load_space
+from anon_tune.spec.places import SPACE_FILE, found, named_space, served
+from anon_tune.spec.sections import (
+    Budget,
+    Confirm,
+    DataChoice,
+    ModelChoice,
+    Objective,
+    Resources,
+    Search,
+    Training,
+    UserSpace,
+)
 
-__all__ = [
-    "Budget",
-    "Confirm",
-    "DataChoice",
-    "JobSpec",
-    "ModelChoice",
-    "Objective",
-    "Resources",
-    "Search",
-    "Training",
-    "UserSpace",
-    "apply_overrides",
-    "extended",
-    "load_spec",
-    "parse_spec",
-    "remote_spec",
-    "seconds",
-    "space_files",
-    "spaces_of",
-    "stored_spec",
-]
-
-_SPACE_FILE = (".yaml", ".yml")
+__all__ = ["JobSpec", "spaces_of"]
 
 _ARM = re.compile(r"\w[\w-]{0,31}", re.ASCII)
 """It is part of the ids of trials, and of their folders."""
@@ -48,184 +35,8 @@ _ARM = re.compile(r"\w[\w-]{0,31}", re.ASCII)
 _LARGEST_GRID = 100_000
 """Points of a grid: it is made anew for each suggestion, in a fifth of a second at this size."""
 
-
-class ModelChoice(Strict):
-    """A registered model and its sizes, or a function of the user ("module:function") and its keyword arguments."""
-
-    name: str
-    options: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-class DataChoice(Strict):
-    """A registered data set and its options, or a function of the user ("module:function") and its arguments.
-
-    Of both an option `folder` or `file` is a path, and absolute once the job has been read.
-    """
-
-    name: str
-    options: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-class Objective(Strict):
-    """What is optimized, on the validation split."""
-
-    metric: str = "loss"
-    mode: Literal["min", "max"] = "min"
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def seconds(value: Any) -> float:
-    """Return a length of time in seconds: a number of them, or a number with s, m, h or d, as in "90m".
-
-    Raises:
-        ValueError: It is none, or not above 0; says what is allowed.
-    """
-    found = re.fullmatch(r"([\d.]+)\s*([smhd]?)", str(value).strip())
-    try:
-        length = float(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
-    except ValueError:
-        length = 0.0
-    if isinstance(value, bool) or not 0 < length < math.inf:
-        raise ValueError(
-            f"expected a length of time above 0, such as 90m, 2h or 3600 (seconds), found {value!r}"
-        )
-    return length
-
-
-def _is_size(value: JsonValue) -> bool:
-    """Whether it is a finite number of at least 0; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-
-
-class Budget(Strict):
-    """What each arm may spend: `trials` configurations of up to `epochs` epochs each.
-
-    `time` limits the whole job, in seconds of being worked on: once they are spent the search gives out no more
-    trials, and confirm and verdict follow on what there is.
-    """
-
-    trials: int = Field(ge=1, le=10_000)
-    epochs: int = Field(ge=1, le=100_000)
-    time: float | None = None
-
-    @field_validator("time", mode="before")
-    @classmethod
-    def _length(cls, value: Any) -> float | None:
-        return None if value is None else seconds(value)
-
-
-class Search(Strict):
-    """How configurations are proposed and stopped early.
-
-    Attributes:
-        sampler: `gp` and `tpe` learn from the trials; `random` and `grid` do not.
-        pruner: `none` stops nothing; `median` stops what is forecast to end behind the median; `asha` is successive
-            halving.
-        seed: Of the samplers, and of all trials.
-        grace: Epochs before any pruning.
-        reduction: At each rung of `asha` one in `reduction` goes on.
-        levels: Of each range in a `grid`.
-        try_first: By arm, points that are tried before all others; coordinates that are left out are filled in.
-            A list is meant for the arm anon.
-    """
-
-    sampler: Literal["gp", "tpe", "random", "grid"] = "gp"
-    pruner: Literal["none", "median", "asha"] = "none"
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    grace: int = Field(default=3, ge=1)
-    reduction: int = Field(default=3, ge=2)
-    levels: int = Field(default=5, ge=2, le=1000)
-    try_first: dict[str, tuple[dict[str, Value], ...]] = Field(default_factory=dict)
-
-    @field_validator("try_first", mode="before")
-    @classmethod
-    def _points_of_anon(cls, value: Any) -> Any:
-        return {"anon": value} if isinstance(value, list | tuple) else value
-
-
-class Confirm(Strict):
-    """Finalists of each arm are rerun on `seeds` seeds; the winner is tested on `verdict_seeds` others.
-
-    With `race`, a finalist that is clearly behind after some of its seeds is not rerun on the others.
-    """
-
-    finalists: int = Field(default=3, ge=1, le=20)
-    seeds: int = Field(default=3, ge=1, le=50)
-    race: bool = True
-    verdict_seeds: int = Field(default=5, ge=2, le=100)
-
-
-class Training(Strict):
-    """How every trial of the job is trained; only the optimizer differs between arms.
-
-    Attributes:
-        batch_size: Examples per step.
-        schedule: Of the learning rate: `constant`; `cosine` to 0; `step`, to a tenth at the half and again at three
-            quarters; `wsd`, constant and to 0 in the last fifth.
-        warmup: Over this share of the steps the learning rate rises first.
-        clip: Gradients longer than this, over all parameters together, are shortened to it.
-        accumulate: A batch is done in so many parts, one after another, for want of memory.
-        num_workers: Processes of each trial that make the examples of a Dataset of the user; 0: the trial's own. They
-            are besides `resources.cpu`. Results do not depend on it.
-        augment: Of images: `crop` moves each by up to an eighth of its side, `flip` mirrors half of them.
-        precision: `bf16` computes in bfloat16 where torch's autocast does; parameters stay in 32 bits.
-        channels_last: Convolutions' weights in that order, which GPUs with tensor cores are faster with.
-        compile: The model is compiled by torch.compile at the start of each trial; on CPU that takes a C++ compiler.
-        checkpoint_seconds: At least so long between two checkpoints of a trial, and before its first; what an
-            attempt that is lost has done since is done again. 0: after each epoch, but for what writing costs.
-    """
-
-    batch_size: int = Field(default=64, ge=1)
-    schedule: Literal["constant", "cosine", "step", "wsd"] = "cosine"
-    warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
-    clip: float | None = Field(default=None, gt=0.0)
-    accumulate: int = Field(default=1, ge=1)
-    num_workers: int = Field(default=0, ge=0, le=64)
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    augment: tuple[Literal["crop", "flip"], ...] = ()
-    precision: Literal["fp32", "bf16"] = "fp32"
-    channels_last: bool = False
-    compile: bool = False
-    checkpoint_seconds: float = Field(default=10.0, ge=0.0)
-
-
 _OF_FUNCTIONS = {"schedule", "warmup", "checkpoint_seconds"}
 """Keys of `training` that hold for a training function of the user as well."""
-
-
-class UserSpace(Strict):
-    """An arm's search space from a file of the user, named by its path from the job file's folder.
-
-    Attributes:
-        file: Its absolute path.
-        optimizer: "adamw", "sgd", or the factory that makes the arm's optimizer ("module:function").
-    """
-
-    file: str
-    optimizer: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_file(cls, value: Any, info: ValidationInfo) -> Any:
-        context = info.context or {}
-        if context.get("stored"):
-            return value  # as for `space`
-        if not isinstance(value, str) or not value.endswith(_SPACE_FILE):
-            raise ValueError(f"expected the path of a .yaml file, found {value!r}")
-        file, space = _named_space(value, context)
-        optimizer = space.optimizer
-        if optimizer == "anon":
-            raise ValueError(f"{file} is a space of anon, which has one in this job: `space`")
-        return {"file": file, "optimizer": optimizer}
-
-
-class Resources(Strict):
-    """What one trial takes; `gpu` may be a fraction."""
-
-    cpu: int = Field(default=1, ge=1)
-    gpu: float = Field(default=0.0, ge=0.0)
 
 
 class JobSpec(Strict):
@@ -265,7 +76,7 @@ class JobSpec(Strict):
         arms, spaces = data.get("arms"), data.get("spaces") or {}
         if not isinstance(arms, list | tuple) or not isinstance(spaces, Mapping):
             return data
-        names = {arm: Path(arm).stem for arm in arms if isinstance(arm, str) and arm.endswith(_SPACE_FILE)}
+        names = {arm: Path(arm).stem for arm in arms if isinstance(arm, str) and arm.endswith(SPACE_FILE)}
         if not names:
             return data
         files = {name: file for file, name in names.items()}
@@ -295,7 +106,7 @@ class JobSpec(Strict):
             named = options.get(option)
             if named and isinstance(named, str):
                 remote = context.get("remote", False)
-                options[option] = _served(option, named) if remote else _found(option, named, context)
+                options[option] = served(option, named) if remote else found(option, named, context)
         return data.model_copy(update={"options": options})
 
     @field_validator("arms")
@@ -327,7 +138,7 @@ class JobSpec(Strict):
         context = info.context or {}
         if context.get("stored"):
             return name  # the ledger holds the space as it was; the file may have gone
-        name, space = _named_space(name, context)
+        name, space = named_space(name, context)
         if space.optimizer != "anon":
             raise ValueError(f"{name!r} is a space of {space.optimizer}; this key is for the arm anon")
         return name
@@ -350,7 +161,7 @@ class JobSpec(Strict):
             )
         problems += self._arm_problems()
         if not stored:
-            problems += self._space_problems(spaces_of(self, context.get("spaces", {})))
+            problems += self.space_problems(spaces_of(self, context.get("spaces", {})))
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -456,7 +267,12 @@ class JobSpec(Strict):
         if type(classes) is not int or classes < 1:
             yield f"data.classes: expected a whole number of at least 1, found {classes!r}"
 
-    def _space_problems(self, spaces: Mapping[str, Space]) -> Iterator[str]:
+    def optimizer(self, arm: str) -> str:
+        """What makes an arm's optimizer: "anon", "adamw", "sgd", or a factory of the user ("module:function")."""
+        return self.spaces[arm].optimizer if arm in self.spaces else arm
+
+    def space_problems(self, spaces: Mapping[str, Space]) -> Iterator[str]:
+        """What keeps the search from having its trials in these spaces, by the arms; each with its key's path."""
         for arm, space in spaces.items():
             count, what = space.configurations, "configurations in the space"
             if self.search.sampler == "grid":
@@ -481,10 +297,6 @@ class JobSpec(Strict):
                     yield f"{key}.{index}: the same point is listed twice"
                 yield from (f"{key}.{index}.{problem}" for problem in spaces[arm].problems_of(point))
 
-    def optimizer(self, arm: str) -> str:
-        """What makes an arm's optimizer: "anon", "adamw", "sgd", or a factory of the user ("module:function")."""
-        return self.spaces[arm].optimizer if arm in self.spaces else arm
-
     def may_keep(self, arm: str, phase: str) -> bool:
         """Whether a trial of this arm and phase may be the one whose weights are kept.
 
@@ -503,92 +315,6 @@ class JobSpec(Strict):
         }
 
 
-def parse_spec(data: Mapping[str, Any], source: str = "job", folder: Path | None = None) -> JobSpec:
-    """Return a validated job; a search space given as a file is looked for from `folder`.
-
-    Raises:
-        SpecError: Every problem at once, each with its key's path.
-    """
-    if folder is not None:
-        data = {"folder": str(folder.absolute()), **data}
-    return parse(JobSpec, data, source, {"folder": folder or Path()})
-
-
-def remote_spec(data: Mapping[str, Any], spaces: Mapping[str, Space], modules: Sequence[str] = ()) -> JobSpec:
-    """Return a validated job that came over the network, which can name nothing but what is offered.
-
-    Args:
-        data: The job.
-        spaces: Search spaces that came with it, by the file's name that the job gives them.
-        modules: What functions may be named of: these modules, and those inside them.
-
-    Raises:
-        SpecError: Every problem at once, each with its key's path; data outside the data folder too, and functions
-            of modules that are not allowed.
-    """
-    spec = parse(JobSpec, data, "job", {"remote": True, "spaces": spaces})
-    problems = [
-        f"{key}: {name} is of a module that this service may not import; have it installed for the workers, and its "
-        "name added to ANON_TUNE_ALLOWED_MODULES"
-        for key, name in spec.functions().items()
-        if not any(f"{name.partition(':')[0]}.".startswith(f"{module}.") for module in modules)
-    ]
-    if problems:
-        raise SpecError("job", problems)
-    return spec
-
-
-def stored_spec(data: Mapping[str, Any]) -> JobSpec:
-    """Return a job as the ledger holds it, without looking for its search space."""
-    return parse(JobSpec, data, "ledger", {"stored": True})
-
-
-def extended(spec: JobSpec, spaces: Mapping[str, Space], trials: int) -> JobSpec:
-    """Return a job with another `budget.trials`.
-
-    Raises:
-        SpecError: The spaces do not have so many configurations, or it is out of range.
-    """
-    budget = {**spec.budget.model_dump(), "trials": trials}
-    larger = parse(JobSpec, {**spec.model_dump(), "budget": budget}, "--trials", {"stored": True})
-    problems = list(larger._space_problems(spaces))
-    if problems:
-        raise SpecError("--trials", problems)
-    return larger
-
-
-def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
-    """Read a job file, with `key.path=value` overrides applied.
-
-    Raises:
-        NotFoundError: There is no such file.
-        SpecError: The file or an override is wrong.
-    """
-    return parse_spec(apply_overrides(read_yaml(path), overrides), str(path), path.absolute().parent)
-
-
-def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of `data` with each "key.path=value" set; values are read as YAML."""
-    result = dict(data)
-    for override in overrides:
-        path, separator, value = override.partition("=")
-        if not separator or not path:
-            raise SpecError("--set", [f"{override!r}: expected key.path=value, e.g. budget.trials=8"])
-        node = result
-        *parents, last = path.split(".")
-        for key in parents:
-            child = node.get(key)
-            if key in {"data", "model"} and isinstance(child, str):
-                child = {"name": child}
-            node[key] = dict(child) if isinstance(child, Mapping) else {}
-            node = node[key]
-        try:
-            node[last] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):
-            raise SpecError("--set", [f"{override!r}: the value is not YAML"]) from None
-    return result
-
-
 def spaces_of(spec: JobSpec, given: Mapping[str, Space] | None = None) -> dict[str, Space]:
     """The search space of each arm, in the spec's order; `given` are those that are in no file here, by name."""
     given = given or {}
@@ -601,69 +327,6 @@ def spaces_of(spec: JobSpec, given: Mapping[str, Space] | None = None) -> dict[s
     return {arm: given[name(arm)] if name(arm) in given else load_space(name(arm)) for arm in spec.arms}
 
 
-def space_files(document: Mapping[str, Any]) -> list[str]:
-    """Names of the files that a job, as it is written, takes search spaces from."""
-    arms, spaces = document.get("arms"), document.get("spaces")
-    named = [
-        document.get("space"),
-        *(arms if isinstance(arms, list | tuple) else ()),
-        *(spaces.values() if isinstance(spaces, Mapping) else ()),
-    ]
-    return sorted({name for name in named if isinstance(name, str) and name.endswith(_SPACE_FILE)})
-
-
-def _found(option: str, named: str, context: Mapping[str, Any]) -> str:
-    """The absolute path of data beside the job file, or in the data folder. Raises ValueError."""
-    roots = [context.get("folder", Path()), *filter(None, [Settings().data])]
-    path = Path(named).expanduser()
-    if path.is_absolute():
-        return str(path)
-    for root in roots:
-        if (root / path).exists():
-            return str((root / path).absolute())
-    looked = " and ".join(str(root.absolute()) for root in roots)
-    raise ValueError(
-        f"there is no {option} {named!r} in {looked}; set ANON_TUNE_DATA to the folder of all data"
-    )
-
-
-def _served(option: str, named: str) -> str:
-    """The absolute path of data that a service has: in its data folder, and nowhere else. Raises ValueError."""
-    root = Settings().data
-    if root is None:
-        raise ValueError(
-            f"this service has no folder of data; {option} needs ANON_TUNE_DATA to be set where it runs"
-        )
-    try:
-        path = (root / named).resolve()
-        inside = path.is_relative_to(root.resolve()) and path.exists()
-    except (OSError, ValueError, RuntimeError):
-        inside = False
-    if not inside:
-        raise ValueError(f"there is no {option} {named!r} in this service's folder of data")
-    return str(path)
-
-
-def _named_space(name: str, context: Mapping[str, Any]) -> tuple[str, Space]:
-    """A space by its name, or its absolute path, and what it is. Raises ValueError, as validators do."""
-    given = context.get("spaces", {})
-    if name in given:
-        return name, given[name]
-    if context.get("remote"):
-        if name.endswith(_SPACE_FILE) or name not in space_names():
-            raise ValueError(
-                f"{unknown('space', name, space_names())}; a file of yours goes along, in `spaces`"
-            )
-    elif name.endswith(_SPACE_FILE):
-        name = str(context.get("folder", Path()) / Path(name).expanduser())
-    return name, _space_from(name)
-
-
-def _space_from(name: str) -> Space:
-    """Return a space by name or path. Raises ValueError, as validators do, for what is wrong with it."""
-    try:
-        return load_space(name)
-    except SpecError as error:
-        raise ValueError("; ".join(error.problems)) from None
-    except NotFoundError as error:
-        raise ValueError(str(error)) from None
+def _is_size(value: JsonValue) -> bool:
+    """Whether it is a finite number of at least 0; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -1,0 +1,45 @@
+"""Whether what jobs need besides the ledger answers: a Ray cluster, an MLflow server."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+__all__ = ["ask_mlflow", "knock"]
+
+
+def knock(ray_address: str, seconds: float) -> bool:
+    """Connect to a Ray cluster's host and port, and return True; False for what only Ray understands ("auto").
+
+    Args:
+        ray_address: As RAY_ADDRESS.
+        seconds: How long to wait.
+
+    Raises:
+        OSError: Nothing answers there.
+    """
+    try:
+        parts = urlsplit(ray_address if "://" in ray_address else f"//{ray_address}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise OSError(str(error)) from error
+    if host is None or port is None:
+        return False
+    socket.create_connection((host, port), timeout=seconds).close()
+    return True
+
+
+def ask_mlflow(uri: str, seconds: float) -> bool:
+    """Ask an MLflow server how it is, and return True; False where the tracking URI is a database's.
+
+    Raises:
+        OSError: It does not answer, or not well.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return False
+    try:
+        urlopen(f"{uri.rstrip('/')}/health", timeout=seconds).close()
+    except ValueError as error:
+        raise OSError(str(error)) from error
+    return True

@@ -1,0 +1,29 @@
+"""The job file: its parts, the job as a whole, and where jobs are read from."""
+
+from anon_tune.spec.job import JobSpec, spaces_of
+from anon_tune.spec.places import space_files
+from anon_tune.spec.reading import (
+    apply_overrides,
+    extended,
+    load_spec,
+    parse_spec,
+    remote_spec,
+    stored_spec,
+)
+from anon_tune.spec.sections import Budget, Search, Training, seconds
+
+__all__ = [
+    "Budget",
+    "JobSpec",
+    "Search",
+    "Training",
+    "apply_overrides",
+    "extended",
+    "load_spec",
+    "parse_spec",
+    "remote_spec",
+    "seconds",
+    "space_files",
+    "spaces_of",
+    "stored_spec",
+]

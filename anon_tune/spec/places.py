@@ -1,0 +1,84 @@
+"""Where what a job names is found: its search spaces and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from anon_tune.documents import unknown
+from anon_tune.errors import NotFoundError, SpecError
+from anon_tune.search_spaces import Space, load_space, space_names
+from anon_tune.settings import Settings
+
+__all__ = ["SPACE_FILE", "found", "named_space", "served", "space_files"]
+
+SPACE_FILE = (".yaml", ".yml")
+
+
+def space_files(document: Mapping[str, Any]) -> list[str]:
+    """Names of the files that a job, as it is written, takes search spaces from."""
+    arms, spaces = document.get("arms"), document.get("spaces")
+    named = [
+        document.get("space"),
+        *(arms if isinstance(arms, list | tuple) else ()),
+        *(spaces.values() if isinstance(spaces, Mapping) else ()),
+    ]
+    return sorted({name for name in named if isinstance(name, str) and name.endswith(SPACE_FILE)})
+
+
+def found(option: str, named: str, context: Mapping[str, Any]) -> str:
+    """The absolute path of data beside the job file, or in the data folder. Raises ValueError."""
+    roots = [context.get("folder", Path()), *filter(None, [Settings().data])]
+    path = Path(named).expanduser()
+    if path.is_absolute():
+        return str(path)
+    for root in roots:
+        if (root / path).exists():
+            return str((root / path).absolute())
+    looked = " and ".join(str(root.absolute()) for root in roots)
+    raise ValueError(
+        f"there is no {option} {named!r} in {looked}; set ANON_TUNE_DATA to the folder of all data"
+    )
+
+
+def served(option: str, named: str) -> str:
+    """The absolute path of data that a service has: in its data folder, and nowhere else. Raises ValueError."""
+    root = Settings().data
+    if root is None:
+        raise ValueError(
+            f"this service has no folder of data; {option} needs ANON_TUNE_DATA to be set where it runs"
+        )
+    try:
+        path = (root / named).resolve()
+        inside = path.is_relative_to(root.resolve()) and path.exists()
+    except (OSError, ValueError, RuntimeError):
+        inside = False
+    if not inside:
+        raise ValueError(f"there is no {option} {named!r} in this service's folder of data")
+    return str(path)
+
+
+def named_space(name: str, context: Mapping[str, Any]) -> tuple[str, Space]:
+    """A space by its name, or its absolute path, and what it is. Raises ValueError, as validators do."""
+    given = context.get("spaces", {})
+    if name in given:
+        return name, given[name]
+    if context.get("remote"):
+        if name.endswith(SPACE_FILE) or name not in space_names():
+            raise ValueError(
+                f"{unknown('space', name, space_names())}; a file of yours goes along, in `spaces`"
+            )
+    elif name.endswith(SPACE_FILE):
+        name = str(context.get("folder", Path()) / Path(name).expanduser())
+    return name, _space_from(name)
+
+
+def _space_from(name: str) -> Space:
+    """Return a space by name or path. Raises ValueError, as validators do, for what is wrong with it."""
+    try:
+        return load_space(name)
+    except SpecError as error:
+        raise ValueError("; ".join(error.problems)) from None
+    except NotFoundError as error:
+        raise ValueError(str(error)) from None

@@ -1,0 +1,102 @@
+"""Jobs from where they come: a file, the network, the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from anon_tune.documents import parse, read_yaml
+from anon_tune.errors import SpecError
+from anon_tune.search_spaces import Space
+from anon_tune.spec.job import JobSpec
+
+__all__ = ["apply_overrides", "extended", "load_spec", "parse_spec", "remote_spec", "stored_spec"]
+
+
+def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
+    """Read a job file, with `key.path=value` overrides applied.
+
+    Raises:
+        NotFoundError: There is no such file.
+        SpecError: The file or an override is wrong.
+    """
+    return parse_spec(apply_overrides(read_yaml(path), overrides), str(path), path.absolute().parent)
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of `data` with each "key.path=value" set; values are read as YAML."""
+    result = dict(data)
+    for override in overrides:
+        path, separator, value = override.partition("=")
+        if not separator or not path:
+            raise SpecError("--set", [f"{override!r}: expected key.path=value, e.g. budget.trials=8"])
+        node = result
+        *parents, last = path.split(".")
+        for key in parents:
+            child = node.get(key)
+            if key in {"data", "model"} and isinstance(child, str):
+                child = {"name": child}
+            node[key] = dict(child) if isinstance(child, Mapping) else {}
+            node = node[key]
+        try:
+            node[last] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            raise SpecError("--set", [f"{override!r}: the value is not YAML"]) from None
+    return result
+
+
+def parse_spec(data: Mapping[str, Any], source: str = "job", folder: Path | None = None) -> JobSpec:
+    """Return a validated job; a search space given as a file is looked for from `folder`.
+
+    Raises:
+        SpecError: Every problem at once, each with its key's path.
+    """
+    if folder is not None:
+        data = {"folder": str(folder.absolute()), **data}
+    return parse(JobSpec, data, source, {"folder": folder or Path()})
+
+
+def remote_spec(data: Mapping[str, Any], spaces: Mapping[str, Space], modules: Sequence[str] = ()) -> JobSpec:
+    """Return a validated job that came over the network, which can name nothing but what is offered.
+
+    Args:
+        data: The job.
+        spaces: Search spaces that came with it, by the file's name that the job gives them.
+        modules: What functions may be named of: these modules, and those inside them.
+
+    Raises:
+        SpecError: Every problem at once, each with its key's path; data outside the data folder too, and functions
+            of modules that are not allowed.
+    """
+    spec = parse(JobSpec, data, "job", {"remote": True, "spaces": spaces})
+    problems = [
+        f"{key}: {name} is of a module that this service may not import; have it installed for the workers, and its "
+        "name added to ANON_TUNE_ALLOWED_MODULES"
+        for key, name in spec.functions().items()
+        if not any(f"{name.partition(':')[0]}.".startswith(f"{module}.") for module in modules)
+    ]
+    if problems:
+        raise SpecError("job", problems)
+    return spec
+
+
+def stored_spec(data: Mapping[str, Any]) -> JobSpec:
+    """Return a job as the ledger holds it, without looking for its search space."""
+    return parse(JobSpec, data, "ledger", {"stored": True})
+
+
+def extended(spec: JobSpec, spaces: Mapping[str, Space], trials: int) -> JobSpec:
+    """Return a job with another `budget.trials`.
+
+    Raises:
+        SpecError: The spaces do not have so many configurations, or it is out of range.
+    """
+    budget = {**spec.budget.model_dump(), "trials": trials}
+    larger = parse(JobSpec, {**spec.model_dump(), "budget": budget}, "--trials", {"stored": True})
+    problems = list(larger.space_problems(spaces))
+    if problems:
+        raise SpecError("--trials", problems)
+    return larger

@@ -1,0 +1,195 @@
+"""The parts of a job: each a key of the job file."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
+
+from anon_tune.documents import Strict
+from anon_tune.search_spaces import Value
+from anon_tune.spec.places import SPACE_FILE, named_space
+
+__all__ = [
+    "Budget",
+    "Confirm",
+    "DataChoice",
+    "ModelChoice",
+    "Objective",
+    "Resources",
+    "Search",
+    "Training",
+    "UserSpace",
+    "seconds",
+]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class ModelChoice(Strict):
+    """A registered model and its sizes, or a function of the user ("module:function") and its keyword arguments."""
+
+    name: str
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class DataChoice(Strict):
+    """A registered data set and its options, or a function of the user ("module:function") and its arguments.
+
+    Of both an option `folder` or `file` is a path, and absolute once the job has been read.
+    """
+
+    name: str
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Objective(Strict):
+    """What is optimized, on the validation split."""
+
+    metric: str = "loss"
+    mode: Literal["min", "max"] = "min"
+
+
+class Budget(Strict):
+    """What each arm may spend: `trials` configurations of up to `epochs` epochs each.
+
+    `time` limits the whole job, in seconds of being worked on: once they are spent the search gives out no more
+    trials, and confirm and verdict follow on what there is.
+    """
+
+    trials: int = Field(ge=1, le=10_000)
+    epochs: int = Field(ge=1, le=100_000)
+    time: float | None = None
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _length(cls, value: Any) -> float | None:
+        return None if value is None else seconds(value)
+
+
+class Search(Strict):
+    """How configurations are proposed and stopped early.
+
+    Attributes:
+        sampler: `gp` and `tpe` learn from the trials; `random` and `grid` do not.
+        pruner: `none` stops nothing; `median` stops what is forecast to end behind the median; `asha` is successive
+            halving.
+        seed: Of the samplers, and of all trials.
+        grace: Epochs before any pruning.
+        reduction: At each rung of `asha` one in `reduction` goes on.
+        levels: Of each range in a `grid`.
+        try_first: By arm, points that are tried before all others; coordinates that are left out are filled in.
+            A list is meant for the arm anon.
+    """
+
+    sampler: Literal["gp", "tpe", "random", "grid"] = "gp"
+    pruner: Literal["none", "median", "asha"] = "none"
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    grace: int = Field(default=3, ge=1)
+    reduction: int = Field(default=3, ge=2)
+    levels: int = Field(default=5, ge=2, le=1000)
+    try_first: dict[str, tuple[dict[str, Value], ...]] = Field(default_factory=dict)
+
+    @field_validator("try_first", mode="before")
+    @classmethod
+    def _points_of_anon(cls, value: Any) -> Any:
+        return {"anon": value} if isinstance(value, list | tuple) else value
+
+
+class Confirm(Strict):
+    """Finalists of each arm are rerun on `seeds` seeds; the winner is tested on `verdict_seeds` others.
+
+    With `race`, a finalist that is clearly behind after some of its seeds is not rerun on the others.
+    """
+
+    finalists: int = Field(default=3, ge=1, le=20)
+    seeds: int = Field(default=3, ge=1, le=50)
+    race: bool = True
+    verdict_seeds: int = Field(default=5, ge=2, le=100)
+
+
+class Training(Strict):
+    """How every trial of the job is trained; only the optimizer differs between arms.
+
+    Attributes:
+        batch_size: Examples per step.
+        schedule: Of the learning rate: `constant`; `cosine` to 0; `step`, to a tenth at the half and again at three
+            quarters; `wsd`, constant and to 0 in the last fifth.
+        warmup: Over this share of the steps the learning rate rises first.
+        clip: Gradients longer than this, over all parameters together, are shortened to it.
+        accumulate: A batch is done in so many parts, one after another, for want of memory.
+        num_workers: Processes of each trial that make the examples of a Dataset of the user; 0: the trial's own. They
+            are besides `resources.cpu`. Results do not depend on it.
+        augment: Of images: `crop` moves each by up to an eighth of its side, `flip` mirrors half of them.
+        precision: `bf16` computes in bfloat16 where torch's autocast does; parameters stay in 32 bits.
+        channels_last: Convolutions' weights in that order, which GPUs with tensor cores are faster with.
+        compile: The model is compiled by torch.compile at the start of each trial; on CPU that takes a C++ compiler.
+        checkpoint_seconds: At least so long between two checkpoints of a trial, and before its first; what an
+            attempt that is lost has done since is done again. 0: after each epoch, but for what writing costs.
+    """
+
+    batch_size: int = Field(default=64, ge=1)
+    schedule: Literal["constant", "cosine", "step", "wsd"] = "cosine"
+    warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
+    clip: float | None = Field(default=None, gt=0.0)
+    accumulate: int = Field(default=1, ge=1)
+    num_workers: int = Field(default=0, ge=0, le=64)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    augment: tuple[Literal["crop", "flip"], ...] = ()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint_seconds: float = Field(default=10.0, ge=0.0)
+
+
+class UserSpace(Strict):
+    """An arm's search space from a file of the user, named by its path from the job file's folder.
+
+    Attributes:
+        file: Its absolute path.
+        optimizer: "adamw", "sgd", or the factory that makes the arm's optimizer ("module:function").
+    """
+
+    file: str
+    optimizer: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, value: Any, info: ValidationInfo) -> Any:
+        context = info.context or {}
+        if context.get("stored"):
+            return value  # as for `space`
+        if not isinstance(value, str) or not value.endswith(SPACE_FILE):
+            raise ValueError(f"expected the path of a .yaml file, found {value!r}")
+        file, space = named_space(value, context)
+        optimizer = space.optimizer
+        if optimizer == "anon":
+            raise ValueError(f"{file} is a space of anon, which has one in this job: `space`")
+        return {"file": file, "optimizer": optimizer}
+
+
+class Resources(Strict):
+    """What one trial takes; `gpu` may be a fraction."""
+
+    cpu: int = Field(default=1, ge=1)
+    gpu: float = Field(default=0.0, ge=0.0)
+
+
+def seconds(value: Any) -> float:
+    """Return a length of time in seconds: a number of them, or a number with s, m, h or d, as in "90m".
+
+    Raises:
+        ValueError: It is none, or not above 0; says what is allowed.
+    """
+    found = re.fullmatch(r"([\d.]+)\s*([smhd]?)", str(value).strip())
+    try:
+        length = float(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
+    except ValueError:
+        length = 0.0
+    if isinstance(value, bool) or not 0 < length < math.inf:
+        raise ValueError(
+            f"expected a length of time above 0, such as 90m, 2h or 3600 (seconds), found {value!r}"
+        )
+    return length

@@ -21,7 +21,7 @@ from tests.service.conftest import Serve
 from tests.service.test_jobs import SPEC
 
 ROOT = Path(__file__).parents[2]
-HERE = {"run", "worker", "serve", "up", "doctor", "mlflow", "db", "spaces", "tasks"}
+HERE = {"run", "worker", "job-process", "serve", "up", "doctor", "mlflow", "db", "spaces", "tasks"}
 """Commands that work on this machine alone; they have tests of their own."""
 
 Call = Callable[..., str]

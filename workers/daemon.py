@@ -23,7 +23,7 @@ from anon_tune.workers.processes import JobProcesses
 __all__ = ["Daemon"]
 
 _POLL_SECONDS = 0.5
-_IDLE_SECONDS = 10.0
+_IDLE_SECONDS = 5.0
 _RELEASE_SECONDS = 8.0
 _EXIT_SECONDS = 30.0
 _MOST_DEATHS = 3

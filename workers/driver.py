@@ -135,7 +135,9 @@ def load(settings: Settings) -> None:
 
 
 def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) -> JobState:
-    """End the lease, delete the checkpoints of a job that has ended, and return the state that it is in.
+    """End the lease, delete the checkpoints of a job that has ended and what killed drivers have left of Ray's files.
+
+    Returns the state that the job is in.
 
     Raises:
         DependencyError: The ledger cannot be told.
@@ -145,7 +147,8 @@ def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) 
     except (DependencyError, DBAPIError) as error:
         raise _left(lease, error) from error
     if state in ENDED:
-        shutil.rmtree(settings.checkpoints(lease.job), ignore_errors=True)
+        for folder in (settings.checkpoints(lease.job), *settings.ray_temps(lease.job)):
+            shutil.rmtree(folder, ignore_errors=True)
     return state
 
 

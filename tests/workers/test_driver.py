@@ -187,16 +187,20 @@ def test_a_driver_that_cannot_renew_its_lease_stops_though_nothing_reports(
     ("state", "left"),
     [(JobState.SUCCEEDED, False), (JobState.FAILED, False), (JobState.PAUSED, True)],
 )
-def test_the_checkpoints_of_a_job_go_when_it_has_ended(
+def test_checkpoints_and_what_killed_drivers_left_go_when_a_job_has_ended(
     tmp_path: Path, ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, state: JobState, left: bool
 ):
     monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path))
     settings = Settings()
     (settings.checkpoints(lease.job) / "t" / "1").mkdir(parents=True)
     (settings.checkpoints(lease.job) / "t" / "1" / "2.pt").touch()
+    settings.ray_temp(lease.job, 0).mkdir(parents=True)  # of a driver that was killed
     monkeypatch.setattr(driver, "_work", lambda *_: driver._Ending(state, None))
     assert driver.drive(ledger, lease, settings) is state
     assert settings.checkpoints(lease.job).exists() is left
+    assert bool(settings.ray_temps(lease.job)) is left
+    for folder in settings.ray_temps(lease.job):
+        folder.rmdir()
     assert settings.job_folder(lease.job).exists()
 
 

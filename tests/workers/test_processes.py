@@ -35,10 +35,10 @@ def command(said: Path) -> list[str]:
     return [sys.executable, "-c", TELLS, str(said)]
 
 
-def ready() -> int:
+def ready(processes: JobProcesses) -> int:
     """The process that is kept ready."""
-    (process,) = psutil.Process().children()
-    return process.pid
+    assert processes._ready is not None
+    return processes._ready.pid
 
 
 @pytest.mark.parametrize("prepared", [True, False])
@@ -46,9 +46,9 @@ def test_a_process_is_told_its_job(said: Path, prepared: bool):
     processes = JobProcesses(command(said))
     if prepared:
         processes.prepare()
-        kept = ready()
+        kept = ready(processes)
         processes.prepare()
-        assert ready() == kept, "one is enough"
+        assert ready(processes) == kept, "one is enough"
     process = processes.start(LEASE)
     assert not prepared or process.pid == kept
     assert process.wait(_PATIENCE) == 0
@@ -60,7 +60,7 @@ def test_a_process_is_told_its_job(said: Path, prepared: bool):
 def test_one_that_ended_is_not_used_and_not_kept_ready_again(said: Path, caplog: pytest.LogCaptureFixture):
     processes = JobProcesses([sys.executable, "-c", "raise SystemExit(7)"])
     processes.prepare()
-    os.waitid(os.P_PID, ready(), os.WEXITED | os.WNOWAIT)
+    os.waitid(os.P_PID, ready(processes), os.WEXITED | os.WNOWAIT)
     processes._command = command(said)
     process = processes.start(LEASE)
     assert process.wait(_PATIENCE) == 0
@@ -68,10 +68,10 @@ def test_one_that_ended_is_not_used_and_not_kept_ready_again(said: Path, caplog:
 
     processes._command = [sys.executable, "-c", "raise SystemExit(7)"]
     processes.prepare()
-    os.waitid(os.P_PID, ready(), os.WEXITED | os.WNOWAIT)
+    os.waitid(os.P_PID, ready(processes), os.WEXITED | os.WNOWAIT)
     for _ in range(2):
         processes.prepare()
-        assert not psutil.Process().children()
+        assert processes._ready is None
     assert "ended (exit code 7)" in caplog.text
 
 
@@ -94,8 +94,9 @@ time.sleep(600)
 def test_what_is_ready_ends_with_close(said: Path):
     processes = JobProcesses(command(said))
     processes.prepare()
+    process = psutil.Process(ready(processes))
     processes.close()
-    assert not psutil.Process().children()
+    assert not process.is_running()
 
 
 def test_a_process_that_is_told_at_once_need_not_wait(said: Path):

@@ -192,16 +192,15 @@ def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -
 
 
 def work_as_told(settings: Settings, daemon: int) -> None:
-    """Wait for a daemon to name a job on the standard input, having loaded what it needs, and work on it.
+    """Load what a job needs, wait for a daemon to name one on the standard input, and work on it.
 
     Raises:
         As run_job.
     """
     from anon_tune.workers.driver import load
-    from anon_tune.workers.processes import is_told, told
+    from anon_tune.workers.processes import told
 
-    if not is_told(sys.stdin):  # else while Ray starts
-        load(settings)
+    load(settings)
     lease = told(sys.stdin)
     if lease is None:
         return

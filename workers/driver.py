@@ -44,8 +44,6 @@ _PATIENCE_SECONDS = 0.02
 _NEVER_SECONDS = 1e9
 _RAY_STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
 _RAY_PROCESSES = {"raylet", "gcs_server"}  # what else there is ends with them
-# What takes seconds to import; none of it imports Ray, so that the two do not wait for each other.
-_LIBRARIES = ("torch", "scipy.stats", "pandas")
 
 _log = logging.getLogger(__name__)
 
@@ -122,15 +120,13 @@ def drive(
 
 
 def load(settings: Settings) -> None:
-    """Import what `drive` needs, Ray included, which takes seconds."""
+    """Import what `drive` needs, Ray included, which takes seconds.
+
+    Never beside Ray's start: it forks, and a process that forks while a thread of it loads such libraries may hang.
+    """
     _prepare_ray_environment(settings)
-    for name in (
-        *_LIBRARIES,
-        "ray",
-        "anon_tune.workers.run",
-        "anon_tune.workers.shims",
-        "anon_tune.workers.trainable",
-    ):
+    needed = ("ray", "scipy.stats", *(f"anon_tune.workers.{name}" for name in ("run", "shims", "trainable")))
+    for name in needed:
         importlib.import_module(name)
 
 
@@ -426,19 +422,12 @@ def _check_address(address: str) -> None:
         ) from error
 
 
-def _load_libraries() -> None:
-    for name in _LIBRARIES:
-        importlib.import_module(name)
-
-
 @contextlib.contextmanager
 def _ray(settings: Settings, lease: Lease) -> Iterator[None]:
     """A Ray of this process's own on this machine, or a client of the cluster at RAY_ADDRESS."""
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    # While Ray starts, which is mostly waiting, the libraries are loaded that the driver needs next.
-    threading.Thread(target=_load_libraries, name="libraries", daemon=True).start()
     if settings.ray_address:
         _check_address(settings.ray_address)
         try:

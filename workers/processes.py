@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import select
 import subprocess
 from collections.abc import Sequence
 from typing import IO, TextIO, cast
 
 from anon_tune.ledger import Lease
 
-__all__ = ["JobProcesses", "is_told", "told"]
+__all__ = ["JobProcesses", "told"]
 
 _log = logging.getLogger(__name__)
 
@@ -75,11 +74,6 @@ def _tell(process: subprocess.Popen[bytes], lease: Lease) -> subprocess.Popen[by
     with cast("IO[bytes]", process.stdin) as stdin:
         stdin.write(json.dumps(dataclasses.asdict(lease)).encode())
     return process
-
-
-def is_told(words: TextIO) -> bool:
-    """Whether this process need not wait for its lease."""
-    return bool(select.select([words], [], [], 0)[0])
 
 
 def told(words: TextIO) -> Lease | None:

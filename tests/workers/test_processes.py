@@ -18,8 +18,8 @@ _PATIENCE = 60.0
 # Says what it was told, and that it is ready before.
 TELLS = """
 import sys
-from anon_tune.workers.processes import is_told, told
-print("ready", is_told(sys.stdin), flush=True)
+from anon_tune.workers.processes import told
+print("ready", flush=True)
 lease = told(sys.stdin)
 open(sys.argv[1], "w").write("nothing" if lease is None else f"{lease.job} {lease.token} {lease.holder}")
 """
@@ -84,7 +84,7 @@ time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", daemon], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready False\n"
+        assert process.stdout.readline() == "ready\n"
         (child,) = psutil.Process(process.pid).children()
         process.kill()
         child.wait(_PATIENCE)
@@ -97,12 +97,3 @@ def test_what_is_ready_ends_with_close(said: Path):
     process = psutil.Process(ready(processes))
     processes.close()
     assert not process.is_running()
-
-
-def test_a_process_that_is_told_at_once_need_not_wait(said: Path):
-    words = said.with_name("words")
-    words.write_text('{"job": "j1", "holder": "me", "token": 3, "seconds": 15.0}')
-    with words.open() as told:
-        done = subprocess.run(command(said), stdin=told, stdout=subprocess.PIPE, text=True, check=True)
-    assert done.stdout == "ready True\n"
-    assert said.read_text() == "j1 3 me"

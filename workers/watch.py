@@ -115,7 +115,6 @@ class Watch:
         """Renew the lease from now on, and hear what it says. Raises LeaseLostError if it is lost already."""
         done = threading.Event()
         self.orders = ledger.heartbeat(lease)
-
         interval = lease.seconds / _HEARTBEATS_PER_LEASE
 
         def beat() -> None:

@@ -24,10 +24,11 @@ from anon_tune.display import live_table
 from anon_tune.documents import is_function
 from anon_tune.errors import AnonTuneError, ConflictError, InputError, LeaseHeldError, NotFoundError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.local import LocalBackend, open_ledger, store_job
+from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.records import JobRecord, JobState
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, parse_spec, spaces_of
+from anon_tune.submission import store_job
 from anon_tune.tracking import Projector, check_uri
 from anon_tune.user_code import ENTERED
 

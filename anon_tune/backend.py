@@ -5,45 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from anon_tune.documents import read_yaml
 from anon_tune.records import Role
-from anon_tune.spec import apply_overrides
 from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView, TokenView, TrialView
 
-__all__ = ["API", "Backend", "JobFile", "read_job_file"]
+if TYPE_CHECKING:
+    from anon_tune.spec import JobFile
+
+__all__ = ["API", "Backend"]
 
 API = "/api/v1"
 """Path below which a service has what it is asked."""
-
-
-@dataclass(frozen=True)
-class JobFile:
-    """A job as it was written.
-
-    Attributes:
-        document: Its keys and values.
-        source: What messages call it.
-        folder: Where its files are looked for.
-    """
-
-    document: Mapping[str, Any]
-    source: str = "job"
-    folder: Path | None = None
-
-
-def read_job_file(path: Path, overrides: Sequence[str] = ()) -> JobFile:
-    """Read a job file, with `key.path=value` overrides applied.
-
-    Raises:
-        NotFoundError: There is no such file.
-        SpecError: It is no YAML, or an override is wrong.
-    """
-    return JobFile(apply_overrides(read_yaml(path), overrides), str(path), path.absolute().parent)
 
 
 class Backend(Protocol):

@@ -24,12 +24,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from anon_tune import catalogue, console, export, search_spaces
-from anon_tune.backend import Backend, read_job_file
+from anon_tune import catalogue, console, export
+from anon_tune.backend import Backend
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 from anon_tune.records import JobState, Role
 from anon_tune.settings import Settings
-from anon_tune.spec import load_spec, seconds
 from anon_tune.views import ChangeView, JobView
 
 if TYPE_CHECKING:
@@ -124,6 +123,7 @@ def run(
     from anon_tune import api
     from anon_tune.display import live_table
     from anon_tune.local import LocalBackend, open_ledger
+    from anon_tune.spec import load_spec
 
     settings = _settings_here("run")
     parsed = load_spec(spec, overrides or ()) if spec is not None else None
@@ -175,6 +175,8 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Queue a tuning job for a worker, and print its id."""
+    from anon_tune.spec import read_job_file
+
     job_file, backend = read_job_file(spec, overrides or ()), _backend()
     if _server() is None:
         from anon_tune import api
@@ -303,6 +305,8 @@ def extend(
     """Give a job more trials or time; one that has SUCCEEDED is queued again."""
     if trials is None and time is None:
         raise InputError(f"Give --trials or --time. For example: anon-tune extend {job_id} --trials 40")
+    from anon_tune.spec import seconds
+
     try:
         length = None if time is None else seconds(time)
     except ValueError as error:
@@ -468,6 +472,8 @@ def spaces(
     as_json: AsJson = False,
 ) -> None:
     """List the search spaces with their ranges, or show one in full."""
+    from anon_tune import search_spaces
+
     names = search_spaces.space_names() if space is None else [space]
     found = {name: search_spaces.load_space(name) for name in names}
     if as_json:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from anon_tune.backend import Backend, JobFile, read_job_file
+from anon_tune.backend import Backend
 from anon_tune.errors import ConflictError
 from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.remote import RemoteBackend
 from anon_tune.settings import Settings
-from anon_tune.spec import apply_overrides
+from anon_tune.spec import JobFile, apply_overrides, read_job_file
 from anon_tune.views import ChangeView, GammaView, JobSummary, JobView
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from anon_tune.records import ENDED, JobState, TrialState
-from anon_tune.search_spaces import COORDINATES, FIXABLE, Space
 from anon_tune.views import ArmView, AttemptView, GammaView, JobSummary, JobView, TokenView, TrialView
+
+if TYPE_CHECKING:
+    from anon_tune.search_spaces import Space
 
 __all__ = [
     "attempts_view",
@@ -251,6 +253,8 @@ def _meanings(space: Space) -> Mapping[str, str]:
     """What each argument means, in the order to show them; of a factory of the user that is not known."""
     if space.of_factory:
         return dict.fromkeys((*space.parameters, *space.fixed), "")
+    from anon_tune.search_spaces import COORDINATES, FIXABLE
+
     return {**COORDINATES[space.optimizer], **FIXABLE[space.optimizer]}
 
 

@@ -11,8 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from statistics import fmean, stdev
 from typing import Any
 
-import yaml
-
 from anon_tune.errors import ConflictError, InputError
 from anon_tune.records import JobRecord
 
@@ -94,6 +92,8 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
 def render(exported: dict[str, Any], form: str) -> str:
     """Return a document as text in one of `FORMATS`. Raises InputError for another."""
     if form == "yaml":
+        import yaml
+
         return yaml.safe_dump(exported, sort_keys=False, allow_unicode=True)
     if form == "json":
         return json.dumps(exported, indent=2) + "\n"

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from anon_tune import code_archive, export
-from anon_tune.advice import prior
-from anon_tune.backend import JobFile
-from anon_tune.catalogue import FAMILIES
-from anon_tune.documents import parse, unknown
-from anon_tune.errors import InputError, NotFoundError, SpecError
-from anon_tune.ledger import Ledger, SubmissionKey
-from anon_tune.records import ENDED, JobRecord, JobState, Role
-from anon_tune.search_spaces import Space
+from anon_tune import export
+from anon_tune.errors import InputError, NotFoundError
+from anon_tune.ledger import Ledger
+from anon_tune.records import ENDED, JobState, Role
 from anon_tune.settings import Settings
-from anon_tune.spec import (
-    JobSpec,
-    extended,
-    parse_spec,
-    remote_spec,
-    space_files,
-    spaces_of,
-    stored_spec,
-)
 from anon_tune.views import (
     BestView,
     ChangeView,
@@ -46,11 +29,13 @@ from anon_tune.views import (
     trial_view,
 )
 
-__all__ = ["LocalBackend", "open_ledger", "store_job"]
+if TYPE_CHECKING:
+    from anon_tune.spec import JobFile
+
+__all__ = ["LocalBackend", "open_ledger"]
 
 _LOG_LINES = 50
 _SECRET_LENGTH = 32
-_LARGEST_INTEGER = 2**63
 _POLL_SECONDS = 0.5
 _SHOWN_OUTCOMES = {"LOST", "FAILED", "DIVERGED"}
 
@@ -64,12 +49,6 @@ def open_ledger(settings: Settings) -> Ledger:
     if settings.database_url is None:
         settings.make_home()
     return Ledger.open(settings.ledger_url)
-
-
-def store_job(ledger: Ledger, spec: JobSpec, spaces: Mapping[str, Space], **how: Any) -> JobRecord:
-    """Store a job with its search spaces as they are now; `how`, and what is raised, as of `Ledger.create_job`."""
-    plain = {arm: space.model_dump(mode="json") for arm, space in spaces.items()}
-    return ledger.create_job(spec.name, spec.model_dump(mode="json"), plain, **how)
 
 
 class LocalBackend:
@@ -92,12 +71,13 @@ class LocalBackend:
         self, job: JobFile, priority: int = 0, key: str | None = None, code: Path | None = None
     ) -> JobSummary:
         """As `Backend.submit`."""
+        from anon_tune import submission
+
         if code is not None:
             raise InputError(
                 "Code goes along to a service; here modules are imported from beside the job file."
             )
-        spec = parse_spec(job.document, job.source, job.folder)
-        return self._create(spec, spaces_of(spec), priority, key, job.document)
+        return job_summary(submission.submit(self._ledger, job, self._owner, priority, key))
 
     def submit_remote(
         self,
@@ -115,41 +95,22 @@ class LocalBackend:
             SpecError: It is wrong, or names what is not offered.
             NotFoundError: There is no such code.
         """
-        problems = [*_unstorable(document, "spec"), *_unstorable(spaces, "spaces")]
-        named = space_files(document)
-        problems += [
-            f"spaces.{name}: the job names no file of this name" for name in spaces if name not in named
-        ]
-        if problems:
-            raise SpecError("job", problems)
-        given = {name: _own_space(name, space) for name, space in spaces.items()}
-        brought = code_archive.modules(self._ledger.code(code)) if code is not None else ()
-        spec = remote_spec(document, given, (*self._settings.modules, *brought))
-        asked = {"spec": document, "spaces": spaces, "priority": priority, "code": code}
-        return self._create(spec, spaces_of(spec, given), priority, key, asked, code)
+        from anon_tune import submission
+
+        return job_summary(
+            submission.submit_remote(
+                self._ledger, document, spaces, self._settings.modules, self._owner, priority, key, code
+            )
+        )
 
     def store_code(self, digest: str, archive: bytes) -> None:
         """Store code for jobs that are submitted next. Raises InputError where it is no zip of this digest."""
+        from anon_tune import code_archive
+
         if code_archive.digest(archive) != digest:
             raise InputError("The archive is not the one of this name (SHA-256): it was cut off or changed.")
         code_archive.modules(archive)
         self._ledger.store_code(digest, archive, self._owner)
-
-    def _create(
-        self,
-        spec: JobSpec,
-        spaces: Mapping[str, Space],
-        priority: int,
-        key: str | None,
-        asked: Mapping[str, Any],
-        code: str | None = None,
-    ) -> JobSummary:
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
-        submission = None if key is None else SubmissionKey(self._owner or "", key, digest)
-        job = store_job(
-            self._ledger, spec, spaces, priority=priority, owner=self._owner, submission=submission, code=code
-        )
-        return job_summary(job)
 
     def jobs(self, limit: int | None = None, after: str | None = None) -> list[JobSummary]:
         """As `Backend.jobs`: at most `limit`, those that follow the job `after`."""
@@ -213,8 +174,9 @@ class LocalBackend:
         if trials is None and seconds is None:
             raise InputError(f"Give trials or time. For example: anon-tune extend {job_id} --trials 40")
         if trials is not None:
-            spaces = {arm: Space.model_validate(space) for arm, space in self._ledger.spaces(job_id).items()}
-            extended(stored_spec(self._ledger.job(job_id).spec), spaces, trials)
+            from anon_tune import submission
+
+            submission.check_extended(self._ledger, job_id, trials)
         return self._change(job_id, self._ledger.extend(job_id, trials, seconds))
 
     def _change(self, job_id: str, state: JobState) -> ChangeView:
@@ -226,6 +188,10 @@ class LocalBackend:
 
     def advice(self, family: str) -> dict[str, Any]:
         """As `Backend.advice`."""
+        from anon_tune.advice import prior
+        from anon_tune.catalogue import FAMILIES
+        from anon_tune.documents import unknown
+
         if family not in FAMILIES:
             raise InputError(unknown("family", family, FAMILIES))
         return prior.suggest(family, self._ledger.jobs())
@@ -257,42 +223,3 @@ class LocalBackend:
                 if self._ledger.job(job_id).state in ENDED:
                     for left in (folder, *self._settings.ray_temps(job_id)):
                         shutil.rmtree(left, ignore_errors=True)
-
-
-def _unstorable(value: Any, path: str) -> Iterator[str]:
-    """What of a JSON value not every database can hold, with its path."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if list(_unstorable(key, path)):
-                yield f"{path}: a key has characters that cannot be stored"
-            else:
-                yield from _unstorable(item, f"{path}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _unstorable(item, f"{path}.{index}")
-    elif isinstance(value, str):
-        if "\0" in value or not _is_unicode(value):
-            yield f"{path}: has characters that cannot be stored"
-    elif isinstance(value, int | float) and not _is_plain(value):
-        yield f"{path}: expected a finite number, and no integer beyond 64 bits"
-
-
-def _is_plain(number: float) -> bool:
-    return abs(number) < _LARGEST_INTEGER if isinstance(number, int) else math.isfinite(number)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether it can be written: JSON may hold half of a pair of surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _own_space(name: str, space: Mapping[str, Any]) -> Space:
-    """A search space that came along. Raises SpecError."""
-    try:
-        return parse(Space, space, name)
-    except SpecError as error:
-        raise SpecError("job", [f"spaces.{name}.{problem}" for problem in error.problems]) from None

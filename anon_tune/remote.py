@@ -14,11 +14,11 @@ import tenacity
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from anon_tune import code_archive, errors
-from anon_tune.backend import API, JobFile
+from anon_tune.backend import API
 from anon_tune.documents import read_yaml
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 from anon_tune.records import Role
-from anon_tune.spec import space_files
+from anon_tune.spec import JobFile, space_files
 from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView, TokenView, TrialView
 
 __all__ = ["RemoteBackend"]

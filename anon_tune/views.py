@@ -23,7 +23,6 @@ from anon_tune.records import (
     Trial,
     TrialState,
 )
-from anon_tune.spec import stored_spec
 
 __all__ = [
     "ArmView",
@@ -212,6 +211,8 @@ def job_summary(job: JobRecord) -> JobSummary:
 
 def job_view(overview: Overview) -> JobView:
     """A job with what its arms have done."""
+    from anon_tune.spec import stored_spec
+
     job = overview.job
     result = job.result or {}
     budget = job.spec["budget"]["trials"]

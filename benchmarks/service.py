@@ -27,11 +27,10 @@ from pathlib import Path
 import httpx2
 import numpy as np
 
-from anon_tune.backend import JobFile
 from anon_tune.ledger import Ledger
 from anon_tune.records import NewTrial, Phase, TrialState
 from anon_tune.remote import RemoteBackend
-from anon_tune.spec import parse_spec
+from anon_tune.spec import JobFile, parse_spec
 
 JOBS, TRIALS, REPORTS = 10, 500, 10
 SPEC = {

@@ -3,10 +3,12 @@
 from anon_tune.spec.job import JobSpec, spaces_of
 from anon_tune.spec.places import space_files
 from anon_tune.spec.reading import (
+    JobFile,
     apply_overrides,
     extended,
     load_spec,
     parse_spec,
+    read_job_file,
     remote_spec,
     stored_spec,
 )
@@ -14,6 +16,7 @@ from anon_tune.spec.sections import Budget, Search, Training, seconds
 
 __all__ = [
     "Budget",
+    "JobFile",
     "JobSpec",
     "Search",
     "Training",
@@ -21,6 +24,7 @@ __all__ = [
     "extended",
     "load_spec",
     "parse_spec",
+    "read_job_file",
     "remote_spec",
     "seconds",
     "space_files",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,52 @@ from anon_tune.errors import SpecError
 from anon_tune.search_spaces import Space
 from anon_tune.spec.job import JobSpec
 
-__all__ = ["apply_overrides", "extended", "load_spec", "parse_spec", "remote_spec", "stored_spec"]
+__all__ = [
+    "JobFile",
+    "apply_overrides",
+    "extended",
+    "load_spec",
+    "parse_spec",
+    "read_job_file",
+    "remote_spec",
+    "stored_spec",
+]
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """A job as it was written.
+
+    Attributes:
+        document: Its keys and values.
+        source: What messages call it.
+        folder: Where its files are looked for.
+    """
+
+    document: Mapping[str, Any]
+    source: str = "job"
+    folder: Path | None = None
+
+
+def read_job_file(path: Path, overrides: Sequence[str] = ()) -> JobFile:
+    """Read a job file, with `key.path=value` overrides applied.
+
+    Raises:
+        NotFoundError: There is no such file.
+        SpecError: It is no YAML, or an override is wrong.
+    """
+    return JobFile(apply_overrides(read_yaml(path), overrides), str(path), path.absolute().parent)
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
-    """Read a job file, with `key.path=value` overrides applied.
+    """Return the validated job of a file, with `key.path=value` overrides applied.
 
     Raises:
         NotFoundError: There is no such file.
         SpecError: The file or an override is wrong.
     """
-    return parse_spec(apply_overrides(read_yaml(path), overrides), str(path), path.absolute().parent)
+    written = read_job_file(path, overrides)
+    return parse_spec(written.document, written.source, written.folder)
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -12,12 +12,12 @@ import httpx2
 import pytest
 
 from anon_tune import code_archive
-from anon_tune.backend import JobFile
 from anon_tune.errors import InputError
 from anon_tune.ledger import Ledger
 from anon_tune.records import Role
 from anon_tune.remote import RemoteBackend
 from anon_tune.settings import Settings
+from anon_tune.spec import JobFile
 from tests.service.conftest import Serve
 from tests.service.test_jobs import SPEC, problem
 

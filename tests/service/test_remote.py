@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from anon_tune.backend import JobFile
 from anon_tune.client import Client
 from anon_tune.errors import ConflictError, DependencyError, InputError, NotFoundError, SpecError
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState
 from anon_tune.remote import RemoteBackend
+from anon_tune.spec import JobFile
 from tests.service.conftest import Serve
 from tests.service.test_jobs import SPEC
 

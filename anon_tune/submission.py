@@ -1,0 +1,134 @@
+"""A job on its way into the ledger: checked, and stored with its search spaces.
+
+A module of its own beside `local`, for what only looks at jobs needs none of the job file's schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from anon_tune import code_archive
+from anon_tune.documents import parse
+from anon_tune.errors import SpecError
+from anon_tune.ledger import Ledger, SubmissionKey
+from anon_tune.records import JobRecord
+from anon_tune.search_spaces import Space
+from anon_tune.spec import (
+    JobFile,
+    JobSpec,
+    extended,
+    parse_spec,
+    remote_spec,
+    space_files,
+    spaces_of,
+    stored_spec,
+)
+
+__all__ = ["check_extended", "store_job", "submit", "submit_remote"]
+
+_LARGEST_INTEGER = 2**63
+
+
+def store_job(ledger: Ledger, spec: JobSpec, spaces: Mapping[str, Space], **how: Any) -> JobRecord:
+    """Store a job with its search spaces as they are now; `how`, and what is raised, as of `Ledger.create_job`."""
+    plain = {arm: space.model_dump(mode="json") for arm, space in spaces.items()}
+    return ledger.create_job(spec.name, spec.model_dump(mode="json"), plain, **how)
+
+
+def submit(ledger: Ledger, job: JobFile, owner: str | None, priority: int, key: str | None) -> JobRecord:
+    """Queue a job whose files are here. Raises SpecError; ConflictError where `key` is of another job."""
+    spec = parse_spec(job.document, job.source, job.folder)
+    submission = _submission(owner, key, job.document)
+    return store_job(
+        ledger, spec, spaces_of(spec), priority=priority, owner=owner, submission=submission, code=None
+    )
+
+
+def submit_remote(
+    ledger: Ledger,
+    document: Mapping[str, Any],
+    spaces: Mapping[str, Mapping[str, Any]],
+    modules: tuple[str, ...],
+    owner: str | None,
+    priority: int,
+    key: str | None,
+    code: str | None,
+) -> JobRecord:
+    """Queue a job that came over the network with its own search spaces, by the names it gives them.
+
+    It may name functions of `modules`, and of those in the archive that was stored under the digest `code`.
+
+    Raises:
+        SpecError: It is wrong, or names what is not offered.
+        NotFoundError: There is no such code.
+        ConflictError: `key` is of another job.
+    """
+    problems = [*_unstorable(document, "spec"), *_unstorable(spaces, "spaces")]
+    named = space_files(document)
+    problems += [f"spaces.{name}: the job names no file of this name" for name in spaces if name not in named]
+    if problems:
+        raise SpecError("job", problems)
+    given = {name: _own_space(name, space) for name, space in spaces.items()}
+    brought = code_archive.modules(ledger.code(code)) if code is not None else ()
+    spec = remote_spec(document, given, (*modules, *brought))
+    asked = {"spec": document, "spaces": spaces, "priority": priority, "code": code}
+    submission = _submission(owner, key, asked)
+    return store_job(
+        ledger, spec, spaces_of(spec, given), priority=priority, owner=owner, submission=submission, code=code
+    )
+
+
+def check_extended(ledger: Ledger, job_id: str, trials: int) -> None:
+    """Raise SpecError where a job cannot have so many trials per arm; NotFoundError where there is no such job."""
+    spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job_id).items()}
+    extended(stored_spec(ledger.job(job_id).spec), spaces, trials)
+
+
+def _submission(owner: str | None, key: str | None, asked: Mapping[str, Any]) -> SubmissionKey | None:
+    if key is None:
+        return None
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+    return SubmissionKey(owner or "", key, digest)
+
+
+def _unstorable(value: Any, path: str) -> Iterator[str]:
+    """What of a JSON value not every database can hold, with its path."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if list(_unstorable(key, path)):
+                yield f"{path}: a key has characters that cannot be stored"
+            else:
+                yield from _unstorable(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _unstorable(item, f"{path}.{index}")
+    elif isinstance(value, str):
+        if "\0" in value or not _is_unicode(value):
+            yield f"{path}: has characters that cannot be stored"
+    elif isinstance(value, int | float) and not _is_plain(value):
+        yield f"{path}: expected a finite number, and no integer beyond 64 bits"
+
+
+def _is_plain(number: float) -> bool:
+    return abs(number) < _LARGEST_INTEGER if isinstance(number, int) else math.isfinite(number)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written: JSON may hold half of a pair of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _own_space(name: str, space: Mapping[str, Any]) -> Space:
+    """A search space that came along. Raises SpecError."""
+    try:
+        return parse(Space, space, name)
+    except SpecError as error:
+        raise SpecError("job", [f"spaces.{name}.{problem}" for problem in error.problems]) from None

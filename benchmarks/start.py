@@ -1,0 +1,85 @@
+"""How soon the command line answers, and what of that is its libraries.
+
+    python -m benchmarks.start [--rounds 15] [--quick]
+
+Fresh processes, one after another in rounds: `anon-tune --help`, `anon-tune jobs` on a ledger of 20 jobs, and for
+comparison a Python that does nothing, and one that only imports the libraries that `jobs` takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from anon_tune.settings import Settings
+from anon_tune.spec import parse_spec
+from benchmarks.jobs import two_cores
+
+GOAL = 0.5
+JOBS = 20
+LIBRARIES = "import typer, rich.table, rich.live, pydantic_settings, sqlalchemy.dialects.sqlite"
+
+
+def fill(settings: Settings) -> None:
+    """Queue a few jobs in a new ledger."""
+    from anon_tune.local import open_ledger
+    from anon_tune.spec import spaces_of
+    from anon_tune.submission import store_job
+
+    ledger = open_ledger(settings)
+    for number in range(JOBS):
+        spec = parse_spec(
+            {
+                "name": f"job {number}",
+                "task": "image_classification",
+                "data": "digits",
+                "model": "mlp",
+                "budget": {"trials": 4, "epochs": 2},
+            }
+        )
+        store_job(ledger, spec, spaces_of(spec))
+    ledger.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--quick", action="store_true", help="three rounds")
+    options = parser.parse_args()
+    two_cores()
+    python, program = sys.executable, str(Path(sys.executable).parent / "anon-tune")
+    commands = {
+        "python": [python, "-c", "pass"],
+        "libraries": [python, "-c", LIBRARIES],
+        "--help": [program, "--help"],
+        "jobs": [program, "jobs"],
+    }
+    took: dict[str, list[float]] = {name: [] for name in commands}
+    with tempfile.TemporaryDirectory(prefix="at") as home:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ANON_TUNE_")}
+        environment = {**kept, "ANON_TUNE_HOME": home}
+        fill(Settings(home=Path(home), database_url=None))
+        for _ in range(3 if options.quick else options.rounds):
+            for name, command in commands.items():
+                began = time.perf_counter()
+                subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+                took[name].append(time.perf_counter() - began)
+    libraries = statistics.median(took["libraries"])
+    for name, values in took.items():
+        middle = statistics.median(values)
+        print(
+            f"{name:10} at best {min(values):.3f} s, median {middle:.3f} s, {middle / libraries:.2f} of the libraries"
+        )
+    print(f"goal: --help and jobs below {GOAL} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,7 @@
 
     python -m benchmarks.start [--rounds 15] [--quick]
 
-Fresh processes, one after another in rounds: `anon-tune --help`, `anon-tune jobs` on a ledger of 20 jobs, and for
+Fresh processes, of modules that are compiled already, one after another in rounds: `anon-tune --help`, `anon-tune jobs` on a ledger of 20 jobs, and for
 comparison a Python that does nothing, and one that only imports the libraries that `jobs` takes.
 """
 
@@ -64,9 +64,15 @@ def main() -> None:
     }
     took: dict[str, list[float]] = {name: [] for name in commands}
     with tempfile.TemporaryDirectory(prefix="at") as home:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("ANON_TUNE_")}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("ANON_TUNE_") and name != "PYTHONDONTWRITEBYTECODE"
+        }
         environment = {**kept, "ANON_TUNE_HOME": home}
         fill(Settings(home=Path(home), database_url=None))
+        for command in commands.values():
+            subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
         for _ in range(3 if options.quick else options.rounds):
             for name, command in commands.items():
                 began = time.perf_counter()

@@ -2,18 +2,18 @@
 
 import gc
 
+from anon_tune.loading import uncollected
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Load the command line and run it."""
-    # What modules make while they are loaded stays: to look for garbage among it, then and when the process ends,
-    # takes a third of a short command's time (benchmarks/start.py).
-    gc.disable()
-    from anon_tune import cli
-
+    with uncollected():
+        from anon_tune import cli
+    # Modules stay. Where a process ends, Python looks for garbage among all that they have made, those too that the
+    # command has loaded, unless it is told not to: a third of a short command's time (benchmarks/start.py).
     gc.freeze()
-    gc.enable()
     try:
         cli.main()
     finally:

@@ -13,7 +13,17 @@ from anon_tune.ledger import Ledger
 from anon_tune.records import JobRecord
 
 _POLL_SECONDS = 0.2
+_OWN = ("ANON_TUNE_", "MLFLOW_", "RAY_")
 _PATIENCE_SECONDS = 600.0
+
+
+def users_environment() -> dict[str, str]:
+    """The environment as users have it: with no settings of ours, and with modules compiled once."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(_OWN) and name != "PYTHONDONTWRITEBYTECODE"
+    }
 
 
 class RunningJob:
@@ -28,8 +38,7 @@ class RunningJob:
     def __init__(self, folder: Path, spec: str, **environment: str) -> None:
         path = folder / "job.yaml"
         path.write_text(spec, encoding="utf-8")
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("ANON_TUNE_", "MLFLOW_", "RAY_"))}
-        self.environment = {**kept, "ANON_TUNE_HOME": str(folder), **environment}
+        self.environment = {**users_environment(), "ANON_TUNE_HOME": str(folder), **environment}
         self.log = folder / "run.log"
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(

@@ -2,14 +2,14 @@
 
     python -m benchmarks.start [--rounds 15] [--quick]
 
-Fresh processes, of modules that are compiled already, one after another in rounds: `anon-tune --help`, `anon-tune jobs` on a ledger of 20 jobs, and for
-comparison a Python that does nothing, and one that only imports the libraries that `jobs` takes.
+Fresh processes of compiled modules, one after another in rounds: `anon-tune --help`, `anon-tune jobs`
+on a ledger of 20 jobs, and for comparison a Python that does nothing, and one that only imports the libraries that
+`jobs` takes.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
-from benchmarks.jobs import two_cores
+from benchmarks.jobs import two_cores, users_environment
 
 GOAL = 0.5
 JOBS = 20
@@ -64,12 +64,7 @@ def main() -> None:
     }
     took: dict[str, list[float]] = {name: [] for name in commands}
     with tempfile.TemporaryDirectory(prefix="at") as home:
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("ANON_TUNE_") and name != "PYTHONDONTWRITEBYTECODE"
-        }
-        environment = {**kept, "ANON_TUNE_HOME": home}
+        environment = {**users_environment(), "ANON_TUNE_HOME": home}
         fill(Settings(home=Path(home), database_url=None))
         for command in commands.values():
             subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)

@@ -21,6 +21,7 @@ from anon_tune.advice.verdict import verdict
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
+from anon_tune.loading import uncollected
 from anon_tune.reachable import knock
 from anon_tune.records import ENDED, JobState, Phase, Trial, TrialState
 from anon_tune.search.coordinates import optimizer_arguments
@@ -126,8 +127,9 @@ def load(settings: Settings) -> None:
     """
     _prepare_ray_environment(settings)
     needed = ("ray", "scipy.stats", *(f"anon_tune.workers.{name}" for name in ("run", "shims", "trainable")))
-    for name in needed:
-        importlib.import_module(name)
+    with uncollected():
+        for name in needed:
+            importlib.import_module(name)
 
 
 def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) -> JobState:

@@ -15,23 +15,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
-from ray import tune
+from anon_tune.loading import uncollected
 
-from anon_tune.documents import is_function
-from anon_tune.errors import AnonTuneError, InputError
-from anon_tune.optim import Anon, make_optimizer, monitor
-from anon_tune.records import Phase, TrialState
-from anon_tune.spec import JobSpec, stored_spec
-from anon_tune.user_code import load_function, provide
-from anon_tune.workers import checkpoints, output
-from anon_tune.workers.context import Context, Report
-from anon_tune.workers.device import choose_device
-from anon_tune.workers.dry_run import FactoryArm
-from anon_tune.workers.probe import PROBE_BATCHES, probe
-from anon_tune.workers.tasks import Problem, load_problem
-from anon_tune.workers.training import Training
-from anon_tune.workers.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
+with uncollected():  # by which a worker of Ray loads torch and Tune
+    import torch
+    from ray import tune
+
+    from anon_tune.documents import is_function
+    from anon_tune.errors import AnonTuneError, InputError
+    from anon_tune.optim import Anon, make_optimizer, monitor
+    from anon_tune.records import Phase, TrialState
+    from anon_tune.spec import JobSpec, stored_spec
+    from anon_tune.user_code import load_function, provide
+    from anon_tune.workers import checkpoints, output
+    from anon_tune.workers.context import Context, Report
+    from anon_tune.workers.device import choose_device
+    from anon_tune.workers.dry_run import FactoryArm
+    from anon_tune.workers.probe import PROBE_BATCHES, probe
+    from anon_tune.workers.tasks import Problem, load_problem
+    from anon_tune.workers.training import Training
+    from anon_tune.workers.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
 
 __all__ = ["TrialTrainable", "run_probe"]
 

@@ -24,6 +24,7 @@ from anon_tune.ledger import Ledger, open_database
 from anon_tune.ledger.tables import ATTEMPTS, JOBS, REPORTS, TRIALS
 from anon_tune.records import JobRecord, JobState
 from benchmarks.faults import failpoints
+from benchmarks.jobs import users_environment
 
 __all__ = ["Service", "alive", "takes_writes", "until"]
 
@@ -86,10 +87,9 @@ class Service:
             "from benchmarks.faults import failpoints\nfailpoints.install()\n"
         )
         (self.home / "job.yaml").write_text(SPEC.format(seed=self._seed))
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("ANON_TUNE_", "MLFLOW_", "RAY_"))}
         path = os.pathsep.join(filter(None, [str(hook), str(Path.cwd()), os.environ.get("PYTHONPATH")]))
         self._environment = {
-            **kept,
+            **users_environment(),
             "ANON_TUNE_HOME": str(self.home),
             "PYTHONPATH": path,
             failpoints.FOLDER: str(self._points),

@@ -193,27 +193,32 @@ def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -
 
 
 def work_as_told(settings: Settings, daemon: int) -> None:
-    """Load what a job needs, wait for a daemon to name one on the standard input, and work on it.
+    """Have ready what a job needs, wait for a daemon to name one on the standard input, and work on it.
 
     Raises:
         As run_job.
     """
-    from anon_tune.workers.driver import load
-    from anon_tune.workers.processes import told
+    from anon_tune.workers import cluster
+    from anon_tune.workers.processes import is_told, told
 
-    load(settings)
-    lease = told(sys.stdin)
-    if lease is None:
-        return
-    folder = settings.job_folder(lease.job)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "worker.log").open("ab") as output:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(output.fileno(), stream.fileno())
-    # The daemon counts the deaths of its processes, and kills what one that hangs has started.
-    run_job(
-        open_ledger(settings), settings, lease, daemon, on_hang=lambda: os.kill(os.getpid(), signal.SIGKILL)
-    )
+    cluster.load(settings)
+    with contextlib.nullcontext() if is_told() else cluster.ahead(settings):
+        lease = told()
+        if lease is None:
+            return
+        folder = settings.job_folder(lease.job)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "worker.log").open("ab") as output:
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(output.fileno(), stream.fileno())
+        # The daemon counts the deaths of its processes, and kills what one that hangs has started.
+        run_job(
+            open_ledger(settings),
+            settings,
+            lease,
+            daemon,
+            on_hang=lambda: os.kill(os.getpid(), signal.SIGKILL),
+        )
 
 
 def _holder() -> str:

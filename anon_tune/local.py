@@ -216,10 +216,12 @@ class LocalBackend:
         return token_view(self._ledger.tokens.revoke(token_id))
 
     def remove_leftovers(self) -> None:
-        """Delete the checkpoints and Ray's files of jobs that have ended: their driver may not have come to it."""
+        """Delete what drivers that were killed have left: the checkpoints of jobs that have ended, Ray's files."""
+        from anon_tune.scratch import remove_abandoned
+
+        remove_abandoned(self._settings)
         for folder in (self._settings.home / "jobs").glob("*/checkpoints"):
             job_id = folder.parent.name
             with contextlib.suppress(NotFoundError):  # of another ledger
                 if self._ledger.job(job_id).state in ENDED:
-                    for left in (folder, *self._settings.ray_temps(job_id)):
-                        shutil.rmtree(left, ignore_errors=True)
+                    shutil.rmtree(folder, ignore_errors=True)

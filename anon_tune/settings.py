@@ -5,6 +5,7 @@ Each field is one environment variable; the README lists them, and a test holds 
 
 from __future__ import annotations
 
+import getpass
 import tempfile
 from pathlib import Path
 
@@ -104,17 +105,16 @@ class Settings(BaseSettings):
         """Folder of the checkpoints of a job's unfinished trials; gone when the job has ended."""
         return self.job_folder(job_id) / "checkpoints"
 
-    def ray_temp(self, job_id: str, token: int) -> Path:
-        """A short folder for Ray's sockets and logs: under the home where it fits, else the system's.
+    def ray_temp(self, name: str) -> Path:
+        """A short folder for Ray's sockets and logs: under the home where it fits, else the system's."""
+        inside = self.home.absolute() / "ray" / name
+        return inside if len(str(inside)) <= _RAY_TEMP_LENGTH else self._ray_temps_elsewhere / name
 
-        One of each lease: who lost a job, and cleans up late, deletes nothing of its successor's.
-        """
-        inside = self.home.absolute() / "ray" / f"{job_id}.{token}"
-        if len(str(inside)) <= _RAY_TEMP_LENGTH:
-            return inside
-        return Path(tempfile.gettempdir()) / f"at-{job_id}.{token}"
+    def ray_temps(self) -> list[Path]:
+        """Those folders that are there."""
+        places = (self.home.absolute() / "ray", self._ray_temps_elsewhere)
+        return [path for place in places for path in place.glob("*") if path.is_dir()]
 
-    def ray_temps(self, job_id: str) -> list[Path]:
-        """Those folders that are there of a job."""
-        elsewhere = Path(tempfile.gettempdir()).glob(f"at-{job_id}.*")
-        return [*(self.home.absolute() / "ray").glob(f"{job_id}.*"), *elsewhere]
+    @property
+    def _ray_temps_elsewhere(self) -> Path:
+        return Path(tempfile.gettempdir()) / f"anon_tune-{getpass.getuser()}"

@@ -36,7 +36,7 @@ def sleeping(seconds: float) -> type:
     from ray import tune
 
     class Sleeping(tune.Trainable):
-        def setup(self, config: dict[str, Any], spec: Any = None) -> None:
+        def setup(self, config: dict[str, Any], spec: Any = None, functions: Any = None) -> None:
             self._steps, self._began = 0, time.time()
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -90,13 +90,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="at") as made:
         settings = Settings(home=Path(made))
         os.environ["ANON_TUNE_HOME"] = made  # for the projector
-        from anon_tune.workers import driver
+        from anon_tune.workers import cluster
 
-        driver._prepare_ray_environment(settings)  # which Ray reads when it is imported
+        cluster.load(settings)
         from anon_tune.workers import trainable
 
         starts: list[float] = []
-        inner = driver._ray
+        inner = cluster.connected
 
         @contextlib.contextmanager
         def timed(*arguments: Any) -> Iterator[None]:
@@ -112,7 +112,7 @@ def main() -> None:
         ledger.update_job(lease, probe={"log_mean_sigma": -9.0}, architecture={"family": "mlp"})
         with (
             mock.patch.object(trainable, "TrialTrainable", sleeping(seconds)),
-            mock.patch.object(driver, "_ray", timed),
+            mock.patch.object(cluster, "connected", timed),
         ):
             found = api.run_job(ledger, settings, lease)
         ledger.close()

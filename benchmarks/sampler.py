@@ -268,7 +268,7 @@ def sleeper(epochs: int) -> type:
 
 def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("anon", "adamw")) -> list[Trial]:
     """The last `live` trials of each arm of a job of 300, as the driver runs them."""
-    from anon_tune.workers import driver
+    from anon_tune.workers import cluster, driver
 
     sampler, ahead = WAITS[name]
     plan = plan_of(sampler, study.GP_TRIALS, 4, arms)
@@ -279,20 +279,20 @@ def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("ano
     for arm in arms:
         store(engine, history(plan, arm, study.GP_TRIALS - live, job=job))
     lease = ledger.acquire(job, "benchmark", 3600.0)
-    driver._prepare_ray_environment(settings)
+    cluster.load(settings)
 
     from anon_tune.workers import trainable
     from anon_tune.workers.run import Run
 
     patience = driver._PATIENCE_SECONDS if ahead else None
     with (
-        driver._ray(settings, job),
+        cluster.connected(settings),
         mock.patch.object(trainable, "TrialTrainable", sleeper(plan.spec.budget.epochs)),
         Run(ledger, lease, plan, patience) as run,
     ):
         folder, checkpoints = settings.job_folder(job), settings.checkpoints(job)
         checkpoints.mkdir(parents=True, exist_ok=True)
-        driver._tune(run, plan.spec, plan.spec.model_dump(mode="json"), folder, checkpoints)
+        driver._tune(run, plan.spec, plan.spec.model_dump(mode="json"), {}, folder, checkpoints)
         if run.error is not None:
             raise run.error
     trials = ledger.job(job, trials=True).trials

@@ -126,9 +126,9 @@ def run_ours(folder: Path, trials: int) -> dict[str, Any]:
     job = api.create_job(ledger, spec).id
     lease = api.acquire(ledger, job)
     ledger.update_job(lease, probe={"log_mean_sigma": -9.0}, architecture={"family": "mlp"})
-    from anon_tune.workers import driver
+    from anon_tune.workers import cluster
 
-    driver._prepare_ray_environment(settings)  # which Ray reads when it is imported
+    cluster.load(settings)
     from anon_tune.workers import trainable
 
     memory = Memory()
@@ -150,10 +150,10 @@ def run_stock(
     folder: Path, trials: int, *, reuse: bool, loggers: bool = True, mlflow: str | None = None
 ) -> dict[str, Any]:
     """Stock Tune with what its users write."""
-    from anon_tune.workers import driver
+    from anon_tune.workers import cluster
 
     settings = Settings(home=folder)
-    driver._prepare_ray_environment(settings)  # the same Ray, but for its loggers
+    cluster.prepare_environment(settings)  # the same Ray, but for its loggers
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "0" if loggers else "1"
     from ray import tune
 
@@ -169,7 +169,7 @@ def run_stock(
 
         callbacks.append(MLflowLoggerCallback(tracking_uri=mlflow, experiment_name="throughput"))
     memory = Memory()
-    with driver._ray(settings, "stock"), memory.sampled():
+    with cluster.connected(settings), memory.sampled():
         results = tune.Tuner(
             tune.with_resources(trivial(), {"cpu": 1}),
             param_space={
@@ -195,7 +195,7 @@ def trivial() -> type:
     from ray import tune
 
     class Trivial(tune.Trainable):
-        def setup(self, config: dict[str, Any], spec: Any = None) -> None:
+        def setup(self, config: dict[str, Any], spec: Any = None, functions: Any = None) -> None:
             self._value = abs(math.log10(config["hyperparameters"]["lr"]) + 2.0)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:

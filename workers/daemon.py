@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import signal
 import subprocess
 import threading
@@ -18,12 +17,12 @@ from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState
 from anon_tune.workers.driver import LEASE_SECONDS
-from anon_tune.workers.processes import JobProcesses
+from anon_tune.workers.processes import JobProcesses, kill_group
 
 __all__ = ["Daemon"]
 
 _POLL_SECONDS = 0.5
-_IDLE_SECONDS = 5.0
+_QUIET_SECONDS = 10.0
 _RELEASE_SECONDS = 8.0
 _EXIT_SECONDS = 30.0
 _MOST_DEATHS = 3
@@ -47,8 +46,8 @@ class Daemon:
     A process that died leaves its lease to the daemon, which queues the job again at once; after three deaths without
     a report in between it pauses it.
 
-    A daemon that has had nothing to claim for some seconds keeps a process ready: not at once, since the machine may
-    be busy with a job that another daemon has just begun.
+    A daemon that has nothing to claim keeps a process ready, once it has been quiet for some seconds. While that
+    process gets ready nothing is claimed: the job would have to wait for it.
 
     Args:
         ledger: Where the queue is.
@@ -71,7 +70,8 @@ class Daemon:
         self._jobs = jobs
         self._running: list[tuple[Lease, subprocess.Popen[bytes]]] = []
         self._deaths: dict[str, _Deaths] = {}
-        self._idle_since = math.inf
+        self._quiet_since = math.inf
+        self._tokens = 0
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; then every lease is released within 10 s, and the jobs are QUEUED again."""
@@ -87,19 +87,29 @@ class Daemon:
             self._end()
 
     def _claim(self) -> None:
-        while len(self._running) < self._jobs:
+        while len(self._running) < self._jobs and not self._processes.is_preparing():
             lease = self._ledger.claim(self._holder, LEASE_SECONDS)
             if lease is None:
-                self._idle_since = min(self._idle_since, time.monotonic())
-                if time.monotonic() - self._idle_since >= _IDLE_SECONDS:
+                if self._is_quiet():
                     self._processes.prepare()
                 return
-            self._idle_since = math.inf
+            self._quiet_since = math.inf
             _log.info("job %s: claimed, token %d", lease.job, lease.token, extra={"job": lease.job})
             try:
                 self._running.append((lease, self._processes.start(lease)))
             except OSError as error:
                 self._ledger.release(lease, JobState.PAUSED, f"its process could not be started: {error}")
+
+    def _is_quiet(self) -> bool:
+        """Whether for some seconds no job has begun, ended or been taken over, and none was left alone by its holder.
+
+        What gets ready takes both cores of a small machine: those need them more who begin, or are about to.
+        """
+        pulse = self._ledger.pulse()
+        if pulse.tokens != self._tokens or pulse.seconds < LEASE_SECONDS / 2:
+            self._tokens, self._quiet_since = pulse.tokens, math.inf
+        self._quiet_since = min(self._quiet_since, time.monotonic())
+        return time.monotonic() - self._quiet_since >= _QUIET_SECONDS
 
     def _settle_ended(self) -> None:
         for lease, process in list(self._running):
@@ -111,7 +121,7 @@ class Daemon:
     def _settle(self, lease: Lease, process: subprocess.Popen[bytes], code: int) -> None:
         """See to what a process that has ended left undone."""
         if code < 0:  # killed: what it started frees its GPU now
-            _kill_group(process)
+            kill_group(process)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         seen = self._deaths.get(lease.job, _Deaths())
         trials = self._ledger.job(lease.job, trials=True).trials
@@ -145,7 +155,7 @@ class Daemon:
         for _, process in self._running:
             _wait(process, limit)
             if process.poll() is None:
-                _kill_group(process)
+                kill_group(process)
                 process.wait()
         self._running.clear()
 
@@ -153,8 +163,3 @@ class Daemon:
 def _wait(process: subprocess.Popen[bytes], limit: float) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(max(0.0, limit - time.monotonic()))
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
-import secrets
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import psutil
 from sqlalchemy.exc import DBAPIError
 
 from anon_tune.advice.response import gamma_spread
@@ -21,9 +17,8 @@ from anon_tune.advice.verdict import verdict
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.loading import uncollected
-from anon_tune.reachable import knock
 from anon_tune.records import ENDED, JobState, Phase, Trial, TrialState
+from anon_tune.scratch import remove_abandoned
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.policy import Plan, winner
 from anon_tune.search.seeds import trial_seed
@@ -31,20 +26,17 @@ from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.user_code import ENTERED
-from anon_tune.workers.watch import Watch, stacks
+from anon_tune.workers import cluster
+from anon_tune.workers.watch import Watch
 
 if TYPE_CHECKING:
     from anon_tune.workers.run import Run
 
-__all__ = ["LEASE_SECONDS", "drive", "load", "summarize"]
+__all__ = ["LEASE_SECONDS", "drive", "summarize"]
 
 LEASE_SECONDS = 15.0
-_KNOCK_SECONDS = 10.0
 # Enough for random and TPE, which then answer at once; while a GP computes, Tune's loop goes on.
 _PATIENCE_SECONDS = 0.02
-_NEVER_SECONDS = 1e9
-_RAY_STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
-_RAY_PROCESSES = {"raylet", "gcs_server"}  # what else there is ends with them
 
 _log = logging.getLogger(__name__)
 
@@ -120,20 +112,8 @@ def drive(
     return state
 
 
-def load(settings: Settings) -> None:
-    """Import what `drive` needs, Ray included, which takes seconds.
-
-    Never beside Ray's start: it forks, and a process that forks while a thread of it loads such libraries may hang.
-    """
-    _prepare_ray_environment(settings)
-    needed = ("ray", "scipy.stats", *(f"anon_tune.workers.{name}" for name in ("run", "shims", "trainable")))
-    with uncollected():
-        for name in needed:
-            importlib.import_module(name)
-
-
 def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) -> JobState:
-    """End the lease, delete the checkpoints of a job that has ended and what killed drivers have left of Ray's files.
+    """End the lease, and delete the checkpoints of a job that has ended, and what killed drivers have left of Ray's.
 
     Returns the state that the job is in.
 
@@ -145,8 +125,8 @@ def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) 
     except (DependencyError, DBAPIError) as error:
         raise _left(lease, error) from error
     if state in ENDED:
-        for folder in (settings.checkpoints(lease.job), *settings.ray_temps(lease.job)):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(settings.checkpoints(lease.job), ignore_errors=True)
+        remove_abandoned(settings)
     return state
 
 
@@ -214,7 +194,7 @@ def _work(
     watch: Watch,
     functions: Mapping[str, Callable[..., Any]],
 ) -> _Ending:
-    _prepare_ray_environment(settings)
+    cluster.prepare_environment(settings)
     # Imported here: Ray reads its environment when it is imported, and a refused lease need not wait for it.
     import ray
 
@@ -233,7 +213,7 @@ def _work(
         )
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
     # Once more: Ray, when it starts, puts a handler of its own in place of ours.
-    with _ray(settings, lease), watch.signals():
+    with cluster.connected(settings), watch.signals():
         from anon_tune.workers.checkpoints import ask
         from anon_tune.workers.kept import write_best
         from anon_tune.workers.run import Run
@@ -391,93 +371,3 @@ def _repeats(trials: list[Trial], source: Trial, phase: Phase) -> dict[str, Any]
             for name in (found[0].reports[-1].metrics if found and found[0].reports else ())
         },
     }
-
-
-def _prepare_ray_environment(settings: Settings) -> None:
-    """Set what Ray reads from the environment when it is imported."""
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    # An interrupt must reach the driver, which pauses the job; Tune would save a state that nobody reads.
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(_NEVER_SECONDS)  # nor what it saves while it runs
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a FAILED trial may have no value to report
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints its configuration whatever the verbosity
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if not settings.ray_address:
-        # Ray listens on every interface: without a token anybody near could run code here.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
-def _check_address(address: str) -> None:
-    """Knock at a cluster's door, where Ray would write its own log for minutes before it gave up.
-
-    Raises:
-        DependencyError: Nothing answers there.
-    """
-    try:
-        knock(address, _KNOCK_SECONDS)
-    except OSError as error:
-        raise DependencyError(
-            f"No Ray cluster answers at RAY_ADDRESS={address} ({error}). Start one there (ray start --head), or "
-            "unset RAY_ADDRESS to run on this machine."
-        ) from error
-
-
-@contextlib.contextmanager
-def _ray(settings: Settings, lease: Lease) -> Iterator[None]:
-    """A Ray of this process's own on this machine, or a client of the cluster at RAY_ADDRESS."""
-    import ray
-
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if settings.ray_address:
-        _check_address(settings.ray_address)
-        try:
-            ray.init(address=settings.ray_address, **quiet)
-        except Exception as error:
-            if "InvalidAuthToken" not in str(error):
-                raise
-            raise DependencyError(
-                f"The Ray cluster at RAY_ADDRESS={settings.ray_address} does not accept the token. Set "
-                "RAY_AUTH_TOKEN to the one that it was started with; Ray looks for it in ~/.ray/auth_token too."
-            ) from error
-        try:
-            yield
-        finally:
-            ray.shutdown()
-        return
-    temp = settings.ray_temp(lease.job, lease.token)
-    temp.mkdir(parents=True, exist_ok=True)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            include_dashboard=False,
-            _temp_dir=str(temp),
-            **quiet,
-        )
-        yield
-    finally:
-        with _time_limit_for_ray():
-            ray.shutdown()
-        shutil.rmtree(temp, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _time_limit_for_ray() -> Iterator[None]:
-    """End Ray's processes where it does not stop in time: it may wait for them for ever."""
-    limit = threading.Timer(_RAY_STOP_SECONDS, _kill_ray)
-    limit.daemon = True
-    limit.start()
-    try:
-        yield
-    finally:
-        limit.cancel()
-
-
-def _kill_ray() -> None:
-    _log.error("Ray does not stop; its processes are killed\n%s", stacks())
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if process.name() in _RAY_PROCESSES:
-                process.kill()

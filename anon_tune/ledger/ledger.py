@@ -130,6 +130,19 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class Pulse:
+    """What the leases of all RUNNING jobs say.
+
+    Attributes:
+        tokens: The sum of their tokens, which is another one as soon as a job is taken by somebody, or left.
+        seconds: What is left of the one that runs out first; infinite where there is none.
+    """
+
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class SubmissionKey:
     """What makes a submission the same as one before: whose it is, their key for it, and a digest of what it asks."""
 
@@ -321,6 +334,16 @@ class Ledger:
                     return _take(connection, row, now, holder, seconds)
                 request = Request(row["requested"])
                 _rest(connection, row["id"], now, _ANSWERS[request], f"{request} was asked for")
+
+    def pulse(self) -> Pulse:
+        """Whether jobs change hands at the moment."""
+        with read(self._engine) as connection:
+            running = sa.select(
+                sa.func.coalesce(sa.func.sum(JOBS.c.lease_token), 0), sa.func.min(JOBS.c.lease_expires)
+            ).where(JOBS.c.state == JobState.RUNNING)
+            taken, expires = connection.execute(running).one()
+            left = math.inf if expires is None else (expires - database_time(connection)).total_seconds()
+        return Pulse(int(taken), left)
 
     def heartbeat(self, lease: Lease) -> Orders:
         """Renew the lease and return what the job's holder is to do. Raises LeaseLostError."""

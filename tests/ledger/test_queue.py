@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -78,6 +80,27 @@ def test_what_rests_is_not_claimed(ledger: Ledger, state: JobState):
     job = submit(ledger)
     ledger.release(ledger.acquire(job, "me", LONG), state)
     assert claimed(ledger) is None
+
+
+def test_the_pulse_is_another_one_when_a_job_changes_hands(ledger: Ledger):
+    seen = [ledger.pulse()]
+    assert seen[0].seconds == math.inf
+    submit(ledger)
+    assert ledger.pulse() == seen[0], "nobody works on it"
+    lease = ledger.claim("me", LONG)
+    assert lease is not None
+    seen.append(ledger.pulse())
+    assert 0 < seen[-1].seconds <= LONG
+    other = ledger.acquire(submit(ledger), "you", OVER)
+    seen.append(ledger.pulse())
+    assert seen[-1].seconds <= OVER, "of the one that runs out first"
+    ledger.heartbeat(lease)
+    assert ledger.pulse().tokens == seen[-1].tokens
+    ledger.acquire(other.job, "a third", LONG)
+    seen.append(ledger.pulse())
+    ledger.release(lease, JobState.PAUSED)
+    seen.append(ledger.pulse())
+    assert all(before.tokens != after.tokens for before, after in itertools.pairwise(seen))
 
 
 def test_threads_that_claim_together_get_different_jobs(ledger: Ledger):

@@ -28,7 +28,7 @@ from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, NewTrial, Phase
 from anon_tune.workers.processes import told
 
-lease = told(sys.stdin)
+lease = told()
 if lease is None:
     sys.exit()
 ledger = Ledger.open(sys.argv[1])
@@ -86,7 +86,7 @@ class Running:
 @pytest.fixture
 def run(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
     monkeypatch.setattr(daemon_module, "_POLL_SECONDS", 0.05)
-    monkeypatch.setattr(daemon_module, "_IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(daemon_module, "_QUIET_SECONDS", 0.0)
     made: list[Running] = []
 
     def begin(jobs: int = 1, **code: str) -> Running:
@@ -229,3 +229,54 @@ def test_two_daemons_share_a_queue(ledger: Ledger, run: Callable[..., Running]):
     until(lambda: states(ledger) == [JobState.SUCCEEDED] * 6)
     started = [job for running in both for job in running.processes]
     assert sorted(started) == sorted(jobs)
+
+
+class Prepared(JobProcesses):
+    """Counts how often one was to be got ready."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.count = 0
+
+    def prepare(self) -> None:
+        self.count += 1
+
+
+def test_nothing_is_got_ready_while_jobs_change_hands(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
+    """A clock that is moved by hand: quiet is that no job was begun, left or abandoned for some seconds."""
+    now = [100.0]
+    monkeypatch.setattr(daemon_module.time, "monotonic", lambda: now[0])
+    prepared = Prepared()
+    daemon = Daemon(ledger, prepared, "daemon")
+
+    def after(seconds: float) -> int:
+        now[0] += seconds
+        daemon._claim()
+        return prepared.count
+
+    quiet = daemon_module._QUIET_SECONDS
+    assert after(0.0) == 0
+    assert after(quiet) == 1
+
+    job = ledger.create_job("x", {}, {}, queued=False).id
+    held = ledger.acquire(job, "another", 600.0)
+    assert after(0.0) == 1, "somebody has just begun"
+    assert after(quiet - 1) == 1
+    assert after(1.0) == 2
+
+    ledger.release(held, JobState.PAUSED)
+    held = ledger.acquire(job, "a third", daemon_module.LEASE_SECONDS / 2 - 1)
+    for _ in range(3):
+        assert after(quiet) == 2, "its holder does not renew it: somebody will take it over soon"
+    ledger.release(held, JobState.PAUSED)
+    assert after(0.0) == 2
+    assert after(quiet) == 3
+
+
+def test_nothing_is_claimed_while_a_process_gets_ready(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
+    processes = JobProcesses([])
+    (job,) = submit(ledger, 1)
+    daemon = Daemon(ledger, processes, "daemon")
+    monkeypatch.setattr(processes, "is_preparing", lambda: True)
+    daemon._claim()
+    assert ledger.job(job).state is JobState.QUEUED

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -194,47 +188,13 @@ def test_checkpoints_and_what_killed_drivers_left_go_when_a_job_has_ended(
     settings = Settings()
     (settings.checkpoints(lease.job) / "t" / "1").mkdir(parents=True)
     (settings.checkpoints(lease.job) / "t" / "1" / "2.pt").touch()
-    settings.ray_temp(lease.job, 0).mkdir(parents=True)  # of a driver that was killed
+    abandoned = settings.ray_temp("killed")
+    abandoned.mkdir(parents=True)
     monkeypatch.setattr(driver, "_work", lambda *_: driver._Ending(state, None))
     assert driver.drive(ledger, lease, settings) is state
     assert settings.checkpoints(lease.job).exists() is left
-    assert bool(settings.ray_temps(lease.job)) is left
-    for folder in settings.ray_temps(lease.job):
-        folder.rmdir()
+    assert abandoned.exists() is left
     assert settings.job_folder(lease.job).exists()
-
-
-@pytest.fixture
-def port() -> Iterator[int]:
-    """A port of this machine that is taken; nothing answers at it until it listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
-
-
-def test_a_cluster_that_is_not_there_is_told_before_ray_looks_for_it(
-    monkeypatch: pytest.MonkeyPatch, port: int
-):
-    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
-    said = rf"No Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:{port} \("
-    with pytest.raises(DependencyError, match=said), driver._ray(Settings(), Lease("j", "me", 1, 15.0)):
-        pass
-
-
-@pytest.mark.parametrize("address", ["ray://127.0.0.1:{port}", "127.0.0.1:x", "127.0.0.1:99999", "[::1"])
-def test_what_cannot_answer_is_refused(port: int, address: str):
-    with pytest.raises(DependencyError, match="No Ray cluster answers"):
-        driver._check_address(address.format(port=port))
-
-
-@pytest.mark.parametrize("address", ["auto", "127.0.0.1"])
-def test_what_only_ray_understands_is_left_to_it(address: str):
-    driver._check_address(address)
-
-
-def test_a_cluster_that_answers_is_taken():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        driver._check_address(f"127.0.0.1:{server.getsockname()[1]}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -358,36 +318,3 @@ def test_the_verdict_is_about_the_winner_that_stands():
     (comparison,) = found["verdict"]
     assert comparison["anon"] == pytest.approx(2.05)
     assert comparison["difference"] == pytest.approx(-1.0)
-
-
-def test_a_ray_that_does_not_stop_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    """Its own processes are what it waits for."""
-    raylet, other = (Path(shutil.copy(shutil.which("sleep") or "", tmp_path / n)) for n in ("raylet", "x"))
-    with subprocess.Popen([other, "600"]) as untouched, subprocess.Popen([raylet, "600"]) as process:
-        ray = types.SimpleNamespace(init=lambda **_: None, shutdown=process.wait)
-        monkeypatch.setitem(sys.modules, "ray", ray)
-        monkeypatch.setattr(driver, "_RAY_STOP_SECONDS", 0.2)
-        settings = Settings(home=tmp_path / "home")
-        with driver._ray(settings, Lease("j1", "me", 3, 15.0)):
-            assert settings.ray_temp("j1", 3).is_dir()
-        assert process.returncode == -signal.SIGKILL
-        assert untouched.poll() is None
-        untouched.kill()
-    assert "in wait" in caplog.text, "where it hung"
-    assert not settings.ray_temps("j1")
-
-
-def test_a_driver_that_cleans_up_late_deletes_nothing_of_its_successor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    ray = types.SimpleNamespace(init=lambda **_: None, shutdown=lambda: None)
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    settings = Settings(home=tmp_path)
-    with driver._ray(settings, Lease("j1", "me", 3, 15.0)):
-        second = driver._ray(settings, Lease("j1", "you", 4, 15.0))
-        second.__enter__()
-    assert settings.ray_temps("j1") == [settings.ray_temp("j1", 4)]
-    second.__exit__(None, None, None)
-    assert not settings.ray_temps("j1")

@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from anon_tune.ledger import Lease
+from anon_tune.workers import processes as processes_module
 from anon_tune.workers.processes import JobProcesses
 
 _PATIENCE = 60.0
 
-# Says what it was told, and that it is ready before.
+# Writes down what it was told.
 TELLS = """
 import sys
 from anon_tune.workers.processes import told
-print("ready", flush=True)
-lease = told(sys.stdin)
+lease = told()
 open(sys.argv[1], "w").write("nothing" if lease is None else f"{lease.job} {lease.token} {lease.holder}")
 """
 LEASE = Lease("j1", "me", 3, 15.0)
@@ -37,8 +38,8 @@ def command(said: Path) -> list[str]:
 
 def ready(processes: JobProcesses) -> int:
     """The process that is kept ready."""
-    assert processes._ready is not None
-    return processes._ready.pid
+    assert processes._kept is not None
+    return processes._kept.pid
 
 
 @pytest.mark.parametrize("prepared", [True, False])
@@ -71,15 +72,70 @@ def test_one_that_ended_is_not_used_and_not_kept_ready_again(said: Path, caplog:
     os.waitid(os.P_PID, ready(processes), os.WEXITED | os.WNOWAIT)
     for _ in range(2):
         processes.prepare()
-        assert processes._ready is None
+        assert processes._kept is None
     assert "ended (exit code 7)" in caplog.text
+
+
+def until_ready(processes: JobProcesses) -> None:
+    limit = time.monotonic() + _PATIENCE
+    while processes.is_preparing():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def test_one_gets_ready_before_it_is_told(said: Path):
+    processes = JobProcesses(command(said))
+    assert not processes.is_preparing(), "there is none"
+    processes.prepare()
+    assert processes.is_preparing()
+    until_ready(processes)
+    assert processes.start(LEASE).wait(_PATIENCE) == 0
+    assert said.read_text() == "j1 3 me"
+    assert not processes.is_preparing()
+
+
+def test_one_that_was_ready_and_ended_is_replaced(said: Path):
+    processes = JobProcesses(command(said))
+    processes.prepare()
+    until_ready(processes)
+    first = psutil.Process(ready(processes))
+    first.kill()
+    os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+    processes.prepare()
+    assert ready(processes) != first.pid
+    processes.close()
+
+
+def test_one_that_does_not_get_ready_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(processes_module, "_LOAD_SECONDS", -1.0)
+    processes = JobProcesses([sys.executable, "-c", "import time; time.sleep(600)"])
+    processes.prepare()
+    hung = psutil.Process(ready(processes))
+    assert not processes.is_preparing(), "jobs are taken again"
+    assert not hung.is_running()
+    processes.prepare()
+    assert processes._kept is None
+
+
+def test_whether_a_process_is_told_is_known_before_it_reads():
+    code = "from anon_tune.workers.processes import is_told; print(is_told(), flush=True); input(); print(is_told())"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "False\n"
+        assert process.communicate("\n")[0] == "True\n", "the end of its input is news, too"
 
 
 def test_the_end_of_the_daemon_ends_what_it_kept_ready(said: Path):
     daemon = f"""
 import time
 from anon_tune.workers.processes import JobProcesses
-JobProcesses({command(said)!r}).prepare()
+processes = JobProcesses({command(said)!r})
+processes.prepare()
+while processes.is_preparing():
+    time.sleep(0.02)
+print("ready", flush=True)
 time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", daemon], stdout=subprocess.PIPE, text=True) as process:

@@ -1,0 +1,50 @@
+"""Ray's folders of sockets and logs: each is of one process, and goes with it, or after it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from anon_tune.settings import Settings
+
+__all__ = ["ray_folder", "remove_abandoned"]
+
+
+@contextlib.contextmanager
+def ray_folder(settings: Settings) -> Iterator[Path]:
+    """A folder of this process's own, until the end of the block.
+
+    A lock beside it says that it is in use, and is free as soon as the process has ended, in whatever way.
+    """
+    folder = settings.ray_temp(f"{os.getpid()}-{secrets.token_hex(2)}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(_lock(folder)):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            _remove(folder)
+
+
+def remove_abandoned(settings: Settings) -> None:
+    """Delete the folders of processes that were killed. Of one whose Ray is still ending the rest goes next time."""
+    for folder in settings.ray_temps():
+        with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(_lock(folder), timeout=0):
+            _remove(folder)
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder, then its lock, which the caller holds."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        _lock(folder).unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""Ray's folders: of living processes, and of those that were killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from anon_tune import scratch
+from anon_tune.settings import Settings
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from anon_tune import scratch
+from anon_tune.settings import Settings
+with scratch.ray_folder(Settings(home=Path(sys.argv[1]))) as folder:
+    (folder / "log").touch()
+    print("here", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_goes_with_its_block_and_so_does_its_lock(tmp_path: Path):
+    settings = Settings(home=tmp_path)
+    with scratch.ray_folder(settings) as first, scratch.ray_folder(settings) as second:
+        assert first != second
+        assert sorted(settings.ray_temps()) == sorted([first, second])
+        scratch.remove_abandoned(settings)
+        assert first.is_dir()
+        assert second.is_dir(), "nobody deletes what is in use"
+    assert list(first.parent.iterdir()) == []
+
+
+def test_a_folder_whose_process_was_killed_is_deleted_by_the_next(tmp_path: Path):
+    settings = Settings(home=tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        (folder,) = settings.ray_temps()
+        scratch.remove_abandoned(settings)
+        assert (folder / "log").exists(), "its process lives"
+        process.kill()
+    scratch.remove_abandoned(settings)
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_a_home_with_a_long_path_has_them_elsewhere(tmp_path: Path):
+    settings = Settings(home=tmp_path / ("long" * 10))
+    with scratch.ray_folder(settings) as folder:
+        assert not folder.is_relative_to(settings.home)
+        assert folder in settings.ray_temps()
+    assert not folder.exists()

@@ -1,0 +1,121 @@
+"""Ray's start and end, without Ray: its own processes and calls are stood in for."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from anon_tune.errors import DependencyError
+from anon_tune.settings import Settings
+from anon_tune.workers import cluster
+
+
+class Calls:
+    """Stands for the module `ray`, and remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def init(self, **_: object) -> None:
+        self.made.append("init")
+
+    def shutdown(self) -> None:
+        self.made.append("shutdown")
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    calls = Calls()
+    monkeypatch.setitem(sys.modules, "ray", calls)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return calls
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port of this machine that is taken; nothing answers at it until it listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_a_cluster_that_is_not_there_is_told_before_ray_looks_for_it(
+    monkeypatch: pytest.MonkeyPatch, port: int
+):
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    said = rf"No Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:{port} \("
+    with pytest.raises(DependencyError, match=said), cluster.connected(Settings()):
+        pass
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:{port}", "127.0.0.1:x", "127.0.0.1:99999", "[::1"])
+def test_what_cannot_answer_is_refused(port: int, address: str):
+    with pytest.raises(DependencyError, match="No Ray cluster answers"):
+        cluster._check_address(address.format(port=port))
+
+
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1"])
+def test_what_only_ray_understands_is_left_to_it(address: str):
+    cluster._check_address(address)
+
+
+def test_a_cluster_that_answers_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        cluster._check_address(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+def test_what_was_started_ahead_is_taken_over_and_stopped_with_the_work(ray: Calls, tmp_path: Path):
+    settings = Settings(home=tmp_path)
+    with cluster.ahead(settings):
+        (folder,) = settings.ray_temps()
+        with cluster.connected(settings):
+            assert ray.made == ["init"]
+        assert ray.made == ["init", "shutdown"], "before the lease is given back"
+        assert not folder.exists()
+        with cluster.connected(settings):
+            assert ray.made == ["init", "shutdown", "init"], "another one for more work"
+    assert ray.made == ["init", "shutdown"] * 2
+
+
+def test_what_was_started_ahead_in_vain_is_stopped(ray: Calls, tmp_path: Path):
+    settings = Settings(home=tmp_path)
+    with cluster.ahead(settings):
+        assert len(settings.ray_temps()) == 1
+    assert ray.made == ["init", "shutdown"]
+    with cluster.connected(settings):
+        assert ray.made == ["init", "shutdown", "init"]
+
+
+def test_a_cluster_that_others_share_is_not_connected_to_ahead(
+    ray: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with cluster.ahead(Settings(home=tmp_path)):
+        assert ray.made == []
+
+
+def test_a_ray_that_does_not_stop_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Its own processes are what it waits for."""
+    raylet, other = (Path(shutil.copy(shutil.which("sleep") or "", tmp_path / n)) for n in ("raylet", "x"))
+    with subprocess.Popen([other, "600"]) as untouched, subprocess.Popen([raylet, "600"]) as process:
+        ray = types.SimpleNamespace(init=lambda **_: None, shutdown=process.wait)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setattr(cluster, "_STOP_SECONDS", 0.2)
+        settings = Settings(home=tmp_path / "home")
+        with cluster.connected(settings):
+            assert settings.ray_temps()
+        assert process.returncode == -signal.SIGKILL
+        assert untouched.poll() is None
+        untouched.kill()
+    assert "in wait" in caplog.text, "where it hung"
+    assert not settings.ray_temps()

@@ -1,0 +1,170 @@
+"""Ray: one of this process's own on this machine, or the cluster at RAY_ADDRESS."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import psutil
+
+from anon_tune.errors import DependencyError
+from anon_tune.loading import uncollected
+from anon_tune.reachable import knock
+from anon_tune.scratch import ray_folder
+from anon_tune.settings import Settings
+from anon_tune.workers.watch import stacks
+
+__all__ = ["ahead", "connected", "load", "prepare_environment"]
+
+_KNOCK_SECONDS = 10.0
+_STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
+_PROCESSES = {"raylet", "gcs_server"}  # what else there is ends with them
+_NEVER_SECONDS = 1e9
+_QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+_log = logging.getLogger(__name__)
+_started_ahead: ContextVar[contextlib.ExitStack | None] = ContextVar("started_ahead", default=None)
+
+
+def prepare_environment(settings: Settings) -> None:
+    """Set what Ray reads from the environment when it is imported."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # An interrupt must reach the driver, which pauses the job; Tune would save a state that nobody reads.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(_NEVER_SECONDS)  # nor what it saves while it runs
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a FAILED trial may have no value to report
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints its configuration whatever the verbosity
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not settings.ray_address:
+        # Ray listens on every interface: without a token anybody near could run code here.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def load(settings: Settings) -> None:
+    """Import what `workers.driver.drive` needs, Ray included, which takes seconds.
+
+    Never beside Ray's start: it forks, and a process that forks while a thread of it loads such libraries may hang.
+    """
+    prepare_environment(settings)
+    needed = ("ray", "scipy.stats", *(f"anon_tune.workers.{name}" for name in ("run", "shims", "trainable")))
+    with uncollected():
+        for name in needed:
+            importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def ahead(settings: Settings) -> Iterator[None]:
+    """Have a Ray of this process's own running before there is work for it.
+
+    The next `connected` takes it over and stops it; without one it is stopped at the end of this. A cluster that
+    others share is not connected to ahead.
+    """
+    if settings.ray_address:
+        yield
+        return
+    with contextlib.ExitStack() as started:
+        started.enter_context(_local(settings))
+        before = _started_ahead.set(started)
+        try:
+            yield
+        finally:
+            _started_ahead.reset(before)
+
+
+@contextlib.contextmanager
+def connected(settings: Settings) -> Iterator[None]:
+    """Ray, until the end of the block: the one started ahead, or one that starts now, or a cluster's.
+
+    Raises:
+        DependencyError: The cluster does not answer, or does not accept the token.
+    """
+    started = _started_ahead.get()
+    _started_ahead.set(None)
+    if started is not None:
+        with started.pop_all():
+            yield
+        return
+    with _remote(settings.ray_address) if settings.ray_address else _local(settings):
+        yield
+
+
+@contextlib.contextmanager
+def _remote(address: str) -> Iterator[None]:
+    import ray
+
+    _check_address(address)
+    try:
+        ray.init(address=address, **_QUIET)
+    except Exception as error:
+        if "InvalidAuthToken" not in str(error):
+            raise
+        raise DependencyError(
+            f"The Ray cluster at RAY_ADDRESS={address} does not accept the token. Set "
+            "RAY_AUTH_TOKEN to the one that it was started with; Ray looks for it in ~/.ray/auth_token too."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _local(settings: Settings) -> Iterator[None]:
+    import ray
+
+    with ray_folder(settings) as folder:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                include_dashboard=False,
+                _temp_dir=str(folder),
+                **_QUIET,
+            )
+            yield
+        finally:
+            with _time_limit():
+                ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Knock at a cluster's door, where Ray would write its own log for minutes before it gave up.
+
+    Raises:
+        DependencyError: Nothing answers there.
+    """
+    try:
+        knock(address, _KNOCK_SECONDS)
+    except OSError as error:
+        raise DependencyError(
+            f"No Ray cluster answers at RAY_ADDRESS={address} ({error}). Start one there (ray start --head), or "
+            "unset RAY_ADDRESS to run on this machine."
+        ) from error
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    """End Ray's processes where it does not stop in time: it may wait for them for ever."""
+    limit = threading.Timer(_STOP_SECONDS, _kill)
+    limit.daemon = True
+    limit.start()
+    try:
+        yield
+    finally:
+        limit.cancel()
+
+
+def _kill() -> None:
+    _log.error("Ray does not stop; its processes are killed\n%s", stacks())
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.name() in _PROCESSES:
+                process.kill()

@@ -6,6 +6,8 @@ INSTALLED := $(VENV)/installed
 DEMO_ARGS ?=
 # Two files of tests at a time: whole jobs wait for Ray's start most of the time.
 TWO := --numprocesses 2 --dist loadfile
+# Tests start many processes: modules are compiled once, as users have it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo up test test-all check format lock clean
 

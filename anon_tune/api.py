@@ -188,7 +188,8 @@ def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -
     from anon_tune.workers.daemon import Daemon
     from anon_tune.workers.processes import JobProcesses
 
-    processes = JobProcesses([sys.executable, "-m", "anon_tune", "job-process", str(os.getpid())])
+    command = [sys.executable, "-m", "anon_tune", "job-process", str(os.getpid())]
+    processes = JobProcesses(command, settings.keep_ready)
     Daemon(ledger, processes, _holder(), jobs).run(stop)
 
 

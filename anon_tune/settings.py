@@ -62,6 +62,10 @@ class Settings(BaseSettings):
         default=False,
         description="Whether a service takes jobs that bring code, from tokens that may send it.",
     )
+    keep_ready: bool = Field(
+        default=True,
+        description="Whether a worker that waits has Ray and a process loaded for the next job (0.9 GB).",
+    )
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -21,14 +21,14 @@ import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from anon_tune.optim import Anon
 from anon_tune.optim.factory import OPTIMIZERS
 from anon_tune.search.coordinates import typical_multiplier
-from anon_tune.workers.data import Split
+from anon_tune.workers.data import Examples, Split
 from anon_tune.workers.probe import probe
 from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.training import Training
@@ -114,9 +114,8 @@ def begin(
 def show_speed(problem: Problem, workload: Workload, options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     batch = 16 if options.quick else workload.batch_size
-    some = dataclasses.replace(
-        problem, train=problem.train[: options.steps * batch], validation=problem.validation[:1024]
-    )
+    train, validation = cast(Split, problem.train), cast(Split, problem.validation)
+    some = dataclasses.replace(problem, train=train[: options.steps * batch], validation=validation[:1024])
     made = {
         name: begin(some, workload, computation, options, epochs=options.rounds + 1)
         for name, computation in variants(workload.task != "language_model", options.quick).items()
@@ -174,11 +173,11 @@ def trained(training: Training, epochs: int) -> float:
 def on(device: torch.device, problem: Problem, quick: bool) -> Problem:
     """The problem on a device; at tiny sizes a part of its texts, which have no option for that."""
 
-    def part(split: Split) -> Split:
-        return split[:64] if quick else split
+    def part(split: Examples) -> Examples:
+        return cast(Split, split)[:64] if quick else split
 
-    parts = {name: part(getattr(problem, name)) for name in ("train", "validation", "test")}
-    return dataclasses.replace(problem, **parts).to(device)
+    train, validation, test = part(problem.train), part(problem.validation), part(problem.test)
+    return dataclasses.replace(problem, train=train, validation=validation, test=test).to(device)
 
 
 def main() -> int:

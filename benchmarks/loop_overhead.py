@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn import functional as F
@@ -50,7 +50,7 @@ def by_hand(problem: Problem, arm: str, device: str) -> Callable[[], float]:
     torch.manual_seed(0)
     model = problem.build_model().to(device)
     optimizer = make_optimizer(arm, model.parameters(), ARMS[arm])
-    train, validation = problem.train, problem.validation
+    train, validation = cast(Split, problem.train), problem.validation
     steps = len(train) // BATCH
     schedule = LambdaLR(optimizer, lambda step: schedule_factor("cosine", step, EPOCHS * steps, 0.0))
     text = not train.inputs.is_floating_point() and train.inputs.dim() == 2
@@ -91,7 +91,7 @@ def child(name: str, arm: str, device: str, rounds: int) -> float:
     torch.set_num_threads(1)
     task, data, model, options, data_options = PROBLEMS[name]
     problem = load_problem(task, data, model, options, data_options).to(torch.device(device))
-    train = problem.train
+    train = cast(Split, problem.train)
     times = -(-STEPS * BATCH // len(train))
     longer = Split(
         train.inputs.repeat(times, *[1] * (train.inputs.dim() - 1)),
@@ -105,8 +105,8 @@ def child(name: str, arm: str, device: str, rounds: int) -> float:
     ratios = []
     for turn in range(rounds):
         works = [ours.run_epoch, bare]
-        times = {work: seconds(work, device) for work in (works if turn % 2 else reversed(works))}
-        ratios.append(times[works[0]] / times[works[1]])
+        took = {work: seconds(work, device) for work in (works if turn % 2 else reversed(works))}
+        ratios.append(took[works[0]] / took[works[1]])
     return statistics.median(ratios)
 
 
@@ -122,7 +122,8 @@ def main() -> None:
     options = parser.parse_args()
     rounds = options.rounds or (3 if options.quick else 9)
     if options.child:
-        print(json.dumps(child(*options.child, options.device, rounds)))
+        name, arm = options.child
+        print(json.dumps(child(name, arm, options.device, rounds)))
         return
     print(f"load before: {os.getloadavg()[0]:.1f}; one thread; floor {FLOOR:g}\n")
     print("| | arm | ours / by hand | lowest .. highest process |")

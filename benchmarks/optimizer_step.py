@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,7 +117,8 @@ def measure(shape: str, device: str, rounds: int) -> dict[str, object]:
     return {"ratios": ratios, "cold": cold, "state": state, "base": base, "shares": shares}
 
 
-def in_fresh_process(shape: str, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+def in_fresh_process(shape: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What `measure` found."""
     command = [sys.executable, "-m", "benchmarks.optimizer_step", "--child", shape]
     command += [
         "--device",

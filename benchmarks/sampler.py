@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import itertools
 import json
 import math
@@ -94,7 +95,7 @@ def history(plan: Plan, arm: str, count: int, running: int = 0, job: str = "j") 
     rng = np.random.default_rng(0)
     found = []
     for number in range(count):
-        params = space.complete(rng.random(len(space.parameters)), {})
+        params = space.complete(list(rng.random(len(space.parameters))), {})
         hyperparameters = optimizer_arguments(space, params, plan.log_mean_sigma)
         state, steps = TrialState.COMPLETE, epochs
         if number >= count - running:
@@ -153,9 +154,9 @@ def store(engine: sa.Engine, trials: Sequence[Trial]) -> None:
         for r in t.reports
     ]
     with write(engine) as connection:
-        connection.execute(sa.insert(tables.Trial), rows)
-        connection.execute(sa.insert(tables.Attempt), attempts)
-        connection.execute(sa.insert(tables.Report), reports)
+        connection.execute(sa.insert(tables.TRIALS), rows)
+        connection.execute(sa.insert(tables.ATTEMPTS), attempts)
+        connection.execute(sa.insert(tables.REPORTS), reports)
 
 
 def seconds(work: Callable[[int], object], repeats: int) -> float:
@@ -185,9 +186,7 @@ def ask(quick: bool) -> None:
             plan = plan_of(sampler, count + 1, 10)
             trials = history(plan, "anon", count, running)
             with threadpool_limits(threads):
-                times.append(
-                    seconds(lambda seed, p=plan, t=trials: suggestion(p, t, seed), 1 if quick else 5)
-                )
+                times.append(seconds(functools.partial(suggestion, plan, trials), 1 if quick else 5))
         print(f"| {name} | {' | '.join(f'{value:.3f}' for value in times)} |")
 
 
@@ -240,7 +239,7 @@ def sleeper(epochs: int) -> type:
     from ray import tune
 
     class Sleeper(tune.Trainable):
-        def setup(self, config: dict[str, Any], spec: Any = None) -> None:
+        def setup(self, config: dict[str, Any], spec: Any = None, functions: Any = None) -> None:
             self._value = loss_of(config["hyperparameters"], config["seed"])
             self._steps, self._began = 0, time.time()
 

@@ -33,14 +33,15 @@ class JobProcesses:
 
     Args:
         command: Starts a process that waits for its job by `told`, and works on it.
+        keep_ready: Whether `prepare` does anything.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], keep_ready: bool = True) -> None:
         self._command = list(command)
         self._kept: subprocess.Popen[bytes] | None = None
         self._since = 0.0
         self._is_ready = False
-        self._wanted = True
+        self._wanted = keep_ready
 
     def prepare(self) -> None:
         """Have a process ready, or getting so. One that could not get so is not replaced: the next could not, too."""

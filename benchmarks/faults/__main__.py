@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -115,7 +116,7 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str],
                 continue
             resumed_at = _back(kill, service, job, when, token)
             if kill.target not in {"worker", "raylet"}:
-                until(lambda left=tree: not alive(left), "what the old driver had started to end")
+                until(partial(_have_ended, tree), "what the old driver had started to end")
             row = rows.setdefault(_kind(kill), Row())
             row.kills += 1
             row.seconds.append(resumed_at - when)
@@ -125,6 +126,10 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str],
         for kind in {_kind(kill) for kill in episode.kills}:
             rows.setdefault(kind, Row()).losses += found
         say(f"  {episode.name}: {ended.state} {ended.reason or ''} {found}")
+
+
+def _have_ended(processes: Sequence[psutil.Process]) -> bool:
+    return not alive(processes)
 
 
 def _back(kill: Kill, service: Service, job: str, when: float, token: int) -> float:
@@ -184,7 +189,12 @@ def _die(
         "daemon": lambda: [psutil.Process(daemon.pid) for daemon in _daemons_of(service, job, daemons)],
     }[kill.target]
     victims: list[psutil.Process] = []
-    until(lambda: bool(victims.extend(find()) or victims) or service.has_ended(job), f"a {kill.target}")
+
+    def found() -> bool:
+        victims.extend(find())
+        return bool(victims)
+
+    until(lambda: found() or service.has_ended(job), f"a {kill.target}")
     if not victims:
         return None
     seen.append(service.job(job))

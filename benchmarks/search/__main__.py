@@ -184,7 +184,7 @@ def _ratio(surfaces: list[NDArray[np.float64]]) -> tuple[float, float, float]:
     point, draws = 0.0, np.zeros(_RESAMPLES)
     for pairs in surfaces:
         drawn = pairs[rng.integers(0, len(pairs), (_RESAMPLES, len(pairs)))]  # (resamples, seeds, 2, 2)
-        point += np.log(_expected(pairs[:, 0]) / _expected(pairs[:, 1])) / len(surfaces)
+        point += float(np.log(_expected(pairs[:, 0]) / _expected(pairs[:, 1]))) / len(surfaces)
         draws += np.log(_expected(drawn[:, :, 0]) / _expected(drawn[:, :, 1])) / len(surfaces)
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(np.exp(point)), float(np.exp(low)), float(np.exp(high))

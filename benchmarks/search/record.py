@@ -12,11 +12,13 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from scipy.stats import qmc
 
+from anon_tune.workers.data import Split
 from anon_tune.workers.probe import PROBE_BATCHES
 from anon_tune.workers.tasks import Problem
 from anon_tune.workers.training import Training
@@ -115,23 +117,25 @@ def measure_multipliers(problem: Problem, batch_size: int) -> dict[str, np.ndarr
     geometric mean of sigma^(-gamma/2) over the coordinates; the RMS of the gradient to the power of -gamma; the RMS
     and the mean size of the update g * sigma^(-gamma/2), in units of that at gamma = 0.
     """
+    train = cast(Split, problem.train)
     torch.manual_seed(0)
     model = problem.build_model()
     order = torch.Generator().manual_seed(0)
     squares = [torch.zeros_like(p) for p in model.parameters()]
     sizes = [torch.zeros_like(p) for p in model.parameters()]
     for _ in range(PROBE_BATCHES):
-        batch = torch.randint(len(problem.train), (batch_size,), generator=order)
+        batch = torch.randint(len(train), (batch_size,), generator=order)
         model.zero_grad()
-        problem.loss(model, problem.train[batch], 0.0).backward()
+        problem.loss(model, train[batch], 0.0).backward()
         for square, size, parameter in zip(squares, sizes, model.parameters(), strict=True):
-            square += parameter.grad.square() / PROBE_BATCHES
-            size += parameter.grad.abs() / PROBE_BATCHES
+            gradient = cast(torch.Tensor, parameter.grad)
+            square += gradient.square() / PROBE_BATCHES
+            size += gradient.abs() / PROBE_BATCHES
     log_sigma = torch.cat([(s + 1e-16 + FLOOR * s.mean()).log().flatten() for s in squares]).double().numpy()
     s = torch.cat([x.flatten() for x in squares]).double().numpy()
-    size = torch.cat([x.flatten() for x in sizes]).double().numpy()
+    mean_size = torch.cat([x.flatten() for x in sizes]).double().numpy()
     rms_update = [0.5 * np.log(np.mean(s * np.exp(-g * log_sigma)) / s.mean()) for g in GAMMAS]
-    mean_update = [np.log(np.mean(size * np.exp(-g / 2 * log_sigma)) / size.mean()) for g in GAMMAS]
+    mean_update = [np.log(np.mean(mean_size * np.exp(-g / 2 * log_sigma)) / mean_size.mean()) for g in GAMMAS]
     return {
         "median": -GAMMAS / 2 * np.median(log_sigma),
         "geometric mean": -GAMMAS / 2 * log_sigma.mean(),

@@ -32,8 +32,13 @@ _LOOKED_AT = 2**14
 class Surface(Protocol):
     """What the simulator needs."""
 
-    name: str
-    epochs: int
+    @property
+    def name(self) -> str:
+        """Of the surface."""
+
+    @property
+    def epochs(self) -> int:
+        """Of a training."""
 
     @property
     def log_mean_sigma(self) -> float:
@@ -237,4 +242,5 @@ def load_surfaces() -> dict[str, Surface]:
     """All surfaces by name."""
     simulated = [Simulated("simulated, gamma* -0.1", -0.1), Simulated("simulated, gamma* 1.1", 1.1)]
     recorded = [Recorded(path) for path in sorted(FOLDER.glob("*.npz"))]
-    return {surface.name: surface for surface in [*simulated, *recorded]}
+    surfaces: list[Surface] = [*simulated, *recorded]
+    return {surface.name: surface for surface in surfaces}

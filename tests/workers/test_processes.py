@@ -94,6 +94,14 @@ def test_one_gets_ready_before_it_is_told(said: Path):
     assert not processes.is_preparing()
 
 
+def test_none_is_kept_ready_where_that_is_not_wanted(said: Path):
+    processes = JobProcesses(command(said), keep_ready=False)
+    processes.prepare()
+    assert processes._kept is None
+    assert processes.start(LEASE).wait(_PATIENCE) == 0
+    assert said.read_text() == "j1 3 me"
+
+
 def test_one_that_was_ready_and_ended_is_replaced(said: Path):
     processes = JobProcesses(command(said))
     processes.prepare()

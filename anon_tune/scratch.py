@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -22,8 +21,8 @@ def ray_folder(settings: Settings) -> Iterator[Path]:
 
     A lock beside it says that it is in use, and is free as soon as the process has ended, in whatever way.
     """
-    folder = settings.ray_temp(f"{os.getpid()}-{secrets.token_hex(2)}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = settings.ray_temp(secrets.token_hex(3))
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with filelock.FileLock(_lock(folder)):
         folder.mkdir()
         try:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from anon_tune.errors import InputError
-from anon_tune.workers.data import Images, read_images
+from anon_tune.workers.data import Images, Split, read_images
 from anon_tune.workers.data.cifar10 import cifar10
 from anon_tune.workers.data.idx import idx, read_idx
 from anon_tune.workers.data.table import csv
@@ -304,3 +304,17 @@ def test_fashion_mnist_is_what_its_authors_published():
     # The figures everybody uses: 0.2860 and 0.3530.
     assert (found.mean.item(), found.std.item()) == pytest.approx((0.2860, 0.3530), abs=2e-3)
     assert read_idx(DATA / "t10k-labels-idx1-ubyte.gz", 1)[:5].tolist() == [9, 2, 1, 1, 6]
+
+
+@pytest.mark.parametrize("count", [1, 7, 200, 203])
+def test_batches_are_the_examples_in_the_order_that_was_asked_for(count: int):
+    """However many are picked at a time."""
+    examples = Split(torch.rand(203, 2), torch.arange(203))
+    order = torch.randperm(203)[:count]
+    batches = list(examples.batches(4, order))
+    assert [len(batch) for batch in batches] == [len(part) for part in order.split(4)]
+    assert torch.equal(torch.cat([batch.inputs for batch in batches]), examples.inputs[order])
+    assert torch.equal(torch.cat([batch.targets for batch in batches]), order)
+    stored = list(examples.batches(4))
+    assert torch.equal(torch.cat([batch.targets for batch in stored]), examples.targets)
+    assert len(stored[-1]) == 3

@@ -11,6 +11,9 @@ from torch import Tensor
 
 __all__ = ["Examples", "Split"]
 
+_GATHERED = 16
+"""So many batches are picked from the examples at a time: of a small model that is a share of a step's time."""
+
 
 class Examples(Protocol):
     """One split of the data, wherever it is."""
@@ -64,9 +67,13 @@ class Split:
 
     def batches(self, size: int, order: Tensor | None = None, seed: Sequence[int] = ()) -> Iterator[Split]:
         """See Examples; nothing is made by chance here."""
-        if order is None:
-            return (self[start : start + size] for start in range(0, len(self), size))
-        return (self[index] for index in order.to(self.inputs.device).split(size))
+        parts = (
+            [self]
+            if order is None
+            else map(self.__getitem__, order.to(self.inputs.device).split(size * _GATHERED))
+        )
+        for part in parts:
+            yield from map(Split, part.inputs.split(size), part.targets.split(size))
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Split:
         """Return the split on a device; `non_blocking` as in Tensor.to."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import filelock
 
+from anon_tune.errors import DependencyError
 from anon_tune.settings import Settings
 
 __all__ = ["ray_folder", "remove_abandoned"]
@@ -20,9 +22,14 @@ def ray_folder(settings: Settings) -> Iterator[Path]:
     """A folder of this process's own, until the end of the block.
 
     A lock beside it says that it is in use, and is free as soon as the process has ended, in whatever way.
+
+    Raises:
+        DependencyError: In the system's temporary folder another user has made the one that is ours.
     """
     folder = settings.ray_temp(secrets.token_hex(3))
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.parent == settings.ray_temps_elsewhere:
+        _make_own(folder.parent)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(_lock(folder)):
         folder.mkdir()
         try:
@@ -36,6 +43,15 @@ def remove_abandoned(settings: Settings) -> None:
     for folder in settings.ray_temps():
         with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(_lock(folder), timeout=0):
             _remove(folder)
+
+
+def _make_own(folder: Path) -> None:
+    """Make a folder that nobody else can write to, in one where everybody can."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():
+        raise DependencyError(
+            f"{folder} is of another user. Have it removed, or set TMPDIR to another folder."
+        )
 
 
 def _lock(folder: Path) -> Path:

@@ -5,7 +5,7 @@ Each field is one environment variable; the README lists them, and a test holds 
 
 from __future__ import annotations
 
-import getpass
+import os
 import tempfile
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(
         default=None,
         validation_alias=AliasChoices("RAY_ADDRESS"),
-        description="A Ray cluster to run on. Default: one started on this machine for the job.",
+        description="A Ray cluster to run on. Default: one of the driver's own on this machine.",
     )
 
     server: str | None = Field(
@@ -112,13 +112,14 @@ class Settings(BaseSettings):
     def ray_temp(self, name: str) -> Path:
         """A short folder for Ray's sockets and logs: under the home where it fits, else the system's."""
         inside = self.home.absolute() / "ray" / name
-        return inside if len(str(inside)) <= _RAY_TEMP_LENGTH else self._ray_temps_elsewhere / name
+        return inside if len(str(inside)) <= _RAY_TEMP_LENGTH else self.ray_temps_elsewhere / name
 
     def ray_temps(self) -> list[Path]:
         """Those folders that are there."""
-        places = (self.home.absolute() / "ray", self._ray_temps_elsewhere)
+        places = (self.home.absolute() / "ray", self.ray_temps_elsewhere)
         return [path for place in places for path in place.glob("*") if path.is_dir()]
 
     @property
-    def _ray_temps_elsewhere(self) -> Path:
-        return Path(tempfile.gettempdir()) / f"anon_tune-{getpass.getuser()}"
+    def ray_temps_elsewhere(self) -> Path:
+        """Where those folders are that do not fit under the home: of this user alone."""
+        return Path(tempfile.gettempdir()) / f"at-{os.getuid()}"

@@ -43,6 +43,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes to the system's temporary folder goes to one of the test, also that of its child processes."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
 @pytest.fixture(scope="session")
 def postgresql_programs() -> Callable[[str], contextlib.AbstractContextManager[Path]]:
     """Starts a PostgreSQL server with options of its own; the folder of its socket, until the context ends."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sys
+import types
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from anon_tune import api
-from anon_tune.ledger import Ledger
+from anon_tune.ledger import Lease, Ledger
 from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
+from anon_tune.workers import cluster, processes
 
 
 @pytest.fixture
@@ -29,6 +33,7 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
     opened.close()
 
 
+@pytest.mark.usefixtures("own_temporary_folder")
 def test_what_drivers_left_of_jobs_that_have_ended_is_deleted(settings: Settings, ledger: Ledger):
     left = {}
     for state in (JobState.SUCCEEDED, JobState.CANCELLED, JobState.FAILED, JobState.PAUSED, JobState.RUNNING):
@@ -60,3 +65,43 @@ def test_a_log_that_the_disk_does_not_take_says_nothing_in_its_place(
     with api._log_file(tmp_path):
         logging.getLogger("anon_tune.test").warning("kept")
     assert "WARNING anon_tune.test kept" in (tmp_path / "job.log").read_text()
+
+
+class Told:
+    """A job process's surroundings: Ray's calls, and what its daemon has said by when."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, early: bool, lease: Lease | None) -> None:
+        self.happened: list[str] = []
+        ray = types.SimpleNamespace(init=self.note("init"), shutdown=self.note("shutdown"))
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setattr(cluster, "load", self.note("load"))
+        monkeypatch.setattr(processes, "is_told", lambda: early)
+        monkeypatch.setattr(processes, "told", self.note("told", lease))
+        monkeypatch.setattr(api, "run_job", self.note("run"))
+        monkeypatch.setattr(api.os, "dup2", self.note("dup2"))
+
+    def note(self, what: str, answer: Any = None) -> Any:
+        def call(*_: Any, **__: Any) -> Any:
+            if what != "dup2":
+                self.happened.append(what)
+            return answer
+
+        return call
+
+
+@pytest.mark.usefixtures("own_temporary_folder")
+@pytest.mark.parametrize(
+    ("early", "job", "happens"),
+    [
+        (False, True, ["load", "init", "told", "run", "shutdown"]),
+        (False, False, ["load", "init", "told", "shutdown"]),
+        (True, True, ["load", "told", "run"]),  # which starts Ray itself, its lease being renewed
+    ],
+)
+def test_ray_is_started_before_there_is_a_job_and_not_when_there_is_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, early: bool, job: bool, happens: list[str]
+):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    told = Told(monkeypatch, early, Lease("j1", "me", 1, 15.0) if job else None)
+    api.work_as_told(settings, 1)
+    assert told.happened == happens

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import pytest
+
 from anon_tune import scratch
+from anon_tune.errors import DependencyError
 from anon_tune.settings import Settings
+
+pytestmark = pytest.mark.usefixtures("own_temporary_folder")
 
 HOLDS = """
 import sys, time
@@ -52,4 +58,23 @@ def test_a_home_with_a_long_path_has_them_elsewhere(tmp_path: Path):
     with scratch.ray_folder(settings) as folder:
         assert not folder.is_relative_to(settings.home)
         assert folder in settings.ray_temps()
+        assert folder.parent.stat().st_mode & 0o777 == 0o700, "of nobody else"
     assert not folder.exists()
+
+
+def test_a_folder_that_another_user_has_made_in_its_place_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = Settings(home=tmp_path / ("long" * 10))
+    settings.ray_temps_elsewhere.mkdir()
+    monkeypatch.setattr("anon_tune.scratch.os.getuid", lambda: 12345)
+    monkeypatch.setattr(Settings, "ray_temps_elsewhere", settings.ray_temps_elsewhere)
+    with pytest.raises(DependencyError, match="is of another user"), scratch.ray_folder(settings):
+        pass
+
+
+def test_a_home_with_a_short_path_has_them_inside():
+    with tempfile.TemporaryDirectory(prefix="at", dir="/tmp") as home:
+        settings = Settings(home=Path(home))
+        with scratch.ray_folder(settings) as folder:
+            assert folder.parent == Path(home) / "ray"

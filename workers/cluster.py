@@ -89,11 +89,24 @@ def connected(settings: Settings) -> Iterator[None]:
     started = _started_ahead.get()
     _started_ahead.set(None)
     if started is not None:
-        with started.pop_all():
-            yield
-        return
+        if _runs():
+            with started.pop_all():
+                yield
+            return
+        _log.warning("the Ray that was started ahead has ended; another one starts")
+        started.close()
     with _remote(settings.ray_address) if settings.ray_address else _local(settings):
         yield
+
+
+def _runs() -> bool:
+    """Whether a Ray that this process started still runs: a machine may have slept meanwhile."""
+    found = set()
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process.name())
+    return found >= _PROCESSES
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ class Daemon:
         self._running: list[tuple[Lease, subprocess.Popen[bytes]]] = []
         self._deaths: dict[str, _Deaths] = {}
         self._quiet_since = math.inf
-        self._tokens = 0
+        self._hands = (0, 0)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; then every lease is released within 10 s, and the jobs are QUEUED again."""
@@ -106,8 +106,8 @@ class Daemon:
         What gets ready takes both cores of a small machine: those need them more who begin, or are about to.
         """
         pulse = self._ledger.pulse()
-        if pulse.tokens != self._tokens or pulse.seconds < LEASE_SECONDS / 2:
-            self._tokens, self._quiet_since = pulse.tokens, math.inf
+        if pulse.hands != self._hands or pulse.seconds < LEASE_SECONDS / 2:
+            self._hands, self._quiet_since = pulse.hands, math.inf
         self._quiet_since = min(self._quiet_since, time.monotonic())
         return time.monotonic() - self._quiet_since >= _QUIET_SECONDS
 
@@ -142,7 +142,6 @@ class Daemon:
 
     def _end(self) -> None:
         """Stop all processes; a lease that one does not give back in time is taken from it."""
-        self._processes.close()
         for _, process in self._running:
             process.terminate()
         limit = time.monotonic() + _RELEASE_SECONDS
@@ -151,6 +150,7 @@ class Daemon:
         for lease, _ in self._running:
             with contextlib.suppress(LeaseLostError):
                 self._ledger.release(lease, JobState.QUEUED, "its worker was stopped")
+        self._processes.close()
         limit = time.monotonic() + _EXIT_SECONDS
         for _, process in self._running:
             _wait(process, limit)

@@ -19,7 +19,8 @@ from anon_tune.ledger import Lease
 
 __all__ = ["JobProcesses", "is_told", "kill_group", "told"]
 
-_LOAD_SECONDS = 120.0
+_LOAD_SECONDS = 60.0
+_READY = b"ready\n"
 _CLOSE_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class JobProcesses:
         self._command = list(command)
         self._kept: subprocess.Popen[bytes] | None = None
         self._since = 0.0
-        self._is_ready = False
+        self._said = b""
         self._wanted = keep_ready
 
     def prepare(self) -> None:
@@ -55,19 +56,26 @@ class JobProcesses:
             except OSError as error:
                 _log.warning("no process can be kept ready for a job: %s", error)
                 self._wanted = False
-            self._since, self._is_ready = time.monotonic(), False
+            self._since, self._said = time.monotonic(), b""
 
     def is_preparing(self) -> bool:
         """Whether a process is getting ready: who takes a job now would have it wait, and nobody renews its lease."""
         if self._kept is None or self._is_ready or self._kept.poll() is not None:
             return False
-        self._is_ready = bool(select.select([cast("IO[bytes]", self._kept.stdout)], [], [], 0)[0])
+        output = cast("IO[bytes]", self._kept.stdout)
+        if select.select([output], [], [], 0)[0]:
+            self._said += os.read(output.fileno(), 4096)
         if not self._is_ready and time.monotonic() - self._since > _LOAD_SECONDS:
             _log.warning("no process is kept ready for a job: it takes more than %.0f s", _LOAD_SECONDS)
             self._wanted = False
             kill_group(self._kept)
             self.close()
         return self._kept is not None and not self._is_ready
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether the one that is kept has said so, whatever else it has said before."""
+        return self._said.endswith(_READY)
 
     def start(self, lease: Lease) -> subprocess.Popen[bytes]:
         """Have a process work under a lease, as the leader of a process group of its own.
@@ -114,7 +122,7 @@ def is_told() -> bool:
 def told() -> Lease | None:
     """Say that this process is ready, and wait for its lease; None where there is no work any more."""
     with contextlib.suppress(BrokenPipeError):  # it was told before
-        os.write(sys.stdout.fileno(), b"ready\n")
+        os.write(sys.stdout.fileno(), _READY)
     line = sys.stdin.read()
     return Lease(**json.loads(line)) if line else None
 

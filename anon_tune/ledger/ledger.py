@@ -131,14 +131,14 @@ class Lease:
 
 @dataclass(frozen=True)
 class Pulse:
-    """What the leases of all RUNNING jobs say.
+    """What the leases of all jobs say.
 
     Attributes:
-        tokens: The sum of their tokens, which is another one as soon as a job is taken by somebody, or left.
-        seconds: What is left of the one that runs out first; infinite where there is none.
+        hands: How often a job has been taken so far, and how many are RUNNING: others once one was taken, or left.
+        seconds: What is left of the lease that runs out first; infinite where no job is RUNNING.
     """
 
-    tokens: int
+    hands: tuple[int, int]
     seconds: float
 
 
@@ -338,12 +338,14 @@ class Ledger:
     def pulse(self) -> Pulse:
         """Whether jobs change hands at the moment."""
         with read(self._engine) as connection:
-            running = sa.select(
-                sa.func.coalesce(sa.func.sum(JOBS.c.lease_token), 0), sa.func.min(JOBS.c.lease_expires)
-            ).where(JOBS.c.state == JobState.RUNNING)
-            taken, expires = connection.execute(running).one()
+            taken = connection.execute(sa.select(sa.func.sum(JOBS.c.lease_token))).scalar() or 0
+            running, expires = connection.execute(
+                sa.select(sa.func.count(), sa.func.min(JOBS.c.lease_expires)).where(
+                    JOBS.c.state == JobState.RUNNING
+                )
+            ).one()
             left = math.inf if expires is None else (expires - database_time(connection)).total_seconds()
-        return Pulse(int(taken), left)
+        return Pulse((int(taken), int(running)), left)
 
     def heartbeat(self, lease: Lease) -> Orders:
         """Renew the lease and return what the job's holder is to do. Raises LeaseLostError."""

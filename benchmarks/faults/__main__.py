@@ -139,8 +139,16 @@ def _back(kill: Kill, service: Service, job: str, when: float, token: int) -> fl
     """
     since = when
     if kill.target in {"driver", "daemon"}:
-        until(lambda: service.token(job) > token, "a new holder of the job's lease")
-        since = time.time()  # it has no attempt yet: Ray takes seconds to start
+
+        def taken() -> bool:
+            nonlocal since
+            moment = time.time()
+            if service.token(job) > token:
+                return True
+            since = moment  # nobody has begun an attempt under the new lease before
+            return False
+
+        until(taken, "a new holder of the job's lease")
     found: list[float] = []
 
     def back() -> bool:

@@ -95,12 +95,19 @@ def test_the_pulse_is_another_one_when_a_job_changes_hands(ledger: Ledger):
     seen.append(ledger.pulse())
     assert seen[-1].seconds <= OVER, "of the one that runs out first"
     ledger.heartbeat(lease)
-    assert ledger.pulse().tokens == seen[-1].tokens
+    assert ledger.pulse().hands == seen[-1].hands
     ledger.acquire(other.job, "a third", LONG)
     seen.append(ledger.pulse())
     ledger.release(lease, JobState.PAUSED)
     seen.append(ledger.pulse())
-    assert all(before.tokens != after.tokens for before, after in itertools.pairwise(seen))
+    submit(ledger)
+    lease = ledger.claim("me", LONG)
+    seen.append(ledger.pulse())
+    assert lease is not None
+    ledger.release(lease, JobState.PAUSED)
+    ledger.acquire(submit(ledger), "you", LONG)
+    seen.append(ledger.pulse())
+    assert all(before.hands != after.hands for before, after in itertools.pairwise(seen))
 
 
 def test_threads_that_claim_together_get_different_jobs(ledger: Ledger):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -16,6 +17,8 @@ import pytest
 from anon_tune.errors import DependencyError
 from anon_tune.settings import Settings
 from anon_tune.workers import cluster
+
+pytestmark = pytest.mark.usefixtures("own_temporary_folder")
 
 
 class Calls:
@@ -36,6 +39,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Calls:
     calls = Calls()
     monkeypatch.setitem(sys.modules, "ray", calls)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "_runs", lambda: True)
     return calls
 
 
@@ -83,6 +87,31 @@ def test_what_was_started_ahead_is_taken_over_and_stopped_with_the_work(ray: Cal
         with cluster.connected(settings):
             assert ray.made == ["init", "shutdown", "init"], "another one for more work"
     assert ray.made == ["init", "shutdown"] * 2
+
+
+def test_a_ray_that_ended_while_it_waited_is_not_taken(
+    ray: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster, "_runs", lambda: False)
+    with cluster.ahead(Settings(home=tmp_path)):
+        with cluster.connected(Settings(home=tmp_path)):
+            assert ray.made == ["init", "shutdown", "init"]
+        assert ray.made == ["init", "shutdown"] * 2
+    assert ray.made == ["init", "shutdown"] * 2
+
+
+def test_whether_a_ray_runs_is_seen_by_its_processes(tmp_path: Path):
+    raylet, server = (
+        Path(shutil.copy(shutil.which("sleep") or "", tmp_path / n)) for n in ("raylet", "gcs_server")
+    )
+    with subprocess.Popen([server, "600"]) as one:
+        assert not cluster._runs()
+        with subprocess.Popen([raylet, "600"]) as other:
+            assert cluster._runs()
+            other.kill()
+            os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+            assert not cluster._runs(), "it has ended, and nobody has asked for its exit code yet"
+        one.kill()
 
 
 def test_what_was_started_ahead_in_vain_is_stopped(ray: Calls, tmp_path: Path):

@@ -177,6 +177,7 @@ def test_a_driver_that_cannot_renew_its_lease_stops_though_nothing_reports(
     readable.close()
 
 
+@pytest.mark.usefixtures("own_temporary_folder")
 @pytest.mark.parametrize(
     ("state", "left"),
     [(JobState.SUCCEEDED, False), (JobState.FAILED, False), (JobState.PAUSED, True)],

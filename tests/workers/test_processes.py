@@ -114,6 +114,34 @@ def test_one_that_was_ready_and_ended_is_replaced(said: Path):
     processes.close()
 
 
+def test_what_else_a_process_prints_is_no_readiness(said: Path):
+    processes = JobProcesses([*command(said)[:2], "print('loading', flush=True)\n" + TELLS, str(said)])
+    processes.prepare()
+    until_ready(processes)
+    assert processes._said == b"loading\nready\n"
+    processes.close()
+    assert said.read_text() == "nothing"
+
+
+def test_one_that_does_not_end_with_close_is_killed_with_what_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(processes_module, "_CLOSE_SECONDS", 0.1)
+    code = (
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "os.write(1, f'{child.pid}\\n'.encode() + b'ready\\n')\n"
+        "time.sleep(600)\n"
+    )
+    processes = JobProcesses([sys.executable, "-c", code])
+    processes.prepare()
+    until_ready(processes)
+    child = psutil.Process(int(processes._said.split()[0]))
+    processes.close()
+    psutil.wait_procs([child], timeout=_PATIENCE)
+    assert not child.is_running()
+
+
 def test_one_that_does_not_get_ready_is_given_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(processes_module, "_LOAD_SECONDS", -1.0)
     processes = JobProcesses([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -126,13 +154,28 @@ def test_one_that_does_not_get_ready_is_given_up(monkeypatch: pytest.MonkeyPatch
 
 
 def test_whether_a_process_is_told_is_known_before_it_reads():
-    code = "from anon_tune.workers.processes import is_told; print(is_told(), flush=True); input(); print(is_told())"
+    code = (
+        "import sys\n"
+        "from anon_tune.workers.processes import is_told\n"
+        "print(is_told(), flush=True)\n"
+        "sys.stdin.read()\n"
+        "print(is_told())\n"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "False\n"
-        assert process.communicate("\n")[0] == "True\n", "the end of its input is news, too"
+        assert process.communicate()[0] == "True\n", "the end of its input is news, too"
+    ours, theirs = os.pipe()
+    os.write(theirs, b"{}")
+    with os.fdopen(ours) as stdin, os.fdopen(theirs):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=stdin, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+    process.communicate()
 
 
 def test_the_end_of_the_daemon_ends_what_it_kept_ready(said: Path):

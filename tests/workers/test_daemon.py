@@ -154,7 +154,11 @@ def test_a_job_whose_process_is_killed_gets_another_at_once(ledger: Ledger, run:
 
 def test_what_a_killed_process_leaves_behind_ends(ledger: Ledger, run: Callable[..., Running]):
     (job,) = submit(ledger, 1)
-    spawn = 'import subprocess; subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])\n'
+    spawn = (
+        "if number == 0:\n"
+        "    import subprocess\n"
+        '    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])\n'
+    )
     running = run(begin=spawn + BEGIN)
     until(lambda: works_on(ledger, job) == 1)
     children = psutil.Process(running.processes[job][0].pid).children()

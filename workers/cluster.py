@@ -26,6 +26,7 @@ _KNOCK_SECONDS = 10.0
 _STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
 _PROCESSES = {"raylet", "gcs_server"}  # what else there is ends with them
 _NEVER_SECONDS = 1e9
+_LOG_BYTES = 8 * 2**20
 _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ def prepare_environment(settings: Settings) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints its configuration whatever the verbosity
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Its processes write 60 kB a minute, also where they have nothing to do; and would up to 512 MiB of each file.
+    os.environ.setdefault("RAY_ROTATION_MAX_BYTES", str(_LOG_BYTES))
+    os.environ.setdefault("RAY_ROTATION_BACKUP_COUNT", "1")
     if not settings.ray_address:
         # Ray listens on every interface: without a token anybody near could run code here.
         os.environ["RAY_AUTH_MODE"] = "token"

@@ -76,6 +76,13 @@ def test_a_cluster_that_answers_is_taken():
         cluster._check_address(f"127.0.0.1:{server.getsockname()[1]}")
 
 
+def test_what_users_have_set_of_rays_logs_stays(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "environ", {"RAY_ROTATION_MAX_BYTES": "1000"})
+    cluster.prepare_environment(Settings())
+    assert os.environ["RAY_ROTATION_MAX_BYTES"] == "1000"
+    assert os.environ["RAY_ROTATION_BACKUP_COUNT"] == "1"
+
+
 def test_what_was_started_ahead_is_taken_over_and_stopped_with_the_work(ray: Calls, tmp_path: Path):
     settings = Settings(home=tmp_path)
     with cluster.ahead(settings):

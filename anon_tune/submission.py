@@ -43,9 +43,7 @@ def submit(ledger: Ledger, job: JobFile, owner: str | None, priority: int, key: 
     """Queue a job whose files are here. Raises SpecError; ConflictError where `key` is of another job."""
     spec = parse_spec(job.document, job.source, job.folder)
     submission = _submission(owner, key, job.document)
-    return store_job(
-        ledger, spec, spaces_of(spec), priority=priority, owner=owner, submission=submission, code=None
-    )
+    return store_job(ledger, spec, spaces_of(spec), priority=priority, owner=owner, submission=submission)
 
 
 def submit_remote(

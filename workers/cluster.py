@@ -20,13 +20,14 @@ from anon_tune.scratch import ray_folder
 from anon_tune.settings import Settings
 from anon_tune.workers.watch import stacks
 
-__all__ = ["ahead", "connected", "load", "prepare_environment"]
+__all__ = ["ahead", "connected", "give_trials_loaded_processes", "load", "prepare_environment"]
 
 _KNOCK_SECONDS = 10.0
 _STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
 _PROCESSES = {"raylet", "gcs_server"}  # what else there is ends with them
 _NEVER_SECONDS = 1e9
 _LOG_BYTES = 8 * 2**20
+_MOST_LOADED = 8
 _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 _log = logging.getLogger(__name__)
@@ -50,6 +51,11 @@ def prepare_environment(settings: Settings) -> None:
         # Ray listens on every interface: without a token anybody near could run code here.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # Ray starts a process for each CPU before anything asks for one. They load what a trial needs, which takes
+        # seconds; not hundreds of megabytes in each of many.
+        if _cpus() <= _MOST_LOADED:
+            os.environ.setdefault("RAY_preload_python_modules", "anon_tune.workers.loaded")
+        os.environ["PL_DISABLE_FORK"] = "1"  # see `give_trials_loaded_processes`
 
 
 def load(settings: Settings) -> None:
@@ -62,6 +68,17 @@ def load(settings: Settings) -> None:
     with uncollected():
         for name in needed:
             importlib.import_module(name)
+
+
+def give_trials_loaded_processes() -> None:
+    """Have Tune start its actors in the environment that all of this Ray's processes have.
+
+    By itself it sets a variable for each, PL_DISABLE_FORK, for which Ray starts new processes, and leaves those that
+    it has ready. There is no setting for it.
+    """
+    from ray.tune.execution import class_cache
+
+    class_cache.DEFAULT_ENV_VARS.clear()
 
 
 @contextlib.contextmanager
@@ -141,7 +158,7 @@ def _local(settings: Settings) -> Iterator[None]:
         try:
             ray.init(
                 address="local",
-                num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                num_cpus=_cpus(),
                 include_dashboard=False,
                 _temp_dir=str(folder),
                 **_QUIET,
@@ -150,6 +167,10 @@ def _local(settings: Settings) -> Iterator[None]:
         finally:
             with _time_limit():
                 ray.shutdown()
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_address(address: str) -> None:

@@ -46,8 +46,8 @@ class Daemon:
     A process that died leaves its lease to the daemon, which queues the job again at once; after three deaths without
     a report in between it pauses it.
 
-    A daemon that has nothing to claim keeps a process ready, once it has been quiet for some seconds. While that
-    process gets ready nothing is claimed: the job would have to wait for it.
+    A daemon that has nothing to claim keeps a process ready, once it has been quiet for some seconds or a lease is
+    about to run out. While that process gets ready nothing is claimed: the job would have to wait for it.
 
     Args:
         ledger: Where the queue is.
@@ -90,7 +90,7 @@ class Daemon:
         while len(self._running) < self._jobs and not self._processes.is_preparing():
             lease = self._ledger.claim(self._holder, LEASE_SECONDS)
             if lease is None:
-                if self._is_quiet():
+                if self._should_prepare():
                     self._processes.prepare()
                 return
             self._quiet_since = math.inf
@@ -100,13 +100,16 @@ class Daemon:
             except OSError as error:
                 self._ledger.release(lease, JobState.PAUSED, f"its process could not be started: {error}")
 
-    def _is_quiet(self) -> bool:
-        """Whether for some seconds no job has begun, ended or been taken over, and none was left alone by its holder.
+    def _should_prepare(self) -> bool:
+        """Whether a job is about to need a process, or for some seconds none has begun, ended or been taken over.
 
-        What gets ready takes both cores of a small machine: those need them more who begin, or are about to.
+        A lease of which half is gone has missed two heartbeats: its holder has probably died. Otherwise a job that
+        begins needs the cores more, of which getting ready takes two.
         """
         pulse = self._ledger.pulse()
-        if pulse.hands != self._hands or pulse.seconds < LEASE_SECONDS / 2:
+        if pulse.seconds < LEASE_SECONDS / 2:
+            return True
+        if pulse.hands != self._hands:
             self._hands, self._quiet_since = pulse.hands, math.inf
         self._quiet_since = min(self._quiet_since, time.monotonic())
         return time.monotonic() - self._quiet_since >= _QUIET_SECONDS

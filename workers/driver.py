@@ -237,6 +237,8 @@ def _work(
         _log.info("probe: %s", measured)
         if spec.resources.gpu and measured.get("device") == "cpu":
             _log.warning("resources.gpu is %g, and torch finds no CUDA device there", spec.resources.gpu)
+        if not settings.ray_address:
+            cluster.give_trials_loaded_processes()
         plan = Plan(spec, spaces, float(measured["log_mean_sigma"]))
         checkpoints = settings.checkpoints(job.id)
         checkpoints.mkdir(parents=True, exist_ok=True)

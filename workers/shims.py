@@ -103,12 +103,15 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         self._unfinished.append(trial)
         if not self._keeps_workers:
             # Tune has no setting for it; a test of whole jobs sees to it that this goes on working.
-            controller = getattr(tune_controller, "_tune_controller", tune_controller)
+            controller = _controller(tune_controller)
             controller._actor_cache.increase_max(trial.placement_group_factory, by=self._slots)
             self._keeps_workers = True
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """The first that waits. Tune asks in each turn of its loop. Raises Drained, and as Run.check.
+
+        Rather one for which no process is being started, as Tune gives it the process of a trial that has ended, and
+        drops its own: where a trial is shorter than a process takes to start, a second one would never come up.
 
         FIFOScheduler would look at all trials that ever were, twice a turn, and take longer with each of them. None
         is ever PAUSED.
@@ -120,7 +123,9 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
                 self._draining = [trial for trial in self._unfinished if trial.status == TuneTrial.RUNNING]
             if all(trial.is_finished() for trial in self._draining):
                 raise Drained
-        return next((trial for trial in self._unfinished if trial.status == TuneTrial.PENDING), None)
+        waiting = [trial for trial in self._unfinished if trial.status == TuneTrial.PENDING]
+        controller = _controller(tune_controller)
+        return min(waiting, key=lambda trial: _has_process(controller, trial), default=None)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Every result but the last."""
@@ -139,3 +144,14 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         self._run.guard(
             lambda: self._run.lose(trial.config["trial"], "the worker process died", log), otherwise=None
         )
+
+
+def _controller(given: Any) -> Any:
+    """Tune's own, of which schedulers are given a part."""
+    return getattr(given, "_tune_controller", given)
+
+
+def _has_process(controller: Any, trial: TuneTrial) -> bool:
+    """Whether a process for a trial that waits is being started, or has been."""
+    actor = controller._trial_to_actor.get(trial)
+    return actor is not None and controller._actor_manager.is_actor_started(actor)

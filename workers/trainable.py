@@ -20,6 +20,7 @@ from anon_tune.loading import uncollected
 with uncollected():  # by which a worker of Ray loads torch and Tune
     import torch
     from ray import tune
+    from threadpoolctl import threadpool_limits
 
     from anon_tune.documents import is_function
     from anon_tune.errors import AnonTuneError, InputError
@@ -111,6 +112,7 @@ class TrialTrainable(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See save_checkpoint."""
 
+    @uncollected()  # the first trial of a process loads more: the data set's reader, and what torch's optimizers need
     def _start(self, config: Mapping[str, Any]) -> None:
         self._failure: dict[str, Any] | None = None
         self._news: dict[str, Any] = {}
@@ -122,6 +124,7 @@ class TrialTrainable(tune.Trainable):
         output.capture(self._output)
         try:
             spec = stored_spec(self._spec)
+            _use_threads(spec.resources.cpu)
             self._tests = config["phase"] == Phase.VERDICT
             self._metric = spec.objective.metric
             self._epochs = spec.budget.epochs
@@ -293,6 +296,7 @@ class TrialTrainable(tune.Trainable):
         return {"done": True, **self._told(), "outcome": TrialState.COMPLETE, "final": self._value}
 
 
+@uncollected()
 def run_probe(
     spec: Mapping[str, Any],
     seed: int,
@@ -309,6 +313,7 @@ def run_probe(
     provide(functions or {})
     try:
         parsed = stored_spec(spec)
+        _use_threads(parsed.resources.cpu)
         folder = parsed.folder
         arms = [
             FactoryArm(arm, parsed.optimizer(arm), parsed.spaces[arm].file, folder, each)
@@ -335,7 +340,6 @@ def run_probe(
 
 
 def _probe_function(spec: JobSpec, seed: int, floor: float, arms: Sequence[FactoryArm]) -> dict[str, Any]:
-    torch.set_num_threads(spec.resources.cpu)
     with tempfile.TemporaryDirectory() as folder:
 
         def context(tell: Callable[[Report], None], make: Callable[[Any], torch.optim.Optimizer]) -> Context:
@@ -366,8 +370,13 @@ def _function(spec: JobSpec) -> Train:
     return functools.partial(function, **spec.arguments)
 
 
+def _use_threads(number: int) -> None:
+    """Have torch and numpy use so many threads, however many there were when they were loaded."""
+    torch.set_num_threads(number)
+    threadpool_limits(number, "blas")
+
+
 def _problem(spec: JobSpec) -> Problem:
-    torch.set_num_threads(spec.resources.cpu)
     data, model = spec.data, spec.model
     if data is None or model is None:
         raise InputError(f"{spec.task} needs data and a model.")

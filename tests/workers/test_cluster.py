@@ -83,6 +83,14 @@ def test_what_users_have_set_of_rays_logs_stays(monkeypatch: pytest.MonkeyPatch)
     assert os.environ["RAY_ROTATION_BACKUP_COUNT"] == "1"
 
 
+@pytest.mark.parametrize(("cpus", "loads"), [(8, True), (9, False)])
+def test_processes_load_ahead_where_there_are_few(monkeypatch: pytest.MonkeyPatch, cpus: int, loads: bool):
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(cluster, "_cpus", lambda: cpus)
+    cluster.prepare_environment(Settings())
+    assert ("RAY_preload_python_modules" in os.environ) == loads
+
+
 def test_what_was_started_ahead_is_taken_over_and_stopped_with_the_work(ray: Calls, tmp_path: Path):
     settings = Settings(home=tmp_path)
     with cluster.ahead(settings):

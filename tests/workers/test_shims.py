@@ -24,6 +24,8 @@ class Controller:
     def __init__(self) -> None:
         self.trials: list[TuneTrial] = []
         self._actor_cache = SimpleNamespace(increase_max=lambda *_, **__: None)
+        self._trial_to_actor: dict[TuneTrial, str] = {}
+        self._actor_manager = SimpleNamespace(is_actor_started=lambda actor: actor == "being started")
 
     def get_trials(self) -> list[TuneTrial]:
         return self.trials
@@ -58,6 +60,21 @@ def test_it_chooses_as_tune_does_without_looking_at_what_has_ended(run: Run):
             )
 
     check()
+
+
+def test_a_trial_whose_process_is_being_started_waits_for_it_while_another_can_have_one_that_is_free(
+    run: Run,
+):
+    controller, scheduler = Controller(), JobScheduler(run, 2)
+    for _ in range(3):
+        controller.add(scheduler)
+    first, second, third = controller.trials
+    controller._trial_to_actor = {first: "being started", second: "asked for"}
+    assert scheduler.choose_trial_to_run(controller) is second
+    second.set_status(TuneTrial.RUNNING)
+    assert scheduler.choose_trial_to_run(controller) is third
+    third.set_status(TuneTrial.RUNNING)
+    assert scheduler.choose_trial_to_run(controller) is first, "nobody else needs the process that is free"
 
 
 def test_a_run_that_stops_is_drained_once_what_ran_then_has_ended(run: Run):

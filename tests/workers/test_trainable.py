@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from anon_tune.errors import InputError
 from anon_tune.records import Phase, TrialState
@@ -68,6 +69,16 @@ def test_another_attempt_goes_on_after_the_checkpoint_with_the_same_results(tmp_
         assert [learned(result) for result in second] == [learned(result) for result in first[done:]]
         assert [result.get("resumed") for result in second] == [done, *[None] * (EPOCHS - done - 1)]
         assert all("warnings" not in result for result in second)
+
+
+def test_a_trial_uses_as_many_threads_as_it_has_cpus_however_many_there_were(tmp_path: Path):
+    torch.set_num_threads(2)
+    with threadpool_limits(2, "blas"):
+        Local(config(tmp_path))
+        assert torch.get_num_threads() == 1
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        assert pools
+        assert all(pool["num_threads"] == 1 for pool in pools)
 
 
 def test_an_actor_that_is_used_again_resumes_too(tmp_path: Path, always_due: None):

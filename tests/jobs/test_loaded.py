@@ -1,0 +1,48 @@
+"""Processes of Ray's load what a trial needs before there is one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.jobs.conftest import Home
+
+pytestmark = pytest.mark.slow
+
+TRIAL = """
+import json, os, sys, time
+import psutil
+from anon_tune.settings import Settings
+from anon_tune.workers import cluster
+
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+cluster.load(Settings())
+import ray
+from ray.tune.execution.class_cache import _ActorClassCache
+
+class Looks:
+    def look(self):
+        return os.getpid(), "anon_tune.workers.loaded" in sys.modules
+
+def idle():
+    found = psutil.Process().children(recursive=True)
+    return {process.pid for process in found if process.name().startswith("ray::IDLE")}
+
+with cluster.ahead(Settings()):
+    while len(waiting := idle()) < len(os.sched_getaffinity(0)):
+        time.sleep(0.05)
+    with cluster.connected(Settings()):
+        cluster.give_trials_loaded_processes()
+        pid, loaded = ray.get(_ActorClassCache().get(Looks).options(num_cpus=1).remote().look.remote())
+print(json.dumps({"waited": pid in waiting, "loaded": loaded}))
+"""
+
+
+def test_a_trial_is_given_to_a_process_that_was_there_before_and_has_loaded(home: Home) -> None:
+    """Tune's actors have an environment of their own, for which Ray would start new processes."""
+    done = subprocess.run([sys.executable, "-c", TRIAL], env=home.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"waited": True, "loaded": True}

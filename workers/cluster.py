@@ -27,7 +27,7 @@ _STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
 _PROCESSES = {"raylet", "gcs_server"}  # what else there is ends with them
 _NEVER_SECONDS = 1e9
 _LOG_BYTES = 8 * 2**20
-_MOST_LOADED = 8
+_MOST_LOADED = 4
 _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 _log = logging.getLogger(__name__)

@@ -83,7 +83,7 @@ def test_what_users_have_set_of_rays_logs_stays(monkeypatch: pytest.MonkeyPatch)
     assert os.environ["RAY_ROTATION_BACKUP_COUNT"] == "1"
 
 
-@pytest.mark.parametrize(("cpus", "loads"), [(8, True), (9, False)])
+@pytest.mark.parametrize(("cpus", "loads"), [(4, True), (5, False)])
 def test_processes_load_ahead_where_there_are_few(monkeypatch: pytest.MonkeyPatch, cpus: int, loads: bool):
     monkeypatch.setattr(os, "environ", {})
     monkeypatch.setattr(cluster, "_cpus", lambda: cpus)

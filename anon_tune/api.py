@@ -202,8 +202,10 @@ def work_as_told(settings: Settings, daemon: int) -> None:
     from anon_tune.workers import cluster
     from anon_tune.workers.processes import is_told, told
 
-    cluster.load(settings)
-    with contextlib.nullcontext() if is_told() else cluster.ahead(settings):
+    with contextlib.ExitStack() as ready:
+        if not is_told():
+            ready.enter_context(cluster.ahead(settings))
+            cluster.load()
         lease = told()
         if lease is None:
             return

@@ -58,15 +58,14 @@ def prepare_environment(settings: Settings) -> None:
         os.environ["PL_DISABLE_FORK"] = "1"  # see `give_trials_loaded_processes`
 
 
-def load(settings: Settings) -> None:
-    """Import what `workers.driver.drive` needs, Ray included, which takes seconds.
+def load() -> None:
+    """Import what `workers.driver.drive` needs, which takes seconds.
 
-    Never beside Ray's start: it forks, and a process that forks while a thread of it loads such libraries may hang.
+    After Ray's start, whose processes go on starting meanwhile, and never beside it: it forks, and a process that
+    forks while a thread of it loads such libraries may hang.
     """
-    prepare_environment(settings)
-    needed = ("ray", "scipy.stats", *(f"anon_tune.workers.{name}" for name in ("run", "shims", "trainable")))
     with uncollected():
-        for name in needed:
+        for name in ("scipy.stats", *(f"anon_tune.workers.{name}" for name in ("run", "shims", "trainable"))):
             importlib.import_module(name)
 
 
@@ -91,6 +90,7 @@ def ahead(settings: Settings) -> Iterator[None]:
     if settings.ray_address:
         yield
         return
+    prepare_environment(settings)
     with contextlib.ExitStack() as started:
         started.enter_context(_local(settings))
         before = _started_ahead.set(started)

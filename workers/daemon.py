@@ -22,7 +22,7 @@ from anon_tune.workers.processes import JobProcesses, kill_group
 __all__ = ["Daemon"]
 
 _POLL_SECONDS = 0.5
-_QUIET_SECONDS = 10.0
+_QUIET_SECONDS = 30.0
 _RELEASE_SECONDS = 8.0
 _EXIT_SECONDS = 30.0
 _MOST_DEATHS = 3

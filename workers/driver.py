@@ -214,6 +214,7 @@ def _work(
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
     # Once more: Ray, when it starts, puts a handler of its own in place of ours.
     with cluster.connected(settings), watch.signals():
+        cluster.load()
         from anon_tune.workers.checkpoints import ask
         from anon_tune.workers.kept import write_best
         from anon_tune.workers.run import Run
@@ -328,9 +329,8 @@ def _tune(
     # Tune's own record of the run, which nobody reads: that it cannot be written is no news.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     slots = _slots(spec)
-    # All workers start at once: Tune gives a waiting trial to the first worker that is done, and then drops the one
-    # that was being started for it. Started one after another, only one would ever come up where a trial is shorter
-    # than the seconds that importing torch takes.
+    # So many may wait: one for each process that is being started, and one for the first that is free (see
+    # `JobScheduler.choose_trial_to_run`).
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
     # Not in each trial's config, of which Tune makes several copies and keeps them for as long as the job runs.

@@ -19,9 +19,6 @@ from anon_tune.settings import Settings
 from anon_tune.workers import cluster
 
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-cluster.load(Settings())
-import ray
-from ray.tune.execution.class_cache import _ActorClassCache
 
 class Looks:
     def look(self):
@@ -35,6 +32,8 @@ with cluster.ahead(Settings()):
     while len(waiting := idle()) < len(os.sched_getaffinity(0)):
         time.sleep(0.05)
     with cluster.connected(Settings()):
+        import ray
+        from ray.tune.execution.class_cache import _ActorClassCache
         cluster.give_trials_loaded_processes()
         pid, loaded = ray.get(_ActorClassCache().get(Looks).options(num_cpus=1).remote().look.remote())
 print(json.dumps({"waited": pid in waiting, "loaded": loaded}))

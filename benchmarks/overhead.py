@@ -92,7 +92,7 @@ def main() -> None:
         os.environ["ANON_TUNE_HOME"] = made  # for the projector
         from anon_tune.workers import cluster
 
-        cluster.load(settings)
+        cluster.prepare_environment(settings)
         from anon_tune.workers import trainable
 
         starts: list[float] = []

@@ -278,7 +278,7 @@ def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("ano
     for arm in arms:
         store(engine, history(plan, arm, study.GP_TRIALS - live, job=job))
     lease = ledger.acquire(job, "benchmark", 3600.0)
-    cluster.load(settings)
+    cluster.prepare_environment(settings)
 
     from anon_tune.workers import trainable
     from anon_tune.workers.run import Run

@@ -128,7 +128,7 @@ def run_ours(folder: Path, trials: int) -> dict[str, Any]:
     ledger.update_job(lease, probe={"log_mean_sigma": -9.0}, architecture={"family": "mlp"})
     from anon_tune.workers import cluster
 
-    cluster.load(settings)
+    cluster.prepare_environment(settings)
     from anon_tune.workers import trainable
 
     memory = Memory()

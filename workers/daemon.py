@@ -23,6 +23,7 @@ __all__ = ["Daemon"]
 
 _POLL_SECONDS = 0.5
 _QUIET_SECONDS = 30.0
+_SILENT_SECONDS = 5.0  # heartbeats come every three
 _RELEASE_SECONDS = 8.0
 _EXIT_SECONDS = 30.0
 _MOST_DEATHS = 3
@@ -103,11 +104,11 @@ class Daemon:
     def _should_prepare(self) -> bool:
         """Whether a job is about to need a process, or for some seconds none has begun, ended or been taken over.
 
-        A lease of which half is gone has missed two heartbeats: its holder has probably died. Otherwise a job that
-        begins needs the cores more, of which getting ready takes two.
+        A lease that was not renewed in time has probably lost its holder. Otherwise a job that begins needs the cores
+        more, of which getting ready takes two.
         """
         pulse = self._ledger.pulse()
-        if pulse.seconds < LEASE_SECONDS / 2:
+        if pulse.seconds < LEASE_SECONDS - _SILENT_SECONDS:
             return True
         if pulse.hands != self._hands:
             self._hands, self._quiet_since = pulse.hands, math.inf

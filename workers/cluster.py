@@ -27,7 +27,7 @@ _STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
 _PROCESSES = {"raylet", "gcs_server"}  # what else there is ends with them
 _NEVER_SECONDS = 1e9
 _LOG_BYTES = 8 * 2**20
-_MOST_LOADED = 4
+_MOST_LOADED = 4  # CPUs: a process that has loaded what a trial needs holds 0.36 GB
 _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 _log = logging.getLogger(__name__)
@@ -51,8 +51,7 @@ def prepare_environment(settings: Settings) -> None:
         # Ray listens on every interface: without a token anybody near could run code here.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        # Ray starts a process for each CPU before anything asks for one. They load what a trial needs, which takes
-        # seconds; not hundreds of megabytes in each of many.
+        # Ray starts a process for each CPU before anything asks for one: they load meanwhile, which takes seconds.
         if _cpus() <= _MOST_LOADED:
             os.environ.setdefault("RAY_preload_python_modules", "anon_tune.workers.loaded")
         os.environ["PL_DISABLE_FORK"] = "1"  # see `give_trials_loaded_processes`

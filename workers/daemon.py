@@ -47,8 +47,8 @@ class Daemon:
     A process that died leaves its lease to the daemon, which queues the job again at once; after three deaths without
     a report in between it pauses it.
 
-    A daemon that has nothing to claim keeps a process ready, once it has been quiet for some seconds or a lease is
-    about to run out. While that process gets ready nothing is claimed: the job would have to wait for it.
+    A daemon that has nothing to claim keeps a process ready, once it has been quiet for some seconds or a lease
+    was not renewed in time. While that process gets ready nothing is claimed: the job would have to wait for it.
 
     Args:
         ledger: Where the queue is.

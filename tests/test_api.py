@@ -93,9 +93,9 @@ class Told:
 @pytest.mark.parametrize(
     ("early", "job", "happens"),
     [
-        (False, True, ["load", "init", "told", "run", "shutdown"]),
-        (False, False, ["load", "init", "told", "shutdown"]),
-        (True, True, ["load", "told", "run"]),  # which starts Ray itself, its lease being renewed
+        (False, True, ["init", "load", "told", "run", "shutdown"]),
+        (False, False, ["init", "load", "told", "shutdown"]),
+        (True, True, ["told", "run"]),  # which starts Ray itself, its lease being renewed
     ],
 )
 def test_ray_is_started_before_there_is_a_job_and_not_when_there_is_one(

@@ -8,8 +8,10 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from functools import partial
+from typing import NamedTuple
 
 import psutil
 
@@ -31,7 +33,21 @@ _MOST_LOADED = 4  # CPUs: a process that has loaded what a trial needs holds 0.3
 _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 _log = logging.getLogger(__name__)
-_started_ahead: ContextVar[contextlib.ExitStack | None] = ContextVar("started_ahead", default=None)
+
+
+class _Started(NamedTuple):
+    """A Ray of this process's own.
+
+    Attributes:
+        runs: Whether its processes still do.
+        stopping: What stops it.
+    """
+
+    runs: Callable[[], bool]
+    stopping: contextlib.ExitStack
+
+
+_started_ahead: ContextVar[_Started | None] = ContextVar("started_ahead", default=None)
 
 
 def prepare_environment(settings: Settings) -> None:
@@ -90,9 +106,8 @@ def ahead(settings: Settings) -> Iterator[None]:
         yield
         return
     prepare_environment(settings)
-    with contextlib.ExitStack() as started:
-        started.enter_context(_local(settings))
-        before = _started_ahead.set(started)
+    with contextlib.ExitStack() as stopping:
+        before = _started_ahead.set(_Started(stopping.enter_context(_local(settings)), stopping))
         try:
             yield
         finally:
@@ -100,8 +115,11 @@ def ahead(settings: Settings) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def connected(settings: Settings) -> Iterator[None]:
+def connected(settings: Settings) -> Iterator[Callable[[], bool]]:
     """Ray, until the end of the block: the one started ahead, or one that starts now, or a cluster's.
+
+    Yields a function that tells whether it still runs, if it is this process's own: where its raylet was killed, Ray
+    goes on with what is running, as if nothing had happened, and ends this process after a dozen seconds.
 
     Raises:
         DependencyError: The cluster does not answer, or does not accept the token.
@@ -109,28 +127,18 @@ def connected(settings: Settings) -> Iterator[None]:
     started = _started_ahead.get()
     _started_ahead.set(None)
     if started is not None:
-        if _runs():
-            with started.pop_all():
-                yield
+        if started.runs():
+            with started.stopping.pop_all():
+                yield started.runs
             return
         _log.warning("the Ray that was started ahead has ended; another one starts")
-        started.close()
-    with _remote(settings.ray_address) if settings.ray_address else _local(settings):
-        yield
-
-
-def _runs() -> bool:
-    """Whether a Ray that this process started still runs: a machine may have slept meanwhile."""
-    found = set()
-    for process in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.add(process.name())
-    return found >= _PROCESSES
+        started.stopping.close()
+    with _remote(settings.ray_address) if settings.ray_address else _local(settings) as runs:
+        yield runs
 
 
 @contextlib.contextmanager
-def _remote(address: str) -> Iterator[None]:
+def _remote(address: str) -> Iterator[Callable[[], bool]]:
     import ray
 
     _check_address(address)
@@ -144,13 +152,13 @@ def _remote(address: str) -> Iterator[None]:
             "RAY_AUTH_TOKEN to the one that it was started with; Ray looks for it in ~/.ray/auth_token too."
         ) from error
     try:
-        yield
+        yield lambda: True  # what becomes of a cluster's is Ray's to tell
     finally:
         ray.shutdown()
 
 
 @contextlib.contextmanager
-def _local(settings: Settings) -> Iterator[None]:
+def _local(settings: Settings) -> Iterator[Callable[[], bool]]:
     import ray
 
     with ray_folder(settings) as folder:
@@ -162,10 +170,28 @@ def _local(settings: Settings) -> Iterator[None]:
                 _temp_dir=str(folder),
                 **_QUIET,
             )
-            yield
+            yield partial(_all_run, _own_processes())
         finally:
             with _time_limit():
                 ray.shutdown()
+
+
+def _own_processes() -> list[psutil.Process]:
+    """Those of Ray that this process has started, and that have not ended."""
+    found = []
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if process.name() in _PROCESSES:
+                found.append(process)
+    return found
+
+
+def _all_run(processes: Iterable[psutil.Process]) -> bool:
+    """Whether none has ended, also where nobody has asked for its exit code yet."""
+    try:
+        return all(process.status() != psutil.STATUS_ZOMBIE for process in processes)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _cpus() -> int:

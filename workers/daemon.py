@@ -124,7 +124,7 @@ class Daemon:
 
     def _settle(self, lease: Lease, process: subprocess.Popen[bytes], code: int) -> None:
         """See to what a process that has ended left undone."""
-        if code < 0:  # killed: what it started frees its GPU now
+        if code:  # what it started, and could not stop, frees its GPU now
             kill_group(process)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         seen = self._deaths.get(lease.job, _Deaths())

@@ -60,9 +60,9 @@ def drive(
 ) -> JobState:
     """Work on a job until it ends or is asked to stop, and return the state it was left in.
 
-    On an error the job is PAUSED with the reason; its running trials wait for another attempt. So it is where this
-    thread hangs, in Ray or in a system call; but for a job that an interrupt would leave QUEUED: whoever queues it
-    sees the process die in `on_hang`, and counts.
+    On an error the job is PAUSED with the reason; its running trials wait for another attempt. So it is where Ray
+    ends, and where this thread hangs, in Ray or in a system call; but not a job that an interrupt would leave QUEUED:
+    whoever queues it sees the process end, after the error or in `on_hang`, and counts.
 
     Args:
         ledger: Where the job is.
@@ -75,7 +75,8 @@ def drive(
 
     Raises:
         LeaseLostError: Another process took the job over.
-        DependencyError: The ledger can no longer be written: the job is left as it was, to be resumed.
+        DependencyError: The ledger can no longer be written, or Ray has ended under a job that whoever started this
+            queues again: the job is left as it was, to be resumed.
         KeyboardInterrupt: After an interrupt, once the job is left.
     """
     watch = watch or Watch()
@@ -96,7 +97,9 @@ def drive(
             raise LeaseLostError(
                 f"Job {lease.job} was taken over by another process; this one has stopped."
             ) from error
-        cause = watch.unwritable or error
+        if watch.failure is not None and interrupted is JobState.QUEUED:
+            raise watch.failure from error
+        cause = watch.unwritable or watch.failure or error
         if not isinstance(cause, Exception):
             state = _release(ledger, lease, settings, _Ending(interrupted, "interrupted"))
             _log.error("job %s stopped by %s: %s", lease.job, type(error).__name__, state)
@@ -135,6 +138,13 @@ def _left(lease: Lease, error: Exception) -> DependencyError:
     why = _in_a_line(error).rstrip(".")
     return DependencyError(
         f"Job {lease.job} stopped: {why}. Then go on with: anon-tune run --resume {lease.job}"
+    )
+
+
+def _ended() -> DependencyError:
+    """What is said where Ray's own processes are gone."""
+    return DependencyError(
+        "Ray has ended: its raylet or its server was killed, by the system where memory ran out (dmesg says so)"
     )
 
 
@@ -213,7 +223,7 @@ def _work(
         )
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
     # Once more: Ray, when it starts, puts a handler of its own in place of ours.
-    with cluster.connected(settings), watch.signals():
+    with cluster.connected(settings) as runs, watch.depending_on(runs, _ended()), watch.signals():
         cluster.load()
         from anon_tune.workers.checkpoints import ask
         from anon_tune.workers.kept import write_best

@@ -23,6 +23,7 @@ from anon_tune.records import Orders, Request
 __all__ = ["Watch", "stacks"]
 
 _HEARTBEATS_PER_LEASE = 5
+_LOOKS_PER_HEARTBEAT = 6  # at what needs no database
 _NOTICE_SECONDS = 4.0  # and some more until Ray has stopped: within 10 s the lease is given back
 _STOP_SECONDS = 30.0  # until Ray has stopped, on a machine that is busy
 _TURN_SECONDS = 300.0  # Tune's loop turns several times a second
@@ -34,9 +35,10 @@ class Watch:
     """Renews a lease from a thread, and interrupts the main thread when the work is to stop now.
 
     That is when the lease is lost or could not be renewed in time, when the job is cancelled, when whoever started
-    this process has ended, and on SIGTERM and SIGINT. The interrupt is a KeyboardInterrupt, and is noted besides:
-    Python ignores an exception that is raised in a destructor or in a callback of C code, and the main thread is
-    often in Ray's. Between `notice` and its end a first signal from outside is no interrupt yet.
+    this process has ended, or something on which the work depends, and on SIGTERM and SIGINT. The interrupt is a
+    KeyboardInterrupt, and is noted besides: Python ignores an exception that is raised in a destructor or in a
+    callback of C code, and the main thread is often in Ray's. Between `notice` and its end a first signal from
+    outside is no interrupt yet.
 
     Nobody may wait for a main thread that hangs, whose lease this thread would renew for ever: where it does not stop
     within half a minute of being told, or has not come by `check` for five minutes since the first `notice`, what all
@@ -51,6 +53,7 @@ class Watch:
         orders: What the ledger said at the last heartbeat.
         lost: Whether another process has the lease.
         unwritable: Why the lease could not be renewed before it ran out; None if it could.
+        failure: What says that something has ended on which the work depends; None if nothing has.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Watch:
         self.on_hang = on_hang
         self.lost = False
         self.unwritable: Exception | None = None
+        self.failure: Exception | None = None
         self._is_wanted = is_wanted
         self._interrupted = False
         self._busy = False
@@ -70,6 +74,7 @@ class Watch:
         self._leave: Callable[[], None] | None = None
         self._deadline = math.inf
         self._turns = 0
+        self._look: Callable[[], None] = lambda: None
 
     @property
     def leaving(self) -> bool:
@@ -100,6 +105,21 @@ class Watch:
                 self._interrupted = True
 
     @contextlib.contextmanager
+    def depending_on(self, runs: Callable[[], bool], failure: Exception) -> Iterator[None]:
+        """Interrupt the work once something does not run any more; `failure` is noted."""
+
+        def look() -> None:
+            if self.failure is None and not runs():
+                self.failure = failure
+
+        self._look = look
+        try:
+            yield
+        finally:
+            self._look = lambda: None
+            look()  # it may be why the work ends with an error
+
+    @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
         """What is being stored is finished before an interrupt is raised. Raises as check, before and after."""
         self.check()
@@ -115,12 +135,14 @@ class Watch:
         """Renew the lease from now on, and hear what it says. Raises LeaseLostError if it is lost already."""
         done = threading.Event()
         self.orders = ledger.heartbeat(lease)
-        interval = lease.seconds / _HEARTBEATS_PER_LEASE
+        interval = lease.seconds / _HEARTBEATS_PER_LEASE / _LOOKS_PER_HEARTBEAT
 
         def beat() -> None:
-            renewed, before, silent = time.monotonic(), None, 0
+            renewed, before, silent, looks = time.monotonic(), None, 0, 0
             while not done.wait(interval):
-                if not self._is_over():
+                looks += 1
+                self._look()
+                if looks % _LOOKS_PER_HEARTBEAT == 0 and not self._is_over():
                     renewed = self._renew(ledger, lease, renewed)
                 if not self._interrupted and (self._is_over() or self._is_to_stop()):
                     self._at_once = True
@@ -128,7 +150,7 @@ class Watch:
                     _thread.interrupt_main(signal.SIGTERM)
                 stopping = self._interrupted or self._at_once
                 now = "stopping" if stopping else self._turns
-                # Beats are counted, not seconds: a process that was stopped for a while does not hang.
+                # Looks are counted, not seconds: a process that was stopped for a while does not hang.
                 silent = silent + 1 if now and now == before else 0
                 before = now
                 if silent * interval > (_STOP_SECONDS if stopping else _TURN_SECONDS):
@@ -164,7 +186,7 @@ class Watch:
     def _is_to_stop(self) -> bool:
         """Whether an interrupt is due: of what leaves no time, or of a signal some seconds ago."""
         asked = self.orders.request is Request.CANCEL or not self._is_wanted()
-        return asked or time.monotonic() > self._deadline
+        return asked or self.failure is not None or time.monotonic() > self._deadline
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:

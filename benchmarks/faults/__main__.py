@@ -7,8 +7,9 @@ end the ledger is compared with what it held at each kill, and MLflow with the l
 
 `--loaded MINUTES` kills nothing, and keeps every core busy beside a job (`loaded.py`).
 
-Seconds are from the kill to the first report of an attempt that began after it; where a worker was killed, of an
-attempt at its trial. Ray's own start and a worker's, which they hold, are measured beside.
+Seconds are from the kill to the first report of an attempt that began after it: of an attempt at its trial where a
+worker was killed, else under the lease's next token. Ray's own start and a worker's, which they hold, are measured
+beside.
 """
 
 from __future__ import annotations
@@ -114,13 +115,16 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str],
             if when is None:
                 say(f"  {kill.target}, {kill.point or 'at random'}: the job was over before")
                 continue
-            resumed_at = _back(kill, service, job, when, token)
-            if kill.target not in {"worker", "raylet"}:
+            taken_at, resumed_at = _back(kill, service, job, when, token)
+            if kill.target != "worker":
                 until(partial(_have_ended, tree), "what the old driver had started to end")
             row = rows.setdefault(_kind(kill), Row())
             row.kills += 1
             row.seconds.append(resumed_at - when)
-            say(f"  {kill.target}, {kill.point or 'at random'}: {resumed_at - when:.1f} s")
+            say(
+                f"  {kill.target}, {kill.point or 'at random'}: {resumed_at - when:.1f} s, "
+                f"taken after {taken_at - when:.1f}"
+            )
         ended = service.wait_for_end(job)
         found = losses(ended, seen, service)
         for kind in {_kind(kill) for kill in episode.kills}:
@@ -132,13 +136,14 @@ def _have_ended(processes: Sequence[psutil.Process]) -> bool:
     return not alive(processes)
 
 
-def _back(kill: Kill, service: Service, job: str, when: float, token: int) -> float:
-    """When the job, or the trial whose worker was killed, had got on again.
+def _back(kill: Kill, service: Service, job: str, when: float, token: int) -> tuple[float, float]:
+    """When the job was taken over, and when it, or the trial whose worker was killed, had got on again.
 
-    A driver whose daemon was killed works on for some seconds: what counts is what a new holder of the lease does.
+    A driver whose daemon or raylet was killed works on for a moment: what counts is what the next holder of the lease
+    does.
     """
     since = when
-    if kill.target in {"driver", "daemon"}:
+    if kill.target != "worker":
 
         def taken() -> bool:
             nonlocal since
@@ -158,7 +163,7 @@ def _back(kill: Kill, service: Service, job: str, when: float, token: int) -> fl
         return moment is not None
 
     until(back, "a report after the kill")
-    return found[-1]
+    return since, found[-1]
 
 
 def _kind(kill: Kill) -> str:

@@ -56,6 +56,23 @@ def assert_exact(job: JobRecord) -> None:
         assert [report.step for report in trial.reports] == list(range(1, len(trial.reports) + 1))
 
 
+def test_the_end_of_its_ray_pauses_a_job(home: Home) -> None:
+    """Which Ray itself says a dozen seconds later, and ends the process."""
+    running = home.start("run", home.spec(), "--set", "budget.trials=500")
+    until(lambda: finished(home) >= 1, running)
+    processes = descendants(running)
+    next(process for process in processes if process.name() == "raylet").kill()
+    out, message = running.communicate(timeout=300)
+    job = home.newest()
+    assert job is not None
+    assert running.returncode == 1, message
+    assert (job.state, job.lease) == (JobState.PAUSED, None)
+    assert str(job.reason).startswith("Ray has ended: its raylet")
+    assert f"anon-tune resume {job.id}" in out
+    assert gone(processes)
+    assert not list((home.folder / "ray").glob("*"))
+
+
 def test_interrupt_pauses_and_resume_goes_on(home: Home, running: subprocess.Popen[str]) -> None:
     until(lambda: is_running(home.newest()), running)
     job = home.newest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -39,8 +40,22 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Calls:
     calls = Calls()
     monkeypatch.setitem(sys.modules, "ray", calls)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(cluster, "_runs", lambda: True)
     return calls
+
+
+Processes = dict[str, "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Children of this process that have the names of Ray's."""
+    names = ("raylet", "gcs_server")
+    paths = [Path(shutil.copy(shutil.which("sleep") or "", tmp_path / name)) for name in names]
+    started = {path.name: subprocess.Popen([path, "600"]) for path in paths}
+    yield started
+    for process in started.values():
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
@@ -104,29 +119,37 @@ def test_what_was_started_ahead_is_taken_over_and_stopped_with_the_work(ray: Cal
     assert ray.made == ["init", "shutdown"] * 2
 
 
-def test_a_ray_that_ended_while_it_waited_is_not_taken(
-    ray: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(cluster, "_runs", lambda: False)
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process, and leave its exit code for who asks for it."""
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_ray_that_ended_while_it_waited_is_not_taken(ray: Calls, tmp_path: Path, processes: Processes):
     with cluster.ahead(Settings(home=tmp_path)):
+        end(processes["raylet"])
         with cluster.connected(Settings(home=tmp_path)):
             assert ray.made == ["init", "shutdown", "init"]
         assert ray.made == ["init", "shutdown"] * 2
     assert ray.made == ["init", "shutdown"] * 2
 
 
-def test_whether_a_ray_runs_is_seen_by_its_processes(tmp_path: Path):
-    raylet, server = (
-        Path(shutil.copy(shutil.which("sleep") or "", tmp_path / n)) for n in ("raylet", "gcs_server")
-    )
-    with subprocess.Popen([server, "600"]) as one:
-        assert not cluster._runs()
-        with subprocess.Popen([raylet, "600"]) as other:
-            assert cluster._runs()
-            other.kill()
-            os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
-            assert not cluster._runs(), "it has ended, and nobody has asked for its exit code yet"
-        one.kill()
+@pytest.mark.usefixtures("ray")
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("waited", [False, True])
+def test_whether_a_ray_runs_is_seen_by_its_processes(
+    tmp_path: Path, processes: Processes, waited: bool, name: str
+):
+    settings = Settings(home=tmp_path)
+    with (
+        cluster.ahead(settings) if waited else contextlib.nullcontext(),
+        cluster.connected(settings) as runs,
+    ):
+        assert runs()
+        end(processes[name])
+        assert not runs()
+        processes[name].wait()
+        assert not runs()
 
 
 def test_what_was_started_ahead_in_vain_is_stopped(ray: Calls, tmp_path: Path):

@@ -259,6 +259,26 @@ def test_a_job_whose_process_hangs_is_given_back(
     assert ended == [JobState.PAUSED if left is JobState.PAUSED else JobState.RUNNING]
 
 
+@pytest.mark.parametrize("left", [JobState.PAUSED, JobState.QUEUED])
+def test_a_job_whose_ray_has_ended_is_given_back(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, left: JobState
+):
+    """A worker's is not: it counts the ends of its processes."""
+
+    def end(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch, functions: Any) -> None:
+        with watch.depending_on(lambda: False, driver._ended()):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver, "_work", end)
+    if left is JobState.QUEUED:
+        with pytest.raises(DependencyError, match="Ray has ended"):
+            driver.drive(ledger, lease, Settings(), interrupted=left)
+        assert ledger.heartbeat(lease) is not None, "it is still held"
+        return
+    assert driver.drive(ledger, lease, Settings(), interrupted=left) is JobState.PAUSED
+    assert str(ledger.job(lease.job).reason).startswith("Ray has ended")
+
+
 @pytest.mark.parametrize("asked", [(), ("pause",), ("cancel",), ("pause", "cancel")])
 def test_a_run_that_was_told_to_stop_is_not_at_its_end(ledger: Ledger, lease: Lease, asked: tuple[str, ...]):
     """Also where a cancel is heard, and its interrupt is still to come."""

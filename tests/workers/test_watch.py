@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from anon_tune.errors import LeaseLostError
+from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, Request
 from anon_tune.workers import watch as watch_module
@@ -86,6 +87,34 @@ def test_the_end_of_who_started_this_interrupts(ledger: Ledger, lease: Lease):
     with pytest.raises(KeyboardInterrupt), watch.heartbeats(ledger, lease), watch.signals():
         wait_for_the_interrupt(lives.clear)
     assert not watch.lost
+
+
+def test_the_end_of_what_the_work_depends_on_interrupts(ledger: Ledger, lease: Lease):
+    runs = threading.Event()
+    runs.set()
+    watch, failure = Watch(), DependencyError("it has ended")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        watch.heartbeats(ledger, lease),
+        watch.signals(),
+        watch.depending_on(runs.is_set, failure),
+    ):
+        wait_for_the_interrupt(runs.clear)
+    assert watch.failure is failure
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_error_has_a_cause_where_what_the_work_depends_on_has_ended(before: bool):
+    """Also one that comes before the next look; but not where it ends only when the work is over."""
+    runs = threading.Event()
+    runs.set()
+    watch, failure = Watch(), DependencyError("it has ended")
+    with contextlib.suppress(ValueError), watch.depending_on(runs.is_set, failure):
+        if before:
+            runs.clear()
+        raise ValueError
+    runs.clear()
+    assert watch.failure is (failure if before else None)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -70,6 +70,10 @@ def prepare_environment(settings: Settings) -> None:
         # Ray starts a process for each CPU before anything asks for one: they load meanwhile, which takes seconds.
         if _cpus() <= _MOST_LOADED:
             os.environ.setdefault("RAY_preload_python_modules", "anon_tune.workers.loaded")
+            # By itself it ends those that have waited for a second once the CPUs are taken, which Tune does for a
+            # trial a moment before it asks for a process.
+            waits = str(int(_NEVER_SECONDS * 1000))
+            os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", waits)
         os.environ["PL_DISABLE_FORK"] = "1"  # see `give_trials_loaded_processes`
 
 

@@ -236,7 +236,12 @@ def _work(
         measured = job.probe
         if measured is None:
             seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
-            task = ray.remote(run_probe).options(num_cpus=spec.resources.cpu, num_gpus=spec.resources.gpu)
+            # Its process ends with it: no trial is given one that has run something, and it would keep its memory.
+            task = ray.remote(
+                num_cpus=spec.resources.cpu,
+                num_gpus=spec.resources.gpu,
+                max_calls=1,
+            )(run_probe)
             floor = spaces["anon"].constant("floor")
             measured = dict(ray.get(task.remote(plain_spec, seed, floor, _points_to_try(spaces), functions)))
             if "reason" in measured:

@@ -135,15 +135,18 @@ class Watch:
         """Renew the lease from now on, and hear what it says. Raises LeaseLostError if it is lost already."""
         done = threading.Event()
         self.orders = ledger.heartbeat(lease)
-        interval = lease.seconds / _HEARTBEATS_PER_LEASE / _LOOKS_PER_HEARTBEAT
+        interval = lease.seconds / _HEARTBEATS_PER_LEASE
+        look_interval = interval / _LOOKS_PER_HEARTBEAT
 
         def beat() -> None:
-            renewed, before, silent, looks = time.monotonic(), None, 0, 0
-            while not done.wait(interval):
-                looks += 1
+            renewed, before, silent = time.monotonic(), None, 0
+            due = renewed + interval
+            while not done.wait(look_interval):
                 self._look()
-                if looks % _LOOKS_PER_HEARTBEAT == 0 and not self._is_over():
-                    renewed = self._renew(ledger, lease, renewed)
+                if time.monotonic() >= due:
+                    due = max(due + interval, time.monotonic())
+                    if not self._is_over():
+                        renewed = self._renew(ledger, lease, renewed)
                 if not self._interrupted and (self._is_over() or self._is_to_stop()):
                     self._at_once = True
                     # Not SIGINT, which is ignored by what a shell runs in the background.
@@ -153,7 +156,7 @@ class Watch:
                 # Looks are counted, not seconds: a process that was stopped for a while does not hang.
                 silent = silent + 1 if now and now == before else 0
                 before = now
-                if silent * interval > (_STOP_SECONDS if stopping else _TURN_SECONDS):
+                if silent * look_interval > (_STOP_SECONDS if stopping else _TURN_SECONDS):
                     _log.critical("job %s: its process hangs\n%s", lease.job, stacks())
                     self.on_hang()
                     return

@@ -34,14 +34,26 @@ with cluster.ahead(Settings()):
     with cluster.connected(Settings()):
         import ray
         from ray.tune.execution.class_cache import _ActorClassCache
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+        group = ray.util.placement_group([{"CPU": 1}] * len(waiting))
+        assert group.wait(60)
+        limit = time.monotonic() + 2.0
+        while (stay := idle() == waiting) and time.monotonic() < limit:
+            time.sleep(0.05)
         cluster.give_trials_loaded_processes()
-        pid, loaded = ray.get(_ActorClassCache().get(Looks).options(num_cpus=1).remote().look.remote())
-print(json.dumps({"waited": pid in waiting, "loaded": loaded}))
+        actor = _ActorClassCache().get(Looks).options(
+            num_cpus=1, scheduling_strategy=PlacementGroupSchedulingStrategy(group)
+        ).remote()
+        pid, loaded = ray.get(actor.look.remote())
+print(json.dumps({"stay": stay, "waited": pid in waiting, "loaded": loaded}))
 """
 
 
 def test_a_trial_is_given_to_a_process_that_was_there_before_and_has_loaded(home: Home) -> None:
-    """Tune's actors have an environment of their own, for which Ray would start new processes."""
+    """Tune's actors have an environment of their own, for which Ray would start new processes.
+
+    And it takes the CPUs for them before it asks, upon which Ray would end those that wait.
+    """
     done = subprocess.run([sys.executable, "-c", TRIAL], env=home.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {"waited": True, "loaded": True}
+    assert json.loads(done.stdout.splitlines()[-1]) == {"stay": True, "waited": True, "loaded": True}

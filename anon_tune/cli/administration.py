@@ -1,0 +1,119 @@
+"""Commands for who keeps a service: its tokens, its database, and the projection to MLflow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from anon_tune import console
+from anon_tune.cli.common import (
+    AsJson,
+    JobId,
+    err,
+    local_backend,
+    open_backend,
+    out,
+    print_json,
+    settings_here,
+)
+from anon_tune.records import Role
+
+__all__ = ["db", "mlflow", "token"]
+
+token = typer.Typer(help="Who may use a service, and for what.", no_args_is_help=True)
+db = typer.Typer(help="The ledger's database.", no_args_is_help=True)
+mlflow = typer.Typer(help="The projection of jobs to MLflow.", no_args_is_help=True)
+
+
+@token.command("create")
+def token_create(
+    owner: Annotated[
+        str, typer.Argument(metavar="NAME", help="Whose it is; jobs submitted with it are theirs.")
+    ],
+    role: Annotated[
+        Role, typer.Option(help="What it allows; each role what those before it do.")
+    ] = Role.SUBMIT,
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help="Take the secret, made elsewhere, from standard input.")
+    ] = False,
+    may_send_code: Annotated[
+        bool, typer.Option("--code", help="Jobs submitted with it may bring code.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token and print it: it is shown this once."""
+    if stdin:
+        settings = settings_here("token create --stdin")
+        backend = local_backend(settings)
+        token, _ = backend.create_token(owner, role, sys.stdin.read().strip(), may_send_code=may_send_code)
+        err.print(f"Token {token.id} of {token.owner}, role {token.role}.")
+        return
+    token, secret = open_backend().create_token(owner, role, may_send_code=may_send_code)
+    if as_json:
+        print_json({**token.model_dump(mode="json"), "secret": secret})
+        return
+    err.print(f"Token {token.id} of {token.owner}, role {token.role}. Keep it; it is not shown again:")
+    sys.stdout.write(f"{secret}\n")
+
+
+@token.command("list")
+def token_list(as_json: AsJson = False) -> None:
+    """List tokens, the oldest first."""
+    found = open_backend().tokens()
+    if as_json:
+        print_json([token.model_dump(mode="json") for token in found])
+    elif found:
+        out.print(console.tokens_table(found))
+    else:
+        out.print("No tokens yet. Make one: anon-tune token create NAME --role admin")
+
+
+@token.command("revoke")
+def token_revoke(
+    token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="A token's id.")], as_json: AsJson = False
+) -> None:
+    """Take a token back, at once and for good."""
+    token = open_backend().revoke_token(token_id)
+    if as_json:
+        print_json(token.model_dump(mode="json"))
+    else:
+        out.print(f"Token {token.id} of {token.owner} is revoked.")
+
+
+@db.command("upgrade")
+def db_upgrade() -> None:
+    """Make the ledger's database, or bring it to this version's schema."""
+    from anon_tune.local import open_ledger
+
+    settings = settings_here("db upgrade")
+    open_ledger(settings).close()
+    out.print("The ledger is up to date.")
+
+
+@mlflow.command("sync")
+def mlflow_sync(
+    job_id: JobId,
+    follow: Annotated[
+        int | None,
+        typer.Option(metavar="PID", help="Go on while the job runs and this parent process lives."),
+    ] = None,
+    token: Annotated[int, typer.Option(help="Of the lease that is followed.", hidden=True)] = 0,
+) -> None:
+    """Write what is missing of a job to MLflow; writing it again changes nothing."""
+    from anon_tune import api
+    from anon_tune.local import open_ledger
+
+    if follow is not None:
+        os.nice(19)  # training comes first, whose processes Ray starts at 15, and so does its start
+    settings = settings_here("mlflow sync")
+    ledger = open_ledger(settings)
+    ledger.job(job_id)
+    projector = api.project(ledger, settings)
+    if follow is None:
+        written = projector.sync(job_id)
+        out.print(f"{written} trials of job {job_id} written to {settings.tracking_uri}")
+        return
+    projector.follow(job_id, token, until=lambda: os.getppid() != follow)

@@ -1,0 +1,165 @@
+"""What several commands need: consoles, options, the jobs to act on, and what is printed of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from anon_tune import console
+from anon_tune.backend import Backend
+from anon_tune.errors import InputError
+from anon_tune.records import JobState
+from anon_tune.settings import Settings
+from anon_tune.views import ChangeView, JobView
+
+if TYPE_CHECKING:
+    from anon_tune.local import LocalBackend
+
+__all__ = [
+    "AsJson",
+    "JobId",
+    "Overrides",
+    "chosen",
+    "err",
+    "local_backend",
+    "open_backend",
+    "out",
+    "places",
+    "print_change",
+    "print_json",
+    "print_log",
+    "print_report",
+    "server_address",
+    "settings_here",
+    "stop_event",
+]
+
+# A pipe has no width; 80 columns would cut the tables.
+# Names, paths and messages of others are printed as they are: nothing in them is markup or an emoji's code.
+out = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
+err = Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. budget.trials=8."),
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id; `anon-tune jobs` lists them.")]
+
+
+@dataclass
+class _Chosen:
+    """What was given before the command."""
+
+    server: str | None = None
+    at_exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+
+chosen = _Chosen()
+
+
+def server_address() -> str | None:
+    """Address of the service whose jobs to act on; None: the ledger here has them."""
+    return chosen.server or Settings().server
+
+
+def open_backend() -> Backend:
+    """The jobs to act on, wherever they are."""
+    settings, server = Settings(), server_address()
+    if server is None:
+        return local_backend(settings)
+    from anon_tune.remote import RemoteBackend
+
+    backend = RemoteBackend(server, settings.token.get_secret_value() if settings.token else None)
+    chosen.at_exit.callback(backend.close)
+    return backend
+
+
+def local_backend(settings: Settings) -> LocalBackend:
+    """The jobs of the ledger here."""
+    from anon_tune.local import LocalBackend, open_ledger
+
+    backend = LocalBackend(open_ledger(settings), settings)
+    chosen.at_exit.callback(backend.close)
+    return backend
+
+
+def settings_here(command: str) -> Settings:
+    """The settings, for a command that works on this machine alone."""
+    if chosen.server is not None:
+        raise InputError(f"`anon-tune {command}` works here, without --server.")
+    return Settings()
+
+
+def stop_event() -> threading.Event:
+    """An event that Ctrl-C and SIGTERM set from now on."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def print_change(change: ChangeView, running: str, as_json: bool) -> None:
+    """What a request has made of a job; `running` is said of one that is held."""
+    if as_json:
+        print_json(change.model_dump(mode="json"))
+    elif change.state is JobState.RUNNING:
+        out.print(f"Job {change.id} {running}.")
+    elif change.state is JobState.QUEUED:
+        out.print(f"Job {change.id} is QUEUED; a worker takes it (anon-tune worker).")
+    else:
+        out.print(f"Job {change.id} is {change.state}.")
+
+
+def print_json(value: Any) -> None:
+    """One value, not through Rich, which wraps lines."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def print_report(job: JobView) -> None:
+    """A job, its result or why there is none, and where to look further."""
+    where, look = None, None
+    if server_address() is None:
+        where, look = places(Settings(), job)
+    elif "anon" in job.winners:
+        where = f"anon-tune export {job.id} -o best.yaml"
+    out.print(console.report(job, where, look), soft_wrap=True)
+
+
+def print_log(settings: Settings, job_id: str) -> None:
+    """Where the job's log is, if it is here."""
+    log = settings.job_folder(job_id) / "job.log"
+    if log.exists():
+        err.print(f"Log: {log}", soft_wrap=True)
+
+
+def places(settings: Settings, job: JobView) -> tuple[str | None, str]:
+    """Where a job's best configuration is, and how to look at the job in MLflow."""
+    exported = settings.job_folder(job.id) / "best.yaml"
+    if job.projected < job.made:
+        look = f"anon-tune mlflow sync {job.id}  (MLflow was not reached, or lags behind)"
+    elif settings.mlflow_tracking_uri is None:
+        look = f"{_program('mlflow')} ui --backend-store-uri {settings.tracking_uri}"
+    else:
+        look = f"open {settings.tracking_uri}"
+    return str(exported) if exported.exists() else None, look
+
+
+def _program(name: str) -> str:
+    """How to call a program of this environment: by name if that finds it, else by its path."""
+    beside = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if found is not None and Path(found).samefile(beside):
+        return name
+    here = Path.cwd()
+    return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)

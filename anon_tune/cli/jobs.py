@@ -1,0 +1,155 @@
+"""Commands that look at jobs, here or at a service, and ask something of them."""
+
+from __future__ import annotations
+
+import sys
+import time as clock
+from typing import Annotated
+
+import typer
+from rich.live import Live
+
+from anon_tune import console
+from anon_tune.cli.common import (
+    AsJson,
+    JobId,
+    err,
+    open_backend,
+    out,
+    print_change,
+    print_json,
+    print_log,
+    print_report,
+    server_address,
+)
+from anon_tune.errors import InputError
+from anon_tune.records import JobState
+from anon_tune.settings import Settings
+
+__all__ = ["cancel", "extend", "jobs", "logs", "pause", "resume", "show", "trials", "watch"]
+
+_FOLLOW_SECONDS = 1.0
+
+
+def jobs(as_json: AsJson = False) -> None:
+    """List all jobs, newest first."""
+    found = open_backend().jobs()
+    if as_json:
+        print_json([job.model_dump(mode="json") for job in found])
+    elif found:
+        out.print(console.jobs_table(found))
+    else:
+        out.print("No jobs yet. Start one: anon-tune run examples/digits_cnn.yaml")
+
+
+def show(job_id: JobId, as_json: AsJson = False) -> None:
+    """Show a job: its arms, gamma and verdict, or why there is none and how to go on."""
+    backend = open_backend()
+    job = backend.job(job_id)
+    if as_json:
+        print_json(job.model_dump(mode="json"))
+        return
+    print_report(job)
+    if job.result is None:
+        out.print(console.best_table(job.arms))
+    if job.state is not JobState.SUCCEEDED and server_address() is None:
+        print_log(Settings(), job_id)
+
+
+def trials(job_id: JobId, as_json: AsJson = False) -> None:
+    """List a job's trials."""
+    found = open_backend().trials(job_id)
+    if as_json:
+        print_json([trial.model_dump(mode="json") for trial in found])
+    else:
+        out.print(console.trials_table(found))
+
+
+def watch(job_id: JobId, as_json: AsJson = False) -> None:
+    """Watch a job until it has ended or is PAUSED, then show it; with --json, one line each time it has changed.
+
+    Exit code 1 where it has not SUCCEEDED.
+    """
+    backend = open_backend()
+    job = backend.job(job_id)
+    if as_json:
+        for job in backend.watch(job_id):
+            sys.stdout.write(f"{job.model_dump_json()}\n")
+            sys.stdout.flush()
+    else:
+        began, before = clock.monotonic(), job.done
+        with Live(console=err, transient=True, auto_refresh=False) as live:
+            for job in backend.watch(job_id):
+                live.update(console.live_view(job, clock.monotonic() - began, before), refresh=True)
+        print_report(job)
+    if job.state is not JobState.SUCCEEDED:
+        sys.exit(1)
+
+
+def logs(
+    job_id: JobId,
+    trial: Annotated[str | None, typer.Option(metavar="ID", help="One trial's attempts only.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with the job's log as it grows.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what became of trials that did not end well, with their last output, and the end of the job's log."""
+    if follow and (trial is not None or as_json):
+        raise InputError("--follow shows the job's log; give it without --trial and --json.")
+    backend = open_backend()
+    found = backend.logs(job_id, trial)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    out.print(console.attempts_view(found.attempts), soft_wrap=True)
+    if trial is not None:
+        return
+    if found.job_log is not None:
+        out.print("End of the job's log:", soft_wrap=True)
+    ended = not follow
+    while True:
+        for line in found.job_log or ():
+            out.print(f"  | {line}", soft_wrap=True)
+        if ended:
+            return
+        ended = backend.job(job_id).is_at_rest
+        clock.sleep(_FOLLOW_SECONDS)  # also after its end, of which the last line tells a moment later
+        found = backend.logs(job_id, since=found.lines)
+
+
+def pause(job_id: JobId, as_json: AsJson = False) -> None:
+    """Have a job rest: its running trials finish, and no new ones start."""
+    print_change(open_backend().pause(job_id), "is PAUSED once its running trials have ended", as_json)
+
+
+def resume(job_id: JobId, as_json: AsJson = False) -> None:
+    """Queue a paused job again, for a worker."""
+    print_change(open_backend().resume(job_id), "", as_json)
+
+
+def cancel(job_id: JobId, as_json: AsJson = False) -> None:
+    """End a job now; what it has done is kept."""
+    print_change(open_backend().cancel(job_id), "is CANCELLED within seconds", as_json)
+
+
+def extend(
+    job_id: JobId,
+    trials: Annotated[
+        int | None, typer.Option(help="The new budget.trials, per arm; those made so far count.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="The new budget.time, e.g. 3h; what is spent so far counts.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a job more trials or time; one that has SUCCEEDED is queued again."""
+    if trials is None and time is None:
+        raise InputError(f"Give --trials or --time. For example: anon-tune extend {job_id} --trials 40")
+    from anon_tune.spec import seconds
+
+    try:
+        length = None if time is None else seconds(time)
+    except ValueError as error:
+        raise InputError(f"--time: {error}") from None
+    print_change(open_backend().extend(job_id, trials, length), "hears of it within seconds", as_json)

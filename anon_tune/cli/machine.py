@@ -1,0 +1,197 @@
+"""Commands that work on this machine: they run jobs, and what runs jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from anon_tune import console
+from anon_tune.cli.common import (
+    AsJson,
+    Overrides,
+    err,
+    open_backend,
+    out,
+    places,
+    print_json,
+    print_log,
+    print_report,
+    server_address,
+    settings_here,
+    stop_event,
+)
+from anon_tune.errors import DependencyError, InputError
+from anon_tune.records import JobState
+from anon_tune.settings import Settings
+
+__all__ = ["doctor", "job_process", "run", "serve", "submit", "up", "worker"]
+
+
+def run(
+    spec: Annotated[Path | None, typer.Argument(help="A job file (YAML); see examples/.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="JOB", help="Go on with a job that stopped.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a tuning job here, in the foreground, and print its answer."""
+    if (spec is None) == (resume is None):
+        raise InputError(
+            "Give a job file, or --resume JOB. For example: anon-tune run examples/digits_cnn.yaml"
+        )
+    if resume is not None and overrides:
+        raise InputError("--set is for a new job; the one to resume keeps what it was submitted with.")
+    from anon_tune import api
+    from anon_tune.display import live_table
+    from anon_tune.local import LocalBackend, open_ledger
+    from anon_tune.spec import load_spec
+
+    settings = settings_here("run")
+    parsed = load_spec(spec, overrides or ()) if spec is not None else None
+    api.check_settings(settings)
+    ledger = open_ledger(settings)
+    backend = LocalBackend(ledger, settings)
+    # Not queued: a worker would take it between these two lines.
+    job_id = api.create_job(ledger, parsed).id if parsed is not None else str(resume)
+    lease = api.acquire(ledger, job_id, err.print)
+    if not as_json:
+        err.print(Text.assemble("Job ", (job_id, "bold"), ". Ctrl-C pauses it; nothing is lost."))
+    try:
+        with live_table(backend, job_id, err if not as_json and err.is_terminal else None):
+            api.run_job(ledger, settings, lease, on_hang=partial(_end_hung, job_id))
+    except KeyboardInterrupt:
+        if ledger.job(job_id).state is JobState.PAUSED:
+            err.print(f"Paused. Go on with: anon-tune run --resume {job_id}")
+        raise
+    job = backend.job(job_id)
+    if as_json:
+        where, look = places(settings, job)
+        print_json({**job.model_dump(mode="json"), "export": where, "mlflow_command": look})
+    else:
+        print_report(job)
+    if job.state is not JobState.SUCCEEDED:
+        print_log(settings, job_id)
+        sys.exit(1)
+
+
+def _end_hung(job_id: str) -> None:
+    """End this process, whose main thread does not."""
+    err.print(
+        f"The process of job {job_id} hangs; its job.log has what it was doing. Nothing is lost: resume it."
+    )
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def submit(
+    spec: Annotated[Path, typer.Argument(help="A job file (YAML); see examples/.")],
+    overrides: Overrides = None,
+    priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Workers take the highest first.")] = 0,
+    code: Annotated[
+        Path | None,
+        typer.Option(
+            "--with-code", metavar="DIR", help="Modules that go along, to a service that allows it."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a tuning job for a worker, and print its id."""
+    from anon_tune.spec import read_job_file
+
+    job_file, backend = read_job_file(spec, overrides or ()), open_backend()
+    if server_address() is None:
+        from anon_tune import api
+
+        api.check_settings(Settings())
+    job = backend.submit(job_file, priority, code=code)
+    if as_json:
+        print_json({"id": job.id, "state": job.state.value, "priority": job.priority})
+    else:
+        out.print(job.id)
+
+
+def worker(
+    at_once: Annotated[
+        int, typer.Option("--jobs", min=1, help="Jobs at once; each uses all CPUs of this machine.")
+    ] = 1,
+) -> None:
+    """Work on queued jobs, here, until Ctrl-C or SIGTERM; then they are queued again."""
+    from anon_tune import api
+    from anon_tune.local import open_ledger
+    from anon_tune.logs import log_to_stderr
+
+    settings = settings_here("worker")
+    api.check_settings(settings)
+    ledger = open_ledger(settings)
+    stop = stop_event()
+    err.print(f"Waiting for jobs, {at_once} at once. Ctrl-C queues them again; nothing is lost.")
+    log_to_stderr()
+    api.work(ledger, settings, at_once, stop)
+
+
+def job_process(daemon: Annotated[int, typer.Argument(help="The worker's process.")]) -> None:
+    """Work on the job that a worker names on the standard input."""
+    from anon_tune import api
+
+    api.work_as_told(settings_here("job-process"), daemon)
+
+
+def up(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the service; 0: any that is free.")] = 8000,
+    mlflow_port: Annotated[int, typer.Option(min=0, max=65535, help="Of MLflow's pages.")] = 5000,
+    at_once: Annotated[int, typer.Option("--jobs", min=1, help="Jobs at once.")] = 1,
+) -> None:
+    """Run service, worker and MLflow's pages here, for this machine alone, until Ctrl-C."""
+    from anon_tune import api
+    from anon_tune.local import open_ledger
+    from anon_tune.stack import run_stack
+
+    settings = settings_here("up")
+    api.check_settings(settings)
+    open_ledger(settings).close()
+    run_stack(
+        settings, port, mlflow_port, at_once, stop_event(), lambda line: err.print(line, soft_wrap=True)
+    )
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Where to listen; beyond loopback it takes tokens.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+) -> None:
+    """Serve jobs over HTTP, until Ctrl-C or SIGTERM; workers run elsewhere (anon-tune worker)."""
+    from anon_tune import api
+    from anon_tune.local import open_ledger
+    from anon_tune.logs import log_to_stderr
+    from anon_tune.service import server
+
+    settings = settings_here("serve")
+    api.check_settings(settings)
+    ledger = open_ledger(settings)
+    log_to_stderr()
+    server.serve(ledger, settings, host, port, lambda url: err.print(f"Serving at {url}", soft_wrap=True))
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look whether everything that a job needs is there, and say what to do where it is not."""
+    from anon_tune.doctor import Health, examine
+
+    findings = []
+    for finding in examine(Settings()):
+        findings.append(finding)
+        if not as_json:
+            out.print(
+                console.finding_line(finding.what, finding.health, finding.found, finding.advice),
+                soft_wrap=True,
+            )
+    if as_json:
+        print_json([dataclasses.asdict(finding) for finding in findings])
+    if any(finding.health is Health.FAILED for finding in findings):
+        sys.exit(DependencyError.exit_code)

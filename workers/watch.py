@@ -106,10 +106,14 @@ class Watch:
 
     @contextlib.contextmanager
     def depending_on(self, runs: Callable[[], bool], failure: Exception) -> Iterator[None]:
-        """Interrupt the work once something does not run any more; `failure` is noted."""
+        """Interrupt the work once something does not run any more; `failure` is noted.
+
+        After a signal it is not: who stops a service signals all of its processes.
+        """
 
         def look() -> None:
-            if self.failure is None and not runs():
+            told = self.leaving or self._interrupted
+            if self.failure is None and not told and not runs():
                 self.failure = failure
 
         self._look = look

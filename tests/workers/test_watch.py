@@ -117,6 +117,21 @@ def test_an_error_has_a_cause_where_what_the_work_depends_on_has_ended(before: b
     assert watch.failure is (failure if before else None)
 
 
+@pytest.mark.parametrize("noticed", [True, False])
+def test_what_ends_with_the_work_is_no_cause(noticed: bool):
+    """Who stops a service signals all of its processes."""
+    runs = threading.Event()
+    watch = Watch()
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        watch.signals(),
+        watch.depending_on(runs.is_set, DependencyError("it has ended")),
+        watch.notice(lambda: None) if noticed else contextlib.nullcontext(),
+    ):
+        signal.raise_signal(signal.SIGTERM)
+    assert watch.failure is None
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_is_being_stored_is_finished_first(number: signal.Signals):
     watch = Watch()

@@ -91,7 +91,7 @@ class Daemon:
         while len(self._running) < self._jobs and not self._processes.is_preparing():
             lease = self._ledger.claim(self._holder, LEASE_SECONDS)
             if lease is None:
-                if self._should_prepare():
+                if self._processes.lacks_one and self._should_prepare():
                     self._processes.prepare()
                 return
             self._quiet_since = math.inf

@@ -44,6 +44,11 @@ class JobProcesses:
         self._said = b""
         self._wanted = keep_ready
 
+    @property
+    def lacks_one(self) -> bool:
+        """Whether `prepare` would do anything."""
+        return self._wanted and (self._kept is None or self._kept.poll() is not None)
+
     def prepare(self) -> None:
         """Have a process ready, or getting so. One that could not get so is not replaced: the next could not, too."""
         if self._kept is not None and self._kept.poll() is not None:

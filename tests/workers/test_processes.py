@@ -86,8 +86,10 @@ def until_ready(processes: JobProcesses) -> None:
 def test_one_gets_ready_before_it_is_told(said: Path):
     processes = JobProcesses(command(said))
     assert not processes.is_preparing(), "there is none"
+    assert processes.lacks_one
     processes.prepare()
     assert processes.is_preparing()
+    assert not processes.lacks_one
     until_ready(processes)
     assert processes.start(LEASE).wait(_PATIENCE) == 0
     assert said.read_text() == "j1 3 me"
@@ -96,6 +98,7 @@ def test_one_gets_ready_before_it_is_told(said: Path):
 
 def test_none_is_kept_ready_where_that_is_not_wanted(said: Path):
     processes = JobProcesses(command(said), keep_ready=False)
+    assert not processes.lacks_one
     processes.prepare()
     assert processes._kept is None
     assert processes.start(LEASE).wait(_PATIENCE) == 0
@@ -109,6 +112,7 @@ def test_one_that_was_ready_and_ended_is_replaced(said: Path):
     first = psutil.Process(ready(processes))
     first.kill()
     os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+    assert processes.lacks_one
     processes.prepare()
     assert ready(processes) != first.pid
     processes.close()

@@ -9,12 +9,13 @@ end the ledger is compared with what it held at each kill, and MLflow with the l
 
 Seconds are from the kill to the first report of an attempt that began after it: of an attempt at its trial where a
 worker was killed, else under the lease's next token. Ray's own start and a worker's, which they hold, are measured
-beside.
+before each job, as a machine's speed changes.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import random
@@ -72,6 +73,8 @@ class Row:
 
     kills: int = 0
     seconds: list[float] = field(default_factory=list)
+    besides: list[float] = field(default_factory=list)
+    """Without Ray's start and a worker's, as they were before the job."""
     losses: Losses = field(default_factory=Losses)
 
 
@@ -99,8 +102,8 @@ def episodes(quick: bool = False, short: bool = False) -> list[Episode]:
     ]
 
 
-def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str], None]) -> None:
-    """Run one job through its deaths, and note what they cost."""
+def play(episode: Episode, seed: int, rows: dict[str, Row], start: float, say: Callable[[str], None]) -> None:
+    """Run one job through its deaths, and note what they cost; `start` seconds of it are Ray's."""
     chance = random.Random(seed)
     targets = {kill.target for kill in episode.kills}
     with Service(seed) as service:
@@ -121,6 +124,7 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str],
             row = rows.setdefault(_kind(kill), Row())
             row.kills += 1
             row.seconds.append(resumed_at - when)
+            row.besides.append(resumed_at - when - start)
             say(
                 f"  {kill.target}, {kill.point or 'at random'}: {resumed_at - when:.1f} s, "
                 f"taken after {taken_at - when:.1f}"
@@ -249,8 +253,8 @@ def _stop_past_lease(
     return when
 
 
-def ray_start(repeats: int) -> tuple[float, float]:
-    """Seconds of ray.init, and from there until a worker process that imported torch has answered: medians."""
+def ray_start() -> tuple[float, float]:
+    """Seconds of ray.init, and from there until a worker process that imported torch has answered."""
     code = (
         "import time, ray\n"
         "start = time.perf_counter()\n"
@@ -262,20 +266,19 @@ def ray_start(repeats: int) -> tuple[float, float]:
         "ray.get(work.remote())\n"
         "print(begun - start, time.perf_counter() - begun)\n"
     )
-    found = []
-    for _ in range(repeats):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        found.append(tuple(map(float, done.stdout.split()[-2:])))
-    return statistics.median(a for a, _ in found), statistics.median(b for _, b in found)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    init, worker = map(float, done.stdout.split()[-2:])
+    return init, worker
 
 
 def table(rows: dict[str, Row]) -> Table:
     """One row for each kind of death."""
     result = Table()
-    for title in ("killed", "kills", *Losses.titles(), "seconds: median", "95%", "longest"):
+    titles = ("seconds: median", "95%", "longest", "besides Ray's start: median", "95%")
+    for title in ("killed", "kills", *Losses.titles(), *titles):
         result.add_column(title)
     for kind, row in rows.items():
-        times = row.seconds or [float("nan")]
+        times, besides = row.seconds or [float("nan")], row.besides or [float("nan")]
         result.add_row(
             kind,
             str(row.kills),
@@ -283,6 +286,8 @@ def table(rows: dict[str, Row]) -> Table:
             f"{statistics.median(times):.1f}",
             f"{np.quantile(times, 0.95):.1f}",
             f"{max(times):.1f}",
+            f"{statistics.median(besides):.1f}",
+            f"{np.quantile(besides, 0.95):.1f}",
         )
     return result
 
@@ -316,15 +321,17 @@ def main() -> int:
         return 1 if watched.takeovers or watched.attempts_lost else 0
     chosen = [e for e in episodes(options.quick, options.short) if not options.only or e.name in options.only]
     rows: dict[str, Row] = {}
+    starts = []
     for number, episode in enumerate(chosen):
-        console.print(episode.name)
-        play(episode, options.seed + number, rows, console.print)
+        starts.append((math.nan, math.nan) if options.quick else ray_start())
+        init, worker = starts[-1]
+        console.print(f"{episode.name}: Ray's start {init:.1f} s, and a worker's {worker:.1f} s")
+        play(episode, options.seed + number, rows, init + worker, console.print)
     console.print(table(rows))
     kills = sum(row.kills for row in rows.values())
     console.print(f"{kills} kills; {_versions()}; lease {LEASE_SECONDS:.0f} s")
-    if not options.quick:
-        init, worker = ray_start(3)
-        console.print(f"Ray's start {init:.1f} s, and a worker's {worker:.1f} s")
+    init, worker = (statistics.median(times) for times in zip(*starts, strict=True))
+    console.print(f"Ray's start {init:.1f} s, and a worker's {worker:.1f} s (medians)")
     return 1 if any(row.losses for row in rows.values()) else 0
 
 

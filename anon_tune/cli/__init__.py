@@ -15,14 +15,15 @@ import typer
 from rich.text import Text
 
 from anon_tune.cli import administration, answers, contents, jobs, machine
-from anon_tune.cli.common import chosen, err
+from anon_tune.cli.place import chosen
+from anon_tune.cli.printing import err
 from anon_tune.errors import AnonTuneError, SpecError
 
 __all__ = ["app", "main"]
 
 _INTERRUPTED = 128 + signal.SIGINT
 _COMMANDS: dict[str, list[Callable[..., Any]]] = {
-    "Run jobs": [machine.run, machine.submit, machine.worker, machine.up, machine.serve, machine.doctor],
+    "Run jobs": [machine.run, jobs.submit, machine.worker, machine.up, machine.serve, machine.doctor],
     "Jobs": [
         jobs.jobs,
         jobs.show,

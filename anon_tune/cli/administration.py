@@ -9,16 +9,9 @@ from typing import Annotated
 import typer
 
 from anon_tune import console
-from anon_tune.cli.common import (
-    AsJson,
-    JobId,
-    err,
-    local_backend,
-    open_backend,
-    out,
-    print_json,
-    settings_here,
-)
+from anon_tune.cli.options import AsJson, JobId
+from anon_tune.cli.place import local_backend, open_backend, settings_here
+from anon_tune.cli.printing import err, out, print_json
 from anon_tune.records import Role
 
 __all__ = ["db", "mlflow", "token"]

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from anon_tune import catalogue, console
-from anon_tune.cli.common import AsJson, JobId, err, open_backend, out, print_json
+from anon_tune.cli.options import AsJson, JobId
+from anon_tune.cli.place import open_backend
+from anon_tune.cli.printing import err, out, print_json
 from anon_tune.errors import InputError
 from anon_tune.export import FORMATS
 

@@ -8,7 +8,8 @@ import typer
 from rich.text import Text
 
 from anon_tune import catalogue, console
-from anon_tune.cli.common import AsJson, out, print_json
+from anon_tune.cli.options import AsJson
+from anon_tune.cli.printing import out, print_json
 
 __all__ = ["spaces", "tasks"]
 

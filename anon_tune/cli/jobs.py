@@ -1,34 +1,53 @@
-"""Commands that look at jobs, here or at a service, and ask something of them."""
+"""Commands that submit jobs, look at them and ask something of them, here or at a service."""
 
 from __future__ import annotations
 
 import sys
 import time as clock
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.live import Live
 
 from anon_tune import console
-from anon_tune.cli.common import (
-    AsJson,
-    JobId,
-    err,
-    open_backend,
-    out,
-    print_change,
-    print_json,
-    print_log,
-    print_report,
-    server_address,
-)
+from anon_tune.cli.options import AsJson, JobId, Overrides
+from anon_tune.cli.place import open_backend, server_address
+from anon_tune.cli.printing import err, out, print_change, print_json, print_log, print_report
 from anon_tune.errors import InputError
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
 
-__all__ = ["cancel", "extend", "jobs", "logs", "pause", "resume", "show", "trials", "watch"]
+__all__ = ["cancel", "extend", "jobs", "logs", "pause", "resume", "show", "submit", "trials", "watch"]
 
 _FOLLOW_SECONDS = 1.0
+
+
+def submit(
+    spec: Annotated[Path, typer.Argument(help="A job file (YAML); see examples/.")],
+    overrides: Overrides = None,
+    priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Workers take the highest first.")] = 0,
+    code: Annotated[
+        Path | None,
+        typer.Option(
+            "--with-code", metavar="DIR", help="Modules that go along, to a service that allows it."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a tuning job for a worker, and print its id."""
+    from anon_tune.spec import read_job_file
+
+    job_file, backend = read_job_file(spec, overrides or ()), open_backend()
+    if server_address() is None:
+        from anon_tune import api
+
+        api.check_settings(Settings())
+    job = backend.submit(job_file, priority, code=code)
+    if as_json:
+        print_json({"id": job.id, "state": job.state.value, "priority": job.priority})
+    else:
+        out.print(job.id)
 
 
 def jobs(as_json: AsJson = False) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,25 +15,14 @@ import typer
 from rich.text import Text
 
 from anon_tune import console
-from anon_tune.cli.common import (
-    AsJson,
-    Overrides,
-    err,
-    open_backend,
-    out,
-    places,
-    print_json,
-    print_log,
-    print_report,
-    server_address,
-    settings_here,
-    stop_event,
-)
+from anon_tune.cli.options import AsJson, Overrides
+from anon_tune.cli.place import settings_here
+from anon_tune.cli.printing import err, out, places, print_json, print_log, print_report
 from anon_tune.errors import DependencyError, InputError
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
 
-__all__ = ["doctor", "job_process", "run", "serve", "submit", "up", "worker"]
+__all__ = ["doctor", "job_process", "run", "serve", "up", "worker"]
 
 
 def run(
@@ -89,33 +79,6 @@ def _end_hung(job_id: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def submit(
-    spec: Annotated[Path, typer.Argument(help="A job file (YAML); see examples/.")],
-    overrides: Overrides = None,
-    priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Workers take the highest first.")] = 0,
-    code: Annotated[
-        Path | None,
-        typer.Option(
-            "--with-code", metavar="DIR", help="Modules that go along, to a service that allows it."
-        ),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Queue a tuning job for a worker, and print its id."""
-    from anon_tune.spec import read_job_file
-
-    job_file, backend = read_job_file(spec, overrides or ()), open_backend()
-    if server_address() is None:
-        from anon_tune import api
-
-        api.check_settings(Settings())
-    job = backend.submit(job_file, priority, code=code)
-    if as_json:
-        print_json({"id": job.id, "state": job.state.value, "priority": job.priority})
-    else:
-        out.print(job.id)
-
-
 def worker(
     at_once: Annotated[
         int, typer.Option("--jobs", min=1, help="Jobs at once; each uses all CPUs of this machine.")
@@ -129,7 +92,7 @@ def worker(
     settings = settings_here("worker")
     api.check_settings(settings)
     ledger = open_ledger(settings)
-    stop = stop_event()
+    stop = _stop_event()
     err.print(f"Waiting for jobs, {at_once} at once. Ctrl-C queues them again; nothing is lost.")
     log_to_stderr()
     api.work(ledger, settings, at_once, stop)
@@ -156,7 +119,7 @@ def up(
     api.check_settings(settings)
     open_ledger(settings).close()
     run_stack(
-        settings, port, mlflow_port, at_once, stop_event(), lambda line: err.print(line, soft_wrap=True)
+        settings, port, mlflow_port, at_once, _stop_event(), lambda line: err.print(line, soft_wrap=True)
     )
 
 
@@ -195,3 +158,11 @@ def doctor(as_json: AsJson = False) -> None:
         print_json([dataclasses.asdict(finding) for finding in findings])
     if any(finding.health is Health.FAILED for finding in findings):
         sys.exit(DependencyError.exit_code)
+
+
+def _stop_event() -> threading.Event:
+    """An event that Ctrl-C and SIGTERM set from now on."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

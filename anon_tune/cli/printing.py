@@ -1,112 +1,27 @@
-"""What several commands need: consoles, options, the jobs to act on, and what is printed of them."""
+"""What commands print, and where."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import signal
 import sys
-import threading
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 
 from anon_tune import console
-from anon_tune.backend import Backend
-from anon_tune.errors import InputError
+from anon_tune.cli.place import server_address
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
 from anon_tune.views import ChangeView, JobView
 
-if TYPE_CHECKING:
-    from anon_tune.local import LocalBackend
-
-__all__ = [
-    "AsJson",
-    "JobId",
-    "Overrides",
-    "chosen",
-    "err",
-    "local_backend",
-    "open_backend",
-    "out",
-    "places",
-    "print_change",
-    "print_json",
-    "print_log",
-    "print_report",
-    "server_address",
-    "settings_here",
-    "stop_event",
-]
+__all__ = ["err", "out", "places", "print_change", "print_json", "print_log", "print_report"]
 
 # A pipe has no width; 80 columns would cut the tables.
 # Names, paths and messages of others are printed as they are: nothing in them is markup or an emoji's code.
 out = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
 err = Console(stderr=True, markup=False, emoji=False, highlight=False)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. budget.trials=8."),
-]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id; `anon-tune jobs` lists them.")]
-
-
-@dataclass
-class _Chosen:
-    """What was given before the command."""
-
-    server: str | None = None
-    at_exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-
-
-chosen = _Chosen()
-
-
-def server_address() -> str | None:
-    """Address of the service whose jobs to act on; None: the ledger here has them."""
-    return chosen.server or Settings().server
-
-
-def open_backend() -> Backend:
-    """The jobs to act on, wherever they are."""
-    settings, server = Settings(), server_address()
-    if server is None:
-        return local_backend(settings)
-    from anon_tune.remote import RemoteBackend
-
-    backend = RemoteBackend(server, settings.token.get_secret_value() if settings.token else None)
-    chosen.at_exit.callback(backend.close)
-    return backend
-
-
-def local_backend(settings: Settings) -> LocalBackend:
-    """The jobs of the ledger here."""
-    from anon_tune.local import LocalBackend, open_ledger
-
-    backend = LocalBackend(open_ledger(settings), settings)
-    chosen.at_exit.callback(backend.close)
-    return backend
-
-
-def settings_here(command: str) -> Settings:
-    """The settings, for a command that works on this machine alone."""
-    if chosen.server is not None:
-        raise InputError(f"`anon-tune {command}` works here, without --server.")
-    return Settings()
-
-
-def stop_event() -> threading.Event:
-    """An event that Ctrl-C and SIGTERM set from now on."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def print_change(change: ChangeView, running: str, as_json: bool) -> None:

@@ -248,7 +248,8 @@ def run_job(
 
     Raises:
         LeaseLostError: Another process took the job over.
-        DependencyError: The ledger can no longer be written; the job can be resumed when it can.
+        DependencyError: The ledger can no longer be written, and the job can be resumed when it can; or a daemon's
+            job has lost its Ray.
         KeyboardInterrupt: After an interrupt, once the job is PAUSED, or QUEUED where a daemon started it.
     """
     from anon_tune.workers.driver import drive

@@ -176,8 +176,11 @@ def _local(settings: Settings) -> Iterator[Callable[[], bool]]:
             )
             yield partial(_all_run, _own_processes())
         finally:
-            with _time_limit():
-                ray.shutdown()
+            try:
+                with _time_limit():
+                    ray.shutdown()
+            finally:
+                psutil.wait_procs(_kill(), _STOP_SECONDS)  # what a start that was interrupted has left
 
 
 def _own_processes() -> list[psutil.Process]:
@@ -185,7 +188,7 @@ def _own_processes() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            if process.name() in _PROCESSES:
+            if process.name() in _PROCESSES and _all_run([process]):
                 found.append(process)
     return found
 
@@ -196,6 +199,15 @@ def _all_run(processes: Iterable[psutil.Process]) -> bool:
         return all(process.status() != psutil.STATUS_ZOMBIE for process in processes)
     except psutil.NoSuchProcess:
         return False
+
+
+def _kill() -> list[psutil.Process]:
+    """Kill Ray's processes that still run, and return them."""
+    processes = _own_processes()
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    return processes
 
 
 def _cpus() -> int:
@@ -220,7 +232,7 @@ def _check_address(address: str) -> None:
 @contextlib.contextmanager
 def _time_limit() -> Iterator[None]:
     """End Ray's processes where it does not stop in time: it may wait for them for ever."""
-    limit = threading.Timer(_STOP_SECONDS, _kill)
+    limit = threading.Timer(_STOP_SECONDS, _give_up)
     limit.daemon = True
     limit.start()
     try:
@@ -229,9 +241,6 @@ def _time_limit() -> Iterator[None]:
         limit.cancel()
 
 
-def _kill() -> None:
+def _give_up() -> None:
     _log.error("Ray does not stop; its processes are killed\n%s", stacks())
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if process.name() in _PROCESSES:
-                process.kill()
+    _kill()

@@ -98,6 +98,7 @@ def drive(
                 f"Job {lease.job} was taken over by another process; this one has stopped."
             ) from error
         if watch.failure is not None and interrupted is JobState.QUEUED:
+            _log.error("job %s stopped: %s", lease.job, watch.failure)
             raise watch.failure from error
         cause = watch.unwritable or watch.failure or error
         if not isinstance(cause, Exception):

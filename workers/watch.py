@@ -24,6 +24,7 @@ __all__ = ["Watch", "stacks"]
 
 _HEARTBEATS_PER_LEASE = 5
 _LOOKS_PER_HEARTBEAT = 6  # at what needs no database
+_LOOKS_TO_BELIEVE = 3  # who stops a service signals all of its processes, and ours may hear of it last
 _NOTICE_SECONDS = 4.0  # and some more until Ray has stopped: within 10 s the lease is given back
 _STOP_SECONDS = 30.0  # until Ray has stopped, on a machine that is busy
 _TURN_SECONDS = 300.0  # Tune's loop turns several times a second
@@ -74,7 +75,8 @@ class Watch:
         self._leave: Callable[[], None] | None = None
         self._deadline = math.inf
         self._turns = 0
-        self._look: Callable[[], None] = lambda: None
+        self._elsewhere = False
+        self._look: Callable[[], None] = _nothing
 
     @property
     def leaving(self) -> bool:
@@ -108,20 +110,30 @@ class Watch:
     def depending_on(self, runs: Callable[[], bool], failure: Exception) -> Iterator[None]:
         """Interrupt the work once something does not run any more; `failure` is noted.
 
-        After a signal it is not: who stops a service signals all of its processes.
+        After a signal it is not: who stops a service signals all of its processes. Nor is it where the work was done.
         """
+        gone = 0
+
+        def ended() -> bool:
+            return not (self.leaving or self._interrupted or self._at_once or runs())
 
         def look() -> None:
-            told = self.leaving or self._interrupted
-            if self.failure is None and not told and not runs():
+            nonlocal gone
+            gone = gone + 1 if ended() else 0
+            if gone >= _LOOKS_TO_BELIEVE and self._look is look:
                 self.failure = failure
 
         self._look = look
         try:
             yield
+        except BaseException:
+            if self.failure is None and ended():
+                self.failure = failure
+            if self.failure is not None:
+                self._interrupted = True  # it stops already
+            raise
         finally:
-            self._look = lambda: None
-            look()  # it may be why the work ends with an error
+            self._look = _nothing
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -144,7 +156,7 @@ class Watch:
 
         def beat() -> None:
             renewed, before, silent = time.monotonic(), None, 0
-            due = renewed + interval
+            due, told = renewed + interval, -math.inf
             while not done.wait(look_interval):
                 self._look()
                 if time.monotonic() >= due:
@@ -153,8 +165,12 @@ class Watch:
                         renewed = self._renew(ledger, lease, renewed)
                 if not self._interrupted and (self._is_over() or self._is_to_stop()):
                     self._at_once = True
-                    # Not SIGINT, which is ignored by what a shell runs in the background.
-                    _thread.interrupt_main(signal.SIGTERM)
+                    if self._elsewhere:
+                        self._interrupted = True
+                    elif time.monotonic() - told >= interval:  # once more where it was raised unheard
+                        told = time.monotonic()
+                        # Not SIGINT, which is ignored by what a shell runs in the background.
+                        _thread.interrupt_main(signal.SIGTERM)
                 stopping = self._interrupted or self._at_once
                 now = "stopping" if stopping else self._turns
                 # Looks are counted, not seconds: a process that was stopped for a while does not hang.
@@ -197,8 +213,12 @@ class Watch:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Let SIGTERM end the work as Ctrl-C does, also where SIGINT is ignored; only the main thread can."""
+        """Let SIGTERM end the work as Ctrl-C does, also where SIGINT is ignored.
+
+        Only the main thread can; in another one `check` raises what would be an interrupt.
+        """
         if threading.current_thread() is not threading.main_thread():
+            self._elsewhere = True
             yield
             return
         heard = [signal.SIGTERM]
@@ -219,6 +239,10 @@ class Watch:
         self._interrupted = True
         if not self._busy:
             raise KeyboardInterrupt
+
+
+def _nothing() -> None:
+    """What there is to look at by itself."""
 
 
 def stacks() -> str:

@@ -12,6 +12,7 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,8 +129,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def test_a_ray_that_ended_while_it_waited_is_not_taken(ray: Calls, tmp_path: Path, processes: Processes):
     with cluster.ahead(Settings(home=tmp_path)):
         end(processes["raylet"])
-        with cluster.connected(Settings(home=tmp_path)):
+        with cluster.connected(Settings(home=tmp_path)) as runs:
             assert ray.made == ["init", "shutdown", "init"]
+            assert runs(), "what is left of the one before is not of this one"
         assert ray.made == ["init", "shutdown"] * 2
     assert ray.made == ["init", "shutdown"] * 2
 
@@ -150,6 +152,23 @@ def test_whether_a_ray_runs_is_seen_by_its_processes(
         assert not runs()
         processes[name].wait()
         assert not runs()
+
+
+@pytest.mark.parametrize("shutdown", [None, KeyboardInterrupt])
+def test_what_an_interrupted_start_leaves_is_ended(
+    ray: Calls, tmp_path: Path, processes: Processes, monkeypatch: pytest.MonkeyPatch, shutdown: Any
+):
+    """Ray stops what it has noted; it notes its processes once all have started."""
+
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray, "init", interrupted)
+    if shutdown is not None:
+        monkeypatch.setattr(ray, "shutdown", interrupted)
+    with pytest.raises(KeyboardInterrupt), cluster.connected(Settings(home=tmp_path)):
+        pytest.fail("it has started")
+    assert all(process.poll() is not None for process in processes.values())
 
 
 def test_what_was_started_ahead_in_vain_is_stopped(ray: Calls, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -152,20 +153,25 @@ def test_a_job_whose_process_is_killed_gets_another_at_once(ledger: Ledger, run:
     assert second.token == first.token + 1
 
 
-def test_what_a_killed_process_leaves_behind_ends(ledger: Ledger, run: Callable[..., Running]):
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_a_process_that_died_leaves_behind_ends(
+    ledger: Ledger, run: Callable[..., Running], tmp_path: Path, killed: bool
+):
+    """Whatever it died of."""
     (job,) = submit(ledger, 1)
+    started = tmp_path / "started"
     spawn = (
         "if number == 0:\n"
-        "    import subprocess\n"
-        '    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])\n'
+        "    import pathlib, subprocess\n"
+        '    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])\n'
+        f"    pathlib.Path({str(started)!r}).write_text(str(child.pid))\n"
     )
-    running = run(begin=spawn + BEGIN)
-    until(lambda: works_on(ledger, job) == 1)
-    children = psutil.Process(running.processes[job][0].pid).children()
-    assert children
-    running.processes[job][0].kill()
-    _, alive = psutil.wait_procs(children, timeout=_PATIENCE)
-    assert not alive
+    running = run(begin=spawn + BEGIN, **({} if killed else {"end": "sys.exit(6)"}))
+    until(lambda: works_on(ledger, job) >= 1)
+    if killed:
+        running.processes[job][0].kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int(started.read_text())).wait(_PATIENCE)
 
 
 def test_a_job_that_kills_its_process_again_and_again_is_paused(ledger: Ledger, run: Callable[..., Running]):
@@ -276,6 +282,12 @@ def test_a_process_is_got_ready_when_it_is_quiet_or_a_job_is_left_alone(
     ledger.release(held, JobState.PAUSED)
     assert after(0.0) == 3
     assert after(quiet) == 4
+
+
+def test_the_ledger_is_not_asked_for_what_is_there(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
+    processes = JobProcesses([], keep_ready=False)
+    monkeypatch.setattr(ledger, "pulse", lambda: pytest.fail("it was asked"))
+    Daemon(ledger, processes, "daemon")._claim()
 
 
 def test_nothing_is_claimed_while_a_process_gets_ready(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):

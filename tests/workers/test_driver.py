@@ -261,7 +261,11 @@ def test_a_job_whose_process_hangs_is_given_back(
 
 @pytest.mark.parametrize("left", [JobState.PAUSED, JobState.QUEUED])
 def test_a_job_whose_ray_has_ended_is_given_back(
-    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, left: JobState
+    ledger: Ledger,
+    lease: Lease,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    left: JobState,
 ):
     """A worker's is not: it counts the ends of its processes."""
 
@@ -274,6 +278,7 @@ def test_a_job_whose_ray_has_ended_is_given_back(
         with pytest.raises(DependencyError, match="Ray has ended"):
             driver.drive(ledger, lease, Settings(), interrupted=left)
         assert ledger.heartbeat(lease) is not None, "it is still held"
+        assert "stopped: Ray has ended" in caplog.text, "the job's log says why"
         return
     assert driver.drive(ledger, lease, Settings(), interrupted=left) is JobState.PAUSED
     assert str(ledger.job(lease.job).reason).startswith("Ray has ended")

@@ -117,10 +117,98 @@ def test_an_error_has_a_cause_where_what_the_work_depends_on_has_ended(before: b
     assert watch.failure is (failure if before else None)
 
 
+def wait_for_a_look(runs: Runs) -> None:
+    looks, limit = runs.looks, time.monotonic() + _PATIENCE
+    while runs.looks < looks + 10 and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert runs.looks >= looks + 10
+
+
+class Runs:
+    """Something that is looked at, and how often it was."""
+
+    def __init__(self, runs: bool) -> None:
+        self.runs = runs
+        self.looks = 0
+
+    def __call__(self) -> bool:
+        self.looks += 1
+        return self.runs
+
+
+def test_work_that_was_done_is_not_stopped_by_what_ended_then(ledger: Ledger, lease: Lease):
+    runs, watch = Runs(runs=True), Watch()
+    with watch.heartbeats(ledger, lease), watch.signals():
+        with watch.depending_on(runs, DependencyError("it has ended")):
+            wait_for_a_look(runs)
+            runs.runs = False
+        watch.check()
+        beats, limit = ledger.job(lease.job).spent, time.monotonic() + _PATIENCE
+        while ledger.job(lease.job).spent < beats + 0.5 and time.monotonic() < limit:
+            time.sleep(0.01)
+        watch.check()
+    assert watch.failure is None
+
+
+def test_work_that_ends_with_an_error_is_not_interrupted_besides(ledger: Ledger, lease: Lease):
+    watch, failure = Watch(), DependencyError("it has ended")
+    with watch.heartbeats(ledger, lease), watch.signals():
+        with pytest.raises(ValueError, match="it broke"), watch.depending_on(lambda: False, failure):
+            raise ValueError("it broke")
+        beats, limit = ledger.job(lease.job).spent, time.monotonic() + _PATIENCE
+        while ledger.job(lease.job).spent < beats + 0.5 and time.monotonic() < limit:
+            time.sleep(0.01)
+    assert watch.failure is failure
+
+
+def test_an_interrupt_that_is_not_heard_is_repeated_with_the_heartbeats(ledger: Ledger, lease: Lease):
+    """Ray answers SIGTERM itself while it starts and stops, where it must not be torn apart."""
+    heard: list[float] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(time.monotonic()))
+    try:
+        ledger.cancel(lease.job)
+        limit = time.monotonic() + _PATIENCE
+        with Watch().heartbeats(ledger, lease):
+            while len(heard) < 3 and time.monotonic() < limit:
+                time.sleep(0.001)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(heard) >= 3
+    assert heard[2] - heard[0] > lease.seconds / 5, (
+        "two heartbeats lie between, which a busy machine makes longer"
+    )
+
+
+def test_in_another_thread_the_next_check_is_the_interrupt(ledger: Ledger, lease: Lease):
+    """Nobody may interrupt the main thread, which does something else."""
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("the main thread was interrupted"))
+    ended = []
+
+    def work() -> None:
+        watch, limit = Watch(), time.monotonic() + _PATIENCE
+        with watch.heartbeats(ledger, lease), watch.signals():
+            ledger.cancel(lease.job)
+            try:
+                while time.monotonic() < limit:
+                    watch.check()
+                    time.sleep(0.01)
+            except KeyboardInterrupt:
+                ended.append("interrupted")
+
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended == ["interrupted"]
+
+
 @pytest.mark.parametrize("noticed", [True, False])
 def test_what_ends_with_the_work_is_no_cause(noticed: bool):
     """Who stops a service signals all of its processes."""
     runs = threading.Event()
+    runs.set()
     watch = Watch()
     with (
         contextlib.suppress(KeyboardInterrupt),
@@ -128,6 +216,7 @@ def test_what_ends_with_the_work_is_no_cause(noticed: bool):
         watch.depending_on(runs.is_set, DependencyError("it has ended")),
         watch.notice(lambda: None) if noticed else contextlib.nullcontext(),
     ):
+        runs.clear()
         signal.raise_signal(signal.SIGTERM)
     assert watch.failure is None
 

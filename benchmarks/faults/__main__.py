@@ -74,7 +74,7 @@ class Row:
     kills: int = 0
     seconds: list[float] = field(default_factory=list)
     besides: list[float] = field(default_factory=list)
-    """Without Ray's start and a worker's, as they were before the job."""
+    """Where Ray starts anew, always: without its start and a worker's, as they were before the job."""
     losses: Losses = field(default_factory=Losses)
 
 
@@ -124,7 +124,8 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], start: float, say: C
             row = rows.setdefault(_kind(kill), Row())
             row.kills += 1
             row.seconds.append(resumed_at - when)
-            row.besides.append(resumed_at - when - start)
+            if kill.target in {"driver", "raylet"}:
+                row.besides.append(resumed_at - when - start)
             say(
                 f"  {kill.target}, {kill.point or 'at random'}: {resumed_at - when:.1f} s, "
                 f"taken after {taken_at - when:.1f}"
@@ -278,7 +279,8 @@ def table(rows: dict[str, Row]) -> Table:
     for title in ("killed", "kills", *Losses.titles(), *titles):
         result.add_column(title)
     for kind, row in rows.items():
-        times, besides = row.seconds or [float("nan")], row.besides or [float("nan")]
+        times = row.seconds or [float("nan")]
+        besides = [statistics.median(row.besides), np.quantile(row.besides, 0.95)] if row.besides else []
         result.add_row(
             kind,
             str(row.kills),
@@ -286,8 +288,7 @@ def table(rows: dict[str, Row]) -> Table:
             f"{statistics.median(times):.1f}",
             f"{np.quantile(times, 0.95):.1f}",
             f"{max(times):.1f}",
-            f"{statistics.median(besides):.1f}",
-            f"{np.quantile(besides, 0.95):.1f}",
+            *(f"{seconds:.1f}" for seconds in besides),
         )
     return result
 
@@ -321,17 +322,13 @@ def main() -> int:
         return 1 if watched.takeovers or watched.attempts_lost else 0
     chosen = [e for e in episodes(options.quick, options.short) if not options.only or e.name in options.only]
     rows: dict[str, Row] = {}
-    starts = []
     for number, episode in enumerate(chosen):
-        starts.append((math.nan, math.nan) if options.quick else ray_start())
-        init, worker = starts[-1]
+        init, worker = (math.nan, math.nan) if options.quick else ray_start()
         console.print(f"{episode.name}: Ray's start {init:.1f} s, and a worker's {worker:.1f} s")
         play(episode, options.seed + number, rows, init + worker, console.print)
     console.print(table(rows))
     kills = sum(row.kills for row in rows.values())
     console.print(f"{kills} kills; {_versions()}; lease {LEASE_SECONDS:.0f} s")
-    init, worker = (statistics.median(times) for times in zip(*starts, strict=True))
-    console.print(f"Ray's start {init:.1f} s, and a worker's {worker:.1f} s (medians)")
     return 1 if any(row.losses for row in rows.values()) else 0
 
 

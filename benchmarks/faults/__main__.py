@@ -323,7 +323,7 @@ def main() -> int:
     chosen = [e for e in episodes(options.quick, options.short) if not options.only or e.name in options.only]
     rows: dict[str, Row] = {}
     for number, episode in enumerate(chosen):
-        init, worker = (math.nan, math.nan) if options.quick else ray_start()
+        init, worker = (math.nan, math.nan) if options.quick or options.short else ray_start()
         console.print(f"{episode.name}: Ray's start {init:.1f} s, and a worker's {worker:.1f} s")
         play(episode, options.seed + number, rows, init + worker, console.print)
     console.print(table(rows))

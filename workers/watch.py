@@ -156,7 +156,7 @@ class Watch:
 
         def beat() -> None:
             renewed, before, silent = time.monotonic(), None, 0
-            due, told = renewed + interval, -math.inf
+            due, unheard = renewed + interval, 0
             while not done.wait(look_interval):
                 self._look()
                 if time.monotonic() >= due:
@@ -167,10 +167,10 @@ class Watch:
                     self._at_once = True
                     if self._elsewhere:
                         self._interrupted = True
-                    elif time.monotonic() - told >= interval:  # once more where it was raised unheard
-                        told = time.monotonic()
+                    elif unheard % _LOOKS_PER_HEARTBEAT == 0:  # once more where it was raised unheard
                         # Not SIGINT, which is ignored by what a shell runs in the background.
                         _thread.interrupt_main(signal.SIGTERM)
+                    unheard += 1
                 stopping = self._interrupted or self._at_once
                 now = "stopping" if stopping else self._turns
                 # Looks are counted, not seconds: a process that was stopped for a while does not hang.

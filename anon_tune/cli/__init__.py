@@ -38,7 +38,11 @@ _COMMANDS: dict[str, list[Callable[..., Any]]] = {
     "Answers": [answers.best, answers.export, answers.suggest],
     "What can be tuned": [contents.tasks, contents.spaces],
 }
-_GROUPS = {"token": administration.token, "db": administration.db, "mlflow": administration.mlflow}
+_GROUPS = {
+    "token": administration.token_app,
+    "db": administration.db_app,
+    "mlflow": administration.mlflow_app,
+}
 
 app = typer.Typer(
     name="anon-tune",

@@ -14,14 +14,14 @@ from anon_tune.cli.place import local_backend, open_backend, settings_here
 from anon_tune.cli.printing import err, out, print_json
 from anon_tune.records import Role
 
-__all__ = ["db", "mlflow", "token"]
+__all__ = ["db_app", "mlflow_app", "token_app"]
 
-token = typer.Typer(help="Who may use a service, and for what.", no_args_is_help=True)
-db = typer.Typer(help="The ledger's database.", no_args_is_help=True)
-mlflow = typer.Typer(help="The projection of jobs to MLflow.", no_args_is_help=True)
+token_app = typer.Typer(help="Who may use a service, and for what.", no_args_is_help=True)
+db_app = typer.Typer(help="The ledger's database.", no_args_is_help=True)
+mlflow_app = typer.Typer(help="The projection of jobs to MLflow.", no_args_is_help=True)
 
 
-@token.command("create")
+@token_app.command("create")
 def token_create(
     owner: Annotated[
         str, typer.Argument(metavar="NAME", help="Whose it is; jobs submitted with it are theirs.")
@@ -52,7 +52,7 @@ def token_create(
     sys.stdout.write(f"{secret}\n")
 
 
-@token.command("list")
+@token_app.command("list")
 def token_list(as_json: AsJson = False) -> None:
     """List tokens, the oldest first."""
     found = open_backend().tokens()
@@ -64,7 +64,7 @@ def token_list(as_json: AsJson = False) -> None:
         out.print("No tokens yet. Make one: anon-tune token create NAME --role admin")
 
 
-@token.command("revoke")
+@token_app.command("revoke")
 def token_revoke(
     token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="A token's id.")], as_json: AsJson = False
 ) -> None:
@@ -76,7 +76,7 @@ def token_revoke(
         out.print(f"Token {token.id} of {token.owner} is revoked.")
 
 
-@db.command("upgrade")
+@db_app.command("upgrade")
 def db_upgrade() -> None:
     """Make the ledger's database, or bring it to this version's schema."""
     from anon_tune.local import open_ledger
@@ -86,7 +86,7 @@ def db_upgrade() -> None:
     out.print("The ledger is up to date.")
 
 
-@mlflow.command("sync")
+@mlflow_app.command("sync")
 def mlflow_sync(
     job_id: JobId,
     follow: Annotated[

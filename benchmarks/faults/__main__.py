@@ -74,7 +74,7 @@ class Row:
     kills: int = 0
     seconds: list[float] = field(default_factory=list)
     besides: list[float] = field(default_factory=list)
-    """Where Ray starts anew, always: without its start and a worker's, as they were before the job."""
+    """Of deaths after which Ray always starts anew: without its start and a worker's, as they were before the job."""
     losses: Losses = field(default_factory=Losses)
 
 
@@ -323,9 +323,13 @@ def main() -> int:
     chosen = [e for e in episodes(options.quick, options.short) if not options.only or e.name in options.only]
     rows: dict[str, Row] = {}
     for number, episode in enumerate(chosen):
-        init, worker = (math.nan, math.nan) if options.quick or options.short else ray_start()
-        console.print(f"{episode.name}: Ray's start {init:.1f} s, and a worker's {worker:.1f} s")
-        play(episode, options.seed + number, rows, init + worker, console.print)
+        console.print(episode.name)
+        start = math.nan
+        if not (options.quick or options.short):
+            init, worker = ray_start()
+            start = init + worker
+            console.print(f"  Ray's start {init:.1f} s, and a worker's {worker:.1f} s")
+        play(episode, options.seed + number, rows, start, console.print)
     console.print(table(rows))
     kills = sum(row.kills for row in rows.values())
     console.print(f"{kills} kills; {_versions()}; lease {LEASE_SECONDS:.0f} s")

@@ -284,7 +284,7 @@ def test_a_process_is_got_ready_when_it_is_quiet_or_a_job_is_left_alone(
     assert after(quiet) == 4
 
 
-def test_the_ledger_is_not_asked_for_what_is_there(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
+def test_the_ledger_is_not_asked_where_no_process_is_lacking(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
     processes = JobProcesses([], keep_ready=False)
     monkeypatch.setattr(ledger, "pulse", lambda: pytest.fail("it was asked"))
     Daemon(ledger, processes, "daemon")._claim()

@@ -117,7 +117,13 @@ def test_an_error_has_a_cause_where_what_the_work_depends_on_has_ended(before: b
     assert watch.failure is (failure if before else None)
 
 
-def wait_for_a_look(runs: Runs) -> None:
+def wait_for_heartbeats(ledger: Ledger, lease: Lease) -> None:
+    before, limit = ledger.job(lease.job).spent, time.monotonic() + _PATIENCE
+    while ledger.job(lease.job).spent < before + 0.5 and time.monotonic() < limit:
+        time.sleep(0.01)
+
+
+def wait_for_looks(runs: Runs) -> None:
     looks, limit = runs.looks, time.monotonic() + _PATIENCE
     while runs.looks < looks + 10 and time.monotonic() < limit:
         time.sleep(0.01)
@@ -140,12 +146,10 @@ def test_work_that_was_done_is_not_stopped_by_what_ended_then(ledger: Ledger, le
     runs, watch = Runs(runs=True), Watch()
     with watch.heartbeats(ledger, lease), watch.signals():
         with watch.depending_on(runs, DependencyError("it has ended")):
-            wait_for_a_look(runs)
+            wait_for_looks(runs)
             runs.runs = False
         watch.check()
-        beats, limit = ledger.job(lease.job).spent, time.monotonic() + _PATIENCE
-        while ledger.job(lease.job).spent < beats + 0.5 and time.monotonic() < limit:
-            time.sleep(0.01)
+        wait_for_heartbeats(ledger, lease)
         watch.check()
     assert watch.failure is None
 
@@ -155,28 +159,26 @@ def test_work_that_ends_with_an_error_is_not_interrupted_besides(ledger: Ledger,
     with watch.heartbeats(ledger, lease), watch.signals():
         with pytest.raises(ValueError, match="it broke"), watch.depending_on(lambda: False, failure):
             raise ValueError("it broke")
-        beats, limit = ledger.job(lease.job).spent, time.monotonic() + _PATIENCE
-        while ledger.job(lease.job).spent < beats + 0.5 and time.monotonic() < limit:
-            time.sleep(0.01)
+        wait_for_heartbeats(ledger, lease)
     assert watch.failure is failure
 
 
-def test_an_interrupt_that_is_not_heard_is_repeated_with_the_heartbeats(ledger: Ledger, lease: Lease):
+def test_an_interrupt_that_is_not_heard_is_repeated_with_the_heartbeats(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+):
     """Ray answers SIGTERM itself while it starts and stops, where it must not be torn apart."""
-    heard: list[float] = []
-    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(time.monotonic()))
-    try:
-        ledger.cancel(lease.job)
-        limit = time.monotonic() + _PATIENCE
-        with Watch().heartbeats(ledger, lease):
-            while len(heard) < 3 and time.monotonic() < limit:
-                time.sleep(0.001)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert len(heard) >= 3
-    assert heard[2] - heard[0] > lease.seconds / 5, (
-        "two heartbeats lie between, which a busy machine makes longer"
-    )
+    looks: list[None] = []
+    raised: list[int] = []
+    monkeypatch.setattr(watch_module._thread, "interrupt_main", lambda _number: raised.append(len(looks)))
+    watch = Watch()
+    watch._look = lambda: looks.append(None)
+    ledger.cancel(lease.job)
+    limit = time.monotonic() + _PATIENCE
+    with watch.heartbeats(ledger, lease):
+        while len(raised) < 3 and time.monotonic() < limit:
+            time.sleep(0.01)
+    first, second, third = raised[:3]
+    assert second - first == third - second == watch_module._LOOKS_PER_HEARTBEAT
 
 
 def test_in_another_thread_the_next_check_is_the_interrupt(ledger: Ledger, lease: Lease):

@@ -33,7 +33,7 @@ test: $(INSTALLED)
 
 ## The slow ones too: whole jobs, faults, a browser, PostgreSQL. At most 20 minutes.
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest $(TWO) -m "not short"
+	$(BIN)/python -m pytest $(TWO) -m "not short" --durations 25
 
 ## Lint, format, types, layers.
 check: $(INSTALLED)

@@ -23,7 +23,7 @@ from benchmarks.jobs import two_cores, users_environment
 
 GOAL = 0.5
 JOBS = 20
-LIBRARIES = "import typer, rich.table, rich.live, pydantic_settings, sqlalchemy.dialects.sqlite"
+LIBRARIES = "import typer, rich.table, pydantic_settings, sqlalchemy.dialects.sqlite"
 
 
 def fill(settings: Settings) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.live import Live
 
 from anon_tune import console
 from anon_tune.cli.options import AsJson, JobId, Overrides
@@ -89,6 +88,8 @@ def watch(job_id: JobId, as_json: AsJson = False) -> None:
 
     Exit code 1 where it has not SUCCEEDED.
     """
+    from rich.live import Live
+
     backend = open_backend()
     job = backend.job(job_id)
     if as_json:

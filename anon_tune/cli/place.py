@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from anon_tune.backend import Backend
 from anon_tune.errors import InputError
+from anon_tune.loading import uncollected
 from anon_tune.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def open_backend() -> Backend:
     settings, server = Settings(), server_address()
     if server is None:
         return local_backend(settings)
-    from anon_tune.remote import RemoteBackend
+    with uncollected():
+        from anon_tune.remote import RemoteBackend
 
     backend = RemoteBackend(server, settings.token.get_secret_value() if settings.token else None)
     chosen.at_exit.callback(backend.close)
@@ -46,7 +48,8 @@ def open_backend() -> Backend:
 
 def local_backend(settings: Settings) -> LocalBackend:
     """The jobs of the ledger here."""
-    from anon_tune.local import LocalBackend, open_ledger
+    with uncollected():
+        from anon_tune.local import LocalBackend, open_ledger
 
     backend = LocalBackend(open_ledger(settings), settings)
     chosen.at_exit.callback(backend.close)

@@ -16,7 +16,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -99,11 +99,11 @@ def main() -> None:
         inner = cluster.connected
 
         @contextlib.contextmanager
-        def timed(*arguments: Any) -> Iterator[None]:
+        def timed(*arguments: Any) -> Iterator[Callable[[], bool]]:
             begin = time.time()
-            with inner(*arguments):
+            with inner(*arguments) as runs:
                 starts.extend((begin, time.time()))
-                yield
+                yield runs
 
         ledger = open_ledger(settings)
         began = time.time()

@@ -5,9 +5,9 @@
 Fresh processes, one after the other; in each, the two loops take turns epoch by epoch, so that a busy machine slows
 them alike. A figure is the median over the processes of the median over the rounds of (ours) / (by hand) in the same
 round: of the process's own processor time on a CPU, of the time that passes on a GPU. The loop by hand makes no
-checks, reports nothing but its losses, and holds its data on the device as ours does. An epoch takes the data as
-often over as makes 160 steps or one second, whichever comes first: what is measured once an epoch is meant for epochs
-that are not over in 10 ms, and in turns of 20 seconds the speed of a shared machine changes from one to the next.
+checks, reports nothing but its losses, and holds its data on the device as ours does. An epoch takes the data
+once, or as often over as makes 160 steps or a second, whichever comes first: what is measured once an epoch is meant
+for epochs that are not over in 10 ms, and in turns of 20 seconds the speed of a shared machine changes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ from anon_tune.workers.training import Training
 
 FLOOR = 1.03
 BATCH = 64
-STEPS = 160  # of an epoch that is over in a second
-SECOND = 1.0
+EPOCH_STEPS, EPOCH_SECONDS = 160, 1.0  # whichever is over first, in whole passes over the data
 EPOCHS = 1000  # of the schedule: nothing of it is reached
 PROBLEMS: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
     "mlp on digits": ("image_classification", "digits", "mlp", {}, {}),
@@ -94,8 +93,7 @@ def with_a_longer_epoch(problem: Problem, arm: str, device: str) -> Problem:
     train = cast(Split, problem.train)
     once = by_hand(problem, arm, device)
     once()
-    passes = min(SECOND / seconds(once, device), STEPS * BATCH / len(train))
-    times = max(1, math.ceil(passes))
+    times = math.ceil(min(EPOCH_SECONDS / seconds(once, device), EPOCH_STEPS * BATCH / len(train)))
     longer = Split(
         train.inputs.repeat(times, *[1] * (train.inputs.dim() - 1)),
         train.targets.repeat(times, *[1] * (train.targets.dim() - 1)),
@@ -136,10 +134,13 @@ def main() -> None:
         name, arm = options.child
         print(json.dumps(child(name, arm, options.device, rounds)))
         return
+    chosen = [name for name in PROBLEMS if options.only in name]
+    if not chosen:
+        parser.error(f"--only: none of {', '.join(PROBLEMS)}")
     print(f"load before: {os.getloadavg()[0]:.1f}; one thread; floor {FLOOR:g}\n")
     print("| | arm | ours / by hand | lowest .. highest process |")
     print("|---|---|---|---|")
-    for name in [name for name in PROBLEMS if options.only in name]:
+    for name in chosen:
         for arm in ARMS:
             command = [sys.executable, "-m", "benchmarks.loop_overhead", "--child", name, arm]
             command += ["--device", options.device, "--rounds", str(rounds)]

@@ -38,8 +38,7 @@ def open_backend() -> Backend:
     settings, server = Settings(), server_address()
     if server is None:
         return local_backend(settings)
-    with uncollected():
-        from anon_tune.remote import RemoteBackend
+    from anon_tune.remote import RemoteBackend
 
     backend = RemoteBackend(server, settings.token.get_secret_value() if settings.token else None)
     chosen.at_exit.callback(backend.close)

@@ -206,6 +206,7 @@ def work_as_told(settings: Settings, daemon: int) -> None:
         if not is_told():
             ready.enter_context(cluster.ahead(settings))
             cluster.load()
+            cluster.load_statistics()
         lease = told()
         if lease is None:
             return

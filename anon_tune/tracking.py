@@ -43,6 +43,8 @@ _WORK_SECONDS = 1.0
 _REST = 4.0  # so that at most a fifth of the time goes into the projection while a job runs
 _TURN_SECONDS = 60.0  # longer than MLflow takes for one trial, its retries included
 _TURN_POLL_SECONDS = 0.2
+_BEGIN_SECONDS = 30.0
+_BEGIN_POLL_SECONDS = 0.5
 
 _TRIAL_STATUS = {
     TrialState.COMPLETE: "FINISHED",
@@ -96,14 +98,10 @@ class Projector:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         check_uri(uri)
-        # Imported here: it takes seconds, and only this class needs it.
-        from mlflow.exceptions import MlflowException
-
         self._ledger = ledger
         self._uri = uri
         self._artifacts = artifacts
         self._files = files
-        self._errors = (MlflowException, OSError)
         self._experiment_id: str | None = None
         self._found: set[str] = set()
         self._name = uuid.uuid4().hex
@@ -167,15 +165,26 @@ class Projector:
             until: Whether there is nobody left to follow.
 
         While the job runs this rests most of the time, since it takes the processor and the disk from what trains;
-        what has been left behind then is written at the end.
+        what has been left behind then is written at the end. And it does not load MLflow before a trial has
+        reported, or half a minute has passed: the driver and its Ray are starting.
 
         Raises:
             DependencyError: The last sync was not taken.
         """
-        while True:
+
+        def is_over() -> bool:
             job = self._ledger.job(job_id)
             running = job.state is JobState.RUNNING and job.lease is not None and job.lease.token == token
-            last = until() or not running
+            return until() or not running
+
+        before = self._ledger.projections.last_report(job_id)
+        limit = time.monotonic() + _BEGIN_SECONDS
+        while time.monotonic() < limit and not is_over():
+            if self._ledger.projections.last_report(job_id) != before:
+                break
+            time.sleep(_BEGIN_POLL_SECONDS)
+        while True:
+            last = is_over()
             began = time.monotonic()
             rest = _POLL_SECONDS
             try:
@@ -204,6 +213,13 @@ class Projector:
             raise DependencyError(
                 f"MLflow at {self._uri} took so long that another process writes job {job_id} now."
             )
+
+    @cached_property
+    def _errors(self) -> tuple[type[Exception], type[Exception]]:
+        """What MLflow may raise. Imported here, as everywhere: MLflow takes seconds to load."""
+        from mlflow.exceptions import MlflowException
+
+        return (MlflowException, OSError)
 
     @cached_property
     def _client(self) -> Any:

@@ -258,6 +258,24 @@ def test_a_projector_that_died_is_waited_for_and_replaced(ledger: Ledger):
     assert ledger.projections.take_turn(job, "first", 60.0)
 
 
+def test_mlflow_is_left_alone_until_a_trial_has_reported(ledger: Ledger, tmp_path: Path):
+    """The driver and its Ray are starting, and MLflow takes seconds of a core to load."""
+    lease = begin(ledger)
+    complete(ledger, lease, 0)  # by a driver that was killed: nobody has projected it
+    store = tmp_path / "mlflow.db"
+    made: list[bool] = []
+
+    def until() -> bool:
+        made.append(store.exists())
+        if len(made) == 2:
+            complete(ledger, lease, 1)
+        return made[-1]
+
+    projector(ledger, f"sqlite:///{store}", tmp_path).follow(lease.job, lease.token, until)
+    assert made[:2] == [False, False]
+    assert len(children(f"sqlite:///{store}", lease.job)) == 2
+
+
 def test_a_projector_ends_when_another_process_has_the_job(ledger: Ledger, uri: str, tmp_path: Path):
     """Though its own driver lives: it has given the job back, and waits for it."""
     lease = begin(ledger)

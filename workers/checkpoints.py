@@ -1,5 +1,7 @@
 """Checkpoints of trials: files that are whole or not used, and when to write one. Needs torch alone.
 
+Torch is loaded to write one and to read one: the driver, which deletes them, does without.
+
 A job's folder of checkpoints holds `TRIAL/ATTEMPT/STEP.pt`. Each attempt writes below its own number, so that one
 whose driver is gone cannot overwrite what the attempt after it has written. Which checkpoints are valid is the
 ledger's to say: it names one together with the report of its step, so that going on from it leaves no step out.
@@ -16,8 +18,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 __all__ = [
     "WRITING_SHARE",
@@ -63,6 +63,8 @@ def save(root: Path, name: str, state: Mapping[str, Any], before: str | None = N
     Raises:
         OSError: It cannot be written; what was there before still is.
     """
+    import torch
+
     path = root / name
     folder, trial = path.parent, path.parent.parent
     trial.mkdir(exist_ok=True)
@@ -179,6 +181,8 @@ class Pace:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import torch
+
     data = path.read_bytes()
     content, digest = data[:-_DIGEST], data[-_DIGEST:]
     if hashlib.sha256(content).digest() != digest:

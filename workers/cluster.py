@@ -22,7 +22,14 @@ from anon_tune.scratch import ray_folder
 from anon_tune.settings import Settings
 from anon_tune.workers.watch import stacks
 
-__all__ = ["ahead", "connected", "give_trials_loaded_processes", "load", "prepare_environment"]
+__all__ = [
+    "ahead",
+    "connected",
+    "give_trials_loaded_processes",
+    "load",
+    "load_statistics",
+    "prepare_environment",
+]
 
 _KNOCK_SECONDS = 10.0
 _STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
@@ -78,14 +85,20 @@ def prepare_environment(settings: Settings) -> None:
 
 
 def load() -> None:
-    """Import what `workers.driver.drive` needs, which takes seconds.
+    """Import what `workers.driver.drive` needs before a trial begins, which takes seconds.
 
     After Ray's start, whose processes go on starting meanwhile, and never beside it: it forks, and a process that
     forks while a thread of it loads such libraries may hang.
     """
     with uncollected():
-        for name in ("scipy.stats", *(f"anon_tune.workers.{name}" for name in ("run", "shims", "trainable"))):
-            importlib.import_module(name)
+        for name in ("run", "shims", "trainable"):
+            importlib.import_module(f"anon_tune.workers.{name}")
+
+
+def load_statistics() -> None:
+    """Import what else it needs, while there is nothing else to do: for some suggestions, and for the verdict."""
+    with uncollected():
+        importlib.import_module("scipy.stats")
 
 
 def give_trials_loaded_processes() -> None:

@@ -244,7 +244,9 @@ def _work(
                 max_calls=1,
             )(run_probe)
             floor = spaces["anon"].constant("floor")
-            measured = dict(ray.get(task.remote(plain_spec, seed, floor, _points_to_try(spaces), functions)))
+            asked = task.remote(plain_spec, seed, floor, _points_to_try(spaces), functions)
+            cluster.load_statistics()
+            measured = dict(ray.get(asked))
             if "reason" in measured:
                 _log.error("the probe failed\n%s", measured["traceback"])
                 what = "the model" if spec.model is not None else spec.task

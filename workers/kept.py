@@ -8,13 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from anon_tune.records import Trial, TrialState, objective_key
 from anon_tune.search.policy import winner
 from anon_tune.spec import JobSpec
 from anon_tune.workers.checkpoints import intact, step_of, write_durably
-from anon_tune.workers.samples import write_samples
 
 __all__ = ["kept_trial", "write_best"]
 
@@ -48,6 +45,8 @@ def write_best(trials: Sequence[Trial], spec: JobSpec, checkpoints: Path, target
     Raises:
         OSError: `target` cannot be written.
     """
+    import torch  # here, as also below: the driver can do without until its job has ended
+
     trial = kept_trial(trials, spec)
     problems: list[str] = []
     if trial is not None:
@@ -69,6 +68,8 @@ def write_best(trials: Sequence[Trial], spec: JobSpec, checkpoints: Path, target
 
 def _draw(weights: Mapping[str, Any], spec: JobSpec, target: Path) -> None:
     """Draw what is nice to have: that it fails is no reason to lose a job's end."""
+    from anon_tune.workers.samples import write_samples
+
     try:
         write_samples(weights, spec, target)
     except Exception:  # noqa: BLE001 - data or a disk that is gone; the weights are what counts

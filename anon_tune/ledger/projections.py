@@ -66,6 +66,12 @@ class Projections:
             trials = read_trials(connection, job_id, list(found))
         return [(trial, found[trial.id]) for trial in trials]
 
+    def last_report(self, job_id: str) -> datetime.datetime | None:
+        """Return when a trial of the job reported last; None if none has."""
+        query = sa.select(sa.func.max(REPORTS.c.time)).join(TRIALS).where(TRIALS.c.job_id == job_id)
+        with read(self._engine) as connection:
+            return connection.execute(query).scalar()
+
     def announce(self, job_id: str, trial_ids: Sequence[str] | None = None) -> None:
         """Store, before it is so, that MLflow may have runs of these trials (None: of all) that no cursor names.
 

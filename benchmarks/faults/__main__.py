@@ -9,7 +9,7 @@ end the ledger is compared with what it held at each kill, and MLflow with the l
 
 Seconds are from the kill to the first report of an attempt that began after it: of an attempt at its trial where a
 worker was killed, else under the lease's next token. Ray's own start and a worker's, which they hold, are measured
-before each job, as a machine's speed changes.
+before and after each job, as a machine's speed changes; what is said of kills besides them is besides the mean.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Row:
     kills: int = 0
     seconds: list[float] = field(default_factory=list)
     besides: list[float] = field(default_factory=list)
-    """Of deaths after which Ray always starts anew: without its start and a worker's, as they were before the job."""
+    """Of deaths after which Ray always starts anew: without its start and a worker's."""
     losses: Losses = field(default_factory=Losses)
 
 
@@ -102,8 +102,11 @@ def episodes(quick: bool = False, short: bool = False) -> list[Episode]:
     ]
 
 
-def play(episode: Episode, seed: int, rows: dict[str, Row], start: float, say: Callable[[str], None]) -> None:
-    """Run one job through its deaths, and note what they cost; `start` seconds of it are Ray's."""
+def play(
+    episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str], None]
+) -> list[tuple[Row, float]]:
+    """Run one job through its deaths, and note what they cost; return the seconds of those that hold Ray's start."""
+    with_start: list[tuple[Row, float]] = []
     chance = random.Random(seed)
     targets = {kill.target for kill in episode.kills}
     with Service(seed) as service:
@@ -125,7 +128,7 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], start: float, say: C
             row.kills += 1
             row.seconds.append(resumed_at - when)
             if kill.target in {"driver", "raylet"}:
-                row.besides.append(resumed_at - when - start)
+                with_start.append((row, resumed_at - when))
             say(
                 f"  {kill.target}, {kill.point or 'at random'}: {resumed_at - when:.1f} s, "
                 f"taken after {taken_at - when:.1f}"
@@ -135,6 +138,7 @@ def play(episode: Episode, seed: int, rows: dict[str, Row], start: float, say: C
         for kind in {_kind(kill) for kill in episode.kills}:
             rows.setdefault(kind, Row()).losses += found
         say(f"  {episode.name}: {ended.state} {ended.reason or ''} {found}")
+    return with_start
 
 
 def _have_ended(processes: Sequence[psutil.Process]) -> bool:
@@ -263,7 +267,7 @@ def ray_start() -> tuple[float, float]:
         "begun = time.perf_counter()\n"
         "@ray.remote\n"
         "def work():\n"
-        "    import anon_tune.workers.trainable\n"
+        "    import anon_tune.workers.attempt\n"
         "ray.get(work.remote())\n"
         "print(begun - start, time.perf_counter() - begun)\n"
     )
@@ -322,14 +326,22 @@ def main() -> int:
         return 1 if watched.takeovers or watched.attempts_lost else 0
     chosen = [e for e in episodes(options.quick, options.short) if not options.only or e.name in options.only]
     rows: dict[str, Row] = {}
+
+    def start() -> float:
+        if options.quick or options.short:
+            return math.nan
+        init, worker = ray_start()
+        console.print(f"Ray's start {init:.1f} s, and a worker's {worker:.1f} s")
+        return init + worker
+
+    before = start()
     for number, episode in enumerate(chosen):
         console.print(episode.name)
-        start = math.nan
-        if not (options.quick or options.short):
-            init, worker = ray_start()
-            start = init + worker
-            console.print(f"  Ray's start {init:.1f} s, and a worker's {worker:.1f} s")
-        play(episode, options.seed + number, rows, start, console.print)
+        with_start = play(episode, options.seed + number, rows, console.print)
+        after = start()
+        for row, seconds in with_start:
+            row.besides.append(seconds - (before + after) / 2)
+        before = after
     console.print(table(rows))
     kills = sum(row.kills for row in rows.values())
     console.print(f"{kills} kills; {_versions()}; lease {LEASE_SECONDS:.0f} s")

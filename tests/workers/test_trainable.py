@@ -13,8 +13,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from anon_tune.errors import InputError
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import parse_spec
+from anon_tune.workers.attempt import _failure
 from anon_tune.workers.checkpoints import ask, checkpoint_name
-from anon_tune.workers.trainable import TrialTrainable, _failure
+from anon_tune.workers.trainable import TrialTrainable
 from tests import trials
 from tests.trials import TRIAL, Local, learned
 
@@ -211,7 +212,7 @@ def test_a_failure_is_told_with_what_came_before_it(tmp_path: Path, monkeypatch:
     def fails() -> dict[str, float]:
         raise ValueError("the data is not there")
 
-    monkeypatch.setattr(trainable._training, "run_epoch", fails)
+    monkeypatch.setattr(trainable._attempt._training, "run_epoch", fails)
     result = trainable.step()
     assert result["outcome"] == TrialState.FAILED
     assert result["warnings"] == ["no checkpoint can be used: it starts afresh"]

@@ -262,7 +262,7 @@ def test_a_process_that_is_used_again_starts_afresh(folder: Path):
 def test_a_checkpoint_is_written_when_it_is_asked_for(folder: Path):
     rarely = "arguments: {width: 4}"
     one = trial(folder, job=rarely)
-    one._pace._seconds = 1e9
+    one._attempt._pace._seconds = 1e9
     assert "checkpoint" not in one.step()
     ask(folder.parent / "checkpoints")
     assert one.step()["checkpoint"] == checkpoint_name(TRIAL, 1, 2)
@@ -275,12 +275,12 @@ def test_a_stopped_function_cleans_up_though_it_catches_every_exception(
     assert one.step()["step"] == 1
     one.cleanup()
     assert "cleaned up" in capsys.readouterr().out
-    assert not one._files.exists()
+    assert not one._attempt._files.exists()
 
 
 def test_a_function_that_cannot_be_stopped_costs_its_process(folder: Path, monkeypatch: pytest.MonkeyPatch):
     one = trial(folder)
-    function = one._function
+    function = one._attempt._function
     assert function is not None
     one.step()
     monkeypatch.setattr(function, "close", lambda seconds: False)

@@ -2,14 +2,14 @@
 
 import gc
 
-from anon_tune.loading import uncollected
+from anon_tune.loading import uncollected, without_plugins
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Load the command line and run it."""
-    with uncollected():
+    with uncollected(), without_plugins():
         from anon_tune import cli
     # Modules stay. Where a process ends, Python looks for garbage among all that they have made, those too that the
     # command has loaded, unless it is told not to: a third of a short command's time (benchmarks/start.py).

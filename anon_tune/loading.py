@@ -1,12 +1,15 @@
-"""Loading modules without looking for garbage among what they make."""
+"""Loading modules without what takes time and finds nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import os
 from collections.abc import Iterator
 
-__all__ = ["uncollected"]
+__all__ = ["uncollected", "without_plugins"]
+
+_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 
 @contextlib.contextmanager
@@ -23,3 +26,19 @@ def uncollected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def without_plugins() -> Iterator[None]:
+    """Have Pydantic look for no plugins for the models that are made meanwhile.
+
+    It would read what each installed package says of itself: 14 ms of a command's half second.
+    """
+    before = os.environ.get(_PLUGINS)
+    os.environ[_PLUGINS] = "__all__"
+    try:
+        yield
+    finally:
+        os.environ.pop(_PLUGINS)
+        if before is not None:
+            os.environ[_PLUGINS] = before

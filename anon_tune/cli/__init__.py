@@ -22,6 +22,7 @@ from anon_tune.errors import AnonTuneError, SpecError
 __all__ = ["app", "main"]
 
 _INTERRUPTED = 128 + signal.SIGINT
+_HIDDEN = "Hidden"
 _COMMANDS: dict[str, list[Callable[..., Any]]] = {
     "Run jobs": [machine.run, jobs.submit, machine.worker, machine.up, machine.serve, machine.doctor],
     "Jobs": [
@@ -37,6 +38,7 @@ _COMMANDS: dict[str, list[Callable[..., Any]]] = {
     ],
     "Answers": [answers.best, answers.export, answers.suggest],
     "What can be tuned": [contents.tasks, contents.spaces],
+    _HIDDEN: [machine.job_process],
 }
 _GROUPS = {
     "token": administration.token_app,
@@ -44,22 +46,7 @@ _GROUPS = {
     "mlflow": administration.mlflow_app,
 }
 
-app = typer.Typer(
-    name="anon-tune",
-    help="Which optimizer, and how adaptive, for my model? Tuning for the Anon optimizer.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-)
-for _panel, _commands in _COMMANDS.items():
-    for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
-for _name, _group in _GROUPS.items():
-    app.add_typer(_group, name=_name, rich_help_panel="Administration")
-app.command(hidden=True)(machine.job_process)
 
-
-@app.callback()
 def _options(
     context: typer.Context,
     server: Annotated[
@@ -73,10 +60,40 @@ def _options(
     chosen.at_exit = context.with_resource(contextlib.ExitStack())
 
 
+def _application(asked: str | None = None) -> typer.Typer:
+    """All commands; or the one that is asked for by its name, as Typer looks through the parameters of each."""
+    made = typer.Typer(
+        name="anon-tune",
+        help="Which optimizer, and how adaptive, for my model? Tuning for the Anon optimizer.",
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+    )
+    made.callback()(_options)
+    commands = {
+        command.__name__.replace("_", "-"): (command, panel)
+        for panel, several in _COMMANDS.items()
+        for command in several
+    }
+    groups = _GROUPS
+    if asked in commands:
+        commands, groups = {asked: commands[asked]}, {}
+    elif asked in groups:
+        commands, groups = {}, {asked: groups[asked]}
+    for name, (command, panel) in commands.items():
+        made.command(name, rich_help_panel=panel, hidden=panel == _HIDDEN)(command)
+    for name, group in groups.items():
+        made.add_typer(group, name=name, rich_help_panel="Administration")
+    return made
+
+
+app = _application()
+
+
 def main() -> None:
     """Run the command line; errors of anon_tune become one message and their exit code."""
     try:
-        app(standalone_mode=True)
+        _application(next(iter(sys.argv[1:]), None))(standalone_mode=True)
     except SpecError as error:
         err.print(Text.assemble(("error", "red"), f" in {error.source}:"), soft_wrap=True)
         for problem in error.problems:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -44,7 +44,6 @@ _REST = 4.0  # so that at most a fifth of the time goes into the projection whil
 _TURN_SECONDS = 60.0  # longer than MLflow takes for one trial, its retries included
 _TURN_POLL_SECONDS = 0.2
 _BEGIN_SECONDS = 30.0
-_BEGIN_POLL_SECONDS = 0.5
 
 _TRIAL_STATUS = {
     TrialState.COMPLETE: "FINISHED",
@@ -74,6 +73,18 @@ def check_uri(uri: str) -> None:
         "database (sqlite:////folder/mlflow.db, postgresql://user@host/name), or unset it: the default is sqlite in "
         "ANON_TUNE_HOME."
     )
+
+
+class _Written(NamedTuple):
+    """What was written at one time.
+
+    Attributes:
+        trials: How many were written to.
+        seconds: What it took, once MLflow was reached: to load it, and to make a new store, takes seconds once.
+    """
+
+    trials: int
+    seconds: float
 
 
 class Projector:
@@ -120,13 +131,14 @@ class Projector:
         Raises:
             DependencyError: MLflow did not take it; what it took is remembered.
         """
-        limit = time.monotonic() + seconds
         with self._turn(job_id):
-            return self._write(self._ledger.job(job_id), limit)
+            return self._write(self._ledger.job(job_id), seconds).trials
 
-    def _write(self, job: JobRecord, limit: float) -> int:
+    def _write(self, job: JobRecord, seconds: float) -> _Written:
         try:
             cursor = self._cursor(job.id) or self._begin(job)
+            began = time.monotonic()
+            limit = began + seconds
             if job.state is JobState.RUNNING and cursor.state != job.state:
                 self._project_state(job, cursor.run)
             written: set[str] = set()
@@ -151,7 +163,7 @@ class Projector:
                 f"MLflow at {self._uri} did not take job {job.id} ({error}). Nothing of it is lost: "
                 f"`anon-tune mlflow sync {job.id}` goes on from here."
             ) from error
-        return len(written)
+        return _Written(len(written), time.monotonic() - began)
 
     def follow(self, job_id: str, token: int, until: Callable[[], bool]) -> None:
         """Sync again and again until the job is at rest, or `until()` says stop; MLflow may come and go.
@@ -177,26 +189,27 @@ class Projector:
             running = job.state is JobState.RUNNING and job.lease is not None and job.lease.token == token
             return until() or not running
 
+        def wait(seconds: float, over: Callable[[], bool]) -> None:
+            limit = time.monotonic() + seconds
+            while time.monotonic() < limit and not over():
+                time.sleep(max(0.0, min(_POLL_SECONDS, limit - time.monotonic())))
+
         before = self._ledger.projections.last_report(job_id)
-        limit = time.monotonic() + _BEGIN_SECONDS
-        while time.monotonic() < limit and not is_over():
-            if self._ledger.projections.last_report(job_id) != before:
-                break
-            time.sleep(_BEGIN_POLL_SECONDS)
+        wait(_BEGIN_SECONDS, lambda: is_over() or self._ledger.projections.last_report(job_id) != before)
         while True:
             last = is_over()
-            began = time.monotonic()
             rest = _POLL_SECONDS
             try:
-                self.sync(job_id, math.inf if last else _WORK_SECONDS)
-                rest = max(rest, _REST * (time.monotonic() - began))
+                with self._turn(job_id):
+                    written = self._write(self._ledger.job(job_id), math.inf if last else _WORK_SECONDS)
+                rest = max(rest, _REST * written.seconds)
             except DependencyError as error:
                 if last:
                     raise
                 _log.warning("%s", error)
             if last:
                 return
-            time.sleep(rest)
+            wait(rest, is_over)
 
     @contextmanager
     def _turn(self, job_id: str) -> Iterator[None]:

@@ -276,6 +276,25 @@ def test_mlflow_is_left_alone_until_a_trial_has_reported(ledger: Ledger, tmp_pat
     assert len(children(f"sqlite:///{store}", lease.job)) == 2
 
 
+def test_a_projector_that_rests_hears_that_its_driver_has_died(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """However long it rests, as after a store that took its time."""
+    monkeypatch.setattr(tracking, "_REST", 1e9)
+    lease = begin(ledger)
+    store = tmp_path / "mlflow.db"
+    reported: list[None] = []
+
+    def until() -> bool:
+        if not reported:
+            complete(ledger, lease, 0)
+            reported.append(None)
+        return len(ledger.projections.behind(lease.job, 9)) == 0
+
+    projector(ledger, f"sqlite:///{store}", tmp_path).follow(lease.job, lease.token, until)
+    assert len(children(f"sqlite:///{store}", lease.job)) == 1
+
+
 def test_a_projector_ends_when_another_process_has_the_job(ledger: Ledger, uri: str, tmp_path: Path):
     """Though its own driver lives: it has given the job back, and waits for it."""
     lease = begin(ledger)

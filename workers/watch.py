@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
@@ -54,7 +54,8 @@ class Watch:
         orders: What the ledger said at the last heartbeat.
         lost: Whether another process has the lease.
         unwritable: Why the lease could not be renewed before it ran out; None if it could.
-        failure: What says that something has ended on which the work depends; None if nothing has.
+        failure: What says that something has ended on which the work depends, or why that could not be found out;
+            None if nothing has.
     """
 
     def __init__(
@@ -158,7 +159,10 @@ class Watch:
             renewed, before, silent = time.monotonic(), None, 0
             due, unheard = renewed + interval, 0
             while not done.wait(look_interval):
-                self._look()
+                try:
+                    self._look()
+                except Exception as error:  # noqa: BLE001 - this thread must go on: it renews the lease
+                    self.failure = error
                 if time.monotonic() >= due:
                     due = max(due + interval, time.monotonic())
                     if not self._is_over():
@@ -196,7 +200,7 @@ class Watch:
             return time.monotonic()
         except LeaseLostError:
             self.lost = True
-        except (DependencyError, OperationalError) as error:
+        except (DependencyError, DBAPIError) as error:
             # For a moment: the lease lasts some heartbeats more, and writes are fenced.
             _log.warning("heartbeat of job %s: %s", lease.job, error)
             if time.monotonic() - renewed > lease.seconds:

@@ -123,7 +123,7 @@ def play(
                 continue
             taken_at, resumed_at = _back(kill, service, job, when, token)
             if kill.target != "worker":
-                until(partial(_have_ended, tree), "what the old driver had started to end")
+                until(partial(_have_ended, tree), partial(_what_is_left, tree))
             row = rows.setdefault(_kind(kill), Row())
             row.kills += 1
             row.seconds.append(resumed_at - when)
@@ -143,6 +143,11 @@ def play(
 
 def _have_ended(processes: Sequence[psutil.Process]) -> bool:
     return not alive(processes)
+
+
+def _what_is_left(processes: Sequence[psutil.Process]) -> str:
+    left = "; ".join(f"{p.pid} {' '.join(p.cmdline())}" for p in alive(processes))
+    return f"what the old driver had started to end: {left}"
 
 
 def _back(kill: Kill, service: Service, job: str, when: float, token: int) -> tuple[float, float]:

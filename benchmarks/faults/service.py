@@ -44,12 +44,14 @@ _PATIENCE = 240.0
 _POLL_SECONDS = 0.05
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something; SystemExit after minutes."""
+def until(condition: Callable[[], bool], what: str | Callable[[], str]) -> None:
+    """Wait for something; SystemExit after minutes, which says what was waited for."""
     limit = time.monotonic() + _PATIENCE
     while not condition():
         if time.monotonic() > limit:
-            raise SystemExit(f"waited {_PATIENCE:.0f} s in vain for {what}")
+            raise SystemExit(
+                f"waited {_PATIENCE:.0f} s in vain for {what if isinstance(what, str) else what()}"
+            )
         time.sleep(_POLL_SECONDS)
 
 

@@ -103,6 +103,25 @@ def test_the_end_of_what_the_work_depends_on_interrupts(ledger: Ledger, lease: L
     assert watch.failure is failure
 
 
+def test_work_stops_where_nobody_can_tell_whether_what_it_depends_on_still_runs(ledger: Ledger, lease: Lease):
+    """And its lease is renewed meanwhile: the thread that looks renews it too."""
+    watch, failure, wanted = Watch(), RuntimeError("it cannot be looked at"), threading.Event()
+
+    def runs() -> bool:
+        if wanted.is_set():
+            raise failure
+        return True
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        watch.heartbeats(ledger, lease),
+        watch.signals(),
+        watch.depending_on(runs, DependencyError("it has ended")),
+    ):
+        wait_for_the_interrupt(wanted.set)
+    assert watch.failure is failure
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_an_error_has_a_cause_where_what_the_work_depends_on_has_ended(before: bool):
     """Also one that comes before the next look; but not where it ends only when the work is over."""

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import partial
@@ -180,6 +181,7 @@ def _local(settings: Settings) -> Iterator[Callable[[], bool]]:
 
     with ray_folder(settings) as folder:
         try:
+            began = time.monotonic()
             ray.init(
                 address="local",
                 num_cpus=_cpus(),
@@ -187,6 +189,7 @@ def _local(settings: Settings) -> Iterator[Callable[[], bool]]:
                 _temp_dir=str(folder),
                 **_QUIET,
             )
+            _log.info("Ray started in %.2f s", time.monotonic() - began)
             yield partial(_all_run, _own_processes())
         finally:
             try:

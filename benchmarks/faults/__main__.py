@@ -8,8 +8,8 @@ end the ledger is compared with what it held at each kill, and MLflow with the l
 `--loaded MINUTES` kills nothing, and keeps every core busy beside a job (`loaded.py`).
 
 Seconds are from the kill to the first report of an attempt that began after it: of an attempt at its trial where a
-worker was killed, else under the lease's next token. Ray's own start and a worker's, which they hold, are measured
-before and after each job, as a machine's speed changes; what is said of kills besides them is besides the mean.
+worker was killed, else under the lease's next token. Ray's own start, which they hold, is what the driver that took
+over logs of it; a worker's is measured alone before and after each job, and is the mean: a machine's speed changes.
 """
 
 from __future__ import annotations
@@ -105,8 +105,11 @@ def episodes(quick: bool = False, short: bool = False) -> list[Episode]:
 def play(
     episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str], None]
 ) -> list[tuple[Row, float]]:
-    """Run one job through its deaths, and note what they cost; return the seconds of those that hold Ray's start."""
-    with_start: list[tuple[Row, float]] = []
+    """Run one job through its deaths, and note what they cost.
+
+    Returns the seconds besides Ray's start, with a worker's, of those after which it always starts anew.
+    """
+    besides: list[tuple[Row, float]] = []
     chance = random.Random(seed)
     targets = {kill.target for kill in episode.kills}
     with Service(seed) as service:
@@ -127,18 +130,19 @@ def play(
             row = rows.setdefault(_kind(kill), Row())
             row.kills += 1
             row.seconds.append(resumed_at - when)
-            if kill.target in {"driver", "raylet"}:
-                with_start.append((row, resumed_at - when))
+            ray = service.ray_start(job, when) if kill.target in {"driver", "raylet"} else None
+            if ray is not None:
+                besides.append((row, resumed_at - when - ray))
             say(
                 f"  {kill.target}, {kill.point or 'at random'}: {resumed_at - when:.1f} s, "
-                f"taken after {taken_at - when:.1f}"
+                f"taken after {taken_at - when:.1f}{f', Ray started in {ray:.1f}' if ray is not None else ''}"
             )
         ended = service.wait_for_end(job)
         found = losses(ended, seen, service)
         for kind in {_kind(kill) for kill in episode.kills}:
             rows.setdefault(kind, Row()).losses += found
         say(f"  {episode.name}: {ended.state} {ended.reason or ''} {found}")
-    return with_start
+    return besides
 
 
 def _have_ended(processes: Sequence[psutil.Process]) -> bool:
@@ -332,19 +336,19 @@ def main() -> int:
     chosen = [e for e in episodes(options.quick, options.short) if not options.only or e.name in options.only]
     rows: dict[str, Row] = {}
 
-    def start() -> float:
+    def worker_start() -> float:
         if options.quick or options.short:
             return math.nan
         init, worker = ray_start()
-        console.print(f"Ray's start {init:.1f} s, and a worker's {worker:.1f} s")
-        return init + worker
+        console.print(f"alone: Ray's start {init:.1f} s, and a worker's {worker:.1f} s")
+        return worker
 
-    before = start()
+    before = worker_start()
     for number, episode in enumerate(chosen):
         console.print(episode.name)
-        with_start = play(episode, options.seed + number, rows, console.print)
-        after = start()
-        for row, seconds in with_start:
+        besides = play(episode, options.seed + number, rows, console.print)
+        after = worker_start()
+        for row, seconds in besides:
             row.besides.append(seconds - (before + after) / 2)
         before = after
     console.print(table(rows))

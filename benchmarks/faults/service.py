@@ -172,6 +172,15 @@ class Service:
             ).scalar()
         return last is not None and last.timestamp() > since
 
+    def ray_start(self, job: str, since: float) -> float | None:
+        """Seconds that Ray took to start when it last did, by the job's log; None if it did not after `since`."""
+        found = None
+        for line in (self.home / "jobs" / job / "job.log").read_text().splitlines():
+            started = re.match(r"(\S+ \S+),\d+ INFO .* Ray started in ([\d.]+) s", line)
+            if started and datetime.datetime.fromisoformat(started[1]).timestamp() >= since:
+                found = float(started[2])
+        return found
+
     def back_at(self, job: str, since: float, *, lost: bool = False) -> float | None:
         """When the first report of an attempt that began after `since` was stored.
 

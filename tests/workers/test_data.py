@@ -6,15 +6,19 @@ import gzip
 import os
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from anon_tune.errors import InputError
 from anon_tune.workers.data import Images, Split, read_images
 from anon_tune.workers.data.cifar10 import cifar10
+from anon_tune.workers.data.digits import digits
 from anon_tune.workers.data.idx import idx, read_idx
 from anon_tune.workers.data.table import csv
 from anon_tune.workers.data.text import python_source, text
@@ -28,6 +32,20 @@ LABELS = np.arange(TRAIN + TEST, dtype=np.uint8) % 3
 
 def idx_bytes(values: np.ndarray) -> bytes:
     return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
+
+
+def test_the_digits_are_those_of_scikit_learn_split_by_class():
+    """The file in the package, for scikit-learn takes longer to load than torch."""
+    images, classes = load_digits(return_X_y=True)
+    split = partial(train_test_split, random_state=0)
+    rest, test = split(np.arange(len(images)), test_size=0.2, stratify=classes)
+    train, validation = split(rest, test_size=0.25, stratify=classes[rest])
+    mean, std = images[train].mean(), images[train].std()
+    found = digits()
+    for chosen, held in ((train, found.train), (validation, found.validation), (test, found.test)):
+        scaled = torch.tensor((images[chosen] - mean) / std, dtype=torch.float32)
+        assert torch.equal(held.inputs, scaled.reshape(-1, 1, 8, 8))
+        assert held.targets.tolist() == classes[chosen].tolist()
 
 
 @pytest.fixture

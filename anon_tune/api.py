@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import inspect
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -165,8 +163,9 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
         TransitionError: The job has ended.
     """
     from anon_tune.workers.driver import LEASE_SECONDS
+    from anon_tune.workers.holder import this_process
 
-    holder = _holder()
+    holder = this_process()
     seen = None
     while True:
         try:
@@ -186,11 +185,12 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
 def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -> None:
     """Work on the queue until `stop` is set, on up to `jobs` jobs at once."""
     from anon_tune.workers.daemon import Daemon
+    from anon_tune.workers.holder import this_process
     from anon_tune.workers.processes import JobProcesses
 
     command = [sys.executable, "-m", "anon_tune", "job-process", str(os.getpid())]
     processes = JobProcesses(command, settings.keep_ready)
-    Daemon(ledger, processes, _holder(), jobs).run(stop)
+    Daemon(ledger, processes, this_process(), jobs).run(stop)
 
 
 def work_as_told(settings: Settings, daemon: int) -> None:
@@ -223,10 +223,6 @@ def work_as_told(settings: Settings, daemon: int) -> None:
             daemon,
             on_hang=lambda: os.kill(os.getpid(), signal.SIGKILL),
         )
-
-
-def _holder() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}"
 
 
 def run_job(

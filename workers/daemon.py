@@ -17,6 +17,7 @@ from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState
 from anon_tune.workers.driver import LEASE_SECONDS
+from anon_tune.workers.holder import is_on_this_machine
 from anon_tune.workers.processes import JobProcesses, kill_group
 
 __all__ = ["Daemon"]
@@ -47,8 +48,9 @@ class Daemon:
     A process that died leaves its lease to the daemon, which queues the job again at once; after three deaths without
     a report in between it pauses it.
 
-    A daemon that has nothing to claim keeps a process ready, once it has been quiet for some seconds or a lease
-    was not renewed in time. While that process gets ready nothing is claimed: the job would have to wait for it.
+    A daemon that has nothing to claim keeps a process ready, once it has been quiet for some seconds and no job is
+    worked on at this machine, or a lease was not renewed in time. While that process gets ready nothing is claimed:
+    the job would have to wait for it.
 
     Args:
         ledger: Where the queue is.
@@ -104,8 +106,8 @@ class Daemon:
     def _should_prepare(self) -> bool:
         """Whether a job is about to need a process, or for some seconds none has begun, ended or been taken over.
 
-        A lease that was not renewed in time has probably lost its holder. Otherwise a job that begins needs the cores
-        more, of which getting ready takes two.
+        A lease that was not renewed in time has probably lost its holder. Otherwise a job that begins, or is worked
+        on at this machine, needs the cores more, of which getting ready takes two.
         """
         pulse = self._ledger.pulse()
         if pulse.seconds < LEASE_SECONDS - _SILENT_SECONDS:
@@ -113,6 +115,8 @@ class Daemon:
         if pulse.hands != self._hands:
             self._hands, self._quiet_since = pulse.hands, math.inf
         self._quiet_since = min(self._quiet_since, time.monotonic())
+        if any(map(is_on_this_machine, pulse.holders)):
+            return False
         return time.monotonic() - self._quiet_since >= _QUIET_SECONDS
 
     def _settle_ended(self) -> None:

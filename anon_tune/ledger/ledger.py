@@ -136,10 +136,12 @@ class Pulse:
     Attributes:
         hands: How often a job has been taken so far, and how many are RUNNING: others once one was taken, or left.
         seconds: What is left of the lease that runs out first; infinite where no job is RUNNING.
+        holders: Who works on jobs.
     """
 
     hands: tuple[int, int]
     seconds: float
+    holders: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -339,13 +341,13 @@ class Ledger:
         """Whether jobs change hands at the moment."""
         with read(self._engine) as connection:
             taken = connection.execute(sa.select(sa.func.sum(JOBS.c.lease_token))).scalar() or 0
-            running, expires = connection.execute(
-                sa.select(sa.func.count(), sa.func.min(JOBS.c.lease_expires)).where(
-                    JOBS.c.state == JobState.RUNNING
-                )
-            ).one()
+            running = connection.execute(
+                sa.select(JOBS.c.lease_holder, JOBS.c.lease_expires).where(JOBS.c.state == JobState.RUNNING)
+            ).all()
+            expires = min((row.lease_expires for row in running), default=None)
             left = math.inf if expires is None else (expires - database_time(connection)).total_seconds()
-        return Pulse((int(taken), int(running)), left)
+        holders = frozenset(row.lease_holder for row in running)
+        return Pulse((int(taken), len(running)), left, holders)
 
     def heartbeat(self, lease: Lease) -> Orders:
         """Renew the lease and return what the job's holder is to do. Raises LeaseLostError."""

@@ -91,6 +91,7 @@ def test_the_pulse_is_another_one_when_a_job_changes_hands(ledger: Ledger):
     assert lease is not None
     seen.append(ledger.pulse())
     assert 0 < seen[-1].seconds <= LONG
+    assert seen[-1].holders == {"me"}
     other = ledger.acquire(submit(ledger), "you", OVER)
     seen.append(ledger.pulse())
     assert seen[-1].seconds <= OVER, "of the one that runs out first"

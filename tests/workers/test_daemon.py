@@ -18,6 +18,7 @@ from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobRecord, JobState
 from anon_tune.workers import daemon as daemon_module
 from anon_tune.workers.daemon import Daemon
+from anon_tune.workers.holder import this_process
 from anon_tune.workers.processes import JobProcesses
 
 _PATIENCE = 60.0
@@ -276,6 +277,10 @@ def test_a_process_is_got_ready_when_it_is_quiet_or_a_job_is_left_alone(
     assert after(quiet - 1) == 1
     assert after(1.0) == 2
 
+    ledger.release(held, JobState.PAUSED)
+    held = ledger.acquire(job, this_process(), 600.0)
+    assert after(0.0) == 2
+    assert after(quiet) == 2, "it is worked on here, with the cores that getting ready would take"
     ledger.release(held, JobState.PAUSED)
     held = ledger.acquire(job, "a third", 9.0)
     assert after(0.0) == 3, "its holder has missed a heartbeat: the job needs a process soon"

@@ -1,0 +1,19 @@
+"""Who works on a job, as its lease names them: a process of a user on a machine."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+
+__all__ = ["is_on_this_machine", "this_process"]
+
+
+def this_process() -> str:
+    """Return how this process is named as a holder, for people too."""
+    return f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}"
+
+
+def is_on_this_machine(holder: str) -> bool:
+    """Whether a holder that `this_process` has named is, or was, a process of this machine or container."""
+    return holder.rpartition(", process ")[0].endswith(f"@{socket.gethostname()}")

@@ -26,7 +26,7 @@ with uncollected():  # torch
     from anon_tune.optim import Anon, make_optimizer, monitor
     from anon_tune.records import Phase, TrialState
     from anon_tune.spec import JobSpec, stored_spec
-    from anon_tune.user_code import load_function, provide
+    from anon_tune.user_code import load_function
     from anon_tune.workers import checkpoints, output
     from anon_tune.workers.context import Context, Report
     from anon_tune.workers.device import choose_device
@@ -278,15 +278,13 @@ def run_probe(
     seed: int,
     floor: float,
     points: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
-    functions: Mapping[str, Callable[..., Any]] | None = None,
 ) -> dict[str, Any]:
     """Measure a job's model where its trials will run; see `probe.probe`.
 
-    `points` are, by arm, hyperparameters to try the user's factories with; `functions` are the user's that are in no
-    module. An error becomes a result, as in the trials: `reason` and `traceback`.
+    `points` are, by arm, hyperparameters to try the user's factories with. An error becomes a result, as in the
+    trials: `reason` and `traceback`.
     """
     folder = None
-    provide(functions or {})
     try:
         parsed = stored_spec(spec)
         _use_threads(parsed.resources.cpu)

@@ -244,7 +244,7 @@ def _work(
                 max_calls=1,
             )(run_probe)
             floor = spaces["anon"].constant("floor")
-            asked = task.remote(plain_spec, seed, floor, _points_to_try(spaces), functions)
+            asked = task.remote(functions, plain_spec, seed, floor, _points_to_try(spaces))
             cluster.load_statistics()
             measured = dict(ray.get(asked))
             if "reason" in measured:

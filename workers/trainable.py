@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from anon_tune.loading import uncollected
@@ -62,15 +62,9 @@ class TrialTrainable(tune.Trainable):
         """See save_checkpoint."""
 
 
-def run_probe(
-    spec: Mapping[str, Any],
-    seed: int,
-    floor: float,
-    points: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
-    functions: Mapping[str, Callable[..., Any]] | None = None,
-) -> dict[str, Any]:
-    """See `attempt.run_probe`; `functions` are the user's that are in no module."""
+def run_probe(functions: Mapping[str, Callable[..., Any]], *asked: Any) -> dict[str, Any]:
+    """Return what `attempt.run_probe(*asked)` measures; `functions` are the user's that are in no module."""
     from anon_tune.workers import attempt
 
-    provide(functions or {})
-    return attempt.run_probe(spec, seed, floor, points)
+    provide(functions)
+    return attempt.run_probe(*asked)

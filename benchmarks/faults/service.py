@@ -166,10 +166,7 @@ class Service:
 
     def got_on(self, job: str, since: float) -> bool:
         """Whether there was a report after `since`."""
-        with self._engine.connect() as connection:
-            last = connection.execute(
-                sa.select(sa.func.max(REPORTS.c.time)).join(TRIALS).where(TRIALS.c.job_id == job)
-            ).scalar()
+        last = self._ledger.projections.last_report(job)
         return last is not None and last.timestamp() > since
 
     def ray_start(self, job: str, since: float) -> float | None:

@@ -11,8 +11,8 @@ import pytest
 
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import load_spec
+from anon_tune.workers.attempt import run_probe
 from anon_tune.workers.checkpoints import checkpoint_name
-from anon_tune.workers.trainable import run_probe
 from tests import trials
 from tests.trials import TRIAL, Local, learned, results
 

@@ -14,8 +14,8 @@ from anon_tune.errors import InputError
 from anon_tune.records import TrialState
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.spec import load_spec, spaces_of
+from anon_tune.workers.attempt import run_probe
 from anon_tune.workers.dry_run import FactoryArm, dry_run
-from anon_tune.workers.trainable import run_probe
 from tests.modules import forgotten
 
 CODE = """

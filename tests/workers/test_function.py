@@ -13,11 +13,11 @@ from torch import nn
 
 from anon_tune.errors import InputError
 from anon_tune.spec import load_spec
+from anon_tune.workers.attempt import run_probe
 from anon_tune.workers.checkpoints import intact, save
 from anon_tune.workers.data import Surface, read_surface
 from anon_tune.workers.data.functions import quadratic, rastrigin, rosenbrock
 from anon_tune.workers.tasks import Problem, load_problem
-from anon_tune.workers.trainable import run_probe
 from anon_tune.workers.training import Training
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "rosenbrock.yaml"

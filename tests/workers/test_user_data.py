@@ -16,10 +16,10 @@ import torch
 
 from anon_tune.errors import InputError, SpecError
 from anon_tune.spec import load_spec
+from anon_tune.workers.attempt import run_probe
 from anon_tune.workers.checkpoints import intact, save
 from anon_tune.workers.data.loaded import LoadedSplit, seeded
 from anon_tune.workers.tasks import Problem, load_problem
-from anon_tune.workers.trainable import run_probe
 from anon_tune.workers.training import Training
 
 MODULE = """

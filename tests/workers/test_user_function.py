@@ -13,8 +13,8 @@ import torch
 from anon_tune.errors import SpecError
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import load_spec, stored_spec
+from anon_tune.workers.attempt import run_probe
 from anon_tune.workers.checkpoints import ask, checkpoint_name
-from anon_tune.workers.trainable import run_probe
 from tests import trials
 from tests.trials import TRIAL, Local, learned, results
 

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     )
     keep_ready: bool = Field(
         default=True,
-        description="Whether a worker that waits has Ray and processes loaded for the next job (1.5 GB, two cores).",
+        description="Whether a worker that waits has Ray and processes loaded for the next job (1.1 GB, two cores).",
     )
 
     @property

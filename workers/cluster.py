@@ -35,6 +35,7 @@ __all__ = [
 _KNOCK_SECONDS = 10.0
 _STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
 _PROCESSES = {"raylet", "gcs_server"}  # what else there is ends with them
+_UNUSED = ("start_api_server", "start_monitor", "start_log_monitor")
 _NEVER_SECONDS = 1e9
 _LOG_BYTES = 8 * 2**20
 _MOST_LOADED = 4  # CPUs: a process that has loaded what a trial needs holds 0.36 GB
@@ -182,13 +183,14 @@ def _local(settings: Settings) -> Iterator[Callable[[], bool]]:
     with ray_folder(settings) as folder:
         try:
             began = time.monotonic()
-            ray.init(
-                address="local",
-                num_cpus=_cpus(),
-                include_dashboard=False,
-                _temp_dir=str(folder),
-                **_QUIET,
-            )
+            with _without_unused():
+                ray.init(
+                    address="local",
+                    num_cpus=_cpus(),
+                    include_dashboard=False,
+                    _temp_dir=str(folder),
+                    **_QUIET,
+                )
             _log.info("Ray started in %.2f s", time.monotonic() - began)
             yield partial(_all_run, _own_processes())
         finally:
@@ -197,6 +199,25 @@ def _local(settings: Settings) -> Iterator[Callable[[], bool]]:
                     ray.shutdown()
             finally:
                 psutil.wait_procs(_kill(), _STOP_SECONDS)  # what a start that was interrupted has left
+
+
+@contextlib.contextmanager
+def _without_unused() -> Iterator[None]:
+    """Have a Ray that starts meanwhile leave out three Python processes of its own that nothing here asks.
+
+    They are its dashboard's server, which it starts also where the dashboard is off, and waits for, its autoscaler,
+    and what brings its processes' output to this one. There is no setting for it.
+    """
+    from ray._private.node import Node
+
+    before = {name: getattr(Node, name) for name in _UNUSED}
+    try:
+        for name in before:
+            setattr(Node, name, lambda self, **options: None)
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
 
 
 def _own_processes() -> list[psutil.Process]:

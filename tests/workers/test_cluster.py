@@ -12,7 +12,7 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -23,6 +23,31 @@ from anon_tune.workers import cluster
 pytestmark = pytest.mark.usefixtures("own_temporary_folder")
 
 
+class Node:
+    """Stands for Ray's own, which starts its processes; `parts` are those that it has started."""
+
+    parts: ClassVar[list[str]] = []
+
+    def start_gcs_server(self) -> None:
+        self.parts.append("gcs_server")
+
+    def start_monitor(self) -> None:
+        self.parts.append("monitor")
+
+    def start_api_server(self, *, include_dashboard: bool) -> None:
+        self.parts.append(f"api_server, {include_dashboard=}")
+
+    def start_log_monitor(self) -> None:
+        self.parts.append("log_monitor")
+
+    def start(self) -> None:
+        self.parts.clear()
+        self.start_gcs_server()
+        self.start_monitor()
+        self.start_api_server(include_dashboard=False)
+        self.start_log_monitor()
+
+
 class Calls:
     """Stands for the module `ray`, and remembers what was asked of it."""
 
@@ -31,9 +56,15 @@ class Calls:
 
     def init(self, **_: object) -> None:
         self.made.append("init")
+        Node().start()
 
     def shutdown(self) -> None:
         self.made.append("shutdown")
+
+
+@pytest.fixture(autouse=True)
+def node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray._private.node", types.SimpleNamespace(Node=Node))
 
 
 @pytest.fixture
@@ -105,6 +136,22 @@ def test_processes_load_ahead_where_there_are_few(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cluster, "_cpus", lambda: cpus)
     cluster.prepare_environment(Settings())
     assert ("RAY_preload_python_modules" in os.environ) == loads
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_ray_of_ones_own_starts_what_is_used_alone(
+    ray: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+):
+    with monkeypatch.context() as patched:
+        if fails:
+            patched.setattr(Node, "start_gcs_server", lambda self: 1 / 0)
+        with (
+            pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext(),
+            cluster.connected(Settings(home=tmp_path)),
+        ):
+            assert Node.parts == ["gcs_server"]
+    Node().start()
+    assert len(Node.parts) == 4, "another Ray of this process, which is not ours, has all of them"
 
 
 def test_what_was_started_ahead_is_taken_over_and_stopped_with_the_work(ray: Calls, tmp_path: Path):

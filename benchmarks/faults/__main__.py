@@ -9,13 +9,12 @@ end the ledger is compared with what it held at each kill, and MLflow with the l
 
 Seconds are from the kill to the first report of an attempt that began after it: of an attempt at its trial where a
 worker was killed, else under the lease's next token. Ray's own start, which they hold, is what the driver that took
-over logs of it; a worker's is measured alone before and after each job, and is the mean: a machine's speed changes.
+over logs of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import platform
 import random
@@ -74,7 +73,7 @@ class Row:
     kills: int = 0
     seconds: list[float] = field(default_factory=list)
     besides: list[float] = field(default_factory=list)
-    """Of deaths after which Ray always starts anew: without its start and a worker's."""
+    """Of deaths after which Ray always starts anew: without its start."""
     losses: Losses = field(default_factory=Losses)
 
 
@@ -102,14 +101,8 @@ def episodes(quick: bool = False, short: bool = False) -> list[Episode]:
     ]
 
 
-def play(
-    episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str], None]
-) -> list[tuple[Row, float]]:
-    """Run one job through its deaths, and note what they cost.
-
-    Returns the seconds besides Ray's start, with a worker's, of those after which it always starts anew.
-    """
-    besides: list[tuple[Row, float]] = []
+def play(episode: Episode, seed: int, rows: dict[str, Row], say: Callable[[str], None]) -> None:
+    """Run one job through its deaths, and note what they cost."""
     chance = random.Random(seed)
     targets = {kill.target for kill in episode.kills}
     with Service(seed) as service:
@@ -132,7 +125,7 @@ def play(
             row.seconds.append(resumed_at - when)
             ray = service.ray_start(job, when) if kill.target in {"driver", "raylet"} else None
             if ray is not None:
-                besides.append((row, resumed_at - when - ray))
+                row.besides.append(resumed_at - when - ray)
             say(
                 f"  {kill.target}, {kill.point or 'at random'}: {resumed_at - when:.1f} s, "
                 f"taken after {taken_at - when:.1f}{f', Ray started in {ray:.1f}' if ray is not None else ''}"
@@ -142,7 +135,6 @@ def play(
         for kind in {_kind(kill) for kill in episode.kills}:
             rows.setdefault(kind, Row()).losses += found
         say(f"  {episode.name}: {ended.state} {ended.reason or ''} {found}")
-    return besides
 
 
 def _have_ended(processes: Sequence[psutil.Process]) -> bool:
@@ -267,24 +259,6 @@ def _stop_past_lease(
     return when
 
 
-def ray_start() -> tuple[float, float]:
-    """Seconds of ray.init, and from there until a worker process that imported torch has answered."""
-    code = (
-        "import time, ray\n"
-        "start = time.perf_counter()\n"
-        "ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level='ERROR')\n"
-        "begun = time.perf_counter()\n"
-        "@ray.remote\n"
-        "def work():\n"
-        "    import anon_tune.workers.attempt\n"
-        "ray.get(work.remote())\n"
-        "print(begun - start, time.perf_counter() - begun)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    init, worker = map(float, done.stdout.split()[-2:])
-    return init, worker
-
-
 def table(rows: dict[str, Row]) -> Table:
     """One row for each kind of death."""
     result = Table()
@@ -335,22 +309,9 @@ def main() -> int:
         return 1 if watched.takeovers or watched.attempts_lost else 0
     chosen = [e for e in episodes(options.quick, options.short) if not options.only or e.name in options.only]
     rows: dict[str, Row] = {}
-
-    def worker_start() -> float:
-        if options.quick or options.short:
-            return math.nan
-        init, worker = ray_start()
-        console.print(f"alone: Ray's start {init:.1f} s, and a worker's {worker:.1f} s")
-        return worker
-
-    before = worker_start()
     for number, episode in enumerate(chosen):
         console.print(episode.name)
-        besides = play(episode, options.seed + number, rows, console.print)
-        after = worker_start()
-        for row, seconds in besides:
-            row.besides.append(seconds - (before + after) / 2)
-        before = after
+        play(episode, options.seed + number, rows, console.print)
     console.print(table(rows))
     kills = sum(row.kills for row in rows.values())
     console.print(f"{kills} kills; {_versions()}; lease {LEASE_SECONDS:.0f} s")

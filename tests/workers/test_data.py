@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_diabetes, load_digits
 from sklearn.model_selection import train_test_split
 
 from anon_tune.errors import InputError
@@ -20,7 +20,7 @@ from anon_tune.workers.data import Images, Split, read_images
 from anon_tune.workers.data.cifar10 import cifar10
 from anon_tune.workers.data.digits import digits
 from anon_tune.workers.data.idx import idx, read_idx
-from anon_tune.workers.data.table import csv
+from anon_tune.workers.data.table import csv, diabetes
 from anon_tune.workers.data.text import python_source, text
 from anon_tune.workers.tasks import load_problem
 
@@ -46,6 +46,15 @@ def test_the_digits_are_those_of_scikit_learn_split_by_class():
         scaled = torch.tensor((images[chosen] - mean) / std, dtype=torch.float32)
         assert torch.equal(held.inputs, scaled.reshape(-1, 1, 8, 8))
         assert held.targets.tolist() == classes[chosen].tolist()
+
+
+def test_the_diabetes_data_are_those_of_scikit_learn(tmp_path: Path):
+    load_diabetes(as_frame=True).frame.to_csv(tmp_path / "diabetes.csv", index=False)
+    found, expected = diabetes(), csv(str(tmp_path / "diabetes.csv"), "target")
+    assert found.deviation == expected.deviation
+    for split in ("train", "validation", "test"):
+        assert torch.equal(getattr(found, split).inputs, getattr(expected, split).inputs)
+        assert torch.equal(getattr(found, split).targets, getattr(expected, split).targets)
 
 
 @pytest.fixture

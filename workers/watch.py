@@ -54,8 +54,7 @@ class Watch:
         orders: What the ledger said at the last heartbeat.
         lost: Whether another process has the lease.
         unwritable: Why the lease could not be renewed before it ran out; None if it could.
-        failure: What says that something has ended on which the work depends, or why that could not be found out;
-            None if nothing has.
+        failure: What says that something has ended on which the work depends; None if nothing has.
     """
 
     def __init__(
@@ -109,14 +108,20 @@ class Watch:
 
     @contextlib.contextmanager
     def depending_on(self, runs: Callable[[], bool], failure: Exception) -> Iterator[None]:
-        """Interrupt the work once something does not run any more; `failure` is noted.
+        """Interrupt the work once something does not run any more, or nobody can tell; `failure` is noted.
 
         After a signal it is not: who stops a service signals all of its processes. Nor is it where the work was done.
         """
         gone = 0
 
         def ended() -> bool:
-            return not (self.leaving or self._interrupted or self._at_once or runs())
+            if self.leaving or self._interrupted or self._at_once:
+                return False
+            try:
+                return not runs()
+            except Exception:  # noqa: BLE001 - the thread that looks renews the lease too, and goes on
+                _log.warning("whether what this works with still runs cannot be told", exc_info=True)
+                return True
 
         def look() -> None:
             nonlocal gone
@@ -159,10 +164,7 @@ class Watch:
             renewed, before, silent = time.monotonic(), None, 0
             due, unheard = renewed + interval, 0
             while not done.wait(look_interval):
-                try:
-                    self._look()
-                except Exception as error:  # noqa: BLE001 - this thread must go on: it renews the lease
-                    self.failure = error
+                self._look()
                 if time.monotonic() >= due:
                     due = max(due + interval, time.monotonic())
                     if not self._is_over():

@@ -104,22 +104,39 @@ def test_the_end_of_what_the_work_depends_on_interrupts(ledger: Ledger, lease: L
 
 
 def test_work_stops_where_nobody_can_tell_whether_what_it_depends_on_still_runs(ledger: Ledger, lease: Lease):
-    """And its lease is renewed meanwhile: the thread that looks renews it too."""
-    watch, failure, wanted = Watch(), RuntimeError("it cannot be looked at"), threading.Event()
+    watch, failure, wanted = Watch(), DependencyError("it has ended"), threading.Event()
 
     def runs() -> bool:
         if wanted.is_set():
-            raise failure
+            raise OSError("too many open files")
         return True
 
     with (
         pytest.raises(KeyboardInterrupt),
         watch.heartbeats(ledger, lease),
         watch.signals(),
-        watch.depending_on(runs, DependencyError("it has ended")),
+        watch.depending_on(runs, failure),
     ):
         wait_for_the_interrupt(wanted.set)
     assert watch.failure is failure
+
+
+def test_a_look_that_fails_once_is_no_end(ledger: Ledger, lease: Lease):
+    runs, watch = Runs(runs=True), Watch()
+
+    def fails_once() -> bool:
+        if runs() and runs.looks == 3:
+            raise OSError("too many open files")
+        return True
+
+    with (
+        watch.heartbeats(ledger, lease),
+        watch.signals(),
+        watch.depending_on(fails_once, DependencyError("it has ended")),
+    ):
+        wait_for_looks(runs)
+        watch.check()
+    assert watch.failure is None
 
 
 @pytest.mark.parametrize("before", [True, False])

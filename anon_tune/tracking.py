@@ -169,7 +169,8 @@ class Projector:
         """Sync again and again until the job is at rest, or `until()` says stop; MLflow may come and go.
 
         It is at rest too once another process works on it: that one has a projector of its own, and the driver of
-        this one, which may have given the job back, waits for this to end.
+        this one, which may have given the job back, waits for this to end. Where that driver is gone, and the job
+        goes on, what takes more than a moment is left to the next one's projector: it may be starting beside this.
 
         Args:
             job_id: The job.
@@ -196,12 +197,18 @@ class Projector:
 
         before = self._ledger.projections.last_report(job_id)
         wait(_BEGIN_SECONDS, lambda: is_over() or self._ledger.projections.last_report(job_id) != before)
+        begun = False
         while True:
             last = is_over()
+            goes_on = self._ledger.job(job_id).state in {JobState.RUNNING, JobState.QUEUED}
+            if last and goes_on and not begun:
+                return
+            begun = True
+            soon = not last or (goes_on and until())
             rest = _POLL_SECONDS
             try:
                 with self._turn(job_id):
-                    written = self._write(self._ledger.job(job_id), math.inf if last else _WORK_SECONDS)
+                    written = self._write(self._ledger.job(job_id), _WORK_SECONDS if soon else math.inf)
                 rest = max(rest, _REST * written.seconds)
             except DependencyError as error:
                 if last:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -258,8 +259,11 @@ def test_a_projector_that_died_is_waited_for_and_replaced(ledger: Ledger):
     assert ledger.projections.take_turn(job, "first", 60.0)
 
 
-def test_mlflow_is_left_alone_until_a_trial_has_reported(ledger: Ledger, tmp_path: Path):
+def test_mlflow_is_left_alone_until_a_trial_has_reported(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The driver and its Ray are starting, and MLflow takes seconds of a core to load."""
+    monkeypatch.setattr(tracking, "_WORK_SECONDS", math.inf)
     lease = begin(ledger)
     complete(ledger, lease, 0)  # by a driver that was killed: nobody has projected it
     store = tmp_path / "mlflow.db"
@@ -281,27 +285,66 @@ def test_a_projector_that_rests_hears_that_its_driver_has_died(
 ):
     """However long it rests, as after a store that took its time."""
     monkeypatch.setattr(tracking, "_REST", 1e9)
+    monkeypatch.setattr(tracking, "_WORK_SECONDS", math.inf)
     lease = begin(ledger)
     store = tmp_path / "mlflow.db"
-    reported: list[None] = []
+    asked = 0
 
     def until() -> bool:
-        if not reported:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
             complete(ledger, lease, 0)
-            reported.append(None)
+        assert asked < 1000, "nothing was written"
         return len(ledger.projections.behind(lease.job, 9)) == 0
 
     projector(ledger, f"sqlite:///{store}", tmp_path).follow(lease.job, lease.token, until)
     assert len(children(f"sqlite:///{store}", lease.job)) == 1
 
 
-def test_a_projector_ends_when_another_process_has_the_job(ledger: Ledger, uri: str, tmp_path: Path):
-    """Though its own driver lives: it has given the job back, and waits for it."""
+def test_a_projector_ends_when_another_process_has_the_job(
+    ledger: Ledger, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Though its own driver lives: it has given the job back, and waits for it. The other's projector writes."""
     lease = begin(ledger)
     complete(ledger, lease, 0)
     ledger.release(lease, JobState.QUEUED)
-    other = ledger.acquire(lease.job, "another", 60.0)
-    projector(ledger, uri, tmp_path).follow(lease.job, lease.token, until=lambda: False)
-    assert len(children(uri, lease.job)) == 1
-    assert ledger.job(lease.job).state is JobState.RUNNING
-    ledger.release(other, JobState.SUCCEEDED)
+    ledger.acquire(lease.job, "another", 60.0)
+    projecting = projector(ledger, uri, tmp_path)
+    monkeypatch.setattr(Projector, "_write", lambda *_: pytest.fail("it wrote"))
+    projecting.follow(lease.job, lease.token, until=lambda: False)
+    assert ledger.projections.cursor(lease.job) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "driver_lives", "written"),
+    [(JobState.QUEUED, False, 0), (JobState.QUEUED, True, 3), (JobState.PAUSED, False, 3)],
+)
+def test_what_a_killed_driver_has_left_behind_is_left_to_who_goes_on_with_the_job(
+    ledger: Ledger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    left: JobState,
+    driver_lives: bool,
+    written: int,
+):
+    """Its projector would else write for minutes beside the next driver, which starts."""
+    monkeypatch.setattr(tracking, "_BEGIN_SECONDS", 0.0)
+    monkeypatch.setattr(tracking, "_WORK_SECONDS", 0.0)
+    lease = begin(ledger)
+    for number in range(3):
+        complete(ledger, lease, number)
+    write, store = Projector._write, tmp_path / "mlflow.db"
+
+    def write_and_leave(*arguments: Any) -> Any:
+        found = write(*arguments)
+        if ledger.job(lease.job).state is JobState.RUNNING:
+            ledger.release(lease, left)
+        return found
+
+    def is_gone() -> bool:
+        return not driver_lives and ledger.job(lease.job).state is left
+
+    monkeypatch.setattr(Projector, "_write", write_and_leave)
+    projector(ledger, f"sqlite:///{store}", tmp_path).follow(lease.job, lease.token, is_gone)
+    assert len(children(f"sqlite:///{store}", lease.job)) == written

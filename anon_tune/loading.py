@@ -39,6 +39,6 @@ def without_plugins() -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.pop(_PLUGINS)
+        os.environ.pop(_PLUGINS, None)
         if before is not None:
             os.environ[_PLUGINS] = before

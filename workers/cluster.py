@@ -210,7 +210,7 @@ def _without_unused() -> Iterator[None]:
     """
     from ray._private.node import Node
 
-    before = {name: getattr(Node, name) for name in _UNUSED}
+    before = {name: getattr(Node, name) for name in _UNUSED if hasattr(Node, name)}
     try:
         for name in before:
             setattr(Node, name, lambda self, **options: None)

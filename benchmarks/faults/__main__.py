@@ -73,7 +73,7 @@ class Row:
     kills: int = 0
     seconds: list[float] = field(default_factory=list)
     besides: list[float] = field(default_factory=list)
-    """Of deaths after which Ray always starts anew: without its start."""
+    """Of a driver's and a raylet's, without Ray's start; but where the next driver had Ray ready before."""
     losses: Losses = field(default_factory=Losses)
 
 
@@ -268,6 +268,7 @@ def table(rows: dict[str, Row]) -> Table:
     for kind, row in rows.items():
         times = row.seconds or [float("nan")]
         besides = [statistics.median(row.besides), np.quantile(row.besides, 0.95)] if row.besides else []
+        of = f" (of {len(row.besides)})" if len(row.besides) < row.kills else ""
         result.add_row(
             kind,
             str(row.kills),
@@ -275,7 +276,7 @@ def table(rows: dict[str, Row]) -> Table:
             f"{statistics.median(times):.1f}",
             f"{np.quantile(times, 0.95):.1f}",
             f"{max(times):.1f}",
-            *(f"{seconds:.1f}" for seconds in besides),
+            *(f"{seconds:.1f}{of}" for seconds in besides),
         )
     return result
 

@@ -96,7 +96,7 @@ _SURFACE: Mapping[str, int | float | str] = {
 
 DATASETS: Mapping[str, DatasetEntry] = {
     "digits": DatasetEntry(
-        summary="1,797 handwritten digits of 8x8 pixels, inside scikit-learn: nothing to download."
+        summary="1,797 handwritten digits of 8x8 pixels, scikit-learn's: nothing to download."
     ),
     "idx": DatasetEntry(
         summary="The four files of MNIST, Fashion-MNIST or KMNIST in a folder; train and test: 0 takes all.",
@@ -107,7 +107,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
         options={"folder": "", "train": 0, "validation": 5_000, "test": 0},
     ),
     "diabetes": DatasetEntry(
-        summary="442 patients with 10 measurements each, inside scikit-learn: nothing to download."
+        summary="442 patients with 10 measurements each, scikit-learn's: nothing to download."
     ),
     "csv": DatasetEntry(
         summary="A CSV file of numbers with a header; target is the column to predict.",

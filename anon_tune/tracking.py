@@ -200,15 +200,15 @@ class Projector:
         begun = False
         while True:
             last = is_over()
-            goes_on = self._ledger.job(job_id).state in {JobState.RUNNING, JobState.QUEUED}
-            if last and goes_on and not begun:
+            goes_on = last and self._ledger.job(job_id).state in {JobState.RUNNING, JobState.QUEUED}
+            if goes_on and not begun:
                 return
             begun = True
-            soon = not last or (goes_on and until())
+            seconds = _WORK_SECONDS if not last or (goes_on and until()) else math.inf
             rest = _POLL_SECONDS
             try:
                 with self._turn(job_id):
-                    written = self._write(self._ledger.job(job_id), _WORK_SECONDS if soon else math.inf)
+                    written = self._write(self._ledger.job(job_id), seconds)
                 rest = max(rest, _REST * written.seconds)
             except DependencyError as error:
                 if last:

@@ -73,7 +73,7 @@ class Row:
     kills: int = 0
     seconds: list[float] = field(default_factory=list)
     besides: list[float] = field(default_factory=list)
-    """Of a driver's and a raylet's, without Ray's start; but where the next driver had Ray ready before."""
+    """Of a driver's and a raylet's, without Ray's start, except where the next driver had Ray running before."""
     losses: Losses = field(default_factory=Losses)
 
 

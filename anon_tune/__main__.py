@@ -9,15 +9,12 @@ __all__ = ["main"]
 
 def main() -> None:
     """Load the command line and run it."""
-    with uncollected(), without_plugins():
+    with uncollected(for_good=True), without_plugins():
         from anon_tune import cli
-    # Modules stay. Where a process ends, Python looks for garbage among all that they have made, those too that the
-    # command has loaded, unless it is told not to: a third of a short command's time (benchmarks/start.py).
-    gc.freeze()
     try:
         cli.main()
     finally:
-        gc.freeze()
+        gc.freeze()  # what the command has made and loaded: Python would look for garbage among it before it ends
 
 
 if __name__ == "__main__":

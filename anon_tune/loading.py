@@ -13,17 +13,24 @@ _PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
+def uncollected(*, for_good: bool = False) -> Iterator[None]:
     """Let the garbage collector rest while modules are imported.
 
     They make so many objects, which stay, that it would run again and again and find nothing: a fifth of the time
     that torch and Ray take to load.
+
+    Args:
+        for_good: Have it never look at what there is at the end, either. By itself it would at once, and again where
+            the process ends: a third of a short command's time (benchmarks/start.py). For processes that are all
+            ours, as garbage of others would stay too.
     """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        if for_good:
+            gc.freeze()  # before the collector may run
         if was_enabled:
             gc.enable()
 

@@ -36,3 +36,21 @@ def test_garbage_is_collected_again_if_it_was(was_enabled: bool):
         assert gc.isenabled() == was_enabled
     finally:
         (gc.enable if before else gc.disable)()
+
+
+def test_what_is_loaded_for_good_is_never_looked_at():
+    runs: list[str] = []
+
+    def note(moment: str, _: object) -> None:
+        runs.append(moment)
+
+    gc.callbacks.append(note)
+    try:
+        with uncollected(for_good=True):
+            made = [[] for _ in range(100_000)]
+        assert runs == []
+        assert not any(found is made[0] for found in gc.get_objects())
+        assert gc.isenabled()
+    finally:
+        gc.callbacks.remove(note)
+        gc.unfreeze()

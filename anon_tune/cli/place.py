@@ -38,7 +38,8 @@ def open_backend() -> Backend:
     settings, server = Settings(), server_address()
     if server is None:
         return local_backend(settings)
-    from anon_tune.remote import RemoteBackend
+    with uncollected(for_good=True):
+        from anon_tune.remote import RemoteBackend
 
     backend = RemoteBackend(server, settings.token.get_secret_value() if settings.token else None)
     chosen.at_exit.callback(backend.close)
@@ -47,10 +48,11 @@ def open_backend() -> Backend:
 
 def local_backend(settings: Settings) -> LocalBackend:
     """The jobs of the ledger here."""
-    with uncollected():
+    with uncollected(for_good=True):
         from anon_tune.local import LocalBackend, open_ledger
 
-    backend = LocalBackend(open_ledger(settings), settings)
+        ledger = open_ledger(settings)  # loads what speaks to the database
+    backend = LocalBackend(ledger, settings)
     chosen.at_exit.callback(backend.close)
     return backend
 

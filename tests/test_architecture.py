@@ -46,6 +46,7 @@ def dotted(path: Path) -> str:
         ),
         ("from anon_tune import spec", {"torch", "ray", "mlflow", "optuna", "sqlalchemy"}),
         ("from anon_tune import ledger", {"torch", "ray", "mlflow", "optuna"}),
+        ("from anon_tune import remote", {"torch", "ray", "mlflow", "optuna", "sqlalchemy", "yaml"}),
         (
             "import anon_tune.workers.tasks, anon_tune.workers.probe, anon_tune.workers.attempt",
             {"ray", "mlflow", "optuna"},

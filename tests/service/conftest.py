@@ -45,9 +45,17 @@ def serve(ledger: Ledger, settings: Settings) -> Iterator[Serve]:
     """Starts a service on the ledger and returns its address; all of them stop after the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(*, on_loopback: bool = True, settings: Settings = settings) -> str:
+        def start(
+            *, on_loopback: bool = True, settings: Settings = settings, certificate: Path | None = None
+        ) -> str:
             app = create_app(ledger, settings, on_loopback=on_loopback)
-            config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+            config = uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=1,
+                ssl_certfile=certificate,  # with its key
+            )
             server = uvicorn.Server(config)
             listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -58,7 +66,8 @@ def serve(ledger: Ledger, settings: Settings) -> Iterator[Serve]:
                 thread.join()
 
             stack.callback(stop)
-            return f"http://127.0.0.1:{listening.getsockname()[1]}"
+            scheme = "http" if certificate is None else "https"
+            return f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"
 
         yield start
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import trustme
 
 from anon_tune.client import Client
 from anon_tune.errors import ConflictError, DependencyError, InputError, NotFoundError, SpecError
@@ -93,6 +96,24 @@ def test_an_address_is_one(server: str):
 def test_a_token_that_can_be_none_is_said_to_be_none(token: str):
     with pytest.raises(InputError, match="The token is none"):
         RemoteBackend("http://127.0.0.1:9", token)
+
+
+def test_a_service_whose_certificate_nobody_vouches_for_is_not_spoken_to(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    authority = trustme.CA()
+    certificate, known = tmp_path / "service.pem", tmp_path / "authority.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+    authority.cert_pem.write_to_path(known)
+    address = serve(certificate=certificate)
+    with (
+        contextlib.closing(RemoteBackend(address, patience=0.0)) as stranger,
+        pytest.raises(DependencyError, match="CERTIFICATE_VERIFY_FAILED"),
+    ):
+        stranger.jobs()
+    monkeypatch.setenv("SSL_CERT_FILE", str(known))
+    with contextlib.closing(RemoteBackend(address)) as acquaintance:
+        assert acquaintance.jobs() == []
 
 
 def test_errors_are_raised_as_they_would_be_here(serve: Serve):

@@ -71,7 +71,7 @@ class Service:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{self._port}"
-        self._home = home
+        self.home = home
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -80,7 +80,7 @@ class Service:
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "anon_tune", "serve", "--port", str(self._port)],
-            env={**environment, "ANON_TUNE_HOME": str(self._home)},
+            env={**environment, "ANON_TUNE_HOME": str(self.home)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

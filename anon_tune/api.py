@@ -91,7 +91,7 @@ def tune(
     from anon_tune.client import Result  # and what speaks to services, which commands need not wait for
 
     task, folder, functions = _named(train)
-    settings = Settings()
+    settings = Settings.from_environment()
     check_settings(settings)
     ledger = open_ledger(settings)
     backend = LocalBackend(ledger, settings)

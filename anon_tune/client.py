@@ -81,7 +81,7 @@ class Client:
     """
 
     def __init__(self, server: str | None = None, token: str | None = None, patience: float = 30.0) -> None:
-        settings = Settings()
+        settings = Settings.from_environment()
         server = server or settings.server
         if token is None and settings.token is not None:
             token = settings.token.get_secret_value()

@@ -24,7 +24,7 @@ from benchmarks.service import service
 
 GOAL = 0.5
 JOBS = 20
-LIBRARIES = "import typer, rich.table, pydantic_settings, sqlalchemy.dialects.sqlite"
+LIBRARIES = "import typer, rich.table, pydantic.main, sqlalchemy.dialects.sqlite"
 
 
 def fill(ledger: Ledger) -> None:

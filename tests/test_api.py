@@ -23,7 +23,7 @@ from anon_tune.workers import cluster, processes
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path))
-    return Settings()
+    return Settings.from_environment()
 
 
 @pytest.fixture

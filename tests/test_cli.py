@@ -74,6 +74,15 @@ def test_a_path_that_looks_like_markup_is_shown_as_it_is(
     assert message.startswith(f"error in {folder / 'job.yaml'}:\n")
 
 
+def test_a_setting_that_makes_no_sense_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("ANON_TUNE_ALLOW_CODE", "perhaps")
+    code, message = error_of(monkeypatch, capsys, "jobs")
+    assert code == 2
+    assert message.startswith("error ANON_TUNE_ALLOW_CODE: ")
+
+
 @pytest.fixture
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     """The ledger of a home of this test's own."""

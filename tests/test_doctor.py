@@ -16,7 +16,7 @@ from anon_tune.settings import Settings
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, database_url=None, server=None)
+    return Settings(home=tmp_path)
 
 
 def found(settings: Settings) -> dict[str, Finding]:

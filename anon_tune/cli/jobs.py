@@ -41,7 +41,7 @@ def submit(
     if server_address() is None:
         from anon_tune import api
 
-        api.check_settings(Settings())
+        api.check_settings(Settings.from_environment())
     job = backend.submit(job_file, priority, code=code)
     if as_json:
         print_json({"id": job.id, "state": job.state.value, "priority": job.priority})
@@ -71,7 +71,7 @@ def show(job_id: JobId, as_json: AsJson = False) -> None:
     if job.result is None:
         out.print(console.best_table(job.arms))
     if job.state is not JobState.SUCCEEDED and server_address() is None:
-        print_log(Settings(), job_id)
+        print_log(Settings.from_environment(), job_id)
 
 
 def trials(job_id: JobId, as_json: AsJson = False) -> None:

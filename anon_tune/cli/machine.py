@@ -147,7 +147,7 @@ def doctor(as_json: AsJson = False) -> None:
     from anon_tune.doctor import Health, examine
 
     findings = []
-    for finding in examine(Settings()):
+    for finding in examine(Settings.from_environment()):
         findings.append(finding)
         if not as_json:
             out.print(

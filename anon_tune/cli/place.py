@@ -30,12 +30,12 @@ chosen = _Chosen()
 
 def server_address() -> str | None:
     """Address of the service whose jobs to act on; None: the ledger here has them."""
-    return chosen.server or Settings().server
+    return chosen.server or Settings.from_environment().server
 
 
 def open_backend() -> Backend:
     """The jobs to act on, wherever they are."""
-    settings, server = Settings(), server_address()
+    settings, server = Settings.from_environment(), server_address()
     if server is None:
         return local_backend(settings)
     with uncollected(for_good=True):
@@ -61,4 +61,4 @@ def settings_here(command: str) -> Settings:
     """The settings, for a command that works on this machine alone."""
     if chosen.server is not None:
         raise InputError(f"`anon-tune {command}` works here, without --server.")
-    return Settings()
+    return Settings.from_environment()

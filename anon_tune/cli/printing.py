@@ -45,7 +45,7 @@ def print_report(job: JobView) -> None:
     """A job, its result or why there is none, and where to look further."""
     where, look = None, None
     if server_address() is None:
-        where, look = places(Settings(), job)
+        where, look = places(Settings.from_environment(), job)
     elif "anon" in job.winners:
         where = f"anon-tune export {job.id} -o best.yaml"
     out.print(console.report(job, where, look), soft_wrap=True)

@@ -29,7 +29,7 @@ def space_files(document: Mapping[str, Any]) -> list[str]:
 
 def found(option: str, named: str, context: Mapping[str, Any]) -> str:
     """The absolute path of data beside the job file, or in the data folder. Raises ValueError."""
-    roots = [context.get("folder", Path()), *filter(None, [Settings().data])]
+    roots = [context.get("folder", Path()), *filter(None, [Settings.from_environment().data])]
     path = Path(named).expanduser()
     if path.is_absolute():
         return str(path)
@@ -44,7 +44,7 @@ def found(option: str, named: str, context: Mapping[str, Any]) -> str:
 
 def served(option: str, named: str) -> str:
     """The absolute path of data that a service has: in its data folder, and nowhere else. Raises ValueError."""
-    root = Settings().data
+    root = Settings.from_environment().data
     if root is None:
         raise ValueError(
             f"this service has no folder of data; {option} needs ANON_TUNE_DATA to be set where it runs"

@@ -32,11 +32,11 @@ def unused():
     words = [word for process in psutil.Process().children(recursive=True) for word in process.cmdline()]
     return [word for word in words if word.endswith(("dashboard.py", "monitor.py"))]
 
-with cluster.ahead(Settings()):
+with cluster.ahead(Settings.from_environment()):
     while len(waiting := idle()) < len(os.sched_getaffinity(0)):
         time.sleep(0.05)
     nobody_asks = unused()
-    with cluster.connected(Settings()):
+    with cluster.connected(Settings.from_environment()):
         import ray
         from ray.tune.execution.class_cache import _ActorClassCache
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy

@@ -30,7 +30,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ANON_TUNE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("ANON_TUNE_ALLOWED_MODULES", "acme.training, installed")
-    return Settings()
+    return Settings.from_environment()
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_a_cluster_that_is_not_there_is_told_before_ray_looks_for_it(
 ):
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     said = rf"No Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:{port} \("
-    with pytest.raises(DependencyError, match=said), cluster.connected(Settings()):
+    with pytest.raises(DependencyError, match=said), cluster.connected(Settings.from_environment()):
         pass
 
 
@@ -125,7 +125,7 @@ def test_a_cluster_that_answers_is_taken():
 
 def test_what_users_have_set_of_rays_logs_stays(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "environ", {"RAY_ROTATION_MAX_BYTES": "1000"})
-    cluster.prepare_environment(Settings())
+    cluster.prepare_environment(Settings.from_environment())
     assert os.environ["RAY_ROTATION_MAX_BYTES"] == "1000"
     assert os.environ["RAY_ROTATION_BACKUP_COUNT"] == "1"
 
@@ -134,7 +134,7 @@ def test_what_users_have_set_of_rays_logs_stays(monkeypatch: pytest.MonkeyPatch)
 def test_processes_load_ahead_where_there_are_few(monkeypatch: pytest.MonkeyPatch, cpus: int, loads: bool):
     monkeypatch.setattr(os, "environ", {})
     monkeypatch.setattr(cluster, "_cpus", lambda: cpus)
-    cluster.prepare_environment(Settings())
+    cluster.prepare_environment(Settings.from_environment())
     assert ("RAY_preload_python_modules" in os.environ) == loads
 
 
@@ -227,11 +227,8 @@ def test_what_was_started_ahead_in_vain_is_stopped(ray: Calls, tmp_path: Path):
         assert ray.made == ["init", "shutdown", "init"]
 
 
-def test_a_cluster_that_others_share_is_not_connected_to_ahead(
-    ray: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    with cluster.ahead(Settings(home=tmp_path)):
+def test_a_cluster_that_others_share_is_not_connected_to_ahead(ray: Calls, tmp_path: Path):
+    with cluster.ahead(Settings(home=tmp_path, ray_address="auto")):
         assert ray.made == []
 
 

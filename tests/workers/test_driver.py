@@ -50,7 +50,7 @@ def test_an_error_pauses_the_job_with_one_line(
     ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ):
     work_raises(monkeypatch, error)
-    assert driver.drive(ledger, lease, Settings()) is JobState.PAUSED
+    assert driver.drive(ledger, lease, Settings.from_environment()) is JobState.PAUSED
     job = ledger.job(lease.job)
     assert (job.state, job.reason, job.lease) == (JobState.PAUSED, reason, None)
 
@@ -62,7 +62,7 @@ def test_an_interrupt_pauses_the_job_and_goes_on(
     """While Ray starts, it answers SIGTERM with SystemExit."""
     work_raises(monkeypatch, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        driver.drive(ledger, lease, Settings())
+        driver.drive(ledger, lease, Settings.from_environment())
     job = ledger.job(lease.job)
     assert (job.state, job.reason, job.lease) == (JobState.PAUSED, "interrupted", None)
 
@@ -72,7 +72,7 @@ def test_a_job_that_was_taken_over_is_left_alone(
 ):
     work_raises(monkeypatch, LeaseLostError("taken"))
     with pytest.raises(LeaseLostError, match="taken over"):
-        driver.drive(ledger, lease, Settings())
+        driver.drive(ledger, lease, Settings.from_environment())
     assert ledger.job(lease.job).state is JobState.RUNNING
 
 
@@ -119,7 +119,8 @@ def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_space(
     full = Ledger.open(url)
     limit_pages(full, 30)
     monkeypatch.setattr(driver, "_work", lambda *_: reports_without_end(full, lease))
-    assert driver.drive(full, lease, Settings()) is JobState.PAUSED  # this fits in the pages that are there
+    # This fits in the pages that are there.
+    assert driver.drive(full, lease, Settings.from_environment()) is JobState.PAUSED
     full.close()
     before = ledger.job(lease.job, trials=True)
     assert before.reason == (
@@ -154,7 +155,7 @@ def test_a_database_that_may_only_be_read_ends_in_one_line(
 
     monkeypatch.setattr(driver, "_work", work)
     with pytest.raises(DependencyError, match=r"attempt to write a readonly database.*run --resume"):
-        driver.drive(readable, lease, Settings())
+        driver.drive(readable, lease, Settings.from_environment())
     readable.close()
     assert ledger.job(lease.job).state is JobState.RUNNING
 
@@ -173,7 +174,7 @@ def test_a_driver_that_cannot_renew_its_lease_stops_though_nothing_reports(
 
     monkeypatch.setattr(driver, "_work", work)
     with pytest.raises(DependencyError, match=r"attempt to write a readonly database.*run --resume"):
-        driver.drive(readable, dataclasses.replace(lease, seconds=0.5), Settings())
+        driver.drive(readable, dataclasses.replace(lease, seconds=0.5), Settings.from_environment())
     readable.close()
 
 
@@ -186,7 +187,7 @@ def test_checkpoints_and_what_killed_drivers_left_go_when_a_job_has_ended(
     tmp_path: Path, ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, state: JobState, left: bool
 ):
     monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path))
-    settings = Settings()
+    settings = Settings.from_environment()
     (settings.checkpoints(lease.job) / "t" / "1").mkdir(parents=True)
     (settings.checkpoints(lease.job) / "t" / "1" / "2.pt").touch()
     abandoned = settings.ray_temp("killed")
@@ -214,7 +215,7 @@ def test_an_interrupt_that_was_raised_unheard_is_raised_again(
     monkeypatch.setattr(driver, "_work", work)
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
-        driver.drive(ledger, lease, Settings())
+        driver.drive(ledger, lease, Settings.from_environment())
     assert ledger.job(lease.job).state is JobState.PAUSED
     assert signal.getsignal(number) is before
 
@@ -227,10 +228,10 @@ def test_what_is_asked_for_decides_what_an_interrupt_leaves(ledger: Ledger, leas
         if ask is not None:
             ask(lease.job)
         if left is None:
-            assert driver.drive(ledger, lease, Settings()) is JobState.CANCELLED
+            assert driver.drive(ledger, lease, Settings.from_environment()) is JobState.CANCELLED
         else:
             with pytest.raises(KeyboardInterrupt):
-                driver.drive(ledger, lease, Settings(), interrupted=JobState.QUEUED)
+                driver.drive(ledger, lease, Settings.from_environment(), interrupted=JobState.QUEUED)
             assert ledger.job(lease.job).state is left
             lease = ledger.acquire(lease.job, "again", 60.0)
         monkeypatch.undo()
@@ -252,7 +253,7 @@ def test_a_job_whose_process_hangs_is_given_back(
         driver.drive(
             ledger,
             lease,
-            Settings(),
+            Settings.from_environment(),
             interrupted=left,
             on_hang=lambda: ended.append(ledger.job(lease.job).state),
         )
@@ -276,11 +277,11 @@ def test_a_job_whose_ray_has_ended_is_given_back(
     monkeypatch.setattr(driver, "_work", end)
     if left is JobState.QUEUED:
         with pytest.raises(DependencyError, match="Ray has ended"):
-            driver.drive(ledger, lease, Settings(), interrupted=left)
+            driver.drive(ledger, lease, Settings.from_environment(), interrupted=left)
         assert ledger.heartbeat(lease) is not None, "it is still held"
         assert "stopped: Ray has ended" in caplog.text, "the job's log says why"
         return
-    assert driver.drive(ledger, lease, Settings(), interrupted=left) is JobState.PAUSED
+    assert driver.drive(ledger, lease, Settings.from_environment(), interrupted=left) is JobState.PAUSED
     assert str(ledger.job(lease.job).reason).startswith("Ray has ended")
 
 

@@ -7,6 +7,7 @@ import importlib
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -102,6 +103,12 @@ def _cluster(address: str | None) -> str:
 
 def _home(settings: Settings) -> Iterator[Finding]:
     settings.make_home()
+    try:
+        tempfile.TemporaryFile(dir=settings.home).close()
+    except OSError as error:
+        advice = "Make it writable, or set ANON_TUNE_HOME to a folder that is."
+        yield Finding("home", Health.FAILED, f"{settings.home} cannot be written ({error.strerror})", advice)
+        return
     free = shutil.disk_usage(settings.home).free
     found = f"{settings.home}, {free / 2**30:.1f} GiB free"
     if free < _LEAST_FREE_BYTES:

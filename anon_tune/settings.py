@@ -9,20 +9,35 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from anon_tune.errors import DependencyError, InputError
 
 __all__ = ["Settings"]
 
-# The longest path a Unix socket of Ray leaves for its temporary folder (107 bytes less Ray's own names).
+# The longest path a Unix socket of Ray leaves for its temporary folder (107 bytes less Ray's own names), which must be
+# ASCII.
 _RAY_TEMP_LENGTH = 43
 
 
 def _variable(field: str) -> str:
     return f"ANON_TUNE_{field.upper()}"
+
+
+_OF_URLS = str.maketrans({character: quote(character) for character in "%?#"})
+
+
+def _sqlite(file: Path) -> str:
+    return f"sqlite:///{str(file).translate(_OF_URLS)}"
+
+
+_Folder = Annotated[
+    Path, AfterValidator(Path.expanduser)
+]  # as files of variables have it; a shell does it itself
 
 
 class Settings(BaseModel):
@@ -32,11 +47,11 @@ class Settings(BaseModel):
         alias_generator=_variable, validate_by_name=True, hide_input_in_errors=True, frozen=True
     )
 
-    home: Path = Field(
+    home: _Folder = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("anon_tune")),
         description="Folder of the ledger, checkpoints, exports, logs and MLflow's default store.",
     )
-    data: Path | None = Field(
+    data: _Folder | None = Field(
         default=None,
         description="Folder in which a job's data folders are looked for, besides the job file's.",
     )
@@ -80,7 +95,7 @@ class Settings(BaseModel):
         Raises:
             InputError: A variable has a value that makes no sense there.
         """
-        variables = {name: value for name, value in os.environ.items() if value}
+        variables = {name: value for name, value in os.environ.items() if value.strip()}
         try:
             return cls.model_validate(variables, by_name=False)
         except ValidationError as error:
@@ -95,12 +110,12 @@ class Settings(BaseModel):
     @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger."""
-        return self.database_url or f"sqlite:///{self.home.absolute() / 'ledger.db'}"
+        return self.database_url or _sqlite(self.home.absolute() / "ledger.db")
 
     @property
     def tracking_uri(self) -> str:
         """MLflow tracking URI."""
-        return self.mlflow_tracking_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
+        return self.mlflow_tracking_uri or _sqlite(self.home.absolute() / "mlflow.db")
 
     @property
     def artifacts(self) -> Path:
@@ -132,7 +147,8 @@ class Settings(BaseModel):
     def ray_temp(self, name: str) -> Path:
         """A short folder for Ray's sockets and logs: under the home where it fits, else the system's."""
         inside = self.home.absolute() / "ray" / name
-        return inside if len(str(inside)) <= _RAY_TEMP_LENGTH else self.ray_temps_elsewhere / name
+        fits = str(inside).isascii() and len(str(inside)) <= _RAY_TEMP_LENGTH
+        return inside if fits else self.ray_temps_elsewhere / name
 
     def ray_temps(self) -> list[Path]:
         """Those folders that are there."""

@@ -56,3 +56,10 @@ def test_a_database_that_cannot_be_opened_fails(settings: Settings, monkeypatch:
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 6
     assert {item["what"]: item["health"] for item in json.loads(result.stdout)}["database"] == "failed"
+
+
+def test_a_home_that_cannot_be_written_is_named(settings: Settings):
+    ledger = f"sqlite:///{settings.home / 'ledger.db'}"
+    seen = found(settings.model_copy(update={"home": Path("/proc"), "database_url": ledger}))["home"]
+    assert seen.health is Health.FAILED
+    assert "/proc cannot be written" in seen.found

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from anon_tune.errors import InputError
+from anon_tune.local import open_ledger
 from anon_tune.settings import Settings
 
 
@@ -26,11 +29,12 @@ def test_the_variables_of_others_are_theirs(monkeypatch: pytest.MonkeyPatch):
     assert settings == Settings(mlflow_tracking_uri="http://mlflow:5000", ray_address="auto")
 
 
-def test_an_empty_variable_is_as_none(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_variable_is_as_none(monkeypatch: pytest.MonkeyPatch, empty: str):
     """As compose files and scripts leave them; an empty home would be wherever a command is called."""
     before = Settings.from_environment()
     for field in Settings.model_fields.values():
-        monkeypatch.setenv(str(field.validation_alias), "")
+        monkeypatch.setenv(str(field.validation_alias), empty)
     assert Settings.from_environment() == before
 
 
@@ -56,3 +60,27 @@ def test_a_token_is_not_shown(monkeypatch: pytest.MonkeyPatch):
     assert settings.token is not None
     assert settings.token.get_secret_value() == "hush"
     assert "hush" not in repr(settings)
+
+
+@pytest.mark.parametrize("name", ["a b", "ünï", "50%41", "a?b", "a#b"])
+def test_a_home_of_any_name_holds_its_databases(tmp_path: Path, name: str):
+    settings = Settings(home=tmp_path / name)
+    open_ledger(settings).close()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name / "ledger.db").exists()
+    assert make_url(settings.tracking_uri).database == str(tmp_path / name / "mlflow.db")
+
+
+def test_a_folder_of_a_user_is_found(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ANON_TUNE_HOME", "~/of_anon_tune")
+    monkeypatch.setenv("ANON_TUNE_DATA", "~")
+    settings = Settings.from_environment()
+    assert (settings.home, settings.data) == (Path.home() / "of_anon_tune", Path.home())
+
+
+def test_ray_gets_a_folder_whose_name_it_can_use():
+    short = Settings(home=Path("/tmp/x"))
+    assert short.ray_temp("a").is_relative_to(short.home)
+    for name in ("ünï", "x" * 43):
+        settings = Settings(home=Path("/tmp") / name)
+        assert settings.ray_temp("a").parent == settings.ray_temps_elsewhere

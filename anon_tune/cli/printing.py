@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -64,7 +65,7 @@ def places(settings: Settings, job: JobView) -> tuple[str | None, str]:
     if job.projected < job.made:
         look = f"anon-tune mlflow sync {job.id}  (MLflow was not reached, or lags behind)"
     elif settings.mlflow_tracking_uri is None:
-        look = f"{_program('mlflow')} ui --backend-store-uri {settings.tracking_uri}"
+        look = f"{_program('mlflow')} ui --backend-store-uri {shlex.quote(settings.tracking_uri)}"
     else:
         look = f"open {settings.tracking_uri}"
     return str(exported) if exported.exists() else None, look

@@ -49,6 +49,8 @@ def open_database(url: str) -> sa.Engine:
     """
     try:
         engine = _engine(make_url(url))
+    except InputError:
+        raise
     except (ArgumentError, ValueError):  # not shown: it may hold a password
         raise InputError(
             "ANON_TUNE_DATABASE_URL is no database URL; e.g. sqlite:////data/ledger.db or "
@@ -91,7 +93,7 @@ def upgrade(engine: sa.Engine) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     with write(engine) as connection:
         if connection.dialect.name == "postgresql":  # sqlite's writers wait for one another anyway
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
@@ -169,8 +171,12 @@ def database_time(connection: sa.Connection) -> datetime.datetime:
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
-    if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    if url.database in {None, "", ":memory:"}:
+        raise InputError(
+            "ANON_TUNE_DATABASE_URL names no file: what is in memory is lost with each command. For example: "
+            "sqlite:////data/ledger.db"
+        )
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
     event.listen(engine, "connect", _sqlite_connect)
     event.listen(engine, "begin", _sqlite_begin)

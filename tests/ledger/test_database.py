@@ -194,7 +194,13 @@ def test_the_folder_of_an_sqlite_file_is_made(tmp_path: Path):
 
 @pytest.mark.parametrize("url", ["", "ledger.db", "no such dialect://x/y", "nosuchdialect://x/y"])
 def test_what_is_no_url_says_so(url: str):
-    with pytest.raises(InputError, match="ANON_TUNE_DATABASE_URL"):
+    with pytest.raises(InputError, match="ANON_TUNE_DATABASE_URL is no"):
+        open_database(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_what_keeps_nothing_is_refused(url: str):
+    with pytest.raises(InputError, match="ANON_TUNE_DATABASE_URL names no file"):
         open_database(url)
 
 

@@ -19,8 +19,7 @@ from anon_tune.errors import DependencyError, InputError
 
 __all__ = ["Settings"]
 
-# The longest path a Unix socket of Ray leaves for its temporary folder (107 bytes less Ray's own names), which must be
-# ASCII.
+# The longest path a Unix socket of Ray leaves for its temporary folder: 107 bytes less Ray's own names.
 _RAY_TEMP_LENGTH = 43
 
 
@@ -145,7 +144,7 @@ class Settings(BaseModel):
         return self.job_folder(job_id) / "checkpoints"
 
     def ray_temp(self, name: str) -> Path:
-        """A short folder for Ray's sockets and logs: under the home where it fits, else the system's."""
+        """A short folder for Ray's sockets and logs, of ASCII alone: under the home where it fits, else the system's."""
         inside = self.home.absolute() / "ray" / name
         fits = str(inside).isascii() and len(str(inside)) <= _RAY_TEMP_LENGTH
         return inside if fits else self.ray_temps_elsewhere / name

@@ -1,20 +1,49 @@
 """The command line's entry: `anon-tune` and `python -m anon_tune`."""
 
+import contextlib
 import gc
+import os
+import signal
+import sys
+from typing import NoReturn
 
 from anon_tune.loading import uncollected, without_plugins
 
 __all__ = ["main"]
 
+_INTERRUPTED = 128 + signal.SIGINT
+
 
 def main() -> None:
     """Load the command line and run it."""
-    with uncollected(for_good=True), without_plugins():
-        from anon_tune import cli
+    _open_standard_streams()
     try:
+        with uncollected(for_good=True), without_plugins():
+            from anon_tune import cli
         cli.main()
+    except KeyboardInterrupt:
+        _end_interrupted()
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            _end_interrupted()
+        raise
     finally:
         gc.freeze()  # what the command has made and loaded: Python would look for garbage among it before it ends
+
+
+def _open_standard_streams() -> None:
+    """Have those that are closed lead nowhere: a file that is opened next would take the place of one."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - stays open
+
+
+def _end_interrupted() -> NoReturn:
+    """End without Python's own end, in which threads of a Ray whose start was cut short crash."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ class Settings(BaseModel):
         return self.job_folder(job_id) / "checkpoints"
 
     def ray_temp(self, name: str) -> Path:
-        """A short folder for Ray's sockets and logs, of ASCII alone: under the home where it fits, else the system's."""
+        """A short folder, in ASCII, for Ray's sockets and logs: under the home where it fits, else the system's."""
         inside = self.home.absolute() / "ray" / name
         fits = str(inside).isascii() and len(str(inside)) <= _RAY_TEMP_LENGTH
         return inside if fits else self.ray_temps_elsewhere / name

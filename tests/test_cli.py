@@ -83,6 +83,65 @@ def test_a_setting_that_makes_no_sense_is_named(
     assert message.startswith("error ANON_TUNE_ALLOW_CODE: ")
 
 
+def test_an_argument_that_is_no_text_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    code, message = error_of(monkeypatch, capsys, "show", os.fsdecode(b"\xff"))
+    assert (code, message.startswith("error An argument is no text")) == (2, True)
+
+
+def test_a_folder_that_is_gone_is_no_place_to_run_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, message = error_of(monkeypatch, capsys, "doctor")
+    assert (code, message.startswith("error The folder you are in is gone")) == (6, True)
+
+
+def ended(home: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """A shell's script with the command line as $COMMAND, on a home of its own."""
+    environment = {
+        **os.environ,
+        "ANON_TUNE_HOME": str(home),
+        "COMMAND": f"{sys.executable} -m anon_tune",
+        "PYTHON": sys.executable,
+    }
+    return subprocess.run(
+        ["bash", "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("command", ["jobs --json", "tasks", "--help"])
+def test_an_output_that_is_full_is_an_error_of_one_line(tmp_path: Path, command: str):
+    done = ended(tmp_path, f"$COMMAND {command} > /dev/full")
+    assert done.returncode == 6
+    assert done.stderr.startswith("error The output cannot be written (No space left on device).")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("redirected", ["2> /dev/full", "2>&-", "<&- >&- 2>&-"])
+def test_the_exit_code_is_right_where_no_error_can_be_written(tmp_path: Path, redirected: str):
+    assert ended(tmp_path, f"$COMMAND show nope {redirected}").returncode == 3
+
+
+def test_a_closed_output_does_not_matter(tmp_path: Path):
+    assert ended(tmp_path, "$COMMAND jobs >&-").returncode == 0
+
+
+def test_an_interrupt_is_told_by_the_exit_code_alone(tmp_path: Path):
+    """Also one while the commands load."""
+    code = (
+        "import sys; from anon_tune import loading, __main__; "
+        "loading.gc.freeze = lambda: exec('raise KeyboardInterrupt'); "
+        "__main__.main()"
+    )
+    done = ended(tmp_path, f'$PYTHON -c "{code}"')
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.fixture
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     """The ledger of a home of this test's own."""

@@ -6,10 +6,11 @@ Exit codes are those of `errors`; besides, 1 is also a job that FAILED, and 130 
 from __future__ import annotations
 
 import contextlib
-import signal
+import errno
+import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.text import Text
@@ -17,11 +18,13 @@ from rich.text import Text
 from anon_tune.cli import administration, answers, contents, jobs, machine
 from anon_tune.cli.place import chosen
 from anon_tune.cli.printing import err
-from anon_tune.errors import AnonTuneError, SpecError
+from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 
 __all__ = ["app", "main"]
 
-_INTERRUPTED = 128 + signal.SIGINT
+_UNWRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What a full or broken output answers."""
+
 _HIDDEN = "Hidden"
 _COMMANDS: dict[str, list[Callable[..., Any]]] = {
     "Run jobs": [machine.run, jobs.submit, machine.worker, machine.up, machine.serve, machine.doctor],
@@ -93,14 +96,43 @@ app = _application()
 def main() -> None:
     """Run the command line; errors of anon_tune become one message and their exit code."""
     try:
+        _check_arguments()
         _application(next(iter(sys.argv[1:]), None))(standalone_mode=True)
     except SpecError as error:
-        err.print(Text.assemble(("error", "red"), f" in {error.source}:"), soft_wrap=True)
-        for problem in error.problems:
-            err.print(f"  {problem}", soft_wrap=True)
-        sys.exit(error.exit_code)
+        _fail(
+            error,
+            Text.assemble(("error", "red"), f" in {error.source}:"),
+            *map("  {}".format, error.problems),
+        )
     except AnonTuneError as error:
-        err.print(Text.assemble(("error", "red"), f" {error}"), soft_wrap=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        _fail(error, Text.assemble(("error", "red"), f" {error}"))
+    except OSError as error:
+        if error.errno not in _UNWRITTEN or error.filename is not None:
+            raise
+        problem = DependencyError(
+            f"The output cannot be written ({error.strerror}). The command may have done the rest: look before you "
+            "call it again."
+        )
+        _fail(problem, Text.assemble(("error", "red"), f" {problem}"))
+
+
+def _check_arguments() -> None:
+    try:
+        "".join(sys.argv).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            "An argument is no text in this locale's encoding. Write it in UTF-8, and set LC_ALL=C.UTF-8 if need be."
+        ) from None
+
+
+def _fail(error: AnonTuneError, *lines: Text | str) -> NoReturn:
+    """Say what went wrong and end, whether or not anything can be written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is sys.stderr:
+                for line in lines:
+                    err.print(line, soft_wrap=True)
+            stream.flush()
+        except OSError:  # Python would try again at its end, and exit with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(error.exit_code)

@@ -20,7 +20,6 @@ from anon_tune.cli.place import settings_here
 from anon_tune.cli.printing import err, out, places, print_json, print_log, print_report
 from anon_tune.errors import DependencyError, InputError
 from anon_tune.records import JobState
-from anon_tune.settings import Settings
 
 __all__ = ["doctor", "job_process", "run", "serve", "up", "worker"]
 
@@ -147,7 +146,7 @@ def doctor(as_json: AsJson = False) -> None:
     from anon_tune.doctor import Health, examine
 
     findings = []
-    for finding in examine(Settings.from_environment()):
+    for finding in examine(settings_here("doctor")):
         findings.append(finding)
         if not as_json:
             out.print(

@@ -29,6 +29,7 @@ V = TypeVar("V")
 _TIMEOUT_SECONDS = 30.0
 _PAGE = 500
 _POLL_SECONDS = 0.5
+_RESTART_SECONDS = 60.0
 _AWAY = {502, 503, 504}
 """What a proxy, or a service without its database, answers for a while."""
 _BY_STATUS = {
@@ -49,7 +50,8 @@ class RemoteBackend:
     Args:
         server: Address of the service, such as "http://127.0.0.1:8000".
         token: The token to ask with; None where the service takes none.
-        patience: Seconds for which a service that is away is waited for.
+        patience: Seconds for which a service that is away is waited for: one that has answered before is being
+            started again, and is for a minute.
 
     Raises:
         InputError: `server` is no address, or `token` can be no token.
@@ -64,6 +66,7 @@ class RemoteBackend:
             )
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._server, self._patience = server.rstrip("/"), patience
+        self._has_answered = False
         try:
             url = httpx2.URL(server)
         except httpx2.InvalidURL:
@@ -226,7 +229,9 @@ class RemoteBackend:
                 tenacity.retry_if_result(lambda answer: again and answer.status_code in _AWAY),
             ),
             wait=tenacity.wait_exponential(multiplier=0.1, max=2.0),
-            stop=tenacity.stop_after_delay(self._patience),
+            stop=tenacity.stop_after_delay(
+                max(self._patience, _RESTART_SECONDS) if self._has_answered else self._patience
+            ),
             retry_error_callback=lambda state: (
                 state.outcome and state.outcome.result()
             ),  # the last one counts
@@ -243,6 +248,7 @@ class RemoteBackend:
                 f"{self._server} broke off ({error}); it may have heard. Look, before you ask again."
             ) from error
         if answer.is_success:
+            self._has_answered = True
             return answer
         raise _error(answer)
 

@@ -106,10 +106,14 @@ def _known(request: Request, credentials: HTTPAuthorizationCredentials | None) -
     elif surroundings.on_loopback and not surroundings.ledger.tokens.ever_existed():
         _refuse_other_pages(request)
         return User(None, Role.ADMIN, True, surroundings)
-    raise HTTPException(
-        401,
-        "A token is needed, and this is none that is known. An admin makes one: anon-tune token create NAME",
-        {"WWW-Authenticate": "Bearer"},
+    raise HTTPException(401, _no_token(surroundings), {"WWW-Authenticate": "Bearer"})
+
+
+def _no_token(surroundings: Surroundings) -> str:
+    if surroundings.on_loopback and not surroundings.ledger.tokens.ever_existed():
+        return "This token is not known, and none is needed here yet: unset ANON_TUNE_TOKEN."
+    return (
+        "A token is needed, and this is none that is known. An admin makes one: anon-tune token create NAME"
     )
 
 

@@ -49,6 +49,7 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
     )
     app.state.surroundings = Surroundings(ledger, settings, on_loopback)
     app.state.metrics = Metrics()
+    app.state.is_stopping = lambda: False
     versioned = APIRouter(prefix=API)
     for module in (jobs, code, advice, tokens):
         versioned.include_router(module.router)

@@ -17,7 +17,7 @@ __all__ = ["serve"]
 
 _BACKLOG = 2048
 _GRACE_SECONDS = 3
-"""For answers that are under way when the server stops; watchers of a job come back to another."""
+"""For answers that are under way when the server stops. A watcher's ends by itself; it comes back to another."""
 
 
 def serve(
@@ -58,17 +58,20 @@ def serve(
         raise DependencyError(
             f"{host}:{port} cannot be listened on ({error.strerror}). Choose another --port; 0 takes a free one."
         ) from error
+    app = create_app(ledger, settings, on_loopback=on_loopback)
     config = uvicorn.Config(
-        create_app(ledger, settings, on_loopback=on_loopback),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     shown = f"[{address[0]}]" if family is socket.AF_INET6 else address[0]
+    server = uvicorn.Server(config)
+    app.state.is_stopping = lambda: server.should_exit
     with listening:
         started(f"http://{shown}:{listening.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -283,6 +286,27 @@ def test_a_watcher_sees_each_change_and_the_end(http: httpx2.Client, ledger: Led
                 case 3:
                     ledger.release(lease, JobState.FAILED, "no data")
     assert states == [("QUEUED", "probe"), ("RUNNING", "probe"), ("RUNNING", "search"), ("FAILED", "search")]
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_service_that_stops_ends_what_watchers_get(ledger: Ledger):
+    """As one that breaks off would be waited for until its time is up."""
+    job = ledger.create_job("watched", _stored(), {}).id
+    command = [sys.executable, "-m", "anon_tune", "serve", "--port", "0"]
+    with (
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process,
+        httpx2.Client(timeout=60) as http,
+    ):
+        assert process.stderr is not None
+        address = re.fullmatch(r"Serving at (\S+)\n", process.stderr.readline())
+        assert address is not None
+        with http.sse(f"{address[1]}/api/v1/jobs/{job}/events") as source:
+            seen = iter(source)
+            assert json.loads(next(seen).data)["state"] == "QUEUED"
+            process.terminate()
+            assert list(seen) == []
+        said = process.stderr.read()
+    assert "exceeded" not in said
 
 
 def test_bodies_are_checked_before_they_are_read(http: httpx2.Client):

@@ -86,6 +86,30 @@ def test_a_service_that_is_not_there_is_named(breaking: Breaking):
     backend.close()
 
 
+def test_a_service_that_has_answered_is_waited_for_while_it_starts_again():
+    answers: list[bytes | None] = [None, b"[]", None, None, b"[]"]  # None: it breaks off
+
+    def serve(listening: socket.socket) -> None:
+        for answer in answers:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                if answer is not None:
+                    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\nConnection: close\r\n\r\n"
+                    connection.sendall(head.encode() + answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(60)
+        thread = threading.Thread(target=serve, args=[listening])
+        thread.start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with contextlib.closing(RemoteBackend(address, patience=0.0)) as backend:
+            with pytest.raises(DependencyError, match="does not answer"):
+                backend.tokens()
+            assert (backend.tokens(), backend.tokens()) == ([], [])
+        thread.join()
+
+
 @pytest.mark.parametrize("server", ["localhost:8000", "ftp://x", "", "http://", "http://[::1"])
 def test_an_address_is_one(server: str):
     with pytest.raises(InputError, match="no address of a service"):

@@ -104,13 +104,13 @@ def export(
 
 
 @router.get("/{job_id}/events", response_class=EventSourceResponse, responses=responses(404))
-async def events(job_id: JobId, user: Watcher) -> AsyncIterator[ServerSentEvent]:
+async def events(job_id: JobId, user: Watcher, request: Request) -> AsyncIterator[ServerSentEvent]:
     """Watch a job: its view whenever it has changed, as events `job`, until it has ended or is PAUSED.
 
     Each event is whole: who comes back after an interruption has missed nothing.
     """
     last = None
-    while await run_in_threadpool(user.is_known):
+    while not request.app.state.is_stopping() and await run_in_threadpool(user.is_known):
         seen = await run_in_threadpool(user.backend.job, job_id)
         if seen != last:
             yield ServerSentEvent(event="job", data=seen)

@@ -55,6 +55,22 @@ class Strict(BaseModel):
         return _finite_number(value, plain) if is_number else plain(value)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which PyYAML would drop the first."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
+                )
+            seen.add(name or id(key))
+        return node
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file.
 
@@ -63,7 +79,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SpecError: It is no text, no YAML, or holds something other than a mapping.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise NotFoundError(f"There is no file {path}. Check the path; examples/ has job files.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -346,9 +346,21 @@ def test_a_job_file_is_read_with_overrides(tmp_path: Path):
         (b"name: \xff\xfe\x00", "UTF-8"),
         ("name: 2001-99-99\n", "cannot be read"),
         ("name: " + "1" * 5000, "cannot be read"),
+        ("name: a\nbudget: {trials: 4}\nname: b\n", "line 3, column 1: not YAML ('name' is given twice)"),
         ("name: !!python/object/apply:os.system [ls]\n", "not YAML"),
     ],
-    ids=["empty", "list", "text", "unclosed", "two colons", "binary", "no date", "too long a number", "code"],
+    ids=[
+        "empty",
+        "list",
+        "text",
+        "unclosed",
+        "two colons",
+        "binary",
+        "no date",
+        "too long a number",
+        "twice",
+        "code",
+    ],
 )
 def test_a_file_that_is_no_job_says_where(tmp_path: Path, text: str | bytes, part: str):
     path = write(tmp_path, text)

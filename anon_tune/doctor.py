@@ -92,13 +92,19 @@ def _torch() -> Iterator[Finding]:
 
 def _ray(settings: Settings) -> Iterator[Finding]:
     importlib.import_module("ray.tune")
-    yield Finding("ray", Health.OK, f"{version('ray')}, {_cluster(settings.ray_address)}")
-
-
-def _cluster(address: str | None) -> str:
-    if not address:
-        return "one is started here for each job"
-    return f"cluster {address}" + (" answers" if knock(address, _TIMEOUT_SECONDS) else "")
+    address = settings.ray_address
+    if address is None:
+        yield Finding("ray", Health.OK, f"{version('ray')}, one is started here for each job")
+        return
+    try:
+        answers = " answers" if knock(address, _TIMEOUT_SECONDS) else ""
+    except OSError as error:
+        advice = (
+            "Start it: ray start --head; or check RAY_ADDRESS, or unset it: one is then started for each job."
+        )
+        yield Finding("ray", Health.FAILED, f"cluster {address} does not answer ({error})", advice)
+    else:
+        yield Finding("ray", Health.OK, f"{version('ray')}, cluster {address}{answers}")
 
 
 def _home(settings: Settings) -> Iterator[Finding]:

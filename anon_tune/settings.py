@@ -7,6 +7,7 @@ without pydantic-settings, which every process would load 30 ms longer.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -34,9 +35,16 @@ def _sqlite(file: Path) -> str:
     return f"sqlite:///{str(file).translate(_OF_URLS)}"
 
 
-_Folder = Annotated[
-    Path, AfterValidator(Path.expanduser)
-]  # as files of variables have it; a shell does it itself
+def _cluster(address: str | None) -> str | None:
+    if address in {None, "local"}:  # by which Ray, too, means one of its own
+        return None
+    if address != "auto" and "://" not in str(address) and not re.fullmatch(r".+:\d+", str(address)):
+        raise ValueError("not the address of a Ray cluster; give host:port, ray://host:port or auto")
+    return address
+
+
+# Files of variables have ~ as it is; a shell replaces it itself.
+_Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 class Settings(BaseModel):
@@ -62,7 +70,7 @@ class Settings(BaseModel):
         validation_alias="MLFLOW_TRACKING_URI",
         description="MLflow tracking server or store. Default: sqlite in the home folder.",
     )
-    ray_address: str | None = Field(
+    ray_address: Annotated[str | None, AfterValidator(_cluster)] = Field(
         default=None,
         validation_alias="RAY_ADDRESS",
         description="A Ray cluster to run on. Default: one of the driver's own on this machine.",
@@ -98,7 +106,10 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(variables, by_name=False)
         except ValidationError as error:
-            problems = [f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors()]
+            problems = [
+                f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}"
+                for problem in error.errors()
+            ]
             raise InputError(f"{'; '.join(problems)}. Set it anew, or unset it for its default.") from None
 
     @property

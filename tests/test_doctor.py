@@ -42,6 +42,7 @@ def test_what_is_away_is_named_with_what_to_do(settings: Settings):
     findings = found(away)
     assert findings["mlflow"].health is Health.WARNING  # jobs run without it
     assert findings["ray"].health is Health.FAILED
+    assert "RAY_ADDRESS" in findings["ray"].advice
     assert findings["service"].health is Health.FAILED
     assert "anon-tune up" in findings["service"].advice
 

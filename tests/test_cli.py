@@ -205,7 +205,7 @@ def test_submit_prints_an_id_and_nothing_else(ledger: Ledger):
 
 def test_a_job_that_nobody_holds_does_what_it_is_told(ledger: Ledger):
     job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
-    assert output("pause", job) == f"Job {job} is PAUSED.\n"
+    assert output("pause", job) == f"Job {job} is PAUSED. Go on with it: anon-tune resume {job}\n"
     assert "a worker takes it" in output("resume", job)
     assert json.loads(output("cancel", job, "--json")) == {"id": job, "state": "CANCELLED", "requested": None}
     assert ledger.job(job).state is JobState.CANCELLED

@@ -17,6 +17,8 @@ from anon_tune.export import FORMATS
 
 __all__ = ["best", "export", "suggest"]
 
+_FORMAT_OF = {".json": "json", ".py": "python"}
+
 
 def best(job_id: JobId, as_json: AsJson = False) -> None:
     """Show the best trial of each arm so far."""
@@ -29,15 +31,21 @@ def best(job_id: JobId, as_json: AsJson = False) -> None:
 
 def export(
     job_id: JobId,
-    form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "yaml",
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help=f"{', '.join(FORMATS)}. Default: what the file's name ends in, else yaml."
+        ),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A file; default: standard output.")
+        Path | None, typer.Option("-o", "--output", help="A file; default, and '-': standard output.")
     ] = None,
     arm: Annotated[str, typer.Option(help="Another arm's winner.")] = "anon",
 ) -> None:
     """Export a job's best configuration, with its evidence."""
-    text = open_backend().export(job_id, form, arm)
-    if output is None:
+    named = _FORMAT_OF.get(output.suffix) if output is not None else None
+    text = open_backend().export(job_id, form or named or "yaml", arm)
+    if output is None or str(output) == "-":
         sys.stdout.write(text)
         return
     try:

@@ -33,6 +33,8 @@ def print_change(change: ChangeView, running: str, as_json: bool) -> None:
         out.print(f"Job {change.id} {running}.")
     elif change.state is JobState.QUEUED:
         out.print(f"Job {change.id} is QUEUED; a worker takes it (anon-tune worker).")
+    elif change.state is JobState.PAUSED:
+        out.print(f"Job {change.id} is PAUSED. Go on with it: anon-tune resume {change.id}")
     else:
         out.print(f"Job {change.id} is {change.state}.")
 

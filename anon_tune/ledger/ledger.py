@@ -475,10 +475,14 @@ class Ledger:
             for key, more in (("trials", trials), ("time", time)):
                 if more is None:
                     continue
-                if budget.get(key) is None or more <= budget[key]:
+                if budget.get(key) is None:
                     raise ConflictError(
-                        f"Job {job_id} has a budget.{key} of {budget.get(key) or 'any length'}; give --{key} more "
-                        "than that: it is the new total."
+                        f"Job {job_id} has no limit on its budget.{key}, so it needs no more."
+                    )
+                if more <= budget[key]:
+                    raise ConflictError(
+                        f"Job {job_id} has a budget.{key} of {budget[key]}; give --{key} more than that: it is the "
+                        "new total."
                     )
                 budget[key] = more
             if (

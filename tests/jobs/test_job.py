@@ -173,9 +173,10 @@ def test_syncing_again_changes_nothing(home: Home, client: MlflowClient, job: Jo
 def test_export_loads_and_trains(home: Home, job: JobRecord) -> None:
     assert job.result is not None
     chosen = job.result["winners"]["anon"]["hyperparameters"]
-    for suffix, form in (("yaml", "yaml"), ("json", "json")):
+    for suffix, first in (("yaml", "version"), ("json", "{")):
         path = home.folder / f"best.{suffix}"
-        assert home.call("export", job.id, "--format", form, "-o", str(path)).returncode == 0
+        assert home.call("export", job.id, "-o", str(path)).returncode == 0
+        assert path.read_text().startswith(first)
         model = torch.nn.Linear(4, 1)
         optimizer = load_optimizer(path, model.parameters())
         assert isinstance(optimizer, Anon)
@@ -184,7 +185,7 @@ def test_export_loads_and_trains(home: Home, job: JobRecord) -> None:
             key: chosen[key] for key in ("lr", "gamma", "delay", "floor", "weight_decay")
         }
     pasted: dict[str, Any] = {}
-    exec(home.call("export", job.id, "--format", "python").stdout, pasted)
+    exec(home.call("export", job.id, "--format", "python", "-o", "-").stdout, pasted)
     assert pasted["make_optimizer"]([torch.nn.Parameter(torch.zeros(1))]).defaults["gamma"] == chosen["gamma"]
     other = home.call("export", job.id, "--arm", "adamw").stdout
     assert yaml.safe_load(other)["optimizer"] == "adamw"

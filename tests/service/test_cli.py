@@ -193,6 +193,7 @@ def test_commands_that_work_here_say_so(serve: Serve):
         ["run", "x.yaml"],
         ["worker"],
         ["serve"],
+        ["doctor"],
         ["up"],
         ["db", "upgrade"],
         ["mlflow", "sync", "x"],

@@ -13,7 +13,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
+from anon_tune.backend import API
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 
 __all__ = ["MEDIA_TYPE", "Problem", "install", "responses"]
@@ -68,8 +70,14 @@ def install(app: FastAPI) -> None:
         return _response(422, "; ".join(problems), "RequestError", problems)
 
     @app.exception_handler(HTTPException)
-    def _http(_: Request, error: HTTPException) -> JSONResponse:
-        return _response(error.status_code, error.detail, headers=error.headers)
+    def _http(request: Request, error: HTTPException) -> JSONResponse:
+        detail, headers, path = error.detail, error.headers, request.url.path
+        if error.status_code == 405:  # Starlette names the methods of the first route with this path alone
+            methods = sorted(_methods(app, request))
+            detail, headers = f"{path} takes {', '.join(methods)}.", {"Allow": ", ".join(methods)}
+        elif detail == HTTPStatus.NOT_FOUND.phrase:
+            detail = f"There is nothing at {path}. {API}/docs lists what there is."
+        return _response(error.status_code, detail, headers=headers)
 
     @app.exception_handler(DataError)
     def _unstorable(_: Request, __: DataError) -> JSONResponse:
@@ -86,6 +94,15 @@ def install(app: FastAPI) -> None:
     def _unknown(request: Request, error: Exception) -> JSONResponse:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return _response(500, "The service failed; its log says why.")
+
+
+def _methods(app: FastAPI, request: Request) -> set[str]:
+    """What the routes of a path take."""
+    return {
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.routes)
+    }
 
 
 def _response(

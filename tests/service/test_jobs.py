@@ -321,7 +321,13 @@ def test_bodies_are_checked_before_they_are_read(http: httpx2.Client):
     )
     found = problem(http.post("/jobs", json={**spec(), "prioriti": 1}), 422)
     assert found["problems"] == ["body.prioriti: Extra inputs are not permitted"]
-    problem(http.get("/nothing"), 404)
+    assert "docs lists what there is" in problem(http.get("/nothing"), 404)["detail"]
+
+
+def test_what_a_path_takes_is_told(http: httpx2.Client):
+    refused = http.patch("/jobs")
+    assert problem(refused, 405)["detail"] == "/api/v1/jobs takes GET, POST."
+    assert refused.headers["allow"] == "GET, POST"
     problem(http.put("/jobs"), 405)
 
 

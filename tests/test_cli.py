@@ -265,6 +265,12 @@ def test_a_job_that_succeeded_is_given_more(ledger: Ledger):
     assert ledger.job(job).spec["budget"] == {"trials": 9, "epochs": 9, "time": 5400}
 
 
+def test_logs_of_a_job_that_nobody_has_worked_on_say_so(ledger: Ledger):
+    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
+    result = CliRunner().invoke(app, ["logs", job])
+    assert result.stderr == f"Job {job} has no log yet: nobody has worked on it.\n"
+
+
 def test_logs_show_why_trials_failed(ledger: Ledger, tmp_path: Path):
     job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
     lease = ledger.acquire(job, "me", 60.0)

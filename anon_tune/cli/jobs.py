@@ -127,6 +127,8 @@ def logs(
         return
     if found.job_log is not None:
         out.print("End of the job's log:", soft_wrap=True)
+    elif not found.attempts:
+        err.print(f"Job {job_id} has no log yet: nobody has worked on it.")
     ended = not follow
     while True:
         for line in found.job_log or ():

@@ -100,6 +100,12 @@ def test_a_folder_of_a_user_is_found(monkeypatch: pytest.MonkeyPatch):
     assert (settings.home, settings.data) == (Path.home() / "of_anon_tune", Path.home())
 
 
+def test_a_folder_of_nobody_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ANON_TUNE_HOME", "~nobody-of-this-name/x")
+    with pytest.raises(InputError, match="ANON_TUNE_HOME: a folder of somebody who is not known"):
+        Settings.from_environment()
+
+
 def test_ray_gets_a_folder_whose_name_it_can_use():
     short = Settings(home=Path("/tmp/x"))
     assert short.ray_temp("a").is_relative_to(short.home)

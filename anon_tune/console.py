@@ -135,7 +135,7 @@ def jobs_table(jobs: Sequence[JobSummary]) -> Table:
     """All jobs, a line each."""
     titles = ["job", "name", "state", "phase", "model", "gamma", "created"]
     owned = any(job.owner for job in jobs)
-    table = Table(*titles, *(["owner"] if owned else []), box=None, pad_edge=False)
+    table = _table(*titles, *(["owner"] if owned else []))
     for job in jobs:
         state = job.state.value
         if job.is_abandoned:
@@ -158,9 +158,7 @@ def jobs_table(jobs: Sequence[JobSummary]) -> Table:
 
 def trials_table(trials: Sequence[TrialView]) -> Table:
     """Trials, a line each."""
-    table = Table(
-        "trial", "phase", "state", "value", "epochs", "hyperparameters", "reason", box=None, pad_edge=False
-    )
+    table = _table("trial", "phase", "state", "value", "epochs", "hyperparameters", "reason")
     for trial in trials:
         arguments = "  ".join(f"{key} {_short(value)}" for key, value in trial.hyperparameters.items())
         _add_row(
@@ -185,7 +183,7 @@ def attempts_view(attempts: Sequence[AttemptView]) -> RenderableType:
 
 def best_table(arms: Mapping[str, ArmView]) -> Table:
     """The best search trial of each arm so far."""
-    table = Table("arm", "best", "trial", "coordinates", box=None, pad_edge=False)
+    table = _table("arm", "best", "trial", "coordinates")
     for arm, seen in arms.items():
         best = seen.best
         coordinates = (
@@ -197,7 +195,7 @@ def best_table(arms: Mapping[str, ArmView]) -> Table:
 
 def tokens_table(tokens: Sequence[TokenView]) -> Table:
     """Tokens, a line each."""
-    table = Table("token", "owner", "role", "created", "revoked", box=None, pad_edge=False)
+    table = _table("token", "owner", "role", "created", "revoked")
     for token in tokens:
         revoked = _local_time(token.revoked) if token.revoked else "-"
         _add_row(table, token.id, token.owner, token.role.value, _local_time(token.created), revoked)
@@ -256,6 +254,14 @@ def _meanings(space: Space) -> Mapping[str, str]:
     from anon_tune.search_spaces import COORDINATES, FIXABLE
 
     return {**COORDINATES[space.optimizer], **FIXABLE[space.optimizer]}
+
+
+def _table(*titles: str) -> Table:
+    """A table of which a narrow terminal shows all, in more lines; but for the first column, to copy from, in one."""
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold", no_wrap=title == titles[0])
+    return table
 
 
 def _add_row(table: Table, *cells: str | Text) -> None:

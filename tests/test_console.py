@@ -119,6 +119,15 @@ def test_a_job_has_one_gamma_wherever_it_is_shown():
     assert "mlp    0.2 " in text(jobs_table([found])).splitlines()[1]
 
 
+@pytest.mark.parametrize("width", [50, 70])
+def test_a_narrow_terminal_cuts_nothing_off_and_leaves_ids_whole(width: int):
+    trial = trial_view(builders.trial(0, TrialState.FAILED, reason="no_data_" * 20))
+    for table, found in ((jobs_table([job()]), "j"), (trials_table([trial]), trial.id)):
+        lines = text(table, width).splitlines()
+        assert any(line.startswith(f"{found} ") for line in lines)
+        assert not any("…" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     "reason",
     [

@@ -74,6 +74,8 @@ class Told:
         self.happened: list[str] = []
         ray = types.SimpleNamespace(init=self.note("init"), shutdown=self.note("shutdown"))
         monkeypatch.setitem(sys.modules, "ray", ray)
+        node = types.SimpleNamespace(Node=type("Node", (), {}))
+        monkeypatch.setitem(sys.modules, "ray._private.node", node)
         monkeypatch.setattr(cluster, "load", self.note("load"))
         monkeypatch.setattr(processes, "is_told", lambda: early)
         monkeypatch.setattr(processes, "told", self.note("told", lease))

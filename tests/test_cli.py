@@ -102,13 +102,10 @@ def test_a_folder_that_is_gone_is_no_place_to_run_in(
 
 
 def ended(home: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """A shell's script with the command line as $COMMAND, on a home of its own."""
-    environment = {
-        **os.environ,
-        "ANON_TUNE_HOME": str(home),
-        "COMMAND": f"{sys.executable} -m anon_tune",
-        "PYTHON": sys.executable,
-    }
+    """A shell's script, with the command line as `anon-tune`, on a home of its own."""
+    environment = {**os.environ, "ANON_TUNE_HOME": str(home), "PYTHON": sys.executable}
+    environment.pop("PYTHONUNBUFFERED", None)  # with which nothing is left to write at the end
+    script = f'anon-tune() {{ "$PYTHON" -m anon_tune "$@"; }}\n{script}'
     return subprocess.run(
         ["bash", "-c", script], env=environment, capture_output=True, text=True, check=False
     )
@@ -116,19 +113,27 @@ def ended(home: Path, script: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("command", ["jobs --json", "tasks", "--help"])
 def test_an_output_that_is_full_is_an_error_of_one_line(tmp_path: Path, command: str):
-    done = ended(tmp_path, f"$COMMAND {command} > /dev/full")
+    done = ended(tmp_path, f"anon-tune {command} > /dev/full")
     assert done.returncode == 6
     assert done.stderr.startswith("error The output cannot be written (No space left on device).")
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("redirected", ["2> /dev/full", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("redirected", ["2> /dev/full", "2>&-", "<&- >&- 2>&-", "2> >(exec <&-; sleep 0)"])
 def test_the_exit_code_is_right_where_no_error_can_be_written(tmp_path: Path, redirected: str):
-    assert ended(tmp_path, f"$COMMAND show nope {redirected}").returncode == 3
+    assert ended(tmp_path, f"anon-tune show nope {redirected}").returncode == 3
 
 
 def test_a_closed_output_does_not_matter(tmp_path: Path):
-    assert ended(tmp_path, "$COMMAND jobs >&-").returncode == 0
+    done = ended(tmp_path, "anon-tune jobs >&-; anon-tune tasks --json >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["tasks --json", "tasks", "spaces --json"])
+def test_whoever_reads_may_have_had_enough(tmp_path: Path, command: str):
+    reader = "import os, time; os.close(0)"
+    done = ended(tmp_path, f"anon-tune {command} | \"$PYTHON\" -c '{reader}'; exit ${{PIPESTATUS[0]}}")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_interrupt_is_told_by_the_exit_code_alone(tmp_path: Path):
@@ -138,7 +143,7 @@ def test_an_interrupt_is_told_by_the_exit_code_alone(tmp_path: Path):
         "loading.gc.freeze = lambda: exec('raise KeyboardInterrupt'); "
         "__main__.main()"
     )
-    done = ended(tmp_path, f'$PYTHON -c "{code}"')
+    done = ended(tmp_path, f'"$PYTHON" -c "{code}"')
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
@@ -268,7 +273,7 @@ def test_a_job_that_succeeded_is_given_more(ledger: Ledger):
 def test_logs_of_a_job_that_nobody_has_worked_on_say_so(ledger: Ledger):
     job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
     result = CliRunner().invoke(app, ["logs", job])
-    assert result.stderr == f"Job {job} has no log yet: nobody has worked on it.\n"
+    assert result.stderr.startswith(f"There is no log of job {job} here")
 
 
 def test_logs_show_why_trials_failed(ledger: Ledger, tmp_path: Path):

@@ -6,24 +6,20 @@ Exit codes are those of `errors`; besides, 1 is also a job that FAILED, and 130 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from rich.text import Text
 
 from anon_tune.cli import administration, answers, contents, jobs, machine
 from anon_tune.cli.place import chosen
-from anon_tune.cli.printing import err
+from anon_tune.cli.printing import err, silence
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 
 __all__ = ["app", "main"]
-
-_UNWRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""What a full or broken output answers."""
 
 _HIDDEN = "Hidden"
 _COMMANDS: dict[str, list[Callable[..., Any]]] = {
@@ -96,8 +92,11 @@ app = _application()
 def main() -> None:
     """Run the command line; errors of anon_tune become one message and their exit code."""
     try:
-        _check_arguments()
-        _application(next(iter(sys.argv[1:]), None))(standalone_mode=True)
+        _check_place()
+        try:
+            _application(next(iter(sys.argv[1:]), None))(standalone_mode=True)
+        finally:
+            sys.stdout.flush()
     except SpecError as error:
         _fail(
             error,
@@ -106,8 +105,16 @@ def main() -> None:
         )
     except AnonTuneError as error:
         _fail(error, Text.assemble(("error", "red"), f" {error}"))
+    except BrokenPipeError:
+        _end_unheard()
+    except SystemExit as end:
+        if isinstance(
+            end.__context__, BrokenPipeError
+        ):  # of which Typer makes 1, which a job that failed has
+            _end_unheard()
+        raise
     except OSError as error:
-        if error.errno not in _UNWRITTEN or error.filename is not None:
+        if _takes_all(sys.stdout):
             raise
         problem = DependencyError(
             f"The output cannot be written ({error.strerror}). The command may have done the rest: look before you "
@@ -116,23 +123,42 @@ def main() -> None:
         _fail(problem, Text.assemble(("error", "red"), f" {problem}"))
 
 
-def _check_arguments() -> None:
+def _check_place() -> None:
     try:
-        "".join(sys.argv).encode()
+        "".join(sys.argv[1:]).encode()
     except UnicodeEncodeError:
         raise InputError(
-            "An argument is no text in this locale's encoding. Write it in UTF-8, and set LC_ALL=C.UTF-8 if need be."
+            "An argument is no text in this locale's encoding. UTF-8 has all: LC_ALL=C.UTF-8"
         ) from None
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise DependencyError(
+            "The folder you are in is gone. Go to one that is there, and try again."
+        ) from None
+
+
+def _takes_all(stream: TextIO) -> bool:
+    """Whether what was written to a stream, and could not be passed on before, can be now."""
+    try:
+        stream.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _end_unheard() -> NoReturn:
+    """End as if all had been read: whoever reads has had enough."""
+    silence(sys.stdout)
+    sys.exit(0)
 
 
 def _fail(error: AnonTuneError, *lines: Text | str) -> NoReturn:
     """Say what went wrong and end, whether or not anything can be written."""
+    with contextlib.suppress(OSError):
+        for line in lines:
+            err.print(line, soft_wrap=True)
     for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is sys.stderr:
-                for line in lines:
-                    err.print(line, soft_wrap=True)
-            stream.flush()
-        except OSError:  # Python would try again at its end, and exit with 120
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not _takes_all(stream):
+            silence(stream)
     sys.exit(error.exit_code)

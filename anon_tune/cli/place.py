@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anon_tune.backend import Backend
-from anon_tune.errors import DependencyError, InputError
+from anon_tune.errors import InputError
 from anon_tune.loading import uncollected
 from anon_tune.settings import Settings
 
@@ -62,10 +61,4 @@ def settings_here(command: str) -> Settings:
     """The settings, for a command that works on this machine alone."""
     if chosen.server is not None:
         raise InputError(f"`anon-tune {command}` works here, without --server.")
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        raise DependencyError(
-            "The folder you are in is gone. Go to one that is there, and try again."
-        ) from None
     return Settings.from_environment()

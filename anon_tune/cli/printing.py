@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -17,12 +18,28 @@ from anon_tune.records import JobState
 from anon_tune.settings import Settings
 from anon_tune.views import ChangeView, JobView
 
-__all__ = ["err", "out", "places", "print_change", "print_json", "print_log", "print_report"]
+__all__ = ["err", "out", "places", "print_change", "print_json", "print_log", "print_report", "silence"]
+
+
+def silence(stream: TextIO) -> None:
+    """Have what is still written to a stream go nowhere: Python would try again as it ends, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Console(Console):
+    """One that whoever listens may leave: what is written to the standard error is then for nobody."""
+
+    def on_broken_pipe(self) -> None:
+        if not self.stderr:
+            raise
+        self.quiet = True
+        silence(sys.stderr)
+
 
 # A pipe has no width; 80 columns would cut the tables.
 # Names, paths and messages of others are printed as they are: nothing in them is markup or an emoji's code.
-out = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
-err = Console(stderr=True, markup=False, emoji=False, highlight=False)
+out = _Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
+err = _Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def print_change(change: ChangeView, running: str, as_json: bool) -> None:
@@ -67,7 +84,9 @@ def places(settings: Settings, job: JobView) -> tuple[str | None, str]:
     if job.projected < job.made:
         look = f"anon-tune mlflow sync {job.id}  (MLflow was not reached, or lags behind)"
     elif settings.mlflow_tracking_uri is None:
-        look = f"{_program('mlflow')} ui --backend-store-uri {shlex.quote(settings.tracking_uri)}"
+        look = (
+            f"{shlex.quote(_program('mlflow'))} ui --backend-store-uri {shlex.quote(settings.tracking_uri)}"
+        )
     else:
         look = f"open {settings.tracking_uri}"
     return str(exported) if exported.exists() else None, look

@@ -23,6 +23,7 @@ from anon_tune.documents import is_function
 from anon_tune.errors import AnonTuneError, ConflictError, InputError, LeaseHeldError, NotFoundError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.local import LocalBackend, open_ledger
+from anon_tune.reachable import check_cluster
 from anon_tune.records import JobRecord, JobState
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, parse_spec, spaces_of
@@ -144,9 +145,12 @@ def check_settings(settings: Settings) -> None:
 
     Raises:
         DependencyError: A setting that cannot be used; says which.
+        InputError: RAY_ADDRESS is no address.
     """
     settings.make_home()
     check_uri(settings.tracking_uri)
+    if settings.ray_address is not None:
+        check_cluster(settings.ray_address)
 
 
 def create_job(ledger: Ledger, spec: JobSpec) -> JobRecord:

@@ -17,7 +17,7 @@ import httpx2
 
 from anon_tune.errors import AnonTuneError
 from anon_tune.ledger import Ledger
-from anon_tune.reachable import ask_mlflow, knock
+from anon_tune.reachable import ask_mlflow, check_cluster, knock
 from anon_tune.settings import Settings
 from anon_tune.tracking import check_uri
 
@@ -96,6 +96,7 @@ def _ray(settings: Settings) -> Iterator[Finding]:
     if address is None:
         yield Finding("ray", Health.OK, f"{version('ray')}, one is started here for each job")
         return
+    check_cluster(address)
     try:
         answers = " answers" if knock(address, _TIMEOUT_SECONDS) else ""
     except OSError as error:

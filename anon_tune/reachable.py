@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-__all__ = ["ask_mlflow", "knock"]
+from anon_tune.errors import InputError
+
+__all__ = ["ask_mlflow", "check_cluster", "knock"]
+
+
+def check_cluster(ray_address: str) -> None:
+    """Refuse what Ray refuses whatever is there, without Ray: to import it takes seconds.
+
+    Raises:
+        InputError: It is no address of a cluster.
+    """
+    if not re.fullmatch(r"auto|(ray://)?[^\s/]+:\d+", ray_address):
+        raise InputError(
+            f"RAY_ADDRESS={ray_address!r} is not the address of a Ray cluster. Give host:port, ray://host:port or "
+            "auto, or unset it: a Ray is then started for each job."
+        )
 
 
 def knock(ray_address: str, seconds: float) -> bool:

@@ -7,7 +7,6 @@ without pydantic-settings, which every process would load 20 to 40 ms longer.
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -33,14 +32,6 @@ _OF_URLS = str.maketrans({character: quote(character) for character in "%?#"})
 
 def _sqlite(file: Path) -> str:
     return f"sqlite:///{str(file).translate(_OF_URLS)}"
-
-
-def _cluster(address: str | None) -> str | None:
-    if address in {None, "local"}:  # by which Ray, too, means one of its own
-        return None
-    if address != "auto" and "://" not in str(address) and not re.fullmatch(r".+:\d+", str(address)):
-        raise ValueError("not the address of a Ray cluster; give host:port, ray://host:port or auto")
-    return address
 
 
 def _of_user(folder: Path) -> Path:
@@ -75,7 +66,7 @@ class Settings(BaseModel):
         validation_alias="MLFLOW_TRACKING_URI",
         description="MLflow tracking server or store. Default: sqlite in the home folder.",
     )
-    ray_address: Annotated[str | None, AfterValidator(_cluster)] = Field(
+    ray_address: str | None = Field(
         default=None,
         validation_alias="RAY_ADDRESS",
         description="A Ray cluster to run on. Default: one of the driver's own on this machine.",

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from anon_tune.api import check_settings
 from anon_tune.cli import app
 from anon_tune.doctor import Finding, Health, examine
+from anon_tune.errors import InputError
 from anon_tune.settings import Settings
 
 
@@ -57,6 +59,19 @@ def test_a_database_that_cannot_be_opened_fails(settings: Settings, monkeypatch:
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 6
     assert {item["what"]: item["health"] for item in json.loads(result.stdout)}["database"] == "failed"
+
+
+@pytest.mark.parametrize("address", ["foo", "http://127.0.0.1:8265", "://", "10.0.0.1", "host:port", "local"])
+def test_what_is_no_cluster_is_said_to_be_none(settings: Settings, address: str):
+    wrong = settings.model_copy(update={"ray_address": address})
+    assert f"RAY_ADDRESS={address!r} is not the address of a Ray cluster" in found(wrong)["ray"].advice
+    with pytest.raises(InputError, match="is not the address of a Ray cluster"):
+        check_settings(wrong)
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://x:1", "h:6379", "[::1]:6379"])
+def test_what_ray_understands_is_taken(settings: Settings, address: str):
+    check_settings(settings.model_copy(update={"ray_address": address}))
 
 
 def test_a_home_that_cannot_be_written_is_named(settings: Settings):

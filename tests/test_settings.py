@@ -54,28 +54,6 @@ def test_every_variable_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyP
     assert "perhaps" not in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["foo", "http:", "10.0.0.1", "host:port"])
-def test_what_is_no_cluster_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch, address: str):
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(InputError, match="RAY_ADDRESS: not the address of a Ray cluster; give host:port"):
-        Settings.from_environment()
-
-
-@pytest.mark.parametrize(
-    ("address", "meant"),
-    [
-        ("auto", "auto"),
-        ("ray://x:1", "ray://x:1"),
-        ("h:6379", "h:6379"),
-        ("[::1]:6379", "[::1]:6379"),
-        ("local", None),
-    ],
-)
-def test_what_ray_understands_is_taken(monkeypatch: pytest.MonkeyPatch, address: str, meant: str | None):
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    assert Settings.from_environment().ray_address == meant
-
-
 def test_a_token_is_not_shown(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ANON_TUNE_TOKEN", "hush")
     settings = Settings.from_environment()

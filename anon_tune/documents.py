@@ -24,7 +24,7 @@ from pydantic import (
 
 from anon_tune.errors import NotFoundError, SpecError
 
-__all__ = ["Number", "Strict", "is_function", "parse", "read_yaml", "unknown"]
+__all__ = ["Number", "Strict", "is_function", "load_yaml", "parse", "read_yaml", "unknown"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -62,13 +62,25 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
-            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            name = (key.tag, key.value)  # 1 and "1" are two
             if name in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
                 )
-            seen.add(name or id(key))
+            seen.add(name)
         return node
+
+
+def load_yaml(text: str) -> Any:
+    """A YAML document's value.
+
+    Raises:
+        yaml.YAMLError: It is none, or a mapping has a key twice.
+        ValueError: It has a date or a number in the form of one, but none.
+    """
+    return yaml.load(text, _Loader)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -79,7 +91,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SpecError: It is no text, no YAML, or holds something other than a mapping.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        data = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotFoundError(f"There is no file {path}. Check the path; examples/ has job files.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -399,6 +399,11 @@ def test_an_override_sets_one_value(override: str, path: str, value: Any):
     assert before == GOOD
 
 
+def test_an_override_has_each_key_once():
+    with pytest.raises(SpecError, match="the value is not YAML"):
+        apply_overrides({}, ["model={width: 8, width: 16}"])
+
+
 def test_a_size_can_be_set_where_the_model_is_a_name():
     data = apply_overrides({**GOOD, "model": "cnn"}, ["model.width=4"])
     assert parse_spec(data).model == parse_spec({**GOOD, "model": {"name": "cnn", "width": 4}}).model

@@ -48,7 +48,9 @@ def open_database(url: str) -> sa.Engine:
         DependencyError: The database, or the library that speaks to it, is not there.
     """
     try:
-        engine = _engine(make_url(url))
+        parsed = make_url(url)
+        _check_keeps(parsed)
+        engine = _engine(parsed)
     except InputError:
         raise
     except (ArgumentError, ValueError):  # not shown: it may hold a password
@@ -168,15 +170,19 @@ def database_time(connection: sa.Connection) -> datetime.datetime:
     return moment.astimezone(datetime.UTC)
 
 
-def _engine(url: sa.URL) -> sa.Engine:
-    if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
-    if url.database in {None, "", ":memory:"}:
+def _check_keeps(url: sa.URL) -> None:
+    in_memory = not url.database or ":memory:" in url.database or url.query.get("mode") == "memory"
+    if url.get_backend_name() == "sqlite" and in_memory:
         raise InputError(
             "ANON_TUNE_DATABASE_URL names no file: what is in memory is lost with each command. For example: "
             "sqlite:////data/ledger.db"
         )
-    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
     event.listen(engine, "connect", _sqlite_connect)
     event.listen(engine, "begin", _sqlite_begin)

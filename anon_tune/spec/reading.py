@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from anon_tune.documents import parse, read_yaml
+from anon_tune.documents import load_yaml, parse, read_yaml
 from anon_tune.errors import SpecError
 from anon_tune.search_spaces import Space
 from anon_tune.spec.job import JobSpec
@@ -78,7 +78,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
             node[key] = dict(child) if isinstance(child, Mapping) else {}
             node = node[key]
         try:
-            node[last] = yaml.safe_load(value)
+            node[last] = load_yaml(value)
         except (yaml.YAMLError, ValueError):
             raise SpecError("--set", [f"{override!r}: the value is not YAML"]) from None
     return result

@@ -198,7 +198,16 @@ def test_what_is_no_url_says_so(url: str):
         open_database(url)
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite:///file::memory:?uri=true",
+        "sqlite:///file:x?mode=memory&uri=true",
+    ],
+)
 def test_what_keeps_nothing_is_refused(url: str):
     with pytest.raises(InputError, match="ANON_TUNE_DATABASE_URL names no file"):
         open_database(url)

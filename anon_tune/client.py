@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from anon_tune.backend import Backend
 from anon_tune.errors import ConflictError
+from anon_tune.export import form_of
 from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.remote import RemoteBackend
 from anon_tune.settings import Settings
@@ -59,8 +60,7 @@ class Result:
     def export(self, path: str | Path, arm: str = "anon") -> Path:
         """Write an arm's best configuration to a file: .yaml, .json or .py. Raises ConflictError if there is none."""
         target = Path(path)
-        form = {".json": "json", ".py": "python"}.get(target.suffix, "yaml")
-        target.write_text(self._backend.export(self.job.id, form, arm), encoding="utf-8")
+        target.write_text(self._backend.export(self.job.id, form_of(target), arm), encoding="utf-8")
         return target
 
     def __repr__(self) -> str:
@@ -74,7 +74,7 @@ class Client:
     Args:
         server: Address of the service, such as "http://127.0.0.1:8000".
         token: The token to ask with. Default: ANON_TUNE_TOKEN.
-        patience: Seconds for which a service that is away is waited for.
+        patience: Seconds for which a service is waited for that has not answered yet; one that has, a minute or more.
 
     Raises:
         InputError: `server` is no address.

@@ -8,18 +8,21 @@ from __future__ import annotations
 import json
 import math
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from anon_tune.errors import ConflictError, InputError
 from anon_tune.records import JobRecord
 
-__all__ = ["FORMATS", "VERSION", "document", "render"]
+__all__ = ["FORMATS", "VERSION", "document", "form_of", "render"]
 
 VERSION = 1
 """Version of the document's layout."""
 
 FORMATS = ("yaml", "json", "python")
+
+_SUFFIXES = {".json": "json", ".py": "python"}
 
 _CONFIDENCE = 0.95
 _TRAINING = (  # of our loop
@@ -27,6 +30,11 @@ _TRAINING = (  # of our loop
 )  # fmt: skip
 _CLASSES = {"anon": "anon_tune.optim.Anon", "adamw": "torch.optim.AdamW", "sgd": "torch.optim.SGD"}
 _VERSIONS = ("anon_tune", "torch", "optuna", "ray", "mlflow")
+
+
+def form_of(path: Path) -> str:
+    """The form that a file's name ends in; "yaml" where it does not say."""
+    return _SUFFIXES.get(path.suffix.lower(), "yaml")
 
 
 def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:

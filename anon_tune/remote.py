@@ -50,8 +50,8 @@ class RemoteBackend:
     Args:
         server: Address of the service, such as "http://127.0.0.1:8000".
         token: The token to ask with; None where the service takes none.
-        patience: Seconds for which a service that is away is waited for: one that has answered before is being
-            started again, and is for a minute.
+        patience: Seconds for which a service is waited for that has not answered yet. One that has is probably being
+            started again, and is waited for for a minute at least.
 
     Raises:
         InputError: `server` is no address, or `token` can be no token.
@@ -173,7 +173,7 @@ class RemoteBackend:
 
         Raises:
             NotFoundError: No such job.
-            DependencyError: The service is away for longer than the patience.
+            DependencyError: The service is away for longer than it is waited for.
         """
         last = None
         while True:
@@ -196,6 +196,7 @@ class RemoteBackend:
             with self._http.sse(f"{API}{_job(job_id)}/events") as source:
                 if source.response.status_code != 200:
                     return
+                self._has_answered = True
                 for event in source:
                     if event.event == "job":
                         yield JobView.model_validate_json(event.data)
@@ -247,8 +248,8 @@ class RemoteBackend:
             raise DependencyError(
                 f"{self._server} broke off ({error}); it may have heard. Look, before you ask again."
             ) from error
+        self._has_answered = answer.status_code not in _AWAY
         if answer.is_success:
-            self._has_answered = True
             return answer
         raise _error(answer)
 

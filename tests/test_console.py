@@ -122,7 +122,8 @@ def test_a_job_has_one_gamma_wherever_it_is_shown():
 @pytest.mark.parametrize("width", [50, 70])
 def test_a_narrow_terminal_cuts_nothing_off_and_leaves_ids_whole(width: int):
     trial = trial_view(builders.trial(0, TrialState.FAILED, reason="no_data_" * 20))
-    for table, found in ((jobs_table([job()]), "j"), (trials_table([trial]), trial.id)):
+    named = job().model_copy(update={"id": "a-long-id"})
+    for table, found in ((jobs_table([named]), named.id), (trials_table([trial]), trial.id)):
         lines = text(table, width).splitlines()
         assert any(line.startswith(f"{found} ") for line in lines)
         assert not any("…" in line for line in lines)

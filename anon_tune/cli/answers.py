@@ -13,11 +13,9 @@ from anon_tune.cli.options import AsJson, JobId
 from anon_tune.cli.place import open_backend
 from anon_tune.cli.printing import err, out, print_json
 from anon_tune.errors import InputError
-from anon_tune.export import FORMATS
+from anon_tune.export import FORMATS, form_of
 
 __all__ = ["best", "export", "suggest"]
-
-_FORMAT_OF = {".json": "json", ".py": "python"}
 
 
 def best(job_id: JobId, as_json: AsJson = False) -> None:
@@ -43,9 +41,10 @@ def export(
     arm: Annotated[str, typer.Option(help="Another arm's winner.")] = "anon",
 ) -> None:
     """Export a job's best configuration, with its evidence."""
-    named = _FORMAT_OF.get(output.suffix) if output is not None else None
-    text = open_backend().export(job_id, form or named or "yaml", arm)
     if output is None or str(output) == "-":
+        output = None
+    text = open_backend().export(job_id, form or form_of(output or Path()), arm)
+    if output is None:
         sys.stdout.write(text)
         return
     try:

@@ -128,7 +128,9 @@ def logs(
     if found.job_log is not None:
         out.print("End of the job's log:", soft_wrap=True)
     elif not found.attempts:
-        err.print(f"Job {job_id} has no log yet: nobody has worked on it.")
+        err.print(
+            f"There is no log of job {job_id} here: nobody has worked on it yet, or it was on another machine."
+        )
     ended = not follow
     while True:
         for line in found.job_log or ():

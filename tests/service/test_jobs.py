@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -296,7 +297,9 @@ def test_a_service_that_stops_ends_what_watchers_get(ledger: Ledger):
     with (
         subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process,
         httpx2.Client(timeout=60) as http,
+        contextlib.ExitStack() as stack,
     ):
+        stack.callback(process.kill)
         assert process.stderr is not None
         address = re.fullmatch(r"Serving at (\S+)\n", process.stderr.readline())
         assert address is not None

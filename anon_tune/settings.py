@@ -1,7 +1,7 @@
 """Settings: the only reader of the environment.
 
 Each field is one environment variable; the README lists them, and a test holds the two together. Pydantic reads them
-without pydantic-settings, which every process would load 20 to 40 ms longer.
+without pydantic-settings, which takes longer to load than all that it would do here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Settings: the only reader of the environment.
 
 Each field is one environment variable; the README lists them, and a test holds the two together. Pydantic reads them
-without pydantic-settings, which takes longer to load than all that it would do here.
+without pydantic-settings, which every process would have to load too.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 DEMO_ARGS ?=
-# Two files of tests at a time: whole jobs wait for Ray's start most of the time.
-TWO := --numprocesses 2 --dist loadfile
+# Two files of tests at a time: whole jobs wait for Ray's start most of the time. In the order of their names: by
+# itself xdist begins with the files of many tests, and has the longest, of a few whole jobs, last, one beside nothing.
+TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Tests start many processes: modules are compiled once, as users have it.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -21,7 +21,7 @@ def uncollected(*, for_good: bool = False) -> Iterator[None]:
 
     Args:
         for_good: Have it never look at what there is at the end, either. By itself it would at once, and again where
-            the process ends: a third of a short command's time (benchmarks/start.py). For processes that are all
+            the process ends: tens of milliseconds of a short command. For processes that are all
             ours, as garbage of others would stay too.
     """
     was_enabled = gc.isenabled()

@@ -52,6 +52,14 @@ def collected() -> Iterator[None]:
 
 
 @pytest.fixture
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of anon_tune, MLflow or Ray is set."""
+    for name in list(os.environ):
+        if name.startswith(("ANON_TUNE_", "MLFLOW_", "RAY_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
 def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes to the system's temporary folder goes to one of the test, also that of its child processes."""
     folder = tmp_path / "tmp"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,7 @@ from anon_tune.errors import InputError
 from anon_tune.local import open_ledger
 from anon_tune.settings import Settings
 
-
-@pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("ANON_TUNE_", "MLFLOW_", "RAY_")):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("unset")
 
 
 def test_the_variables_of_others_are_theirs(monkeypatch: pytest.MonkeyPatch):

@@ -108,9 +108,7 @@ def main() -> None:
     except BrokenPipeError:
         _end_unheard()
     except SystemExit as end:
-        if isinstance(
-            end.__context__, BrokenPipeError
-        ):  # of which Typer makes 1, which a job that failed has
+        if isinstance(end.__context__, BrokenPipeError):  # Typer makes 1 of it, which a job that failed has
             _end_unheard()
         raise
     except OSError as error:

@@ -41,7 +41,7 @@ def export(
     arm: Annotated[str, typer.Option(help="Another arm's winner.")] = "anon",
 ) -> None:
     """Export a job's best configuration, with its evidence."""
-    if output is None or str(output) == "-":
+    if output == Path("-"):
         output = None
     text = open_backend().export(job_id, form or form_of(output or Path()), arm)
     if output is None:

@@ -35,7 +35,8 @@ def server_address() -> str | None:
 
 def open_backend() -> Backend:
     """The jobs to act on, wherever they are."""
-    settings, server = Settings.from_environment(), server_address()
+    settings = Settings.from_environment()
+    server = chosen.server or settings.server
     if server is None:
         return local_backend(settings)
     with uncollected(for_good=True):

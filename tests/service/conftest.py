@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -21,11 +20,8 @@ Serve = Callable[..., str]
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unset: None) -> Settings:
     """A home of this test's own, with a folder of data."""
-    for name in list(os.environ):
-        if name.startswith(("ANON_TUNE_", "MLFLOW_", "RAY_")):
-            monkeypatch.delenv(name)
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ANON_TUNE_DATA", str(tmp_path / "data"))

@@ -16,11 +16,11 @@ from torch.optim import Optimizer
 from anon_tune.errors import HyperparameterError, InputError
 from anon_tune.optim.bucket import Bucket, Row
 from anon_tune.optim.capturable import capturable
-from anon_tune.optim.checkpoint import check_state_dict
+from anon_tune.optim.checkpoint import STATE, check_state_dict
 from anon_tune.optim.delay import Delay, DelayLike
 from anon_tune.optim.foreach import foreach
 from anon_tune.optim.fused import fused, momentum
-from anon_tune.optim.rule import Step, single_tensor
+from anon_tune.optim.rule import Step, single_tensor, three_betas
 
 __all__ = ["Anon", "Params"]
 
@@ -66,6 +66,9 @@ class Anon(Optimizer):
         HyperparameterError: An option is out of its range, or not supported.
     """
 
+    _settled: dict[Tensor, bool]
+    """Whether all multipliers of a parameter are positive, as they then stay; looked up where it is not known."""
+
     def __init__(
         self,
         params: Params,
@@ -90,7 +93,7 @@ class Anon(Optimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "gamma": gamma,
-            "delay": str(delay) if isinstance(delay, Delay) else delay,
+            "delay": delay,
             "floor": floor,
             "decoupled_weight_decay": decoupled_weight_decay,
             "foreach": foreach,
@@ -99,7 +102,8 @@ class Anon(Optimizer):
             "capturable": capturable,
             "differentiable": differentiable,
         }
-        super().__init__(params, defaults)
+        self._settled = {}
+        super().__init__(params, {name: _plain(name, value) for name, value in defaults.items()})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; its options are checked as the constructor's are.
@@ -111,13 +115,13 @@ class Anon(Optimizer):
             HyperparameterError: An option is out of its range, or not supported.
         """
         if isinstance(param_group, dict):
-            if isinstance(param_group.get("delay"), Delay):
-                param_group = {**param_group, "delay": str(param_group["delay"])}
+            param_group = {name: _plain(name, value) for name, value in param_group.items()}
             _check_options({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._settled = {}
         for group in self.param_groups:
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
@@ -127,10 +131,11 @@ class Anon(Optimizer):
 
         torch casts floating state to the dtype of its parameter, where the float32 state of half-precision
         parameters would lose its digits, and keeps tensors that need no cast, so that two optimizers would
-        write into one state. Here the state is copied from its source, as wide as it is made.
+        write into one state. Here the state is copied from its source, as wide as it is made. Keys that a wrapper
+        has added are loaded as torch does.
 
         Args:
-            state_dict: The dictionary; not changed, and not kept.
+            state_dict: The dictionary; not changed, and not kept. `step` may be a number.
 
         Raises:
             InputError: The state is another optimizer's, or its shapes are not those of the parameters. Nothing
@@ -142,21 +147,37 @@ class Anon(Optimizer):
             check_state_dict(source, self.param_groups)
             sources.append(source)
 
-        # The last pre-hook sees what the user's own pre-hooks made of the dictionary.
-        handle = self.register_load_state_dict_pre_hook(check)
+        def widen(_: Optimizer) -> None:
+            self._copy_state(sources[0])
+
+        # The last pre-hook sees what the user's pre-hooks made of the dictionary; the user's post-hooks see, and may
+        # change, what the first post-hook made of the state.
+        handles = [
+            self.register_load_state_dict_pre_hook(check),
+            self.register_load_state_dict_post_hook(widen, prepend=True),
+        ]
         try:
             super().load_state_dict(state_dict)
         finally:
-            handle.remove()
-        (source,) = sources
+            for handle in handles:
+                handle.remove()
+
+    def _copy_state(self, source: dict[str, Any]) -> None:
+        """Replaces the tensors that torch has loaded by copies of their source, as wide as they are made."""
         ids = (i for group in source["param_groups"] for i in group["params"])
         params = ((p, group) for group in self.param_groups for p in group["params"])
         for i, (p, group) in zip(ids, params, strict=True):
-            for name, value in source["state"].get(i, {}).items():
+            state = self.state[p] if i in source["state"] else {}
+            for name, value in state.items():
+                given = source["state"][i][name]
                 if name == "step":
-                    self.state[p][name] = value.to(_step_device(group, p), torch.float32, copy=True)
-                else:
-                    self.state[p][name] = value.to(p.device, _state_dtype(p), copy=True)
+                    state[name] = torch.tensor(
+                        float(given), dtype=torch.float64, device=_step_device(group, p)
+                    )
+                elif name in STATE:
+                    state[name] = given.to(p.device, _state_dtype(p), copy=True)
+                elif isinstance(value, Tensor):
+                    state[name] = value.clone()
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -187,6 +208,7 @@ class Anon(Optimizer):
     @_disable_dynamo
     def _take_step(self) -> None:
         """The step itself, which torch.compile calls and does not trace: its paths are chosen by step count."""
+        self._check_step()
         for group in self.param_groups:
             for bucket, steps in self._buckets(group):
                 if group["capturable"]:
@@ -196,19 +218,31 @@ class Anon(Optimizer):
                     raise HyperparameterError("to record a step in a CUDA graph, use Anon(capturable=True)")
                 _path(group, bucket)(Step.of(group, int(steps[0])), bucket)
 
+    def _check_step(self) -> None:
+        """Raises before anything has changed, so that no part of the model takes a step without the rest."""
+        for group in self.param_groups:
+            three_betas(group)
+            for p in group["params"]:
+                if p.grad is not None and p.grad.layout is not torch.strided:
+                    raise InputError(
+                        "Anon does not support sparse gradients; use Embedding(sparse=False), "
+                        "or torch.optim.SparseAdam for that layer"
+                    )
+
     def _buckets(self, group: dict[str, Any]) -> list[tuple[Bucket, list[Tensor]]]:
-        """Counts the step, and sorts the group's tensors and their counts by count, device and dtype."""
+        """Counts the step, and sorts the group's tensors and their counts by count, device, dtype and `settled`.
+
+        Unless gamma is 0, a tensor's count begins with its first gradient. Until then its steps are those of a
+        parameter without one, but for decoupled decay.
+        """
         rows: list[Row] = []
         steps: list[Tensor] = []
+        counts: list[int] = []
+        settled: list[bool] = []
         for p in group["params"]:
             grad = p.grad
             if grad is None:
                 continue
-            if grad.layout is not torch.strided:
-                raise InputError(
-                    "Anon does not support sparse gradients; use Embedding(sparse=False), "
-                    "or torch.optim.SparseAdam for that layer"
-                )
             # Kernels read memory, where a lazy conjugate or negative does not show.
             if grad.is_conj():
                 grad = grad.resolve_conj()
@@ -216,34 +250,59 @@ class Anon(Optimizer):
                 grad = grad.resolve_neg()
             state = self._state_of(group, p)
             row = (p, grad, state["exp_avg"], state.get("exp_avg_sq"), state.get("multiplier"))
-            rows.append(_as_reals(row) if p.is_complex() else row)
+            if p.is_complex():
+                row = _as_reals(row)
+            # A captured step must not look at the count; its arithmetic needs no common one either.
+            count = 0 if group["capturable"] else int(state["step"])
+            waits = group["gamma"] != 0 and not count and not group["capturable"]
+            if waits and not has_gradient(grad):
+                _decay(group, p)
+                continue
+            rows.append(row)
             steps.append(state["step"])
+            counts.append(count)
+            settled.append(self._is_settled(group, p, row[-1], count))
         if not rows:
             return []
-        if group["capturable"]:
+        if group["capturable"] and group["gamma"] != 0:
+            heard = [has_gradient(row[1]) for row in rows]
+            torch._foreach_add_(steps, [((t > 0) | h).to(t) for t, h in zip(steps, heard, strict=True)])
+        elif group["capturable"]:
             torch._foreach_add_(steps, 1.0)
         else:  # On the host a number would be made a tensor again for each of them.
-            torch._foreach_add_(steps, torch.ones(()), alpha=1.0)
-        # A captured step must not look at the count; its arithmetic needs no common one either.
-        counts = [0.0] * len(steps) if group["capturable"] else [step.item() for step in steps]
-        buckets: dict[tuple[float, torch.device, torch.dtype], list[int]] = defaultdict(list)
-        for index, (row, count) in enumerate(zip(rows, counts, strict=True)):
-            buckets[count, row[0].device, row[0].dtype].append(index)
+            torch._foreach_add_(steps, torch.ones((), dtype=torch.float64, device="cpu"), alpha=1.0)
+        buckets: dict[tuple[int, torch.device, torch.dtype, bool], list[int]] = defaultdict(list)
+        for index, row in enumerate(rows):
+            buckets[counts[index], row[0].device, row[0].dtype, settled[index]].append(index)
         return [
-            (Bucket.of([rows[i] for i in found]), [steps[i] for i in found]) for found in buckets.values()
+            (Bucket.of([rows[i] for i in found], settled=key[-1]), [steps[i] for i in found])
+            for key, found in buckets.items()
         ]
+
+    def _is_settled(self, group: dict[str, Any], p: Tensor, v: Tensor | None, count: int) -> bool:
+        """Whether all multipliers are known to be positive after `count` steps, which only a refresh changes."""
+        if v is None:
+            return True
+        if not count:
+            return False
+        known = self._settled.get(p)
+        if not known and (known is None or Delay.parse(group["delay"]).is_refresh(count)):
+            known = self._settled[p] = bool(_whole((v > 0).all()))
+        return known
 
     def _state_of(self, group: dict[str, Any], p: Tensor) -> dict[str, Any]:
         """The state of a parameter, made at its first step, and as its group's gamma needs it."""
         state: dict[str, Any] = self.state[p]
-        if not state:
-            dtype = _state_dtype(p)
-            state["step"] = torch.zeros((), dtype=torch.float32, device=_step_device(group, p))
+        dtype = _state_dtype(p)
+        if "exp_avg" not in state:
+            state["step"] = torch.zeros((), dtype=torch.float64, device=_step_device(group, p))
             state["exp_avg"] = torch.zeros_like(p, dtype=dtype)
             if group["gamma"] != 0:
                 state["exp_avg_sq"] = torch.zeros_like(p, dtype=dtype)
                 state["multiplier"] = torch.zeros_like(p, dtype=dtype)
-        elif group["gamma"] == 0:
+        if state["exp_avg"].dtype != dtype:  # The model has been cast since, as by model.double().
+            state.update({name: state[name].to(dtype) for name in STATE - {"step"} if name in state})
+        if group["gamma"] == 0:
             state.pop("exp_avg_sq", None)
             state.pop("multiplier", None)
         elif "multiplier" not in state:
@@ -259,6 +318,23 @@ def _as_reals(row: Row) -> Row:
     p, g, m, s, v = row
     pairs = torch.view_as_real
     return pairs(p), pairs(g), pairs(m), None if s is None else pairs(s), None if v is None else pairs(v)
+
+
+def has_gradient(grad: Tensor) -> Tensor:
+    """Whether any entry is not 0, as a 0-d tensor; true of an empty tensor, which has nothing to wait for."""
+    return _whole((grad != 0).any()) | (not grad.numel())
+
+
+def _whole(value: Tensor) -> Tensor:
+    """A 0-d value, gathered from all ranks where it is distributed (DTensor)."""
+    gather: Callable[[], Tensor] | None = getattr(value, "full_tensor", None)
+    return gather() if gather else value
+
+
+def _decay(group: dict[str, Any], p: Tensor) -> None:
+    """Decoupled decay, which needs no gradient; coupled decay moves nothing without a multiplier."""
+    if group["decoupled_weight_decay"] and group["weight_decay"]:
+        p.mul_(1.0 - float(group["lr"]) * float(group["weight_decay"]))
 
 
 def _state_dtype(p: Tensor) -> torch.dtype:
@@ -280,6 +356,19 @@ def _path(group: dict[str, Any], bucket: Bucket) -> Callable[[Step, Bucket], Non
         return momentum
     plain = set(map(type, bucket.params)) <= {Tensor, torch.nn.Parameter}
     return foreach if plain else single_tensor
+
+
+def _plain(name: str, value: Any) -> Any:
+    """An option in Python's own types, which torch.load reads with weights_only=True: not NumPy's, and no Delay."""
+    if name == "params":
+        return value
+    if isinstance(value, Delay):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(name, item) for item in value)
+    if isinstance(value, Tensor) and name != "delay":
+        return value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _check_options(group: dict[str, Any]) -> None:
@@ -310,7 +399,7 @@ def _number(name: str, value: Any) -> float:
     """The value as a float; raises HyperparameterError where it is no number."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
-            raise HyperparameterError(f"{name} as a tensor must have 1 element, not {value.numel()}")
+            raise HyperparameterError(f"Tensor {name} must be 1-element, not of {value.numel()} elements")
     elif not isinstance(value, Real):
         hint = "; in YAML write 1.0e-3, because 1e-3 is text there" if isinstance(value, str) else ""
         raise HyperparameterError(f"{name} must be a number, not {value!r}{hint}")

@@ -26,6 +26,10 @@ class Bucket:
     """Tensors of one device, one dtype and one step count; the lists run in parallel.
 
     At gamma = 0 there is no second moment: `exp_avg_sqs` and `multipliers` are empty.
+
+    Attributes:
+        settled: Whether every multiplier is known to be positive: no coordinate still waits for a first gradient or a
+            first refresh (see `anon_tune.optim.rule`).
     """
 
     params: list[Tensor]
@@ -33,13 +37,15 @@ class Bucket:
     exp_avgs: list[Tensor]
     exp_avg_sqs: list[Tensor]
     multipliers: list[Tensor]
+    settled: bool = False
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> Bucket:
+    def of(cls, rows: Sequence[Row], settled: bool = False) -> Bucket:
         """The bucket of these rows; all of them have s and v, or none has."""
         p, g, m, s, v = zip(*rows, strict=True) if rows else ((),) * 5
         adaptive = bool(s) and s[0] is not None
-        return cls(list(p), list(g), list(m), list(s) if adaptive else [], list(v) if adaptive else [])
+        second, multipliers = (list(s), list(v)) if adaptive else ([], [])
+        return cls(list(p), list(g), list(m), second, multipliers, settled)
 
     def rows(self) -> Iterator[Row]:
         """(p, g, m, s, v) of each tensor."""
@@ -83,10 +89,10 @@ class Bucket:
             part.append(row)
             held += row[0].numel()
             if held >= entries:
-                yield Bucket.of(part)
+                yield Bucket.of(part, self.settled)
                 part, held = [], 0
         if part:
-            yield Bucket.of(part)
+            yield Bucket.of(part, self.settled)
 
     def split(self, takes: Callable[[Row], bool]) -> tuple[Bucket, Bucket]:
         """The tensors whose row a predicate takes, and the others."""
@@ -95,8 +101,8 @@ class Bucket:
         if all(taken):
             return self, Bucket.of([])
         return (
-            Bucket.of([row for row, yes in zip(rows, taken, strict=True) if yes]),
-            Bucket.of([row for row, yes in zip(rows, taken, strict=True) if not yes]),
+            Bucket.of([row for row, yes in zip(rows, taken, strict=True) if yes], self.settled),
+            Bucket.of([row for row, yes in zip(rows, taken, strict=True) if not yes], self.settled),
         )
 
     def aligned_grads(self) -> list[Tensor]:

@@ -17,44 +17,57 @@ from torch import Tensor
 from anon_tune.errors import HyperparameterError
 from anon_tune.optim.bucket import Bucket
 from anon_tune.optim.delay import Delay
-from anon_tune.optim.rule import blend_multipliers, window_multiplier
+from anon_tune.optim.rule import (
+    added_to_moment,
+    count_begun,
+    multiplier_in_use,
+    refreshed,
+    three_betas,
+    without_decay_alone,
+)
 
 __all__ = ["capturable"]
 
-_LAST_STEP = 2**24
-"""Where a float32 step count ends."""
+_LEAST_REACH = 2**24
+"""Steps that a table of refresh steps must cover."""
+
+_USUAL_TABLE = 2**16
+"""Entries after which a table that reaches far enough ends: with a delay of `polynomial:2` there is no refresh after
+step 2^32."""
 
 _LONGEST_TABLE = 2**20
 
 
 def capturable(group: Mapping[str, Any], bucket: Bucket, steps: list[Tensor]) -> None:
     """Moves the bucket's parameters and state in place; `steps` are 0-d and count this step already."""
-    beta1, beta2, beta3 = (float(beta) for beta in group["betas"])
+    beta1, beta2, beta3 = three_betas(group)
     lr, decay, decoupled = group["lr"], float(group["weight_decay"]), group["decoupled_weight_decay"]
-    eps, floor = float(group["eps"]), float(group["floor"])
+    gamma, eps, floor = float(group["gamma"]), float(group["eps"]), float(group["floor"])
     delay = Delay.parse(group["delay"])
     for t, (p, g, m, s, v) in zip(steps, bucket.rows(), strict=True):
         x = p.to(m.dtype)
         g = g.to(m.dtype)
-        if group["maximize"]:
-            g = -g
+        d = -g if group["maximize"] else g
         if decay and not decoupled:
-            g = g.add(x, alpha=decay)
+            d = d.add(x, alpha=decay)
         if decay and decoupled:
             x.mul_(1.0 - lr * decay)
-        m.lerp_(g, 1.0 - beta1)
-        update = m * (lr / _one_minus_power(beta1, t, m.dtype))
+        # Before the first gradient t is 0 and m stays 0, also where decay is coupled.
+        m.lerp_(d, (t > 0).to(m.dtype) * (1.0 - beta1))
+        update = m * (lr / _one_minus_power(beta1, t.clamp(min=1), m.dtype))
         if s is not None and v is not None and s.numel():
-            s.mul_(beta2).addcmul_(g, g, value=1.0 - beta2)
-            refresh, window = _refresh(delay, t)
-            correction = _one_minus_power(beta2, window, s.dtype)
-            # Without a floor no mean: where it overflows, 0 times it is no number.
-            added = s.mean() * (floor / correction) + eps if floor else eps
-            u = window_multiplier(s / correction, group["gamma"], added)
-            renewed = torch.where(t == 1, u, blend_multipliers(v, u, beta3))
+            if decay and not decoupled:
+                d = without_decay_alone(d, g)
+            s.mul_(beta2).addcmul_(d, d, value=1.0 - beta2)
+            refresh, elapsed = _refresh(delay, t)
+            correction = _one_minus_power(beta2, elapsed, s.dtype)
+            v.copy_(count_begun(s, v, beta2))
+            added = added_to_moment(s, v, eps, floor, correction, settled=False)
+            renewed = refreshed(s, v, gamma, beta3, added, correction, settled=False)
+            used = multiplier_in_use(s, v, gamma, eps, floor, correction)
+            update.mul_(torch.where(refresh, renewed, used))
             v.copy_(torch.where(refresh, renewed, v))
             s.copy_(torch.where(refresh, torch.zeros_like(s), s))
-            update.mul_(v)
         x.sub_(update)
         if x is not p:
             p.copy_(x)
@@ -66,23 +79,25 @@ def _one_minus_power(beta: float, t: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _refresh(delay: Delay, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether t is a refresh step, and the window that ends there (1 where it is none)."""
+    """Whether t is a refresh step, and the steps since the last one before t (at least 1)."""
     if delay.family == "every":
-        period = delay.parameter
-        return (t - 1) % period == 0, torch.where(t == 1, 1.0, period)
+        since = (t - 1) % delay.parameter
+        return (since == 0) & (t > 0), torch.where(
+            t > 1, torch.where(since == 0, delay.parameter, since), 1.0
+        )
     table = _table(delay, t.device)
-    index = torch.searchsorted(table, t)
-    at = table.take(index)
-    refresh = at == t
-    return refresh, torch.where(refresh, at - table.take(index - 1), 1.0)
+    index = torch.searchsorted(table, t).clamp(min=1)
+    return table.take(index) == t, (t - table.take(index - 1)).clamp(min=1)
 
 
 @functools.lru_cache(maxsize=16)
 def _table(delay: Delay, device: torch.device) -> Tensor:
-    """0, a_1, a_2, ... and infinity, as float32."""
+    """0, a_1, a_2, ... and infinity, as float64."""
     steps = [0]
-    while (following := delay.next_after(steps[-1])) is not None and following <= _LAST_STEP:
+    while (following := delay.next_after(steps[-1])) is not None:
+        if following > _LEAST_REACH and len(steps) > _USUAL_TABLE:
+            break
         steps.append(following)
         if len(steps) > _LONGEST_TABLE:
             raise HyperparameterError(f"delay {delay} refreshes too often for capturable=True; use every:1")
-    return torch.tensor([*steps, math.inf], dtype=torch.float32, device=device)
+    return torch.tensor([*steps, math.inf], dtype=torch.float64, device=device)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
 
 from anon_tune.errors import InputError
 
-__all__ = ["check_state_dict"]
+__all__ = ["STATE", "check_state_dict"]
 
 _MOMENTUM = frozenset({"step", "exp_avg"})
 _ADAPTIVE = _MOMENTUM | {"exp_avg_sq", "multiplier"}
+STATE = _ADAPTIVE
+"""Names of Anon's own state; a wrapper may keep more beside it."""
+
 _START_AFRESH = "leave load_state_dict out, so that Anon starts with state of its own"
 
 
@@ -45,14 +49,18 @@ def _owner(saved: Mapping[str, Any]) -> str:
 
 
 def _check_tensors(i: Any, state: Mapping[str, Any], p: Tensor) -> None:
-    if set(state) not in (_MOMENTUM, _ADAPTIVE) or not all(isinstance(t, Tensor) for t in state.values()):
+    own = {name: value for name, value in state.items() if name in STATE}
+    tensors = all(
+        isinstance(t, Tensor) or (name == "step" and isinstance(t, Real)) for name, t in own.items()
+    )
+    if set(own) not in (_MOMENTUM, _ADAPTIVE) or not tensors:
         raise InputError(
             f"the state of parameter {i} holds {', '.join(sorted(state))}; Anon's are the tensors step, exp_avg "
             f"and, unless gamma is 0, exp_avg_sq and multiplier: {_START_AFRESH}"
         )
-    for name, value in state.items():
+    for name, value in own.items():
         expected = () if name == "step" else tuple(p.shape)
-        if tuple(value.shape) != expected:
+        if isinstance(value, Tensor) and tuple(value.shape) != expected:
             raise InputError(
                 f"{name} of parameter {i} has shape {tuple(value.shape)} and not {expected}: this state was saved "
                 "for another model; build the model that it was saved with, or leave load_state_dict out"

@@ -11,14 +11,16 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from numbers import Integral
+from typing import Any, TypeAlias
 
 from anon_tune.errors import HyperparameterError
 
 __all__ = ["Delay", "DelayLike"]
 
 DelayLike: TypeAlias = "float | str | Sequence[int] | Delay"
-"""What a user may write for a delay: `2.0`, `"geometric:2"`, `"polynomial:2"`, `"every:10"`, `[1, 3, 9]`."""
+"""What a user may write for a delay: `2.0`, `"geometric:2"`, `"polynomial:2"`, `"every:10"`, `[1, 3, 9]`; numbers and
+arrays of NumPy and torch too."""
 
 _FAMILIES = {
     "geometric": "a_n = ceil(b^(n-1)), with a base b > 1",
@@ -86,8 +88,10 @@ class Delay:
         """
         if isinstance(value, Delay):
             return value
+        if hasattr(value, "tolist"):
+            value = value.tolist()
         if isinstance(value, Sequence) and not isinstance(value, str):
-            return _parse(tuple(value))
+            return _listed(tuple(map(_whole_number, value)))
         return _parse(value)
 
     def __str__(self) -> str:
@@ -175,14 +179,19 @@ def _power(base: float, exponent: float) -> int:
         return _NEVER
 
 
+def _whole_number(step: Any) -> int:
+    if isinstance(step, bool) or not isinstance(step, Integral):
+        raise HyperparameterError(f"delay: the steps must be whole numbers, such as [1, 3, 9], not {step!r}")
+    return int(step)
+
+
 @functools.lru_cache(maxsize=256)
-def _parse(value: float | str | tuple[int, ...]) -> Delay:
-    if isinstance(value, tuple):
-        if not all(isinstance(step, int) and not isinstance(step, bool) for step in value):
-            raise HyperparameterError(
-                f"delay {list(value)!r}: the steps must be whole numbers, such as [1, 3, 9]"
-            )
-        return Delay("steps", steps=value)
+def _listed(steps: tuple[int, ...]) -> Delay:
+    return Delay("steps", steps=steps)
+
+
+@functools.lru_cache(maxsize=256)
+def _parse(value: float | str) -> Delay:
     if isinstance(value, str):
         family, colon, rest = value.strip().partition(":")
         try:

@@ -76,6 +76,10 @@ def make_optimizer(
         return build(params, **arguments)
     except HyperparameterError:
         raise
+    except KeyError as error:
+        raise InputError(
+            f"a param group of {name} has no {error}; give it its parameters as 'params'"
+        ) from error
     except (TypeError, ValueError) as error:
         raise HyperparameterError(f"{name} cannot be made with {arguments}: {error}") from error
 

@@ -7,7 +7,7 @@ import math
 import torch
 
 from anon_tune.optim.bucket import Bucket
-from anon_tune.optim.rule import Step, refresh_multiplier
+from anon_tune.optim.rule import Step, renew_multiplier, without_decay_alone
 
 __all__ = ["foreach", "has_torch_kernel"]
 
@@ -38,11 +38,11 @@ def has_torch_kernel(p: torch.Tensor) -> bool:
 
 def _by_adam_kernel(step: Step, bucket: Bucket) -> None:
     """A step whose decay, m and s are one pass of torch's fused Adam: with eps = inf it moves nothing else."""
-    if not bucket.multipliers:
+    # Coupled decay goes into m and not into s where the gradient is 0, which that kernel does not know.
+    if not bucket.multipliers or step.coupling:
         _by_operations(step, bucket)
         return
-    kernel = torch._fused_adamw_ if step.decoupled else torch._fused_adam_
-    kernel(
+    torch._fused_adamw_(
         bucket.params,
         bucket.aligned_grads(),
         bucket.exp_avgs,
@@ -52,13 +52,12 @@ def _by_adam_kernel(step: Step, bucket: Bucket) -> None:
         lr=step.lr,
         beta1=step.beta1,
         beta2=step.beta2,
-        weight_decay=step.weight_decay,
+        weight_decay=step.weight_decay if step.decoupled else 0.0,
         eps=math.inf,
         amsgrad=False,
         maximize=step.maximize,
     )
-    _refresh(step, bucket)
-    torch._foreach_addcmul_(bucket.params, bucket.exp_avgs, bucket.multipliers, value=-step.size)
+    torch._foreach_addcmul_(bucket.params, bucket.exp_avgs, _renewed(step, bucket), value=-step.size)
 
 
 def _by_operations(step: Step, bucket: Bucket) -> None:
@@ -66,26 +65,27 @@ def _by_operations(step: Step, bucket: Bucket) -> None:
     dtype = bucket.exp_avgs[0].dtype
     half = bucket.params[0].dtype != dtype
     params = [p.to(dtype) for p in bucket.params] if half else bucket.params
-    grads = [g.to(dtype) for g in bucket.grads]
-    if step.maximize:
-        grads = list(torch._foreach_neg(grads))
+    wide = [g.to(dtype) for g in bucket.grads]
+    grads = list(torch._foreach_neg(wide)) if step.maximize else wide
     if step.coupling:
         grads = list(torch._foreach_add(grads, params, alpha=step.coupling))
     if step.shrink != 1.0:
         torch._foreach_mul_(params, step.shrink)
     torch._foreach_lerp_(bucket.exp_avgs, grads, 1.0 - step.beta1)
     if bucket.multipliers:
+        if step.coupling:
+            grads = list(map(without_decay_alone, grads, wide))
         torch._foreach_mul_(bucket.exp_avg_sqs, step.beta2)
         torch._foreach_addcmul_(bucket.exp_avg_sqs, grads, grads, value=1.0 - step.beta2)
-        _refresh(step, bucket)
-        torch._foreach_addcmul_(params, bucket.exp_avgs, bucket.multipliers, value=-step.size)
+        torch._foreach_addcmul_(params, bucket.exp_avgs, _renewed(step, bucket), value=-step.size)
     else:
         torch._foreach_add_(params, bucket.exp_avgs, alpha=-step.size)
     if half:
         torch._foreach_copy_(bucket.params, params)
 
 
-def _refresh(step: Step, bucket: Bucket) -> None:
-    if step.window:
-        for s, v in zip(bucket.exp_avg_sqs, bucket.multipliers, strict=True):
-            refresh_multiplier(step, s, v)
+def _renewed(step: Step, bucket: Bucket) -> list[torch.Tensor]:
+    if bucket.settled and not step.refresh:
+        return bucket.multipliers
+    pairs = zip(bucket.exp_avg_sqs, bucket.multipliers, strict=True)
+    return [renew_multiplier(step, s, v, bucket.settled) for s, v in pairs]

@@ -21,11 +21,12 @@ _Kernel = Callable[[Step, Bucket], None]
 def fused(step: Step, bucket: Bucket) -> None:
     """Moves the bucket's parameters and state in place.
 
-    Refreshes, half-precision parameters and tensors with gaps in memory go the foreach way.
+    Refreshes, half-precision parameters, tensors with gaps in memory, and those with coordinates that still wait
+    for a first gradient or a first refresh go the foreach way.
     """
     first = bucket.params[0]
     wide = first.dtype in (torch.float32, torch.float64)
-    kernel = _kernel(first.device.type) if wide and not step.window else None
+    kernel = _kernel(first.device.type) if wide and bucket.settled and not step.refresh else None
     fast, rest = bucket.split_by_order() if kernel else (Bucket.of([]), bucket)
     if kernel and fast.params:
         kernel(step, fast)

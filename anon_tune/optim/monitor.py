@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anon_tune.optim.anon import Anon
 from anon_tune.optim.delay import Delay
+from anon_tune.optim.rule import Step, multiplier_in_use
 
 __all__ = ["monitor"]
 
@@ -35,17 +36,21 @@ def monitor(optimizer: Anon) -> dict[str, float]:
 
         - `gamma`, `lr`;
         - `multiplier_min`, `multiplier_max`, and `multiplier_q05`, `_q50`, `_q95` (from at most 65,536
-          coordinates): the multiplier v, all 1 at gamma = 0;
+          coordinates): the multiplier v of the coordinates that have had a gradient, all 1 at gamma = 0;
+        - `waiting_share`: the share of coordinates, 0 to 1, that have had no gradient yet; 0 at gamma = 0;
         - `refreshes`: how many there have been; `next_refresh`: the step of the next, left out where none
           follows;
         - `update_rms`: RMS of the last step without decay; `update_ratio`: that over the RMS of the
           parameters, left out where all of these are 0;
         - `floor_share`: the share of coordinates, 0 to 1, whose own second moment was no larger than what eps
           and floor add to it, read back from v; 0 at gamma = 0.
+
+        A group none of whose parameters has had a gradient is left out.
     """
     report: dict[str, float] = {}
     for index, group in enumerate(optimizer.param_groups):
-        states = [(p, optimizer.state[p]) for p in group["params"] if optimizer.state.get(p) and p.numel()]
+        states = [(p, state) for p in group["params"] if (state := optimizer.state.get(p)) and p.numel()]
+        states = [(p, state) for p, state in states if int(state["step"])]
         if states:
             measured = {**_schedule(group, states), **_update(group, states), **_multiplier(group, states)}
             report |= {f"group{index}/{name}": float(value) for name, value in measured.items()}
@@ -71,7 +76,7 @@ def _update(group: dict[str, Any], states: list[tuple[Tensor, dict[str, Tensor]]
     size: list[Tensor] = []
     for p, state in states:
         m = _reals(state["exp_avg"])
-        update = m * _reals(state["multiplier"]) if group["gamma"] else m
+        update = m * _in_use(group, state) if group["gamma"] else m
         bias = 1.0 - beta1 ** int(state["step"])
         moved.append(torch.linalg.vector_norm(update, dtype=torch.float64).cpu() / bias)
         size.append(torch.linalg.vector_norm(_reals(p), dtype=torch.float64).cpu())
@@ -83,20 +88,35 @@ def _update(group: dict[str, Any], states: list[tuple[Tensor, dict[str, Tensor]]
 
 def _multiplier(group: dict[str, Any], states: list[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
     if not group["gamma"]:
-        return {**dict.fromkeys(("multiplier_min", "multiplier_max", *_QUANTILES), 1.0), "floor_share": 0.0}
-    multipliers = [_reals(state["multiplier"]) for _, state in states]
+        ones = dict.fromkeys(("multiplier_min", "multiplier_max", *_QUANTILES), 1.0)
+        return {**ones, "waiting_share": 0.0, "floor_share": 0.0}
+    used = [_in_use(group, state) for _, state in states]
+    everything = sum(v.numel() for v in used)
+    # A tensor that has begun has at least one coordinate that has, unless the square of its gradient was 0.
+    multipliers = [v for v in (v[v > 0] for v in used) if v.numel()]
     entries = sum(v.numel() for v in multipliers)
+    waiting = {"waiting_share": 1.0 - entries / everything}
+    if not entries:
+        return waiting
     stride = math.ceil(entries / _SAMPLE)
     sample = torch.cat([v[::stride] for v in multipliers]).to("cpu", torch.float64)
     low = min(v.min().item() for v in multipliers)
     high = max(v.max().item() for v in multipliers)
     at_floor = sum(_at_floor(v, group).item() for v in multipliers)
     return {
+        **waiting,
         "multiplier_min": low,
         "multiplier_max": high,
         **{name: _quantile(sample, share) for name, share in _QUANTILES.items()},
-        "floor_share": at_floor / entries,
+        "floor_share": at_floor / everything,
     }
+
+
+def _in_use(group: dict[str, Any], state: dict[str, Tensor]) -> Tensor:
+    """The multipliers of the last step, in one row."""
+    s, v = _reals(state["exp_avg_sq"]), _reals(state["multiplier"])
+    step = Step.of(group, int(state["step"]))
+    return multiplier_in_use(s, v, step.gamma, step.eps, step.floor, step.correction)
 
 
 def _quantile(values: Tensor, share: float) -> float:

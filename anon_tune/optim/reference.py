@@ -2,7 +2,8 @@
 
 It exists to be compared with: the tests drive it and `anon_tune.optim.Anon` with the same gradients.
 Source: arXiv 2605.02317; what the paper's text leaves open (order of operations, beta3 on the old value,
-correction by the length of the window) follows the authors' published code.
+correction by the length of the window) follows the authors' published code. Gradients of exactly 0 are ours: where
+every coordinate has a gradient at every step, the rule is the published one.
 """
 
 from __future__ import annotations
@@ -53,32 +54,52 @@ class ReferenceAnon:
         self.t = 0
         self.m = torch.zeros_like(self.theta)
         self.s = torch.zeros_like(self.theta)
-        self.w = torch.ones_like(self.theta)
-        self.v = torch.ones_like(self.theta)
+        self.w = torch.zeros_like(self.theta)
+        self.v = torch.zeros_like(self.theta)
+        self.steps = torch.zeros_like(self.theta)
+        """Of each coordinate's window: since the last refresh, or, if it is later, since the coordinate began."""
+        self.refreshed = torch.zeros_like(self.theta, dtype=torch.bool)
 
     def step(self, gradient: Tensor) -> None:
         """One step t -> t + 1 with a gradient of theta's shape."""
-        self.t += 1
-        g = -gradient if self.maximize else gradient
         if self.decoupled:
             self.theta = self.theta * (1 - self.alpha * self.weight_decay)
-        else:
+        silent = gradient == 0
+        # t counts from the first step in which any coordinate has a gradient; at gamma = 0 nothing depends on one.
+        if self.t == 0 and self.gamma != 0 and silent.all():
+            return
+        self.t += 1
+        g = -gradient if self.maximize else gradient
+        if not self.decoupled:
             g = g + self.weight_decay * self.theta
 
         self.m = self.beta1 * self.m + (1 - self.beta1) * g
-        self.s = self.beta2 * self.s + (1 - self.beta2) * g * g
+        # Decay alone is no gradient.
+        self.s = self.beta2 * self.s + (1 - self.beta2) * torch.where(silent, 0, g * g)
+
+        # A coordinate begins with its first gradient.
+        began = self.refreshed | (self.s > 0)
+        self.steps = torch.where(began, self.steps + 1, 0)
+        s_hat = torch.where(began, self.s / (1 - self.beta2**self.steps), 0)
+        sigma = s_hat + self.epsilon
+        if self.floor > 0:
+            sigma = sigma + self.floor * s_hat.mean()
 
         if self.delay.is_refresh(self.t):
-            window = self.t - self.delay.at_or_before(self.t - 1)
-            s_hat = self.s / (1 - self.beta2**window)
-            sigma = s_hat + self.epsilon
-            if self.floor > 0:
-                sigma = sigma + self.floor * s_hat.mean()
-            if self.t == 1:
-                self.w = sigma**self.gamma
-            else:
-                self.w = self.beta3 * self.w + (1 - self.beta3) * sigma**self.gamma
-            self.v = self.w**-0.5
+            # A window without a gradient says nothing.
+            heard = self.s > 0
+            blended = self.beta3 * self.w + (1 - self.beta3) * sigma**self.gamma
+            self.w = torch.where(heard, torch.where(self.refreshed, blended, sigma**self.gamma), self.w)
+            self.refreshed = self.refreshed | heard
+            self.v = torch.where(self.refreshed, self.w**-0.5, 0)
             self.s = torch.zeros_like(self.s)
+            self.steps = torch.zeros_like(self.steps)
+        else:
+            # From its first gradient to its first refresh a coordinate follows its own gradients at every step.
+            own = torch.where(began, sigma ** (-self.gamma / 2), 0)
+            self.v = torch.where(self.refreshed, self.v, own)
+
+        if self.gamma == 0:
+            self.v = torch.ones_like(self.theta)
 
         self.theta = self.theta - self.alpha / (1 - self.beta1**self.t) * self.m * self.v

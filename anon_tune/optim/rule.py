@@ -3,6 +3,13 @@
 `Step` holds the numbers of a step, a `Bucket` the tensors that share them. A refresh works on the multiplier v
 itself and never on w = v^-2, which leaves the range of float32 long before v does (sigma = 1e-16 and
 gamma > 2.4, or sigma = 1e20 and gamma < -1.9): see `blend_multipliers`.
+
+A coordinate begins with its first gradient. The state `multiplier` says how far it is:
+
+- v > 0: it is settled, and v is its multiplier; it had a gradient before the last refresh.
+- v = 0: it has had no gradient yet, and does not move.
+- v < 0: it began after the last refresh. -v is the weight of its gradients in s (1 - beta2^k after k steps), so that
+  s / -v is their mean square, from which its multiplier follows at every step until the next refresh.
 """
 
 from __future__ import annotations
@@ -14,12 +21,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anon_tune.errors import HyperparameterError
 from anon_tune.optim.bucket import Bucket
 from anon_tune.optim.delay import Delay
 
-__all__ = ["Step", "blend_multipliers", "refresh_multiplier", "single_tensor", "window_multiplier"]
+__all__ = [
+    "Step",
+    "added_to_moment",
+    "count_begun",
+    "multiplier_in_use",
+    "refreshed",
+    "renew_multiplier",
+    "single_tensor",
+    "three_betas",
+    "without_decay_alone",
+]
 
 _BLOCK = 65_536
+"""Entries whose intermediate results stay in a CPU's cache."""
+
+_LARGE_BLOCK = 2**24
+"""As many on other devices, where intermediate results must not take the memory of a whole model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +61,8 @@ class Step:
         weight_decay: Decay rate.
         decoupled: Whether decay shrinks the parameter or joins the gradient.
         maximize: Whether to climb.
-        window: a_n - a_(n-1) where t = a_n is a refresh step, else 0.
+        refresh: Whether t is one of the refresh steps a_n.
+        elapsed: Steps since the last refresh before t, this one included: t - a_(n-1) for a_(n-1) < t <= a_n.
     """
 
     t: int
@@ -54,14 +77,19 @@ class Step:
     weight_decay: float
     decoupled: bool
     maximize: bool
-    window: int
+    refresh: bool
+    elapsed: int
 
     @classmethod
     def of(cls, group: Mapping[str, Any], t: int) -> Step:
-        """The step t of a param group of `Anon`."""
-        beta1, beta2, beta3 = (float(beta) for beta in group["betas"])
+        """The step t of a param group of `Anon`.
+
+        Raises:
+            HyperparameterError: `betas` of the group are no longer three numbers.
+        """
+        beta1, beta2, beta3 = three_betas(group)
         lr = float(group["lr"])
-        gamma = float(group["gamma"])
+        delay = Delay.parse(group["delay"])
         return cls(
             t=t,
             lr=lr,
@@ -69,13 +97,14 @@ class Step:
             beta1=beta1,
             beta2=beta2,
             beta3=beta3,
-            gamma=gamma,
+            gamma=float(group["gamma"]),
             eps=float(group["eps"]),
             floor=float(group["floor"]),
             weight_decay=float(group["weight_decay"]),
             decoupled=group["decoupled_weight_decay"],
             maximize=group["maximize"],
-            window=Delay.parse(group["delay"]).window(t) if gamma else 0,
+            refresh=delay.is_refresh(t),
+            elapsed=t - delay.at_or_before(t - 1),
         )
 
     @property
@@ -84,9 +113,26 @@ class Step:
         return 1.0 - self.lr * self.weight_decay if self.decoupled else 1.0
 
     @property
+    def correction(self) -> float:
+        """The weight of the window so far in s, 1 - beta2^elapsed: s over this is the mean square."""
+        return 1.0 - self.beta2**self.elapsed
+
+    @property
     def coupling(self) -> float:
         """What coupled decay multiplies the parameter with before it joins the gradient."""
         return 0.0 if self.decoupled else self.weight_decay
+
+
+def three_betas(group: Mapping[str, Any]) -> tuple[float, float, float]:
+    """beta1, beta2 and beta3 of a param group; raises HyperparameterError where a scheduler left fewer."""
+    try:
+        beta1, beta2, beta3 = (float(beta) for beta in group["betas"])
+    except (TypeError, ValueError):
+        raise HyperparameterError(
+            f"betas of a param group are {group['betas']!r}, and Anon needs three numbers, beta1, beta2 and beta3; "
+            "a scheduler that sets betas must keep the third, as torch's OneCycleLR does"
+        ) from None
+    return beta1, beta2, beta3
 
 
 def single_tensor(step: Step, bucket: Bucket) -> None:
@@ -95,67 +141,167 @@ def single_tensor(step: Step, bucket: Bucket) -> None:
         # A half-precision parameter is widened to the dtype of its state, and rounded once at the end.
         x = p.to(m.dtype)
         g = g.to(m.dtype)
-        if step.maximize:
-            g = -g
+        d = -g if step.maximize else g
         if step.coupling:
-            g = g.add(x, alpha=step.coupling)
+            d = d.add(x, alpha=step.coupling)
         if step.shrink != 1.0:
             x.mul_(step.shrink)
-        m.lerp_(g, 1.0 - step.beta1)
+        m.lerp_(d, 1.0 - step.beta1)
         if s is None or v is None:
             x.add_(m, alpha=-step.size)
         else:
-            s.mul_(step.beta2).addcmul_(g, g, value=1.0 - step.beta2)
-            if step.window:
-                refresh_multiplier(step, s, v)
-            x.addcmul_(m, v, value=-step.size)
+            if step.coupling:
+                d = without_decay_alone(d, g)
+            s.mul_(step.beta2).addcmul_(d, d, value=1.0 - step.beta2)
+            x.addcmul_(m, renew_multiplier(step, s, v, bucket.settled), value=-step.size)
         if x is not p:
             p.copy_(x)
 
 
-def refresh_multiplier(step: Step, s: Tensor, v: Tensor) -> None:
-    """Turns the second moment s of a finished window into the multiplier v, and empties s.
+def without_decay_alone(d: Tensor, g: Tensor) -> Tensor:
+    """The gradient with coupled decay, d, as s takes it: 0 where g is 0, because decay alone is no gradient."""
+    return torch.where(g == 0, g, d)
+
+
+def renew_multiplier(step: Step, s: Tensor, v: Tensor, settled: bool) -> Tensor:
+    """Brings v up to this step, whose gradient s has taken, and returns the multipliers that m takes.
 
     Args:
-        step: A refresh step (window > 0).
-        s: Second moment of the window, any shape; zero afterwards.
-        v: Multiplier, shape of s; overwritten.
+        step: The step, a refresh or not.
+        s: Second moment of the window so far, any shape; emptied by a refresh.
+        v: The state `multiplier`, shape of s; changed in place.
+        settled: Whether all of v is known to be positive, which saves a look at it.
+
+    Returns:
+        The multipliers of this step, shape of s: v itself, unless some coordinates are not settled.
     """
     if s.numel() == 0:
-        return
-    correction = 1.0 - step.beta2**step.window
-    # Not in place: the mean of a distributed tensor is still to be summed over its parts.
-    added = s.mean() * (step.floor / correction) + step.eps if step.floor else step.eps
+        return v
+    if not settled:
+        v.copy_(count_begun(s, v, step.beta2))
+    if not step.refresh:
+        if settled:
+            return v
+        return multiplier_in_use(s, v, step.gamma, step.eps, step.floor, step.correction)
+    # Not block by block: the floor needs the mean over the tensor.
+    added = added_to_moment(s, v, step.eps, step.floor, step.correction, settled)
     for s_part, v_part in _blocks(s, v):
-        u = window_multiplier(s_part.div(correction), step.gamma, added)
-        v_part.copy_(u if step.t == 1 else blend_multipliers(v_part, u, step.beta3))
+        v_part.copy_(refreshed(s_part, v_part, step.gamma, step.beta3, added, step.correction, settled))
     s.zero_()
+    return v
+
+
+def count_begun(s: Tensor, v: Tensor, beta2: float) -> Tensor:
+    """The multipliers v, with this step counted for the coordinates that began after the last refresh."""
+    return torch.where((v <= 0) & (s > 0), v * beta2 - (1.0 - beta2), v)
+
+
+def multiplier_in_use(
+    s: Tensor, v: Tensor, gamma: float, eps: float, floor: float, correction: float | Tensor
+) -> Tensor:
+    """The multipliers of a step that is no refresh.
+
+    Args:
+        s: Second moment of the window so far, any shape.
+        v: The state `multiplier`, shape of s.
+        gamma: Adaptivity.
+        eps: Added to sigma.
+        floor: Relative floor of sigma.
+        correction: Weight of the window so far in s, 1 - beta2^elapsed.
+
+    Returns:
+        Shape of s: v where it is settled, 0 before a first gradient, and in between sigma^(-gamma/2) of the
+        coordinate's own gradients.
+    """
+    used = v.clamp(min=0)
+    if (
+        v.is_cpu and _is_plain(v) and not (v < 0).any()
+    ):  # On other devices the question costs more than the answer.
+        return used
+    added = added_to_moment(s, v, eps, floor, correction, settled=False)
+    own = _window_multiplier(_mean_square(s, v, correction, settled=False), gamma, added)
+    return torch.where(v < 0, own, used)
+
+
+def refreshed(
+    s: Tensor,
+    v: Tensor,
+    gamma: float,
+    beta3: float,
+    added: float | Tensor,
+    correction: float | Tensor,
+    settled: bool,
+) -> Tensor:
+    """The multipliers after a refresh.
+
+    A window without a gradient says nothing, so that v stays where s is 0. A coordinate that began in this window
+    has no older multiplier to be blended with: for it this is the first refresh.
+
+    Args:
+        s: Second moment of the finished window, any shape.
+        v: Multipliers before the refresh, shape of s.
+        gamma: Adaptivity.
+        beta3: Weight of the old value in w = v^-2.
+        added: What makes sigma of the mean square: `added_to_moment` of the whole tensor.
+        correction: Weight of the window in s, 1 - beta2^(a_n - a_(n-1)).
+        settled: Whether all of v is known to be positive.
+    """
+    u = _window_multiplier(_mean_square(s, v, correction, settled), gamma, added)
+    if settled:
+        return torch.where(s > 0, _blend_multipliers(v, u, beta3), v)
+    renewed = torch.where(v > 0, _blend_multipliers(v, u, beta3), u)
+    return torch.where(s > 0, renewed, v.clamp(min=0))
+
+
+def added_to_moment(
+    s: Tensor, v: Tensor, eps: float, floor: float, correction: float | Tensor, settled: bool
+) -> float | Tensor:
+    """What makes sigma of the mean square: eps, and the floor's share of the mean over the tensor.
+
+    Coordinates that are infinite or no numbers count as 0 there, so that they do not spread.
+
+    Returns:
+        A number, or 0-d where there is a floor.
+    """
+    if not floor:
+        return eps
+    finite = _mean_square(s, v, correction, settled).nan_to_num(nan=0.0, posinf=0.0)
+    return finite.mean() * floor + eps
+
+
+def _mean_square(s: Tensor, v: Tensor, correction: float | Tensor, settled: bool) -> Tensor:
+    """The mean square of each coordinate's gradients: since they began, or in the window so far."""
+    return s / correction if settled else s / torch.where(v < 0, -v, correction)
 
 
 def _blocks(s: Tensor, v: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-    """Both tensors in pieces whose intermediate results stay in a CPU's cache; on other devices whole.
+    """Both tensors in pieces, so that the intermediate results of a refresh stay small.
 
-    Pieces of a plain tensor are views; those of a subclass, such as DTensor, may be copies.
+    Pieces of a plain tensor are views; a subclass, such as DTensor, stays whole, because its pieces may be copies.
     """
-    plain = type(s) is type(v) is Tensor and s.device.type == "cpu"
-    if not (plain and s.is_contiguous() and v.is_contiguous()):
+    if not (_is_plain(s) and s.is_contiguous() and v.is_contiguous()):
         return [(s, v)]
-    return zip(torch.split(s.view(-1), _BLOCK), torch.split(v.view(-1), _BLOCK), strict=True)
+    size = _BLOCK if s.is_cpu else _LARGE_BLOCK
+    return zip(torch.split(s.view(-1), size), torch.split(v.view(-1), size), strict=True)
 
 
-def window_multiplier(s_hat: Tensor, gamma: float, added: float | Tensor) -> Tensor:
+def _is_plain(tensor: Tensor) -> bool:
+    return type(tensor) is Tensor
+
+
+def _window_multiplier(mean_square: Tensor, gamma: float, added: float | Tensor) -> Tensor:
     """sigma^(-gamma/2), kept between the smallest normal number of its dtype and the inverse of that.
 
     Args:
-        s_hat: Bias-corrected second moment of one window; overwritten.
+        mean_square: Mean square of a window's gradients; overwritten.
         gamma: Adaptivity.
-        added: What makes sigma of s_hat: eps and the floor's share of the tensor's mean, a number or 0-d.
+        added: What makes sigma of it, a number or 0-d.
     """
-    tiny = torch.finfo(s_hat.dtype).tiny
-    return s_hat.add_(added).pow_(-0.5 * gamma).clamp_(tiny, 1.0 / tiny)
+    tiny = torch.finfo(mean_square.dtype).tiny
+    return mean_square.add_(added).pow_(-0.5 * gamma).clamp_(tiny, 1.0 / tiny)
 
 
-def blend_multipliers(v: Tensor, u: Tensor, beta3: float) -> Tensor:
+def _blend_multipliers(v: Tensor, u: Tensor, beta3: float) -> Tensor:
     """The multiplier (beta3*v^-2 + (1-beta3)*u^-2)^(-1/2) of an old one v and a window's u.
 
     This is w <- beta3*w + (1-beta3)*sigma^gamma with w = v^-2. Divided by the smaller of the two, both terms

@@ -1,8 +1,6 @@
-"""Float32 at its ends, and the blow-up of silent coordinates that the floor cures."""
+"""Float32 at its ends."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 import torch
@@ -45,9 +43,11 @@ def test_multiplier_is_positive_and_finite_and_so_are_parameters(
         if gamma != 0.0:
             v = optimizer.state[p]["multiplier"]
             m = optimizer.state[p]["exp_avg"]
-            assert bool((v > 0).all())
+            # Not positive is a coordinate without a gradient, or with one that came after the last refresh.
+            assert bool((v >= -1).all())
+            assert bool((v[grads[0].square() * 1e-3 > 0] > 0).all())
             assert bool(torch.isfinite(v).all())
-            update = 1e-3 * m.double() * v.double() / (1 - 0.9 ** len(grads))
+            update = 1e-3 * m.double() * v.double().clamp(min=1.0) / (1 - 0.9 ** len(grads))
             if update.abs().max() > 1e37:
                 return
         assert bool(torch.isfinite(p).all())
@@ -71,13 +71,16 @@ def test_blended_multiplier_equals_float64_where_the_square_leaves_float32(gamma
         assert value == pytest.approx(exact, rel=1e-5)
 
 
-def train_with_a_feature_that_wakes_up(gamma: float, floor: float) -> float:
-    """Loss of a regression after 200 steps; one of its eight features is 0 until step 40."""
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("floor", [0.0, 0.01])
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 1.15, 1.5])
+def test_a_feature_that_is_silent_at_first_trains_when_it_wakes_up(gamma, floor, path):
+    """One of eight features is 0 until step 40. Its multiplier was eps^(-gamma/2), and the loss ended above 1,000."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.zeros(8, requires_grad=True)
     truth = torch.linspace(-1, 1, 8)
-    optimizer = Anon([weight], lr=0.03, gamma=gamma, floor=floor)
-    loss = torch.tensor(math.nan)
+    optimizer = Anon([weight], lr=0.03, gamma=gamma, floor=floor, **PATHS[path])
+    losses = []
     for step in range(200):
         x = torch.randn(32, 8, generator=generator)
         if step < 40:
@@ -86,10 +89,6 @@ def train_with_a_feature_that_wakes_up(gamma: float, floor: float) -> float:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return loss.item()
-
-
-@pytest.mark.parametrize("gamma", [0.5, 1.0, 1.15, 1.5])
-def test_a_dead_coordinate_that_wakes_up_blows_up_unless_there_is_a_floor(gamma):
-    assert train_with_a_feature_that_wakes_up(gamma, floor=0.01) < 0.5
-    assert not train_with_a_feature_that_wakes_up(gamma, floor=0.0) < 1e3
+        losses.append(loss.item())
+    assert max(losses[40:]) < 2.0
+    assert losses[-1] < 0.5

@@ -66,8 +66,8 @@ class Anon(Optimizer):
         HyperparameterError: An option is out of its range, or not supported.
     """
 
-    _settled: dict[Tensor, bool]
-    """Whether all multipliers of a parameter are positive, as they then stay; looked up where it is not known."""
+    _settled: dict[int, bool]
+    """Whether all multipliers of a parameter, by its id, are positive, as they then stay; looked up where unknown."""
 
     def __init__(
         self,
@@ -208,9 +208,10 @@ class Anon(Optimizer):
     @_disable_dynamo
     def _take_step(self) -> None:
         """The step itself, which torch.compile calls and does not trace: its paths are chosen by step count."""
-        self._check_step()
-        for group in self.param_groups:
-            for bucket, steps in self._buckets(group):
+        # Whatever is refused is refused before anything has moved.
+        found = [(group, self._rows(group)) for group in self.param_groups]
+        for group, rows in found:
+            for bucket, steps in self._buckets(group, rows):
                 if group["capturable"]:
                     capturable(group, bucket, steps)
                     continue
@@ -218,81 +219,37 @@ class Anon(Optimizer):
                     raise HyperparameterError("to record a step in a CUDA graph, use Anon(capturable=True)")
                 _path(group, bucket)(Step.of(group, int(steps[0])), bucket)
 
-    def _check_step(self) -> None:
-        """Raises before anything has changed, so that no part of the model takes a step without the rest."""
-        for group in self.param_groups:
-            three_betas(group)
-            for p in group["params"]:
-                if p.grad is not None and p.grad.layout is not torch.strided:
-                    raise InputError(
-                        "Anon does not support sparse gradients; use Embedding(sparse=False), "
-                        "or torch.optim.SparseAdam for that layer"
-                    )
-
-    def _buckets(self, group: dict[str, Any]) -> list[tuple[Bucket, list[Tensor]]]:
-        """Counts the step, and sorts the group's tensors and their counts by count, device, dtype and `settled`.
-
-        Unless gamma is 0, a tensor's count begins with its first gradient. Until then its steps are those of a
-        parameter without one, but for decoupled decay.
-        """
-        rows: list[Row] = []
-        steps: list[Tensor] = []
-        counts: list[int] = []
-        settled: list[bool] = []
+    def _rows(self, group: dict[str, Any]) -> list[tuple[Tensor, Row, Tensor]]:
+        """Each parameter that has a gradient, with its row and its step count."""
+        three_betas(group)
+        adaptive = group["gamma"] != 0
+        rows: list[tuple[Tensor, Row, Tensor]] = []
         for p in group["params"]:
             grad = p.grad
             if grad is None:
                 continue
+            if grad.layout is not torch.strided:
+                raise InputError(
+                    "Anon does not support sparse gradients; use Embedding(sparse=False), "
+                    "or torch.optim.SparseAdam for that layer"
+                )
             # Kernels read memory, where a lazy conjugate or negative does not show.
             if grad.is_conj():
                 grad = grad.resolve_conj()
             if grad.is_neg():
                 grad = grad.resolve_neg()
-            state = self._state_of(group, p)
-            row = (p, grad, state["exp_avg"], state.get("exp_avg_sq"), state.get("multiplier"))
-            if p.is_complex():
-                row = _as_reals(row)
-            # A captured step must not look at the count; its arithmetic needs no common one either.
-            count = 0 if group["capturable"] else int(state["step"])
-            waits = group["gamma"] != 0 and not count and not group["capturable"]
-            if waits and not has_gradient(grad):
-                _decay(group, p)
-                continue
-            rows.append(row)
-            steps.append(state["step"])
-            counts.append(count)
-            settled.append(self._is_settled(group, p, row[-1], count))
-        if not rows:
-            return []
-        if group["capturable"] and group["gamma"] != 0:
-            heard = [has_gradient(row[1]) for row in rows]
-            torch._foreach_add_(steps, [((t > 0) | h).to(t) for t, h in zip(steps, heard, strict=True)])
-        elif group["capturable"]:
-            torch._foreach_add_(steps, 1.0)
-        else:  # On the host a number would be made a tensor again for each of them.
-            torch._foreach_add_(steps, torch.ones((), dtype=torch.float64, device="cpu"), alpha=1.0)
-        buckets: dict[tuple[int, torch.device, torch.dtype, bool], list[int]] = defaultdict(list)
-        for index, row in enumerate(rows):
-            buckets[counts[index], row[0].device, row[0].dtype, settled[index]].append(index)
-        return [
-            (Bucket.of([rows[i] for i in found], settled=key[-1]), [steps[i] for i in found])
-            for key, found in buckets.items()
-        ]
+            state = self.state[p]
+            m = state.get("exp_avg")
+            if m is None or m.dtype is not _state_dtype(p) or ("multiplier" in state) is not adaptive:
+                self._make_state(group, p)
+                m = state["exp_avg"]
+            row = (p, grad, m, state.get("exp_avg_sq"), state.get("multiplier"))
+            rows.append((p, _as_reals(row) if p.is_complex() else row, state["step"]))
+        return rows
 
-    def _is_settled(self, group: dict[str, Any], p: Tensor, v: Tensor | None, count: int) -> bool:
-        """Whether all multipliers are known to be positive after `count` steps, which only a refresh changes."""
-        if v is None:
-            return True
-        if not count:
-            return False
-        known = self._settled.get(p)
-        if not known and (known is None or Delay.parse(group["delay"]).is_refresh(count)):
-            known = self._settled[p] = bool(_whole((v > 0).all()))
-        return known
-
-    def _state_of(self, group: dict[str, Any], p: Tensor) -> dict[str, Any]:
-        """The state of a parameter, made at its first step, and as its group's gamma needs it."""
-        state: dict[str, Any] = self.state[p]
+    def _make_state(self, group: dict[str, Any], p: Tensor) -> None:
+        """Makes the state of a parameter, or makes it fit the parameter's dtype and the group's gamma."""
+        state = self.state[p]
         dtype = _state_dtype(p)
         if "exp_avg" not in state:
             state["step"] = torch.zeros((), dtype=torch.float64, device=_step_device(group, p))
@@ -300,8 +257,8 @@ class Anon(Optimizer):
             if group["gamma"] != 0:
                 state["exp_avg_sq"] = torch.zeros_like(p, dtype=dtype)
                 state["multiplier"] = torch.zeros_like(p, dtype=dtype)
-        if state["exp_avg"].dtype != dtype:  # The model has been cast since, as by model.double().
-            state.update({name: state[name].to(dtype) for name in STATE - {"step"} if name in state})
+        # The model has been cast since, as by model.double().
+        state.update({name: state[name].to(dtype) for name in STATE - {"step"} if name in state})
         if group["gamma"] == 0:
             state.pop("exp_avg_sq", None)
             state.pop("multiplier", None)
@@ -310,7 +267,57 @@ class Anon(Optimizer):
                 f"gamma became {group['gamma']} after {int(state['step'])} steps at gamma = 0, which keep no "
                 "second moment; start the group with a small gamma such as 1e-3 if gamma is to change"
             )
-        return state
+
+    def _buckets(
+        self, group: dict[str, Any], found: list[tuple[Tensor, Row, Tensor]]
+    ) -> list[tuple[Bucket, list[Tensor]]]:
+        """Counts the step, and sorts the rows and their counts by count, device, dtype and `settled`.
+
+        Unless gamma is 0, a tensor's count begins with its first gradient. Until then its steps are those of a
+        parameter without one, but for decoupled decay.
+        """
+        if group["capturable"]:
+            return self._captured_buckets(group, found)
+        adaptive = group["gamma"] != 0
+        buckets: dict[tuple[float, torch.device, torch.dtype, bool], list[int]] = defaultdict(list)
+        for index, (p, row, step) in enumerate(found):
+            count = step.item()
+            if adaptive and not count and not _is_true(_has_gradient(row[1])):
+                _decay(group, p)
+                continue
+            settled = not adaptive or self._is_settled(group, p, row[-1], count)
+            buckets[count, p.device, row[0].dtype, settled].append(index)
+        steps = [found[i][2] for indices in buckets.values() for i in indices]
+        if steps:
+            # On the host a number would be made a tensor again for each of them.
+            torch._foreach_add_(steps, torch.ones((), dtype=torch.float64, device="cpu"), alpha=1.0)
+        return [
+            (Bucket.of([found[i][1] for i in indices], settled=key[-1]), [found[i][2] for i in indices])
+            for key, indices in buckets.items()
+        ]
+
+    def _captured_buckets(
+        self, group: dict[str, Any], found: list[tuple[Tensor, Row, Tensor]]
+    ) -> list[tuple[Bucket, list[Tensor]]]:
+        """As `_buckets`, without a look at the counts, which a captured step must not take and does not need."""
+        buckets: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
+        for index, (p, row, step) in enumerate(found):
+            step += 1 if group["gamma"] == 0 else (step > 0) | _has_gradient(row[1])
+            buckets[p.device, row[0].dtype].append(index)
+        return [
+            (Bucket.of([found[i][1] for i in indices]), [found[i][2] for i in indices])
+            for indices in buckets.values()
+        ]
+
+    def _is_settled(self, group: dict[str, Any], p: Tensor, v: Tensor | None, count: float) -> bool:
+        """Whether all multipliers v are known to be positive after `count` steps, which only a refresh changes."""
+        if not count:
+            self._settled.pop(id(p), None)
+            return False
+        known = self._settled.get(id(p))
+        if not known and (known is None or Delay.parse(group["delay"]).is_refresh(int(count))):
+            known = self._settled[id(p)] = v is not None and _is_true(_whole((v > 0).all()))
+        return known
 
 
 def _as_reals(row: Row) -> Row:
@@ -320,7 +327,7 @@ def _as_reals(row: Row) -> Row:
     return pairs(p), pairs(g), pairs(m), None if s is None else pairs(s), None if v is None else pairs(v)
 
 
-def has_gradient(grad: Tensor) -> Tensor:
+def _has_gradient(grad: Tensor) -> Tensor:
     """Whether any entry is not 0, as a 0-d tensor; true of an empty tensor, which has nothing to wait for."""
     return _whole((grad != 0).any()) | (not grad.numel())
 
@@ -329,6 +336,11 @@ def _whole(value: Tensor) -> Tensor:
     """A 0-d value, gathered from all ranks where it is distributed (DTensor)."""
     gather: Callable[[], Tensor] | None = getattr(value, "full_tensor", None)
     return gather() if gather else value
+
+
+def _is_true(value: Tensor) -> bool:
+    """The truth of a 0-d value; a meta tensor has none, and passes."""
+    return value.is_meta or bool(value)
 
 
 def _decay(group: dict[str, Any], p: Tensor) -> None:

@@ -41,7 +41,8 @@ _LONGEST_TABLE = 2**20
 def capturable(group: Mapping[str, Any], bucket: Bucket, steps: list[Tensor]) -> None:
     """Moves the bucket's parameters and state in place; `steps` are 0-d and count this step already."""
     beta1, beta2, beta3 = three_betas(group)
-    lr, decay, decoupled = group["lr"], float(group["weight_decay"]), group["decoupled_weight_decay"]
+    lr = group["lr"].reshape(()) if isinstance(group["lr"], Tensor) else group["lr"]
+    decay, decoupled = float(group["weight_decay"]), group["decoupled_weight_decay"]
     gamma, eps, floor = float(group["gamma"]), float(group["eps"]), float(group["floor"])
     delay = Delay.parse(group["delay"])
     for t, (p, g, m, s, v) in zip(steps, bucket.rows(), strict=True):

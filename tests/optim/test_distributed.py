@@ -21,18 +21,23 @@ dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_
 mesh = init_device_mesh("cpu", (2,))
 for placement, rows in ((Shard(0), 4), (Shard(0), 5), (Replicate(), 3)):
     split = lambda full: distribute_tensor(full, mesh, [placement])
-    for path in ({}, {"foreach": True}, {"fused": True}):
-        for gamma, floor in ((1.0, 0.0), (1.0, 0.1), (0.0, 0.0)):
+    for path in ({}, {"foreach": True}, {"fused": True}, {"capturable": True}):
+        for gamma, floor, zeros in ((1.0, 0.0, 0), (1.0, 0.1, 0), (0.0, 0.0, 0), (1.5, 0.1, 1), (-0.5, 0.0, 1)):
             generator = torch.Generator().manual_seed(0)
             whole = torch.randn(rows, 3, generator=generator)
             parts = torch.nn.Parameter(split(whole))
             optimizers = [Anon([p], lr=0.1, gamma=gamma, floor=floor, **path) for p in (whole, parts)]
-            for _ in range(5):
+            for step in range(10 if zeros else 5):
                 grad = torch.randn(rows, 3, generator=generator)
+                # Nothing in the first two steps, and rows of one rank, then a coordinate of the other, later still.
+                if zeros:
+                    grad *= step >= 2
+                    grad[:2] *= step >= 5
+                    grad[-1, 1] *= step not in (2, 3, 4, 7)
                 whole.grad, parts.grad = grad, split(grad)
                 for optimizer in optimizers:
                     optimizer.step()
-            case = (placement, rows, path, gamma, floor)
+            case = (placement, rows, path, gamma, floor, zeros)
             torch.testing.assert_close(parts.detach().full_tensor(), whole, msg=lambda m: f"{case}: {m}")
             one, other = map(monitor, optimizers)
             assert one.keys() == other.keys()

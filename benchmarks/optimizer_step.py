@@ -1,17 +1,21 @@
 """How long a step of Anon takes beside torch's fused AdamW.
 
-    python -m benchmarks.optimizer_step [--device cuda] [--threads 1] [--processes 7] [--rounds 48]
+    python -m benchmarks.optimizer_step [--device cuda] [--threads 1] [--processes 7] [--rounds 48] [--long 1000]
 
 Fresh processes, one after the other; in each, all optimizers take turns step by step, so that a busy machine
 slows them alike. A figure is the median over the processes of the median over the rounds of
 (time of a step) / (time of fused AdamW's step in the same round), with the lowest and highest process behind it.
 Steps are whole `optimizer.step()` calls; nothing is flattened or prepared outside them.
+
+The last table is of `--long` steps, on CPU, with an operation of torch on all threads before each, as a model has:
+sums with all refreshes, medians, and the slowest steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -45,15 +49,29 @@ BYTES = {
 }
 """Bytes that a step must read and write per float32 parameter."""
 
-REFRESH = "refresh, gamma 1.15"
+REFRESHES: dict[str, Make] = {
+    "refresh, fused": lambda p: Anon(p, lr=1e-4, gamma=1.15, delay="every:1", fused=True),
+    "refresh, fused, floor 0.03": lambda p: Anon(
+        p, lr=1e-4, gamma=1.15, delay="every:1", floor=0.03, fused=True
+    ),
+    "refresh, foreach": lambda p: Anon(p, lr=1e-4, gamma=1.15, delay="every:1", foreach=True),
+}
+"""Every step of these is a refresh."""
+
 WARM_UP = 5  # five steps hold the three kinds: the first, a refresh, a plain one
+LONG: dict[str, Make] = {
+    BASE: CONTENDERS[BASE],
+    "Anon fused": lambda p: Anon(p, lr=1e-4, weight_decay=0.01, gamma=1.15, fused=True),
+    "Anon fused, delay 1.1": lambda p: Anon(p, lr=1e-4, weight_decay=0.01, gamma=1.15, delay=1.1, fused=True),
+}
+ENTRIES = 900_000
 
 
 def optimizers(shape: str, device: str) -> dict[str, torch.optim.Optimizer]:
     count, size = SHAPES[shape]
     generator = torch.Generator(device).manual_seed(0)
     made = {}
-    for name, make in CONTENDERS.items():
+    for name, make in (CONTENDERS | REFRESHES).items():
         params = [
             torch.randn(size, device=device, generator=generator).requires_grad_() for _ in range(count)
         ]
@@ -88,20 +106,18 @@ def measure(shape: str, device: str, rounds: int) -> dict[str, object]:
         name: sum(seconds(optimizer.step, device) for _ in range(WARM_UP)) for name, optimizer in made.items()
     }
     times: dict[str, list[float]] = {name: [] for name in made}
-    refresh: list[float] = []
     delay = Delay.parse(2.0)
     for t in range(WARM_UP + 1, WARM_UP + 1 + rounds):
         spent = {name: seconds(optimizer.step, device) for name, optimizer in made.items()}
         if delay.is_refresh(t):
-            refresh.append(spent["Anon fused, gamma 1.15"] / spent[BASE])
             continue
         for name, value in spent.items():
             times[name].append(value)
+    base = statistics.median(times[BASE])
     ratios = {
         name: statistics.median(a / b for a, b in zip(values, times[BASE], strict=True))
         for name, values in times.items()
     }
-    ratios[REFRESH] = statistics.median(refresh)
     entries = SHAPES[shape][0] * SHAPES[shape][1][0] * SHAPES[shape][1][1]
     state = {
         name: sum(t.nbytes for s in o.state.values() for key, t in s.items() if key != "step") / entries
@@ -113,13 +129,48 @@ def measure(shape: str, device: str, rounds: int) -> dict[str, object]:
         for name in BYTES
         if device == "cuda"
     }
-    base = statistics.median(times[BASE])
     return {"ratios": ratios, "cold": cold, "state": state, "base": base, "shares": shares}
 
 
+def measure_long(steps: int) -> dict[str, dict[str, float]]:
+    """Steps beside other work of torch's threads: sum, median, 99th percentile and longest of each contender, ms."""
+    generator = torch.Generator().manual_seed(0)
+    made = {}
+    for name, make in LONG.items():
+        p = torch.randn(ENTRIES, generator=generator).requires_grad_()
+        p.grad = torch.randn(ENTRIES, generator=generator)
+        made[name] = make([p])
+    a, b = torch.randn(ENTRIES), torch.empty(ENTRIES)
+    for _ in range(WARM_UP):
+        for optimizer in made.values():
+            optimizer.step()
+    times: dict[str, list[float]] = {name: [] for name in made}
+    for _ in range(steps):
+        for name, optimizer in made.items():
+            torch.sin(a, out=b)
+            times[name].append(1e3 * seconds(optimizer.step, "cpu"))
+    return {
+        name: {
+            "sum": sum(values),
+            "median": statistics.median(values),
+            "99%": sorted(values)[math.ceil(0.99 * steps) - 1],
+            "longest": max(values),
+        }
+        for name, values in times.items()
+    }
+
+
 def in_fresh_process(shape: str, options: argparse.Namespace) -> dict[str, Any]:
-    """What `measure` found."""
-    command = [sys.executable, "-m", "benchmarks.optimizer_step", "--child", shape]
+    """What `measure`, or for "long" `measure_long`, found."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.optimizer_step",
+        "--child",
+        shape,
+        "--long",
+        str(options.long),
+    ]
     command += [
         "--device",
         options.device,
@@ -151,11 +202,15 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=48, help="steps of each optimizer in each process")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, on CPU")
-    parser.add_argument("--child", choices=list(SHAPES), help=argparse.SUPPRESS)
+    parser.add_argument("--long", type=int, default=1000, help="steps of the longer tables")
+    parser.add_argument("--child", choices=[*SHAPES, "long"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("there is no CUDA device; run with --device cpu")
     torch.set_num_threads(options.threads)
+    if options.child == "long":
+        print(json.dumps(measure_long(options.long)))
+        return
     if options.child:
         print(json.dumps(measure(options.child, options.device, options.rounds)))
         return
@@ -169,10 +224,10 @@ def main() -> None:
             "| step | time / AdamW fused | lowest .. highest of the processes | floor by bytes | state, bytes |"
         )
         print("|---|---|---|---|---|")
-        for name in [*CONTENDERS, REFRESH]:
+        for name in [*CONTENDERS, *REFRESHES]:
             values = [f["ratios"][name] for f in found]
             floor = f"{BYTES[name] / BYTES[BASE]:.3f}" if name in BYTES else ""
-            state = f"{found[0]['state'][name]:.0f}" if name in CONTENDERS else ""
+            state = f"{found[0]['state'][name]:.0f}"
             spread = f"{min(values):.2f} .. {max(values):.2f}"
             print(f"| {name} | {statistics.median(values):.2f} | {spread} | {floor} | {state} |")
         cold = statistics.median(f["cold"]["Anon fused, gamma 1.15"] for f in found)
@@ -180,8 +235,27 @@ def main() -> None:
         for name in BYTES if options.device == "cuda" else ():
             share = statistics.median(f["shares"][name] for f in found)
             print(f"{name}: {100 * share:.0f}% of the measured copy bandwidth")
+    if options.device == "cpu":
+        print_long([in_fresh_process("long", options) for _ in range(options.processes)], options.long)
     if options.device == "cpu" and not torch.cuda.is_available():
         print("\nCUDA: not measured, no device")
+
+
+def print_long(found: list[dict[str, dict[str, float]]], steps: int) -> None:
+    print(
+        f"\n{steps} steps of {ENTRIES:,} entries, each after an operation on all threads; over AdamW fused\n"
+    )
+    figures = list(found[0][BASE])
+    print("| | " + " | ".join(f"{name}, lowest .. highest" for name in figures) + " |")
+    print("|---" * (len(figures) + 1) + "|")
+    for name in LONG:
+        cells = []
+        for figure in figures:
+            ratios = sorted(f[name][figure] / f[BASE][figure] for f in found)
+            cells.append(f"{statistics.median(ratios):.2f}, {ratios[0]:.2f} .. {ratios[-1]:.2f}")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    for figure in figures[1:]:
+        print(f"AdamW fused, {figure}: {statistics.median(f[BASE][figure] for f in found):.2f} ms")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
@@ -67,7 +69,7 @@ class Anon(Optimizer):
     """
 
     _settled: dict[int, bool]
-    """Whether all multipliers of a parameter, by its id, are positive, as they then stay; looked up where unknown."""
+    """Whether all multipliers of a parameter, by the id of its count, are positive, as they then stay."""
 
     def __init__(
         self,
@@ -210,8 +212,8 @@ class Anon(Optimizer):
         """The step itself, which torch.compile calls and does not trace: its paths are chosen by step count."""
         # Whatever is refused is refused before anything has moved.
         found = [(group, self._rows(group)) for group in self.param_groups]
-        for group, rows in found:
-            for bucket, steps in self._buckets(group, rows):
+        for group, (rows, counts) in found:
+            for bucket, steps in self._buckets(group, rows, counts):
                 if group["capturable"]:
                     capturable(group, bucket, steps)
                     continue
@@ -219,11 +221,12 @@ class Anon(Optimizer):
                     raise HyperparameterError("to record a step in a CUDA graph, use Anon(capturable=True)")
                 _path(group, bucket)(Step.of(group, int(steps[0])), bucket)
 
-    def _rows(self, group: dict[str, Any]) -> list[tuple[Tensor, Row, Tensor]]:
-        """Each parameter that has a gradient, with its row and its step count."""
+    def _rows(self, group: dict[str, Any]) -> tuple[list[Row], list[Tensor]]:
+        """The rows of the parameters that have a gradient, and their step counts."""
         three_betas(group)
         adaptive = group["gamma"] != 0
-        rows: list[tuple[Tensor, Row, Tensor]] = []
+        rows: list[Row] = []
+        steps: list[Tensor] = []
         for p in group["params"]:
             grad = p.grad
             if grad is None:
@@ -239,13 +242,15 @@ class Anon(Optimizer):
             if grad.is_neg():
                 grad = grad.resolve_neg()
             state = self.state[p]
-            m = state.get("exp_avg")
-            if m is None or m.dtype is not _state_dtype(p) or ("multiplier" in state) is not adaptive:
+            m, v, dtype = state.get("exp_avg"), state.get("multiplier"), p.dtype
+            fits = m is not None and (v is not None) is adaptive
+            if not fits or (m.dtype is not dtype and m.dtype is not _state_dtype(p)):
                 self._make_state(group, p)
-                m = state["exp_avg"]
-            row = (p, grad, m, state.get("exp_avg_sq"), state.get("multiplier"))
-            rows.append((p, _as_reals(row) if p.is_complex() else row, state["step"]))
-        return rows
+                m, v = state["exp_avg"], state.get("multiplier")
+            row = (p, grad, m, state.get("exp_avg_sq"), v)
+            rows.append(_as_reals(row) if dtype.is_complex else row)
+            steps.append(state["step"])
+        return rows, steps
 
     def _make_state(self, group: dict[str, Any], p: Tensor) -> None:
         """Makes the state of a parameter, or makes it fit the parameter's dtype and the group's gamma."""
@@ -269,7 +274,7 @@ class Anon(Optimizer):
             )
 
     def _buckets(
-        self, group: dict[str, Any], found: list[tuple[Tensor, Row, Tensor]]
+        self, group: dict[str, Any], rows: list[Row], steps: list[Tensor]
     ) -> list[tuple[Bucket, list[Tensor]]]:
         """Counts the step, and sorts the rows and their counts by count, device, dtype and `settled`.
 
@@ -277,47 +282,60 @@ class Anon(Optimizer):
         parameter without one, but for decoupled decay.
         """
         if group["capturable"]:
-            return self._captured_buckets(group, found)
+            # A captured step must not look at the count; its arithmetic needs no common one either.
+            self._count_captured(group, rows, steps)
+            return _sorted(rows, steps, [0.0] * len(rows), [False] * len(rows))
+        counts = list(map(Tensor.item, steps))
         adaptive = group["gamma"] != 0
-        buckets: dict[tuple[float, torch.device, torch.dtype, bool], list[int]] = defaultdict(list)
-        for index, (p, row, step) in enumerate(found):
-            count = step.item()
-            if adaptive and not count and not _is_true(_has_gradient(row[1])):
-                _decay(group, p)
-                continue
-            settled = not adaptive or self._is_settled(group, p, row[-1], count)
-            buckets[count, p.device, row[0].dtype, settled].append(index)
-        steps = [found[i][2] for indices in buckets.values() for i in indices]
+        if adaptive and not all(counts):
+            begun = [c > 0 or _is_true(_has_gradient(row[1])) for c, row in zip(counts, rows, strict=True)]
+            for row in itertools.compress(rows, map(operator.not_, begun)):
+                _decay(group, row[0])
+            rows, steps = list(itertools.compress(rows, begun)), list(itertools.compress(steps, begun))
+            counts = list(itertools.compress(counts, begun))
+        known = self._settled
+        settled = [
+            not adaptive or (c > 0 and known.get(id(step))) or self._is_settled(group, row[-1], step, c)
+            for row, step, c in zip(rows, steps, counts, strict=True)
+        ]
         if steps:
             # On the host a number would be made a tensor again for each of them.
             torch._foreach_add_(steps, torch.ones((), dtype=torch.float64, device="cpu"), alpha=1.0)
-        return [
-            (Bucket.of([found[i][1] for i in indices], settled=key[-1]), [found[i][2] for i in indices])
-            for key, indices in buckets.items()
-        ]
+        return _sorted(rows, steps, counts, settled)
 
-    def _captured_buckets(
-        self, group: dict[str, Any], found: list[tuple[Tensor, Row, Tensor]]
-    ) -> list[tuple[Bucket, list[Tensor]]]:
-        """As `_buckets`, without a look at the counts, which a captured step must not take and does not need."""
-        buckets: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
-        for index, (p, row, step) in enumerate(found):
-            step += 1 if group["gamma"] == 0 else (step > 0) | _has_gradient(row[1])
-            buckets[p.device, row[0].dtype].append(index)
-        return [
-            (Bucket.of([found[i][1] for i in indices]), [found[i][2] for i in indices])
-            for indices in buckets.values()
-        ]
+    def _count_captured(self, group: dict[str, Any], rows: list[Row], steps: list[Tensor]) -> None:
+        """Counts a step as `_buckets` does, without a look at the gradients."""
+        if group["gamma"] == 0:
+            torch._foreach_add_(steps, 1.0)
+        elif steps:
+            heard = (_has_gradient(row[1]) for row in rows)
+            torch._foreach_add_(steps, [((t > 0) | h).to(t) for t, h in zip(steps, heard, strict=True)])
 
-    def _is_settled(self, group: dict[str, Any], p: Tensor, v: Tensor | None, count: float) -> bool:
+    def _is_settled(self, group: dict[str, Any], v: Tensor | None, step: Tensor, count: float) -> bool:
         """Whether all multipliers v are known to be positive after `count` steps, which only a refresh changes."""
         if not count:
-            self._settled.pop(id(p), None)
+            self._settled.pop(id(step), None)
             return False
-        known = self._settled.get(id(p))
+        known = self._settled.get(id(step))
         if not known and (known is None or Delay.parse(group["delay"]).is_refresh(int(count))):
-            known = self._settled[id(p)] = v is not None and _is_true(_whole((v > 0).all()))
+            known = self._settled[id(step)] = v is not None and _is_true(_whole((v > 0).all()))
         return known
+
+
+def _sorted(
+    rows: list[Row], steps: list[Tensor], counts: list[float], settled: list[bool]
+) -> list[tuple[Bucket, list[Tensor]]]:
+    """Buckets of rows that have a count, a device, a dtype and `settled` in common, with their step counts."""
+    keys = (counts, settled, [row[0].device for row in rows], [row[0].dtype for row in rows])
+    if all(len(set(key)) == 1 for key in keys):  # Nearly always so.
+        return [(Bucket.of(rows, settled[0]), steps)]
+    found: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for index, key in enumerate(zip(*keys, strict=True)):
+        found[key].append(index)
+    return [
+        (Bucket.of([rows[i] for i in indices], settled[indices[0]]), [steps[i] for i in indices])
+        for indices in found.values()
+    ]
 
 
 def _as_reals(row: Row) -> Row:

@@ -21,12 +21,13 @@ _Kernel = Callable[[Step, Bucket], None]
 def fused(step: Step, bucket: Bucket) -> None:
     """Moves the bucket's parameters and state in place.
 
-    Refreshes, half-precision parameters, tensors with gaps in memory, and those with coordinates that still wait
-    for a first gradient or a first refresh go the foreach way.
+    Half-precision parameters and tensors with gaps in memory go the foreach way; on a GPU, refreshes too, and tensors
+    with coordinates that still wait for a first gradient or a first refresh.
     """
     first = bucket.params[0]
+    plain = first.is_cpu or not bucket.multipliers or (bucket.settled and not step.refresh)
     wide = first.dtype in (torch.float32, torch.float64)
-    kernel = _kernel(first.device.type) if wide and bucket.settled and not step.refresh else None
+    kernel = _kernel(first.device.type) if wide and plain else None
     fast, rest = bucket.split_by_order() if kernel else (Bucket.of([]), bucket)
     if kernel and fast.params:
         kernel(step, fast)

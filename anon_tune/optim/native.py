@@ -1,6 +1,6 @@
 """The fused CPU step: `kernel.c`, compiled for this machine once per process and called through ctypes.
 
-Plain C takes a quarter of a second to compile, needs no headers, takes lists of tensors as they are (no flat
+Plain C takes half a second to compile, needs no headers, takes lists of tensors as they are (no flat
 copies), and has no graphs that could be compiled again when a number changes.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import shutil
 import subprocess
 import tempfile
@@ -20,34 +21,75 @@ import torch
 from torch import Tensor
 
 from anon_tune.optim.bucket import Bucket
-from anon_tune.optim.rule import Step
+from anon_tune.optim.rule import Step, added_to_moment
 
 __all__ = ["load_kernels", "step_on_cpu"]
 
 _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC"]
-_NAMES = {torch.float32: "anon_step_f32", torch.float64: "anon_step_f64"}
+_NAMES = {torch.float32: "anon_f32", torch.float64: "anon_f64"}
+_STEP, _MOMENTS, _MOVE_NEW, _REFRESH, _WHOLE_STEP, _WHOLE_REFRESH = range(6)
 _ENTRIES_PER_THREAD = 32_768
 """Below this, starting a thread costs more than its work (torch's own grain size)."""
 
 _PATIENCE = 60.0
-"""Seconds for one run of a compiler, which takes a quarter of a second on a machine that is not busy."""
+"""Seconds for one run of a compiler, which takes half a second on a machine that is not busy."""
 
 _Kernel = Callable[..., None]
 
 
+class _Numbers(ctypes.Structure):
+    """The structure `numbers` of kernel.c."""
+
+    _fields_ = [
+        (name, ctypes.c_double)
+        for name in ("shrink", "coupling", "sign", "size", "beta1", "beta2", "beta3", "power", "correction")
+    ]
+
+
 def step_on_cpu(step: Step, bucket: Bucket) -> None:
-    """Moves the bucket's parameters and state in place, for a step that is no refresh.
+    """Moves the bucket's parameters and state in place, at refreshes too.
 
     Args:
-        step: The step's numbers; its window must be 0.
+        step: The step's numbers.
         bucket: CPU tensors of float32 or float64 that `one_order` accepts.
     """
+    if not bucket.multipliers or not step.floor:
+        _run(_WHOLE_REFRESH if step.refresh else _WHOLE_STEP, step, bucket)
+    elif step.refresh:
+        _run(_MOMENTS, step, bucket)
+        _run(_REFRESH, step, bucket)
+    else:
+        marks = _run(_STEP, step, bucket)
+        if not bucket.settled and any(marks):
+            rows = [row for row, marked in zip(bucket.rows(), marks, strict=True) if marked]
+            _run(_MOVE_NEW, step, Bucket.of(rows))
+
+
+def _run(task: int, step: Step, bucket: Bucket) -> ctypes.Array[ctypes.c_uint8]:
+    """Makes one pass of the kernel over the bucket; returns a mark for each tensor with coordinates that are new."""
     grads = bucket.aligned_grads()  # named, so that copies live until the kernel returns
     sizes = list(map(Tensor.numel, bucket.params))
     count = len(sizes)
-    threads = min(torch.get_num_threads(), max(1, sum(sizes) // _ENTRIES_PER_THREAD))
+    marks = (ctypes.c_uint8 * count)()
+    if step.floor and task in (_MOVE_NEW, _REFRESH):
+        pairs = zip(bucket.exp_avg_sqs, bucket.multipliers, strict=True)
+        added = array("d", (_added(step, s, v, bucket.settled) for s, v in pairs))
+    else:
+        added = array("d", [step.eps]) * count
+    numbers = _Numbers(
+        step.shrink,
+        step.coupling,
+        -1.0 if step.maximize else 1.0,
+        step.size,
+        step.beta1,
+        step.beta2,
+        step.beta3,
+        -0.5 * step.gamma,
+        step.correction,
+    )
     load_kernels()[_NAMES[bucket.params[0].dtype]](
+        task,
         count,
         (ctypes.c_int64 * count)(*sizes),
         _addresses(bucket.params),
@@ -55,14 +97,22 @@ def step_on_cpu(step: Step, bucket: Bucket) -> None:
         _addresses(bucket.exp_avgs),
         _addresses(bucket.exp_avg_sqs),
         _addresses(bucket.multipliers),
-        threads,
-        step.shrink,
-        step.coupling,
-        -1.0 if step.maximize else 1.0,
-        step.size,
-        step.beta1,
-        step.beta2,
+        added.buffer_info()[0],
+        marks,
+        min(torch.get_num_threads(), max(1, sum(sizes) // _ENTRIES_PER_THREAD)),
+        ctypes.byref(numbers),
     )
+    return marks
+
+
+def _added(step: Step, s: Tensor, v: Tensor, settled: bool) -> float:
+    """As `added_to_moment`; where all is finite and settled, in one pass over s."""
+    if not s.numel():
+        return step.eps
+    mean = s.mean().item() if settled else math.nan
+    if math.isfinite(mean):
+        return step.floor * mean / step.correction + step.eps
+    return float(added_to_moment(s, v, step.eps, step.floor, step.correction, settled))
 
 
 def _addresses(tensors: list[Tensor]) -> ctypes.Array[ctypes.c_void_p] | None:
@@ -109,7 +159,7 @@ def _compile(compiler: str) -> dict[str, _Kernel]:
             with said.open("wb") as errors:
                 # Into a file: a pipe would stay open as long as any process that a killed compiler leaves behind.
                 done = subprocess.run(
-                    [compiler, *_FLAGS, *openmp, str(source), "-o", str(library)],
+                    [compiler, *_FLAGS, *openmp, str(source), "-o", str(library), "-lm"],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
@@ -117,7 +167,11 @@ def _compile(compiler: str) -> dict[str, _Kernel]:
                     check=False,
                 )
             if done.returncode == 0:
-                return _load(library)
+                try:
+                    return _load(library)
+                except OSError:  # Such as an OpenMP or a vector library that is not there.
+                    if not openmp:
+                        raise
         lines = said.read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         raise OSError(last or f"it ended with code {done.returncode} and said nothing")
@@ -125,12 +179,16 @@ def _compile(compiler: str) -> dict[str, _Kernel]:
 
 def _load(library: Path) -> dict[str, _Kernel]:
     loaded = ctypes.CDLL(str(library))
-    pointers = ctypes.c_void_p
-    numbers = [ctypes.c_double] * 6
     kernels: dict[str, _Kernel] = {}
     for name in _NAMES.values():
         function = loaded[name]
-        function.argtypes = [ctypes.c_int64, *[pointers] * 6, ctypes.c_int, *numbers]
+        function.argtypes = [
+            ctypes.c_int,
+            ctypes.c_int64,
+            *[ctypes.c_void_p] * 8,
+            ctypes.c_int,
+            ctypes.c_void_p,
+        ]
         function.restype = None
         kernels[name] = function
     return kernels

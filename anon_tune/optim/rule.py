@@ -37,8 +37,9 @@ __all__ = [
     "without_decay_alone",
 ]
 
-_BLOCK = 65_536
-"""Entries whose intermediate results stay in a CPU's cache."""
+_BLOCK = 32_000
+"""Entries whose intermediate results stay in a CPU's cache. Below torch's grain size, 32,768: a refresh is a dozen
+operations a block, and a region of threads for each of them would wait for seconds where other processes are busy."""
 
 _LARGE_BLOCK = 2**24
 """As many on other devices, where intermediate results must not take the memory of a whole model."""

@@ -32,7 +32,7 @@ up: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(TWO)
 
-## The slow ones too: whole jobs, faults, a browser, PostgreSQL. At most 20 minutes.
+## The slow ones too: whole jobs, faults, a browser, PostgreSQL. At most 25 minutes.
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest $(TWO) -m "not short" --durations 25
 

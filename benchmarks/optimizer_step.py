@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -107,8 +108,11 @@ def measure(shape: str, device: str, rounds: int) -> dict[str, object]:
     }
     times: dict[str, list[float]] = {name: [] for name in made}
     delay = Delay.parse(2.0)
+    shuffled = random.Random(0)
     for t in range(WARM_UP + 1, WARM_UP + 1 + rounds):
-        spent = {name: seconds(optimizer.step, device) for name, optimizer in made.items()}
+        # In a new order each time, so that nobody always comes after the same one.
+        order = shuffled.sample([*made.items()], len(made))
+        spent = {name: seconds(optimizer.step, device) for name, optimizer in order}
         if delay.is_refresh(t):
             continue
         for name, value in spent.items():
@@ -145,8 +149,9 @@ def measure_long(steps: int) -> dict[str, dict[str, float]]:
         for optimizer in made.values():
             optimizer.step()
     times: dict[str, list[float]] = {name: [] for name in made}
+    shuffled = random.Random(0)
     for _ in range(steps):
-        for name, optimizer in made.items():
+        for name, optimizer in shuffled.sample([*made.items()], len(made)):
             torch.sin(a, out=b)
             times[name].append(1e3 * seconds(optimizer.step, "cpu"))
     return {

@@ -15,8 +15,8 @@ float expf(float);
 double pow(double, double);
 #endif
 
-/* Entries that are looked at together: few enough to stay in the first cache. */
-#define BLOCK 1024
+/* Entries that are looked at together: few enough for the caches, and enough that starting on them costs nothing. */
+#define BLOCK 8192
 
 /* What a pass does. A floor needs the mean of s over the tensor, and so a pass before it. */
 enum {

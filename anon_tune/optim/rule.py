@@ -215,9 +215,8 @@ def multiplier_in_use(
         coordinate's own gradients.
     """
     used = v.clamp(min=0)
-    if (
-        v.is_cpu and _is_plain(v) and not (v < 0).any()
-    ):  # On other devices the question costs more than the answer.
+    # On other devices the question costs more than the answer.
+    if v.is_cpu and _is_plain(v) and not (v < 0).any():
         return used
     added = added_to_moment(s, v, eps, floor, correction, settled=False)
     own = _window_multiplier(_mean_square(s, v, correction, settled=False), gamma, added)

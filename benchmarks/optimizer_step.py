@@ -57,7 +57,9 @@ REFRESHES: dict[str, Make] = {
     ),
     "refresh, foreach": lambda p: Anon(p, lr=1e-4, gamma=1.15, delay="every:1", foreach=True),
 }
-"""Every step of these is a refresh."""
+"""Every step of these is a refresh. They have processes of their own: with ten models at once, all are slow."""
+
+REFRESHING = " refreshing"
 
 WARM_UP = 5  # five steps hold the three kinds: the first, a refresh, a plain one
 LONG: dict[str, Make] = {
@@ -68,11 +70,11 @@ LONG: dict[str, Make] = {
 ENTRIES = 900_000
 
 
-def optimizers(shape: str, device: str) -> dict[str, torch.optim.Optimizer]:
+def optimizers(shape: str, device: str, contenders: dict[str, Make]) -> dict[str, torch.optim.Optimizer]:
     count, size = SHAPES[shape]
     generator = torch.Generator(device).manual_seed(0)
     made = {}
-    for name, make in (CONTENDERS | REFRESHES).items():
+    for name, make in contenders.items():
         params = [
             torch.randn(size, device=device, generator=generator).requires_grad_() for _ in range(count)
         ]
@@ -102,7 +104,9 @@ def copy_bandwidth(device: str) -> float:
 
 def measure(shape: str, device: str, rounds: int) -> dict[str, object]:
     """What one process finds: ratios per contender, the cold start, the state's bytes per parameter."""
-    made = optimizers(shape, device)
+    refreshing = shape.endswith(REFRESHING)
+    shape = shape.removesuffix(REFRESHING)
+    made = optimizers(shape, device, {BASE: CONTENDERS[BASE], **REFRESHES} if refreshing else CONTENDERS)
     cold = {
         name: sum(seconds(optimizer.step, device) for _ in range(WARM_UP)) for name, optimizer in made.items()
     }
@@ -131,7 +135,7 @@ def measure(shape: str, device: str, rounds: int) -> dict[str, object]:
     shares = {
         name: BYTES[name] * entries / statistics.median(times[name]) / bandwidth
         for name in BYTES
-        if device == "cuda"
+        if device == "cuda" and name in made
     }
     return {"ratios": ratios, "cold": cold, "state": state, "base": base, "shares": shares}
 
@@ -208,7 +212,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=48, help="steps of each optimizer in each process")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, on CPU")
     parser.add_argument("--long", type=int, default=1000, help="steps of the longer tables")
-    parser.add_argument("--child", choices=[*SHAPES, "long"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--child",
+        choices=[*SHAPES, *(shape + REFRESHING for shape in SHAPES), "long"],
+        help=argparse.SUPPRESS,
+    )
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("there is no CUDA device; run with --device cpu")
@@ -223,6 +231,7 @@ def main() -> None:
     print(describe_machine(options.device))
     for shape in SHAPES:
         found = [in_fresh_process(shape, options) for _ in range(options.processes)]
+        others = [in_fresh_process(shape + REFRESHING, options) for _ in range(options.processes)]
         base = statistics.median(f["base"] for f in found)
         print(f"\n{shape}, float32; AdamW fused {1e3 * base:.2f} ms a step\n")
         print(
@@ -230,9 +239,10 @@ def main() -> None:
         )
         print("|---|---|---|---|---|")
         for name in [*CONTENDERS, *REFRESHES]:
-            values = [f["ratios"][name] for f in found]
+            of = found if name in CONTENDERS else others
+            values = [f["ratios"][name] for f in of]
             floor = f"{BYTES[name] / BYTES[BASE]:.3f}" if name in BYTES else ""
-            state = f"{found[0]['state'][name]:.0f}"
+            state = f"{of[0]['state'][name]:.0f}"
             spread = f"{min(values):.2f} .. {max(values):.2f}"
             print(f"| {name} | {statistics.median(values):.2f} | {spread} | {floor} | {state} |")
         cold = statistics.median(f["cold"]["Anon fused, gamma 1.15"] for f in found)

@@ -1,4 +1,4 @@
-"""The fused CUDA step: `kernel.c` in Triton, one launch for all tensors of a bucket.
+"""The fused CUDA step: one step of `kernel.c` in Triton, in one launch for all tensors of a bucket.
 
 Each program moves one block of one tensor and finds it by a table of addresses, so that nothing is copied
 together. The numbers of a step travel with the addresses in one transfer: a Python number in the launch
@@ -97,8 +97,8 @@ def step_on_gpu(step: Step, bucket: Bucket) -> None:
     """Moves the bucket's parameters and state in place, for a step that is no refresh.
 
     Args:
-        step: The step's numbers; its window must be 0.
-        bucket: Tensors of float32 or float64 on one device that `one_order` accepts.
+        step: The step's numbers; it must not be a refresh.
+        bucket: Tensors of float32 or float64 on one device that `one_order` accepts; settled.
     """
     device, dtype = bucket.params[0].device, bucket.params[0].dtype
     owners, starts, sizes = _blocks(tuple(p.numel() for p in bucket.params), device)
@@ -118,8 +118,9 @@ def step_on_gpu(step: Step, bucket: Bucket) -> None:
             1.0 - step.beta2,
         ],
         dtype=torch.float64,
+        device="cpu",
     )
-    host = torch.cat([numbers.view(torch.int64), torch.tensor(addresses, dtype=torch.int64)])
+    host = torch.cat([numbers.view(torch.int64), torch.tensor(addresses, dtype=torch.int64, device="cpu")])
     if device.type == "cuda":
         host = host.pin_memory()
     table = host.to(device, non_blocking=True)
@@ -142,9 +143,9 @@ def step_on_gpu(step: Step, bucket: Bucket) -> None:
 @functools.lru_cache(maxsize=64)
 def _blocks(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Which tensor each block belongs to, and at which entry it starts; and the sizes, as int64."""
-    lengths = torch.tensor(sizes, dtype=torch.int64)
+    lengths = torch.tensor(sizes, dtype=torch.int64, device="cpu")
     blocks = (lengths + _BLOCK - 1) // _BLOCK
-    owners = torch.repeat_interleave(torch.arange(len(sizes)), blocks)
+    owners = torch.repeat_interleave(torch.arange(len(sizes), device="cpu"), blocks)
     first = blocks.cumsum(0) - blocks
-    starts = (torch.arange(len(owners)) - first[owners]) * _BLOCK
+    starts = (torch.arange(len(owners), device="cpu") - first[owners]) * _BLOCK
     return owners.to(device), starts.to(device), lengths.to(device)

@@ -36,7 +36,8 @@ class Anon(Optimizer):
     """Anon: an optimizer whose adaptivity is a real number, gamma (arXiv 2605.02317).
 
     gamma = 0 is SGD with momentum, gamma = 1 behaves as Adam, and both sides beyond are allowed. The
-    multiplier v that takes the place of Adam's 1/sqrt(v_hat) is renewed at the steps a_n of `delay` only.
+    multiplier v that takes the place of Adam's 1/sqrt(v_hat) is renewed at the steps a_n of `delay` only, except
+    between a coordinate's first gradient and its next refresh.
     docs/algorithm.md has the equations. The state of a parameter is `step`, `exp_avg` (m), and, unless gamma
     is 0, `exp_avg_sq` (s) and `multiplier` (v), in float32 for half-precision parameters: 12 bytes per
     float32 parameter, 4 at gamma = 0.
@@ -47,8 +48,8 @@ class Anon(Optimizer):
         params: Parameters, named parameters, or param groups.
         lr: Learning rate, >= 0. Where gradients scale by c, steps scale by c^(1-gamma): tune it with gamma.
         betas: Weights of the old values in m, s and v^-2 (the paper's beta3), each in [0, 1).
-        eps: Added to sigma, >= 0, in units of a squared gradient. 1e-16 is the source's; with gamma > 0 a
-            coordinate that had no gradient for a whole window gets v = eps^(-gamma/2): see `floor`.
+        eps: Added to sigma, >= 0, in units of a squared gradient. 1e-16 is the source's; it bounds v by
+            eps^(-gamma/2) for gamma > 0.
         weight_decay: Decay rate, >= 0.
         gamma: Adaptivity, any finite number. The authors' code has 0 as its default.
         delay: The refresh steps: a base b > 1 for a_n = ceil(b^(n-1)), `"geometric:2"`, `"polynomial:2"`
@@ -68,8 +69,8 @@ class Anon(Optimizer):
         HyperparameterError: An option is out of its range, or not supported.
     """
 
-    _settled: dict[int, bool]
-    """Whether all multipliers of a parameter, by the id of its count, are positive, as they then stay."""
+    _settled: dict[int, tuple[Tensor | None, bool]]
+    """By the id of a step count: the multipliers of its parameter, and whether all are known to be positive."""
 
     def __init__(
         self,
@@ -124,6 +125,9 @@ class Anon(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._settled = {}
+        for values in self.state.values():
+            if "step" in values:  # Earlier versions counted in float32, and a file may hold a plain number.
+                values["step"] = torch.as_tensor(values["step"], device=_device(values["step"])).double()
         for group in self.param_groups:
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
@@ -211,19 +215,20 @@ class Anon(Optimizer):
     def _take_step(self) -> None:
         """The step itself, which torch.compile calls and does not trace: its paths are chosen by step count."""
         # Whatever is refused is refused before anything has moved.
-        found = [(group, self._rows(group)) for group in self.param_groups]
-        for group, (rows, counts) in found:
+        found = [(group, *self._rows(group)) for group in self.param_groups]
+        for group, rows, counts in found:
+            if not rows:
+                continue
             for bucket, steps in self._buckets(group, rows, counts):
                 if group["capturable"]:
                     capturable(group, bucket, steps)
                     continue
-                if bucket.params[0].is_cuda and torch.cuda.is_current_stream_capturing():
-                    raise HyperparameterError("to record a step in a CUDA graph, use Anon(capturable=True)")
                 _path(group, bucket)(Step.of(group, int(steps[0])), bucket)
 
     def _rows(self, group: dict[str, Any]) -> tuple[list[Row], list[Tensor]]:
         """The rows of the parameters that have a gradient, and their step counts."""
         three_betas(group)
+        Delay.parse(group["delay"])
         adaptive = group["gamma"] != 0
         rows: list[Row] = []
         steps: list[Tensor] = []
@@ -250,6 +255,9 @@ class Anon(Optimizer):
             row = (p, grad, m, state.get("exp_avg_sq"), v)
             rows.append(_as_reals(row) if dtype.is_complex else row)
             steps.append(state["step"])
+        recording = rows and rows[0][0].is_cuda and torch.cuda.is_current_stream_capturing()
+        if recording and not group["capturable"]:
+            raise HyperparameterError("to record a step in a CUDA graph, use Anon(capturable=True)")
         return rows, steps
 
     def _make_state(self, group: dict[str, Any], p: Tensor) -> None:
@@ -293,10 +301,9 @@ class Anon(Optimizer):
                 _decay(group, row[0])
             rows, steps = list(itertools.compress(rows, begun)), list(itertools.compress(steps, begun))
             counts = list(itertools.compress(counts, begun))
-        known = self._settled
         settled = [
-            not adaptive or (c > 0 and known.get(id(step))) or self._is_settled(group, row[-1], step, c)
-            for row, step, c in zip(rows, steps, counts, strict=True)
+            not adaptive or self._is_settled(group, row[-1], step, count)
+            for row, step, count in zip(rows, steps, counts, strict=True)
         ]
         if steps:
             # On the host a number would be made a tensor again for each of them.
@@ -312,14 +319,16 @@ class Anon(Optimizer):
             torch._foreach_add_(steps, [((t > 0) | h).to(t) for t, h in zip(steps, heard, strict=True)])
 
     def _is_settled(self, group: dict[str, Any], v: Tensor | None, step: Tensor, count: float) -> bool:
-        """Whether all multipliers v are known to be positive after `count` steps, which only a refresh changes."""
-        if not count:
-            self._settled.pop(id(step), None)
-            return False
-        known = self._settled.get(id(step))
-        if not known and (known is None or Delay.parse(group["delay"]).is_refresh(int(count))):
-            known = self._settled[id(step)] = v is not None and _is_true(_whole((v > 0).all()))
-        return known
+        """Whether all multipliers v are known to be positive after `count` steps.
+
+        They are looked at where v is not the tensor that was looked at last, and, until all are, after each refresh.
+        """
+        known, settled = self._settled.get(id(step), (None, False))
+        if known is v and (settled or not Delay.parse(group["delay"]).is_refresh(int(count))):
+            return settled
+        settled = count > 0 and v is not None and _is_true(_whole((v > 0).all()))
+        self._settled[id(step)] = v, settled
+        return settled
 
 
 def _sorted(
@@ -365,6 +374,10 @@ def _decay(group: dict[str, Any], p: Tensor) -> None:
     """Decoupled decay, which needs no gradient; coupled decay moves nothing without a multiplier."""
     if group["decoupled_weight_decay"] and group["weight_decay"]:
         p.mul_(1.0 - float(group["lr"]) * float(group["weight_decay"]))
+
+
+def _device(value: Any) -> torch.device:
+    return value.device if isinstance(value, Tensor) else torch.device("cpu")
 
 
 def _state_dtype(p: Tensor) -> torch.dtype:

@@ -53,10 +53,10 @@ def _check_tensors(i: Any, state: Mapping[str, Any], p: Tensor) -> None:
     tensors = all(
         isinstance(t, Tensor) or (name == "step" and isinstance(t, Real)) for name, t in own.items()
     )
-    if set(own) not in (_MOMENTUM, _ADAPTIVE) or not tensors:
+    if set(own) not in (set(), _MOMENTUM, _ADAPTIVE) or not tensors:
         raise InputError(
-            f"the state of parameter {i} holds {', '.join(sorted(state))}; Anon's are the tensors step, exp_avg "
-            f"and, unless gamma is 0, exp_avg_sq and multiplier: {_START_AFRESH}"
+            f"The state of parameter {i} holds {', '.join(sorted(state))}; Anon needs the tensors step, exp_avg "
+            f"and, unless gamma is 0, exp_avg_sq and multiplier. To start afresh, do not call load_state_dict."
         )
     for name, value in own.items():
         expected = () if name == "step" else tuple(p.shape)

@@ -78,7 +78,7 @@ def make_optimizer(
         raise
     except KeyError as error:
         raise InputError(
-            f"a param group of {name} has no {error}; give it its parameters as 'params'"
+            f"A param group of {name} has no key {error}. Add its parameters under it."
         ) from error
     except (TypeError, ValueError) as error:
         raise HyperparameterError(f"{name} cannot be made with {arguments}: {error}") from error

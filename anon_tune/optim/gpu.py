@@ -40,14 +40,16 @@ def _move(numbers, p_at, g_at, m_at, s_at, v_at, inside, REAL: tl.constexpr, ADA
     new2 = tl.load(numbers + 6).to(REAL)
 
     p = tl.load(p_at, mask=inside)
-    d = sign * tl.load(g_at, mask=inside) + coupling * p
+    g = tl.load(g_at, mask=inside)
+    d = sign * g + coupling * p
     m = tl.load(m_at, mask=inside)
     m += new1 * (d - m)
     tl.store(m_at, m, mask=inside)
     update = size * m
     if ADAPTIVE:
         s = tl.load(s_at, mask=inside)
-        tl.store(s_at, beta2 * s + new2 * d * d, mask=inside)
+        seen = tl.where(g == 0, g, d)  # decay alone is no gradient
+        tl.store(s_at, beta2 * s + new2 * seen * seen, mask=inside)
         update *= tl.load(v_at, mask=inside)
     tl.store(p_at, shrink * p - update, mask=inside)
 

@@ -15,6 +15,15 @@ float expf(float);
 double pow(double, double);
 #endif
 
+#ifdef _OPENMP
+#include <omp.h>
+#define TEAM omp_get_num_threads()
+#define THREAD omp_get_thread_num()
+#else
+#define TEAM 1
+#define THREAD 0
+#endif
+
 /* Entries that are looked at together: few enough for the caches, and enough that starting on them costs nothing. */
 #define BLOCK 8192
 

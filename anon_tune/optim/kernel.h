@@ -21,9 +21,9 @@ static int NAME(count_new)(const REAL *restrict s, REAL *restrict v, int64_t n, 
     const REAL beta2 = k.beta2, new2 = 1 - k.beta2;
     int any_new = 0;
     for (int64_t i = 0; i < n; i++)
-        if (v[i] <= 0 && s[i] > 0) {
-            v[i] = beta2 * v[i] - new2;
-            any_new = 1;
+        if (v[i] <= 0) {
+            v[i] = s[i] > 0 ? beta2 * v[i] - new2 : 0;
+            any_new |= v[i] < 0;
         }
     return any_new;
 }
@@ -118,9 +118,12 @@ void NAME(anon)(int task, int64_t count, const int64_t *sizes, REAL *const *p, c
     int64_t total = 0;
     for (int64_t t = 0; t < count; t++)
         total += sizes[t];
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int share = 0; share < threads; share++) {
-        const int64_t low = total * share / threads, high = total * (share + 1) / threads;
+    /* Not num_threads(threads): a smaller team than torch's would end threads that torch then has to make again. */
+#pragma omp parallel if (threads > 1)
+    {
+        const int shares = threads < TEAM ? threads : TEAM, share = THREAD;
+        const int64_t low = share < shares ? total * share / shares : total;
+        const int64_t high = share < shares ? total * (share + 1) / shares : total;
         int64_t start = 0;
         for (int64_t t = 0; t < count && start < high; start += sizes[t], t++) {
             const int64_t end = high - start < sizes[t] ? high - start : sizes[t];

@@ -45,14 +45,20 @@ def monitor(optimizer: Anon) -> dict[str, float]:
         - `floor_share`: the share of coordinates, 0 to 1, whose own second moment was no larger than what eps
           and floor add to it, read back from v; 0 at gamma = 0.
 
-        A group none of whose parameters has had a gradient is left out.
+        A group none of whose parameters has had a gradient is left out; where the squares of all gradients were 0,
+        `multiplier_*` and `floor_share` are.
     """
     report: dict[str, float] = {}
     for index, group in enumerate(optimizer.param_groups):
-        states = [(p, state) for p in group["params"] if (state := optimizer.state.get(p)) and p.numel()]
-        states = [(p, state) for p, state in states if int(state["step"])]
+        made = [(p, state) for p in group["params"] if (state := optimizer.state.get(p)) and p.numel()]
+        states = [(p, state) for p, state in made if int(state["step"])]
         if states:
-            measured = {**_schedule(group, states), **_update(group, states), **_multiplier(group, states)}
+            entries = sum(_reals(p).numel() for p, _ in made)
+            measured = {
+                **_schedule(group, states),
+                **_update(group, states),
+                **_multiplier(group, states, entries),
+            }
             report |= {f"group{index}/{name}": float(value) for name, value in measured.items()}
     return report
 
@@ -86,23 +92,25 @@ def _update(group: dict[str, Any], states: list[tuple[Tensor, dict[str, Tensor]]
     return {"update_rms": rms} | ({"update_ratio": rms / parameter_rms} if parameter_rms else {})
 
 
-def _multiplier(group: dict[str, Any], states: list[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
+def _multiplier(
+    group: dict[str, Any], states: list[tuple[Tensor, dict[str, Tensor]]], everything: int
+) -> dict[str, float]:
+    """The figures of v; `everything` counts the coordinates of tensors without a gradient so far, too."""
     if not group["gamma"]:
         ones = dict.fromkeys(("multiplier_min", "multiplier_max", *_QUANTILES), 1.0)
         return {**ones, "waiting_share": 0.0, "floor_share": 0.0}
     used = [_in_use(group, state) for _, state in states]
-    everything = sum(v.numel() for v in used)
-    # A tensor that has begun has at least one coordinate that has, unless the square of its gradient was 0.
-    multipliers = [v for v in (v[v > 0] for v in used) if v.numel()]
+    begun = [(v[v > 0], v.numel()) for v in used]
+    multipliers = [v for v, _ in begun if v.numel()]
     entries = sum(v.numel() for v in multipliers)
     waiting = {"waiting_share": 1.0 - entries / everything}
-    if not entries:
+    if not entries:  # The squares of all gradients were 0.
         return waiting
     stride = math.ceil(entries / _SAMPLE)
     sample = torch.cat([v[::stride] for v in multipliers]).to("cpu", torch.float64)
     low = min(v.min().item() for v in multipliers)
     high = max(v.max().item() for v in multipliers)
-    at_floor = sum(_at_floor(v, group).item() for v in multipliers)
+    at_floor = sum(_at_floor(v, n, group).item() for v, n in begun if v.numel())
     return {
         **waiting,
         "multiplier_min": low,
@@ -128,16 +136,17 @@ def _quantile(values: Tensor, share: float) -> float:
     return low + (high - low) * (position - below)
 
 
-def _at_floor(v: Tensor, group: dict[str, Any]) -> Tensor:
+def _at_floor(v: Tensor, entries: int, group: dict[str, Any]) -> Tensor:
     """How many coordinates of one tensor have sigma = v^(-2/gamma) <= 2 * (what was added to s_hat).
 
-    sigma = s_hat + floor * mean(s_hat) + eps gives mean(s_hat) = (mean(sigma) - eps) / (1 + floor). In logs,
-    because v^(-2/gamma) leaves the range of floats where gamma is small.
+    Of `entries` coordinates, the n in v have begun: sigma = s_hat + floor * mean(s_hat) + eps. The others have
+    s_hat = 0, so that mean(s_hat) = (sum(sigma) - n * eps) / (entries + n * floor). In logs, because v^(-2/gamma)
+    leaves the range of floats where gamma is small.
     """
     log_sigma = v.log() * (-2.0 / float(group["gamma"]))
     eps, floor = float(group["eps"]), float(group["floor"])
-    log_mean = torch.logsumexp(log_sigma, 0).item() - math.log(v.numel())
-    of_floor = log_mean + math.log(floor / (1.0 + floor)) if floor else -math.inf
+    log_mean = torch.logsumexp(log_sigma, 0).item() - math.log(entries + v.numel() * floor)
+    of_floor = log_mean + math.log(floor) if floor else -math.inf
     of_eps = math.log(eps) if eps else -math.inf
     log_added = max(of_floor, of_eps)
     if log_added > -math.inf:

@@ -129,9 +129,7 @@ def load_kernels() -> dict[str, _Kernel]:
             problems.append(f"{compiler}: {error}")
     if problems:
         reason = f"its kernel could not be made ({'; '.join(problems)})"
-        advice = (
-            "mend the compiler, let TMPDIR be a folder that programs may be loaded from, or leave fused out"
-        )
+        advice = "fix the compiler, set TMPDIR to a folder that is mounted without noexec, or leave fused out"
     else:
         reason, advice = "no C compiler was found", "install gcc or clang"
     warnings.warn(

@@ -4,9 +4,9 @@
 itself and never on w = v^-2, which leaves the range of float32 long before v does (sigma = 1e-16 and
 gamma > 2.4, or sigma = 1e20 and gamma < -1.9): see `blend_multipliers`.
 
-A coordinate begins with its first gradient. The state `multiplier` says how far it is:
+A coordinate begins with its first gradient. The state `multiplier` encodes its stage:
 
-- v > 0: it is settled, and v is its multiplier; it had a gradient before the last refresh.
+- v > 0: it is settled, and v is its multiplier; it had a gradient at or before the last refresh.
 - v = 0: it has had no gradient yet, and does not move.
 - v < 0: it began after the last refresh. -v is the weight of its gradients in s (1 - beta2^k after k steps), so that
   s / -v is their mean square, from which its multiplier follows at every step until the next refresh.
@@ -130,8 +130,8 @@ def three_betas(group: Mapping[str, Any]) -> tuple[float, float, float]:
         beta1, beta2, beta3 = (float(beta) for beta in group["betas"])
     except (TypeError, ValueError):
         raise HyperparameterError(
-            f"betas of a param group are {group['betas']!r}, and Anon needs three numbers, beta1, beta2 and beta3; "
-            "a scheduler that sets betas must keep the third, as torch's OneCycleLR does"
+            f"A param group has betas {group['betas']!r}; Anon needs beta1, beta2 and beta3. "
+            "Make the scheduler keep the third value, as torch's OneCycleLR does."
         ) from None
     return beta1, beta2, beta3
 
@@ -193,8 +193,11 @@ def renew_multiplier(step: Step, s: Tensor, v: Tensor, settled: bool) -> Tensor:
 
 
 def count_begun(s: Tensor, v: Tensor, beta2: float) -> Tensor:
-    """The multipliers v, with this step counted for the coordinates that began after the last refresh."""
-    return torch.where((v <= 0) & (s > 0), v * beta2 - (1.0 - beta2), v)
+    """The multipliers v, with this step counted for the coordinates that began after the last refresh.
+
+    A coordinate whose s has become 0 again, as it does at once with beta2 = 0, waits for a gradient again.
+    """
+    return torch.where(v <= 0, torch.where(s > 0, v * beta2 - (1.0 - beta2), 0.0), v)
 
 
 def multiplier_in_use(
@@ -247,8 +250,6 @@ def refreshed(
         settled: Whether all of v is known to be positive.
     """
     u = _window_multiplier(_mean_square(s, v, correction, settled), gamma, added)
-    if settled:
-        return torch.where(s > 0, _blend_multipliers(v, u, beta3), v)
     renewed = torch.where(v > 0, _blend_multipliers(v, u, beta3), u)
     return torch.where(s > 0, renewed, v.clamp(min=0))
 

@@ -31,7 +31,7 @@ from benchmarks.search.problems import TRAININGS, RecordedTraining
 SPACE = load_space("default")
 FLOORS = (0.0, 0.003, 0.03)
 DIVERGED = 4.0
-"""The log loss that a diverged training counts as, above that of any that did not."""
+"""The log loss that a diverged training counts as, and the largest that any counts as."""
 
 _TINY = 1e-6
 _RESAMPLES = 2000
@@ -119,7 +119,7 @@ def train(problem: Problem, training: RecordedTraining, arguments: Mapping[str, 
         loss = run.run_epoch()["val_loss"]
         if run.diverged:
             return DIVERGED
-    return math.log(loss)
+    return min(math.log(loss), DIVERGED)
 
 
 def table(name: str, points: Sequence[dict[str, float]], floors: Sequence[float], finals: Finals) -> str:
@@ -127,14 +127,14 @@ def table(name: str, points: Sequence[dict[str, float]], floors: Sequence[float]
     gamma, delay = (np.array([point[key] for point in points]) for key in ("gamma", "delay"))
     mean = finals.mean(axis=1)
     regions = {
-        "all": gamma == gamma,
+        "all": np.ones(len(points), dtype=bool),
         "gamma < 0": gamma < 0,
         "gamma 0 to 0.75": (gamma >= 0) & (gamma <= 0.75),
         "gamma > 0.75": gamma > 0.75,
         "delay < 3": delay < 3,
-        "delay > 3": delay >= 3,
+        "delay >= 3": delay >= 3,
         "gamma > 0.75, delay < 3": (gamma > 0.75) & (delay < 3),
-        "gamma > 0.75, delay > 3": (gamma > 0.75) & (delay >= 3),
+        "gamma > 0.75, delay >= 3": (gamma > 0.75) & (delay >= 3),
         "best quarter, by the mean over floors": mean <= np.quantile(mean, 0.25),
     }
     shown = " / ".join(f"{floor:g}" for floor in floors)

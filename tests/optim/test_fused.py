@@ -208,6 +208,8 @@ for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-13)):
                 rows = [[new(shape) for _ in range(5)] for shape in shapes]
                 rows[-1] = [t.to(memory_format=torch.channels_last) for t in rows[-1]]
                 rows[0][1] = rows[0][1].t().contiguous().t()
+                for row in rows:
+                    row[1] *= torch.rand(row[1].shape, generator=generator) > 0.3
                 return [row if gamma else [*row[:3], None, None] for row in rows]
             group = dict(lr=0.1, betas=(0.9, 0.999, 0.5), gamma=gamma, eps=1e-16, floor=0.0, delay=2.0,
                          weight_decay=0.1, decoupled_weight_decay=decoupled, maximize=maximize)

@@ -82,6 +82,20 @@ def test_floor_share_counts_silent_coordinates(gamma, floor, steps):
     assert monitor(optimizer)["group0/floor_share"] == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("gamma", [-1.0, 1.0, 1.5])
+def test_shares_where_most_coordinates_wait(gamma):
+    """10 of 100 coordinates have begun, 5 of them with gradients far below the floor; another tensor is idle."""
+    grad = torch.zeros(100)
+    grad[:5], grad[5:10] = 1.0, 1e-3
+    optimizer = Anon([torch.ones(100), torch.ones(300)], gamma=gamma, floor=0.5)
+    for _ in range(3):
+        step(optimizer, grad, torch.zeros(300))
+    report = monitor(optimizer)
+    assert report["group0/waiting_share"] == pytest.approx(390 / 400)
+    # The floor is 0.5 * 5 / 100, below the 1.0 of the first five.
+    assert report["group0/floor_share"] == pytest.approx(5 / 400)
+
+
 def test_gamma_zero_has_a_multiplier_of_one():
     optimizer = Anon([torch.ones(3)], lr=0.5, gamma=0.0, betas=(0.0, 0.9, 0.5))
     step(optimizer, torch.tensor([1.0, 2.0, 2.0]))

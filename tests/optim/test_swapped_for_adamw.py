@@ -139,8 +139,10 @@ def test_what_a_wrapper_keeps_beside_the_state_is_loaded():
 
 def test_a_wrapper_may_write_state_before_the_first_step():
     p = torch.ones(3)
-    optimizer = Anon([p])
-    optimizer.state[p]["lookahead_slow_buff"] = p.clone()
+    source, optimizer = Anon([p]), Anon([p])
+    source.state[p]["lookahead_slow_buff"] = p.clone()
+    optimizer.load_state_dict(source.state_dict())
+    assert torch.equal(optimizer.state[p]["lookahead_slow_buff"], p)
     train(optimizer, [p], 2)
     assert int(optimizer.state[p]["step"]) == 2
 
@@ -275,6 +277,38 @@ def test_numbers_of_numpy_are_numbers(given, plain):
 def test_arrays_that_are_no_delay_are_refused(delay):
     with pytest.raises(HyperparameterError, match="delay"):
         Anon(tensors(), delay=np.array(delay))
+
+
+@every_path
+def test_a_pickled_optimizer_of_an_older_version_goes_on(path):
+    p = torch.ones(3)
+    optimizer = Anon([p], **PATHS[path])
+    train(optimizer, [p], 3)
+    optimizer.state[p]["step"] = optimizer.state[p]["step"].float()
+    older = copy.deepcopy(optimizer)
+    (q,) = older.param_groups[0]["params"]
+    assert older.state[q]["step"].dtype is torch.float64
+    optimizer.state[p]["step"] = 3
+    assert copy.deepcopy(optimizer).state_dict()["state"][0]["step"] == 3
+    train(older, [q], 1)
+
+
+@every_path
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_a_step_without_any_gradient_does_nothing(path, gamma):
+    optimizer = Anon(tensors(), gamma=gamma, **PATHS[path])
+    optimizer.step()
+    assert not any(optimizer.state.values())
+
+
+def test_a_delay_that_cannot_be_read_is_refused_before_anything_moves():
+    p, q = torch.ones(3), torch.ones(3)
+    optimizer = Anon([{"params": [p]}, {"params": [q]}])
+    optimizer.param_groups[1]["delay"] = "monthly:1"
+    p.grad = q.grad = torch.ones(3)
+    with pytest.raises(HyperparameterError, match="delay"):
+        optimizer.step()
+    assert torch.equal(p, torch.ones(3))
 
 
 def test_a_refused_step_changes_nothing():

@@ -151,7 +151,7 @@ def _compile(compiler: str) -> dict[str, _Kernel]:
             with said.open("wb") as errors:
                 # Into a file: a pipe would stay open as long as any process that a killed compiler leaves behind.
                 done = subprocess.run(
-                    [compiler, *_FLAGS, *openmp, str(source), "-o", str(library), "-lm"],
+                    [compiler, *_FLAGS, *openmp, str(source), "-lm", "-o", str(library)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,

@@ -170,7 +170,7 @@ def measure_long(steps: int) -> dict[str, dict[str, float]]:
 
 
 def in_fresh_process(shape: str, options: argparse.Namespace) -> dict[str, Any]:
-    """What `measure`, or for "long" `measure_long`, found."""
+    """Run `measure`, or `measure_long` for "long", in a process of its own."""
     command = [
         sys.executable,
         "-m",

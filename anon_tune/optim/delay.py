@@ -19,7 +19,7 @@ from anon_tune.errors import HyperparameterError
 __all__ = ["Delay", "DelayLike"]
 
 DelayLike: TypeAlias = "float | str | Sequence[int] | Delay"
-"""What a user may write for a delay: `2.0`, `"geometric:2"`, `"polynomial:2"`, `"every:10"`, `[1, 3, 9]`; numbers and
+"""A delay as a user may write it: `2.0`, `"geometric:2"`, `"polynomial:2"`, `"every:10"`, `[1, 3, 9]`; numbers and
 arrays of NumPy and torch too."""
 
 _FAMILIES = {

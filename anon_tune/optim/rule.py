@@ -257,7 +257,7 @@ def refreshed(
 def added_to_moment(
     s: Tensor, v: Tensor, eps: float, floor: float, correction: float | Tensor, settled: bool
 ) -> float | Tensor:
-    """What makes sigma of the mean square: eps, and the floor's share of the mean over the tensor.
+    """Return what sigma adds to the mean square: eps, and the floor's share of the mean over the tensor.
 
     Coordinates that are infinite or no numbers count as 0 there, so that they do not spread.
 

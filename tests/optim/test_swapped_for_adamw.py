@@ -1,4 +1,4 @@
-"""What users of AdamW take for granted when they change one line."""
+"""Behaviour that users of AdamW take for granted when they change one line."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class ReferenceAnon:
         self.w = torch.zeros_like(self.theta)
         self.v = torch.zeros_like(self.theta)
         self.steps = torch.zeros_like(self.theta)
-        """Steps of each coordinate's window: since the last refresh, or since the coordinate began if that is later."""
+        """Steps of each coordinate's window: since the last refresh, or since it began if that is later."""
         self.refreshed = torch.zeros_like(self.theta, dtype=torch.bool)
 
     def step(self, gradient: Tensor) -> None:

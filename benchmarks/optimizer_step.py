@@ -228,7 +228,7 @@ def main() -> None:
         print(json.dumps(measure(options.child, options.device, options.rounds)))
         return
 
-    print(describe_machine(options.device))
+    print(describe_machine(options.device), flush=True)
     for shape in SHAPES:
         found = [in_fresh_process(shape, options) for _ in range(options.processes)]
         others = [in_fresh_process(shape + REFRESHING, options) for _ in range(options.processes)]
@@ -245,6 +245,7 @@ def main() -> None:
             state = f"{of[0]['state'][name]:.0f}"
             spread = f"{min(values):.2f} .. {max(values):.2f}"
             print(f"| {name} | {statistics.median(values):.2f} | {spread} | {floor} | {state} |")
+        sys.stdout.flush()  # The next shape takes minutes.
         cold = statistics.median(f["cold"]["Anon fused, gamma 1.15"] for f in found)
         print(f"\nfirst {WARM_UP} steps of Anon fused, compiler included: {cold:.2f} s")
         for name in BYTES if options.device == "cuda" else ():

@@ -46,7 +46,7 @@ static int NAME(moments)(const REAL *restrict p, const REAL *restrict g, REAL *r
 }
 
 /* The moments, decay, and the move of settled coordinates; returns as `moments`, whose lines are here again because a
- * loop of its own for the move takes 5 to 8% longer. */
+ * loop of its own for the move takes longer. */
 static int NAME(step)(REAL *restrict p, const REAL *restrict g, REAL *restrict m, REAL *restrict s,
                       const REAL *restrict v, int64_t n, numbers k)
 {

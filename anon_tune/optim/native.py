@@ -1,6 +1,6 @@
 """The fused CPU step: `kernel.c`, compiled for this machine once per process and called through ctypes.
 
-Plain C takes half a second to compile, needs no headers, takes lists of tensors as they are (no flat
+Plain C takes half a second to compile, needs none of torch's headers, takes lists of tensors as they are (no flat
 copies), and has no graphs that could be compiled again when a number changes.
 """
 

@@ -2,7 +2,7 @@
 
 `Step` holds the numbers of a step, a `Bucket` the tensors that share them. A refresh works on the multiplier v
 itself and never on w = v^-2, which leaves the range of float32 long before v does (sigma = 1e-16 and
-gamma > 2.4, or sigma = 1e20 and gamma < -1.9): see `blend_multipliers`.
+gamma > 2.4, or sigma = 1e20 and gamma < -1.9): see `_blend_multipliers`.
 
 A coordinate begins with its first gradient. The state `multiplier` encodes its stage:
 

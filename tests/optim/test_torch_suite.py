@@ -267,7 +267,7 @@ def stepped(kwargs: dict[str, Any], steps: int = 3) -> Anon:
 
 @pytest.fixture
 def info(common: ModuleType) -> Any:
-    """What torch's suite would know of Anon."""
+    """Describe Anon as torch's suite describes its own optimizers."""
     return common.OptimizerInfo(
         Anon,
         optim_inputs_func=lambda device, dtype=None: [

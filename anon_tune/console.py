@@ -124,6 +124,8 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
         lines.append(Text(f"Racing saved {saved} of {reruns['planned']} confirm runs."))
     for text in _in_words(job):
         lines.append(Text(text))
+    if reasons := job.result.get("may_differ"):
+        lines.append(Text(f"Another run of this job may find something else: {'; '.join(reasons)}."))
     if where:
         lines.append(Text(f"Best Anon config: {where}", no_wrap=True))
     if look:

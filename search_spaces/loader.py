@@ -18,6 +18,7 @@ __all__ = ["COORDINATES", "DEFAULTS", "DELAYS", "FIXABLE", "Space", "load_space"
 
 _FOLDER = Path(__file__).parent
 _MOST_PARTS = 1000
+_EVERY_FAMILY = "default"
 
 COORDINATES: Mapping[str, Mapping[str, str]] = {
     "anon": {
@@ -103,12 +104,20 @@ class Space(Strict):
         summary: One line for `anon-tune spaces`.
         parameters: Search coordinates and their ranges.
         fixed: Coordinates and other optimizer arguments held at one value.
+        start: Points that are tried first, by architecture family; those under "default" where a family has none of
+            its own. A list is meant for all families. Coordinates that a point leaves out are filled in.
     """
 
     optimizer: str
     summary: str
     parameters: dict[str, Domain] = Field(min_length=1)
     fixed: dict[str, Value] = Field(default_factory=dict)
+    start: dict[str, tuple[dict[str, Value], ...]] = Field(default_factory=dict)
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _points_of_every_family(cls, value: Any) -> Any:
+        return {_EVERY_FAMILY: value} if isinstance(value, list | tuple) else value
 
     @field_validator("optimizer")
     @classmethod
@@ -127,6 +136,8 @@ class Space(Strict):
         problems = [*self._name_problems(), *self._value_problems(), *self._condition_problems()]
         if self.optimizer == "anon":
             problems += self._delay_problems()
+        if not problems:  # the points are looked up in the parameters
+            problems += self._start_problems()
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -213,6 +224,21 @@ class Space(Strict):
                     f"parameters.{name}.when: delay_family is searched, so this must have "
                     f"when: {{delay_family: {family}}}"
                 )
+
+    def _start_problems(self) -> Iterator[str]:
+        for family, points in self.start.items():
+            for index, point in enumerate(points):
+                yield from (f"start.{family}.{index}.{problem}" for problem in self.problems_of(point))
+
+    def for_family(self, family: str) -> Space:
+        """The space with the points that are tried first on an architecture family, and those of no other."""
+        points = self.start.get(family, self.start_points)
+        return self.model_copy(update={"start": {_EVERY_FAMILY: points} if points else {}})
+
+    @property
+    def start_points(self) -> tuple[dict[str, Value], ...]:
+        """The points that are tried first on a family that has none of its own."""
+        return self.start.get(_EVERY_FAMILY, ())
 
     @property
     def of_factory(self) -> bool:
@@ -319,6 +345,27 @@ class Space(Strict):
             else:
                 place.append(domain.fraction(params[name]) if name in params else 0.5)
         return place
+
+    @property
+    def unit_is_range(self) -> list[bool]:
+        """For each number of a place in the unit cube, whether it is that of a range."""
+        return [
+            isinstance(domain, Range)
+            for domain in self.parameters.values()
+            for _ in (domain.choices if isinstance(domain, Choice) else (None,))
+        ]
+
+    def at_unit(self, place: Sequence[float]) -> dict[str, float | str]:
+        """The inverse of `unit` in a space without conditions; of the choices the one with the largest number."""
+        numbers = iter(place)
+        params: dict[str, float | str] = {}
+        for name, domain in self.parameters.items():
+            if isinstance(domain, Choice):
+                weights = {choice: float(next(numbers)) for choice in domain.choices}
+                params[name] = max(weights, key=weights.__getitem__)
+            else:
+                params[name] = domain.at(float(next(numbers)))
+        return params
 
     def is_constant(self, name: str) -> bool:
         """Whether every configuration has an argument, at the same value."""

@@ -152,6 +152,9 @@ BAD = [
     ("budget.time", -3, ["budget.time: ", "above 0"]),
     ("budget.time", True, ["budget.time: ", "found True"]),
     ("budget.time", float("inf"), ["budget.time: "]),
+    ("budget.trial_time", "soon", ["budget.trial_time: expected a length of time", "found 'soon'"]),
+    ("budget.trial_time", 0, ["budget.trial_time: ", "above 0", "found 0"]),
+    ("budget.trial_time", float("inf"), ["budget.trial_time: "]),
     ("training.schedule", "cosin", ["training.schedule: ", "'cosine'", "found 'cosin'"]),
     ("training.warmup", 1, ["training.warmup: ", "less than 1"]),
     ("training.clip", 0, ["training.clip: ", "greater than 0"]),
@@ -267,6 +270,7 @@ def test_a_budget_larger_than_the_space_is_refused(tmp_path: Path):
     space = yaml.safe_load((Path(search_spaces.__file__).parent / "default.yaml").read_text())
     space["parameters"] = {"gamma": {"choices": [0, 1]}, "step_size": {"choices": [0.1, 1]}}
     space["fixed"] = {"beta3": 0.5, "delay": 2, "decay": 0}
+    del space["start"]
     (tmp_path / "four.yaml").write_text(yaml.safe_dump(space))
     data = {**GOOD, "space": "four.yaml"}
     assert parse_spec(data, folder=tmp_path).budget.trials == 4
@@ -514,17 +518,19 @@ def test_a_space_file_is_looked_for_beside_the_job_and_not_again(tmp_path: Path)
         (0.5, 0.5),
     ],
 )
-def test_lengths_of_time(written, length):
+@pytest.mark.parametrize("key", ["time", "trial_time"])
+def test_lengths_of_time(written, length, key):
     assert seconds(written) == length
-    assert parse_spec(with_value("budget.time", written)).budget.time == length
-    stored = parse_spec(with_value("budget.time", written)).model_dump(mode="json")
-    assert stored_spec(stored).budget.time == length
+    spec = parse_spec(with_value(f"budget.{key}", written))
+    assert getattr(spec.budget, key) == length
+    assert getattr(stored_spec(spec.model_dump(mode="json")).budget, key) == length
 
 
 def test_a_job_from_before_there_was_a_limit_of_time_has_none():
     stored = builders.spec().model_dump(mode="json")
-    del stored["budget"]["time"]
-    assert stored_spec(stored).budget.time is None
+    del stored["budget"]["time"], stored["budget"]["trial_time"]
+    budget = stored_spec(stored).budget
+    assert (budget.time, budget.trial_time) == (None, None)
 
 
 def test_a_larger_budget_has_to_fit_the_spaces():

@@ -21,6 +21,7 @@ from anon_tune.records import ENDED, JobState, Phase, Trial, TrialState
 from anon_tune.scratch import remove_abandoned
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.policy import Plan, winner
+from anon_tune.search.repeat import reasons_to_differ
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
@@ -159,11 +160,11 @@ def _in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[-1] if lines[0].startswith('Traceback') else lines[0]}"
 
 
-def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:
+def summarize(spec: JobSpec, trials: list[Trial], device: str = "cpu") -> dict[str, Any]:
     """Return a job's result: the spread of good gammas, each arm's winner, and the verdict, as plain values.
 
     `tested` is False where the verdict is not on test data, since the user's training function reported none. A trial
-    that diverged has none to report.
+    that diverged has none to report. `may_differ` says why another run may find something else.
     """
     mode = spec.objective.mode
     winners: dict[str, Any] = {}
@@ -192,6 +193,7 @@ def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:
     return {
         "confirm": {"planned": planned, "made": len(reruns)},
         "tested": tested,
+        "may_differ": list(reasons_to_differ(spec, trials, device)),
         "gamma": gamma_spread(trials, mode).as_dict(),
         "winners": winners,
         "verdict": [comparison.as_dict() for comparison in verdict(judged, spec.arms, mode)],
@@ -274,7 +276,7 @@ def _work(
     cut_off = _cut_off(run, watch)
     if cut_off is not None:
         return cut_off
-    ledger.update_job(lease, result=summarize(spec, run.trials))
+    ledger.update_job(lease, result=summarize(spec, run.trials, str(measured.get("device", "cpu"))))
     if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
         reasons = ("no arm has a COMPLETE trial", run.cut_short)
         return _Ending(JobState.FAILED, "; ".join(filter(None, reasons)), run.budget)

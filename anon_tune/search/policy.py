@@ -12,10 +12,11 @@ from statistics import fmean
 from anon_tune.records import NewTrial, Phase, Trial, TrialState, objective_key
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.history import History
-from anon_tune.search.race import fallen_behind
+from anon_tune.search.lag import may_start
+from anon_tune.search.race import FEWEST_SEEDS, fallen_behind
 from anon_tune.search.recommend import ranked
 from anon_tune.search.seeds import trial_seed
-from anon_tune.search.study import suggest
+from anon_tune.search.study import learns, suggest
 from anon_tune.search_spaces import Space
 from anon_tune.spec import JobSpec
 
@@ -61,8 +62,9 @@ class Plan:
 def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Signal:
     """Return the next trial to add, WAIT while running trials decide what comes next, or DONE.
 
-    In the search, the arm that has started the fewest trials is next, so a job stopped at any moment leaves the
-    arms within one trial of one another.
+    In the search, the arm that has started the fewest trials is next, of those whose next trial has nothing to wait
+    for (`lag.py`). Finalists are chosen when all search trials have ended, and a finalist falls behind after whole
+    rounds of confirm seeds, so the order in which trials end changes nothing.
     """
     history = trials if isinstance(trials, History) else History(trials)
     arm = _searched_next(plan, history)
@@ -133,16 +135,29 @@ def repeated_failure(trials: Sequence[Trial]) -> str | None:
 
 
 def _searched_next(plan: Plan, history: History) -> str | None:
-    """The arm that has started the fewest search trials; None where the search is over."""
+    """The arm whose search trial is next; None where the search is over, or running trials must end first."""
+    if plan.search_over:
+        return None
     started = {arm: history.count(Phase.SEARCH, arm) for arm in plan.spec.arms}
-    arm = min(started, key=started.__getitem__)
-    return arm if started[arm] < plan.spec.budget.trials and not plan.search_over else None
+    open_arms = [
+        arm
+        for arm, number in started.items()
+        if number < plan.spec.budget.trials and _may_start(plan, history, arm, number)
+    ]
+    return min(open_arms, key=started.__getitem__, default=None)
+
+
+def _may_start(plan: Plan, history: History, arm: str, number: int) -> bool:
+    if not learns(plan.spaces[arm], plan.spec.search, arm, number):
+        return True
+    unfinished = (t for t in history.unfinished if t.phase is Phase.SEARCH and t.arm == arm)
+    return may_start(unfinished, number, plan.spec.lag)
 
 
 def _search_trial(plan: Plan, arm: str, history: History) -> NewTrial:
     spec, space, trials = plan.spec, plan.spaces[arm], history.select(Phase.SEARCH, arm)
     number, tried = len(trials), partial(history.tried, Phase.SEARCH, arm)
-    params = suggest(space, trials, number, spec.search, arm, spec.objective.mode, tried=tried)
+    params = suggest(space, trials, number, spec.search, arm, spec.objective.mode, spec.lag, tried=tried)
     return NewTrial(
         arm=arm,
         phase=Phase.SEARCH,
@@ -154,21 +169,32 @@ def _search_trial(plan: Plan, arm: str, history: History) -> NewTrial:
 
 
 def _repeats(plan: Plan, phase: Phase, trials: Sequence[Trial]) -> NewTrial | None:
-    """The next missing (configuration, seed) of a phase that reruns configurations, arms taking turns."""
+    """The next missing (configuration, seed) of a phase that reruns configurations, arms taking turns.
+
+    None where there is none, or where whole rounds of seeds must end first, by which finalists may fall behind.
+    """
     spec, mode = plan.spec, plan.spec.objective.mode
-    behind: set[str] = set()
     if phase is Phase.CONFIRM:
         chosen = {arm: finalists(plan, trials, arm) for arm in spec.arms}
         seeds = spec.confirm.seeds
-        if spec.confirm.race:
-            behind = fallen_behind(trials, mode)
     else:
         best = {arm: winner(trials, arm, mode) for arm in spec.arms}
         chosen = {arm: [trial] if trial else [] for arm, trial in best.items()}
         seeds = spec.confirm.verdict_seeds
-    made = {(trial.source, trial.seed) for trial in trials if trial.phase is phase}
+    races = phase is Phase.CONFIRM and spec.confirm.race
+    sources = {trial.id for of_arm in chosen.values() for trial in of_arm}
+    runs = [trial for trial in trials if trial.phase is phase and trial.source in sources]
+    made = {(trial.source, trial.seed) for trial in runs}
+    before: set[int] = set()  # seeds of earlier rounds
+    behind: set[str] = set()
     for index in range(seeds):
+        if races and index >= FEWEST_SEEDS:
+            earlier = [trial for trial in runs if trial.seed in before]
+            if not all(trial.is_finished for trial in earlier):
+                return None
+            behind |= fallen_behind(earlier, mode)
         seed = trial_seed(spec.search.seed, phase, index)
+        before.add(seed)
         for rank in range(max((len(found) for found in chosen.values()), default=0)):
             for arm in spec.arms:
                 source = chosen[arm][rank] if rank < len(chosen[arm]) else None

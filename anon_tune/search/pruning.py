@@ -14,11 +14,13 @@ from optuna.trial import create_trial
 
 from anon_tune.records import Trial, TrialState
 from anon_tune.search.forecast import Forecast
-from anon_tune.search.study import STARTUP_TRIALS
 from anon_tune.search_spaces import Space
 from anon_tune.spec import Search
 
-__all__ = ["should_prune"]
+__all__ = ["NEVER_STOPPED", "should_prune"]
+
+NEVER_STOPPED = 8
+"""So many trials of an arm are trained to their end."""
 
 _DOUBT = 2.0
 """Standard deviations of the forecast's error by which a trial must be behind to be stopped."""
@@ -27,7 +29,7 @@ _DOUBT = 2.0
 def should_prune(space: Space, trial: Trial, others: Sequence[Trial], search: Search, mode: str) -> bool:
     """Whether `trial` should stop after its last report.
 
-    The first STARTUP_TRIALS of an arm never stop: forecasts learnt from survivors alone would favour their like.
+    The first NEVER_STOPPED of an arm never stop: forecasts learnt from survivors alone would favour their like.
 
     Args:
         space: What its arm searches.
@@ -36,7 +38,7 @@ def should_prune(space: Space, trial: Trial, others: Sequence[Trial], search: Se
         search: Which pruner, its grace in epochs, its reduction factor.
         mode: "min" or "max".
     """
-    if search.pruner == "none" or trial.number < STARTUP_TRIALS:
+    if search.pruner == "none" or trial.number < NEVER_STOPPED:
         return False
     if not trial.reports or trial.reports[-1].step < search.grace:
         return False
@@ -98,5 +100,5 @@ def _below_median(step: int, own: float, finals: Sequence[float]) -> bool:
     for final in finals:
         study.add_trial(create_trial(value=final, intermediate_values={step: final}))
     study.add_trial(create_trial(state=optuna.trial.TrialState.RUNNING, intermediate_values={step: own}))
-    pruner = MedianPruner(n_startup_trials=STARTUP_TRIALS // 2)
+    pruner = MedianPruner(n_startup_trials=NEVER_STOPPED // 2)
     return pruner.prune(study, study.get_trials(deepcopy=False)[-1])

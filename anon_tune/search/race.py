@@ -14,10 +14,12 @@ import numpy as np
 
 from anon_tune.records import Phase, Trial, TrialState, objective_key
 
-__all__ = ["fallen_behind"]
+__all__ = ["FEWEST_SEEDS", "fallen_behind"]
 
 _CONFIDENCE = 0.95
-_FEWEST_SEEDS = 2
+FEWEST_SEEDS = 2
+"""On so many seeds every finalist is rerun."""
+
 _FEWEST_FREEDOM = 3
 
 
@@ -53,7 +55,7 @@ def fallen_behind(trials: Sequence[Trial], mode: str) -> set[str]:
         for source, values in of_arm.items():
             for other, others in of_arm.items():
                 common = values.keys() & others.keys()
-                if other == source or len(common) < _FEWEST_SEEDS:
+                if other == source or len(common) < FEWEST_SEEDS:
                     continue
                 difference = float(np.mean([values[seed] - others[seed] for seed in sorted(common)]))
                 if difference > 0 and difference > limit / math.sqrt(len(common)):
@@ -68,7 +70,7 @@ def _noise(arms: Sequence[dict[str, dict[int, float]]]) -> tuple[float, int]:
         if len(of_arm) < 2:
             continue
         seeds = set.intersection(*(set(values) for values in of_arm.values()))
-        if len(seeds) < _FEWEST_SEEDS:
+        if len(seeds) < FEWEST_SEEDS:
             continue
         table = np.array([[values[seed] for seed in sorted(seeds)] for values in of_arm.values()])
         rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()

@@ -1,7 +1,7 @@
 """Suggesting a configuration: an in-memory Optuna study, made of the trials for every ask.
 
-Optuna stores no sampler, so one is made for each ask, seeded from (job seed, arm, trial number): the same trials
-give the same suggestion before and after a crash.
+Suggestion n of an arm is a function of the space, the seed, n, and the results of the arm's trials up to the lag
+(`lag.py`). Optuna stores no sampler, so one is made for each ask, seeded from (job seed, arm, trial number).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,17 +26,22 @@ from optuna.trial import FrozenTrial
 
 from anon_tune.errors import InputError
 from anon_tune.records import Trial, TrialState, objective_key
+from anon_tune.search.botorch_sampler import BOX, BoTorchSampler
+from anon_tune.search.lag import as_known
 from anon_tune.search.seeds import sampler_seed
 from anon_tune.search.told import told
 from anon_tune.search_spaces import Choice, Range, Space
 from anon_tune.spec import Search
 
-__all__ = ["GP_TRIALS", "STARTUP_TRIALS", "Tell", "distributions", "sampler_of", "suggest"]
+__all__ = ["GP_TRIALS", "STARTUP_TRIALS", "Tell", "distributions", "learns", "sampler_of", "suggest"]
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-STARTUP_TRIALS = 8
-"""Trials of an arm placed on a Sobol sequence before a model is fitted (a power of two keeps it balanced)."""
+STARTUP_TRIALS = 4
+"""Trials of an arm before a model is fitted: the points to start from, filled up with points of a Sobol sequence."""
+
+_FEWEST_KNOWN = 2
+"""With fewer results than this the Sobol sequence goes on."""
 
 GP_TRIALS = 300
 """Beyond so many trials of an arm TPE suggests; docs/performance.md has the times."""
@@ -58,12 +64,15 @@ def suggest(
     search: Search,
     arm: str,
     mode: str,
+    lag: int = 0,
     tell: Tell = told,
     tried: Callable[[Mapping[str, Any]], bool] | None = None,
+    box: float | None = BOX,
 ) -> dict[str, Any]:
     """Return the coordinates of the arm's `number`-th search trial.
 
-    First come the points to try first, then those of a Sobol sequence, then what the sampler suggests.
+    First come the points to start from (`search.try_first`, else the space's), then some of a Sobol sequence, then
+    what the sampler suggests.
 
     Args:
         space: What the arm searches.
@@ -72,14 +81,16 @@ def suggest(
         search: Sampler, seed, points to try first.
         arm: The arm's name, part of the seed.
         mode: "min" or "max".
+        lag: How many trials before this one are not learnt from.
         tell: What the sampler is told of the trials.
         tried: Whether one of the trials has a configuration, where it is known without looking at all of them.
+        box: See `botorch_sampler.BOX`.
 
     Raises:
         InputError: The space has no untried configuration left.
     """
-    first = search.try_first.get(arm, ())
-    for point in _candidates(space, trials, number, search, arm, mode, tell, first):
+    ask = _Ask(space, trials, number, search, arm, mode, lag, tell, box)
+    for point in ask.candidates():
         if not (tried(point) if tried is not None else any(point == trial.params for trial in trials)):
             return point
     raise InputError(
@@ -88,13 +99,20 @@ def suggest(
     )
 
 
-def sampler_of(space: Space, search: Search, trials: int) -> str:
-    """Which sampler suggests after so many trials: `gp` gives way to `tpe` where it cannot follow.
+def learns(space: Space, search: Search, arm: str, number: int) -> bool:
+    """Return whether the suggestion depends on the results of earlier trials."""
+    if sampler_of(space, search, number) in {"random", "grid"}:
+        return False
+    return number >= max(STARTUP_TRIALS, len(_first_points(space, search, arm)))
 
-    Optuna's GP models only the coordinates that all trials have, so conditional spaces are searched by TPE; and it
-    takes about a second for a suggestion beyond GP_TRIALS.
+
+def sampler_of(space: Space, search: Search, number: int) -> str:
+    """Return which sampler suggests trial `number`: a Gaussian process gives way to `tpe` where it cannot follow.
+
+    It models only coordinates that all trials have, so conditional spaces are searched by TPE, and it takes about a
+    second for a suggestion beyond GP_TRIALS.
     """
-    if search.sampler == "gp" and (space.is_conditional or trials > GP_TRIALS):
+    if search.sampler in {"botorch", "gp"} and (space.is_conditional or number > GP_TRIALS):
         return "tpe"
     return search.sampler
 
@@ -112,36 +130,81 @@ def _distribution(domain: Range | Choice) -> BaseDistribution:
     return FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
-def _candidates(
-    space: Space,
-    trials: Sequence[Trial],
-    number: int,
-    search: Search,
-    arm: str,
-    mode: str,
-    tell: Tell,
-    first: Sequence[Mapping[str, float | str]],
-) -> Iterator[dict[str, Any]]:
-    """The point that is wanted, then others in case it was tried before."""
-    seed = sampler_seed(search.seed, arm, number)
-    arm_seed = sampler_seed(search.seed, arm, -1)
-    startup = number - len(first)
-    name = sampler_of(space, search, len(trials))
-    if name == "grid" and startup >= 0:
-        yield from _in_random_order(list(space.on_grid(search.levels).points()), arm_seed)[startup:]
-    elif startup < 0 or (name != "random" and startup < STARTUP_TRIALS):
+def _first_points(space: Space, search: Search, arm: str) -> Sequence[Mapping[str, float | str]]:
+    """The user's points; without any the space's own, but for samplers that are there to be compared with."""
+    own = () if search.sampler in {"random", "grid"} else space.start_points
+    return search.try_first.get(arm) or own
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """The question that `suggest` answers; fields as its arguments."""
+
+    space: Space
+    trials: Sequence[Trial]
+    number: int
+    search: Search
+    arm: str
+    mode: str
+    lag: int
+    tell: Tell
+    box: float | None
+
+    def candidates(self) -> Iterator[dict[str, Any]]:
+        """The point that is wanted, then others in case it was tried before."""
+        seed = sampler_seed(self.search.seed, self.arm, self.number)
+        first = _first_points(self.space, self.search, self.arm)
+        name = sampler_of(self.space, self.search, self.number)
+        if self.number < len(first):
+            yield self.space.complete(self._sobol(self.number), first[self.number])
+        elif name == "grid":
+            points = list(self.space.on_grid(self.search.levels).points())
+            yield from _in_random_order(points, self._arm_seed)[self.number - len(first) :]
+        elif name != "random":
+            past = self._past(name) if learns(self.space, self.search, self.arm, self.number) else []
+            if sum(trial.state.is_finished() for trial in past) >= _FEWEST_KNOWN:
+                yield _ask(self._sampler(name, seed), self.space, past)
+            elif self.number == len(first):
+                yield self.space.complete([0.5] * len(self.space.parameters), {})
+            else:
+                yield self.space.complete(self._sobol(self.number), {})
+        for retry in range(_TRIES):
+            yield _ask(optuna.samplers.RandomSampler(seed=(seed + retry) % 2**31), self.space, [])
+        yield from self.space.points()  # a finite space with few left is not found by drawing
+
+    @property
+    def _arm_seed(self) -> int:
+        return sampler_seed(self.search.seed, self.arm, -1)
+
+    def _sobol(self, index: int) -> list[float]:
+        """A point of the arm's scrambled Sobol sequence; the same, however many of them are drawn."""
         from scipy.stats import qmc  # takes seconds, which Ray's start can hide
 
-        unit = qmc.Sobol(len(space.parameters), scramble=True, rng=arm_seed).random(STARTUP_TRIALS)
-        unit[0] = 0.5  # the middle of the space: what its author would try first
-        yield space.complete(unit[startup % STARTUP_TRIALS], first[number] if startup < 0 else {})
-    elif name != "random":
-        domain = distributions(space)
-        known = _best_and_latest(trials, mode) if name == "tpe" else trials
-        yield _ask(_sampler(name, space, seed), space, tell(space, known, domain, mode))
-    for retry in range(_TRIES):
-        yield _ask(optuna.samplers.RandomSampler(seed=(seed + retry) % 2**31), space, [])
-    yield from space.points()  # a finite space with few left is not found by drawing
+        sequence = qmc.Sobol(len(self.space.parameters), scramble=True, rng=self._arm_seed)
+        points: list[list[float]] = sequence.random_base2(index.bit_length()).tolist()
+        return points[index]
+
+    def _past(self, name: str) -> list[FrozenTrial]:
+        """What the sampler is told of the trials that it may know."""
+        known: Sequence[Trial] = as_known(self.trials, self.number, self.lag)
+        if name == "tpe":
+            known = _best_and_latest(known, self.mode)
+        return self.tell(self.space, known, distributions(self.space), self.mode)
+
+    def _sampler(self, name: str, seed: int) -> optuna.samplers.BaseSampler:
+        if name == "botorch":
+            return BoTorchSampler(self.space, distributions(self.space), seed, self.box)
+        if name == "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0, warn_independent_sampling=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # of `group`
+            return optuna.samplers.TPESampler(
+                seed=seed,
+                n_startup_trials=0,
+                multivariate=True,
+                group=self.space.is_conditional,
+                constant_liar=True,
+            )
 
 
 def _in_random_order(points: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
@@ -175,20 +238,6 @@ class _Past(InMemoryStorage):
         """The past, then what was asked for since."""
         asked = super().get_all_trials(study_id, deepcopy, states)
         return [trial for trial in self._past if states is None or trial.state in states] + asked
-
-
-def _sampler(name: str, space: Space, seed: int) -> optuna.samplers.BaseSampler:
-    if name == "gp":
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0, warn_independent_sampling=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # of `group`
-        return optuna.samplers.TPESampler(
-            seed=seed,
-            n_startup_trials=0,
-            multivariate=True,
-            group=space.is_conditional,
-            constant_liar=True,
-        )
 
 
 def _ask(sampler: optuna.samplers.BaseSampler, space: Space, past: list[FrozenTrial]) -> dict[str, Any]:

@@ -35,6 +35,9 @@ _ARM = re.compile(r"\w[\w-]{0,31}", re.ASCII)
 _LARGEST_GRID = 100_000
 """Points of a grid: it is made anew for each suggestion, in a fifth of a second at this size."""
 
+_SMALLEST_LAG, _SLOTS = 4, 8
+"""The default lag, and the trials at a time for which it is enough."""
+
 _OF_FUNCTIONS = {"schedule", "warmup", "checkpoint_seconds"}
 """Keys of `training` that hold for a training function of the user as well."""
 
@@ -271,6 +274,22 @@ class JobSpec(Strict):
         """What makes an arm's optimizer: "anon", "adamw", "sgd", or a factory of the user ("module:function")."""
         return self.spaces[arm].optimizer if arm in self.spaces else arm
 
+    @property
+    def family(self) -> str:
+        """The architecture family that the spec names: the registered model's, else that of `space`."""
+        entry = catalogue.MODELS.get(self.model.name) if self.model is not None else None
+        return entry.family if entry is not None and entry.family in catalogue.FAMILIES else self.space
+
+    @property
+    def lag(self) -> int:
+        """How many trials of an arm before a suggestion may still be running, and are not learnt from.
+
+        By default 4, and 8 with one arm: enough for eight equally long trials at a time (docs/search.md).
+        """
+        if self.search.lag is not None:
+            return self.search.lag
+        return max(_SMALLEST_LAG, math.ceil(_SLOTS / len(self.arms)))
+
     def space_problems(self, spaces: Mapping[str, Space]) -> Iterator[str]:
         """What keeps the search from having its trials in these spaces, by the arms; each with its key's path."""
         for arm, space in spaces.items():
@@ -316,7 +335,10 @@ class JobSpec(Strict):
 
 
 def spaces_of(spec: JobSpec, given: Mapping[str, Space] | None = None) -> dict[str, Space]:
-    """The search space of each arm, in the spec's order; `given` are those that are in no file here, by name."""
+    """The search space of each arm, in the spec's order, with the start points of the job's architecture family.
+
+    `given` are those that are in no file here, by name.
+    """
     given = given or {}
 
     def name(arm: str) -> str:
@@ -324,7 +346,10 @@ def spaces_of(spec: JobSpec, given: Mapping[str, Space] | None = None) -> dict[s
             return spec.space
         return spec.spaces[arm].file if arm in spec.spaces else arm
 
-    return {arm: given[name(arm)] if name(arm) in given else load_space(name(arm)) for arm in spec.arms}
+    def space(arm: str) -> Space:
+        return given[name(arm)] if name(arm) in given else load_space(name(arm))
+
+    return {arm: space(arm).for_family(spec.family) for arm in spec.arms}
 
 
 def _is_size(value: JsonValue) -> bool:

@@ -57,13 +57,17 @@ class Budget(Strict):
 
     `time` limits the whole job, in seconds of being worked on: once they are spent the search gives out no more
     trials, and confirm and verdict follow on what there is.
+
+    `trial_time` limits one attempt at a trial, in seconds: a trial that takes longer is FAILED. By default the limit
+    is ten times the median of the arm's COMPLETE trials, and ten minutes at least.
     """
 
     trials: int = Field(ge=1, le=10_000)
     epochs: int = Field(ge=1, le=100_000)
     time: float | None = None
+    trial_time: float | None = None
 
-    @field_validator("time", mode="before")
+    @field_validator("time", "trial_time", mode="before")
     @classmethod
     def _length(cls, value: Any) -> float | None:
         return None if value is None else seconds(value)
@@ -73,18 +77,23 @@ class Search(Strict):
     """How configurations are proposed and stopped early.
 
     Attributes:
-        sampler: `gp` and `tpe` learn from the trials; `random` and `grid` do not.
+        sampler: `botorch`, `gp` (Optuna's Gaussian process) and `tpe` learn from the trials; `random` and `grid` do
+            not.
+        lag: A suggestion learns from the arm's trials but for the last `lag` before it, which may still be running.
+            So the same job makes the same trials, however long each takes. By default 4, and up to 8 where there are
+            fewer than two arms.
         pruner: `none` stops nothing; `median` stops what is forecast to end behind the median; `asha` is successive
             halving.
         seed: Of the samplers, and of all trials.
         grace: Epochs before any pruning.
         reduction: At each rung of `asha` one in `reduction` goes on.
         levels: Of each range in a `grid`.
-        try_first: By arm, points that are tried before all others; coordinates that are left out are filled in.
-            A list is meant for the arm anon.
+        try_first: By arm, points that are tried first, in place of the space's own; coordinates that are left out
+            are filled in. A list is meant for the arm anon.
     """
 
-    sampler: Literal["gp", "tpe", "random", "grid"] = "gp"
+    sampler: Literal["botorch", "gp", "tpe", "random", "grid"] = "botorch"
+    lag: int | None = Field(default=None, ge=0, le=1000)
     pruner: Literal["none", "median", "asha"] = "none"
     seed: int = Field(default=0, ge=0, lt=2**31)
     grace: int = Field(default=3, ge=1)

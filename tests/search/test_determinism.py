@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import hashlib
 import itertools
+import math
 import random
+from functools import cache
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.records import NewTrial, Phase, Trial, TrialState
 from anon_tune.search import recommend
-from anon_tune.search.policy import Plan, next_trial
+from anon_tune.search.policy import Plan, Signal, next_trial
 from anon_tune.search.pruning import should_prune
 from anon_tune.spec import parse_spec, spaces_of
 from tests import builders
+from tests.builders import begun
 from tests.search.simulation import ENDS, Simulation
+from tests.search.spaces import LINE
 
+SAMPLERS = ("botorch", "gp", "tpe", "random", "grid")
 PRUNERS = ("asha", "median", "none")
 
 
@@ -95,6 +102,92 @@ def test_a_rebuilt_gaussian_process_decides_the_same(
     pruner: str, outcome: dict[str, Any], seed: int, changes: int
 ):
     check(plan_of("gp", pruner, seed, 12), outcome, changes)
+
+
+# The order and the timing of endings, slots, kills
+
+
+def ending(new: NewTrial) -> Trial:
+    """How a trial ends: by its configuration and seed alone."""
+    digest = int.from_bytes(
+        hashlib.blake2b(repr((new.arm, new.seed, sorted(new.params.items()))).encode()).digest()[:8], "big"
+    )
+    chance = random.Random(digest)
+    state = chance.choice([TrialState.DIVERGED, TrialState.FAILED, *[TrialState.COMPLETE] * 6])
+    bowl = sum((float(value) - 0.3) ** 2 for value in new.params.values())
+    value = (0.1 + bowl) * math.exp(0.1 * chance.gauss(0.0, 1.0)) if state is TrialState.COMPLETE else None
+    reason = f"reason {digest}" if state is TrialState.FAILED else None
+    return dataclasses.replace(begun(new, state), value=value, reason=reason, finished=builders.EPOCH)
+
+
+def worked_off(job: Plan, slots: int, order: random.Random, kills: float) -> list[Trial]:
+    """A job with so many slots, whose trials end in any order, and whose driver is killed now and then.
+
+    A killed driver's running trials wait, and its successor has the trials back in any order.
+    """
+    trials: list[Trial] = []
+    ends: dict[str, Trial] = {}
+    while True:
+        running = [i for i, t in enumerate(trials) if not t.is_finished]
+        if order.random() < kills:
+            order.shuffle(trials)
+            recommend._posterior_mean.cache_clear()
+            job = Plan(parse_spec(job.spec.model_dump(mode="json")), dict(job.spaces), job.log_mean_sigma)
+            continue
+        new = next_trial(job, trials) if len(running) < slots else Signal.WAIT
+        if new is Signal.DONE:
+            return sorted(trials, key=lambda t: t.id)
+        if isinstance(new, NewTrial):
+            trial = begun(new, order.choice([TrialState.RUNNING, TrialState.WAITING]))
+            trials.append(trial)
+            ends[trial.id] = ending(new)
+        else:
+            assert running, "WAIT with nothing to wait for"
+            index = order.choice(running)
+            trials[index] = ends[trials[index].id]
+
+
+def job_of(sampler: str, trials: int) -> Plan:
+    spec = builders.spec(
+        budget={"trials": trials, "epochs": 6},
+        search={"sampler": sampler, "levels": 3},
+        confirm={"finalists": 2, "seeds": 3, "verdict_seeds": 2},
+        arms=["anon", "sgd"],
+    )
+    return Plan(spec, {"anon": LINE, "sgd": spaces_of(spec)["sgd"]}, log_mean_sigma=-9.0)
+
+
+@cache
+def alone(sampler: str, trials: int) -> list[Trial]:
+    """The job with one slot, never killed."""
+    return worked_off(job_of(sampler, trials), 1, random.Random(0), 0.0)
+
+
+def same_whatever_happens(sampler: str, trials: int, slots: int, chance: int) -> None:
+    job = job_of(sampler, trials)
+    assert worked_off(job, slots, random.Random(chance), 0.1) == alone(sampler, trials)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+@settings(few, max_examples=5)
+@given(slots=st.integers(2, 9), chance=st.integers(0, 2**32))
+def test_the_same_job_makes_the_same_trials_and_the_same_choices(sampler: str, slots: int, chance: int):
+    same_whatever_happens(sampler, 9, slots, chance)
+
+
+@pytest.mark.parametrize("sampler", ["botorch", "gp"])
+@settings(few, max_examples=2)
+@given(slots=st.integers(2, 9), chance=st.integers(0, 2**32))
+def test_a_gaussian_process_makes_the_same_trials_too(sampler: str, slots: int, chance: int):
+    same_whatever_happens(sampler, 9, slots, chance)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_larger_budget_changes_no_trial_of_the_search(sampler: str):
+    small, large = (
+        [t for t in alone(sampler, trials) if t.phase is Phase.SEARCH and t.number < 9] for trials in (9, 11)
+    )
+    assert small == large
 
 
 @pytest.mark.parametrize("pruner", ["asha", "median"])

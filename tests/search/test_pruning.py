@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from optuna.pruners import SuccessiveHalvingPruner
 
 from anon_tune.records import Trial, TrialState
-from anon_tune.search.pruning import should_prune
-from anon_tune.search.study import STARTUP_TRIALS
+from anon_tune.search.pruning import NEVER_STOPPED, should_prune
 from anon_tune.spec import Search
 from tests.builders import reports, trial
 from tests.search.spaces import LINE
@@ -72,7 +71,7 @@ def test_decisions_are_those_of_a_live_study(
         running = [place for place, t in enumerate(mirror) if t.state is RUNNING]
         if len(running) < at_once and len(asked) < len(curves):
             asked.append(live.ask())
-            number = STARTUP_TRIALS + len(mirror)  # those before are never stopped
+            number = NEVER_STOPPED + len(mirror)  # those before are never stopped
             mirror.append(trial(number, RUNNING, params={"gamma": rng.random()}))
             continue
         place = rng.choice(running)
@@ -126,10 +125,10 @@ def test_nothing_is_stopped_before_its_grace(pruner: str):
 def test_the_first_trials_are_run_to_their_end(pruner: str):
     """What is learnt from survivors alone favours their like."""
     others = [complete(n, [1.0] * 9) for n in range(20, 40)]
-    for number in range(STARTUP_TRIALS + 1):
+    for number in range(NEVER_STOPPED + 1):
         bad = trial(number, RUNNING, curve=[9.0] * 4)
         stopped = should_prune(LINE, bad, others, Search(pruner=pruner, grace=4), "min")
-        assert stopped == (number == STARTUP_TRIALS)
+        assert stopped == (number == NEVER_STOPPED)
 
 
 def test_no_pruner_stops_nothing():

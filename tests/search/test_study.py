@@ -24,7 +24,8 @@ from tests.search.spaces import LINE, MIXED, anon_space
 
 DOMAIN = distributions(MIXED)
 DELAYS = load_space("delays")
-SAMPLERS = ("gp", "tpe", "random", "grid")
+LEARNING = ("botorch", "gp", "tpe")
+SAMPLERS = (*LEARNING, "random", "grid")
 
 
 def at(
@@ -52,7 +53,8 @@ def past(count: int, state: TrialState | None = None) -> list[Trial]:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "mode"), [("gp", "max"), ("tpe", "min"), ("tpe", "max"), ("random", "min")]
+    ("sampler", "mode"),
+    [("botorch", "min"), ("gp", "max"), ("tpe", "min"), ("tpe", "max"), ("random", "min")],
 )
 def test_the_same_trials_give_the_same_suggestion(sampler: str, mode: str):
     trials = [*past(12), at(12, TrialState.RUNNING)]
@@ -64,7 +66,7 @@ def test_the_same_trials_give_the_same_suggestion(sampler: str, mode: str):
     assert all(DOMAIN[name]._contains(DOMAIN[name].to_internal_repr(value)) for name, value in first.items())
 
 
-@pytest.mark.parametrize("sampler", ["gp", "tpe", "random"])
+@pytest.mark.parametrize("sampler", [*LEARNING, "random"])
 @pytest.mark.parametrize("state", [s for s in TrialState if s is not TrialState.COMPLETE])
 def test_a_search_goes_on_when_every_trial_ended_alike(sampler: str, state: TrialState):
     trials = past(STARTUP_TRIALS, state)
@@ -72,7 +74,7 @@ def test_a_search_goes_on_when_every_trial_ended_alike(sampler: str, state: Tria
     assert point.keys() == MIXED.parameters.keys()
 
 
-@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+@pytest.mark.parametrize("sampler", LEARNING)
 def test_a_sampler_learns(sampler: str):
     """Told a bowl with its best at gamma 0.5, it looks nearer to it than chance (0.5 on average) would."""
     trials = [
@@ -108,7 +110,7 @@ def search_of(
 # What comes back from badly behaved trials
 
 
-@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+@pytest.mark.parametrize("sampler", LEARNING)
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize(
     "trials",
@@ -148,11 +150,12 @@ def test_in_a_conditional_space_a_point_has_what_exists_there(sampler: str):
     assert families == {"geometric", "polynomial", "every"}
 
 
-def test_gp_gives_way_to_tpe_where_it_cannot_follow():
-    gp = Search(sampler="gp")
-    assert sampler_of(MIXED, gp, GP_TRIALS) == "gp"
-    assert sampler_of(MIXED, gp, GP_TRIALS + 1) == "tpe"
-    assert sampler_of(DELAYS, gp, 0) == "tpe"
+def test_a_gaussian_process_gives_way_to_tpe_where_it_cannot_follow():
+    for name in ("botorch", "gp"):
+        search = Search(sampler=name)
+        assert sampler_of(MIXED, search, GP_TRIALS) == name
+        assert sampler_of(MIXED, search, GP_TRIALS + 1) == "tpe"
+        assert sampler_of(DELAYS, search, 0) == "tpe"
     for sampler in ("tpe", "random", "grid"):
         for space in (MIXED, DELAYS):
             assert sampler_of(space, Search(sampler=sampler), GP_TRIALS + 1) == sampler
@@ -268,11 +271,51 @@ def test_a_partial_point_of_a_conditional_space_gets_the_coordinates_of_its_fami
     assert point["delay_period"].is_integer()
 
 
-def test_after_the_points_come_all_startup_points():
-    """Their balance is not disturbed."""
-    plain = search_of(MIXED, Search(), STARTUP_TRIALS)
-    warm = search_of(MIXED, Search(try_first={"anon": [{"gamma": 0.25}, {"gamma": 0.5}]}), STARTUP_TRIALS + 2)
-    assert [t.params for t in warm[2:]] == [t.params for t in plain]
+# Points to start from
+
+STARTED = MIXED.model_copy(update={"start": {"default": ({"gamma": 0.0}, {"gamma": 1.0, "step_size": 1.0})}})
+
+
+@pytest.mark.parametrize("sampler", ["botorch", "gp", "tpe"])
+def test_points_to_try_first_replace_the_spaces_own(sampler: str):
+    own = search_of(STARTED, Search(sampler=sampler), STARTUP_TRIALS)
+    assert [t.params["gamma"] for t in own[:3]] == [0.0, 1.0, 0.5]  # then the middle
+    given = Search(sampler=sampler, try_first={"anon": [{"gamma": 0.25}]})
+    users = search_of(STARTED, given, STARTUP_TRIALS)
+    assert [t.params["gamma"] for t in users[:2]] == [0.25, 0.5]
+    assert all(t.params["gamma"] not in (0.0, 1.0) for t in users)
+    nothing = Search(sampler=sampler, try_first={"anon": []})
+    assert [t.params for t in search_of(STARTED, nothing, STARTUP_TRIALS)] == [t.params for t in own]
+
+
+@pytest.mark.parametrize("sampler", ["random", "grid"])
+def test_what_is_there_to_be_compared_with_has_no_points_of_the_space(sampler: str):
+    plain, started = (
+        search_of(space, Search(sampler=sampler, levels=3), STARTUP_TRIALS) for space in (MIXED, STARTED)
+    )
+    assert [t.params for t in started] == [t.params for t in plain]
+
+
+@pytest.mark.parametrize("sampler", LEARNING)
+def test_while_too_little_is_known_the_sobol_sequence_goes_on(sampler: str):
+    """With a lag of 4, trials 4 and 5 know of one result at most."""
+    search = Search(sampler=sampler)
+    trials = search_of(MIXED, search, 6)
+    hidden = suggest(MIXED, trials[:5], 5, search, "anon", "min", lag=4)
+    assert hidden == suggest(MIXED, past(5), 5, search, "anon", "min", lag=4)
+    assert hidden != trials[5].params
+
+
+@pytest.mark.parametrize("sampler", LEARNING)
+def test_results_within_the_lag_are_not_learnt_from(sampler: str):
+    search = Search(sampler=sampler)
+    trials = past(12, TrialState.COMPLETE)
+    point = suggest(MIXED, trials, 12, search, "anon", "min", lag=4)
+    for state in TrialState:
+        other = [*trials[:8], *(dataclasses.replace(t, state=state, value=0.0) for t in trials[8:])]
+        assert suggest(MIXED, other, 12, search, "anon", "min", lag=4) == point
+    changed = [*(dataclasses.replace(t, value=-(t.value or 0.0)) for t in trials[:8]), *trials[8:]]
+    assert suggest(MIXED, changed, 12, search, "anon", "min", lag=4) != point
 
 
 @settings(deadline=None, max_examples=20)
@@ -296,7 +339,7 @@ def test_tpe_is_told_the_best_and_the_latest_of_many():
         heard.extend(told_of)
         return told(space, told_of, *rest)
 
-    suggest(MIXED, trials, count, Search(sampler="tpe"), "anon", "min", tell)
+    suggest(MIXED, trials, count, Search(sampler="tpe"), "anon", "min", tell=tell)
     numbers = [t.number for t in heard]
     assert len(numbers) == 1000
     assert numbers == sorted(numbers)

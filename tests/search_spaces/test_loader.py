@@ -76,8 +76,7 @@ def test_the_claims_can_fail_in_every_space_of_anon(name: str):
 def test_what_no_family_has_a_reason_to_differ_in_is_the_same_in_all(name: str):
     space, default = load_space(name), load_space("default")
     assert space.fixed == default.fixed
-    same = {"delay", "decay"} if space.is_conditional else {"beta3", "delay", "decay"}
-    for coordinate in same:
+    for coordinate in ("beta3", "delay", "decay"):
         ours, theirs = space.parameters[coordinate], default.parameters[coordinate]
         assert ours.model_copy(update={"when": None}) == theirs
 
@@ -100,6 +99,48 @@ def test_the_baselines_reach_as_far_as_anon_does(name: str):
     assert anon["decay"] == decay
     assert isinstance(adamw["lr"], Range)
     assert adamw["lr"].high / adamw["lr"].low > 0.999 * step.high / step.low
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_every_space_starts_from_customary_settings_of_every_family(name: str):
+    space = load_space(name)
+    for family in (*catalogue.FAMILIES, "diffusion", "default", "mine.yaml"):
+        points = space.for_family(family).start_points
+        assert points
+        assert all(space.problems_of(point) == [] for point in points)
+        assert all(space.complete([0.5] * len(space.parameters), point) == point for point in points)
+        assert space.for_family(family).for_family("cnn").start_points == points  # no other is left
+
+
+@pytest.mark.parametrize("name", ANON_SPACES)
+def test_anon_starts_as_sgd_and_as_adam(name: str):
+    sgd, adam = load_space(name).start_points
+    assert (sgd["gamma"], adam["gamma"]) == (0.0, 1.0)
+    assert {k: v for k, v in sgd.items() if k != "gamma"} == {k: v for k, v in adam.items() if k != "gamma"}
+
+
+def test_a_baselines_start_is_that_of_the_family_and_else_the_default():
+    adamw = load_space("adamw")
+    assert adamw.for_family("transformer").start_points == adamw.start["transformer"]
+    assert adamw.for_family("mlp").start_points == adamw.start["default"]
+
+
+def test_a_place_in_the_unit_cube_leads_back_to_its_point():
+    space = Space.model_validate(
+        document(
+            {"low": 0, "high": 1},
+            parameters={
+                "gamma": {"low": 0, "high": 1},
+                "step_size": {"low": 0.1, "high": 10, "log": True},
+                "delay": {"choices": [2, 3, 5]},
+            },
+            fixed={"beta3": 0.5, "decay": 0},
+        )
+    )
+    assert space.unit_is_range == [True, True, False, False, False]
+    for point in ({"gamma": 0.25, "step_size": 1.0, "delay": 3.0}, {"gamma": 1, "step_size": 10, "delay": 5}):
+        assert space.at_unit(space.unit(point)) == pytest.approx(point)
+    assert space.at_unit([0.5, 0.5, 0.2, 0.1, 0.7])["delay"] == 5.0
 
 
 def test_constants_are_the_fixed_ones_else_the_optimizers_own():
@@ -142,6 +183,12 @@ BAD = [
     (document({"low": 0, "high": True}), ["parameters.gamma.high: expected a number, found true"]),
     (document({"low": 0, "high": 9}), ["parameters.gamma: 9 is outside the allowed -5 to 5"]),
     (document(3), ["parameters.gamma: expected keys and values", "found 3"]),
+    (document({"low": 0, "high": 1}, start=[{"gamma": 2}]), ["start.default.0.gamma: 2 is outside 0 to 1"]),
+    (
+        document({"low": 0, "high": 1}, start={"cnn": [{}, {"gama": 1}]}),
+        ["start.cnn.1.gama: unknown", "'gamma'?"],
+    ),
+    (document({"low": 0, "high": 1}, start=[{"delay": 2}]), ["start.default.0.delay: is fixed at 2"]),
     (document({"choices": [1]}), ["parameters.gamma.choices: ", "at least 2"]),
     (document({"choices": [1, 1.0]}), ["parameters.gamma.choices: the same choice is listed twice"]),
     (document({"choices": [1, 7]}), ["parameters.gamma: 7 is outside the allowed"]),

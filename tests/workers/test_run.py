@@ -14,7 +14,7 @@ from anon_tune.errors import InputError, LeaseLostError
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, NewTrial, Phase, Trial, TrialState
 from anon_tune.search.policy import Signal, finalists, next_trial
-from anon_tune.search.study import STARTUP_TRIALS
+from anon_tune.search.pruning import NEVER_STOPPED
 from anon_tune.workers import run as run_module
 from anon_tune.workers.checkpoints import checkpoint_name
 from anon_tune.workers.run import Run
@@ -194,7 +194,7 @@ def test_attempts_that_ended_with_their_driver_do_not_count_as_deaths(ledger: Le
 
 def complete_the_startup(run: Run) -> None:
     """The trials that are never stopped."""
-    for _ in range(STARTUP_TRIALS):
+    for _ in range(NEVER_STOPPED):
         trial = started(run)
         for step in range(1, 5):
             end = {"outcome": TrialState.COMPLETE, "final": 1.0} if step == 4 else {}
@@ -203,7 +203,7 @@ def complete_the_startup(run: Run) -> None:
 
 def test_an_attempt_that_begins_again_is_judged_by_the_steps_it_has_done(ledger: Ledger):
     """Its predecessor's later reports stand in the ledger, and say nothing of where it is now."""
-    job = plan(STARTUP_TRIALS + 1, arms=["anon"])
+    job = plan(NEVER_STOPPED + 1, arms=["anon"])
     job_id, lease = begin(ledger, job)
     run = Run(ledger, lease, job)
     complete_the_startup(run)
@@ -256,7 +256,7 @@ def test_one_that_goes_on_after_the_step_at_which_it_falls_behind_is_pruned_ther
     ledger: Ledger, tmp_path: Path, heard: bool
 ):
     """It does not report that step again. Where it had gone on, that was decided, and stands."""
-    job = plan(STARTUP_TRIALS + 2, arms=["anon"])
+    job = plan(NEVER_STOPPED + 2, arms=["anon"])
     job_id, lease = begin(ledger, job)
     run = Run(ledger, lease, job, folder=tmp_path)
     complete_the_startup(run)

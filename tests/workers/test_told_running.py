@@ -13,7 +13,8 @@ import pytest
 from anon_tune.ledger import Ledger
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.policy import Plan
-from anon_tune.search.study import STARTUP_TRIALS, distributions
+from anon_tune.search.pruning import NEVER_STOPPED
+from anon_tune.search.study import distributions
 from anon_tune.search.told import told
 from anon_tune.workers.run import Run
 from tests.workers.runs import OVER, begin, failure, plan, result, started, stored
@@ -65,7 +66,7 @@ def test_a_report_that_is_not_finite_is_no_end_by_itself(ledger: Ledger):
         job = plan(9, arms=["anon"], search={"sampler": "random", "grace": 1, "pruner": pruner})
         _, lease = begin(ledger, job)
         run = Run(ledger, lease, job)
-        for _ in range(STARTUP_TRIALS):
+        for _ in range(NEVER_STOPPED):
             good = started(run)
             run.report(good.id, result(1, 0.5))
             run.report(good.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))

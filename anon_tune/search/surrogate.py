@@ -1,0 +1,118 @@
+"""The surrogate: a Gaussian process of an arm's results over the unit cube of its space.
+
+BoTorch's SingleTaskGP with its default priors, whose length scales grow with the dimension (Hvarfner et al. 2024,
+arXiv 2402.02229): with ten or twenty noisy values, lengths by maximum likelihood alone are fitted to the noise.
+Everything is computed in double precision and in one thread, so the same values give the same result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Surrogate"]
+
+_SAMPLES = 128
+"""Joint draws by which the acquisition function is computed."""
+
+_RESTARTS, _RAW_POINTS = 4, 256
+"""From so many of the best of so many points the acquisition function is maximized."""
+
+
+class Surrogate:
+    """Gaussian process fitted to noisy values, the smaller the better.
+
+    Args:
+        points: Places in the unit cube, shape (n, d).
+        values: The value at each, shape (n,), finite.
+    """
+
+    def __init__(self, points: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+        # Imported here: torch and BoTorch take seconds, and the first trials need no model.
+        from botorch.fit import fit_gpytorch_mll
+        from botorch.models import SingleTaskGP
+        from botorch.models.transforms import Standardize
+        from gpytorch.mlls import ExactMarginalLogLikelihood
+
+        with _reproducibly(seed=0):
+            self._points = _tensor(points)
+            # BoTorch maximizes.
+            self._model = SingleTaskGP(
+                self._points, -_tensor(values)[:, None], outcome_transform=Standardize(m=1)
+            )
+            fit_gpytorch_mll(ExactMarginalLogLikelihood(self._model.likelihood, self._model))
+
+    def mean(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the posterior mean at each of the points, shape (m,), without the noise of a seed."""
+        import torch
+
+        with _reproducibly(seed=0), torch.no_grad():
+            found: NDArray[np.float64] = -self._model.posterior(_tensor(points)).mean[:, 0].numpy()
+            return found
+
+    def suggest(
+        self, pending: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], seed: int
+    ) -> NDArray[np.float64]:
+        """Return the point between `low` and `high` from which the largest improvement is expected, shape (d,).
+
+        By noisy expected improvement (Letham et al. 2019, arXiv 1706.07094; its logarithm: Ament et al. 2023, arXiv
+        2310.20708).
+
+        Args:
+            pending: Places of running trials, shape (k, d): no improvement is expected from trying them twice.
+            low: Lower bounds, shape (d,).
+            high: Upper bounds, shape (d,).
+            seed: Of the draws and the starting points.
+        """
+        import torch
+        from botorch.acquisition import qLogNoisyExpectedImprovement
+        from botorch.optim import optimize_acqf
+        from botorch.sampling import SobolQMCNormalSampler
+
+        with _reproducibly(seed):
+            acquisition = qLogNoisyExpectedImprovement(
+                self._model,
+                self._points,
+                sampler=SobolQMCNormalSampler(torch.Size([_SAMPLES]), seed=seed),
+                X_pending=_tensor(pending) if len(pending) else None,
+                prune_baseline=True,
+            )
+            best, _ = optimize_acqf(
+                acquisition,
+                torch.stack([_tensor(low), _tensor(high)]),
+                q=1,
+                num_restarts=_RESTARTS,
+                raw_samples=_RAW_POINTS,
+            )
+            found: NDArray[np.float64] = best[0].numpy()
+            return found
+
+
+def _tensor(values: NDArray[np.float64]) -> Tensor:
+    import torch
+
+    return torch.tensor(np.asarray(values), dtype=torch.double)
+
+
+@contextlib.contextmanager
+def _reproducibly(seed: int) -> Iterator[None]:
+    """Compute in one thread, from a seed, and leave torch as it was."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a fit that ends at the limit of its iterations is good enough
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)

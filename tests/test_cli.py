@@ -267,7 +267,7 @@ def test_a_job_that_succeeded_is_given_more(ledger: Ledger):
     job = ledger.create_job("x", spec.model_dump(mode="json"), spaces).id
     ledger.release(ledger.acquire(job, "me", 60.0), JobState.SUCCEEDED)
     assert "is QUEUED" in output("extend", job, "--trials", "9", "--time", "90m")
-    assert ledger.job(job).spec["budget"] == {"trials": 9, "epochs": 9, "time": 5400}
+    assert ledger.job(job).spec["budget"] == {**spec.budget.model_dump(), "trials": 9, "time": 5400}
 
 
 def test_logs_of_a_job_that_nobody_has_worked_on_say_so(ledger: Ledger):

@@ -35,6 +35,7 @@ with uncollected():  # torch
     from anon_tune.workers.tasks import Problem, load_problem
     from anon_tune.workers.training import Training
     from anon_tune.workers.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
+    from anon_tune.workers.watchdog import Watchdog
 
 __all__ = ["Attempt", "run_probe"]
 
@@ -59,7 +60,7 @@ class Attempt:
     Args:
         config: Holds `trial`, `attempt`, `arm`, `phase`, `seed`, `hyperparameters`, `folder` (the job's, of
             checkpoints), `checkpoints` (what the trial may go on from) and `output`, the file for what this process
-            writes meanwhile.
+            writes meanwhile; see `output.own`.
         plain_spec: The job's, as plain values.
     """
 
@@ -70,9 +71,10 @@ class Attempt:
         self._training: Training | None = None
         self._function: FunctionRun | None = None
         self._users: str | None = None
-        self._output = Path(config["output"])
+        self._output = output.own(Path(config["output"]))
         self._files = self._output.with_suffix(".files")
         output.capture(self._output)
+        self._watchdog = Watchdog(Path(config["folder"]), config["trial"], config["attempt"])
         try:
             spec = stored_spec(plain_spec)
             _use_threads(spec.resources.cpu)
@@ -120,6 +122,7 @@ class Attempt:
         Returns whether the process can train another trial: a training function of the user cannot be stopped from
         outside.
         """
+        self._watchdog.close()
         function, self._function = self._function, None
         ended = function is None or function.close(_CLOSE_SECONDS)
         self._training = None

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
 from pathlib import Path
 
-__all__ = ["LAST_LINES", "capture", "tail", "trim"]
+__all__ = ["LAST_LINES", "capture", "newest", "own", "tail", "trim"]
 
 LAST_LINES = 50
 _MOST_BYTES = 2**20
+
+
+def own(path: Path) -> Path:
+    """Return the path at which this process alone writes the output of an attempt.
+
+    Tune may start two processes for an attempt, and drop one, which then deletes what it has written.
+    """
+    return path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+
+
+def newest(path: Path) -> Path | None:
+    """Return the file of the process that wrote last, of those that write at an `own` path; None if there is none."""
+    found = []
+    for each in path.parent.glob(f"{path.stem}.*{path.suffix}"):
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            found.append((each.stat().st_mtime_ns, each))
+    return max(found)[1] if found else None
 
 
 def capture(path: Path) -> None:

@@ -23,6 +23,7 @@ from anon_tune.spec import Budget
 from anon_tune.workers.checkpoints import remove, step_of
 from anon_tune.workers.kept import kept_trial
 from anon_tune.workers.watch import Watch
+from anon_tune.workers.watchdog import ask_to_end, overdue, withdraw
 
 __all__ = ["Run"]
 
@@ -76,10 +77,13 @@ class Run:
         # In this process alone: an attempt that ended with its driver says nothing of the trial.
         self._deaths: Counter[str] = Counter()
         self._left: set[str] = set()
+        self._overdue: dict[str, str] = {}  # why the process of a trial was asked to end
         self._phase: Phase | None = None
         self._folder = folder
         self.error: Exception | None = None
         self.paused: str | None = None
+        if folder is not None:
+            withdraw(folder)  # what a killed driver had asked
         self._clear(*(trial for trial in self._trials.values() if trial.is_finished))
 
     def __enter__(self) -> Self:
@@ -196,6 +200,8 @@ class Run:
             _log.warning("trial %s: %s", trial.id, warning)
         outcome = TrialState(result["outcome"]) if "outcome" in result else None
         value, reason, log = result.get("final"), result.get("reason"), result.get("log")
+        if outcome is TrialState.FAILED:  # as its processes are killed, it may come to an error of its own
+            reason = self._overdue.get(trial.id, reason)
         checkpoint = result.get("checkpoint")
         # It was given out before the job was paused for this reason: no budget is spent on it any more.
         spared = outcome is TrialState.FAILED and reason is not None and reason == self.paused
@@ -222,7 +228,8 @@ class Run:
             others = (c for c in trial.checkpoints if Path(c).parent != Path(checkpoint).parent)
             trial = self._keep(dataclasses.replace(trial, checkpoints=(checkpoint, *others)))
         if report is not None and all(known.step != report.step for known in trial.reports):
-            trial = self._keep(dataclasses.replace(trial, reports=(*trial.reports, report)))
+            took = trial.seconds + (report.metrics.get("epoch_seconds") or 0.0)
+            trial = self._keep(dataclasses.replace(trial, reports=(*trial.reports, report), seconds=took))
         if "traceback" in result:
             _log.error("trial %s failed\n%s", trial.id, result["traceback"])
         if spared:
@@ -238,20 +245,55 @@ class Run:
             return True
         return False
 
-    def lose(self, trial_id: str, reason: str, log: str | None = None) -> None:
+    def lose(self, trial_id: str, reason: str, log: str | None = None, *, begun: bool = True) -> None:
         """A worker died: the trial gets another attempt, or is FAILED at the third death in this process.
 
-        `log` is what the worker wrote last. An interrupt comes before or after.
+        A trial that was asked to end is FAILED at once. An interrupt comes before or after.
+
+        Args:
+            trial_id: A trial that runs.
+            reason: What happened.
+            log: What the worker wrote last.
+            begun: Whether the death counts. It does not where the worker had not begun with this trial.
         """
         trial = self._trials[trial_id]
         if trial.is_finished:
             return
         with self._watch.undisturbed():
-            self._deaths[trial.id] += 1
+            late = self._overdue.get(trial.id)
+            if late is not None and late != self.paused:  # as in `_report`
+                self._finish(trial, TrialState.FAILED, late, log)
+                return
+            self._deaths[trial.id] += begun
             if self._deaths[trial.id] < _MOST_DEATHS:
-                self._lose(trial, reason, log)
+                self._lose(trial, late or reason, log)
             else:
                 self._finish(trial, TrialState.FAILED, f"{reason} ({_MOST_DEATHS} times)", log)
+
+    def end_if_overdue(self, trial_id: str, seconds: float) -> bool:
+        """Ask the process of a trial to end once its attempt has run for too long; return whether that was asked.
+
+        Args:
+            trial_id: A trial that runs.
+            seconds: For how long a process has been at work on it.
+        """
+        trial = self._trials[trial_id]
+        if self._folder is None or trial.state is not TrialState.RUNNING or trial_id in self._left:
+            return False
+        if trial_id not in self._overdue:
+            completed = (
+                other.seconds
+                for phase in Phase
+                for other in self._trials.select(phase, trial.arm)
+                if other.state is TrialState.COMPLETE
+            )
+            reason = overdue(seconds, self._plan.spec.budget.trial_time, completed)
+            if reason is None:
+                return False
+            self._overdue[trial_id] = reason
+            _log.warning("trial %s: attempt %d %s", trial_id, trial.attempts, reason)
+        ask_to_end(self._folder, trial_id, trial.attempts)  # at each call: it may have failed before
+        return True
 
     def _obey(self) -> None:
         """Work by the budget that was heard last."""
@@ -305,6 +347,7 @@ class Run:
 
     def _lose(self, trial: Trial, reason: str, log: str | None = None) -> None:
         self._ledger.lose_attempt(self._lease, trial.id, reason, log)
+        self._forgive(trial)
         self._keep(dataclasses.replace(trial, state=TrialState.WAITING))
 
     def _finish(self, trial: Trial, state: TrialState, reason: str, log: str | None = None) -> None:
@@ -322,10 +365,16 @@ class Run:
         """Keep what the ledger has stored of a trial's end."""
         ended = dataclasses.replace(trial, state=state, value=value, reason=reason, finished=finished)
         self._ended.append(self._keep(ended))
+        self._forgive(trial)
         _log.info("trial %s: %s %s", trial.id, state, reason or value)
         self._clear(self._trials[trial.id])
         if self.paused is None:
             self.paused = repeated_failure(self._ended)
+
+    def _forgive(self, trial: Trial) -> None:
+        """Ask no more of an attempt that is over."""
+        if self._overdue.pop(trial.id, None) is not None and self._folder is not None:
+            withdraw(self._folder, trial.id, trial.attempts)
 
     def _clear(self, *ended: Trial) -> None:
         """Delete the checkpoints of trials that have ended, but for the weights that the job keeps."""

@@ -7,19 +7,29 @@ reads (a Tuner is never restored), so they leave the run behind.
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from anon_tune.records import Trial
 from anon_tune.search.policy import Signal
-from anon_tune.workers.output import tail
+from anon_tune.workers.output import newest, tail
 from anon_tune.workers.run import Run
+from anon_tune.workers.trainable import HELD
 
 __all__ = ["Drained", "JobScheduler", "JobSearcher"]
+
+_LOOK_SECONDS = 1.0
+_LONGEST_TURN = 10.0  # of Tune's loop: a driver that was stopped for longer knows nothing of its trials
+_GRACE_SECONDS = 120.0  # a file may be seen a minute late where nodes share a folder by a network
 
 
 class Drained(BaseException):
@@ -39,7 +49,7 @@ class _WithoutRun:
 class JobSearcher(_WithoutRun, Searcher):
     """Gives Tune the next trial of the ledger, up to `ahead` that have not ended.
 
-    One more than can run is enough for no worker to wait; each further one would be chosen knowing less.
+    One more than can run is enough for no worker to wait.
     `folder` is the job's, of checkpoints. What a trial's process writes goes to a file in the folder `output`.
     """
 
@@ -87,10 +97,15 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
     Args:
         run: Where results go.
         slots: How many workers to keep while there is nothing for them to do.
+        clock: Seconds from any moment on.
     """
 
-    def __init__(self, run: Run, slots: int) -> None:
+    def __init__(self, run: Run, slots: int, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
+        self._clock = clock
+        self._looked = clock()
+        self._ran: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
         self._run = run
         self._slots = slots
         self._keeps_workers = False
@@ -118,6 +133,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         """
         self._run.check()
         self._unfinished = [trial for trial in self._unfinished if not trial.is_finished()]
+        self._end_overdue()
         if self._run.stopping:
             if self._draining is None:
                 self._draining = [trial for trial in self._unfinished if trial.status == TuneTrial.RUNNING]
@@ -126,6 +142,27 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         waiting = [trial for trial in self._unfinished if trial.status == TuneTrial.PENDING]
         controller = _controller(tune_controller)
         return min(waiting, key=lambda trial: _has_process(controller, trial), default=None)
+
+    def _end_overdue(self) -> None:
+        """Ask the processes of trials that run for too long to end; see `Run.end_if_overdue`.
+
+        A process cannot end itself while C code in it keeps Python's lock, or where it does not share the folder of
+        checkpoints: after a while Ray kills it.
+        """
+        passed = self._clock() - self._looked
+        if passed < _LOOK_SECONDS:
+            return
+        self._looked += passed
+        before, self._ran = self._ran, {}
+        for trial in filter(_has_begun, self._unfinished):
+            ran = before[trial.trial_id] + min(passed, _LONGEST_TURN) if trial.trial_id in before else 0.0
+            self._ran[trial.trial_id] = ran
+            ask = partial(self._run.end_if_overdue, trial.config["trial"], ran)
+            if self._run.guard(ask, otherwise=False):
+                asked = self._asked.setdefault(trial.trial_id, ran)
+                actor = trial.temporary_state.ray_actor
+                if ran - asked > _GRACE_SECONDS and actor is not None:
+                    ray.kill(actor)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Every result but the last."""
@@ -139,16 +176,32 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         self._run.guard(lambda: self._run.report(trial.config["trial"], result), otherwise=True)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """The worker died."""
-        log = tail(Path(trial.config["output"]))
-        self._run.guard(
-            lambda: self._run.lose(trial.config["trial"], "the worker process died", log), otherwise=None
-        )
+        """The worker died, or could not begin."""
+        written = newest(Path(trial.config["output"]))
+        log = None if written is None else tail(written)
+        begun = not _is_held(trial)
+        reason = "the worker process died" if begun else HELD
+        lose = partial(self._run.lose, trial.config["trial"], reason, log, begun=begun)
+        self._run.guard(lose, otherwise=None)
 
 
 def _controller(given: Any) -> Any:
     """Tune's own, of which schedulers are given a part."""
     return getattr(given, "_tune_controller", given)
+
+
+def _has_begun(trial: TuneTrial) -> bool:
+    """Whether a process is at work on a trial; for Tune it is not RUNNING before its model and data are there."""
+    return trial.status == TuneTrial.RUNNING or (
+        trial.status == TuneTrial.PENDING and newest(Path(trial.config["output"])) is not None
+    )
+
+
+def _is_held(trial: TuneTrial) -> bool:
+    """Whether a trial failed since the one before did not leave its process; Tune has the error in a file."""
+    with contextlib.suppress(OSError):
+        return trial.error_file is not None and HELD in Path(trial.error_file).read_text()
+    return False
 
 
 def _has_process(controller: Any, trial: TuneTrial) -> bool:

@@ -12,7 +12,10 @@ with uncollected():
 
     from anon_tune.user_code import provide
 
-__all__ = ["TrialTrainable", "run_probe"]
+__all__ = ["HELD", "TrialTrainable", "run_probe"]
+
+HELD = "the training function of the trial before did not stop"
+"""Why a process could not begin with a trial."""
 
 
 class TrialTrainable(tune.Trainable):
@@ -39,11 +42,16 @@ class TrialTrainable(tune.Trainable):
         self._attempt = Attempt(config, spec)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Prepare the next trial in the same process; nothing of the last one stays."""
+        """Prepare the next trial in the same process; nothing of the last one stays.
+
+        Raises:
+            RuntimeError: The last one does not end (HELD). If this returned False, Tune would drop the next one
+                without a word to its scheduler.
+        """
         from anon_tune.workers.attempt import Attempt
 
         if not self._attempt.close():
-            return False  # a fresh process takes the next trial
+            raise RuntimeError(HELD)  # a fresh process takes the next trial
         self._attempt = Attempt(new_config, self._spec)
         return True
 

@@ -27,7 +27,8 @@ OVER = -1.0
 def plan(trials: int = 4, **keys: Any) -> Plan:
     keys.setdefault("search", RANDOM)
     keys.setdefault("confirm", {"finalists": 1, "seeds": 2, "verdict_seeds": 2, "race": False})
-    spec = builders.spec(budget={"trials": trials, "epochs": 4}, **keys)
+    budget = {"trials": trials, "epochs": 4, **keys.pop("budget", {})}
+    spec = builders.spec(budget=budget, **keys)
     return Plan(spec, spaces_of(spec), -9.0)
 
 

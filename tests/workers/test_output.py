@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from anon_tune.workers.output import LAST_LINES, tail, trim
+from anon_tune.workers.output import LAST_LINES, newest, own, tail, trim
 
 DIES = """
 import ctypes, os, sys
@@ -42,6 +43,21 @@ def test_where_no_file_can_be_made_output_goes_on_as_before(tmp_path: Path):
     path = str(tmp_path / "file" / "below")
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("heard\n", 0)
+
+
+def test_processes_of_one_attempt_write_beside_one_another(tmp_path: Path):
+    """Tune may start two, and drop one: it deletes its file, and not that of the other."""
+    path = tmp_path / "j-anon-s001.1.log"
+    assert newest(path) is None
+    dropped, ours, other = own(path), own(path), own(tmp_path / "j-anon-s001.11.log")
+    for number, each in enumerate((dropped, ours, other)):
+        each.touch()
+        os.utime(each, ns=(0, number))
+    assert newest(path) == ours
+    os.utime(dropped, ns=(0, 9))
+    assert newest(path) == dropped
+    dropped.unlink()
+    assert newest(path) == ours
 
 
 def test_the_tail_is_the_last_lines(tmp_path: Path):

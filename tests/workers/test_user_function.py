@@ -15,6 +15,7 @@ from anon_tune.records import Phase, TrialState
 from anon_tune.spec import load_spec, stored_spec
 from anon_tune.workers.attempt import run_probe
 from anon_tune.workers.checkpoints import ask, checkpoint_name
+from anon_tune.workers.trainable import HELD
 from tests import trials
 from tests.trials import TRIAL, Local, learned, results
 
@@ -284,7 +285,8 @@ def test_a_function_that_cannot_be_stopped_costs_its_process(folder: Path, monke
     assert function is not None
     one.step()
     monkeypatch.setattr(function, "close", lambda seconds: False)
-    assert one.reset_config(dict(one.config)) is False
+    with pytest.raises(RuntimeError, match=HELD):
+        one.reset_config(dict(one.config))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,134 @@
+"""The time limit of an attempt: the driver asks for its end, and the attempt's own process ends itself.
+
+Tune cannot end a process that hangs: it would give it to the next trial. Needs neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+__all__ = ["Watchdog", "ask_to_end", "overdue", "withdraw"]
+
+_TIMES_MEDIAN = 10
+_LEAST_SECONDS = 600.0
+_LOOK_SECONDS = 1.0
+_SUFFIX = ".end"
+_STANDARD_ERROR = 2
+
+
+def overdue(seconds: float, limit: float | None, completed: Iterable[float]) -> str | None:
+    """Return why an attempt that has run for `seconds` is to end; None while it may go on.
+
+    The text is the same for all trials under one limit: three failures for one reason pause a job.
+
+    Args:
+        seconds: How long it has run.
+        limit: `budget.trial_time`; None: ten times the median of `completed`, and ten minutes at least.
+        completed: What the arm's COMPLETE trials took, in seconds. While there are none, only `limit` counts.
+    """
+    if limit is not None:
+        if seconds <= limit:
+            return None
+        return (
+            f"ran for more than {limit:g} s (budget.trial_time) and was stopped. `anon-tune logs` shows where it "
+            "hung; set a larger budget.trial_time if it only needs longer."
+        )
+    if seconds <= _LEAST_SECONDS:
+        return None
+    durations = list(completed)
+    if not durations or seconds <= _TIMES_MEDIAN * statistics.median(durations):
+        return None
+    return (
+        "ran for more than 10 minutes and ten times the median of its arm's trials, and was stopped. `anon-tune "
+        "logs` shows where it hung; set budget.trial_time if trials need longer."
+    )
+
+
+def ask_to_end(root: Path, trial: str, attempt: int) -> None:
+    """Ask the process of an attempt to end, by a file in the job's folder of checkpoints."""
+    with contextlib.suppress(OSError):  # the driver asks again
+        _request(root, trial, attempt).touch()
+
+
+def withdraw(root: Path, trial: str | None = None, attempt: int = 0) -> None:
+    """Take back what was asked of an attempt; without a trial, of all of a job's."""
+    with contextlib.suppress(OSError):
+        for path in root.glob(f"*{_SUFFIX}") if trial is None else [_request(root, trial, attempt)]:
+            path.unlink(missing_ok=True)
+
+
+class Watchdog:
+    """Ends this process, which may hang, once the driver asks for the end of its attempt.
+
+    A thread looks for the request once a second, until `close`. Before it ends the process, it writes the stack of
+    each thread to standard error, and kills all child processes.
+
+    Args:
+        root: The job's folder of checkpoints.
+        trial: The trial's id.
+        attempt: Its number.
+        seconds: Time between two looks.
+    """
+
+    def __init__(self, root: Path, trial: str, attempt: int, seconds: float = _LOOK_SECONDS) -> None:
+        self._request = _request(root, trial, attempt)
+        self._seconds = seconds
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="watchdog", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more: the attempt is over, and the process may train another trial."""
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(self._seconds):
+            # Not Path.exists, which raises where a file system fails for a moment.
+            if os.path.exists(self._request):  # noqa: PTH110
+                _end_process()
+
+
+def _request(root: Path, trial: str, attempt: int) -> Path:
+    return root / f"{trial}.{attempt}{_SUFFIX}"
+
+
+def _end_process() -> None:
+    """End this process at once, and all that it has started."""
+    try:
+        with contextlib.suppress(Exception):
+            os.write(_STANDARD_ERROR, _stacks().encode(errors="replace"))
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+    finally:
+        os._exit(1)
+
+
+def _stacks() -> str:
+    """Return the stack of each other thread, innermost call last; a user's training function comes last.
+
+    Only the last lines of a trial's output are kept, and `faulthandler` would write the main thread's oldest calls
+    there. Source lines are left out: the file system may be what hangs.
+    """
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    main, own = threading.main_thread().ident, threading.get_ident()
+    frames = [(number, frame) for number, frame in sys._current_frames().items() if number != own]
+    frames.sort(key=lambda item: (names.get(item[0]) == "training", item[0] == main))
+    lines = ["The time limit of this trial is over. Each thread, innermost call last:"]
+    for number, frame in frames:
+        lines.append(f"Thread {names.get(number, number)}:")
+        calls = list(traceback.walk_stack(frame))
+        lines += [
+            f"  {f.f_code.co_filename}:{line}, in {f.f_code.co_qualname}" for f, line in reversed(calls)
+        ]
+    return "\n".join([*lines, ""])

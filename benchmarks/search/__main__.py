@@ -1,10 +1,14 @@
-"""How many epochs a search needs: `python -m benchmarks.search`.
+"""How good a search is after 10 and 20 trials: `python -m benchmarks.search`.
 
-Each run searches a surface until the configuration it would recommend is as good as the best known one (within the
-larger of 1% and one seed standard deviation, judged without noise), or until 60 trials have been made. The figure is
-the expected running time of the literature on optimizers (Hansen et al., COCO): the epochs that all runs spent, over
-the number of runs that got there, which is what it takes if one that does not is begun again. Ratios have 95%
-bootstrap intervals, paired by seed. Results are kept, so an interrupted benchmark goes on.
+Each run is one search of a surface by a policy with a seed. The regret is the log of the final loss of the
+configuration that the policy recommends, judged without noise, over the surface's best. It is 3 at most, and 3 where
+that configuration diverges. Policies are compared in pairs: with the same seed, the n-th trials have the same noise.
+The figure is the geometric mean of the ratios of (regret + 0.02), with a 95% interval from drawing seeds anew.
+
+The epochs to the target are the expected running time of the literature on optimizers (Hansen et al., COCO): the
+epochs that all runs spent until the recommended configuration was good enough, over the number of runs that got
+there. Good enough is within the larger of 1% and one seed standard deviation of the best. Results are kept, so an
+interrupted benchmark goes on.
 """
 
 from __future__ import annotations
@@ -15,85 +19,98 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process a core
 
 import argparse
 import json
+import math
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from anon_tune.records import TrialState
-from anon_tune.search.recommend import ranked
+from anon_tune.records import Trial, TrialState
 from benchmarks.search.policies import POLICIES
-from benchmarks.search.simulator import simulate
+from benchmarks.search.simulator import Policy, simulate
 from benchmarks.search.surfaces import Surface, load_surfaces
 
-TRIALS = 60
+LOOKS = (10, 20)
+"""Trials after which the regret is taken."""
+
+WORST = 3.0
+OFFSET = 0.02
+"""Added to regrets before a ratio is taken: smaller ones are of no interest."""
+
+ABLATED = ("digits-transformer", "shakespeare-gpt", "simulated, gamma* 1.1", "asym")
+"""Surfaces of the ablations."""
+
+_EDGE = 1e-6
 _RESAMPLES = 2_000
 
-Key = tuple[str, str, int, int]
-"""Surface, policy, workers, seed."""
+Key = tuple[str, str, int]
+"""Surface, policy, seed."""
 
-Outcome = tuple[int, bool, float]
-"""Epochs spent until the recommended configuration was good enough, whether it ever was, seconds of a core."""
+Row = dict[str, Any]
+"""What `run` returns."""
+
+Array = NDArray[np.float64]
 
 
 def main() -> None:
     """Run what is missing, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument(
         "--minutes", type=float, default=60.0, help="stop after so long, and show what there is"
     )
     parser.add_argument("--results", type=Path, default=Path("build/search-benchmark.jsonl"))
     parser.add_argument("--surfaces", nargs="*", help="only those whose names contain one of these")
+    parser.add_argument("--policies", nargs="*", choices=POLICIES, default=list(POLICIES), metavar="NAME")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    done = _read(arguments.results)
+    done = read(arguments.results)
     names = [
         name
         for name in load_surfaces()
         if not arguments.surfaces or any(part in name for part in arguments.surfaces)
     ]
-    missing = [key for key in _plan(names, arguments.seeds) if key not in done]
+    missing = [key for key in plan(names, arguments.policies, arguments.seeds) if key not in done]
+    for name in {name for name, _, _ in missing}:
+        _ = _surface(name).best  # the processes below get the fitted interpolation
     until = time.monotonic() + 60 * arguments.minutes
-    cores = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(cores) as pool, arguments.results.open("a") as kept:
-        for key, outcome in _limited(pool, missing, until, 2 * cores):
-            done[key] = outcome
-            kept.write(json.dumps([*key, *outcome]) + "\n")
+    with ProcessPoolExecutor(arguments.processes) as pool, arguments.results.open("a") as kept:
+        for key, row in _limited(pool, missing, until, 2 * arguments.processes):
+            done[key] = row
+            kept.write(json.dumps([*key, row]) + "\n")
             kept.flush()
     console = Console(width=160)
-    minutes = sum(seconds for _, _, seconds in done.values()) / 60
-    console.print(f"Python {platform.python_version()}, Optuna {optuna.__version__}; at most {TRIALS} trials a run; "
+    minutes = sum(row["seconds"] for row in done.values()) / 60
+    console.print(f"Python {platform.python_version()}, Optuna {version('optuna')}, BoTorch {version('botorch')}; "
                   f"{len(done)} runs, {minutes:.0f} minutes of one core", highlight=False)  # fmt: skip
-    for workers in sorted({key[2] for key in done}):
-        console.print(_table(done, names, workers))
+    for table in (regrets(done, names), ablations(done, names), behaviour(done), to_target(done, names)):
+        console.print(table)
 
 
-def _plan(names: list[str], seeds: int) -> Iterator[Key]:
+def plan(names: Sequence[str], policies: Sequence[str], seeds: int) -> Iterator[Key]:
     """All runs, seed by seed, so that an interrupted benchmark has as many of each."""
     for seed in range(seeds):
-        for workers in (1, 8):
-            for policy, (_, ablation) in POLICIES.items():
-                if ablation and workers != 1:
-                    continue
-                yield from ((name, policy, workers, seed) for name in names)
+        for policy, entry in POLICIES.items():
+            if policy in policies and seed < entry.share * seeds:
+                yield from ((name, policy, seed) for name in names if not entry.ablation or name in ABLATED)
 
 
 def _limited(
     pool: ProcessPoolExecutor, missing: Iterable[Key], until: float, ahead: int
-) -> Iterator[tuple[Key, Outcome]]:
+) -> Iterator[tuple[Key, Row]]:
     """Outcomes of runs as they come, a few in flight, until the time is up."""
-    flying: dict[Future[Outcome], Key] = {}
+    flying: dict[Future[Row], Key] = {}
     for key in missing:
         if time.monotonic() > until:
             break
@@ -110,84 +127,190 @@ def _surface(name: str) -> Surface:
     return load_surfaces()[name]
 
 
-def run(key: Key) -> Outcome:
-    """One run; see Outcome."""
+def run(key: Key) -> Row:
+    """Search once.
+
+    The result has the regrets after LOOKS, the share of suggestions at a bound, the number of trials that diverged,
+    the epochs until the recommended configuration was within the target, whether it ever was, and CPU seconds.
+    """
     began = time.process_time()
-    name, policy_name, workers, seed = key
+    name, policy_name, seed = key
     warnings.simplefilter("ignore")  # stock tools warn
-    surface = _surface(name)
-    make: Callable[[Surface, int], Any] = POLICIES[policy_name][0]
-    policy = make(surface, seed)
+    surface = _surface(name).instance(seed)
+    entry = POLICIES[policy_name]
+    policy = entry.make(surface, seed)
+    target = surface.best * (1 + max(0.01, math.expm1(surface.deviation)))
     good: set[str] = set()
-    spent = 0
-    for trials, ended, spent in simulate(surface, policy, trials=TRIALS, workers=workers, seed=seed):
-        limit = surface.best + surface.tolerance
-        if ended.state is TrialState.COMPLETE and surface.final(ended.hyperparameters) <= limit:
-            good.add(ended.id)
-        # The recommended one is among the completed, so before a good one is there is nothing to look at.
-        if good and ranked(policy.space, trials, "min")[0].id in good:
-            return spent, True, time.process_time() - began
-    return spent, False, time.process_time() - began
+    row: Row = {"regret": {}, "epochs": 0, "reached": False}
+    trials: list[Trial] = []
+    for trials, spent in simulate(surface, policy, trials=entry.trials, seed=seed):
+        last = trials[-1]
+        if last.state is TrialState.COMPLETE and surface.final(last.hyperparameters) <= target:
+            good.add(last.id)
+        if len(trials) in LOOKS:
+            row["regret"][str(len(trials))] = regret(surface, policy, trials)
+        if not row["reached"]:
+            row["epochs"] = spent
+            # The recommended one is among the completed, so before a good one is there is nothing to look at.
+            row["reached"] = bool(good) and policy.ranked(trials)[0].id in good
+        if row["reached"] and len(trials) >= LOOKS[-1]:
+            break
+    asked = trials[policy.starts : LOOKS[-1]]
+    row["bound"] = float(np.mean([_at_bound(policy, trial) for trial in asked]))
+    row["diverged"] = sum(trial.state is TrialState.DIVERGED for trial in trials[: LOOKS[-1]])
+    row["seconds"] = time.process_time() - began
+    return row
 
 
-def _read(path: Path) -> dict[Key, Outcome]:
+def regret(surface: Surface, policy: Policy, trials: list[Trial]) -> float:
+    """Return the regret of what the policy recommends."""
+    order = policy.ranked(trials)
+    if not order:
+        return WORST
+    return min(math.log(surface.final(order[0].hyperparameters) / surface.best), WORST)
+
+
+def _at_bound(policy: Policy, trial: Trial) -> bool:
+    return any(min(u, 1 - u) < _EDGE for u in policy.space.unit(trial.params))
+
+
+def read(path: Path) -> dict[Key, Row]:
+    """Return the runs that were made before."""
     if not path.exists():
         return {}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return {
-        (surface, policy, workers, seed): (spent, reached, seconds)
-        for surface, policy, workers, seed, spent, reached, seconds in rows
-    }
+    return {(surface, policy, seed): row for surface, policy, seed, row in rows}
 
 
-def _table(done: dict[Key, Outcome], names: list[str], workers: int) -> Table:
-    table = Table(
-        title=f"workers: {workers}. Epochs expected (runs that got there); ours / policy, 95% interval"
-    )
-    for title in ("policy", "seeds", *names, "all surfaces"):
+def regrets(done: dict[Key, Row], names: Sequence[str]) -> Table:
+    """Return the regrets of ours and of the former search, by surface."""
+    table = Table(title="regret, mean and standard error; ratio of (regret + 0.02), ours / former")
+    for title in ("surface", "seeds", *(f"{who}, {n}" for n in LOOKS for who in ("ours", "former", "ratio"))):
         table.add_column(title)
-    for policy in POLICIES:
-        cells, found = [], []
-        for name in names:
-            pairs = _pairs(done, name, policy, workers)
-            if len(pairs) == 0:
-                cells.append("-")
-                continue
-            _, theirs = pairs[:, 0], pairs[:, 1]
-            cell = f"{_expected(theirs):.0f} ({theirs[:, 1].mean():.0%})"
-            cells.append(cell if policy == "ours" else f"{cell}\n{_shown(*_ratio([pairs]))}")
-            found.append(pairs)
-        if found:
-            total = "" if policy == "ours" else _shown(*_ratio(found))
-            table.add_row(policy, str(min(map(len, found))), *cells, total)
+    found: dict[int, list[Array]] = {look: [] for look in LOOKS}
+    for name in names:
+        pairs = {look: _pairs(done, name, "ours", "former", _regret_at(look)) for look in LOOKS}
+        if not len(pairs[LOOKS[0]]):
+            continue
+        cells = []
+        for look in LOOKS:
+            found[look].append(pairs[look])
+            cells += [_mean(pairs[look][:, 0]), _mean(pairs[look][:, 1]), _shown(*_ratio([pairs[look]]))]
+        table.add_row(name, str(len(pairs[LOOKS[0]])), *cells)
+    if found[LOOKS[0]]:
+        ratios = [cell for look in LOOKS for cell in ("", "", _shown(*_ratio(found[look])))]
+        table.add_row("all", "", *ratios)
     return table
 
 
-def _pairs(done: dict[Key, Outcome], name: str, policy: str, workers: int) -> NDArray[np.float64]:
-    """(seeds, 2, 2): for each seed ours and the policy's epochs, and whether they got there."""
-    found = [
-        (done[name, "ours", workers, seed][:2], outcome[:2])
-        for (surface, other, count, seed), outcome in done.items()
-        if (surface, other, count) == (name, policy, workers) and (name, "ours", workers, seed) in done
-    ]
-    return np.array(found, dtype=float)
+def ablations(done: dict[Key, Row], names: Sequence[str]) -> Table:
+    """Return how much worse ours is without each ingredient."""
+    shown = [name for name in ABLATED if name in names]
+    table = Table("ours with", "seeds", title="ratio of (regret + 0.02), ours with the change / ours")
+    for look in LOOKS:
+        for name in (*shown, "all"):
+            table.add_column(f"{name}, {look}")
+    for policy, entry in POLICIES.items():
+        if not entry.ablation:
+            continue
+        cells, seeds = [], 0
+        for look in LOOKS:
+            found = [_pairs(done, name, policy, "ours", _regret_at(look)) for name in shown]
+            seeds = min(map(len, found), default=0)
+            if seeds:
+                cells += [*(_shown(*_ratio([pairs])) for pairs in found), _shown(*_ratio(found))]
+        if seeds:
+            table.add_row(policy, str(seeds), *cells)
+    return table
 
 
-def _expected(outcomes: NDArray[np.float64]) -> NDArray[np.float64]:
+def behaviour(done: dict[Key, Row]) -> Table:
+    """Return where each policy's suggestions lie, and their cost."""
+    title = f"first {LOOKS[-1]} trials: suggestions at a bound, trials that diverged"
+    table = Table("policy", "runs", "at a bound", "diverged", "CPU seconds a run", title=title)
+    for policy in POLICIES:
+        rows = [row for (_, other, _), row in done.items() if other == policy]
+        if rows:
+            mean = {key: np.mean([row[key] for row in rows]) for key in ("bound", "diverged", "seconds")}
+            share = mean["diverged"] / LOOKS[-1]
+            table.add_row(
+                policy, str(len(rows)), f"{mean['bound']:.0%}", f"{share:.0%}", f"{mean['seconds']:.1f}"
+            )
+    return table
+
+
+def to_target(done: dict[Key, Row], names: Sequence[str]) -> Table:
+    """Return the epochs until the recommended configuration was within the target."""
+    table = Table(title="epochs to the target (runs that got there); ours / policy, 95% interval")
+    for heading in ("policy", "trials", "seeds", *names, "all"):
+        table.add_column(heading)
+    for policy, entry in POLICIES.items():
+        if entry.ablation:
+            continue
+        cells, found = [], []
+        for name in names:
+            pairs = _pairs(done, name, "ours", policy, lambda row: [row["epochs"], row["reached"]])
+            if len(pairs) == 0:
+                cells.append("-")
+                continue
+            theirs = pairs[:, 1]
+            cell = f"{_expected(theirs):.0f} ({theirs[:, 1].mean():.0%})"
+            cells.append(cell if policy == "ours" else f"{cell}\n{_shown(*_ratio([pairs], _log_expected))}")
+            found.append(pairs)
+        if found:
+            total = "" if policy == "ours" else _shown(*_ratio(found, _log_expected))
+            table.add_row(policy, str(entry.trials), str(min(map(len, found))), *cells, total)
+    return table
+
+
+def _regret_at(look: int) -> Callable[[Row], float]:
+    return lambda row: row["regret"][str(look)]
+
+
+def _pairs(done: dict[Key, Row], name: str, first: str, second: str, value: Callable[[Row], Any]) -> Array:
+    """Values (seeds, 2, ...) of two policies on a surface, for the seeds that both have."""
+    seeds = sorted({seed for _, _, seed in done})
+    return np.array(
+        [
+            [value(done[name, first, seed]), value(done[name, second, seed])]
+            for seed in seeds
+            if (name, first, seed) in done and (name, second, seed) in done
+        ],
+        dtype=float,
+    )
+
+
+def _log_regrets(values: Array) -> Array:
+    """Mean log of (regret + OFFSET) of regrets (..., seeds)."""
+    return np.log(np.maximum(values, 0.0) + OFFSET).mean(axis=-1)
+
+
+def _expected(outcomes: Array) -> Array:
     """Expected running time of outcomes (..., seeds, 2); where none got there, as if one more had."""
     return outcomes[..., 0].sum(axis=-1) / np.maximum(outcomes[..., 1].sum(axis=-1), 1.0)
 
 
-def _ratio(surfaces: list[NDArray[np.float64]]) -> tuple[float, float, float]:
-    """Geometric mean over surfaces of ours / theirs, with an interval from drawing seeds anew."""
+def _log_expected(outcomes: Array) -> Array:
+    return np.log(_expected(outcomes))
+
+
+def _ratio(
+    surfaces: list[Array], log_figure: Callable[[Array], Array] = _log_regrets
+) -> tuple[float, float, float]:
+    """Geometric mean over surfaces of a figure's ratio, first / second, with an interval from drawing seeds anew."""
     rng = np.random.default_rng(0)
     point, draws = 0.0, np.zeros(_RESAMPLES)
     for pairs in surfaces:
-        drawn = pairs[rng.integers(0, len(pairs), (_RESAMPLES, len(pairs)))]  # (resamples, seeds, 2, 2)
-        point += float(np.log(_expected(pairs[:, 0]) / _expected(pairs[:, 1]))) / len(surfaces)
-        draws += np.log(_expected(drawn[:, :, 0]) / _expected(drawn[:, :, 1])) / len(surfaces)
+        drawn = pairs[rng.integers(0, len(pairs), (_RESAMPLES, len(pairs)))]  # (resamples, seeds, 2, ...)
+        point += float(log_figure(pairs[:, 0]) - log_figure(pairs[:, 1])) / len(surfaces)
+        draws += (log_figure(drawn[:, :, 0]) - log_figure(drawn[:, :, 1])) / len(surfaces)
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(np.exp(point)), float(np.exp(low)), float(np.exp(high))
+
+
+def _mean(values: Array) -> str:
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{values.mean():.3f} ± {error:.3f}"
 
 
 def _shown(ratio: float, low: float, high: float) -> str:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.search.record import COORDINATES, GAMMAS
-from benchmarks.search.surfaces import Recorded, load_surfaces
+from benchmarks.search.record import COORDINATES, FOLDER, GAMMAS
+from benchmarks.search.surfaces import Recorded
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -35,7 +35,8 @@ def main() -> None:
     """Print the table and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/img"))
-    surfaces = [surface for surface in load_surfaces().values() if isinstance(surface, Recorded)]
+    # Not capped: at the ends of gamma even good points may be at the cap, where all step sizes are as good.
+    surfaces = [Recorded(path, cap=math.inf) for path in sorted(FOLDER.glob("*.npz"))]
     losses = {surface.name: loss_map(surface) for surface in surfaces}
     table = Table(
         "surface", "raw lr", *surfaces[0].multipliers, title="factor by which the best step size moves"
@@ -58,11 +59,12 @@ def loss_map(surface: Recorded) -> NDArray[np.float64]:
     """Log of the final loss over (step size, gamma), in the units of the recording."""
     others = np.random.default_rng(0).random((_OTHERS, len(COORDINATES)))
     found = np.empty((len(_STEPS), len(_GAMMAS)))
-    for row, step in enumerate(_STEPS):
-        for column, gamma in enumerate(_GAMMAS):
-            points = others.copy()
-            points[:, 0], points[:, 1] = (gamma + 0.5) / 2, step
-            found[row, column] = np.quantile(surface.log_finals(points, _DIVERGED), _QUANTILE)
+    points = np.tile(others, (len(_STEPS), 1))
+    points[:, 1] = np.repeat(_STEPS, _OTHERS)
+    for column, gamma in enumerate(_GAMMAS):
+        points[:, 0] = (gamma + 0.5) / 2
+        losses = surface.log_finals(points, _DIVERGED).reshape(len(_STEPS), _OTHERS)
+        found[:, column] = np.quantile(losses, _QUANTILE, axis=1)
     return found
 
 

@@ -1,109 +1,131 @@
-"""Search policies that are compared: the project's own, switched off in parts, and what stock tools do."""
+"""Search policies that are compared: the product's, its ingredients taken out one by one, and what stock tools do."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
-import optuna
-from optuna.trial import FrozenTrial, create_trial
 from ray.tune.schedulers.async_hyperband import _Bracket
 from ray.tune.search.optuna import OptunaSearch
 
-from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.records import Trial
+from anon_tune.search import study
 from anon_tune.search.coordinates import optimizer_arguments
-from anon_tune.search.pruning import should_prune
-from anon_tune.search.seeds import trial_seed
-from anon_tune.search.study import Tell, distributions, suggest
-from anon_tune.search.told import told
-from anon_tune.search_spaces import Space
+from anon_tune.search.recommend import ranked
+from anon_tune.search.study import distributions, suggest
+from anon_tune.search_spaces import Space, load_space
 from anon_tune.spec import Search
-from benchmarks.search.record import COORDINATES, FLOOR
-from benchmarks.search.simulator import Policy
+from benchmarks.search.former import Former, former_space
+from benchmarks.search.record import FLOOR
+from benchmarks.search.simulator import Policy, new_trial
 from benchmarks.search.surfaces import Surface
 
-__all__ = ["POLICIES", "Ours", "Policy", "Stock"]
+__all__ = ["POLICIES", "Entry", "Ours", "Policy", "Random", "Stock"]
 
-FIXED = {"floor": FLOOR}
-SPACE = Space.model_validate(
-    {
-        "optimizer": "anon",
-        "summary": "the recorded ranges, in the search's own coordinates",
-        "parameters": {
-            **{
-                name: {"low": low, "high": high, "log": log} for name, (low, high, log) in COORDINATES.items()
-            },
-            "step_size": {"low": 0.03, "high": 30.0, "log": True},
-        },
-        "fixed": FIXED,
-    }
-)
 RAW = Space.model_validate(
     {
         "optimizer": "anon",
         "summary": "the optimizer's own lr and weight decay, wide enough for both ends of gamma",
         "parameters": {
-            **SPACE.model_dump()["parameters"],
+            "gamma": {"low": -0.5, "high": 1.5},
             # The best lr at gamma 1.5 is 0.0005 on the smallest surface and 37 at gamma -0.5 on the largest.
             "step_size": {"low": 1e-4, "high": 50.0, "log": True},
+            "beta3": {"low": 0.0, "high": 0.95},
+            "delay": {"low": 1.1, "high": 8.0, "log": True},
             "decay": {"low": 1e-6, "high": 1.0, "log": True},
         },
-        "fixed": FIXED,
+        "fixed": {"floor": FLOOR},
     }
 )
+"""The space of `random` and `stock`, which do not know the gradient scale."""
 
-
-def new_trial(number: int, params: dict[str, Any], arguments: dict[str, Any], seed: int) -> Trial:
-    """A RUNNING search trial of the arm anon."""
-    return Trial(
-        f"t{number:03d}", "j", "anon", Phase.SEARCH, number, trial_seed(seed, Phase.SEARCH, number),
-        TrialState.RUNNING, params, arguments, attempts=1,
-    )  # fmt: skip
+_LAG = 4
+_FEWEST_KNOWN = 2
+"""The product's sampler suggests once so many trials are known to it."""
 
 
 class Ours:
-    """The project's policy, as `search` has it.
+    """The product's policy.
 
     Args:
-        space: What is searched.
-        log_mean_sigma: From the probe; 0 makes the coordinates those of the optimizer itself (V = 1).
-        search: Sampler, pruner, seed.
-        tell: What the sampler is told.
+        space: The searched space, with its start points.
+        log_mean_sigma: From the probe.
+        seed: Of the search.
+        sampler: `search.sampler`.
+        startup: Trials before a model is fitted; the product's number by default.
+        lag: How many trials before a new one are not learnt from.
+        options: Further arguments of `suggest`.
     """
 
-    def __init__(self, space: Space, log_mean_sigma: float, search: Search, tell: Tell = told) -> None:
-        self.space, self._sigma, self._search, self._tell = space, log_mean_sigma, search, tell
+    def __init__(
+        self,
+        space: Space,
+        log_mean_sigma: float,
+        seed: int,
+        *,
+        sampler: str = "botorch",
+        startup: int = study.STARTUP_TRIALS,
+        lag: int = _LAG,
+        **options: Any,
+    ) -> None:
+        self.space, self._sigma, self._startup, self._lag = space, log_mean_sigma, startup, lag
+        self._search = Search.model_validate({"sampler": sampler, "seed": seed})
+        self._options = options
+
+    @property
+    def starts(self) -> int:
+        """See Policy."""
+        return max(self._startup, self._lag + _FEWEST_KNOWN)
 
     def suggest(self, trials: list[Trial]) -> Trial:
         """See Policy."""
         number = len(trials)
-        params = suggest(self.space, trials, number, self._search, "anon", "min", self._tell)
+        with mock.patch.object(study, "STARTUP_TRIALS", self._startup):
+            params = suggest(
+                self.space, trials, number, self._search, "anon", "min", lag=self._lag, **self._options
+            )
         arguments = optimizer_arguments(self.space, params, self._sigma)
         return new_trial(number, params, arguments, self._search.seed)
 
     def stops(self, trial: Trial, trials: list[Trial]) -> bool:
         """See Policy."""
-        return should_prune(self.space, trial, trials, self._search, "min")
+        return False
 
     def ended(self, trial: Trial) -> None:
         """See Policy."""
+
+    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
+        """See Policy."""
+        return ranked(self.space, trials, "min")
+
+
+class Random(Ours):
+    """Random search in the optimizer's own coordinates."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(RAW, 0.0, seed, sampler="random", startup=0, lag=0)
 
 
 class Stock:
     """Ray's OptunaSearch with its default sampler (TPE), stopped by the rules of Ray's ASHA; Ray's own code."""
 
-    def __init__(self, space: Space, seed: int, epochs: int, grace: int, reduction: int) -> None:
-        self.space, self._seed = space, seed
-        self._searcher = OptunaSearch(space=distributions(space), metric="loss", mode="min", seed=seed)
-        self._bracket = _Bracket(grace, epochs, reduction, 0)
+    space = RAW
+    starts = 10
+    """Random trials of Optuna's TPE sampler."""
+
+    def __init__(self, seed: int, epochs: int) -> None:
+        self._seed = seed
+        self._searcher = OptunaSearch(space=distributions(RAW), metric="loss", mode="min", seed=seed)
+        self._bracket = _Bracket(max(1, epochs // 4), epochs, 3, 0)
 
     def suggest(self, trials: list[Trial]) -> Trial:
         """See Policy."""
         number = len(trials)
         params = dict(self._searcher.suggest(f"t{number:03d}"))
-        return new_trial(number, params, optimizer_arguments(self.space, params, 0.0), self._seed)
+        return new_trial(number, params, optimizer_arguments(RAW, params, 0.0), self._seed)
 
     def stops(self, trial: Trial, trials: list[Trial]) -> bool:
         """See Policy."""
@@ -118,67 +140,66 @@ class Stock:
             trial.id, None if math.isnan(value) else {"loss": value}, error=math.isnan(value)
         )
 
+    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
+        """See Policy; as the product does, for want of a rule of its own."""
+        return ranked(RAW, trials, "min")
+
 
 @dataclasses.dataclass(frozen=True)
 class _Named:
     trial_id: str
 
 
-def _grace(surface: Surface) -> int:
-    return max(1, surface.epochs // 4)
+Make = Callable[[Surface, int], Policy]
 
 
-def _search(surface: Surface, seed: int, sampler: str = "gp", pruner: str = "none") -> Search:
-    return Search.model_validate(
-        {"sampler": sampler, "pruner": pruner, "seed": seed, "grace": _grace(surface)}
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A policy of the benchmark.
+
+    Attributes:
+        make: From a surface and a seed to the policy.
+        ablation: Whether it is the product's without one ingredient; run on some of the surfaces.
+        trials: Of a search.
+        share: Of the seeds, for how many it is run.
+    """
+
+    make: Make
+    ablation: bool = False
+    trials: int = 20
+    share: float = 1.0
+
+
+def _product_space(surface: Surface) -> Space:
+    return load_space(surface.space).for_family(surface.space)
+
+
+def _ours(change: Callable[[Space, str], Space] = lambda space, family: space, **options: Any) -> Make:
+    """The product's policy with another space or other options."""
+    return lambda surface, seed: Ours(
+        change(_product_space(surface), surface.space), surface.log_mean_sigma, seed, **options
     )
 
 
-def _ours(tell: Tell = told, **keys: str) -> Callable[[Surface, int], Policy]:
-    return lambda surface, seed: Ours(SPACE, surface.log_mean_sigma, _search(surface, seed, **keys), tell)
+def _without_start(space: Space, family: str) -> Space:
+    return space.model_copy(update={"start": {}})
 
 
-def _raw(**keys: str) -> Callable[[Surface, int], Policy]:
-    return lambda surface, seed: Ours(RAW, 0.0, _search(surface, seed, **keys))
+def _wide(space: Space, family: str) -> Space:
+    return space.model_copy(update={"parameters": former_space(family).parameters})
 
 
-def _without(*states: TrialState) -> Tell:
-    """What the sampler is told, but for trials that ended so."""
-
-    def tell(space: Space, trials: Sequence[Trial], *rest: Any) -> list[FrozenTrial]:
-        return told(space, [trial for trial in trials if trial.state not in states], *rest)
-
-    return tell
-
-
-def _constrained(space: Space, trials: Sequence[Trial], *rest: Any) -> list[FrozenTrial]:
-    """Diverged trials as violations of a constraint besides."""
-    counted = [trial for trial in trials if told(space, [trial], *rest)]
-    diverged = [trial.state is TrialState.DIVERGED for trial in counted]
-    if not any(diverged):
-        return told(space, trials, *rest)
-    return [
-        create_trial(
-            state=trial.state,
-            value=trial.value if trial.state is optuna.trial.TrialState.COMPLETE else None,
-            params=trial.params,
-            distributions=trial.distributions,
-            constraints={"diverged": 1.0 if broken else -1.0} if trial.state.is_finished() else None,
-        )
-        for trial, broken in zip(told(space, trials, *rest), diverged, strict=True)
-    ]
-
-
-POLICIES: dict[str, tuple[Callable[[Surface, int], Policy], bool]] = {
-    "ours": (_ours(), False),
-    "random": (_raw(sampler="random"), False),
-    "stock": (lambda surface, seed: Stock(RAW, seed, surface.epochs, _grace(surface), 3), False),
-    "raw coordinates": (_raw(), False),
-    "TPE for GP": (_ours(sampler="tpe"), True),
-    "diverged not told": (_ours(_without(TrialState.DIVERGED)), True),
-    "constraint": (_ours(_constrained), True),
-    "asha": (_ours(pruner="asha"), True),
-    "median": (_ours(pruner="median"), True),
-    "median, pruned not told": (_ours(_without(TrialState.PRUNED), pruner="median"), True),
+POLICIES: Mapping[str, Entry] = {
+    "ours": Entry(_ours()),
+    "former": Entry(lambda surface, seed: Former(surface.space, surface.log_mean_sigma, seed)),
+    "random": Entry(lambda surface, seed: Random(seed), trials=60, share=0.5),
+    "stock": Entry(lambda surface, seed: Stock(seed, surface.epochs), trials=60, share=0.5),
+    "no anchors": Entry(_ours(_without_start), ablation=True),
+    "Optuna's GP": Entry(_ours(sampler="gp"), ablation=True),
+    "TPE": Entry(_ours(sampler="tpe"), ablation=True),
+    "wide ranges": Entry(_ours(_wide), ablation=True),
+    "no lag": Entry(_ours(lag=0), ablation=True),
+    "no box": Entry(_ours(box=None), ablation=True),
+    "eight start points": Entry(_ours(startup=8), ablation=True),
 }
-"""Name -> how it is made for a surface and a seed, and whether it is an ablation (ours with one part changed)."""
+"""By name. `random` and `stock` are for the epochs to the target: they rarely reach it in 20 trials."""

@@ -1,8 +1,14 @@
 """Record the surface of a real training: `python -m benchmarks.search.record NAME --data FOLDER`.
 
 Anon is trained at points of a Sobol sequence over its search coordinates, wider than the search spaces in the step
-size, and at some of them again with other seeds. What is kept is a compressed file beside this one, a few tens of
-kilobytes, which the benchmark interpolates. Interrupted, it goes on where it was.
+size, and at some of them again with other seeds. `--extra` adds points of large gamma and usual step size. The result
+is a compressed file beside this one, a few tens of kilobytes, which the benchmark interpolates. An interrupted
+recording goes on where it was. `refine.py` then adds runs where the interpolation is best. The files were made with
+
+    record digits-cnn                               refine digits-cnn --rounds 4
+    record digits-transformer                       refine digits-transformer --rounds 4
+    record fashion-cnn                              refine fashion-cnn --rounds 5
+    record shakespeare-gpt --points 256 --extra 64  refine shakespeare-gpt --rounds 4
 """
 
 from __future__ import annotations
@@ -36,6 +42,9 @@ COORDINATES = {
 
 FLOOR = 0.03
 GAMMAS = np.linspace(-0.5, 1.5, 41)
+EXTRA_GAMMAS, EXTRA_STEPS = (1.2, 1.5), (0.3, 15.0)
+"""Where `--extra` points are; step sizes in the search's units."""
+
 _REPEATED, _SEEDS = 20, 4
 
 
@@ -46,6 +55,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
     parser.add_argument("--partial", type=Path, default=Path("build"), help="where an unfinished one is kept")
     parser.add_argument("--points", type=int, default=512, help="of the Sobol sequence; a power of two")
+    parser.add_argument("--extra", type=int, default=0, help="further points, see above; a power of two")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     training = TRAININGS[arguments.name]
@@ -55,7 +65,8 @@ def main() -> None:
     path = arguments.partial / f"{arguments.name}.jsonl"
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     with path.open("a") as partial:
-        for index, unit, seed in runs(done, arguments.points):
+        extra = extra_units(arguments.extra, multipliers)
+        for index, unit, seed in runs(done, arguments.points, extra):
             curve = train(problem, training, unit, seed, multipliers["median"])
             done.append({"index": index, "unit": list(unit), "seed": seed, "curve": curve})
             partial.write(json.dumps(done[-1]) + "\n")
@@ -63,8 +74,8 @@ def main() -> None:
     write(FOLDER / f"{arguments.name}.npz", done, training.epochs, multipliers)
 
 
-def runs(done: list[dict], points: int) -> Iterator[tuple[int, np.ndarray, int]]:
-    """The runs still to be made: every point once, then good ones again with other seeds."""
+def runs(done: list[dict], points: int, extra: np.ndarray) -> Iterator[tuple[int, np.ndarray, int]]:
+    """The runs still to be made: every point once, good ones again with other seeds, then the extra points."""
     units = qmc.Sobol(len(COORDINATES), scramble=True, rng=0).random(points)
     for index in range(len(done), points):
         yield index, units[index], index
@@ -74,6 +85,21 @@ def runs(done: list[dict], points: int) -> Iterator[tuple[int, np.ndarray, int]]
     again = [(int(index), seed) for seed in range(1, _SEEDS + 1) for index in chosen]
     for index, seed in again[len(done) - points :]:
         yield index, units[index], 10_000 * seed + index
+    for index in range(len(done) - len(again), points + len(extra)):
+        yield index, extra[index - points], index
+
+
+def extra_units(count: int, multipliers: dict[str, np.ndarray]) -> np.ndarray:
+    """Points of the unit cube with a gamma and a step size in the ranges of the extra ones."""
+    units = qmc.Sobol(len(COORDINATES), scramble=True, rng=1).random(count)
+    gamma = EXTRA_GAMMAS[0] + units[:, 0] * (EXTRA_GAMMAS[1] - EXTRA_GAMMAS[0])
+    steps = EXTRA_STEPS[0] * (EXTRA_STEPS[1] / EXTRA_STEPS[0]) ** units[:, 1]
+    units_of_search = np.interp(gamma, GAMMAS, multipliers["gradient RMS"] - multipliers["median"])
+    low, high, _ = COORDINATES["gamma"]
+    units[:, 0] = (gamma - low) / (high - low)
+    low, high, _ = COORDINATES["step_size"]
+    units[:, 1] = np.log(steps * np.exp(-units_of_search) / low) / math.log(high / low)
+    return units
 
 
 def train(

@@ -346,15 +346,6 @@ class Space(Strict):
                 place.append(domain.fraction(params[name]) if name in params else 0.5)
         return place
 
-    @property
-    def unit_is_range(self) -> list[bool]:
-        """For each number of a place in the unit cube, whether it is that of a range."""
-        return [
-            isinstance(domain, Range)
-            for domain in self.parameters.values()
-            for _ in (domain.choices if isinstance(domain, Choice) else (None,))
-        ]
-
     def at_unit(self, place: Sequence[float]) -> dict[str, float | str]:
         """The inverse of `unit` in a space without conditions; of the choices the one with the largest number."""
         numbers = iter(place)

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 
 from anon_tune.errors import InputError
 from anon_tune.records import Trial, TrialState, objective_key
-from anon_tune.search.botorch_sampler import BOX, BoTorchSampler
+from anon_tune.search.botorch_sampler import BoTorchSampler
 from anon_tune.search.lag import as_known
 from anon_tune.search.seeds import sampler_seed
 from anon_tune.search.told import told
@@ -67,7 +67,6 @@ def suggest(
     lag: int = 0,
     tell: Tell = told,
     tried: Callable[[Mapping[str, Any]], bool] | None = None,
-    box: float | None = BOX,
 ) -> dict[str, Any]:
     """Return the coordinates of the arm's `number`-th search trial.
 
@@ -84,12 +83,11 @@ def suggest(
         lag: How many trials before this one are not learnt from.
         tell: What the sampler is told of the trials.
         tried: Whether one of the trials has a configuration, where it is known without looking at all of them.
-        box: See `botorch_sampler.BOX`.
 
     Raises:
         InputError: The space has no untried configuration left.
     """
-    ask = _Ask(space, trials, number, search, arm, mode, lag, tell, box)
+    ask = _Ask(space, trials, number, search, arm, mode, lag, tell)
     for point in ask.candidates():
         if not (tried(point) if tried is not None else any(point == trial.params for trial in trials)):
             return point
@@ -148,7 +146,6 @@ class _Ask:
     mode: str
     lag: int
     tell: Tell
-    box: float | None
 
     def candidates(self) -> Iterator[dict[str, Any]]:
         """The point that is wanted, then others in case it was tried before."""
@@ -193,7 +190,7 @@ class _Ask:
 
     def _sampler(self, name: str, seed: int) -> optuna.samplers.BaseSampler:
         if name == "botorch":
-            return BoTorchSampler(self.space, distributions(self.space), seed, self.box)
+            return BoTorchSampler(self.space, distributions(self.space), seed)
         if name == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0, warn_independent_sampling=False)
         with warnings.catch_warnings():

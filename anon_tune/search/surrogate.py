@@ -58,18 +58,14 @@ class Surrogate:
             found: NDArray[np.float64] = -self._model.posterior(_tensor(points)).mean[:, 0].numpy()
             return found
 
-    def suggest(
-        self, pending: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], seed: int
-    ) -> NDArray[np.float64]:
-        """Return the point between `low` and `high` from which the largest improvement is expected, shape (d,).
+    def suggest(self, pending: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+        """Return the point of the unit cube from which the largest improvement is expected, shape (d,).
 
         By noisy expected improvement (Letham et al. 2019, arXiv 1706.07094; its logarithm: Ament et al. 2023, arXiv
         2310.20708).
 
         Args:
             pending: Places of running trials, shape (k, d): no improvement is expected from trying them twice.
-            low: Lower bounds, shape (d,).
-            high: Upper bounds, shape (d,).
             seed: Of the draws and the starting points.
         """
         import torch
@@ -87,7 +83,7 @@ class Surrogate:
             )
             best, _ = optimize_acqf(
                 acquisition,
-                torch.stack([_tensor(low), _tensor(high)]),
+                torch.tensor([[0.0], [1.0]], dtype=torch.double).expand(2, self._points.shape[1]),
                 q=1,
                 num_restarts=_RESTARTS,
                 raw_samples=_RAW_POINTS,

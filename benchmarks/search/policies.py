@@ -199,7 +199,6 @@ POLICIES: Mapping[str, Entry] = {
     "TPE": Entry(_ours(sampler="tpe"), ablation=True),
     "wide ranges": Entry(_ours(_wide), ablation=True),
     "no lag": Entry(_ours(lag=0), ablation=True),
-    "no box": Entry(_ours(box=None), ablation=True),
     "eight start points": Entry(_ours(startup=8), ablation=True),
 }
 """By name. `random` and `stock` are for the epochs to the target: they rarely reach it in 20 trials."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -246,7 +246,17 @@ def space_view(name: str, space: Space) -> RenderableType:
         Text.assemble((name, "bold"), f"  {space.summary}"),
         Text(f"  optimizer {space.optimizer}; {count} configurations"),
         table,
+        *_start_lines(space),
     )
+
+
+def _start_lines(space: Space) -> Iterator[Text]:
+    """The points that are tried first, by architecture family where they differ."""
+    for family, points in space.start.items():
+        where = "" if len(space.start) == 1 else f" ({family})"
+        for point in points:
+            values = "  ".join(f"{name} {_short(value)}" for name, value in point.items())
+            yield Text(f"  tried first{where}: {values}")
 
 
 def _meanings(space: Space) -> Mapping[str, str]:

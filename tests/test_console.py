@@ -71,6 +71,15 @@ def test_a_comparison_that_a_divergence_leaves_open_is_not_called_a_draw():
     assert any(line.split()[:2] == ["sgd", "undecided"] for line in shown.splitlines())
 
 
+@pytest.mark.parametrize("reasons", [[], ["budget.time ends the search by the clock", "a second one"]])
+def test_a_job_that_may_not_repeat_says_why(reasons: list[str]):
+    result = {"gamma": SPREAD, "winners": {}, "verdict": [], "may_differ": reasons}
+    shown = text(report(job(result=result)), 200)
+    said = "Another run of this job may find something else: budget.time ends the search by the clock; a second one."
+    assert (said in shown) is bool(reasons)
+    assert ("Another run" in shown) is bool(reasons)
+
+
 def test_a_running_job_has_a_line_for_how_far_it_is_and_one_for_each_arm():
     lines = text(live_view(view(), 61.0, 0), 140).splitlines()
     assert lines[0].startswith("x j   phase search   7 of ")
@@ -163,6 +172,7 @@ def test_one_space_is_shown_with_its_meanings(name: str):
     assert all(len(line.split()) > 2 for line in shown.splitlines()[2:])
     assert ("floor" in shown) == (space.optimizer == "anon")
     assert ("delay_power" in shown) == space.is_conditional
+    assert shown.count("tried first") == sum(map(len, space.start.values()))
 
 
 def test_a_finite_space_says_how_many_configurations_it_has():

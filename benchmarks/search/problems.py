@@ -72,6 +72,7 @@ def _fashion(folder: Path) -> Problem:
     images = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
     classes = read("train-labels-idx1-ubyte.gz", 8)
     train, held_out = slice(0, _EXAMPLES), slice(_EXAMPLES, _EXAMPLES + _HELD_OUT)
+    test = slice(_EXAMPLES + _HELD_OUT, _EXAMPLES + 3 * _HELD_OUT)
     mean, std = images[train].mean(), images[train].std()
 
     def split(where: slice) -> Split:
@@ -84,7 +85,7 @@ def _fashion(folder: Path) -> Problem:
     return Problem(
         split(train),
         split(held_out),
-        split(held_out),
+        split(test),
         model,
         partial(image_loss, classes=10),
         partial(image_metrics, classes=10),
@@ -95,7 +96,7 @@ def _shakespeare(folder: Path) -> Problem:
     """Characters of tinyshakespeare: the next one from those before, in windows of 32."""
     text = (folder / "tinyshakespeare" / "input.txt").read_text()
     letters = sorted(set(text))
-    windows = torch.tensor([letters.index(letter) for letter in text[: 2 * _WINDOWS * _CONTEXT]])
+    windows = torch.tensor([letters.index(letter) for letter in text[: 4 * _WINDOWS * _CONTEXT]])
     windows = windows.view(-1, _CONTEXT)
     # The window's own letters are the targets, one later; the last has none, and stands for a line's end.
     targets = torch.cat([windows[:, 1:], windows[:, :1]], dim=1)
@@ -110,9 +111,14 @@ def _shakespeare(folder: Path) -> Problem:
     def metrics(model: nn.Module, examples: Split) -> dict[str, Tensor]:
         return {"loss": loss(model, examples, 0.0)}
 
-    held_out = split(slice(_WINDOWS, None))
+    held_out, test = slice(_WINDOWS, 2 * _WINDOWS), slice(2 * _WINDOWS, None)
     return Problem(
-        split(slice(0, _WINDOWS)), held_out, held_out, lambda: SmallGPT(len(letters)), loss, metrics
+        split(slice(0, _WINDOWS)),
+        split(held_out),
+        split(test),
+        lambda: SmallGPT(len(letters)),
+        loss,
+        metrics,
     )
 
 

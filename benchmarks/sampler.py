@@ -50,6 +50,8 @@ from benchmarks.jobs import two_cores
 
 EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 ASKS = {
+    "botorch": ("botorch", 0, 1),
+    "botorch, running": ("botorch", 3, 1),
     "gp, on both cores": ("gp", 0, 2),
     "gp": ("gp", 0, 1),
     "gp, running": ("gp", 3, 1),

@@ -114,9 +114,13 @@ def test_every_space_starts_from_customary_settings_of_every_family(name: str):
 
 @pytest.mark.parametrize("name", ANON_SPACES)
 def test_anon_starts_as_sgd_and_as_adam(name: str):
-    sgd, adam = load_space(name).start_points
-    assert (sgd["gamma"], adam["gamma"]) == (0.0, 1.0)
-    assert {k: v for k, v in sgd.items() if k != "gamma"} == {k: v for k, v in adam.items() if k != "gamma"}
+    sgd, adam, long, short = load_space(name).start_points
+    assert (sgd["gamma"], adam["gamma"], long["gamma"], short["gamma"]) == (0.0, 1.0, 0.5, 0.5)
+    assert (sgd["step_size"], adam["step_size"]) == (1.0, 1.0)
+    assert long["step_size"] * short["step_size"] == 1.0
+    for point in (sgd, adam, long, short):
+        assert (point["beta3"], point["decay"]) == (0.5, 1e-4)
+        assert point.get("delay", 2.0) == 2.0
 
 
 def test_a_baselines_start_is_that_of_the_family_and_else_the_default():

@@ -17,7 +17,9 @@ __all__ = [
     "ENDED",
     "FINISHED",
     "JOB_TRANSITIONS",
+    "RAN_TOO_LONG",
     "TRIAL_TRANSITIONS",
+    "WORKER_DIED",
     "ArmRecord",
     "Attempt",
     "JobRecord",
@@ -116,6 +118,10 @@ TRIAL_TRANSITIONS: Mapping[TrialState, frozenset[TrialState]] = {
     TrialState.RUNNING: FINISHED | {TrialState.WAITING},
     **{state: frozenset() for state in FINISHED},
 }
+
+
+WORKER_DIED, RAN_TOO_LONG = "the worker process died", "ran for more than"
+"""How the reason of a trial begins that was ended from outside; another run of the job may not have that."""
 
 
 def check_transition(before: JobState | TrialState, after: JobState | TrialState) -> None:

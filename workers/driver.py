@@ -160,7 +160,7 @@ def _in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[-1] if lines[0].startswith('Traceback') else lines[0]}"
 
 
-def summarize(spec: JobSpec, trials: list[Trial], device: str = "cpu") -> dict[str, Any]:
+def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:
     """Return a job's result: the spread of good gammas, each arm's winner, and the verdict, as plain values.
 
     `tested` is False where the verdict is not on test data, since the user's training function reported none. A trial
@@ -193,7 +193,7 @@ def summarize(spec: JobSpec, trials: list[Trial], device: str = "cpu") -> dict[s
     return {
         "confirm": {"planned": planned, "made": len(reruns)},
         "tested": tested,
-        "may_differ": list(reasons_to_differ(spec, trials, device)),
+        "may_differ": list(reasons_to_differ(spec, trials)),
         "gamma": gamma_spread(trials, mode).as_dict(),
         "winners": winners,
         "verdict": [comparison.as_dict() for comparison in verdict(judged, spec.arms, mode)],
@@ -276,7 +276,7 @@ def _work(
     cut_off = _cut_off(run, watch)
     if cut_off is not None:
         return cut_off
-    ledger.update_job(lease, result=summarize(spec, run.trials, str(measured.get("device", "cpu"))))
+    ledger.update_job(lease, result=summarize(spec, run.trials))
     if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
         reasons = ("no arm has a COMPLETE trial", run.cut_short)
         return _Ending(JobState.FAILED, "; ".join(filter(None, reasons)), run.budget)

@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from anon_tune.records import Trial
+from anon_tune.records import WORKER_DIED, Trial
 from anon_tune.search.policy import Signal
 from anon_tune.workers.output import newest, tail
 from anon_tune.workers.run import Run
@@ -180,7 +180,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         written = newest(Path(trial.config["output"]))
         log = None if written is None else tail(written)
         begun = not _is_held(trial)
-        reason = "the worker process died" if begun else HELD
+        reason = WORKER_DIED if begun else HELD
         lose = partial(self._run.lose, trial.config["trial"], reason, log, begun=begun)
         self._run.guard(lose, otherwise=None)
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from anon_tune.records import RAN_TOO_LONG
+
 __all__ = ["Watchdog", "ask_to_end", "overdue", "withdraw"]
 
 _TIMES_MEDIAN = 10
@@ -39,7 +41,7 @@ def overdue(seconds: float, limit: float | None, completed: Iterable[float]) -> 
         if seconds <= limit:
             return None
         return (
-            f"ran for more than {limit:g} s (budget.trial_time) and was stopped. `anon-tune logs` shows where it "
+            f"{RAN_TOO_LONG} {limit:g} s (budget.trial_time) and was stopped. `anon-tune logs` shows where it "
             "hung; set a larger budget.trial_time if it only needs longer."
         )
     if seconds <= _LEAST_SECONDS:
@@ -48,7 +50,7 @@ def overdue(seconds: float, limit: float | None, completed: Iterable[float]) -> 
     if not durations or seconds <= _TIMES_MEDIAN * statistics.median(durations):
         return None
     return (
-        "ran for more than 10 minutes and ten times the median of its arm's trials, and was stopped. `anon-tune "
+        f"{RAN_TOO_LONG} 10 minutes and ten times the median of its arm's trials, and was stopped. `anon-tune "
         "logs` shows where it hung; set budget.trial_time if trials need longer."
     )
 

@@ -171,7 +171,7 @@ def _search_trial(plan: Plan, arm: str, history: History) -> NewTrial:
 def _repeats(plan: Plan, phase: Phase, trials: Sequence[Trial]) -> NewTrial | None:
     """The next missing (configuration, seed) of a phase that reruns configurations, arms taking turns.
 
-    None where there is none, or where whole rounds of seeds must end first, by which finalists may fall behind.
+    Returns None if nothing is missing, or if a whole round of seeds must end before finalists can fall behind.
     """
     spec, mode = plan.spec, plan.spec.objective.mode
     if phase is Phase.CONFIRM:

@@ -33,14 +33,22 @@ from anon_tune.search.told import told
 from anon_tune.search_spaces import Choice, Range, Space
 from anon_tune.spec import Search
 
-__all__ = ["GP_TRIALS", "STARTUP_TRIALS", "Tell", "distributions", "learns", "sampler_of", "suggest"]
+__all__ = [
+    "FEWEST_KNOWN",
+    "GP_TRIALS",
+    "STARTUP_TRIALS",
+    "distributions",
+    "learns",
+    "sampler_of",
+    "suggest",
+]
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 STARTUP_TRIALS = 4
 """Trials of an arm before a model is fitted: the points to start from, filled up with points of a Sobol sequence."""
 
-_FEWEST_KNOWN = 2
+FEWEST_KNOWN = 2
 """With fewer results than this the Sobol sequence goes on."""
 
 GP_TRIALS = 300
@@ -54,8 +62,6 @@ TPE contrasts the best, of which it takes 25 at most, with the others, of which 
 
 _TRIES = 100
 
-Tell = Callable[[Space, Sequence[Trial], Mapping[str, BaseDistribution], str], list[FrozenTrial]]
-
 
 def suggest(
     space: Space,
@@ -65,7 +71,6 @@ def suggest(
     arm: str,
     mode: str,
     lag: int = 0,
-    tell: Tell = told,
     tried: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
     """Return the coordinates of the arm's `number`-th search trial.
@@ -81,14 +86,12 @@ def suggest(
         arm: The arm's name, part of the seed.
         mode: "min" or "max".
         lag: How many trials before this one are not learnt from.
-        tell: What the sampler is told of the trials.
         tried: Whether one of the trials has a configuration, where it is known without looking at all of them.
 
     Raises:
         InputError: The space has no untried configuration left.
     """
-    ask = _Ask(space, trials, number, search, arm, mode, lag, tell)
-    for point in ask.candidates():
+    for point in _Suggestion(space, trials, number, search, arm, mode, lag).candidates():
         if not (tried(point) if tried is not None else any(point == trial.params for trial in trials)):
             return point
     raise InputError(
@@ -135,8 +138,8 @@ def _first_points(space: Space, search: Search, arm: str) -> Sequence[Mapping[st
 
 
 @dataclass(frozen=True)
-class _Ask:
-    """The question that `suggest` answers; fields as its arguments."""
+class _Suggestion:
+    """A suggestion in the making; fields as the arguments of `suggest`."""
 
     space: Space
     trials: Sequence[Trial]
@@ -145,7 +148,6 @@ class _Ask:
     arm: str
     mode: str
     lag: int
-    tell: Tell
 
     def candidates(self) -> Iterator[dict[str, Any]]:
         """The point that is wanted, then others in case it was tried before."""
@@ -159,7 +161,7 @@ class _Ask:
             yield from _in_random_order(points, self._arm_seed)[self.number - len(first) :]
         elif name != "random":
             past = self._past(name) if learns(self.space, self.search, self.arm, self.number) else []
-            if sum(trial.state.is_finished() for trial in past) >= _FEWEST_KNOWN:
+            if sum(trial.state.is_finished() for trial in past) >= FEWEST_KNOWN:
                 yield _ask(self._sampler(name, seed), self.space, past)
             elif self.number == len(first):
                 yield self.space.complete([0.5] * len(self.space.parameters), {})
@@ -182,11 +184,11 @@ class _Ask:
         return points[index]
 
     def _past(self, name: str) -> list[FrozenTrial]:
-        """What the sampler is told of the trials that it may know."""
+        """Return the sampler's training data: the trials that it may know."""
         known: Sequence[Trial] = as_known(self.trials, self.number, self.lag)
         if name == "tpe":
             known = _best_and_latest(known, self.mode)
-        return self.tell(self.space, known, distributions(self.space), self.mode)
+        return told(self.space, known, distributions(self.space), self.mode)
 
     def _sampler(self, name: str, seed: int) -> optuna.samplers.BaseSampler:
         if name == "botorch":

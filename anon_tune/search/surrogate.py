@@ -50,14 +50,6 @@ class Surrogate:
             )
             fit_gpytorch_mll(ExactMarginalLogLikelihood(self._model.likelihood, self._model))
 
-    def mean(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the posterior mean at each of the points, shape (m,), without the noise of a seed."""
-        import torch
-
-        with _reproducibly(seed=0), torch.no_grad():
-            found: NDArray[np.float64] = -self._model.posterior(_tensor(points)).mean[:, 0].numpy()
-            return found
-
     def suggest(self, pending: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
         """Return the point of the unit cube from which the largest improvement is expected, shape (d,).
 
@@ -102,13 +94,13 @@ def _tensor(values: NDArray[np.float64]) -> Tensor:
 def _reproducibly(seed: int) -> Iterator[None]:
     """Compute in one thread, from a seed, and leave torch as it was."""
     import torch
+    from botorch.utils.sampling import manual_seed
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with manual_seed(seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a fit that ends at the limit of its iterations is good enough
-            torch.manual_seed(seed)
             yield
     finally:
         torch.set_num_threads(threads)

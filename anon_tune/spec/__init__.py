@@ -1,6 +1,6 @@
 """The job file: its parts, the job as a whole, and where jobs are read from."""
 
-from anon_tune.spec.job import JobSpec, spaces_of
+from anon_tune.spec.job import SMALLEST_LAG, JobSpec, spaces_of
 from anon_tune.spec.places import space_files
 from anon_tune.spec.reading import (
     JobFile,
@@ -15,6 +15,7 @@ from anon_tune.spec.reading import (
 from anon_tune.spec.sections import Budget, Search, Training, seconds
 
 __all__ = [
+    "SMALLEST_LAG",
     "Budget",
     "JobFile",
     "JobSpec",

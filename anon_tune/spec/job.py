@@ -27,7 +27,7 @@ from anon_tune.spec.sections import (
     UserSpace,
 )
 
-__all__ = ["JobSpec", "spaces_of"]
+__all__ = ["SMALLEST_LAG", "JobSpec", "spaces_of"]
 
 _ARM = re.compile(r"\w[\w-]{0,31}", re.ASCII)
 """It is part of the ids of trials, and of their folders."""
@@ -35,7 +35,7 @@ _ARM = re.compile(r"\w[\w-]{0,31}", re.ASCII)
 _LARGEST_GRID = 100_000
 """Points of a grid: it is made anew for each suggestion, in a fifth of a second at this size."""
 
-_SMALLEST_LAG, _SLOTS = 4, 8
+SMALLEST_LAG, _SLOTS = 4, 8
 """The default lag, and the trials at a time for which it is enough."""
 
 _OF_FUNCTIONS = {"schedule", "warmup", "checkpoint_seconds"}
@@ -288,7 +288,7 @@ class JobSpec(Strict):
         """
         if self.search.lag is not None:
             return self.search.lag
-        return max(_SMALLEST_LAG, math.ceil(_SLOTS / len(self.arms)))
+        return max(SMALLEST_LAG, math.ceil(_SLOTS / len(self.arms)))
 
     def space_problems(self, spaces: Mapping[str, Space]) -> Iterator[str]:
         """What keeps the search from having its trials in these spaces, by the arms; each with its key's path."""

@@ -80,8 +80,7 @@ class Search(Strict):
         sampler: `botorch`, `gp` (Optuna's Gaussian process) and `tpe` learn from the trials; `random` and `grid` do
             not.
         lag: A suggestion learns from the arm's trials but for the last `lag` before it, which may still be running.
-            So the same job makes the same trials, however long each takes. By default 4, and up to 8 where there are
-            fewer than two arms.
+            So the same job makes the same trials, however long each takes. By default 4; 8 with one arm.
         pruner: `none` stops nothing; `median` stops what is forecast to end behind the median; `asha` is successive
             halving.
         seed: Of the samplers, and of all trials.

@@ -18,6 +18,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process a core
 
 import argparse
+import dataclasses
 import json
 import math
 import platform
@@ -25,6 +26,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -50,14 +52,36 @@ OFFSET = 0.02
 ABLATED = ("digits-transformer", "shakespeare-gpt", "simulated, gamma* 1.1", "asym")
 """Surfaces of the ablations."""
 
+OUTSIDE = ("far",)
+"""Surfaces whose best point is outside the ranges of the spaces."""
+
 _EDGE = 1e-6
 _RESAMPLES = 2_000
 
 Key = tuple[str, str, int]
 """Surface, policy, seed."""
 
-Row = dict[str, Any]
-"""What `run` returns."""
+
+@dataclass(frozen=True)
+class Row:
+    """The outcome of one search.
+
+    Attributes:
+        regrets: After LOOKS.
+        epochs: Until the recommended configuration was within the target, or all of them.
+        reached: Whether it ever was.
+        bound: Share of the model's suggestions with a coordinate at a bound.
+        diverged: Trials that diverged, of the first 20.
+        seconds: Of a core.
+    """
+
+    regrets: tuple[float, ...]
+    epochs: int
+    reached: bool
+    bound: float
+    diverged: int
+    seconds: float
+
 
 Array = NDArray[np.float64]
 
@@ -88,10 +112,10 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.processes) as pool, arguments.results.open("a") as kept:
         for key, row in _limited(pool, missing, until, 2 * arguments.processes):
             done[key] = row
-            kept.write(json.dumps([*key, row]) + "\n")
+            kept.write(json.dumps([*key, dataclasses.asdict(row)]) + "\n")
             kept.flush()
     console = Console(width=160)
-    minutes = sum(row["seconds"] for row in done.values()) / 60
+    minutes = sum(row.seconds for row in done.values()) / 60
     console.print(f"Python {platform.python_version()}, Optuna {version('optuna')}, BoTorch {version('botorch')}; "
                   f"{len(done)} runs, {minutes:.0f} minutes of one core", highlight=False)  # fmt: skip
     for table in (regrets(done, names), ablations(done, names), behaviour(done), to_target(done, names)):
@@ -128,11 +152,7 @@ def _surface(name: str) -> Surface:
 
 
 def run(key: Key) -> Row:
-    """Search once.
-
-    The result has the regrets after LOOKS, the share of suggestions at a bound, the number of trials that diverged,
-    the epochs until the recommended configuration was within the target, whether it ever was, and CPU seconds.
-    """
+    """Search once."""
     began = time.process_time()
     name, policy_name, seed = key
     warnings.simplefilter("ignore")  # stock tools warn
@@ -141,25 +161,25 @@ def run(key: Key) -> Row:
     policy = entry.make(surface, seed)
     target = surface.best * (1 + max(0.01, math.expm1(surface.deviation)))
     good: set[str] = set()
-    row: Row = {"regret": {}, "epochs": 0, "reached": False}
+    found: list[float] = []
+    epochs, reached = 0, False
     trials: list[Trial] = []
     for trials, spent in simulate(surface, policy, trials=entry.trials, seed=seed):
         last = trials[-1]
         if last.state is TrialState.COMPLETE and surface.final(last.hyperparameters) <= target:
             good.add(last.id)
         if len(trials) in LOOKS:
-            row["regret"][str(len(trials))] = regret(surface, policy, trials)
-        if not row["reached"]:
-            row["epochs"] = spent
+            found.append(regret(surface, policy, trials))
+        if not reached:
+            epochs = spent
             # The recommended one is among the completed, so before a good one is there is nothing to look at.
-            row["reached"] = bool(good) and policy.ranked(trials)[0].id in good
-        if row["reached"] and len(trials) >= LOOKS[-1]:
+            reached = bool(good) and policy.ranked(trials)[0].id in good
+        if reached and len(trials) >= LOOKS[-1]:
             break
     asked = trials[policy.starts : LOOKS[-1]]
-    row["bound"] = float(np.mean([_at_bound(policy, trial) for trial in asked]))
-    row["diverged"] = sum(trial.state is TrialState.DIVERGED for trial in trials[: LOOKS[-1]])
-    row["seconds"] = time.process_time() - began
-    return row
+    bound = float(np.mean([_at_bound(policy, trial) for trial in asked]))
+    diverged = sum(trial.state is TrialState.DIVERGED for trial in trials[: LOOKS[-1]])
+    return Row(tuple(found), epochs, reached, bound, diverged, time.process_time() - began)
 
 
 def regret(surface: Surface, policy: Policy, trials: list[Trial]) -> float:
@@ -179,7 +199,7 @@ def read(path: Path) -> dict[Key, Row]:
     if not path.exists():
         return {}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return {(surface, policy, seed): row for surface, policy, seed, row in rows}
+    return {(surface, policy, seed): Row(**row) for surface, policy, seed, row in rows}
 
 
 def regrets(done: dict[Key, Row], names: Sequence[str]) -> Table:
@@ -187,19 +207,23 @@ def regrets(done: dict[Key, Row], names: Sequence[str]) -> Table:
     table = Table(title="regret, mean and standard error; ratio of (regret + 0.02), ours / former")
     for title in ("surface", "seeds", *(f"{who}, {n}" for n in LOOKS for who in ("ours", "former", "ratio"))):
         table.add_column(title)
-    found: dict[int, list[Array]] = {look: [] for look in LOOKS}
+    found: dict[str, dict[int, Array]] = {}
     for name in names:
         pairs = {look: _pairs(done, name, "ours", "former", _regret_at(look)) for look in LOOKS}
         if not len(pairs[LOOKS[0]]):
             continue
+        found[name] = pairs
         cells = []
         for look in LOOKS:
-            found[look].append(pairs[look])
             cells += [_mean(pairs[look][:, 0]), _mean(pairs[look][:, 1]), _shown(*_ratio([pairs[look]]))]
         table.add_row(name, str(len(pairs[LOOKS[0]])), *cells)
-    if found[LOOKS[0]]:
-        ratios = [cell for look in LOOKS for cell in ("", "", _shown(*_ratio(found[look])))]
-        table.add_row("all", "", *ratios)
+    for title, chosen in (
+        ("within the ranges", [n for n in found if n not in OUTSIDE]),
+        ("all", list(found)),
+    ):
+        if chosen:
+            ratios = (_shown(*_ratio([found[name][look] for name in chosen])) for look in LOOKS)
+            table.add_row(title, "", *(cell for ratio in ratios for cell in ("", "", ratio)))
     return table
 
 
@@ -231,11 +255,11 @@ def behaviour(done: dict[Key, Row]) -> Table:
     for policy in POLICIES:
         rows = [row for (_, other, _), row in done.items() if other == policy]
         if rows:
-            mean = {key: np.mean([row[key] for row in rows]) for key in ("bound", "diverged", "seconds")}
-            share = mean["diverged"] / LOOKS[-1]
-            table.add_row(
-                policy, str(len(rows)), f"{mean['bound']:.0%}", f"{share:.0%}", f"{mean['seconds']:.1f}"
+            bound, diverged, seconds = np.mean(
+                [(row.bound, row.diverged, row.seconds) for row in rows], axis=0
             )
+            share = diverged / LOOKS[-1]
+            table.add_row(policy, str(len(rows)), f"{bound:.0%}", f"{share:.0%}", f"{seconds:.1f}")
     return table
 
 
@@ -249,7 +273,7 @@ def to_target(done: dict[Key, Row], names: Sequence[str]) -> Table:
             continue
         cells, found = [], []
         for name in names:
-            pairs = _pairs(done, name, "ours", policy, lambda row: [row["epochs"], row["reached"]])
+            pairs = _pairs(done, name, "ours", policy, lambda row: [row.epochs, row.reached])
             if len(pairs) == 0:
                 cells.append("-")
                 continue
@@ -264,7 +288,7 @@ def to_target(done: dict[Key, Row], names: Sequence[str]) -> Table:
 
 
 def _regret_at(look: int) -> Callable[[Row], float]:
-    return lambda row: row["regret"][str(look)]
+    return lambda row: row.regrets[LOOKS.index(look)]
 
 
 def _pairs(done: dict[Key, Row], name: str, first: str, second: str, value: Callable[[Row], Any]) -> Array:

@@ -15,11 +15,13 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process a core
 
 import argparse
+import dataclasses
 import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -36,20 +38,38 @@ from anon_tune.search.recommend import ranked
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search.study import suggest
 from anon_tune.search_spaces import Space, load_space
-from anon_tune.spec import Search
+from anon_tune.spec import SMALLEST_LAG, Search
 from anon_tune.workers.probe import probe
 from anon_tune.workers.tasks import Problem
 from anon_tune.workers.training import Training
 from benchmarks.search.problems import TRAININGS
 from benchmarks.search.record import FLOOR
+from benchmarks.search.simulator import new_trial
 
 PROBLEMS = {"fashion-cnn": "cnn", "shakespeare-gpt": "transformer"}
 """Recorded training -> family, whose space Anon searches."""
 
-_LAG, _FINALISTS, _CONFIRM, _FRESH = 4, 3, 3, 5
+_FINALISTS, _CONFIRM, _FRESH = 3, 3, 5
 
 Key = tuple[str, str, int, int]
 """Problem, arm, trials, search seed."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """An arm as its search left it.
+
+    Attributes:
+        test: Mean test loss over the fresh seeds that did not diverge; None if all did.
+        diverged: How many did.
+        validation: Mean validation loss over the confirm seeds; infinite if one diverged.
+        params: The chosen search coordinates.
+    """
+
+    test: float | None
+    diverged: int
+    validation: float
+    params: Mapping[str, Any]
 
 
 def main() -> None:
@@ -81,12 +101,12 @@ def main() -> None:
             found = future.result()
             if found is not None:
                 done[flying[future]] = found
-                kept.write(json.dumps([*flying[future], found]) + "\n")
+                kept.write(json.dumps([*flying[future], dataclasses.asdict(found)]) + "\n")
                 kept.flush()
     Console(width=140).print(table(done))
 
 
-def _until(until: float, data: Path, key: Key) -> dict[str, Any] | None:
+def _until(until: float, data: Path, key: Key) -> Tuned | None:
     return search(data, key) if time.monotonic() < until else None
 
 
@@ -157,13 +177,8 @@ def _problem(name: str, data: Path) -> tuple[Problem, float]:
     return problem, float(measured["log_mean_sigma"])
 
 
-def search(data: Path, key: Key) -> dict[str, Any]:
-    """Tune one arm, and test what was chosen.
-
-    Returns:
-        `test`, the mean test loss over the fresh seeds that did not diverge, `diverged`, how many did, `validation`,
-        the mean over the confirm seeds, and `params`.
-    """
+def search(data: Path, key: Key) -> Tuned:
+    """Tune one arm, and test its choice."""
     name, arm, count, seed = key
     problem, log_mean_sigma = _problem(name, data)
     optimizer, change = ARMS[arm]
@@ -171,25 +186,12 @@ def search(data: Path, key: Key) -> dict[str, Any]:
     space = change(base)
     trials: list[Trial] = []
     for number in range(count):
-        params = suggest(space, trials, number, Search(seed=seed), optimizer, "min", _LAG)
+        params = suggest(space, trials, number, Search(seed=seed), optimizer, "min", SMALLEST_LAG)
         arguments = _arguments(space, params, log_mean_sigma, base)
-        value = _trained(name, problem, optimizer, arguments, trial_seed(seed, Phase.SEARCH, number))[0]
+        trial = new_trial(number, params, arguments, seed)
+        value = _trained(name, problem, optimizer, arguments, trial.seed)[0]
         state = TrialState.DIVERGED if value is None else TrialState.COMPLETE
-        trials.append(
-            Trial(
-                f"t{number}",
-                "j",
-                optimizer,
-                Phase.SEARCH,
-                number,
-                number,
-                state,
-                params,
-                arguments,
-                None,
-                value,
-            )
-        )
+        trials.append(dataclasses.replace(trial, state=state, value=value))
     finalists = ranked(space, trials, "min")[:_FINALISTS]
     confirmed = [
         [
@@ -209,12 +211,8 @@ def search(data: Path, key: Key) -> dict[str, Any]:
         for index in range(_FRESH)
     ]
     tested = [value for value in fresh if value is not None]
-    return {
-        "test": fmean(tested) if tested else None,
-        "diverged": len(fresh) - len(tested),
-        "validation": means[best],
-        "params": dict(finalists[best].params),
-    }
+    test = fmean(tested) if tested else None
+    return Tuned(test, len(fresh) - len(tested), means[best], dict(finalists[best].params))
 
 
 def _trained(
@@ -233,15 +231,15 @@ def _trained(
     return value, training.test()["test_loss"]
 
 
-def read(path: Path) -> dict[Key, dict[str, Any]]:
+def read(path: Path) -> dict[Key, Tuned]:
     """Return the runs that were made before."""
     if not path.exists():
         return {}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return {(problem, arm, trials, seed): found for problem, arm, trials, seed, found in rows}
+    return {(problem, arm, trials, seed): Tuned(**found) for problem, arm, trials, seed, found in rows}
 
 
-def table(done: Mapping[Key, Mapping[str, Any]]) -> Table:
+def table(done: Mapping[Key, Tuned]) -> Table:
     """Return the log of the test loss by problem, number of trials and arm."""
     shown = Table(title="log of the test loss over searches")
     for title in (
@@ -265,12 +263,10 @@ def table(done: Mapping[Key, Mapping[str, Any]]) -> Table:
     return shown
 
 
-def _logs(
-    done: Mapping[Key, Mapping[str, Any]], problem: str, arm: str, trials: int
-) -> Iterator[tuple[int, float]]:
+def _logs(done: Mapping[Key, Tuned], problem: str, arm: str, trials: int) -> Iterator[tuple[int, float]]:
     for key, found in done.items():
-        if key[:3] == (problem, arm, trials) and found["test"] is not None:
-            yield key[3], math.log(found["test"])
+        if key[:3] == (problem, arm, trials) and found.test is not None:
+            yield key[3], math.log(found.test)
 
 
 def _interval(pairs: Sequence[float]) -> str:

@@ -70,7 +70,7 @@ class Former:
         return new_trial(number, params, optimizer_arguments(self.space, params, self._sigma), self._seed)
 
     def _asked(self, trials: list[Trial], seed: int) -> dict[str, float | str]:
-        """What the sampler suggests: it gets logarithms, of a diverged trial one that nine in ten are below."""
+        """Ask the sampler. It gets log losses; a diverged trial counts as their 90% quantile."""
         domain = distributions(self.space)
         finals = {trial.id: math.log(trial.value) for trial in trials if trial.value is not None}
         bad = float(np.quantile(list(finals.values()), _BAD)) if finals else 0.0

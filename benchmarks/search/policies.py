@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
-from ray.tune.schedulers.async_hyperband import _Bracket
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from anon_tune.records import Trial
@@ -17,7 +18,7 @@ from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.recommend import ranked
 from anon_tune.search.study import distributions, suggest
 from anon_tune.search_spaces import Space, load_space
-from anon_tune.spec import Search
+from anon_tune.spec import SMALLEST_LAG, Search
 from benchmarks.search.former import Former, former_space
 from benchmarks.search.record import FLOOR
 from benchmarks.search.simulator import Policy, new_trial
@@ -42,10 +43,6 @@ RAW = Space.model_validate(
 )
 """The space of `random` and `stock`, which do not know the gradient scale."""
 
-_LAG = 4
-_FEWEST_KNOWN = 2
-"""The product's sampler suggests once so many trials are known to it."""
-
 
 class Ours:
     """The product's policy.
@@ -57,7 +54,6 @@ class Ours:
         sampler: `search.sampler`.
         startup: Trials before a model is fitted; the product's number by default.
         lag: How many trials before a new one are not learnt from.
-        options: Further arguments of `suggest`.
     """
 
     def __init__(
@@ -68,25 +64,21 @@ class Ours:
         *,
         sampler: str = "botorch",
         startup: int = study.STARTUP_TRIALS,
-        lag: int = _LAG,
-        **options: Any,
+        lag: int = SMALLEST_LAG,
     ) -> None:
         self.space, self._sigma, self._startup, self._lag = space, log_mean_sigma, startup, lag
         self._search = Search.model_validate({"sampler": sampler, "seed": seed})
-        self._options = options
 
     @property
     def starts(self) -> int:
         """See Policy."""
-        return max(self._startup, self._lag + _FEWEST_KNOWN)
+        return max(self._startup, self._lag + study.FEWEST_KNOWN)
 
     def suggest(self, trials: list[Trial]) -> Trial:
         """See Policy."""
         number = len(trials)
         with mock.patch.object(study, "STARTUP_TRIALS", self._startup):
-            params = suggest(
-                self.space, trials, number, self._search, "anon", "min", lag=self._lag, **self._options
-            )
+            params = suggest(self.space, trials, number, self._search, "anon", "min", self._lag)
         arguments = optimizer_arguments(self.space, params, self._sigma)
         return new_trial(number, params, arguments, self._search.seed)
 
@@ -119,7 +111,10 @@ class Stock:
     def __init__(self, seed: int, epochs: int) -> None:
         self._seed = seed
         self._searcher = OptunaSearch(space=distributions(RAW), metric="loss", mode="min", seed=seed)
-        self._bracket = _Bracket(max(1, epochs // 4), epochs, 3, 0)
+        self._scheduler = ASHAScheduler(
+            metric="loss", mode="min", grace_period=max(1, epochs // 4), max_t=epochs, reduction_factor=3
+        )
+        self._tunes: dict[str, TuneTrial] = {}
 
     def suggest(self, trials: list[Trial]) -> Trial:
         """See Policy."""
@@ -129,9 +124,13 @@ class Stock:
 
     def stops(self, trial: Trial, trials: list[Trial]) -> bool:
         """See Policy."""
-        last = trial.reports[-1]
-        self._searcher.on_trial_result(trial.id, {"loss": last.value, "training_iteration": last.step})
-        return self._bracket.on_result(_Named(trial.id), last.step, -last.value) == "STOP"
+        result = {"loss": trial.reports[-1].value, "training_iteration": trial.reports[-1].step}
+        self._searcher.on_trial_result(trial.id, result)
+        if trial.id not in self._tunes:
+            self._tunes[trial.id] = TuneTrial("t", trial_id=trial.id, stub=True)
+            self._scheduler.on_trial_add(None, self._tunes[trial.id])
+        decision: str = self._scheduler.on_trial_result(None, self._tunes[trial.id], result)
+        return decision == ASHAScheduler.STOP
 
     def ended(self, trial: Trial) -> None:
         """See Policy."""
@@ -143,11 +142,6 @@ class Stock:
     def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
         """See Policy; as the product does, for want of a rule of its own."""
         return ranked(RAW, trials, "min")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Named:
-    trial_id: str
 
 
 Make = Callable[[Surface, int], Policy]
@@ -175,7 +169,7 @@ def _product_space(surface: Surface) -> Space:
 
 
 def _ours(change: Callable[[Space, str], Space] = lambda space, family: space, **options: Any) -> Make:
-    """The product's policy with another space or other options."""
+    """The product's policy with another space, or other keyword arguments of `Ours`."""
     return lambda surface, seed: Ours(
         change(_product_space(surface), surface.space), surface.log_mean_sigma, seed, **options
     )

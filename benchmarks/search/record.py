@@ -43,7 +43,7 @@ COORDINATES = {
 FLOOR = 0.03
 GAMMAS = np.linspace(-0.5, 1.5, 41)
 EXTRA_GAMMAS, EXTRA_STEPS = (1.2, 1.5), (0.3, 15.0)
-"""Where `--extra` points are; step sizes in the search's units."""
+"""Ranges of the `--extra` points; step sizes in the search's units."""
 
 _REPEATED, _SEEDS = 20, 4
 

@@ -1,7 +1,8 @@
 """How faithful the interpolated surfaces are: `python -m benchmarks.search.referee`.
 
 For each recorded surface: the cross-validated error of its Gaussian process and of two other models, and the profile
-over gamma (the best loss in each bin of gamma, less the best bin) of the interpolations and of the runs themselves.
+over gamma (the best loss in each bin of gamma, less the best bin) of the interpolations and of the runs themselves;
+and where the good configurations are, by which the ranges of the spaces were chosen.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -37,6 +38,7 @@ from benchmarks.search.surfaces import Recorded, load_surfaces
 BINS = ((-0.5, -0.25), (-0.25, 0.25), (0.25, 0.75), (0.75, 1.25), (1.25, 1.5))
 _FOLDS = 10
 _BEST_RUNS = 3
+_GOOD, _DRAWN = 64, 2**16
 
 Array = NDArray[np.float64]
 Model = Callable[[Array], Array]
@@ -44,16 +46,21 @@ Model = Callable[[Array], Array]
 
 
 def main() -> None:
-    """Print both tables for each surface."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--surfaces", nargs="*", default=[""], help="only those whose names contain one of these"
     )
     names = parser.parse_args().surfaces
     console = Console(width=160)
-    for surface in load_surfaces().values():
-        if isinstance(surface, Recorded) and any(part in surface.name for part in names):
-            console.print(tables(surface))
+    surfaces = [
+        surface
+        for surface in load_surfaces().values()
+        if isinstance(surface, Recorded) and any(part in surface.name for part in names)
+    ]
+    for surface in surfaces:
+        console.print(tables(surface))
+    console.print(good_places(surfaces))
 
 
 def tables(surface: Recorded) -> Table:
@@ -69,6 +76,23 @@ def tables(surface: Recorded) -> Table:
     for name, fit in models(surface).items():
         found = profile(surface, fit(np.ones(len(losses), dtype=bool)))
         table.add_row(name, *(f"{error:.3f}" for error in errors(surface, fit)), *_shown(found))
+    return table
+
+
+def good_places(surfaces: Sequence[Recorded]) -> Table:
+    """Return the 10, 50 and 90% quantiles of each coordinate among the best of many points."""
+    table = Table("surface", *COORDINATES, title=f"the best {_GOOD} of {_DRAWN} points, 10% 50% 90%")
+    for surface in surfaces:
+        points = np.random.default_rng(0).random((_DRAWN, len(COORDINATES)))
+        best = points[np.argsort(surface.log_finals(points, math.inf))[:_GOOD]]
+        found = [from_unit(point) for point in surface.in_search(best)]
+        table.add_row(
+            surface.name,
+            *(
+                " ".join(f"{value:.2g}" for value in np.quantile([at[name] for at in found], (0.1, 0.5, 0.9)))
+                for name in COORDINATES
+            ),
+        )
     return table
 
 

@@ -60,7 +60,7 @@ def load(processes: int) -> Iterator[None]:
 
 
 def found(job: JobRecord) -> tuple[list[Any], Any]:
-    """What two runs of a job have in common: trials and result, but for ids, times and attempts."""
+    """Return a job's trials and result without ids, times and attempts, for comparison with another run."""
 
     def plain(trial: Trial) -> tuple[Any, ...]:
         values = [(report.step, report.value) for report in trial.reports]
@@ -107,7 +107,7 @@ def killed_at(home: Home, trials: list[int]) -> JobRecord:
 
 @pytest.fixture(scope="module")
 def alone() -> tuple[list[Any], Any]:
-    """What it finds with as many slots as there are cores, and nothing beside it."""
+    """Run the job with as many slots as there are cores, and nothing beside it."""
     with new_home() as home:
         job = run(home)
     assert job.state is JobState.SUCCEEDED

@@ -6,23 +6,24 @@ from typing import Any
 
 import pytest
 
-from anon_tune.records import Trial, TrialState
+from anon_tune.records import WORKER_DIED, Trial, TrialState
 from anon_tune.search.repeat import reasons_to_differ
+from anon_tune.workers.watchdog import overdue
 from tests import builders
 
 
 @pytest.mark.parametrize(
-    ("keys", "device", "expected"),
+    ("keys", "expected"),
     [
-        ({}, "cpu", []),
-        ({"budget": {"trials": 4, "epochs": 9, "time": "1h"}}, "cpu", ["budget.time"]),
-        ({"search": {"pruner": "asha"}}, "cpu", ["search.pruner (asha)"]),
-        ({}, "NVIDIA H200", ["GPU"]),
-        ({"search": {"pruner": "median"}}, "NVIDIA H200", ["search.pruner (median)", "GPU"]),
+        ({}, []),
+        ({"budget": {"trials": 4, "epochs": 9, "time": "1h"}}, ["budget.time"]),
+        ({"search": {"pruner": "asha"}}, ["search.pruner (asha)"]),
+        ({"resources": {"gpu": 0.5}}, ["GPU"]),
+        ({"search": {"pruner": "median"}, "resources": {"gpu": 1}}, ["search.pruner (median)", "GPU"]),
     ],
 )
-def test_what_depends_on_time_or_device_is_named(keys: dict[str, Any], device: str, expected: list[str]):
-    found = list(reasons_to_differ(builders.spec(**keys), [], device))
+def test_what_depends_on_time_or_device_is_named(keys: dict[str, Any], expected: list[str]):
+    found = list(reasons_to_differ(builders.spec(**keys), []))
     assert len(found) == len(expected)
     assert all(part in reason for part, reason in zip(expected, found, strict=True))
 
@@ -33,7 +34,7 @@ def failed(reason: str) -> Trial:
 
 def test_a_trial_that_failed_by_itself_fails_again_and_one_that_was_lost_may_not():
     spec = builders.spec()
-    assert list(reasons_to_differ(spec, [failed("ValueError: no")], "cpu")) == []
-    lost = [failed("the worker process died (3 times)"), failed("ran for more than 60 s (budget.trial_time)")]
-    (reason,) = reasons_to_differ(spec, lost, "cpu")
-    assert reason.startswith("2 of its trials FAILED")
+    assert list(reasons_to_differ(spec, [failed("ValueError: no")])) == []
+    lost = [failed(f"{WORKER_DIED} (3 times)"), failed(str(overdue(61.0, 60.0, [])))]
+    (reason,) = reasons_to_differ(spec, lost)
+    assert reason.startswith("2 of its trials were ended from outside")

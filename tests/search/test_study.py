@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 
 from anon_tune.errors import InputError
 from anon_tune.records import Trial, TrialState
+from anon_tune.search import study
 from anon_tune.search.study import GP_TRIALS, STARTUP_TRIALS, distributions, sampler_of, suggest
 from anon_tune.search.told import told
 from anon_tune.search_spaces import Space, load_space
@@ -329,7 +330,7 @@ def test_no_configuration_is_ever_repeated(seed: int, firsts: int):
         assert found == list(itertools.product([0.0, 1.0, 2.0], [2.0, 3.0, 4.0]))
 
 
-def test_tpe_is_told_the_best_and_the_latest_of_many():
+def test_tpe_is_told_the_best_and_the_latest_of_many(monkeypatch: pytest.MonkeyPatch):
     count, best = 1500, 7
     trials = [at(n % 60, value=1.0 - (n == best)) for n in range(count)]
     trials = [dataclasses.replace(t, number=n) for n, t in enumerate(trials)]
@@ -339,7 +340,8 @@ def test_tpe_is_told_the_best_and_the_latest_of_many():
         heard.extend(told_of)
         return told(space, told_of, *rest)
 
-    suggest(MIXED, trials, count, Search(sampler="tpe"), "anon", "min", tell=tell)
+    monkeypatch.setattr(study, "told", tell)
+    suggest(MIXED, trials, count, Search(sampler="tpe"), "anon", "min")
     numbers = [t.number for t in heard]
     assert len(numbers) == 1000
     assert numbers == sorted(numbers)

@@ -136,7 +136,7 @@ class Limited:
         return [path.name for path in (self.folder / "asked").iterdir()]
 
     def fail(self, trial: TuneTrial, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
-        """What Tune does with a trial whose process has died, or has raised an error."""
+        """Do as Tune does with a trial whose process has died, or has raised an error."""
         written = self.folder / "error.txt"
         written.write_text(f"Failure # 1\n{error!r}\n")
         monkeypatch.setattr(TuneTrial, "error_file", str(written))

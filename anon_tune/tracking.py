@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import sqlite3
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -247,7 +248,7 @@ class Projector:
         from mlflow import MlflowClient
 
         try:
-            self._make_database()
+            self._make_store()
             return MlflowClient(self._uri)
         except (*self._errors, SQLAlchemyError, sqlite3.Error, ImportError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -255,12 +256,29 @@ class Projector:
                 f"MLflow cannot use its store at {self._uri} ({reason}). Check MLFLOW_TRACKING_URI."
             ) from error
 
-    def _make_database(self) -> None:
-        """Make an sqlite file that is not there, with a log that is written ahead: a third of the syncs to disk."""
+    def _make_store(self) -> None:
+        """Make an sqlite store that is not there, whole or not at all, and with a log that is written ahead.
+
+        MLflow refuses for good a store whose making was cut off between two of its tables, so it is made under
+        another name. The log written ahead saves two of three syncs to disk.
+        """
+        from mlflow import MlflowClient
+
         url = make_url(self._uri) if self._uri.startswith("sqlite:") else None
-        if url is not None and url.database and not Path(url.database).exists():
-            with contextlib.closing(sqlite3.connect(url.database)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
+        if url is None or not url.database or Path(url.database).exists():
+            return
+        store = Path(url.database)
+        with tempfile.TemporaryDirectory(prefix=f"{store.name}-", dir=store.parent) as folder:
+            made, whole = Path(folder, "made.db"), Path(folder, "whole.db")
+            MlflowClient(url.set(database=str(made)).render_as_string()).search_experiments(max_results=1)
+            with (
+                contextlib.closing(sqlite3.connect(made)) as source,
+                contextlib.closing(sqlite3.connect(whole)) as target,
+            ):
+                source.backup(target)
+                target.execute("PRAGMA journal_mode = WAL")
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                store.hardlink_to(whole)
 
     def _cursor(self, job_id: str) -> Cursor | None:
         """How far the job's own run has been written to this MLflow; None if it is not there."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+import signal
+import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +79,38 @@ def test_a_store_that_cannot_be_opened_is_one_message_and_tried_again(ledger: Le
     for _ in range(2):
         with pytest.raises(DependencyError, match="MLFLOW_TRACKING_URI"):
             nowhere.sync(job)
+
+
+_KILLED = """
+import itertools, os, signal, sys
+from sqlalchemy import Engine, event
+from mlflow import MlflowClient
+from anon_tune import tracking
+
+tables = itertools.count(1)
+
+
+@event.listens_for(Engine, "before_cursor_execute")
+def kill(connection, cursor, statement, parameters, context, executemany):
+    if "CREATE TABLE" in statement and next(tables) == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+tracking.Projector(None, sys.argv[1], None, None)._client
+"""
+
+
+def test_a_kill_while_the_store_is_made_leaves_none_that_mlflow_refuses(ledger: Ledger, tmp_path: Path):
+    store = tmp_path / "mlflow.db"
+    uri = f"sqlite:///{store}"
+    killed = subprocess.run([sys.executable, "-c", _KILLED, uri], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not store.exists()
+    job = begin(ledger).job
+    projector(ledger, uri, tmp_path).sync(job)
+    assert children(uri, job) == Counter()
+    with contextlib.closing(sqlite3.connect(store)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def begin(ledger: Ledger) -> Lease:

@@ -45,7 +45,7 @@ from anon_tune.search.policy import Plan
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search.told import told
 from anon_tune.settings import Settings
-from anon_tune.spec import parse_spec, spaces_of
+from anon_tune.spec import Objective, parse_spec, spaces_of
 from benchmarks.jobs import two_cores
 
 EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -175,7 +175,7 @@ def suggestion(plan: Plan, trials: Sequence[Trial], seed: int = 0) -> dict[str, 
     search = plan.spec.search.model_copy(update={"seed": seed})
     # Without the limit: it is to be chosen by what is measured here.
     with mock.patch.object(study, "GP_TRIALS", math.inf):
-        return study.suggest(plan.spaces["anon"], trials, len(trials), search, "anon", "min")
+        return study.suggest(plan.spaces["anon"], trials, len(trials), search, "anon", Objective())
 
 
 def ask(quick: bool) -> None:
@@ -211,7 +211,7 @@ def rebuild(quick: bool) -> None:
         repeats = 1 if quick else 3
         reading = seconds(lambda _: ledger.job(job, trials=True), repeats)
         trials = ledger.job(job, trials=True).trials
-        telling = seconds(lambda _: told(space, trials, study.distributions(space), "min"), repeats)
+        telling = seconds(lambda _: told(space, trials, study.distributions(space), Objective()), repeats)
         ledger.close()
     print(
         f"rebuilding {MANY} trials: {reading + telling:.2f} s (goal 3), of it reading the ledger {reading:.2f} s"

@@ -153,7 +153,7 @@ class Attempt:
                 seed=config["seed"],
                 device=choose_device(spec.resources.gpu),
                 epochs=self._epochs,
-                metric=self._metric,
+                objective=spec.objective,
                 folder=self._files,
                 make_optimizer=lambda target: make_optimizer(
                     spec.optimizer(config["arm"]), target, hyperparameters, spec.folder
@@ -326,7 +326,7 @@ def _probe_function(spec: JobSpec, seed: int, floor: float, arms: Sequence[Facto
                 seed=seed,
                 device=choose_device(spec.resources.gpu),
                 epochs=spec.budget.epochs,
-                metric=spec.objective.metric,
+                objective=spec.objective,
                 folder=Path(folder),
                 make_optimizer=make,
                 tell=tell,
@@ -334,7 +334,9 @@ def _probe_function(spec: JobSpec, seed: int, floor: float, arms: Sequence[Facto
                 warmup=spec.training.warmup,
             )
 
-        return probe_function(_function(spec), context, seed=seed, floor=floor, arms=arms)
+        return probe_function(
+            _function(spec), context, seed=seed, floor=floor, objective=spec.objective, arms=arms
+        )
 
 
 def _function(spec: JobSpec) -> Train:

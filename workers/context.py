@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from anon_tune.errors import InputError
 from anon_tune.workers.schedules import schedule_factor
+
+if TYPE_CHECKING:
+    from anon_tune.spec import Objective
 
 __all__ = ["Context", "Report", "Resumable", "TrialStopped"]
 
@@ -90,7 +94,7 @@ class Context:
         seed: int,
         device: torch.device,
         epochs: int,
-        metric: str,
+        objective: Objective,
         folder: Path,
         make_optimizer: Callable[[Any], Optimizer],
         tell: Callable[[Report], None],
@@ -109,7 +113,7 @@ class Context:
         self.folder = folder
         self.should_stop = False
         """Whether the trial is over: of use where TrialStopped was caught, as by a framework's own loop."""
-        self._metric = metric
+        self._objective = objective
         self._make_optimizer = make_optimizer
         self._tell = tell
         self._schedule = schedule, warmup
@@ -192,7 +196,7 @@ class Context:
             metrics: Numbers. The job's `objective.metric` must be among them, measured on the validation data.
 
         Raises:
-            InputError: A step out of order, no number, or the objective is missing; says what to do.
+            InputError: A step out of order, no number, or the objective is missing or off its scale; says what to do.
             TrialStopped: The trial is over. Let it pass.
         """
         self.report_state(step, metrics, bool(self._resumable))
@@ -207,11 +211,12 @@ class Context:
                 f"report: expected a step after {self._last} and up to budget.epochs {self.epochs}, found {step!r}."
             )
         numbers = {name: _number(name, value) for name, value in metrics.items()}
-        if self._metric not in numbers:
+        if self._objective.metric not in numbers:
             raise InputError(
-                f"report: the job's objective.metric {self._metric!r} is not among the reported "
+                f"report: the job's objective.metric {self._objective.metric!r} is not among the reported "
                 f"{', '.join(numbers) or 'nothing'}. Report it, or name another in the job file."
             )
+        self._check_scale("report", numbers[self._objective.metric])
         self._last, self._metrics = step, numbers
         report = Report(step, numbers, (lambda: self._state(step, numbers)) if resumable else None)
         if self.tests and step == self.epochs:
@@ -225,13 +230,15 @@ class Context:
         The verdict is about the objective on these data. In a trial that is none of the verdict's nothing is noted.
 
         Raises:
-            InputError: Something is no number, or it was called before a report, or twice.
+            InputError: Something is no number, the objective is off its scale, or it was called before a report, or
+                twice.
             TrialStopped: The trial is over. Let it pass.
         """
         numbers = {f"test_{name}": _number(name, value) for name, value in metrics.items()}
         reported, self._metrics = self._metrics, {}
         if not reported:
             raise InputError("test: call it once, after the last report.")
+        self._check_scale("test", numbers.get(f"test_{self._objective.metric}", math.nan))
         if self.tests:
             # Training that ended early has, at full length, what it had at its end.
             self._last, self._held = self.epochs, None
@@ -242,6 +249,11 @@ class Context:
         held, self._held = self._held, None
         if held is not None:
             self._tell(held)
+
+    def _check_scale(self, call: str, value: float) -> None:
+        problem = self._objective.problem_of(value)
+        if problem is not None:
+            raise InputError(f"{call}: {problem}")
 
     def _state(self, step: int, metrics: Mapping[str, float]) -> Mapping[str, Any]:
         return {

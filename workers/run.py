@@ -321,7 +321,7 @@ class Run:
         so_far = tuple(report for report in trial.reports if report.step <= step)
         now = dataclasses.replace(trial, reports=so_far)
         if not should_prune(
-            self._plan.spaces[trial.arm], now, others, self._plan.spec.search, self._plan.spec.objective.mode
+            self._plan.spaces[trial.arm], now, others, self._plan.spec.search, self._plan.spec.objective
         ):
             return False
         self._finish(trial, TrialState.PRUNED, f"pruned after epoch {step}")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from anon_tune.errors import InputError
 from anon_tune.workers.context import Context, Report, TrialStopped
 from anon_tune.workers.dry_run import FactoryArm, dry_run
 from anon_tune.workers.probe import PROBE_BATCHES, gradient_scale
+
+if TYPE_CHECKING:
+    from anon_tune.spec import Objective
 
 __all__ = ["NO_REPORT", "Ended", "FunctionRun", "Train", "probe_function"]
 
@@ -109,6 +112,7 @@ def probe_function(
     *,
     seed: int,
     floor: float,
+    objective: Objective,
     seconds: float = _DRY_RUN_SECONDS,
     arms: Sequence[FactoryArm] = (),
 ) -> dict[str, Any]:
@@ -122,6 +126,7 @@ def probe_function(
         make_context: Makes what it is given, from what is to be called with each report and what makes an optimizer.
         seed: Of the global random states.
         floor: Of the space; see `probe`.
+        objective: What is reported.
         seconds: For how long it goes on to its first report.
         arms: What is tried with the first gradients, see `dry_run`.
 
@@ -133,7 +138,7 @@ def probe_function(
             `dry_run`.
         Exception: Whatever it raised.
     """
-    probing = _Probing(seconds, arms)
+    probing = _Probing(objective, seconds, arms)
     context = make_context(probing.tell, probing.optimizer)
     _seed_all(seed)
     ended = False
@@ -162,7 +167,8 @@ def probe_function(
 class _Probing:
     """What is seen of a function until it is stopped."""
 
-    def __init__(self, seconds: float, arms: Sequence[FactoryArm]) -> None:
+    def __init__(self, objective: Objective, seconds: float, arms: Sequence[FactoryArm]) -> None:
+        self._objective = objective
         self._arms = arms
         self._deadline = time.monotonic() + seconds
         self._recorders: list[_Recorder] = []
@@ -187,6 +193,9 @@ class _Probing:
         return recorder
 
     def tell(self, report: Report) -> None:
+        problem = self._objective.problem_of(report.metrics[self._objective.metric], untrained=True)
+        if problem is not None:
+            raise InputError(f"report: {problem}")
         self.reports += 1
         self._stop_if_done()
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anon_tune.records import Trial, TrialState, objective_key
+from anon_tune.records import Trial, TrialState
+from anon_tune.search.scale import Scale
 from anon_tune.search_spaces import Space
+from anon_tune.spec import Objective
 
 __all__ = ["Forecast"]
 
@@ -23,39 +25,28 @@ _FEWEST = 4
 """With fewer completed trials the median change is taken for all."""
 
 _SHRINKAGE = 0.3
-"""Ridge penalty; coordinates are in [0, 1], and changes in natural logarithms where the values are positive."""
-
-_LARGEST = 1e100
-"""Beyond it values are all as large, so that their squares are numbers."""
+"""Ridge penalty; coordinates are in [0, 1], and changes in natural logarithms on most scales."""
 
 
 class Forecast:
-    """Final values of one arm's trials, on a scale where smaller is better and differences are comparable.
+    """Final values of one arm's trials, on the scale of the objective.
 
     Args:
         space: What the arm searches.
         trials: Its search trials so far.
-        mode: "min" or "max".
+        objective: What they are judged by.
     """
 
-    def __init__(self, space: Space, trials: Sequence[Trial], mode: str) -> None:
+    def __init__(self, space: Space, trials: Sequence[Trial], objective: Objective) -> None:
         self._space = space
-        self._mode = mode
         self._complete = [
             t
             for t in trials
             if t.state is TrialState.COMPLETE and t.value is not None and math.isfinite(t.value)
         ]
-        seen = [objective_key(r.value, mode) for t in trials for r in t.reports if math.isfinite(r.value)]
-        seen += [objective_key(t.value, mode) for t in self._complete if t.value is not None]
-        # Losses differ by factors: on their own scale a bad one would drown the differences among good ones.
-        self._logarithmic = min(seen, default=0.0) > 0
+        seen = [report.value for trial in trials for report in trial.reports]
+        self.scaled = Scale(objective, seen + [t.value for t in self._complete if t.value is not None])
         self._fits: dict[int, _Fit | None] = {}
-
-    def scaled(self, value: float) -> float:
-        """A value of the objective on this scale."""
-        key = min(max(objective_key(value, self._mode), -_LARGEST), _LARGEST)
-        return math.log(key) if self._logarithmic else key
 
     def final(self, trial: Trial, step: int | None = None) -> float | None:
         """Where a trial ends, seen from its report at `step` (default: its last); None if that says nothing."""

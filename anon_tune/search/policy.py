@@ -87,7 +87,7 @@ def draws(plan: Plan, history: History) -> bool:
 def finalists(plan: Plan, trials: Sequence[Trial], arm: str) -> list[Trial]:
     """The arm's search trials that are rerun on the confirm seeds, the most promising first."""
     search = [trial for trial in trials if trial.arm == arm and trial.phase is Phase.SEARCH]
-    order = ranked(plan.spaces[arm], search, plan.spec.objective.mode)
+    order = ranked(plan.spaces[arm], search, plan.spec.objective)
     return order[: plan.spec.confirm.finalists]
 
 
@@ -157,7 +157,7 @@ def _may_start(plan: Plan, history: History, arm: str, number: int) -> bool:
 def _search_trial(plan: Plan, arm: str, history: History) -> NewTrial:
     spec, space, trials = plan.spec, plan.spaces[arm], history.select(Phase.SEARCH, arm)
     number, tried = len(trials), partial(history.tried, Phase.SEARCH, arm)
-    params = suggest(space, trials, number, spec.search, arm, spec.objective.mode, spec.lag, tried=tried)
+    params = suggest(space, trials, number, spec.search, arm, spec.objective, spec.lag, tried=tried)
     return NewTrial(
         arm=arm,
         phase=Phase.SEARCH,

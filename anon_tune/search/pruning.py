@@ -15,7 +15,7 @@ from optuna.trial import create_trial
 from anon_tune.records import Trial, TrialState
 from anon_tune.search.forecast import Forecast
 from anon_tune.search_spaces import Space
-from anon_tune.spec import Search
+from anon_tune.spec import Objective, Search
 
 __all__ = ["NEVER_STOPPED", "should_prune"]
 
@@ -26,7 +26,9 @@ _DOUBT = 2.0
 """Standard deviations of the forecast's error by which a trial must be behind to be stopped."""
 
 
-def should_prune(space: Space, trial: Trial, others: Sequence[Trial], search: Search, mode: str) -> bool:
+def should_prune(
+    space: Space, trial: Trial, others: Sequence[Trial], search: Search, objective: Objective
+) -> bool:
     """Whether `trial` should stop after its last report.
 
     The first NEVER_STOPPED of an arm never stop: forecasts learnt from survivors alone would favour their like.
@@ -36,7 +38,7 @@ def should_prune(space: Space, trial: Trial, others: Sequence[Trial], search: Se
         trial: A running search trial with its reports.
         others: The other search trials of its arm, with theirs.
         search: Which pruner, its grace in epochs, its reduction factor.
-        mode: "min" or "max".
+        objective: What they are judged by.
     """
     if search.pruner == "none" or trial.number < NEVER_STOPPED:
         return False
@@ -46,7 +48,7 @@ def should_prune(space: Space, trial: Trial, others: Sequence[Trial], search: Se
     if search.pruner == "asha" and rung is None:
         return False  # between two rungs
     step = trial.reports[-1].step
-    forecast = Forecast(space, [*others, trial], mode)
+    forecast = Forecast(space, [*others, trial], objective)
     own = forecast.final(trial, step)
     if own is None:
         return False  # not a finite value: it ends as DIVERGED

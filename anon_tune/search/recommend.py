@@ -15,6 +15,7 @@ import numpy as np
 from anon_tune.records import Trial, TrialState
 from anon_tune.search.forecast import Forecast
 from anon_tune.search_spaces import Space
+from anon_tune.spec import Objective
 
 __all__ = ["ranked"]
 
@@ -25,16 +26,16 @@ _MOST = 300
 """Only the best by value are smoothed: the time grows with their cube (2 s for 300, minutes for 2,000)."""
 
 
-def ranked(space: Space, trials: Sequence[Trial], mode: str) -> list[Trial]:
+def ranked(space: Space, trials: Sequence[Trial], objective: Objective) -> list[Trial]:
     """COMPLETE trials of one arm, best first.
 
     Args:
         space: What the arm searches.
         trials: The arm's search trials; those that did not complete are left out.
-        mode: "min" or "max".
+        objective: What they are judged by.
     """
     found = [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
-    scaled = Forecast(space, found, mode).scaled
+    scaled = Forecast(space, found, objective).scaled
     values = {t.number: scaled(t.value) for t in found if t.value is not None}
     complete = sorted(found, key=lambda trial: (values[trial.number], trial.number))
     best, rest = complete[:_MOST], complete[_MOST:]

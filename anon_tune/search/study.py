@@ -31,7 +31,7 @@ from anon_tune.search.lag import as_known
 from anon_tune.search.seeds import sampler_seed
 from anon_tune.search.told import told
 from anon_tune.search_spaces import Choice, Range, Space
-from anon_tune.spec import Search
+from anon_tune.spec import Objective, Search
 
 __all__ = [
     "FEWEST_KNOWN",
@@ -69,7 +69,7 @@ def suggest(
     number: int,
     search: Search,
     arm: str,
-    mode: str,
+    objective: Objective,
     lag: int = 0,
     tried: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
@@ -84,14 +84,14 @@ def suggest(
         number: The new trial's number.
         search: Sampler, seed, points to try first.
         arm: The arm's name, part of the seed.
-        mode: "min" or "max".
+        objective: What they are judged by.
         lag: How many trials before this one are not learnt from.
         tried: Whether one of the trials has a configuration, where it is known without looking at all of them.
 
     Raises:
         InputError: The space has no untried configuration left.
     """
-    for point in _Suggestion(space, trials, number, search, arm, mode, lag).candidates():
+    for point in _Suggestion(space, trials, number, search, arm, objective, lag).candidates():
         if not (tried(point) if tried is not None else any(point == trial.params for trial in trials)):
             return point
     raise InputError(
@@ -146,7 +146,7 @@ class _Suggestion:
     number: int
     search: Search
     arm: str
-    mode: str
+    objective: Objective
     lag: int
 
     def candidates(self) -> Iterator[dict[str, Any]]:
@@ -187,8 +187,8 @@ class _Suggestion:
         """Return the sampler's training data: the trials that it may know."""
         known: Sequence[Trial] = as_known(self.trials, self.number, self.lag)
         if name == "tpe":
-            known = _best_and_latest(known, self.mode)
-        return told(self.space, known, distributions(self.space), self.mode)
+            known = _best_and_latest(known, self.objective.mode)
+        return told(self.space, known, distributions(self.space), self.objective)
 
     def _sampler(self, name: str, seed: int) -> optuna.samplers.BaseSampler:
         if name == "botorch":

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, create_trial
 from anon_tune.records import Trial, TrialState
 from anon_tune.search.forecast import Forecast
 from anon_tune.search_spaces import Space
+from anon_tune.spec import Objective
 
 __all__ = ["told"]
 
@@ -22,7 +23,7 @@ _BAD = 0.9
 
 
 def told(
-    space: Space, trials: Sequence[Trial], domain: Mapping[str, BaseDistribution], mode: str
+    space: Space, trials: Sequence[Trial], domain: Mapping[str, BaseDistribution], objective: Objective
 ) -> list[FrozenTrial]:
     """What a sampler is told of the past, as Optuna trials; the values are to be minimized.
 
@@ -34,7 +35,7 @@ def told(
     - RUNNING and WAITING: RUNNING, so that concurrent suggestions keep apart.
     - FAILED and CANCELLED, and a PRUNED trial without a finite report: nothing; they say nothing of the value.
     """
-    forecast = Forecast(space, trials, mode)
+    forecast = Forecast(space, trials, objective)
     finals = {
         trial.id: final
         for trial in trials

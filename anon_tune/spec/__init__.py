@@ -12,13 +12,14 @@ from anon_tune.spec.reading import (
     remote_spec,
     stored_spec,
 )
-from anon_tune.spec.sections import Budget, Search, Training, seconds
+from anon_tune.spec.sections import Budget, Objective, Search, Training, seconds
 
 __all__ = [
     "SMALLEST_LAG",
     "Budget",
     "JobFile",
     "JobSpec",
+    "Objective",
     "Search",
     "Training",
     "apply_overrides",

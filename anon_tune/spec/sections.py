@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
@@ -24,6 +25,9 @@ __all__ = [
     "UserSpace",
     "seconds",
 ]
+
+_PRACTICAL = 0.01
+"""A margin of 1%."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -46,10 +50,61 @@ class DataChoice(Strict):
 
 
 class Objective(Strict):
-    """What is optimized, on the validation split."""
+    """What is optimized, on the validation split.
+
+    Attributes:
+        metric: Name of what is measured.
+        mode: Whether a small value is good, or a large one.
+        scale: Where differences count alike: `log` by the factor between two losses; `log_error` by that between two
+            errors, 1 - x for an accuracy x; `linear` as they are. By default `log` for what is minimized, `log_error`
+            for what is called an accuracy and maximized, else `linear`.
+        practical: The smallest difference that matters: on the first two scales a share (0.01 is 1%, the default), on
+            the linear one a number in units of the metric; without it nothing is called practically equal there.
+    """
 
     metric: str = "loss"
     mode: Literal["min", "max"] = "min"
+    scale: Literal["log", "log_error", "linear"] = "log"
+    practical: float | None = Field(default=_PRACTICAL, gt=0.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        metric, mode = data.get("metric", "loss"), data.get("mode", "min")
+        scale = data.get("scale")
+        if scale is None:
+            is_accuracy = isinstance(metric, str) and "acc" in metric.lower()
+            scale = "log" if mode == "min" else "log_error" if is_accuracy else "linear"
+        practical = data.get("practical")
+        if practical is None and scale != "linear":
+            practical = _PRACTICAL
+        return {**data, "scale": scale, "practical": practical}
+
+    @model_validator(mode="after")
+    def _scale_fits(self) -> Objective:
+        wanted = {"log": "min", "log_error": "max"}.get(self.scale, self.mode)
+        if self.mode != wanted:
+            raise ValueError(f"scale: {self.scale} is for mode {wanted}; for {self.mode} use linear")
+        return self
+
+    def problem_of(self, value: float, *, untrained: bool = False) -> str | None:
+        """Return what is wrong with a value on this scale and what to do; None where it has a place there.
+
+        Args:
+            value: As it was reported; one that is not finite is of a training that diverged.
+            untrained: Whether it is of a model before its training, which has no reason to be at the scale's end.
+        """
+        distance = value if self.scale == "log" else 1.0 - value
+        off = not 0 <= distance <= (math.inf if self.scale == "log" else 1)
+        if self.scale == "linear" or not math.isfinite(value) or not (off or (untrained and distance == 0)):
+            return None
+        taken = "a loss above 0" if self.scale == "log" else "an accuracy from 0 to 1"
+        return (
+            f"{self.metric} is {value:g}, where the job's objective.scale {self.scale} takes {taken}. "
+            "Set `scale: linear` under `objective`, or report another number."
+        )
 
 
 class Budget(Strict):

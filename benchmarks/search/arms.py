@@ -38,7 +38,7 @@ from anon_tune.search.recommend import ranked
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search.study import suggest
 from anon_tune.search_spaces import Space, load_space
-from anon_tune.spec import SMALLEST_LAG, Search
+from anon_tune.spec import SMALLEST_LAG, Objective, Search
 from anon_tune.workers.probe import probe
 from anon_tune.workers.tasks import Problem
 from anon_tune.workers.training import Training
@@ -186,13 +186,13 @@ def search(data: Path, key: Key) -> Tuned:
     space = change(base)
     trials: list[Trial] = []
     for number in range(count):
-        params = suggest(space, trials, number, Search(seed=seed), optimizer, "min", SMALLEST_LAG)
+        params = suggest(space, trials, number, Search(seed=seed), optimizer, Objective(), SMALLEST_LAG)
         arguments = _arguments(space, params, log_mean_sigma, base)
         trial = new_trial(number, params, arguments, seed)
         value = _trained(name, problem, optimizer, arguments, trial.seed)[0]
         state = TrialState.DIVERGED if value is None else TrialState.COMPLETE
         trials.append(dataclasses.replace(trial, state=state, value=value))
-    finalists = ranked(space, trials, "min")[:_FINALISTS]
+    finalists = ranked(space, trials, Objective())[:_FINALISTS]
     confirmed = [
         [
             _trained(name, problem, optimizer, t.hyperparameters, trial_seed(seed, Phase.CONFIRM, index))[0]

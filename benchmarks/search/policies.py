@@ -18,7 +18,7 @@ from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.recommend import ranked
 from anon_tune.search.study import distributions, suggest
 from anon_tune.search_spaces import Space, load_space
-from anon_tune.spec import SMALLEST_LAG, Search
+from anon_tune.spec import SMALLEST_LAG, Objective, Search
 from benchmarks.search.former import Former, former_space
 from benchmarks.search.record import FLOOR
 from benchmarks.search.simulator import Policy, new_trial
@@ -78,7 +78,7 @@ class Ours:
         """See Policy."""
         number = len(trials)
         with mock.patch.object(study, "STARTUP_TRIALS", self._startup):
-            params = suggest(self.space, trials, number, self._search, "anon", "min", self._lag)
+            params = suggest(self.space, trials, number, self._search, "anon", Objective(), self._lag)
         arguments = optimizer_arguments(self.space, params, self._sigma)
         return new_trial(number, params, arguments, self._search.seed)
 
@@ -91,7 +91,7 @@ class Ours:
 
     def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
         """See Policy."""
-        return ranked(self.space, trials, "min")
+        return ranked(self.space, trials, Objective())
 
 
 class Random(Ours):
@@ -141,7 +141,7 @@ class Stock:
 
     def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
         """See Policy; as the product does, for want of a rule of its own."""
-        return ranked(RAW, trials, "min")
+        return ranked(RAW, trials, Objective())
 
 
 Make = Callable[[Surface, int], Policy]

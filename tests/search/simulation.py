@@ -80,8 +80,8 @@ class Simulation:
             ]
             goes_on = trial.phase is not Phase.SEARCH or not math.isfinite(value) or step == last
             if self._asks and not goes_on:
-                search, mode = self.plan.spec.search, self.plan.spec.objective.mode
-                if should_prune(self.plan.spaces[trial.arm], trial, others, search, mode):
+                search, objective = self.plan.spec.search, self.plan.spec.objective
+                if should_prune(self.plan.spaces[trial.arm], trial, others, search, objective):
                     end = TrialState.PRUNED
                     break
         value = curve[-1] if end is TrialState.COMPLETE else None

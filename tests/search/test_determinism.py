@@ -49,7 +49,7 @@ def prunes(job: Plan, trials: list[Trial]) -> dict[str, bool]:
             t,
             [o for o in search if o.id != t.id],
             job.spec.search,
-            job.spec.objective.mode,
+            job.spec.objective,
         )
         for t in search
     }

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from anon_tune.records import Report, Trial, TrialState
 from anon_tune.search.forecast import Forecast
 from anon_tune.search.pruning import should_prune
-from anon_tune.spec import Search
+from anon_tune.spec import Objective, Search
 from tests.builders import EPOCH, trial
 from tests.search.spaces import LINE
 
 RUNNING = TrialState.RUNNING
 LENGTH = 9
+LINEAR = Objective(scale="linear")
 
 
 def ended(number: int, curve: list[float], gamma: float = 0.5) -> Trial:
@@ -30,62 +31,53 @@ def running(curve: list[float], gamma: float = 0.5, number: int = 99) -> Trial:
     return trial(number, RUNNING, curve=curve, params={"gamma": gamma})
 
 
-@pytest.mark.parametrize("mode", ["min", "max"])
-@pytest.mark.parametrize("values", [(0.5, 2.0, 0.1), (0.5, -2.0, 0.0)], ids=["positive", "of both signs"])
-def test_a_complete_trial_ends_at_its_value(mode: str, values: tuple[float, ...]):
-    trials = [trial(n, value=value, curve=[9.0, 8.0]) for n, value in enumerate(values)]
-    forecast = Forecast(LINE, trials, mode)
-    assert [forecast.final(t) for t in trials] == [forecast.scaled(value) for value in values]
+@pytest.mark.parametrize(
+    ("objective", "scaled"),
+    [
+        (Objective(), [math.log(0.5), math.log(0.1)]),
+        (Objective(metric="accuracy", mode="max"), [math.log(0.5), math.log(0.9)]),
+        (LINEAR, [0.5, 0.1]),
+        (Objective(metric="reward", mode="max"), [-0.5, -0.1]),
+    ],
+    ids=["loss", "accuracy", "linear", "reward"],
+)
+def test_a_complete_trial_ends_at_its_value_on_the_scale(objective: Objective, scaled: list[float]):
+    trials = [trial(n, value=value, curve=[0.7, 0.6]) for n, value in enumerate([0.5, 0.1])]
+    forecast = Forecast(LINE, trials, objective)
+    assert [forecast.final(t) for t in trials] == pytest.approx(scaled)
 
 
-def test_scores_and_losses_are_on_scales_where_smaller_is_better():
-    losses = Forecast(LINE, [ended(0, [4.0, 2.0])], "min")
-    assert losses.scaled(0.5) == math.log(0.5)
-    scores = Forecast(LINE, [ended(0, [0.4, 0.8])], "max")
-    assert scores.scaled(0.5) == -0.5
-
-
-@pytest.mark.parametrize("other", [0.0, -1.0])
-@pytest.mark.parametrize("where", ["value", "complete", "running"])
-def test_one_value_that_is_not_positive_makes_the_scale_linear(other: float, where: str):
-    odd = {
-        "value": trial(1, value=other),
-        "complete": trial(1, value=1.0, curve=[other, 1.0]),
-        "running": running([other]),
-    }[where]
-    assert Forecast(LINE, [ended(0, [4.0, 2.0]), odd], "min").scaled(0.5) == 0.5
-
-
-def test_what_is_not_finite_has_no_say_in_the_scale():
-    odd = trial(1, TrialState.DIVERGED, curve=[3.0, -math.inf, math.nan])
-    assert Forecast(LINE, [ended(0, [4.0, 2.0]), odd], "min").scaled(0.5) == math.log(0.5)
+def test_the_end_of_the_scale_is_placed_by_what_was_seen():
+    """A loss of 0 counts as half the smallest that any report has."""
+    trials = [ended(0, [4.0, 2.0]), running([0.5]), trial(2, value=0.0)]
+    assert Forecast(LINE, trials, Objective()).final(trials[2]) == pytest.approx(math.log(0.25))
 
 
 def test_without_a_complete_trial_it_is_the_last_report():
-    forecast = Forecast(LINE, [running([4.0, 3.0])], "min")
+    forecast = Forecast(LINE, [running([4.0, 3.0])], Objective())
     assert forecast.final(running([4.0, 3.0])) == math.log(3.0)
     assert forecast.final(running([4.0, 3.0]), step=1) == math.log(4.0)
 
 
 @pytest.mark.parametrize("curve", [[], [math.nan], [1.0, math.inf]])
 def test_a_trial_without_a_finite_report_says_nothing(curve: list[float]):
-    assert Forecast(LINE, [ended(0, [4.0, 2.0])], "min").final(running(curve)) is None
+    assert Forecast(LINE, [ended(0, [4.0, 2.0])], Objective()).final(running(curve)) is None
 
 
 def test_a_step_that_a_trial_did_not_reach_says_nothing():
     trials = [ended(0, [4.0, 2.0, 1.0])]
-    assert Forecast(LINE, trials, "min").final(running([3.0]), step=2) is None
+    assert Forecast(LINE, trials, Objective()).final(running([3.0]), step=2) is None
 
 
 def test_with_few_complete_trials_it_is_the_median_change():
     trials = [ended(0, [1.0, -2.0]), ended(1, [1.0, 0.5]), ended(2, [1.0, 0.9])]
-    assert Forecast(LINE, trials, "min").final(running([5.0], gamma=1.0)) == pytest.approx(4.5)
+    assert Forecast(LINE, trials, LINEAR).final(running([5.0], gamma=1.0)) == pytest.approx(4.5)
 
 
 def test_the_change_depends_on_the_place_in_the_space():
     trials = [ended(n, [2.0, 2.0 - g], gamma=g) for n, g in enumerate(np.linspace(0, 1, 40))]
     trials.append(ended(40, [0.0, 0.0], gamma=0.0))
-    forecast = Forecast(LINE, trials, "min")
+    forecast = Forecast(LINE, trials, LINEAR)
     ends = [forecast.final(running([2.0], gamma=g)) for g in (0.1, 0.5, 0.9)]
     assert ends == pytest.approx([1.9, 1.5, 1.1], abs=0.1)
 
@@ -101,7 +93,7 @@ def test_no_change_goes_beyond_those_that_were_seen(
 ):
     trials = [ended(n, [first, final], gamma=g) for n, (g, first, final) in enumerate(past)]
     new = running([last], gamma=gamma)
-    forecast = Forecast(LINE, [*trials, new], mode)
+    forecast = Forecast(LINE, [*trials, new], Objective(mode=mode, scale="linear"))
     changes = [forecast.scaled(final) - forecast.scaled(first) for _, first, final in past]
     found = forecast.final(new)
     assert found is not None
@@ -113,7 +105,7 @@ def test_no_change_goes_beyond_those_that_were_seen(
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_numbers_that_overflow_are_no_error(mode: str):
     trials = [ended(n, [(-1.0) ** n * 1e307, 0.0, n / 10], gamma=n / 9) for n in range(9)]
-    found = Forecast(LINE, trials, mode).final(running([1e307]))
+    found = Forecast(LINE, trials, Objective(mode=mode, scale="linear")).final(running([1e307]))
     assert found is None or math.isfinite(found)
 
 
@@ -122,7 +114,7 @@ def test_reports_may_leave_steps_out():
     sparse = dataclasses.replace(
         ended(0, [0.0]), value=-1.0, reports=(Report(1, 8.0, {}, EPOCH), Report(4, 1.0, {}, EPOCH))
     )
-    assert Forecast(LINE, [sparse], "min").final(running([5.0, 5.0, 5.0])) == pytest.approx(5.0 - 2.0)
+    assert Forecast(LINE, [sparse], LINEAR).final(running([5.0, 5.0, 5.0])) == pytest.approx(5.0 - 2.0)
 
 
 # Curves that cross
@@ -148,9 +140,9 @@ def test_pruning_keeps_what_ends_best_where_curves_cross(pruner: str, mode: str,
     assert sign * (high[0] - low[0]) < 0 < sign * (high[-1] - low[-1])  # they cross
 
     slow, fast = running(low[:1], 0.1, 20), running(high[:1], 0.9, 21)
-    assert not should_prune(LINE, slow, past, search, mode)
-    assert should_prune(LINE, fast, past, search, mode)
-    forecast = Forecast(LINE, [*past, slow, fast], mode)
+    assert not should_prune(LINE, slow, past, search, Objective(mode=mode))
+    assert should_prune(LINE, fast, past, search, Objective(mode=mode))
+    forecast = Forecast(LINE, [*past, slow, fast], Objective(mode=mode))
     ends = [forecast.final(slow), forecast.final(fast)]
     assert ends == pytest.approx([forecast.scaled(low[-1]), forecast.scaled(high[-1])], abs=0.35)
 
@@ -158,5 +150,5 @@ def test_pruning_keeps_what_ends_best_where_curves_cross(pruner: str, mode: str,
         return
     # By the reports alone it would be the other way round.
     unknown = [dataclasses.replace(t, state=TrialState.FAILED, value=None) for t in past]
-    assert should_prune(LINE, slow, unknown, search, mode)
-    assert not should_prune(LINE, fast, unknown, search, mode)
+    assert should_prune(LINE, slow, unknown, search, Objective(mode=mode))
+    assert not should_prune(LINE, fast, unknown, search, Objective(mode=mode))

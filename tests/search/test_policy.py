@@ -238,13 +238,13 @@ def test_finalists_are_the_best_complete_ones(mode: str, expected: list[int]):
     objective = {"metric": "loss" if mode == "min" else "accuracy", "mode": mode}
     job = plan(objective=objective)
     trials = [
-        trial(0, value=2.0),
-        trial(1, value=2.0),  # as good: the earlier one comes first
-        trial(2, value=1.0 if mode == "min" else 0.5),
-        trial(3, value=3.0),
-        trial(4, TrialState.PRUNED, None, curve=[9.0 if mode == "max" else 0.0]),
-        trial(5, value=0.0 if mode == "min" else 9.0, arm="sgd"),
-        trial(6, value=0.0 if mode == "min" else 9.0, phase=Phase.CONFIRM),
+        trial(0, value=0.2),
+        trial(1, value=0.2),  # as good: the earlier one comes first
+        trial(2, value=0.1),
+        trial(3, value=0.3),
+        trial(4, TrialState.PRUNED, None, curve=[1.0 if mode == "max" else 0.0]),
+        trial(5, value=0.0 if mode == "min" else 0.9, arm="sgd"),
+        trial(6, value=0.0 if mode == "min" else 0.9, phase=Phase.CONFIRM),
     ]
     assert [t.number for t in finalists(job, trials, "anon")] == expected
     assert [t.number for t in finalists(job, trials[::-1], "anon")] == expected

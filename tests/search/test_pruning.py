@@ -14,7 +14,7 @@ from optuna.pruners import SuccessiveHalvingPruner
 
 from anon_tune.records import Trial, TrialState
 from anon_tune.search.pruning import NEVER_STOPPED, should_prune
-from anon_tune.spec import Search
+from anon_tune.spec import Objective, Search
 from tests.builders import reports, trial
 from tests.search.spaces import LINE
 
@@ -84,7 +84,7 @@ def test_decisions_are_those_of_a_live_study(
         expected = not math.isnan(value) and asked[place].should_prune()
         if not math.isnan(value):
             others = [*mirror[:place], *mirror[place + 1 :]]
-            assert should_prune(LINE, now, others, search, mode) == expected
+            assert should_prune(LINE, now, others, search, Objective(mode=mode)) == expected
         if math.isnan(value):
             live.tell(asked[place], state=optuna.trial.TrialState.FAIL)
             now = dataclasses.replace(now, state=TrialState.DIVERGED)
@@ -107,8 +107,8 @@ def test_the_worst_is_stopped_and_the_best_goes_on(pruner: str, mode: str, sign:
     search = Search(pruner=pruner, grace=2)
     others = [complete(n, [sign * (1 + n / 10)] * 9) for n in range(6)]
     best, worst = (trial(9, RUNNING, curve=[sign * level] * 2) for level in (0.5, 5.0))
-    assert not should_prune(LINE, best, others, search, mode)
-    assert should_prune(LINE, worst, others, search, mode)
+    assert not should_prune(LINE, best, others, search, Objective(mode=mode))
+    assert should_prune(LINE, worst, others, search, Objective(mode=mode))
 
 
 @pytest.mark.parametrize("pruner", ["asha", "median"])
@@ -116,9 +116,9 @@ def test_nothing_is_stopped_before_its_grace(pruner: str):
     others = [complete(n, [1.0] * 9) for n in range(6)]
     for length in range(4):
         young = trial(9, RUNNING, curve=[9.0] * length)
-        assert not should_prune(LINE, young, others, Search(pruner=pruner, grace=4), "min")
+        assert not should_prune(LINE, young, others, Search(pruner=pruner, grace=4), Objective())
     old = trial(9, RUNNING, curve=[9.0] * 4)
-    assert should_prune(LINE, old, others, Search(pruner=pruner, grace=4), "min")
+    assert should_prune(LINE, old, others, Search(pruner=pruner, grace=4), Objective())
 
 
 @pytest.mark.parametrize("pruner", ["asha", "median"])
@@ -127,13 +127,15 @@ def test_the_first_trials_are_run_to_their_end(pruner: str):
     others = [complete(n, [1.0] * 9) for n in range(20, 40)]
     for number in range(NEVER_STOPPED + 1):
         bad = trial(number, RUNNING, curve=[9.0] * 4)
-        stopped = should_prune(LINE, bad, others, Search(pruner=pruner, grace=4), "min")
+        stopped = should_prune(LINE, bad, others, Search(pruner=pruner, grace=4), Objective())
         assert stopped == (number == NEVER_STOPPED)
 
 
 def test_no_pruner_stops_nothing():
     others = [complete(n, [1.0] * 9) for n in range(6)]
-    assert not should_prune(LINE, trial(9, RUNNING, curve=[9.0] * 8), others, Search(pruner="none"), "min")
+    assert not should_prune(
+        LINE, trial(9, RUNNING, curve=[9.0] * 8), others, Search(pruner="none"), Objective()
+    )
 
 
 @pytest.mark.parametrize("pruner", ["asha", "median"])
@@ -147,5 +149,5 @@ def test_trials_that_ended_badly_stop_no_decision(pruner: str, state: TrialState
         *(complete(n, [1.0] * 9) for n in range(3, 8)),
     ]
     search = Search(pruner=pruner, grace=1)
-    assert should_prune(LINE, trial(9, RUNNING, curve=[5.0, 5.0, 5.0]), others, search, "min")
-    assert not should_prune(LINE, trial(9, RUNNING, curve=[0.5, 0.5, 0.5]), others, search, "min")
+    assert should_prune(LINE, trial(9, RUNNING, curve=[5.0, 5.0, 5.0]), others, search, Objective())
+    assert not should_prune(LINE, trial(9, RUNNING, curve=[0.5, 0.5, 0.5]), others, search, Objective())

@@ -13,6 +13,7 @@ from anon_tune.records import Trial, TrialState
 from anon_tune.search import recommend
 from anon_tune.search.recommend import ranked
 from anon_tune.search_spaces import Space, load_space
+from anon_tune.spec import Objective
 from tests.builders import trial
 from tests.search.spaces import LINE, MIXED, anon_space
 
@@ -35,7 +36,7 @@ def test_of_a_noisy_bowl_it_is_nearer_to_the_middle_than_the_luckiest():
     smoothed, luckiest, wins, losses = [], [], 0, 0
     for seed in range(40):
         trials, truths = bowl(PLANE, seed, 24, noise=0.15)
-        chosen = ranked(PLANE, trials, "min")[0].number
+        chosen = ranked(PLANE, trials, Objective())[0].number
         lucky = min(range(len(trials)), key=lambda n: trials[n].value or 0.0)
         smoothed.append(truths[chosen])
         luckiest.append(truths[lucky])
@@ -52,14 +53,14 @@ def test_scores_are_smoothed_too():
     for seed in range(20):
         trials, truths = bowl(LINE, seed, 20, noise=0.2)
         scores = [trial(t.number, value=1.0 - (t.value or 0.0), params=t.params) for t in trials]
-        smoothed.append(truths[ranked(LINE, scores, "max")[0].number])
+        smoothed.append(truths[ranked(LINE, scores, Objective(mode="max"))[0].number])
         luckiest.append(truths[max(range(20), key=lambda n: scores[n].value or 0.0)])
     assert np.mean(smoothed) - 0.5 < 0.8 * (np.mean(luckiest) - 0.5)
 
 
 def test_without_noise_the_best_by_value_stay_in_front():
     trials, truths = bowl(PLANE, 0, 16, noise=0.0)
-    first = [t.number for t in ranked(PLANE, trials, "min")[:3]]
+    first = [t.number for t in ranked(PLANE, trials, Objective())[:3]]
     assert set(first) == set(sorted(range(16), key=truths.__getitem__)[:3])
 
 
@@ -67,20 +68,20 @@ def test_without_noise_the_best_by_value_stay_in_front():
 def test_few_trials_are_ranked_by_value(mode: str, order: list[int]):
     values = [0.5, 0.9, 0.1, 0.5]
     trials = [trial(n, value=value, params={"gamma": n / 4}) for n, value in enumerate(values)]
-    assert [t.number for t in ranked(LINE, trials, mode)] == order
+    assert [t.number for t in ranked(LINE, trials, Objective(mode=mode))] == order
 
 
 @pytest.mark.parametrize("count", [3, 8])
 def test_of_equal_values_the_earlier_comes_first(count: int):
     trials = [trial(n, value=0.5, params={"gamma": n / 9}) for n in range(count)]
-    assert ranked(LINE, trials[::-1], "min") == trials
+    assert ranked(LINE, trials[::-1], Objective()) == trials
 
 
 def test_only_complete_trials_are_ranked():
     ends = [trial(n, state, curve=[0.01]) for n, state in enumerate(TrialState) if state != "COMPLETE"]
     good = [trial(n, value=1.0 + n, params={"gamma": n / 30}) for n in range(10, 16)]
-    assert {t.number for t in ranked(LINE, [*ends, *good], "min")} == set(range(10, 16))
-    assert ranked(LINE, ends, "min") == []
+    assert {t.number for t in ranked(LINE, [*ends, *good], Objective())} == set(range(10, 16))
+    assert ranked(LINE, ends, Objective()) == []
 
 
 @pytest.mark.parametrize(
@@ -88,10 +89,10 @@ def test_only_complete_trials_are_ranked():
 )
 def test_the_order_of_the_trials_does_not_matter(space: Space):
     trials, _ = bowl(space, 1, 18, noise=0.1)
-    expected = ranked(space, trials, "min")
+    expected = ranked(space, trials, Objective())
     assert sorted(t.number for t in expected) == list(range(18))
     recommend._posterior_mean.cache_clear()
-    assert ranked(space, random.Random(0).sample(trials, 18), "min") == expected
+    assert ranked(space, random.Random(0).sample(trials, 18), Objective()) == expected
 
 
 def test_in_a_conditional_space_families_are_told_apart():
@@ -104,7 +105,7 @@ def test_in_a_conditional_space_families_are_told_apart():
         params: dict[str, Any] = space.complete(rng.random(8), {"delay_family": families[n % 3]})
         value = (0.5 if n % 3 == 1 else 1.0) * math.exp(0.1 * rng.normal())
         trials.append(trial(n, value=0.45 if n == 2 else value, params=params))
-    assert {t.params["delay_family"] for t in ranked(space, trials, "min")[:5]} == {"polynomial"}
+    assert {t.params["delay_family"] for t in ranked(space, trials, Objective())[:5]} == {"polynomial"}
 
 
 @pytest.mark.parametrize("extreme", [1e-300, 1e300])
@@ -112,7 +113,7 @@ def test_one_extreme_value_is_no_error(extreme: float):
     trials, _ = bowl(LINE, 2, 12, noise=0.1)
     odd = [*trials, trial(12, value=extreme, params={"gamma": 0.5}), trial(13, value=0.0)]
     for of in (odd[:-1], odd):  # by factors, and where a 0 makes that impossible
-        assert {t.number for t in ranked(LINE, of, "min")} == {t.number for t in of}
+        assert {t.number for t in ranked(LINE, of, Objective())} == {t.number for t in of}
 
 
 def test_of_many_trials_only_the_best_are_smoothed(monkeypatch: pytest.MonkeyPatch):
@@ -120,7 +121,7 @@ def test_of_many_trials_only_the_best_are_smoothed(monkeypatch: pytest.MonkeyPat
     trials, _ = bowl(LINE, 4, 40, noise=0.1)
     monkeypatch.setattr(recommend, "_MOST", 10)
     by_value = sorted(trials, key=lambda t: t.value or 0.0)
-    found = ranked(LINE, trials, "min")
+    found = ranked(LINE, trials, Objective())
     assert found[10:] == by_value[10:]
     assert {t.number for t in found[:10]} == {t.number for t in by_value[:10]}
     assert found[:10] != by_value[:10]

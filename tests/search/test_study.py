@@ -19,7 +19,7 @@ from anon_tune.search import study
 from anon_tune.search.study import GP_TRIALS, STARTUP_TRIALS, distributions, sampler_of, suggest
 from anon_tune.search.told import told
 from anon_tune.search_spaces import Space, load_space
-from anon_tune.spec import Search
+from anon_tune.spec import Objective, Search
 from tests.builders import trial
 from tests.search.spaces import LINE, MIXED, anon_space
 
@@ -60,7 +60,7 @@ def past(count: int, state: TrialState | None = None) -> list[Trial]:
 def test_the_same_trials_give_the_same_suggestion(sampler: str, mode: str):
     trials = [*past(12), at(12, TrialState.RUNNING)]
     search = Search(sampler=sampler, seed=5)
-    first, again = (suggest(MIXED, trials, 13, search, "anon", mode) for _ in range(2))
+    first, again = (suggest(MIXED, trials, 13, search, "anon", Objective(mode=mode)) for _ in range(2))
     assert first == again
     assert first not in [dict(t.params) for t in trials]
     assert first.keys() == MIXED.parameters.keys()
@@ -71,7 +71,7 @@ def test_the_same_trials_give_the_same_suggestion(sampler: str, mode: str):
 @pytest.mark.parametrize("state", [s for s in TrialState if s is not TrialState.COMPLETE])
 def test_a_search_goes_on_when_every_trial_ended_alike(sampler: str, state: TrialState):
     trials = past(STARTUP_TRIALS, state)
-    point = suggest(MIXED, trials, STARTUP_TRIALS, Search(sampler=sampler), "anon", "min")
+    point = suggest(MIXED, trials, STARTUP_TRIALS, Search(sampler=sampler), "anon", Objective())
     assert point.keys() == MIXED.parameters.keys()
 
 
@@ -83,7 +83,7 @@ def test_a_sampler_learns(sampler: str):
         for n, t in enumerate([-0.4, -0.1, 0.1, 0.3, 0.6, 0.8, 1.0, 1.2, 1.4, 0.45, 0.55])
     ]
     points = [
-        suggest(MIXED, trials, len(trials), Search(sampler=sampler, seed=seed), "anon", "min")["gamma"]
+        suggest(MIXED, trials, len(trials), Search(sampler=sampler, seed=seed), "anon", Objective())["gamma"]
         for seed in range(2)
     ]
     assert sum(abs(gamma - 0.5) for gamma in points) / len(points) < 0.25
@@ -92,7 +92,9 @@ def test_a_sampler_learns(sampler: str):
 def test_arms_and_numbers_have_streams_of_their_own():
     search = Search(sampler="random")
     points = [
-        suggest(MIXED, [], n, search, arm, "min")["gamma"] for n in range(3) for arm in ("anon", "adamw")
+        suggest(MIXED, [], n, search, arm, Objective())["gamma"]
+        for n in range(3)
+        for arm in ("anon", "adamw")
     ]
     assert len(set(points)) == len(points)
 
@@ -103,7 +105,7 @@ def search_of(
     """So many trials as they are suggested, each COMPLETE with the outcome of its parameters."""
     trials: list[Trial] = []
     for number in range(count):
-        params = suggest(space, trials, number, search, arm, mode)
+        params = suggest(space, trials, number, search, arm, Objective(mode=mode))
         trials.append(trial(number, value=outcome(params) if outcome else 1.0, params=params, arm=arm))
     return trials
 
@@ -129,7 +131,7 @@ def search_of(
 )
 def test_no_report_makes_a_sampler_fail(sampler: str, mode: str, trials: list[Trial]):
     search = Search(sampler=sampler)
-    point = suggest(MIXED, trials, STARTUP_TRIALS + 1, search, "anon", mode)
+    point = suggest(MIXED, trials, STARTUP_TRIALS + 1, search, "anon", Objective(mode=mode))
     assert MIXED.problems_of(point) == []
     assert point.keys() == MIXED.parameters.keys()
     assert point not in [t.params for t in trials]
@@ -165,7 +167,9 @@ def test_a_gaussian_process_gives_way_to_tpe_where_it_cannot_follow():
 @pytest.mark.parametrize("count", [12, GP_TRIALS + 1])
 def test_where_gp_gives_way_it_is_tpe_that_suggests(count: int):
     trials = [trial(n, value=1.0 + n % 7, params={"gamma": n / 400}) for n in range(count)]
-    by_gp, by_tpe = (suggest(LINE, trials, count, Search(sampler=s), "anon", "min") for s in ("gp", "tpe"))
+    by_gp, by_tpe = (
+        suggest(LINE, trials, count, Search(sampler=s), "anon", Objective()) for s in ("gp", "tpe")
+    )
     assert (by_gp == by_tpe) == (count > GP_TRIALS)
 
 
@@ -211,7 +215,7 @@ def test_beyond_a_grid_of_a_finite_space_nothing_is_left():
     space = anon_space({"gamma": {"choices": [0, 1, 2]}})
     trials = search_of(space, Search(sampler="grid"), 3)
     with pytest.raises(InputError, match="no untried configuration left after 3 trials"):
-        suggest(space, trials, 3, Search(sampler="grid"), "anon", "min")
+        suggest(space, trials, 3, Search(sampler="grid"), "anon", Objective())
 
 
 # Points to try first
@@ -244,29 +248,29 @@ def test_a_point_is_not_tried_again_after_a_restart(sampler: str, state: TrialSt
     points = [{"gamma": 0.25}, {"gamma": 0.75}]
     search = Search(sampler=sampler, try_first={"anon": points})
     trials = [trial(0, state, params=points[0])]
-    assert suggest(LINE, trials, 1, search, "anon", "min") == points[1]
+    assert suggest(LINE, trials, 1, search, "anon", Objective()) == points[1]
     trials.append(trial(1, state, params=points[1]))
-    assert suggest(LINE, trials, 2, search, "anon", "min") not in points
+    assert suggest(LINE, trials, 2, search, "anon", Objective()) not in points
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_what_a_point_leaves_out_is_filled_in(sampler: str):
     search = Search(sampler=sampler, seed=3, try_first={"anon": [{"gamma": 0.25}, {"gamma": 0.5}]})
-    first = suggest(MIXED, [], 0, search, "anon", "min")
-    assert first == suggest(MIXED, [], 0, search, "anon", "min")
+    first = suggest(MIXED, [], 0, search, "anon", Objective())
+    assert first == suggest(MIXED, [], 0, search, "anon", Objective())
     assert first["gamma"] == 0.25
     assert first.keys() == MIXED.parameters.keys()
     assert MIXED.problems_of(first) == []
-    second = suggest(MIXED, [trial(0, params=first)], 1, search, "anon", "min")
+    second = suggest(MIXED, [trial(0, params=first)], 1, search, "anon", Objective())
     assert second["gamma"] == 0.5
     assert second["step_size"] != first["step_size"]
-    other = suggest(MIXED, [], 0, search.model_copy(update={"seed": 4}), "anon", "min")
+    other = suggest(MIXED, [], 0, search.model_copy(update={"seed": 4}), "anon", Objective())
     assert other["step_size"] != first["step_size"]
 
 
 def test_a_partial_point_of_a_conditional_space_gets_the_coordinates_of_its_family():
     search = Search(try_first={"anon": [{"delay_family": "every"}]})
-    point = suggest(DELAYS, [], 0, search, "anon", "min")
+    point = suggest(DELAYS, [], 0, search, "anon", Objective())
     assert point.keys() == {"gamma", "step_size", "beta3", "delay_family", "delay_period", "decay"}
     assert DELAYS.problems_of(point) == []
     assert point["delay_period"].is_integer()
@@ -302,8 +306,8 @@ def test_while_too_little_is_known_the_sobol_sequence_goes_on(sampler: str):
     """With a lag of 4, trials 4 and 5 know of one result at most."""
     search = Search(sampler=sampler)
     trials = search_of(MIXED, search, 6)
-    hidden = suggest(MIXED, trials[:5], 5, search, "anon", "min", lag=4)
-    assert hidden == suggest(MIXED, past(5), 5, search, "anon", "min", lag=4)
+    hidden = suggest(MIXED, trials[:5], 5, search, "anon", Objective(), lag=4)
+    assert hidden == suggest(MIXED, past(5), 5, search, "anon", Objective(), lag=4)
     assert hidden != trials[5].params
 
 
@@ -311,12 +315,12 @@ def test_while_too_little_is_known_the_sobol_sequence_goes_on(sampler: str):
 def test_results_within_the_lag_are_not_learnt_from(sampler: str):
     search = Search(sampler=sampler)
     trials = past(12, TrialState.COMPLETE)
-    point = suggest(MIXED, trials, 12, search, "anon", "min", lag=4)
+    point = suggest(MIXED, trials, 12, search, "anon", Objective(), lag=4)
     for state in TrialState:
         other = [*trials[:8], *(dataclasses.replace(t, state=state, value=0.0) for t in trials[8:])]
-        assert suggest(MIXED, other, 12, search, "anon", "min", lag=4) == point
+        assert suggest(MIXED, other, 12, search, "anon", Objective(), lag=4) == point
     changed = [*(dataclasses.replace(t, value=-(t.value or 0.0)) for t in trials[:8]), *trials[8:]]
-    assert suggest(MIXED, changed, 12, search, "anon", "min", lag=4) != point
+    assert suggest(MIXED, changed, 12, search, "anon", Objective(), lag=4) != point
 
 
 @settings(deadline=None, max_examples=20)
@@ -341,7 +345,7 @@ def test_tpe_is_told_the_best_and_the_latest_of_many(monkeypatch: pytest.MonkeyP
         return told(space, told_of, *rest)
 
     monkeypatch.setattr(study, "told", tell)
-    suggest(MIXED, trials, count, Search(sampler="tpe"), "anon", "min")
+    suggest(MIXED, trials, count, Search(sampler="tpe"), "anon", Objective())
     numbers = [t.number for t in heard]
     assert len(numbers) == 1000
     assert numbers == sorted(numbers)

@@ -14,10 +14,12 @@ from anon_tune.records import Trial, TrialState
 from anon_tune.search.study import distributions
 from anon_tune.search.told import told
 from anon_tune.search_spaces import load_space
+from anon_tune.spec import Objective
 from tests.builders import trial
 from tests.search.spaces import LINE
 
 DOMAIN = distributions(LINE)
+LINEAR = Objective(scale="linear")
 
 
 def at(
@@ -27,8 +29,8 @@ def at(
     return trial(number, state, value, params={"gamma": number / 32}, **keys)  # type: ignore[arg-type]
 
 
-def tell(trials: list[Trial], mode: str = "min") -> list[FrozenTrial]:
-    return told(LINE, trials, DOMAIN, mode)
+def tell(trials: list[Trial], objective: Objective = LINEAR) -> list[FrozenTrial]:
+    return told(LINE, trials, DOMAIN, objective)
 
 
 def of(found: list[FrozenTrial]) -> list[tuple[str, float | None]]:
@@ -51,7 +53,7 @@ def test_trials_without_an_end_keep_suggestions_apart():
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_a_complete_trial_is_told_its_value_smaller_being_better(mode: str):
     """Losses by their logarithm: among them differences are factors."""
-    (low, high) = tell([at(0, value=0.2), at(1, value=0.8)], mode)
+    (low, high) = tell([at(0, value=0.2), at(1, value=0.8)], Objective(mode=mode))
     expected = [math.log(0.2), math.log(0.8)] if mode == "min" else [-0.2, -0.8]
     assert [low.value, high.value] == pytest.approx(expected)
 
@@ -67,7 +69,7 @@ def test_divergence_is_told_as_a_bad_value(mode: str, bad: float):
         at(2, TrialState.DIVERGED, curve=[1e9, math.nan]),
         at(3, value=0.9),
     ]
-    found = of(tell(trials, mode))
+    found = of(tell(trials, Objective(mode=mode)))
     assert found[2] == ("COMPLETE", pytest.approx(bad))
 
 
@@ -110,7 +112,7 @@ def test_only_finite_numbers_are_told_and_nothing_stays_running(
         at(n, state, value if state is TrialState.COMPLETE else None, curve=curve)
         for n, (state, curve, value) in enumerate(drawn)
     ]
-    found = tell(trials, mode)
+    found = tell(trials, Objective(mode=mode))
     for t in found:
         assert t.state is optuna.trial.TrialState.RUNNING or math.isfinite(t.value)
     unfinished = [dict(t.params) for t in trials if not t.is_finished]
@@ -125,6 +127,6 @@ def test_a_point_of_a_conditional_space_is_told_with_its_own_coordinates():
         {**common, "delay_family": "geometric", "delay": 2.0},
     ]
     trials = [trial(n, value=1.0, params=point) for n, point in enumerate(points)]
-    found = told(space, trials, distributions(space), "min")
+    found = told(space, trials, distributions(space), Objective())
     assert [t.params for t in found] == points
     assert [t.distributions.keys() for t in found] == [point.keys() for point in points]

@@ -24,7 +24,7 @@ def told_running(job: Plan, trials: Any, arm: str) -> list[dict[str, Any]]:
     """Places that the sampler is told somebody works on."""
     search = [t for t in trials if t.arm == arm and t.phase is Phase.SEARCH]
     space = job.spaces[arm]
-    found = told(space, search, distributions(space), job.spec.objective.mode)
+    found = told(space, search, distributions(space), job.spec.objective)
     return [t.params for t in found if t.state is optuna.trial.TrialState.RUNNING]
 
 

@@ -85,6 +85,22 @@ def other_metric(context):
     context.report(1, accuracy=0.5)
 
 
+def negative(context):
+    one_step(context)
+    context.report(1, loss=-0.5)
+
+
+def zero(context):
+    one_step(context)
+    context.report(1, loss=0.0)
+
+
+def negative_test(context):
+    one_step(context)
+    context.report(context.epochs, loss=0.5)
+    context.test(loss=-0.5)
+
+
 def text(context):
     one_step(context)
     context.report(1, loss="low")
@@ -294,6 +310,11 @@ def test_a_function_that_cannot_be_stopped_costs_its_process(folder: Path, monke
     [
         ("other_metric", "objective.metric 'loss' is not among the reported accuracy"),
         ("text", "loss is a str, not a number"),
+        (
+            "negative",
+            "report: loss is -0.5, where the job's objective.scale log takes a loss above 0. Set `scale",
+        ),
+        ("negative_test", "test: loss is -0.5"),
         ("backwards", "expected a step after 2 and up to budget.epochs 5, found 1"),
         ("too_far", "found 6"),
         ("never_reports", "ended without a report"),
@@ -360,6 +381,8 @@ def test_a_probe_is_the_same_each_time(folder: Path):
         ("never_reports", "", "ended without a report: call context.report"),
         ("never_steps", "", "made no step with the optimizer of context.optimizer(model)"),
         ("other_metric", "", "objective.metric 'loss' is not among"),
+        ("negative", "", "report: loss is -0.5, where"),
+        ("zero", "", "report: loss is 0, where"),
         (
             "train",
             "arguments: {depth: 3}",

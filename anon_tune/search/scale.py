@@ -1,0 +1,45 @@
+"""The scale of a job's objective: on it small is good, and equal differences count alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from anon_tune.spec import Objective
+
+__all__ = ["Scale"]
+
+_LARGEST = 1e100
+"""Beyond it values are all as large, so that their squares are numbers."""
+
+
+class Scale:
+    """Values of an objective as its `scale` says.
+
+    A loss of 0, or an accuracy of 1, has no logarithm. It counts as half the smallest distance from there that was
+    seen.
+
+    Args:
+        objective: Of the job.
+        seen: Values that were measured, by which the ends of the scale are placed.
+    """
+
+    def __init__(self, objective: Objective, seen: Iterable[float] = ()) -> None:
+        self._objective = objective
+        distances = (self._distance(value) for value in seen if math.isfinite(value))
+        self._least = min((d for d in distances if d > 0), default=1.0) / 2
+
+    def __call__(self, value: float) -> float:
+        """Return a finite value of the objective on this scale."""
+        distance = min(max(self._distance(value), -_LARGEST), _LARGEST)
+        if self._objective.scale == "linear":
+            return distance
+        return math.log(max(distance, self._least))
+
+    def _distance(self, value: float) -> float:
+        match self._objective.scale:
+            case "log":
+                return value
+            case "log_error":
+                return 1.0 - value
+        return value if self._objective.mode == "min" else -value

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from anon_tune.answer import Gamma
 from anon_tune.backend import Backend
 from anon_tune.errors import ConflictError
 from anon_tune.export import form_of
@@ -13,7 +14,7 @@ from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.remote import RemoteBackend
 from anon_tune.settings import Settings
 from anon_tune.spec import JobFile, apply_overrides, read_job_file
-from anon_tune.views import ChangeView, GammaView, JobSummary, JobView
+from anon_tune.views import ChangeView, JobSummary, JobView
 
 if TYPE_CHECKING:
     import pandas
@@ -34,23 +35,32 @@ class Result:
     @property
     def best(self) -> dict[str, Any]:
         """The hyperparameters of Anon that were chosen. Raises ConflictError where there are none."""
-        found = (self.job.result or {}).get("winners", {}).get("anon")
+        found = self.job.result.winners.get("anon") if self.job.result is not None else None
         if found is None:
             why = f" ({self.job.reason})" if self.job.reason else ""
             raise ConflictError(
                 f"Job {self.job.id} is {self.job.state}{why}, and has chosen no configuration."
             )
-        return dict(found["hyperparameters"])
+        return dict(found.hyperparameters)
 
     @property
-    def gamma(self) -> GammaView | None:
-        """The gamma that was chosen, and from `low` to `high` those that may be as good; None before there is one."""
-        return self.job.gamma
+    def gamma(self) -> Gamma | None:
+        """Which gammas do well, with the curve of the loss over gamma; None before there is an answer."""
+        return self.job.result.gamma if self.job.result is not None else None
 
     @property
     def verdict(self) -> dict[str, str]:
-        """By baseline: whether Anon is "better", "worse", of "no difference", or "undecided"."""
-        return {item["baseline"]: item["outcome"] for item in self.job.verdict or ()}
+        """By baseline, of the winners: whether Anon's is "better", "worse", "practically equal" or "undecided"."""
+        return self._outcomes("configuration")
+
+    @property
+    def optimizer_verdict(self) -> dict[str, str]:
+        """By baseline, of the optimizers as they were tuned: the same, with the luck of the search allowed for."""
+        return self._outcomes("optimizer")
+
+    def _outcomes(self, of: Literal["configuration", "optimizer"]) -> dict[str, str]:
+        found = self.job.result.of(of) if self.job.result is not None else []
+        return {each.baseline: each.outcome.value for each in found}
 
     @property
     def trials(self) -> pandas.DataFrame:

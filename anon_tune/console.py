@@ -13,8 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from anon_tune.answer import Answer, Outcome, Winner
 from anon_tune.records import ENDED, JobState, TrialState
-from anon_tune.views import ArmView, AttemptView, GammaView, JobSummary, JobView, TokenView, TrialView
+from anon_tune.sentences import about_gamma, about_verdicts, explained, signed
+from anon_tune.views import ArmView, AttemptView, JobSummary, JobView, TokenView, TrialView
 
 if TYPE_CHECKING:
     from anon_tune.search_spaces import Space
@@ -34,7 +36,12 @@ __all__ = [
 ]
 
 _HEALTH_STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
-_OUTCOME_STYLES = {"better": "green", "worse": "red", "no difference": "yellow", "undecided": "yellow"}
+_OUTCOME_STYLES = {
+    Outcome.BETTER: "green",
+    Outcome.WORSE: "red",
+    Outcome.EQUAL: "cyan",
+    Outcome.UNDECIDED: "yellow",
+}
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -111,21 +118,22 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
         return Group(*lines)
     if job.state not in ENDED:
         lines.append(Text("  What it had found before it was given more:"))
-    if job.gamma is not None:
-        lines.append(_gamma_line(job.gamma))
-    lines += _winner_line(job.result["winners"])
-    lines.append(Text())
-    lines.append(_arms_table(job))
-    lines.append(Text())
-    if job.result["verdict"]:
-        lines += [_verdict_table(job), Text()]
-    reruns = job.result.get("confirm", {})
-    if saved := reruns.get("planned", 0) - reruns.get("made", 0):
-        lines.append(Text(f"Racing saved {saved} of {reruns['planned']} confirm runs."))
-    for text in _in_words(job):
-        lines.append(Text(text))
-    if reasons := job.result.get("may_differ"):
-        lines.append(Text(f"Another run of this job may find something else: {'; '.join(reasons)}."))
+    answer, metric = job.result, job.spec["objective"]["metric"]
+    lines += [Text(f"  {line}") for line in about_gamma(answer)]
+    lines += _winner_lines(answer.winners.get("anon"))
+    lines += [Text(), _arms_table(job, answer), Text()]
+    if answer.verdict:
+        lines += [_verdict_table(answer), Text()]
+    if saved := answer.confirm.planned - answer.confirm.made:
+        lines.append(Text(f"Racing saved {saved} of {answer.confirm.planned} confirm runs."))
+    lines += map(Text, about_verdicts(answer, metric, job.spec["budget"]["trials"]))
+    if not answer.tested:
+        why = "this compares it on the data by which configurations were chosen"
+        lines.append(Text(f"No test_{metric} was reported: {why}."))
+    if answer.may_differ:
+        lines.append(
+            Text(f"Another run of this job may find something else: {'; '.join(answer.may_differ)}.")
+        )
     if where:
         lines.append(Text(f"Best Anon config: {where}", no_wrap=True))
     if look:
@@ -295,69 +303,58 @@ def _device_lines(job: JobView) -> list[str]:
     return [f"{probe['device']}: a trial takes {peak:.2g} of its {total:.3g} GiB{more}"]
 
 
-def _gamma_line(gamma: GammaView) -> Text:
-    if gamma.mean is None:
-        return Text(f"  gamma: {gamma.note}")
-    span = f"; {gamma.low:.2f} to {gamma.high:.2f} may be as good" if gamma.within > 1 else ""
-    return Text.assemble("  gamma ", (f"{gamma.best:.2f}", "bold cyan"), f"{span} ({gamma.note})")
+def _winner_lines(winner: Winner | None) -> list[Text]:
+    if winner is None:
+        return []
+    chosen = winner.hyperparameters
+    names = ("gamma", "lr", "betas", "delay", "weight_decay", "floor")
+    shown = "  ".join(f"{key} {_short(chosen[key])}" for key in names if key in chosen)
+    lines = [Text(f"  recommended: {shown}")]
+    if winner.at_bound:
+        ends = " and ".join(winner.at_bound)
+        lines.append(
+            Text(f"  {ends} at the end of the range: a wider space may have better (anon-tune spaces)")
+        )
+    return lines + [
+        Text(f"    {line}", style="dim") for line in explained(("gamma", "beta3", "delay", "floor"))
+    ]
 
 
-def _winner_line(winners: Mapping[str, Any]) -> list[Text]:
-    if "anon" not in winners:
-        return [Text("  no configuration of Anon completed")]
-    chosen = winners["anon"]["hyperparameters"]
-    shown = "  ".join(
-        f"{key} {_short(chosen[key])}" for key in ("gamma", "lr", "betas", "delay", "weight_decay", "floor")
-    )
-    return [Text(f"  chosen: {shown}")]
-
-
-def _arms_table(job: JobView) -> Table:
-    metric = job.spec["objective"]["metric"]
+def _arms_table(job: JobView, answer: Answer) -> Table:
+    metric, tested = job.spec["objective"]["metric"], "test" if answer.tested else "validation"
     table = Table(title=None, box=None, pad_edge=False)
-    for title in ("arm", "trials", "epochs", "seconds", f"confirm {metric}", f"test {metric}"):
+    titles = (
+        "arm",
+        "trials",
+        "epochs",
+        "seconds",
+        f"{metric} when chosen",
+        f"{tested} {metric}, fresh seeds",
+    )
+    for title in titles:
         table.add_column(title, no_wrap=True)
     for arm, seen in job.arms.items():
-        found = (job.result or {})["winners"].get(arm)
+        found = answer.winners.get(arm)
         _add_row(
             table, arm, _states(seen.trials), str(seen.epochs), f"{seen.seconds:.0f}",
-            number(found["confirm"]["mean"]) if found else "-", number(found["test"]["mean"]) if found else "-",
+            number(found.confirm.mean) if found else "-", number(found.test.mean) if found else "-",
         )  # fmt: skip
     return table
 
 
-def _verdict_table(job: JobView) -> Table:
-    metric = job.spec["objective"]["metric"]
+def _verdict_table(answer: Answer) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ("Anon against", "verdict", f"difference in test {metric}", "95% interval", "fresh seeds"):
+    for title in ("Anon against", "compared", "verdict", "difference", "95% interval", "seeds"):
         table.add_column(title, no_wrap=True)
-    for item in (job.result or {})["verdict"]:
-        interval = "-" if item["low"] is None else f"{item['low']:+.4f} to {item['high']:+.4f}"
-        difference = "-" if item["difference"] is None else f"{item['difference']:+.4f}"
-        outcome = Text(item["outcome"], style=_OUTCOME_STYLES[item["outcome"]])
-        _add_row(table, item["baseline"], outcome, difference, interval, str(item["seeds"]))
+    for item in answer.verdict:
+        difference = "-" if item.difference is None else signed(item.difference, answer)
+        between = "-"
+        if item.low is not None and item.high is not None:
+            between = f"{signed(item.low, answer)} to {signed(item.high, answer)}"
+        compared = "configurations" if item.of == "configuration" else "tuned optimizers"
+        outcome = Text(item.outcome, style=_OUTCOME_STYLES[item.outcome])
+        _add_row(table, item.baseline, compared, outcome, difference, between, str(item.seeds))
     return table
-
-
-def _in_words(job: JobView) -> list[str]:
-    """The verdict as sentences, with what limits it."""
-    lines = []
-    family = (job.architecture or {}).get("family", "unknown").replace("unknown", "model")
-    for item in (job.result or {})["verdict"]:
-        match item["outcome"]:
-            case "better" | "worse":
-                text = f"On this {family}, Anon did {item['outcome']} than {item['baseline']}"
-            case "no difference":
-                text = f"On this {family}, Anon and {item['baseline']} do not differ by what was measured"
-            case _:
-                text = f"On this {family}, Anon against {item['baseline']} is undecided"
-        lines.append(f"{text}; {item['note']}." if item["note"] else f"{text}.")
-    if not (job.result or {}).get("tested", True):
-        metric = job.spec["objective"]["metric"]
-        lines.append(
-            f"No test_{metric} was reported: this compares {metric} on the data by which configurations were chosen."
-        )
-    return lines
 
 
 def _states(counts: Mapping[TrialState, int]) -> str:

@@ -12,13 +12,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from anon_tune.answer import Answer
 from anon_tune.errors import ConflictError, InputError
 from anon_tune.records import JobRecord
 
 __all__ = ["FORMATS", "VERSION", "document", "form_of", "render"]
 
-VERSION = 1
-"""Version of the document's layout."""
+VERSION = 2
+"""Version of the document's layout; the first had gammas within one standard error as `evidence.gamma_interval`."""
 
 FORMATS = ("yaml", "json", "python")
 
@@ -46,23 +47,24 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
     """
     if arm not in job.spec["arms"]:
         raise InputError(f"Job {job.id} has no arm {arm!r}; it has {', '.join(job.spec['arms'])}.")
-    if job.result is None:
+    answer = Answer.load(job.result)
+    if answer is None:
         raise ConflictError(
             f"Job {job.id} is {job.state} in its {job.phase} phase and has no result yet. "
             f"`anon-tune best {job.id}` shows its best trial so far."
         )
-    if arm not in job.result["winners"]:
+    if arm not in answer.winners:
         raise ConflictError(
             f"No configuration of {arm} completed in job {job.id}; there is nothing to export."
         )
-    found, spec = job.result["winners"][arm], job.spec
-    tests = [value for value in found["test"]["seeds"].values() if value is not None]
-    spread, training = job.result["gamma"], spec["training"]
-    split = "test" if job.result.get("tested", True) else "validation"
+    found, spec = answer.winners[arm], job.spec
+    tests = [value for value in found.test.seeds.values() if value is not None]
+    training = spec["training"]
+    split = "test" if answer.tested else "validation"
     return {
         "version": VERSION,
         "optimizer": spec.get("spaces", {}).get(arm, {}).get("optimizer", arm),
-        "hyperparameters": _plain(found["hyperparameters"]),
+        "hyperparameters": _plain(found.hyperparameters),
         "schedule": {
             "name": training["schedule"],
             "warmup": training.get("warmup", 0.0),
@@ -78,19 +80,16 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
             "value": fmean(tests) if tests else None,
             "interval": _interval(tests),
             "seeds": len(tests),
-            "seeds_tried": len(found["test"]["seeds"]),
-            "gamma_interval": {key: spread[key] for key in ("mean", "low", "high", "note")},
-            "verdict": {
-                item["baseline"]: {
-                    key: item[key] for key in ("outcome", "difference", "low", "high", "seeds", "note")
-                }
-                for item in job.result["verdict"]
-            },
+            "seeds_tried": len(found.test.seeds),
+            "scale": answer.scale,
+            "gamma": answer.gamma.model_dump(mode="json", exclude={"curve"}),
+            "verdict": [each.model_dump(mode="json") for each in answer.verdict],
+            "at_bound": found.at_bound,
         },
         "provenance": {
             "job": job.id,
             "name": job.name,
-            "trial": found["trial"],
+            "trial": found.trial,
             "mlflow_run": job.mlflow_run,
             "versions": _versions(),
         },
@@ -119,7 +118,8 @@ def _python(exported: dict[str, Any]) -> str:
         for key, value in exported["hyperparameters"].items()
     }
     evidence, origin = exported["evidence"], exported["provenance"]
-    verdict = "; ".join(f"{item['outcome']} against {arm}" for arm, item in evidence["verdict"].items())
+    said = [each for each in evidence["verdict"] if each["of"] == "configuration"]
+    verdict = "; ".join(f"{each['outcome']} against {each['baseline']}" for each in said)
     value = "unknown" if evidence["value"] is None else f"{evidence['value']:.4g}"
     lines = [
         f'"""{name} as tuned by anon_tune: job {origin["job"]} ({origin["name"]}), trial {origin["trial"]}.',

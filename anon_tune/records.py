@@ -185,7 +185,8 @@ class Trial:
         number: Place within (job, arm, phase), from 0.
         params: Search coordinates (what the sampler sees).
         hyperparameters: What the optimizer is made with.
-        source: The search trial whose configuration a confirm or verdict trial repeats.
+        source: The trial whose configuration this one repeats; None in the search, and for the first confirm trial
+            of a configuration that the search did not try.
         value: Final objective: validation for search and confirm, test for verdict. None until COMPLETE.
         attempts: How often its execution was started.
         steps: How many reports it has.
@@ -220,6 +221,11 @@ class Trial:
     def is_finished(self) -> bool:
         """Whether nothing will follow."""
         return self.state in FINISHED
+
+    @property
+    def origin(self) -> str:
+        """Id of the trial that stands for this configuration: the one that had it first."""
+        return self.source or self.id
 
 
 @dataclass(frozen=True)

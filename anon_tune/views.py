@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from anon_tune import records
+from anon_tune.answer import Answer, Comparison, Gamma
 from anon_tune.records import (
     ArmRecord,
     JobRecord,
@@ -29,7 +30,6 @@ __all__ = [
     "AttemptView",
     "BestView",
     "ChangeView",
-    "GammaView",
     "JobSummary",
     "JobView",
     "LeaseView",
@@ -77,19 +77,6 @@ class ArmView(View):
     seconds: float = Field(description="What the epochs took, without waiting, pauses and lost attempts.")
 
 
-class GammaView(View):
-    """The gamma that was chosen, and those that may be as good."""
-
-    best: float | None
-    mean: float | None
-    low: float | None
-    high: float | None
-    within: int = Field(description="Trials within one standard error of the chosen one, itself included.")
-    complete: int = Field(description="COMPLETE trials there were to choose from.")
-    standard_error: float | None = Field(description="Of that difference, in units of the objective.")
-    note: str
-
-
 class JobSummary(View):
     """A job in a list."""
 
@@ -103,7 +90,7 @@ class JobSummary(View):
     requested: Request | None = Field(description="What its holder was asked to do and has not yet done.")
     lease: LeaseView | None
     model: str = Field(description="The model, or the training function.")
-    gamma: GammaView | None
+    gamma: Gamma | None = Field(description="Which gammas do well; without the curve.")
     created: datetime.datetime
     finished: datetime.datetime | None
 
@@ -129,8 +116,8 @@ class JobView(JobSummary):
     probe: dict[str, Any] | None
     architecture: dict[str, Any] | None
     winners: dict[str, str] = Field(description="By arm, the trial that was chosen.")
-    verdict: list[dict[str, Any]] | None
-    result: dict[str, Any] | None
+    verdict: list[Comparison] | None
+    result: Answer | None
     spec: dict[str, Any] = Field(description="The job as it was submitted, with all defaults.")
     mlflow_run_id: str | None
     projected: int = Field(description="How many of its trials have a run in MLflow.")
@@ -161,7 +148,7 @@ class TrialView(View):
     steps: int = Field(description="Epochs that it has reported.")
     attempts: int
     reason: str | None
-    source: str | None = Field(description="The search trial that a confirm or verdict trial repeats.")
+    source: str | None = Field(description="The trial whose configuration it repeats.")
     mlflow_run_id: str | None
 
 
@@ -214,7 +201,7 @@ def job_view(overview: Overview) -> JobView:
     from anon_tune.spec import stored_spec
 
     job = overview.job
-    result = job.result or {}
+    result = Answer.load(job.result)
     budget = job.spec["budget"]["trials"]
     return JobView(
         **_summary(job),
@@ -223,9 +210,9 @@ def job_view(overview: Overview) -> JobView:
         seconds=round(job.spent, 1),
         probe=_plain(job.probe),
         architecture=_plain(job.architecture),
-        winners={arm: found["trial"] for arm, found in result.get("winners", {}).items()},
-        verdict=result.get("verdict"),
-        result=_plain(job.result),
+        winners={} if result is None else {arm: found.trial for arm, found in result.winners.items()},
+        verdict=None if result is None else result.verdict,
+        result=result,
         spec=dict(job.spec),
         mlflow_run_id=job.mlflow_run,
         projected=overview.projected,
@@ -273,7 +260,7 @@ def _summary(job: JobRecord) -> dict[str, Any]:
         "requested": job.requested,
         "lease": LeaseView.model_validate(job.lease, from_attributes=True) if job.lease else None,
         "model": (job.spec["model"] or {"name": job.spec["task"]})["name"],
-        "gamma": (job.result or {}).get("gamma"),
+        "gamma": _without_curve(job),
         "created": job.created,
         "finished": job.finished,
     }
@@ -295,6 +282,11 @@ def _arm_view(arm: ArmRecord, budget: int) -> ArmView:
 
 def _in_order(counts: Mapping[TrialState, int]) -> dict[TrialState, int]:
     return {state: counts[state] for state in TrialState if counts.get(state)}
+
+
+def _without_curve(job: JobRecord) -> Gamma | None:
+    result = Answer.load(job.result)
+    return None if result is None else result.gamma.model_copy(update={"curve": None})
 
 
 def _plain(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from anon_tune.answer import Answer, Gamma
 from anon_tune.records import JobRecord, Phase, Trial, TrialState, objective_key
 
 __all__ = ["best_so_far", "charts_page", "learning_curves", "loss_over_gamma"]
@@ -66,20 +67,50 @@ def loss_over_gamma(job: JobRecord) -> go.Figure:
             ],
             hovertemplate="%{text}<br>gamma %{x:.3f}<br>diverged<extra></extra>",
         )
-    spread = (job.result or {}).get("gamma")
-    if spread and spread["mean"] is not None:
-        figure.add_vrect(
-            x0=spread["low"],
-            x1=spread["high"],
-            fillcolor=_COLOURS[0],
-            opacity=0.12,
-            line_width=0,
-            annotation_text="within one standard error of the chosen",
-            annotation_position="top left",
-        )
+    answer = Answer.load(job.result)
+    if answer is not None:
+        _add_response(figure, answer.gamma)
     figure.update_xaxes(title="gamma (0 SGD-like, 1 Adam-like)")
     figure.update_yaxes(title=_objective(job), type="log" if _positive(job) else "linear")
     return _titled(figure, "Objective over gamma")
+
+
+def _add_response(figure: go.Figure, gamma: Gamma) -> None:
+    """The response with its bands, and where the best gamma lies."""
+    curve = gamma.curve
+    if curve is None or gamma.low is None or gamma.high is None:
+        return
+    for low, high, name, opacity in (
+        (curve.low, curve.high, "90% band", 0.12),
+        (curve.low50, curve.high50, "50% band", 0.22),
+    ):
+        figure.add_scatter(
+            x=[*curve.gamma, *reversed(curve.gamma)],
+            y=[*high, *reversed(low)],
+            mode="none",
+            fill="toself",
+            fillcolor=_COLOURS[0],
+            opacity=opacity,
+            name=name,
+            hoverinfo="skip",
+        )
+    figure.add_scatter(
+        x=curve.gamma,
+        y=curve.median,
+        mode="lines",
+        name="response: all else at its best",
+        line={"color": _COLOURS[0], "width": 3},
+        hovertemplate="gamma %{x:.2f}<br>%{y:.4g}<extra></extra>",
+    )
+    figure.add_vrect(
+        x0=gamma.low,
+        x1=gamma.high,
+        fillcolor=_COLOURS[4],
+        opacity=0.12,
+        line_width=0,
+        annotation_text=f"best gamma ({gamma.level:.0%})",
+        annotation_position="top left",
+    )
 
 
 def learning_curves(job: JobRecord) -> go.Figure:

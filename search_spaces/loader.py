@@ -19,6 +19,8 @@ __all__ = ["COORDINATES", "DEFAULTS", "DELAYS", "FIXABLE", "Space", "load_space"
 _FOLDER = Path(__file__).parent
 _MOST_PARTS = 1000
 _EVERY_FAMILY = "default"
+_AT_BOUND = 1e-6
+"""Of a range: so near to its end a value is at it."""
 
 COORDINATES: Mapping[str, Mapping[str, str]] = {
     "anon": {
@@ -357,6 +359,15 @@ class Space(Strict):
             else:
                 params[name] = domain.at(float(next(numbers)))
         return params
+
+    def at_bound(self, params: Mapping[str, Any]) -> list[str]:
+        """The coordinates that are at an end of their range."""
+        return [
+            name
+            for name, domain in self.parameters.items()
+            if isinstance(domain, Range) and name in params
+            if min(u := domain.fraction(params[name]), 1.0 - u) < _AT_BOUND
+        ]
 
     def is_constant(self, name: str) -> bool:
         """Whether every configuration has an argument, at the same value."""

@@ -17,13 +17,8 @@ from anon_tune.export import FORMATS, document, render
 from anon_tune.records import JobRecord, JobState, Phase
 from anon_tune.spec import load_spec, parse_spec
 from tests import builders
+from tests.answers import HYPERPARAMETERS, compared, stored, winner
 from tests.modules import forgotten, imported
-
-HYPERPARAMETERS: dict[str, dict[str, Any]] = {
-    "anon": {"lr": 0.01, "betas": [0.9, 0.999, 0.5], "gamma": 0.5, "delay": 2.5, "eps": 1e-16, "floor": 0.03},
-    "adamw": {"lr": 0.01, "betas": [0.9, 0.99], "weight_decay": 0.1},
-    "sgd": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0},
-}
 
 
 def job(result: dict[str, Any] | None) -> JobRecord:
@@ -34,23 +29,7 @@ def job(result: dict[str, Any] | None) -> JobRecord:
 def result(
     tests: tuple[float | None, ...] = (1.0, 2.0, 3.0), arms: tuple[str, ...] = ("anon", "adamw", "sgd")
 ) -> Any:
-    return {
-        "gamma": {"mean": 0.4, "low": 0.1, "high": 0.9, "note": "a note"},
-        "winners": {
-            arm: {
-                "trial": f"abc-{arm}-s001",
-                "hyperparameters": HYPERPARAMETERS[arm],
-                "test": {"seeds": {str(seed): value for seed, value in enumerate(tests)}},
-            }
-            for arm in arms
-        },
-        "verdict": [
-            {
-                "baseline": "sgd", "outcome": "no difference", "difference": 0.1, "low": -1.0, "high": 1.2,
-                "seeds": 3, "note": "",
-            }
-        ],
-    }  # fmt: skip
+    return stored(arms, winners={arm: winner(arm, tests) for arm in arms}, verdict=[compared()])
 
 
 @pytest.mark.parametrize("arm", ["anon", "adamw", "sgd"])
@@ -126,7 +105,10 @@ def test_evidence_is_an_interval_over_the_fresh_seeds() -> None:
     # Student's t with 2 degrees of freedom at 97.5% is 4.3027; the standard error is 1 / sqrt(3).
     assert evidence["interval"] == pytest.approx([2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5], abs=1e-4)
     assert evidence["seeds"] == 3
-    assert evidence["verdict"]["sgd"]["outcome"] == "no difference"
+    (verdict,) = evidence["verdict"]
+    assert (verdict["baseline"], verdict["of"], verdict["outcome"]) == ("sgd", "configuration", "undecided")
+    assert (evidence["gamma"]["low"], evidence["gamma"]["high"]) == (0.2, 0.8)
+    assert "curve" not in evidence["gamma"]
     lonely = document(job(result((1.0, None, None))))["evidence"]
     assert (lonely["interval"], lonely["seeds"], lonely["seeds_tried"]) == (None, 1, 3)
 
@@ -145,3 +127,10 @@ def test_what_cannot_be_exported_is_refused() -> None:
         document(job(result()), "lion")
     with pytest.raises(InputError, match="toml"):
         render(document(job(result())), "toml")
+
+
+def test_a_file_of_the_first_layout_still_loads() -> None:
+    first = {"version": 1, "optimizer": "anon", "hyperparameters": HYPERPARAMETERS["anon"], "evidence": {}}
+    assert load_optimizer(first, [torch.nn.Parameter(torch.ones(3))]).defaults["gamma"] == 0.5
+    with pytest.raises(InputError, match="version 3 and this anon_tune reads up to 2"):
+        load_optimizer({**first, "version": 3}, [torch.nn.Parameter(torch.ones(3))])

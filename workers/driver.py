@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
-from anon_tune.advice.response import gamma_spread
-from anon_tune.advice.verdict import verdict
+from anon_tune.advice.response import respond, seed_deviation
+from anon_tune.advice.verdict import verdicts
+from anon_tune.answer import Answer, Confirmed, Repeats, Winner
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import ENDED, JobState, Phase, Trial, TrialState
 from anon_tune.scratch import remove_abandoned
 from anon_tune.search.coordinates import optimizer_arguments
-from anon_tune.search.policy import Plan, winner
+from anon_tune.search.landscape import Landscape
+from anon_tune.search.policy import Plan, verdict_seeds, winner
 from anon_tune.search.repeat import reasons_to_differ
+from anon_tune.search.scale import scale_of
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
@@ -160,44 +163,45 @@ def _in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[-1] if lines[0].startswith('Traceback') else lines[0]}"
 
 
-def summarize(spec: JobSpec, trials: list[Trial]) -> dict[str, Any]:
-    """Return a job's result: the spread of good gammas, each arm's winner, and the verdict, as plain values.
-
-    `tested` is False where the verdict is not on test data, since the user's training function reported none. A trial
-    that diverged has none to report. `may_differ` says why another run may find something else.
-    """
-    mode = spec.objective.mode
-    winners: dict[str, Any] = {}
-    for arm in spec.arms:
-        best = winner(trials, arm, mode)
-        if best is None:
-            continue
-        winners[arm] = {
-            "trial": best.id,
-            "params": dict(best.params),
-            "hyperparameters": dict(best.hyperparameters),
-            "finalists": list(
-                dict.fromkeys(t.source for t in trials if t.arm == arm and t.phase is Phase.CONFIRM)
-            ),
-            "confirm": _repeats(trials, best, Phase.CONFIRM),
-            "test": _repeats(trials, best, Phase.VERDICT),
-        }
-    # A job that was given more trials may have found another winner, and has tested the one before too.
-    chosen = {found["trial"] for found in winners.values()}
-    judged = [t for t in trials if t.phase is not Phase.VERDICT or t.source in chosen]
-    reruns = [t for t in trials if t.phase is Phase.CONFIRM]
-    planned = len({t.source for t in reruns}) * spec.confirm.seeds
-    test = f"test_{spec.objective.metric}"
-    ended = [t for t in judged if t.phase is Phase.VERDICT and t.state is TrialState.COMPLETE]
-    tested = all(test in t.reports[-1].metrics for t in ended if t.reports)
-    return {
-        "confirm": {"planned": planned, "made": len(reruns)},
-        "tested": tested,
-        "may_differ": list(reasons_to_differ(spec, trials)),
-        "gamma": gamma_spread(trials, mode).as_dict(),
-        "winners": winners,
-        "verdict": [comparison.as_dict() for comparison in verdict(judged, spec.arms, mode)],
+def summarize(plan: Plan, trials: list[Trial]) -> Answer:
+    """Return a job's answer, by all its trials."""
+    spec, mode = plan.spec, plan.spec.objective.mode
+    scale = scale_of(spec.objective, trials)
+    best = {arm: found for arm in spec.arms if (found := winner(trials, arm, mode)) is not None}
+    landscapes = {
+        arm: Landscape(plan.spaces[arm], [t for t in trials if t.arm == arm], spec.objective)
+        for arm in spec.arms
     }
+    reruns = [t for t in trials if t.phase is Phase.CONFIRM]
+    planned = len({t.origin for t in reruns}) * spec.confirm.seeds
+    test = f"test_{spec.objective.metric}"
+    ended = [t for t in trials if t.phase is Phase.VERDICT and t.state is TrialState.COMPLETE and t.reports]
+    baselines = [arm for arm in spec.arms if arm != "anon"]
+    chosen = float(best["anon"].hyperparameters["gamma"]) if "anon" in best else None
+    searched = plan.spaces["anon"].parameters.get("gamma")
+    gamma = respond(landscapes["anon"], searched, chosen, seed_deviation(trials, scale), scale)
+    return Answer(
+        scale=spec.objective.scale,
+        tested=all(test in trial.reports[-1].metrics for trial in ended),
+        may_differ=list(reasons_to_differ(spec, trials)),
+        confirm=Confirmed(planned=planned, made=len(reruns)),
+        gamma=gamma,
+        winners={arm: _won(trials, found, plan.spaces[arm]) for arm, found in best.items()},
+        verdict=verdicts(scale, trials, baselines, best, landscapes, verdict_seeds(spec)),
+    )
+
+
+def _won(trials: list[Trial], best: Trial, space: Space) -> Winner:
+    finalists = dict.fromkeys(t.origin for t in trials if t.arm == best.arm and t.phase is Phase.CONFIRM)
+    return Winner(
+        trial=best.id,
+        params=dict(best.params),
+        hyperparameters=dict(best.hyperparameters),
+        finalists=list(finalists),
+        confirm=_repeats(trials, best, Phase.CONFIRM),
+        test=_repeats(trials, best, Phase.VERDICT),
+        at_bound=space.at_bound(best.params),
+    )
 
 
 def _work(
@@ -276,7 +280,7 @@ def _work(
     cut_off = _cut_off(run, watch)
     if cut_off is not None:
         return cut_off
-    ledger.update_job(lease, result=summarize(spec, run.trials))
+    ledger.update_job(lease, result=summarize(plan, run.trials).model_dump(mode="json"))
     if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
         reasons = ("no arm has a COMPLETE trial", run.cut_short)
         return _Ending(JobState.FAILED, "; ".join(filter(None, reasons)), run.budget)
@@ -381,15 +385,9 @@ def _tune(
         shutil.rmtree(folder / "output", ignore_errors=True)
 
 
-def _repeats(trials: list[Trial], source: Trial, phase: Phase) -> dict[str, Any]:
+def _repeats(trials: list[Trial], source: Trial, phase: Phase) -> Repeats:
     """Values of a configuration's reruns by seed; None where it did not complete."""
-    found = [trial for trial in trials if trial.phase is phase and trial.source == source.id]
+    found = [trial for trial in trials if trial.phase is phase and trial.origin == source.id]
     values = [trial.value for trial in found if trial.value is not None]
-    return {
-        "seeds": {str(trial.seed): trial.value for trial in found},
-        "mean": sum(values) / len(values) if values else None,
-        "metrics": {
-            name: [trial.reports[-1].metrics.get(name) for trial in found if trial.value is not None]
-            for name in (found[0].reports[-1].metrics if found and found[0].reports else ())
-        },
-    }
+    mean = sum(values) / len(values) if values else None
+    return Repeats(mean=mean, seeds={str(trial.seed): trial.value for trial in found})

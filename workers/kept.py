@@ -30,7 +30,7 @@ def kept_trial(trials: Sequence[Trial], spec: JobSpec) -> Trial | None:
         for trial in trials
         if spec.may_keep(trial.arm, trial.phase)
         and chosen is not None
-        and trial.source == chosen.id
+        and trial.origin == chosen.origin
         and trial.state is TrialState.COMPLETE
         and spec.budget.epochs in map(step_of, trial.checkpoints)
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from anon_tune.answer import Answer
 from anon_tune.records import JobRecord
 
 __all__ = ["PUBLISHED", "suggest"]
@@ -20,29 +21,31 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 def suggest(family: str, jobs: Sequence[JobRecord]) -> dict[str, Any]:
     """Return a gamma for a family, as plain values that say where it comes from.
 
-    With finished jobs of the family that have a spread: the mean of the gammas they chose, from the lowest low to
-    the highest high. Without: the middle of the published examples. Without either: no gamma.
+    With finished jobs of the family whose trials say something: the mean of the gammas they recommend, from the
+    lowest low of their intervals to the highest high. Without: the middle of the published examples. Without either:
+    no gamma.
 
     Args:
         family: As in a model's fingerprint: "cnn", "transformer", "mlp", ...
         jobs: Any jobs; those of another family or without a result are passed over.
     """
-    evidence = [
-        {
-            "job": job.id,
-            "name": job.name,
-            **{key: job.result["gamma"][key] for key in ("best", "low", "high")},
-        }
+    known = [
+        (job, found.best, found.low, found.high)
         for job in jobs
-        if job.result is not None and job.architecture is not None
-        if job.architecture["family"] == family and job.result["gamma"]["mean"] is not None
+        if job.architecture is not None and job.architecture["family"] == family
+        if (answer := Answer.load(job.result)) is not None
+        if (found := answer.gamma).best is not None and found.low is not None and found.high is not None
+    ]
+    evidence = [
+        {"job": job.id, "name": job.name, "best": best, "low": low, "high": high}
+        for job, best, low, high in known
     ]
     published = PUBLISHED.get(family)
     if evidence:
         gamma: dict[str, float] | None = {
-            "mean": fmean(item["best"] for item in evidence),
-            "low": min(item["low"] for item in evidence),
-            "high": max(item["high"] for item in evidence),
+            "mean": fmean(best for _, best, _, _ in known),
+            "low": min(low for _, _, low, _ in known),
+            "high": max(high for _, _, _, high in known),
         }
         source = "finished jobs"
     elif published is not None:

@@ -1,117 +1,194 @@
-"""Which gammas do well: for now, those of the trials within one standard error of the chosen configuration.
+"""The response: what each gamma costs with all other coordinates at their best, and how sure that is.
 
-The chosen one is judged by its mean over the confirm seeds, since the best value of many noisy trials is better than
-what it stands for. A trial is one run and that mean is one of n, so the standard error of their difference is
-sqrt(1 + 1/n) times the standard deviation between seeds of one configuration. That is pooled over the confirm runs
-of all arms: those of one arm alone are too few to tell it. The spread is not a confidence interval of the best gamma,
-and is labelled so.
+By joint draws from the arm's landscape (`search/landscape.py`): each draw is a surface that the trials allow. Its
+lowest value at each gamma is the profile, the lowest of these is at the best gamma, and what a gamma is above that is
+its cost.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from statistics import fmean, variance
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import variance
 
-from anon_tune.records import Phase, Trial, TrialState, objective_key
-from anon_tune.search.policy import winner
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["FEWEST_TRIALS", "GammaSpread", "gamma_spread", "seed_deviation"]
+from anon_tune.answer import Cost, Curve, Gamma
+from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.search.landscape import Landscape
+from anon_tune.search.scale import Scale
+from anon_tune.search_spaces import Choice, Range
 
-FEWEST_TRIALS = 12
-"""With fewer COMPLETE trials no spread is given."""
+__all__ = ["FEWEST_TRIALS", "LEVEL", "Response", "confirm_runs", "respond", "seed_deviation"]
 
+FEWEST_TRIALS = 8
+"""With fewer COMPLETE trials nothing is said of the response."""
 
-@dataclass(frozen=True)
-class GammaSpread:
-    """The gammas of the search trials that do as well as the chosen configuration, as far as can be told.
+LEVEL = 0.9
+"""Probability with which the best gamma lies in its interval."""
 
-    Attributes:
-        mean: Mean of those gammas; None if no spread can be given.
-        low: The lowest.
-        high: The highest.
-        best: Gamma of the chosen configuration, or of the best trial where none was confirmed.
-        within: How many trials are within one standard error of the chosen configuration, itself included.
-        complete: How many COMPLETE trials there were to choose from.
-        standard_error: Of the difference between a trial and that configuration, in units of the objective.
-        note: What this is, or why there is none.
-    """
+_DRAWS = 256
+_GAMMAS, _EACH = 49, 2
+"""The response is computed at so many gammas of a range, and each second one is in the curve."""
 
-    mean: float | None
-    low: float | None
-    high: float | None
-    best: float | None
-    within: int
-    complete: int
-    standard_error: float | None
-    note: str
+_POINTS = 24
+"""Places of the other coordinates that are looked at for each gamma."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+_MOST_OF_THE_RANGE = 0.75
+_ALL_OF_THE_RANGE = 0.8
+
+_CUSTOMARY = (0.0, 1.0)
+"""The gammas of SGD and of Adam."""
+
+Array = NDArray[np.float64]
 
 
-def gamma_spread(trials: Sequence[Trial], mode: str) -> GammaSpread:
-    """Return the spread of good gammas among the arm `anon`'s COMPLETE search trials.
+class Response:
+    """The response of one arm, by draws.
 
     Args:
-        trials: All trials of a job.
-        mode: "min" or "max".
+        gamma: What is searched of gamma.
+        landscape: Of the arm; it must be known.
+
+    Attributes:
+        gammas: Shape (g,), ascending.
+        profiles: The lowest value at each gamma on the objective's scale, shape (draws, g).
     """
-    found = {
-        t.id: (objective_key(t.value, mode), float(t.hyperparameters["gamma"]))
-        for t in trials
-        if t.arm == "anon"
-        and t.phase is Phase.SEARCH
-        and t.state is TrialState.COMPLETE
-        and t.value is not None
-    }
-    chosen = winner(trials, "anon", mode)
-    best = found[chosen.id][1] if chosen else None
-    broken = {t.source for t in trials if t.phase is Phase.CONFIRM and t.state is not TrialState.COMPLETE}
-    runs = [] if chosen is None or chosen.id in broken else _confirm_runs(trials).get(chosen.id, [])
-    deviation = seed_deviation(trials)
 
-    def none(why: str) -> GammaSpread:
-        return GammaSpread(None, None, None, best, 0, len(found), None, f"no spread: {why}")
+    def __init__(self, gamma: Range | Choice, landscape: Landscape) -> None:
+        if isinstance(gamma, Choice):
+            self.gammas = np.sort([float(value) for value in gamma.choices])
+        else:
+            self.gammas = np.array([gamma.at(u) for u in np.linspace(0.0, 1.0, _GAMMAS)])
+        points = landscape.low_points(_POINTS, landscape.mean, "gamma", self.gammas.tolist())
+        drawn = landscape.draw(points.reshape(-1, points.shape[-1]), _DRAWS)
+        self.profiles: Array = drawn.reshape(_DRAWS, len(self.gammas), -1).min(axis=2)
 
-    if len(found) < FEWEST_TRIALS:
-        return none(f"{len(found)} COMPLETE trials, fewer than {FEWEST_TRIALS}")
-    if len({gamma for _, gamma in found.values()}) == 1:
-        return none(f"the space fixes gamma at {best:g}")
-    if chosen is None or not runs or deviation is None:
-        return none("no configuration was rerun on several seeds")
-    mean = objective_key(fmean(runs), mode)
-    error = deviation * math.sqrt(1 + 1 / len(runs))
-    within = [gamma for trial, (value, gamma) in found.items() if trial == chosen.id or value <= mean + error]
-    which = f"within one standard error ({error:.2g}) of the chosen one's confirmed mean"
-    if len(within) > 1:
-        note = (
-            f"gammas of the {len(within)} of {len(found)} COMPLETE trials {which}; not a confidence interval"
+    @property
+    def costs(self) -> Array:
+        """What each gamma is above the best, shape (draws, g)."""
+        found: Array = self.profiles - self.profiles.min(axis=1, keepdims=True)
+        return found
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Return the shortest interval that holds the best gamma with a probability of `level`."""
+        best = np.sort(self.gammas[self.profiles.argmin(axis=1)])
+        held = math.ceil(level * len(best))
+        widths = best[held - 1 :] - best[: len(best) - held + 1]
+        first = int(widths.argmin())
+        return float(best[first]), float(best[first + held - 1])
+
+    def within(self, margin: float) -> list[tuple[float, float]]:
+        """Return the ranges of gammas that cost less than `margin`, each with a probability of one half or more."""
+        inside = (self.costs < margin).mean(axis=0) >= 0.5
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(int)))
+        return [(float(self.gammas[a]), float(self.gammas[b - 1])) for a, b in ends.reshape(-1, 2)]
+
+    def share(self, ranges: Sequence[tuple[float, float]]) -> float:
+        """Return how much of the gammas lies in some ranges."""
+        inside = [any(low <= gamma <= high for low, high in ranges) for gamma in self.gammas]
+        return float(np.mean(inside))
+
+
+def respond(
+    landscape: Landscape,
+    gamma: Range | Choice | None,
+    best: float | None,
+    deviation: float | None,
+    scale: Scale,
+) -> Gamma:
+    """Return which gammas do well.
+
+    Args:
+        landscape: Of the arm anon.
+        gamma: What its space searches of gamma; None where that is fixed.
+        best: Gamma of the recommended configuration.
+        deviation: As `seed_deviation`; the landscape's noise where that is None.
+        scale: Of the objective.
+    """
+    margin = scale.practical
+    unknown = Gamma(
+        best=best,
+        trials=landscape.complete,
+        practical=None if margin is None else scale.difference(margin),
+        note="the space fixes gamma",
+    )
+    if gamma is None:
+        return unknown
+    if landscape.complete < FEWEST_TRIALS:
+        found = f"{landscape.complete} trials of anon were completed"
+        return unknown.model_copy(
+            update={"note": f"{found}; it takes {FEWEST_TRIALS} to say how sure this is"}
         )
-    else:
-        note = (
-            f"no other of {len(found)} COMPLETE trials is {which}: how wide the good range is cannot be told"
-        )
-    return GammaSpread(fmean(within), min(within), max(within), best, len(within), len(found), error, note)
+    response = Response(gamma, landscape)
+    seeds = landscape.noise if deviation is None else deviation
+    low, high = response.interval(LEVEL)
+    low50, high50 = response.interval(0.5)
+    alike = response.within(seeds)
+    everywhere = response.share(alike) >= _ALL_OF_THE_RANGE
+    return Gamma(
+        best=best,
+        low=low,
+        high=high,
+        low50=low50,
+        high50=high50,
+        level=LEVEL,
+        flat=response.within(margin) if margin is not None else [],
+        indistinguishable=alike,
+        costs=list(_costs(response, scale)),
+        curve=_curve(response, margin, scale),
+        practical=unknown.practical,
+        deviation=scale.difference(seeds),
+        enough=everywhere or response.share([(low, high)]) <= _MOST_OF_THE_RANGE,
+        trials=landscape.complete,
+        note="by a Gaussian process over all trials of anon",
+    )
 
 
-def seed_deviation(trials: Sequence[Trial]) -> float | None:
-    """Standard deviation between seeds of one configuration, pooled over the confirm runs; None without repeats."""
-    repeated = [values for values in _confirm_runs(trials).values() if len(values) > 1]
+def seed_deviation(trials: Sequence[Trial], scale: Scale) -> float | None:
+    """Standard deviation between seeds of one configuration, on a scale, pooled over the confirm runs.
+
+    None where no configuration was COMPLETE on two seeds.
+    """
+    repeated = [values for values in confirm_runs(trials, scale).values() if len(values) > 1]
     freedom = sum(len(values) - 1 for values in repeated)
     if freedom == 0:
         return None
     return math.sqrt(sum(variance(values) * (len(values) - 1) for values in repeated) / freedom)
 
 
-def _confirm_runs(trials: Sequence[Trial]) -> dict[str, list[float]]:
-    """Values of the confirm runs by the trial whose configuration they repeat."""
+def confirm_runs(trials: Sequence[Trial], scale: Scale) -> Mapping[str, list[float]]:
+    """Values of the confirm runs on a scale, by the trial whose configuration they repeat."""
     runs: dict[str, list[float]] = defaultdict(list)
     for trial in trials:
         if trial.phase is Phase.CONFIRM and trial.state is TrialState.COMPLETE and trial.value is not None:
-            runs[trial.source or ""].append(trial.value)
+            runs[trial.source or trial.id].append(scale(trial.value))
     return runs
+
+
+def _costs(found: Response, scale: Scale) -> Iterator[Cost]:
+    for gamma in _CUSTOMARY:
+        if found.gammas[0] <= gamma <= found.gammas[-1]:
+            nearest = int(np.abs(found.gammas - gamma).argmin())
+            low, middle, high = np.quantile(found.costs[:, nearest], [0.05, 0.5, 0.95])
+            low, middle, high = (scale.difference(float(cost)) for cost in (low, middle, high))
+            yield Cost(gamma=gamma, cost=middle, low=low, high=high)
+
+
+def _curve(found: Response, margin: float | None, scale: Scale) -> Curve:
+    each = slice(None, None, _EACH if len(found.gammas) == _GAMMAS else 1)
+    bands = np.quantile(found.profiles[:, each], [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
+    values = np.sort([[scale.value(each) for each in band] for band in bands], axis=0)
+    flat = (found.costs[:, each] < (margin or 0.0)).mean(axis=0)
+    low, low50, median, high50, high = values.tolist()
+    return Curve(
+        gamma=found.gammas[each].tolist(),
+        median=median,
+        low=low,
+        high=high,
+        low50=low50,
+        high50=high50,
+        flat=flat.tolist(),
+    )

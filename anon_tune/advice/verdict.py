@@ -1,148 +1,179 @@
-"""Is Anon better than each baseline? Paired differences on fresh seeds, on a split nothing was selected on."""
+"""Is Anon better than each baseline? Two answers, which must not be taken for one another.
+
+That on the *configurations* compares the winners of two arms on fresh seeds and a split that nothing was selected on
+(`search/sequential.py`). That on the *optimizers*, each tuned with its budget, must also allow for the luck of the
+searches: another search of the same arm would have come up with another winner. How much that matters is estimated
+by joint draws from each arm's landscape: what a draw has at the winner, above its own lowest value.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from statistics import fmean, stdev
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 
+import numpy as np
+
+from anon_tune.answer import Comparison, Outcome
 from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.search.landscape import Landscape
+from anon_tune.search.scale import Scale
+from anon_tune.search.sequential import ALPHA, Duel, Judgement
 
-__all__ = ["CONFIDENCE", "Comparison", "Outcome", "compare", "verdict"]
+__all__ = ["luck", "verdicts"]
 
-CONFIDENCE = 0.95
-_FEWEST_SEEDS = 5
-_ROUNDING = 1e-9
+_DRAWS, _POINTS = 256, 96
+_LUCK = 2.0
+"""Factor of the variance that the landscapes give to the luck of a search; by calibration (docs/advice.md)."""
 
-
-class Outcome(StrEnum):
-    """What the comparison says of Anon."""
-
-    BETTER = "better"
-    WORSE = "worse"
-    NO_DIFFERENCE = "no difference"
-    UNDECIDED = "undecided"
+_FEWEST_FREEDOM = 4
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Anon against one baseline.
-
-    Attributes:
-        baseline: The other arm.
-        outcome: Better or worse only if the interval leaves out 0 and the better one completed on every seed; no
-            difference only if both did.
-        anon: Mean test objective of Anon's winner over the seeds it completed; None if none.
-        other: The same of the baseline's.
-        difference: Mean of anon minus baseline over the seeds both completed.
-        low: Lower end of its interval.
-        high: Upper end.
-        seeds: Seeds both completed.
-        note: What limits the statement.
-    """
-
-    baseline: str
-    outcome: Outcome
-    anon: float | None
-    other: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    seeds: int
-    note: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-
-def verdict(trials: Sequence[Trial], arms: Sequence[str], mode: str) -> list[Comparison]:
-    """Compare Anon with every other arm, by the verdict trials of a job.
+def verdicts(
+    scale: Scale,
+    trials: Sequence[Trial],
+    baselines: Sequence[str],
+    winners: Mapping[str, Trial],
+    landscapes: Mapping[str, Landscape],
+    seeds: Sequence[int],
+) -> list[Comparison]:
+    """Compare Anon with every other arm.
 
     Args:
+        scale: Of the objective.
         trials: All trials of a job.
-        arms: Its arms.
-        mode: "min" or "max".
+        baselines: Its other arms.
+        winners: By arm, the trial that stands for its winner, where it has one.
+        landscapes: By arm.
+        seeds: Of the verdict, in their order.
     """
-    baselines = [arm for arm in arms if arm != "anon"]
-    of = {arm: [t for t in trials if t.phase is Phase.VERDICT and t.arm == arm] for arm in arms}
-    return [compare(of["anon"], of[arm], arm, mode, comparisons=len(baselines)) for arm in baselines]
-
-
-def compare(
-    anon: Sequence[Trial], other: Sequence[Trial], baseline: str, mode: str, comparisons: int
-) -> Comparison:
-    """Return the comparison of two arms' verdict trials.
-
-    The interval is Student's t for paired differences at 95%, Bonferroni-corrected over `comparisons`. It speaks of
-    the seeds that both completed. So an arm that diverged or failed on any seed cannot be the better one, nor is it
-    the same as one that did not: where the interval does not make it the worse one, the comparison is undecided.
-    One that diverged on all is the worse one.
-    """
-    a, b = _values(anon), _values(other)
-    shared = sorted(a.keys() & b.keys())
-    means = (fmean(a.values()) if a else None, fmean(b.values()) if b else None)
-    a_whole, b_whole = (len(v) == len(t) > 0 for v, t in ((a, anon), (b, other)))
-    notes = [
-        f"{name} {_losses(trials)}"
-        for name, trials, whole in (("Anon", anon, a_whole), (baseline, other, b_whole))
-        if not whole
+    return [
+        each for arm in baselines for each in _pair(scale, trials, baselines, arm, winners, landscapes, seeds)
     ]
-    a_lost, b_lost = (len(t) > 0 and all(x.state is TrialState.DIVERGED for x in t) for t in (anon, other))
-    if (a_whole and b_lost) or (b_whole and a_lost):
-        # One completed on every seed and the other diverged on all: no interval is needed.
-        outcome = Outcome.BETTER if a_whole else Outcome.WORSE
-        return Comparison(baseline, outcome, *means, None, None, None, 0, "; ".join(notes))
-    if len(shared) < 2:
-        notes.append(f"{len(shared)} shared seeds are too few for an interval")
-        return Comparison(
-            baseline, Outcome.UNDECIDED, *means, None, None, None, len(shared), "; ".join(notes)
-        )
-    differences = [a[seed] - b[seed] for seed in shared]
-    mean = fmean(differences)
-    level = 1 - (1 - CONFIDENCE) / comparisons
-    from scipy import stats  # takes seconds, which Ray's start can hide
 
-    half = float(stats.t.ppf((1 + level) / 2, len(shared) - 1)) * stdev(differences) / math.sqrt(len(shared))
-    if half < _ROUNDING * abs(mean) and 0.5 ** (len(shared) - 1) > 1 - level:
-        # Counts, such as an accuracy's, do so easily. Then only the signs speak, and of so few they say nothing.
-        notes.append(f"all {len(shared)} seeds differ by the same, too few of them to tell it from chance")
-        return Comparison(
-            baseline, Outcome.UNDECIDED, *means, mean, None, None, len(shared), "; ".join(notes)
-        )
-    low, high = mean - half, mean + half
-    anon_lower, anon_higher = high < 0, low > 0
-    better, worse = (anon_lower, anon_higher) if mode == "min" else (anon_higher, anon_lower)
-    if better and a_whole:
+
+def luck(landscape: Landscape, winner: Trial) -> float | None:
+    """Return the mean square of what a winner is above the best of its space, on the objective's scale.
+
+    None where the landscape is not known.
+    """
+    if not landscape.is_known:
+        return None
+    low = landscape.low_points(_POINTS, landscape.mean)[0]
+    points = np.concatenate([[landscape.place(winner.params)], low])
+    drawn = landscape.draw(points, _DRAWS)
+    above = drawn[:, 0] - drawn.min(axis=1)
+    return float((above**2).mean())
+
+
+def _pair(
+    scale: Scale,
+    trials: Sequence[Trial],
+    baselines: Sequence[str],
+    arm: str,
+    winners: Mapping[str, Trial],
+    landscapes: Mapping[str, Landscape],
+    seeds: Sequence[int],
+) -> Iterator[Comparison]:
+    without = [each for each in ("anon", arm) if each not in winners]
+    if without:
+        note = f"{' and '.join(without)} came up with no configuration"
+        for of in ("configuration", "optimizer"):
+            yield Comparison(
+                baseline=arm, of=of, outcome=Outcome.UNDECIDED, anon=None, other=None, difference=None,
+                low=None, high=None, seeds=0, note=note,
+            )  # fmt: skip
+        return
+    duel = Duel(scale, trials, ("anon", arm), winners, seeds, comparisons=len(baselines))
+    judged = duel.judge()
+    runs = [_runs(trials, winners[each]) for each in ("anon", arm)]
+    means = [_mean(each) for each in runs]
+    losses = [_losses(name, each) for name, each in zip(("Anon", arm), runs, strict=True)]
+    notes = [each for each in losses if each]
+    common = {"baseline": arm, "anon": means[0], "other": means[1], "level": 1 - ALPHA, "seeds": judged.seeds}
+    yield Comparison.model_validate(
+        {**common, **_configuration(scale, judged), "note": "; ".join([*notes, *_limits(judged)])}
+    )
+    lucks = [luck(landscapes[each], winners[each]) for each in ("anon", arm)]
+    yield Comparison.model_validate(
+        {**common, "of": "optimizer", **_optimizer(scale, judged, lucks, len(baselines))}
+    )
+
+
+def _configuration(scale: Scale, judged: Judgement) -> dict[str, object]:
+    if judged.difference is None or judged.half is None:
+        return {"outcome": Outcome.UNDECIDED, **_interval(scale, judged.difference, None)}
+    undecided = judged.outcome is None
+    return {
+        "outcome": judged.outcome or Outcome.UNDECIDED,
+        **_interval(scale, judged.difference, judged.half),
+        "detectable": scale.difference(judged.half) if undecided else None,
+        "seeds_needed": judged.seeds_needed if undecided else None,
+    }
+
+
+def _optimizer(
+    scale: Scale, judged: Judgement, lucks: Sequence[float | None], comparisons: int
+) -> dict[str, object]:
+    """The verdict on two tuned optimizers, from that on their winners."""
+    known = [each for each in lucks if each is not None]
+    if judged.difference is None or judged.half is None or len(known) < len(lucks):
+        note = "too few trials or seeds to tell the luck of the search"
+        return {"outcome": Outcome.UNDECIDED, **_interval(scale, judged.difference, None), "note": note}
+    from scipy.stats import t as student  # takes seconds, which Ray's start can hide
+
+    total = judged.variance / judged.seeds + _LUCK * sum(known)
+    freedom = max(judged.freedom, _FEWEST_FREEDOM)
+    half = float(student.isf(ALPHA / comparisons / 2, freedom)) * math.sqrt(total)
+    low, high, margin = judged.difference - half, judged.difference + half, scale.practical
+    if high < 0:
         outcome = Outcome.BETTER
-    elif worse and b_whole:
+    elif low > 0:
         outcome = Outcome.WORSE
-    elif a_whole and b_whole:
-        outcome = Outcome.NO_DIFFERENCE
+    elif margin is not None and max(-low, high) < margin:
+        outcome = Outcome.EQUAL
     else:
         outcome = Outcome.UNDECIDED
-        found = (
-            "Anon did better" if better else f"{baseline} did better" if worse else "no difference is seen"
-        )
-        notes = [f"{found} on the {len(shared)} seeds that both completed, but {' and '.join(notes)}"]
-    if len(shared) < _FEWEST_SEEDS:
-        blind = ": small differences cannot be seen" if outcome is Outcome.NO_DIFFERENCE else ""
-        notes.append(f"only {len(shared)} seeds{blind}")
-    return Comparison(baseline, outcome, *means, mean, low, high, len(shared), "; ".join(notes))
+    return {
+        "outcome": outcome,
+        **_interval(scale, judged.difference, half),
+        "detectable": scale.difference(half) if outcome is Outcome.UNDECIDED else None,
+        "note": "estimated from one search of each",
+    }
 
 
-def _losses(trials: Sequence[Trial]) -> str:
-    """What became of the runs that did not complete: "diverged on 1 of 5 seeds"."""
+def _interval(scale: Scale, difference: float | None, half: float | None) -> dict[str, float | None]:
+    if difference is None:
+        return {"difference": None, "low": None, "high": None}
+    if half is None:
+        return {"difference": scale.difference(difference), "low": None, "high": None}
+    low, middle, high = (scale.difference(difference + each) for each in (-half, 0.0, half))
+    return {"difference": middle, "low": low, "high": high}
+
+
+def _limits(judged: Judgement) -> Iterator[str]:
+    if judged.seeds < 2:
+        yield f"{judged.seeds} seeds to compare are too few"
+    elif judged.half is None:
+        yield "the seed changes nothing, so that more seeds say no more than one"
+
+
+def _runs(trials: Sequence[Trial], winner: Trial) -> list[Trial]:
+    return [t for t in trials if t.phase is Phase.VERDICT and t.source == winner.id and t.is_finished]
+
+
+def _mean(runs: Sequence[Trial]) -> float | None:
+    values = [trial.value for trial in runs if trial.value is not None]
+    return fmean(values) if values else None
+
+
+def _losses(name: str, runs: Sequence[Trial]) -> str | None:
+    """What became of the runs that did not complete: "Anon diverged on 1 of 5 seeds"."""
     words = {TrialState.DIVERGED: "diverged", TrialState.FAILED: "failed"}
-    lost = Counter(words.get(t.state, "did not complete") for t in trials if t.seed not in _values(trials))
-    if not lost:
-        return "has no run on fresh seeds"
-    return " and ".join(f"{word} on {count} of {len(trials)} seeds" for word, count in sorted(lost.items()))
-
-
-def _values(trials: Sequence[Trial]) -> dict[int, float]:
-    return {t.seed: t.value for t in trials if t.state is TrialState.COMPLETE and t.value is not None}
+    counts = {
+        word: sum(trial.state is state for trial in runs)
+        for state, word in words.items()
+        if any(trial.state is state for trial in runs)
+    }
+    lost = " and ".join(f"{word} on {count} of {len(runs)} seeds" for word, count in counts.items())
+    return f"{name} {lost}" if lost else None

@@ -73,8 +73,8 @@ def suggest(
         )
     for item in advice["jobs"]:
         out.print(
-            f"  job {item['job']} ({item['name']}): chose {item['best']:.2f}; within one standard error of it: "
-            f"{item['low']:.2f} to {item['high']:.2f}"
+            f"  job {item['job']} ({item['name']}): recommends {item['best']:.2f}; its best lies between "
+            f"{item['low']:.2f} and {item['high']:.2f} (90%)"
         )
     if advice["published"]:
         out.print(f"  published (arXiv 2605.02317): {advice['published']}")

@@ -27,8 +27,8 @@ OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], frozenset[str]]] = {
 }
 """Name of an optimizer -> its class, and the hyperparameters it takes."""
 
-VERSION = 1
-"""The layout of exported files that `load_optimizer` reads."""
+VERSIONS = (1, 2)
+"""The layouts of exported files that `load_optimizer` reads."""
 
 
 def make_optimizer(
@@ -131,9 +131,9 @@ def load_optimizer(
         raise InputError(
             f"an exported configuration needs {', '.join(missing)}; make one with `anon-tune export`"
         )
-    if document["version"] != VERSION:
+    if document["version"] not in VERSIONS:
         raise InputError(
-            f"the configuration has version {document['version']!r} and this anon_tune reads {VERSION}; "
+            f"the configuration has version {document['version']!r} and this anon_tune reads up to {VERSIONS[-1]}; "
             "upgrade anon_tune, or export the job again with this one"
         )
     hyperparameters = document["hyperparameters"]

@@ -8,28 +8,36 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from statistics import fmean
+from typing import Any
 
 from anon_tune.records import NewTrial, Phase, Trial, TrialState, objective_key
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.history import History
 from anon_tune.search.lag import may_start
 from anon_tune.search.race import FEWEST_SEEDS, fallen_behind
-from anon_tune.search.recommend import ranked
+from anon_tune.search.recommend import ranked, recommended
+from anon_tune.search.scale import scale_of
 from anon_tune.search.seeds import trial_seed
+from anon_tune.search.sequential import Duel, looks
 from anon_tune.search.study import learns, suggest
 from anon_tune.search_spaces import Space
 from anon_tune.spec import JobSpec
 
 __all__ = [
     "FAILURES_IN_A_ROW",
+    "Configuration",
     "Plan",
     "Signal",
     "draws",
     "finalists",
     "next_trial",
     "repeated_failure",
+    "verdict_seeds",
     "winner",
 ]
+
+_NEAR = 0.01
+"""In the unit cube of the space."""
 
 FAILURES_IN_A_ROW = 3
 """So many trials that FAILED one after another for the same reason pause a job."""
@@ -70,8 +78,8 @@ def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Sign
     arm = _searched_next(plan, history)
     if arm is not None:
         return _search_trial(plan, arm, history)
-    for phase in (Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT):
-        new = _repeats(plan, phase, list(history.values())) if phase is not Phase.SEARCH else None
+    for phase, following in ((Phase.SEARCH, None), (Phase.CONFIRM, _confirm), (Phase.VERDICT, _verdict)):
+        new = following(plan, list(history.values())) if following is not None else None
         if new is not None:
             return new
         if any(trial.phase is phase for trial in history.unfinished):
@@ -84,15 +92,54 @@ def draws(plan: Plan, history: History) -> bool:
     return plan.spec.search.sampler == "random" and _searched_next(plan, history) is not None
 
 
-def finalists(plan: Plan, trials: Sequence[Trial], arm: str) -> list[Trial]:
-    """The arm's search trials that are rerun on the confirm seeds, the most promising first."""
+@dataclass(frozen=True)
+class Configuration:
+    """What is rerun.
+
+    Attributes:
+        params: Search coordinates.
+        hyperparameters: What the optimizer is made with.
+        origin: Id of the trial that had it first; None where none has.
+    """
+
+    params: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
+    origin: str | None
+
+    @classmethod
+    def of(cls, trial: Trial) -> Configuration:
+        """The configuration of a trial."""
+        return cls(trial.params, trial.hyperparameters, trial.origin)
+
+
+def finalists(plan: Plan, trials: Sequence[Trial], arm: str) -> list[Configuration]:
+    """What is rerun on the confirm seeds, the most promising first.
+
+    The first is what the arm's landscape promises most of, tried or not (`recommend.py`); the others were tried.
+    """
+    space, objective = plan.spaces[arm], plan.spec.objective
     search = [trial for trial in trials if trial.arm == arm and trial.phase is Phase.SEARCH]
-    order = ranked(plan.spaces[arm], search, plan.spec.objective)
-    return order[: plan.spec.confirm.finalists]
+    chosen = [Configuration.of(trial) for trial in ranked(space, search, objective)]
+    params = recommended(space, search, objective)
+    if params is not None:
+        reruns = [trial for trial in trials if trial.arm == arm and trial.phase is Phase.CONFIRM]
+        found = next((t for t in [*search, *reruns] if _is_near(space, t.params, params)), None)
+        first = (
+            Configuration(params, optimizer_arguments(space, params, plan.log_mean_sigma), None)
+            if found is None
+            else Configuration.of(found)
+        )
+        chosen = [first, *(each for each in chosen if each.origin != first.origin)]
+    return chosen[: min(plan.spec.confirm.finalists, plan.spec.budget.trials)]
+
+
+def verdict_seeds(spec: JobSpec) -> list[int]:
+    """The seeds of the verdict, in the order in which they are run."""
+    return [trial_seed(spec.search.seed, Phase.VERDICT, index) for index in range(spec.confirm.verdict_seeds)]
 
 
 def winner(trials: Sequence[Trial], arm: str, mode: str) -> Trial | None:
-    """The finalist with the best mean over its confirm seeds; None if none was rerun.
+    """The first trial of the finalist with the best mean over its confirm seeds; None if none was rerun.
 
     One that did not complete on all of them comes last, and one that fell behind and was not rerun on all before
     it; among those that did not complete the order of the finalists stands.
@@ -100,8 +147,8 @@ def winner(trials: Sequence[Trial], arm: str, mode: str) -> Trial | None:
     by_id = {trial.id: trial for trial in trials}
     runs: dict[str, list[Trial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
-        if trial.arm == arm and trial.phase is Phase.CONFIRM and trial.source is not None:
-            runs.setdefault(trial.source, []).append(trial)
+        if trial.arm == arm and trial.phase is Phase.CONFIRM:
+            runs.setdefault(trial.origin, []).append(trial)
     most = max(map(len, runs.values()), default=0)
 
     def key(source: str) -> tuple[bool, float]:
@@ -168,39 +215,81 @@ def _search_trial(plan: Plan, arm: str, history: History) -> NewTrial:
     )
 
 
-def _repeats(plan: Plan, phase: Phase, trials: Sequence[Trial]) -> NewTrial | None:
-    """The next missing (configuration, seed) of a phase that reruns configurations, arms taking turns.
+def _is_near(space: Space, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two configurations are the same for all purposes: a fit on another machine may differ by as much."""
+    pairs = zip(space.unit(one), space.unit(other), strict=True)
+    return all(abs(a - b) < _NEAR for a, b in pairs)
+
+
+def _confirm(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
+    """The next confirm trial, arms taking turns.
 
     Returns None if nothing is missing, or if a whole round of seeds must end before finalists can fall behind.
     """
-    spec, mode = plan.spec, plan.spec.objective.mode
-    if phase is Phase.CONFIRM:
-        chosen = {arm: finalists(plan, trials, arm) for arm in spec.arms}
-        seeds = spec.confirm.seeds
-    else:
-        best = {arm: winner(trials, arm, mode) for arm in spec.arms}
-        chosen = {arm: [trial] if trial else [] for arm, trial in best.items()}
-        seeds = spec.confirm.verdict_seeds
-    races = phase is Phase.CONFIRM and spec.confirm.race
-    sources = {trial.id for of_arm in chosen.values() for trial in of_arm}
-    runs = [trial for trial in trials if trial.phase is phase and trial.source in sources]
-    made = {(trial.source, trial.seed) for trial in runs}
+    spec = plan.spec
+    chosen = {arm: finalists(plan, trials, arm) for arm in spec.arms}
+    origins = {each.origin for of_arm in chosen.values() for each in of_arm}
+    runs = [trial for trial in trials if trial.phase is Phase.CONFIRM and trial.origin in origins]
     before: set[int] = set()  # seeds of earlier rounds
     behind: set[str] = set()
-    for index in range(seeds):
-        if races and index >= FEWEST_SEEDS:
+    for index in range(spec.confirm.seeds):
+        if spec.confirm.race and index >= FEWEST_SEEDS:
             earlier = [trial for trial in runs if trial.seed in before]
             if not all(trial.is_finished for trial in earlier):
                 return None
-            behind |= fallen_behind(earlier, mode)
-        seed = trial_seed(spec.search.seed, phase, index)
+            behind |= fallen_behind(earlier, spec.objective.mode)
+        seed = trial_seed(spec.search.seed, Phase.CONFIRM, index)
         before.add(seed)
         for rank in range(max((len(found) for found in chosen.values()), default=0)):
             for arm in spec.arms:
-                source = chosen[arm][rank] if rank < len(chosen[arm]) else None
-                if source is not None and source.id not in behind and (source.id, seed) not in made:
-                    number = sum(trial.arm == arm and trial.phase is phase for trial in trials)
-                    return NewTrial(
-                        arm, phase, number, seed, source.params, source.hyperparameters, source.id
-                    )
+                each = chosen[arm][rank] if rank < len(chosen[arm]) else None
+                if each is not None and each.origin not in behind and not _is_made(runs, each, seed):
+                    return _rerun(Phase.CONFIRM, trials, arm, seed, each)
     return None
+
+
+def _verdict(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
+    """The next verdict trial, arms taking turns.
+
+    Returns None if nothing is missing or all is decided, or if the seeds before a look must end first.
+    """
+    spec = plan.spec
+    best = {
+        arm: found for arm in spec.arms if (found := winner(trials, arm, spec.objective.mode)) is not None
+    }
+    runs = [trial for trial in trials if trial.phase is Phase.VERDICT]
+    seeds, needed = verdict_seeds(spec), set(best)
+    for index, seed in enumerate(seeds):
+        if index in looks(len(seeds)):
+            earlier = [trial for trial in runs if trial.arm in needed and trial.seed in seeds[:index]]
+            if not all(trial.is_finished for trial in earlier):
+                return None
+            needed = _undecided(plan, trials, best, index)
+        for arm in spec.arms:
+            if arm in needed and not _is_made(runs, each := Configuration.of(best[arm]), seed):
+                return _rerun(Phase.VERDICT, trials, arm, seed, each)
+    return None
+
+
+def _undecided(plan: Plan, trials: Sequence[Trial], best: Mapping[str, Trial], look: int) -> set[str]:
+    """The arms that need more seeds after a look; all, where there is nothing to compare."""
+    baselines = [arm for arm in plan.spec.arms if arm != "anon"]
+    if "anon" not in best or not any(arm in best for arm in baselines):
+        return set(best)
+    scale, seeds = scale_of(plan.spec.objective, trials), verdict_seeds(plan.spec)
+    found = {
+        arm
+        for arm in baselines
+        if arm in best
+        and Duel(scale, trials, ("anon", arm), best, seeds, len(baselines)).judge(look).outcome is None
+    }
+    return found | {"anon"} if found else set()
+
+
+def _is_made(runs: Sequence[Trial], each: Configuration, seed: int) -> bool:
+    return any(trial.origin == each.origin and trial.seed == seed for trial in runs)
+
+
+def _rerun(phase: Phase, trials: Sequence[Trial], arm: str, seed: int, each: Configuration) -> NewTrial:
+    number = sum(trial.arm == arm and trial.phase is phase for trial in trials)
+    return NewTrial(arm, phase, number, seed, each.params, each.hyperparameters, each.origin)

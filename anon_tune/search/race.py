@@ -33,13 +33,13 @@ def fallen_behind(trials: Sequence[Trial], mode: str) -> set[str]:
     runs: dict[str, dict[str, dict[int, float]]] = {}
     broken: set[str] = set()
     for trial in sorted(trials, key=lambda trial: trial.id):  # sums depend on the order
-        if trial.phase is not Phase.CONFIRM or trial.source is None or not trial.is_finished:
+        if trial.phase is not Phase.CONFIRM or not trial.is_finished:
             continue
         if trial.state is TrialState.COMPLETE and trial.value is not None:
             of_arm = runs.setdefault(trial.arm, {})
-            of_arm.setdefault(trial.source, {})[trial.seed] = objective_key(trial.value, mode)
+            of_arm.setdefault(trial.origin, {})[trial.seed] = objective_key(trial.value, mode)
         else:
-            broken.add(trial.source)
+            broken.add(trial.origin)
     whole = [
         {source: values for source, values in of_arm.items() if source not in broken}
         for of_arm in runs.values()

@@ -1,29 +1,22 @@
-"""Which configuration to recommend: the best by a smoothed value, not the luckiest of many noisy ones.
+"""Which configurations to recommend: not the luckiest of many noisy ones, nor one that nobody has been near.
 
-A Gaussian process over the search coordinates, with a noise term, is fitted to the COMPLETE trials; its posterior
-mean at a trial's own place borrows from the neighbours what one seed cannot tell.
+What counts is a value that a configuration stays below with a probability of about 98%, by the arm's landscape. So a
+good value on one seed raises hope for its neighbours, and what is far from all that was tried is not trusted.
+docs/search.md has what it brings.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from functools import lru_cache
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from anon_tune.records import Trial, TrialState
 from anon_tune.search.forecast import Forecast
+from anon_tune.search.landscape import Landscape
 from anon_tune.search_spaces import Space
 from anon_tune.spec import Objective
 
-__all__ = ["ranked"]
-
-_FEWEST = 5
-"""With fewer COMPLETE trials the values themselves count."""
-
-_MOST = 300
-"""Only the best by value are smoothed: the time grows with their cube (2 s for 300, minutes for 2,000)."""
+__all__ = ["ranked", "recommended"]
 
 
 def ranked(space: Space, trials: Sequence[Trial], objective: Objective) -> list[Trial]:
@@ -36,32 +29,27 @@ def ranked(space: Space, trials: Sequence[Trial], objective: Objective) -> list[
     """
     found = [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
     scaled = Forecast(space, found, objective).scaled
-    values = {t.number: scaled(t.value) for t in found if t.value is not None}
-    complete = sorted(found, key=lambda trial: (values[trial.number], trial.number))
-    best, rest = complete[:_MOST], complete[_MOST:]
-    if len(best) >= _FEWEST:
-        points = tuple(tuple(space.unit(trial.params)) for trial in best)
-        means = _posterior_mean(points, tuple(values[trial.number] for trial in best))
-        order = sorted(range(len(best)), key=lambda i: (means[i], best[i].number))
-        best = [best[i] for i in order]
-    return best + rest
+    by_value = sorted(
+        found, key=lambda trial: (scaled(trial.value) if trial.value is not None else 0.0, trial.number)
+    )
+    landscape = Landscape(space, trials, objective)
+    if not landscape.is_known or len({trial.value for trial in found}) == 1:
+        return by_value
+    bounds = dict(zip((t.id for t in landscape.trials), landscape.bounds(), strict=True))
+    smoothed = [trial for trial in by_value if trial.id in bounds]
+    rest = [trial for trial in by_value if trial.id not in bounds]
+    return sorted(smoothed, key=lambda trial: (bounds[trial.id], trial.number)) + rest
 
 
-@lru_cache(maxsize=16)  # asked again for every rerun of the finalists
-def _posterior_mean(points: tuple[tuple[float, ...], ...], values: tuple[float, ...]) -> tuple[float, ...]:
-    """At each point, given a noisy value there and at all others."""
-    # Imported here: scikit-learn takes a second, and only a finished search needs it.
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import Matern, WhiteKernel
+def recommended(space: Space, trials: Sequence[Trial], objective: Objective) -> Mapping[str, Any] | None:
+    """Return the coordinates that promise most, tried or not; None while too little is known.
 
-    observed = np.array(values)
-    if observed.std() == 0:
-        return values
-    # One length for all coordinates, and not a short one: with a length each, tens of noisy values are taken for
-    # a rough surface without noise, and the luckiest is chosen again.
-    kernel = 1.0 * Matern(1.0, (0.3, 20.0), nu=2.5) + WhiteKernel(0.2, (0.01, 1.0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the length or the noise at its bound
-        process = GaussianProcessRegressor(kernel).fit(points, (observed - observed.mean()) / observed.std())
-        return tuple(float(mean) for mean in process.predict(points))
+    Args:
+        space: What the arm searches.
+        trials: The arm's search trials.
+        objective: What they are judged by.
+    """
+    landscape = Landscape(space, trials, objective)
+    if space.is_conditional or not landscape.is_known:
+        return None
+    return landscape.lowest()

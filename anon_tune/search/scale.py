@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from anon_tune.records import Trial
 from anon_tune.spec import Objective
 
-__all__ = ["Scale"]
+__all__ = ["Scale", "scale_of"]
 
 _LARGEST = 1e100
 """Beyond it values are all as large, so that their squares are numbers."""
@@ -36,6 +37,25 @@ class Scale:
             return distance
         return math.log(max(distance, self._least))
 
+    def value(self, scaled: float) -> float:
+        """Return the value of the objective at a place on this scale: the inverse of the call."""
+        match self._objective.scale:
+            case "log":
+                return math.exp(scaled)
+            case "log_error":
+                return 1.0 - math.exp(scaled)
+        return scaled if self._objective.mode == "min" else -scaled
+
+    def difference(self, scaled: float) -> float:
+        """Return a difference on this scale as people are told it: a share, but a number on the linear scale."""
+        return scaled if self._objective.scale == "linear" else math.expm1(scaled)
+
+    @property
+    def practical(self) -> float | None:
+        """The smallest difference that matters, on this scale; None where the user gave none."""
+        given = self._objective.practical
+        return given if given is None or self._objective.scale == "linear" else math.log1p(given)
+
     def _distance(self, value: float) -> float:
         match self._objective.scale:
             case "log":
@@ -43,3 +63,8 @@ class Scale:
             case "log_error":
                 return 1.0 - value
         return value if self._objective.mode == "min" else -value
+
+
+def scale_of(objective: Objective, trials: Iterable[Trial]) -> Scale:
+    """Return the scale whose ends are placed by the final values of trials."""
+    return Scale(objective, (trial.value for trial in trials if trial.value is not None))

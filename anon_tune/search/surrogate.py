@@ -83,6 +83,44 @@ class Surrogate:
             found: NDArray[np.float64] = best[0].numpy()
             return found
 
+    def mean(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the posterior mean at points (m, d), shape (m,)."""
+        import torch
+
+        with _reproducibly(seed=0), torch.no_grad():
+            # Each point by itself: together they have a covariance of (m, m).
+            found: NDArray[np.float64] = (
+                -self._model.posterior(_tensor(points)[:, None]).mean[:, 0, 0].numpy()
+            )
+            return found
+
+    def deviation(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the posterior standard deviation of the value without noise at points (m, d), shape (m,)."""
+        import torch
+
+        with _reproducibly(seed=0), torch.no_grad():
+            posterior = self._model.posterior(_tensor(points)[:, None])
+            found: NDArray[np.float64] = posterior.variance[:, 0, 0].sqrt().numpy()
+            return found
+
+    def draw(self, points: NDArray[np.float64], count: int, seed: int) -> NDArray[np.float64]:
+        """Return joint draws of the values without noise at points (m, d), shape (count, m)."""
+        import torch
+
+        with _reproducibly(seed), torch.no_grad():
+            posterior = self._model.posterior(_tensor(points))
+            found: NDArray[np.float64] = -posterior.rsample(torch.Size([count]))[:, :, 0].numpy()
+            return found
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise, in units of the values."""
+        import torch
+
+        with torch.no_grad():
+            scale = self._model.outcome_transform.stdvs.item()
+            return float(self._model.likelihood.noise.sqrt().item() * scale)
+
 
 def _tensor(values: NDArray[np.float64]) -> Tensor:
     import torch

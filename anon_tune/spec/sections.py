@@ -162,15 +162,16 @@ class Search(Strict):
 
 
 class Confirm(Strict):
-    """Finalists of each arm are rerun on `seeds` seeds; the winner is tested on `verdict_seeds` others.
+    """Finalists of each arm are rerun on `seeds` seeds; the winners are compared on up to `verdict_seeds` others.
 
-    With `race`, a finalist that is clearly behind after some of its seeds is not rerun on the others.
+    With `race`, a finalist that is clearly behind after some of its seeds is not rerun on the others. A comparison
+    that is decided after fewer seeds ends there.
     """
 
     finalists: int = Field(default=3, ge=1, le=20)
     seeds: int = Field(default=3, ge=1, le=50)
     race: bool = True
-    verdict_seeds: int = Field(default=5, ge=2, le=100)
+    verdict_seeds: int = Field(default=10, ge=2, le=100)
 
 
 class Training(Strict):

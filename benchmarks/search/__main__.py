@@ -160,20 +160,15 @@ def run(key: Key) -> Row:
     entry = POLICIES[policy_name]
     policy = entry.make(surface, seed)
     target = surface.best * (1 + max(0.01, math.expm1(surface.deviation)))
-    good: set[str] = set()
     found: list[float] = []
     epochs, reached = 0, False
     trials: list[Trial] = []
     for trials, spent in simulate(surface, policy, trials=entry.trials, seed=seed):
-        last = trials[-1]
-        if last.state is TrialState.COMPLETE and surface.final(last.hyperparameters) <= target:
-            good.add(last.id)
+        final = _final(surface, policy, trials) if len(trials) in LOOKS or not reached else math.nan
         if len(trials) in LOOKS:
-            found.append(regret(surface, policy, trials))
+            found.append(min(math.log(final / surface.best), WORST))
         if not reached:
-            epochs = spent
-            # The recommended one is among the completed, so before a good one is there is nothing to look at.
-            reached = bool(good) and policy.ranked(trials)[0].id in good
+            epochs, reached = spent, final <= target
         if reached and len(trials) >= LOOKS[-1]:
             break
     asked = trials[policy.starts : LOOKS[-1]]
@@ -182,12 +177,10 @@ def run(key: Key) -> Row:
     return Row(tuple(found), epochs, reached, bound, diverged, time.process_time() - began)
 
 
-def regret(surface: Surface, policy: Policy, trials: list[Trial]) -> float:
-    """Return the regret of what the policy recommends."""
-    order = policy.ranked(trials)
-    if not order:
-        return WORST
-    return min(math.log(surface.final(order[0].hyperparameters) / surface.best), WORST)
+def _final(surface: Surface, policy: Policy, trials: list[Trial]) -> float:
+    """The loss of what the policy recommends, without noise; infinite where it recommends nothing."""
+    arguments = policy.recommended(trials)
+    return math.inf if arguments is None else surface.final(arguments)
 
 
 def _at_bound(policy: Policy, trial: Trial) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import optuna
@@ -89,9 +90,11 @@ class Former:
     def ended(self, trial: Trial) -> None:
         """See Policy."""
 
-    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
+    def recommended(self, trials: Sequence[Trial]) -> Mapping[str, Any] | None:
         """See Policy: by the posterior mean of a Gaussian process with one length."""
         found = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+        if not found:
+            return None
         values = np.array([math.log(trial.value) for trial in found if trial.value is not None])
         if len(found) >= _FEWEST and values.std() > 0:
             points = np.array([self.space.unit(trial.params) for trial in found])
@@ -102,4 +105,4 @@ class Former:
                     points, (values - values.mean()) / values.std()
                 )
                 values = process.predict(points)
-        return [found[index] for index in np.argsort(values, kind="stable")]
+        return found[int(np.argmin(values))].hyperparameters

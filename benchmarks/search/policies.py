@@ -15,7 +15,7 @@ from ray.tune.search.optuna import OptunaSearch
 from anon_tune.records import Trial
 from anon_tune.search import study
 from anon_tune.search.coordinates import optimizer_arguments
-from anon_tune.search.recommend import ranked
+from anon_tune.search.recommend import ranked, recommended
 from anon_tune.search.study import distributions, suggest
 from anon_tune.search_spaces import Space, load_space
 from anon_tune.spec import SMALLEST_LAG, Objective, Search
@@ -89,9 +89,13 @@ class Ours:
     def ended(self, trial: Trial) -> None:
         """See Policy."""
 
-    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
-        """See Policy."""
-        return ranked(self.space, trials, Objective())
+    def recommended(self, trials: Sequence[Trial]) -> Mapping[str, Any] | None:
+        """See Policy: the first of the finalists that the product would confirm."""
+        params = recommended(self.space, trials, Objective())
+        if params is not None:
+            return optimizer_arguments(self.space, params, self._sigma)
+        order = ranked(self.space, trials, Objective())
+        return order[0].hyperparameters if order else None
 
 
 class Random(Ours):
@@ -99,6 +103,10 @@ class Random(Ours):
 
     def __init__(self, seed: int) -> None:
         super().__init__(RAW, 0.0, seed, sampler="random", startup=0, lag=0)
+
+    def recommended(self, trials: Sequence[Trial]) -> Mapping[str, Any] | None:
+        """See Policy: the best value that was seen."""
+        return _best_seen(trials)
 
 
 class Stock:
@@ -139,9 +147,14 @@ class Stock:
             trial.id, None if math.isnan(value) else {"loss": value}, error=math.isnan(value)
         )
 
-    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
-        """See Policy; as the product does, for want of a rule of its own."""
-        return ranked(RAW, trials, Objective())
+    def recommended(self, trials: Sequence[Trial]) -> Mapping[str, Any] | None:
+        """See Policy: the best value that was seen, as these tools do."""
+        return _best_seen(trials)
+
+
+def _best_seen(trials: Sequence[Trial]) -> Mapping[str, Any] | None:
+    complete = [(trial.value, trial.number) for trial in trials if trial.value is not None]
+    return trials[min(complete)[1]].hyperparameters if complete else None
 
 
 Make = Callable[[Surface, int], Policy]

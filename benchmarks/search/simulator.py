@@ -38,8 +38,8 @@ class Policy(Protocol):
     def ended(self, trial: Trial) -> None:
         """Take note that a trial has ended."""
 
-    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Return the COMPLETE trials, the recommended one first."""
+    def recommended(self, trials: Sequence[Trial]) -> Mapping[str, Any] | None:
+        """Return the arguments of the optimizer that it recommends; None while no trial is COMPLETE."""
 
 
 def simulate(

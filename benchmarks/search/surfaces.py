@@ -117,6 +117,8 @@ class Simulated:
         cliff: Log10 of the largest step size that does not diverge, over the best.
         best_others: The best beta3, delay and decay, in the unit cube of the recordings.
         others: How fast the log of the loss rises with the squares of the distances to these.
+        second_gamma: Where a second valley is.
+        second_cost: Log of its lowest loss over the best; infinite: there is none.
         make: Other arguments for a search with a seed; None if all searches have the same surface.
     """
 
@@ -130,6 +132,8 @@ class Simulated:
     cliff: float = 0.75
     best_others: tuple[float, float, float] = (0.6, 0.4, 0.5)
     others: tuple[float, float, float] = (0.05, 0.05, 0.1)
+    second_gamma: float = 0.0
+    second_cost: float = math.inf
     make: Callable[[int], Mapping[str, Any]] | None = None
     space: str = "default"
     epochs: int = 12
@@ -148,6 +152,7 @@ class Simulated:
         step = arguments["lr"] * math.exp(-0.5 * gamma * self.log_mean_sigma)
         off = math.log10(max(step, 1e-12) / self.best_step) - self.drift * away
         excess = (self.below if away < 0 else self.above) * away**2
+        excess = min(excess, self.second_cost + self.above * (gamma - self.second_gamma) ** 2)
         excess += (0.9 if off < 0 else 1.6) * off**2 / (1 + 0.2 * abs(off))
         excess += sum(
             rise * (u - best) ** 2

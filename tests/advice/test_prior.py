@@ -5,18 +5,20 @@ from __future__ import annotations
 import pytest
 
 from anon_tune.advice.prior import PUBLISHED, suggest
+from anon_tune.answer import Gamma
 from anon_tune.records import JobRecord, JobState, Phase
+from tests.answers import stored
 from tests.builders import EPOCH
 
 
 def finished(
     job: str, family: str, best: float | None, low: float | None = None, high: float | None = None
 ) -> JobRecord:
-    """A job that chose `best`; it has a spread, with a mean of its own, if `low` and `high` are given."""
-    mean = None if low is None or high is None else (low + high) / 2 + 0.05
+    """A job that recommends `best`; its trials say how sure that is if `low` and `high` are given."""
+    gamma = Gamma(best=best, low=low, high=high)
     return JobRecord(
         job, f"{job} on {family}", JobState.SUCCEEDED, Phase.VERDICT, {}, EPOCH,
-        architecture={"family": family}, result={"gamma": {"best": best, "mean": mean, "low": low, "high": high}},
+        architecture={"family": family}, result=stored((), gamma=gamma),
     )  # fmt: skip
 
 

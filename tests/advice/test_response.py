@@ -1,117 +1,181 @@
-"""The spread of good gammas, and when there is none."""
+"""The response on surfaces whose answer is known."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 
-from anon_tune.advice.response import FEWEST_TRIALS, gamma_spread, seed_deviation
+from anon_tune.advice.response import FEWEST_TRIALS, Response, respond, seed_deviation
+from anon_tune.answer import Gamma
 from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.search.landscape import Landscape
+from anon_tune.search.scale import Scale
+from anon_tune.search_spaces import Space
+from anon_tune.spec import Objective
 from tests.builders import trial
+from tests.search.spaces import anon_space
+
+SPACE = anon_space(
+    {"gamma": {"low": -0.5, "high": 1.5}, "step_size": {"low": 0.1, "high": 10.0, "log": True}}
+)
+CHOICES = anon_space(
+    {"gamma": {"choices": [1, 0, 0.5]}, "step_size": {"low": 0.1, "high": 10.0, "log": True}}
+)
+LOSS = Objective()
+
+Cost = Callable[[float], float]
 
 
-def searched(values: list[float], *, arm: str = "anon", start: int = 0) -> list[Trial]:
-    """COMPLETE search trials with gamma 0, 0.1, 0.2, ..."""
-    return [
-        trial(n, value=value, arm=arm, hyperparameters={"gamma": (n - start) / 10})
-        for n, value in enumerate(values, start)
-    ]
+def sharp(gamma: float) -> float:
+    return 1.5 * (gamma - 0.6) ** 2
 
 
-def confirmed(*runs: list[float | None], arm: str = "anon", first: int = 2) -> list[Trial]:
-    """Confirm trials of the search trials from number `first` on, each on some seeds."""
+def flat(gamma: float) -> float:
+    return 0.0
+
+
+def edge(gamma: float) -> float:
+    return 0.6 * (1.5 - gamma) ** 2
+
+
+def searched(
+    cost: Cost, count: int = 30, noise: float = 0.03, space: Space = SPACE, seed: int = 0
+) -> list[Trial]:
+    """Trials of a search that has looked everywhere, and somewhat more at good step sizes."""
+    rng = np.random.default_rng(seed)
     found = []
-    for number, values in enumerate(runs, first):
-        for value in values:
-            state = TrialState.DIVERGED if value is None else TrialState.COMPLETE
-            source = f"j-{arm}-s{number:03d}"
-            found.append(trial(len(found), state, value, arm=arm, phase=Phase.CONFIRM, source=source))
+    for number in range(count):
+        params = space.complete(rng.random(2).tolist(), {})
+        off = math.log10(float(params["step_size"]))
+        loss = math.exp(cost(float(params["gamma"])) + 0.5 * off**2 + noise * rng.normal())
+        found.append(trial(number, value=loss, params=params))
     return found
 
 
-VALUES = [1.0, 0.5, 0.3, 0.35, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
+def response(cost: Cost, objective: Objective = LOSS, space: Space = SPACE, **keys: object) -> Gamma:
+    trials = searched(cost, space=space, **keys)  # type: ignore[arg-type]
+    landscape = Landscape(space, trials, objective)
+    return respond(landscape, space.parameters["gamma"], 0.5, None, Scale(objective))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("mode", "sign"), [("min", 1.0), ("max", -1.0)])
-def test_the_gammas_within_one_standard_error_of_the_chosen_one(mode: str, sign: float):
-    """Confirm runs at 0.2, 0.3, 0.4 have mean 0.3 and deviation 0.1; 0.3 + 0.1 * sqrt(4/3) is 0.415."""
-    repeats = confirmed([sign * 0.2, sign * 0.3, sign * 0.4])
-    found = gamma_spread([*searched([sign * value for value in VALUES]), *repeats], mode)
-    assert found.standard_error == pytest.approx(0.1 * math.sqrt(4 / 3))
-    assert (found.low, found.high, found.best) == (0.2, 0.3, 0.2)
-    assert found.mean == pytest.approx(0.25)
-    assert (found.within, found.complete) == (2, 12)
-    assert "not a confidence interval" in found.note
-    assert "2 of 12 COMPLETE trials within one standard error" in found.note
+def test_a_sharp_optimum_is_found_and_the_others_are_priced():
+    found = response(sharp)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= 0.6 <= found.high
+    assert found.high - found.low < 0.4
+    assert found.enough
+    (low, high), *_ = found.indistinguishable
+    assert low <= 0.6 <= high
+    sgd, adam = found.costs
+    assert (sgd.gamma, adam.gamma) == (0.0, 1.0)
+    assert sgd.cost == pytest.approx(math.expm1(sharp(0.0)), rel=0.35)
+    assert adam.cost == pytest.approx(math.expm1(sharp(1.0)), rel=0.35)
+    assert sgd.low < sgd.cost < sgd.high
+    assert sgd.cost > adam.cost > 0.1
 
 
-def test_a_lucky_best_trial_does_not_narrow_the_spread():
-    """What was found at 0.3 on its own seed is at 0.5 on others."""
-    found = gamma_spread([*searched(VALUES), *confirmed([0.4, 0.5, 0.6])], "min")
-    assert (found.within, found.low, found.high) == (5, 0.1, 0.5)
+def test_a_flat_surface_is_called_flat():
+    found = response(flat, noise=0.1)
+    covered = sum(high - low for low, high in found.indistinguishable)
+    assert covered > 0.8 * 2.0
+    assert found.enough, "that nothing matters is an answer"
 
 
-def test_the_chosen_one_completed_on_every_seed():
-    found = gamma_spread([*searched(VALUES), *confirmed([0.1, 0.2, None], [0.3, 0.35, 0.4])], "min")
-    assert found.best == 0.3
+def test_an_optimum_at_the_end_of_the_range_is_within_the_interval():
+    found = response(edge)
+    assert found.high == 1.5
 
 
-def test_a_chosen_one_that_stands_alone_gives_no_width():
-    found = gamma_spread([*searched([9.0, 9.0, *VALUES[2:3], *[9.0] * 9]), *confirmed([0.3, 0.31])], "min")
-    assert (found.within, found.low, found.high) == (1, found.best, found.best)
-    assert "no other of 12" in found.note
-    assert "cannot be told" in found.note
+def test_the_curve_is_in_units_of_the_objective_and_bands_hold_one_another():
+    curve = response(sharp).curve
+    assert curve is not None
+    assert len(curve.gamma) == 25
+    for low, low50, median, high50, high in zip(
+        curve.low, curve.low50, curve.median, curve.high50, curve.high, strict=True
+    ):
+        assert 0 < low <= low50 <= median <= high50 <= high
+    nearest = int(np.argmin(np.abs(np.array(curve.gamma) - 0.6)))
+    assert curve.median[nearest] == pytest.approx(1.0, rel=0.1)
+    assert max(curve.flat) > 0.3
+    assert curve.flat[0] < 0.05
 
 
-def test_below_twelve_complete_trials_there_is_none():
-    repeats = confirmed([0.2, 0.3, 0.4])
-    many = [trial(n, TrialState.PRUNED, hyperparameters={"gamma": 9.0}) for n in range(20, 40)]
-    found = gamma_spread([*searched(VALUES[: FEWEST_TRIALS - 1]), *many, *repeats], "min")
-    assert FEWEST_TRIALS == 12
-    assert (found.mean, found.low, found.high) == (None, None, None)
-    assert (found.best, found.complete, found.within) == (0.2, 11, 0)
-    assert "no spread: 11 COMPLETE trials" in found.note
+def test_of_an_accuracy_the_curve_is_one_of_accuracies():
+    objective = Objective(metric="accuracy", mode="max")
+    trials = [
+        trial(t.number, value=1 - 0.1 * (t.value or 0.0), params=t.params)
+        for t in searched(sharp, noise=0.02)
+    ]
+    landscape = Landscape(SPACE, trials, objective)
+    found = respond(landscape, SPACE.parameters["gamma"], None, None, Scale(objective))
+    assert found.curve is not None
+    assert max(found.curve.median) == pytest.approx(0.9, abs=0.02)
+    assert all(low <= high for low, high in zip(found.curve.low, found.curve.high, strict=True))
 
 
-def test_without_repeats_there_is_none():
-    found = gamma_spread([*searched(VALUES), *confirmed([0.3], [0.4, None])], "min")
-    assert found.low is None
-    assert found.standard_error is None
-    assert "no configuration was rerun" in found.note
+def test_gammas_to_choose_from_are_the_only_ones():
+    found = response(sharp, space=CHOICES)
+    assert found.curve is not None
+    assert found.curve.gamma == [0.0, 0.5, 1.0]
+    assert (found.low, found.high) == (0.5, 0.5)
 
 
-def test_of_a_fixed_gamma_there_is_none():
-    """So that it does not pass for what the job found out."""
-    trials = [trial(n, value=value, hyperparameters={"gamma": 0.5}) for n, value in enumerate(VALUES)]
-    found = gamma_spread([*trials, *confirmed([0.2, 0.3])], "min")
-    assert (found.mean, found.best) == (None, 0.5)
-    assert found.note == "no spread: the space fixes gamma at 0.5"
+def test_without_a_margin_nothing_is_called_flat_but_one_run_is_still_one_run():
+    found = response(sharp, Objective(scale="linear"))
+    assert (found.practical, found.flat) == (None, [])
+    assert found.indistinguishable
 
 
-def test_without_trials_there_is_none():
-    found = gamma_spread([], "min")
-    assert (found.best, found.complete) == (None, 0)
+def test_the_same_trials_in_any_order_give_the_same_answer():
+    trials = searched(sharp)
+    one, other = (Landscape(SPACE, of, LOSS) for of in (trials, trials[::-1]))
+    gamma = SPACE.parameters["gamma"]
+    assert respond(one, gamma, 0.5, 0.1, Scale(LOSS)) == respond(other, gamma, 0.5, 0.1, Scale(LOSS))
 
 
-def test_other_arms_tell_the_noise_and_no_gamma():
-    repeats = confirmed([0.2, 0.3, 0.4])
-    alone = gamma_spread([*searched(VALUES), *repeats], "min")
-    searches = searched([0.0] * 12, arm="adamw")
-    assert gamma_spread([*searched(VALUES), *repeats, *searches], "min") == alone
-    noisy = confirmed([0.0, 0.4, 0.8], arm="adamw")
-    found = gamma_spread([*searched(VALUES), *repeats, *searches, *noisy], "min")
-    assert found.standard_error == pytest.approx(math.sqrt((0.01 + 0.16) / 2) * math.sqrt(4 / 3))
-    assert found.within > alone.within
-
-
-def test_the_deviation_between_seeds_is_pooled():
-    """Variances 0.01 on two degrees of freedom and 0.02 on one: pooled 0.04 / 3."""
-    assert seed_deviation(confirmed([0.2, 0.3, 0.4], [1.0, 1.2, None], [5.0])) == pytest.approx(
-        math.sqrt(0.04 / 3)
+def test_confirm_runs_and_trials_that_diverged_count():
+    trials = searched(sharp, count=12)
+    more = [
+        trial(n, value=t.value, params=t.params, phase=Phase.CONFIRM, source=t.id, seed=n)
+        for n, t in enumerate(trials[:3] * 3)
+    ]
+    lost = [trial(12 + n, TrialState.DIVERGED, params={"gamma": 1.4, "step_size": 9.0}) for n in range(3)]
+    alone, *others = (
+        Response(SPACE.parameters["gamma"], Landscape(SPACE, of, LOSS)).profiles
+        for of in (trials, [*trials, *more], [*trials, *lost])
     )
+    assert not any(np.array_equal(alone, other) for other in others)
 
 
-def test_a_spread_is_plain_values():
-    found = gamma_spread([*searched(VALUES), *confirmed([0.2, 0.4])], "min").as_dict()
-    assert {"mean", "low", "high", "best", "note"} <= found.keys()
+@pytest.mark.parametrize("count", [0, 3, FEWEST_TRIALS - 1])
+def test_few_trials_say_nothing_and_that_is_said(count: int):
+    found = response(sharp, count=count)
+    assert (found.low, found.curve, found.enough) == (None, None, False)
+    assert f"{count} trials of anon were completed" in found.note
+
+
+def test_where_gamma_is_fixed_there_is_no_response():
+    landscape = Landscape(SPACE, searched(sharp), LOSS)
+    assert respond(landscape, None, 0.5, None, Scale(LOSS)).note == "the space fixes gamma"
+
+
+def confirmed(values: dict[str, list[float | None]]) -> list[Trial]:
+    return [
+        trial(
+            n, TrialState.DIVERGED if value is None else TrialState.COMPLETE, value, phase=Phase.CONFIRM,
+            source=source, seed=n,
+        )
+        for source, found in values.items()
+        for n, value in enumerate(found)
+    ]  # fmt: skip
+
+
+def test_the_deviation_between_seeds_is_pooled_over_configurations():
+    trials = confirmed({"a": [math.exp(v) for v in (0.0, 0.2)], "b": [math.exp(v) for v in (1.0, 1.3, 1.6)]})
+    expected = math.sqrt((0.02 * 1 + 0.09 * 2) / 3)
+    assert seed_deviation(trials, Scale(LOSS)) == pytest.approx(expected)
+    assert seed_deviation(confirmed({"a": [1.0], "b": [2.0, None]}), Scale(LOSS)) is None

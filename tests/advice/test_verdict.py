@@ -1,223 +1,144 @@
-"""Better, worse, or no difference: paired t intervals, and what forbids a statement."""
+"""Verdicts on configurations and on optimizers, from the trials of whole jobs."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from anon_tune.advice.verdict import Outcome, compare, verdict
+from anon_tune.advice.verdict import luck, verdicts
+from anon_tune.answer import Comparison, Outcome
 from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.search.landscape import Landscape
+from anon_tune.search.scale import Scale
+from anon_tune.spec import Objective
 from tests.builders import trial
+from tests.search.spaces import anon_space
 
-BETTER, WORSE = Outcome.BETTER, Outcome.WORSE
-NO_DIFFERENCE, UNDECIDED = Outcome.NO_DIFFERENCE, Outcome.UNDECIDED
-
-# Two-sided 95% points of Student's t, from tables: by degrees of freedom, and at 97.5% for two comparisons.
-T_95 = {1: 12.706, 2: 4.303, 4: 2.776}
-T_975 = {2: 6.205, 4: 3.495}
+SPACE = anon_space({"gamma": {"low": 0.0, "high": 1.0}})
+SEEDS = range(10)
 
 
-def runs(arm: str, *values: float | None) -> list[Trial]:
-    """Verdict trials with seeds 0, 1, ...; None is a run that diverged."""
+def searched(arm: str, noise: float, count: int = 12) -> list[Trial]:
+    """A search of a valley whose floor is at gamma 0.5, at a log loss of 0."""
+    rng = np.random.default_rng([len(arm), count])
     return [
         trial(
-            seed,
-            TrialState.COMPLETE if value is not None else TrialState.DIVERGED,
-            value,
+            n,
+            value=math.exp(2.0 * (gamma - 0.5) ** 2 + noise * rng.normal()),
             arm=arm,
-            phase=Phase.VERDICT,
-            seed=seed,
+            params={"gamma": gamma},
         )
-        for seed, value in enumerate(values)
+        for n, gamma in enumerate(np.linspace(0, 1, count).tolist())
     ]
 
 
-def test_the_interval_is_students_over_paired_differences():
-    """Differences -3, -1, -2: mean -2, deviation 1, so the half width is t / sqrt(3)."""
-    found = compare(runs("anon", 1, 5, 2), runs("sgd", 4, 6, 4), "sgd", "min", comparisons=1)
-    half = T_95[2] / math.sqrt(3)
-    assert found.difference == pytest.approx(-2)
-    assert (found.low, found.high) == pytest.approx((-2 - half, -2 + half), abs=1e-3)
-    assert found.outcome is NO_DIFFERENCE  # -2 + 2.48 is above 0
-    assert (found.anon, found.other, found.seeds) == (pytest.approx(8 / 3), pytest.approx(14 / 3), 3)
-
-
-def test_several_baselines_widen_the_interval():
-    trials = [*runs("anon", 1, 5, 2), *runs("sgd", 4, 6, 4), *runs("adamw", 4, 6, 4)]
-    sgd, adamw = verdict(trials, ["anon", "sgd", "adamw"], "min")
-    assert (sgd.baseline, adamw.baseline) == ("sgd", "adamw")
-    assert sgd.high - sgd.low == pytest.approx(2 * T_975[2] / math.sqrt(3), abs=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("differences", "outcome"),
-    [
-        ((-3, -4, -3, -4, -3), BETTER),
-        ((3, 4, 3, 4, 3), WORSE),
-        ((-3, 4, -3, 4, -3), NO_DIFFERENCE),
-        ((0, 0, 0, 0, 0), NO_DIFFERENCE),
-    ],
-)
-@pytest.mark.parametrize("mode", ["min", "max"])
-def test_a_difference_counts_only_if_its_interval_leaves_out_0(
-    differences: tuple[float, ...], outcome: Outcome, mode: str
-):
-    sign = 1 if mode == "min" else -1
-    other = (10.0, 20.0, 30.0, 40.0, 50.0)  # seeds differ far more than arms: pairing takes it out
-    anon = [value + sign * difference for value, difference in zip(other, differences, strict=True)]
-    found = compare(runs("anon", *anon), runs("sgd", *other), "sgd", mode, comparisons=2)
-    assert found.outcome is outcome
-    assert found.note == ""
-
-
-def test_it_hinges_on_the_tables_value():
-    """Five differences with mean m and deviation 1 decide at m = t / sqrt(5), and not just below."""
-    shape = np.array([-1, -1, 0, 1, 1]) / 1.0
-    shape /= shape.std(ddof=1)
-    edge = T_95[4] / math.sqrt(5)
-    for factor, outcome in ((0.99, NO_DIFFERENCE), (1.01, WORSE)):
-        found = compare(
-            runs("anon", *(shape + factor * edge)), runs("sgd", *[0.0] * 5), "sgd", "min", comparisons=1
+def reruns(winner: Trial, shift: float, noise: float, lost: int) -> list[Trial]:
+    rng = np.random.default_rng([9, len(winner.arm)])
+    made = [
+        trial(
+            n,
+            value=math.exp(noise * rng.normal()),
+            arm=winner.arm,
+            phase=Phase.CONFIRM,
+            seed=50 + n,
+            source=winner.id,
         )
-        assert found.outcome is outcome
-
-
-@pytest.mark.parametrize("mode", ["min", "max"])
-def test_an_arm_that_diverged_on_a_seed_is_not_better(mode: str):
-    good, bad = (1.0, 10.0) if mode == "min" else (10.0, 1.0)
-    strong = [good, good + 0.01, good - 0.01, good]
-    weak = [bad] * 5
-    hurt = compare(runs("anon", *strong, None), runs("sgd", *weak), "sgd", mode, comparisons=1)
-    assert hurt.outcome is UNDECIDED
-    assert hurt.seeds == 4
-    seen = (
-        "Anon did better on the 4 seeds that both completed, but Anon diverged on 1 of 5 seeds; only 4 seeds"
-    )
-    assert hurt.note == seen
-    # Nor is the baseline: Anon is not worse than what diverges.
-    mirrored = compare(runs("anon", *weak), runs("sgd", *strong, None), "sgd", mode, comparisons=1)
-    assert mirrored.outcome is UNDECIDED
-    assert mirrored.note == seen.replace("Anon", "sgd")
-    # The other way about it is as clear as it was.
-    assert compare(runs("anon", *weak), runs("sgd", *strong), "sgd", mode, comparisons=1).outcome is WORSE
-    worse = compare(runs("anon", *weak[:4], None), runs("sgd", *strong, good), "sgd", mode, comparisons=1)
-    assert worse.outcome is WORSE
-
-
-def test_arms_of_which_one_diverged_are_not_called_the_same():
-    """What the seeds that both completed show is not all that was measured."""
-    alike = [1.0, 2.0, 1.0, 2.0]
-    found = compare(
-        runs("anon", *alike, None), runs("sgd", 1.1, 1.9, 1.1, 1.9, 1.5), "sgd", "min", comparisons=1
-    )
-    assert found.low < 0 < found.high
-    assert found.outcome is UNDECIDED
-    assert found.note.startswith(
-        "no difference is seen on the 4 seeds that both completed, but Anon diverged on 1 of 5"
-    )
-
-
-def test_what_became_of_the_other_runs_is_told():
-    mixed = runs("anon", 1.0, 2.0, 1.0, None, None)
-    mixed[4] = dataclasses.replace(mixed[4], state=TrialState.FAILED)
-    found = compare(mixed, runs("sgd", *[1.5] * 5), "sgd", "min", comparisons=1)
-    assert "Anon diverged on 1 of 5 seeds and failed on 1 of 5 seeds" in found.note
-    assert "Anon has no run on fresh seeds" in compare([], runs("sgd", 1.0, 1.0), "sgd", "min", 1).note
-
-
-@pytest.mark.parametrize(
-    ("anon", "other", "seeds"),
-    [((1.0,), (9.0,), 1), ((1.0, None), (9.0, 9.0), 1), ((None, None), (1.0, None), 0), ((), (), 0)],
-)
-def test_fewer_than_two_shared_seeds_decide_nothing(
-    anon: tuple[float | None, ...], other: tuple[float | None, ...], seeds: int
-):
-    found = compare(runs("anon", *anon), runs("sgd", *other), "sgd", "min", comparisons=1)
-    assert (found.outcome, found.seeds) == (UNDECIDED, seeds)
-    assert (found.difference, found.low, found.high) == (None, None, None)
-    assert f"{seeds} shared seed" in found.note
-
-
-def test_an_arm_that_completes_on_no_seed_is_worse_than_one_that_completes_on_all():
-    lost = compare(runs("anon", None, None), runs("sgd", 1.0, 1.0), "sgd", "min", comparisons=1)
-    assert (lost.outcome, lost.low, lost.high, lost.seeds) == (WORSE, None, None, 0)
-    assert lost.note == "Anon diverged on 2 of 2 seeds"
-    won = compare(runs("anon", 1.0, 1.0), runs("sgd", None, None), "sgd", "max", comparisons=1)
-    assert won.outcome is BETTER
-    assert won.note == "sgd diverged on 2 of 2 seeds"
-
-
-@pytest.mark.parametrize(
-    ("seeds", "outcome"), [(2, UNDECIDED), (3, UNDECIDED), (5, UNDECIDED), (6, BETTER), (10, BETTER)]
-)
-def test_equal_differences_have_no_interval_of_width_0(seeds: int, outcome: Outcome):
-    """As accuracies have easily: on 3 seeds all of one sign come by chance one time in four."""
-    other = [(300 + seed) / 360 for seed in range(seeds)]
-    anon = [(302 + seed) / 360 for seed in range(seeds)]
-    found = compare(runs("anon", *anon), runs("sgd", *other), "sgd", "max", comparisons=1)
-    assert found.outcome is outcome
-    assert found.difference == pytest.approx(2 / 360)
-    assert (found.low is None) == (outcome is UNDECIDED)
-
-
-def test_an_arm_whose_runs_failed_is_not_judged_by_it():
-    failed = [dataclasses.replace(t, state=TrialState.FAILED) for t in runs("anon", None, None)]
-    found = compare(failed, runs("sgd", 1.0, 1.0), "sgd", "min", comparisons=1)
-    assert found.outcome is UNDECIDED
-
-
-def test_few_seeds_are_said_so():
-    few = compare(runs("anon", 1, 2, 3), runs("sgd", 1, 2, 4), "sgd", "min", comparisons=1)
-    assert "only 3 seeds" in few.note
-
-
-def test_only_verdict_trials_count():
-    trials = [
-        *runs("anon", 5, 6, 7),
-        *runs("sgd", 5, 6, 7.5),
-        trial(0, value=0.0, phase=Phase.CONFIRM, seed=0),
-        trial(1, value=0.0, seed=1),
+        for n in range(3)
     ]
-    (found,) = verdict(trials, ["anon", "sgd"], "min")
-    assert found.anon == 6
+    for seed in SEEDS:
+        value = math.exp(shift + noise * rng.normal())
+        state = TrialState.DIVERGED if seed < lost else TrialState.COMPLETE
+        made.append(
+            trial(
+                seed, state, None if seed < lost else value, arm=winner.arm, phase=Phase.VERDICT, seed=seed,
+                source=winner.id,
+            )
+        )  # fmt: skip
+    return made
 
 
-def test_a_job_of_anon_alone_has_no_verdict():
-    assert verdict(runs("anon", 1, 2), ["anon"], "min") == []
+def compare(
+    shift: float, noise: float = 0.02, away: int = 0, lost: int = 0, practical: float = 0.01
+) -> list[Comparison]:
+    """Anon's log loss is `shift` over SGD's; its winner is `away` trials from the best."""
+    found = {arm: searched(arm, noise) for arm in ("anon", "sgd")}
+    winners = {arm: trials[6 + (away if arm == "anon" else 0)] for arm, trials in found.items()}
+    again = [*reruns(winners["anon"], shift, noise, lost), *reruns(winners["sgd"], 0.0, noise, 0)]
+    objective = Objective(practical=practical)
+    landscapes = {arm: Landscape(SPACE, trials, objective) for arm, trials in found.items()}
+    trials = [*found["anon"], *found["sgd"], *again]
+    return verdicts(Scale(objective), trials, ["sgd"], winners, landscapes, SEEDS)
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_without_a_difference_one_is_seldom_claimed(seeds: int):
-    """The chance of any false claim, over two baselines that share Anon's runs, stays at 5%."""
-    rng = np.random.default_rng(0)
-    jobs = 1500
-    claims = 0
-    for _ in range(jobs):
-        effect = rng.normal(0, 3, seeds)  # of a seed, the same in every arm
-        anon, sgd, adamw = effect + rng.normal(0, 1, (3, seeds))
-        trials = [*runs("anon", *anon), *runs("sgd", *sgd), *runs("adamw", *adamw)]
-        found = verdict(trials, ["anon", "sgd", "adamw"], "min")
-        claims += any(comparison.outcome in {BETTER, WORSE} for comparison in found)
-    noise = math.sqrt(0.05 * 0.95 / jobs)
-    assert 0.03 < claims / jobs < 0.05 + 3 * noise
+@pytest.mark.parametrize(
+    ("shift", "outcome"), [(-0.5, Outcome.BETTER), (0.5, Outcome.WORSE), (0.0, Outcome.UNDECIDED)]
+)
+def test_each_baseline_has_a_verdict_on_configurations_and_one_on_optimizers(shift: float, outcome: Outcome):
+    found = compare(shift)
+    assert [(each.baseline, each.of, each.outcome) for each in found] == [
+        ("sgd", "configuration", outcome),
+        ("sgd", "optimizer", outcome),
+    ]
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_the_interval_holds_the_true_difference(seeds: int):
-    rng = np.random.default_rng(1)
-    jobs, true, held = 1500, -0.7, 0
-    for _ in range(jobs):
-        effect = rng.normal(0, 3, seeds)
-        anon, sgd = effect + true + rng.normal(0, 1, seeds), effect + rng.normal(0, 1, seeds)
-        found = compare(runs("anon", *anon), runs("sgd", *sgd), "sgd", "min", comparisons=1)
-        held += found.low < true < found.high
-    assert held / jobs == pytest.approx(0.95, abs=3 * math.sqrt(0.05 * 0.95 / jobs))
+def test_differences_are_shares_of_the_baselines_loss():
+    configuration, optimizer = compare(-0.5)
+    assert configuration.difference == pytest.approx(math.expm1(-0.5), abs=0.03)
+    assert configuration.low is not None
+    assert configuration.high is not None
+    assert configuration.low < configuration.difference < configuration.high < 0  # type: ignore[operator]
+    assert configuration.level == 0.95
+    assert optimizer.low is not None
+    assert optimizer.low < configuration.low
 
 
-def test_a_comparison_is_plain_values():
-    found = compare(runs("anon", 1, 2), runs("sgd", 1, 3), "sgd", "min", comparisons=1).as_dict()
-    assert found["baseline"] == "sgd"
-    assert found["outcome"] == "no difference"
+def test_what_is_sure_of_two_configurations_need_not_be_of_the_optimizers():
+    """The winner is far from the best of its space: another search would have found a better one."""
+    configuration, optimizer = compare(0.15, away=4)
+    assert configuration.outcome is Outcome.WORSE
+    assert optimizer.outcome is Outcome.UNDECIDED
+
+
+def test_equal_within_the_margin_is_practically_equal():
+    configuration, _ = compare(0.0, noise=0.002, practical=0.05)
+    assert configuration.outcome is Outcome.EQUAL
+
+
+def test_what_could_have_been_seen_is_said_where_nothing_was():
+    configuration, optimizer = compare(0.0)
+    assert configuration.detectable is not None
+    assert 0 < configuration.detectable < 0.1
+    assert optimizer.detectable is not None
+    assert optimizer.detectable > configuration.detectable
+
+
+def test_divergence_is_said():
+    configuration, _ = compare(0.0, lost=2)
+    assert "Anon diverged on 2 of 10 seeds" in configuration.note
+
+
+def test_an_arm_without_a_winner_leaves_its_verdicts_undecided():
+    trials = searched("anon", 0.02)
+    objective = Objective()
+    found = verdicts(
+        Scale(objective),
+        trials,
+        ["sgd"],
+        {"anon": trials[0]},
+        {"anon": Landscape(SPACE, trials, objective)},
+        SEEDS,
+    )
+    assert {each.outcome for each in found} == {Outcome.UNDECIDED}
+    assert all("sgd came up with no configuration" in each.note for each in found)
+
+
+def test_luck_grows_with_the_distance_of_the_winner_from_the_best():
+    trials = searched("anon", 0.02)
+    landscape = Landscape(SPACE, trials, Objective())
+    found = [luck(landscape, trials[n]) for n in (6, 8, 11)]
+    assert all(each is not None for each in found)
+    assert found[0] < found[1] < found[2]  # type: ignore[operator]
+    assert found[2] == pytest.approx((2 * 0.25) ** 2, rel=0.3)
+    assert luck(Landscape(SPACE, trials[:3], Objective()), trials[0]) is None

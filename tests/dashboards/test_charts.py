@@ -10,6 +10,7 @@ import pytest
 from anon_tune.dashboards.charts import best_so_far, charts_page, learning_curves, loss_over_gamma
 from anon_tune.records import JobRecord, JobState, Phase, Trial, TrialState
 from tests import builders
+from tests.answers import CURVE, GAMMA, stored
 
 
 def job(*trials: Trial, mode: str = "min", result: dict[str, Any] | None = None) -> JobRecord:
@@ -55,10 +56,13 @@ def test_loss_over_gamma_has_every_search_trial_of_anon_once() -> None:
     assert not figure.layout.shapes
 
 
-def test_the_spread_is_drawn_when_there_is_one() -> None:
-    figure = loss_over_gamma(job(*TRIALS, result={"gamma": {"mean": 0.3, "low": 0.1, "high": 0.6}}))
+def test_the_response_is_drawn_with_its_bands_and_where_the_best_gamma_lies() -> None:
+    figure = loss_over_gamma(job(*TRIALS, result=stored(("anon",))))
     (band,) = figure.layout.shapes
-    assert (band.x0, band.x1) == (0.1, 0.6)
+    assert (band.x0, band.x1) == (GAMMA.low, GAMMA.high)
+    drawn = {trace.name: trace for trace in figure.data}
+    assert list(drawn["response: all else at its best"].y) == CURVE.median
+    assert list(drawn["90% band"].y) == [*CURVE.high, *reversed(CURVE.low)]
 
 
 def test_learning_curves_are_the_reports_and_the_best_is_bold() -> None:

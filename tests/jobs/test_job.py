@@ -13,6 +13,7 @@ import yaml
 from mlflow import MlflowClient
 
 from anon_tune import load_optimizer
+from anon_tune.advice.response import FEWEST_TRIALS
 from anon_tune.optim import Anon
 from anon_tune.records import JobRecord, Phase, TrialState
 from tests.jobs.conftest import Home
@@ -68,18 +69,18 @@ def test_verdict_is_on_fresh_seeds(answer: dict[str, Any], job: JobRecord) -> No
         assert tested == (trial.phase is Phase.VERDICT), "only the verdict may see the test split"
 
 
-def test_gamma_has_a_spread_or_says_why_not(answer: dict[str, Any], job: JobRecord) -> None:
-    spread = answer["gamma"]
+def test_gamma_has_an_interval_or_says_why_not(answer: dict[str, Any], job: JobRecord) -> None:
+    gamma = answer["gamma"]
     complete = sum(
         t.state is TrialState.COMPLETE and t.arm == "anon" and t.phase is Phase.SEARCH for t in job.trials
     )
-    assert spread["complete"] == complete
-    if complete >= 12:
-        assert spread["low"] <= spread["mean"] <= spread["high"]
-        assert "one standard error" in spread["note"]
+    assert gamma["trials"] == complete
+    if complete >= FEWEST_TRIALS:
+        assert gamma["low"] <= gamma["low50"] <= gamma["high50"] <= gamma["high"]
+        assert len(answer["result"]["gamma"]["curve"]["gamma"]) == 25
     else:
-        assert spread["mean"] is None
-        assert "fewer than 12" in spread["note"]
+        assert gamma["low"] is None
+        assert "trials of anon were completed" in gamma["note"]
 
 
 def test_reading_commands_agree(home: Home, answer: dict[str, Any], job: JobRecord) -> None:
@@ -94,7 +95,7 @@ def test_reading_commands_agree(home: Home, answer: dict[str, Any], job: JobReco
     assert all(wanted <= set(trial) for trial in trials)
     assert home.json("best", job.id)["anon"] == answer["arms"]["anon"]["best"]
     advice = home.json("suggest", "--family", "mlp")
-    expected = "finished jobs" if answer["gamma"]["mean"] is not None else "nothing yet"
+    expected = "finished jobs" if answer["gamma"]["low"] is not None else "nothing yet"
     assert advice["source"] == expected
 
 
@@ -188,7 +189,9 @@ def test_export_says_how_sure_it_is(home: Home, job: JobRecord) -> None:
     low, high = evidence["interval"]
     assert low < evidence["value"] < high
     assert evidence["seeds"] == 3
-    assert set(evidence["verdict"]) == {"adamw", "sgd"}
+    assert {(each["baseline"], each["of"]) for each in evidence["verdict"]} == {
+        (arm, of) for arm in ("adamw", "sgd") for of in ("configuration", "optimizer")
+    }
     assert exported["provenance"]["job"] == job.id
     assert exported["provenance"]["mlflow_run"] == job.mlflow_run
     assert exported["provenance"]["versions"]["torch"] == torch.__version__.partition("+")[0]

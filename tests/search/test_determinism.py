@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
-from anon_tune.search import recommend
+from anon_tune.search import landscape
 from anon_tune.search.policy import Plan, Signal, next_trial
 from anon_tune.search.pruning import should_prune
 from anon_tune.spec import parse_spec, spaces_of
@@ -61,7 +61,7 @@ def check(job: Plan, outcome: dict[str, Any], changes: int) -> None:
     collections.deque(itertools.islice(simulation.run(), changes), maxlen=0)
     interrupted = list(simulation.trials)
     decided = next_trial(job, interrupted), prunes(job, interrupted)
-    recommend._posterior_mean.cache_clear()
+    landscape.forget()
     rebuilt = Plan(
         parse_spec(job.spec.model_dump(mode="json")),
         spaces_of(job.spec),
@@ -131,7 +131,7 @@ def worked_off(job: Plan, slots: int, order: random.Random, kills: float) -> lis
         running = [i for i, t in enumerate(trials) if not t.is_finished]
         if order.random() < kills:
             order.shuffle(trials)
-            recommend._posterior_mean.cache_clear()
+            landscape.forget()
             job = Plan(parse_spec(job.spec.model_dump(mode="json")), dict(job.spaces), job.log_mean_sigma)
             continue
         new = next_trial(job, trials) if len(running) < slots else Signal.WAIT

@@ -28,6 +28,7 @@ from anon_tune.spec import spaces_of
 from tests import builders
 from tests.builders import begun, trial
 from tests.search.simulation import ENDS, Simulation
+from tests.search.spaces import LINE
 
 ARMS = ("anon", "adamw", "sgd")
 
@@ -165,14 +166,15 @@ def test_repeats_are_of_the_configuration_that_was_chosen():
         if t.phase is Phase.SEARCH:
             assert t.source is None
             continue
-        assert t.source is not None
-        source = by_id[t.source]
-        assert (source.arm, source.phase) == (t.arm, Phase.SEARCH)
-        assert (source.params, source.hyperparameters) == (t.params, t.hyperparameters)
-        chosen = finalists(job, trials, t.arm)
-        best = winner(trials, t.arm, "min")
-        assert best is not None
-        assert source in (chosen if t.phase is Phase.CONFIRM else [best])
+        origin = by_id[t.origin]
+        assert (origin.arm, origin.source) == (t.arm, None)
+        assert (origin.params, origin.hyperparameters) == (t.params, t.hyperparameters)
+        if t.phase is Phase.CONFIRM:
+            assert t.origin in [each.origin for each in finalists(job, trials, t.arm)]
+        else:
+            best = winner(trials, t.arm, "min")
+            assert best is not None
+            assert t.source == best.id
 
 
 def test_confirm_waits_for_the_search_and_verdict_for_confirm():
@@ -246,8 +248,53 @@ def test_finalists_are_the_best_complete_ones(mode: str, expected: list[int]):
         trial(5, value=0.0 if mode == "min" else 0.9, arm="sgd"),
         trial(6, value=0.0 if mode == "min" else 0.9, phase=Phase.CONFIRM),
     ]
-    assert [t.number for t in finalists(job, trials, "anon")] == expected
-    assert [t.number for t in finalists(job, trials[::-1], "anon")] == expected
+    ids = [f"j-anon-s{number:03d}" for number in expected]
+    assert [each.origin for each in finalists(job, trials, "anon")] == ids
+    assert [each.origin for each in finalists(job, trials[::-1], "anon")] == ids
+
+
+def test_a_finalist_that_was_not_tried_keeps_its_runs():
+    """Its first confirm trial stands for it, though a fit on another machine ends a little elsewhere."""
+    confirm = {"finalists": 2, "seeds": 3, "verdict_seeds": 2, "race": False}
+    job = plan(9, {"anon": LINE}, arms=["anon"], confirm=confirm, search={"sampler": "random"})
+    space = job.spaces["anon"]
+    trials: list[Trial] = []
+    while isinstance(new := next_trial(job, trials), NewTrial):
+        value = math.exp(sum((u - 0.5) ** 2 for u in space.unit(new.params)))
+        trials.append(dataclasses.replace(begun(new, TrialState.COMPLETE), value=value))
+    (first,) = [t for t in trials if t.phase is Phase.CONFIRM and t.source is None]
+    assert sum(t.phase is Phase.CONFIRM and t.origin == first.id for t in trials) == 3
+    assert winner(trials, "anon", "min") == first
+    assert {t.source for t in trials if t.phase is Phase.VERDICT} == {first.id}
+    moved = {name: value * 1.0001 for name, value in first.params.items()}
+    others = [t for t in trials if t.id != first.id]
+    found = finalists(job, [*others, dataclasses.replace(first, params=moved)], "anon")
+    assert found[0].origin == first.id
+    assert finalists(job, [t for t in others if t.phase is Phase.SEARCH], "anon")[0].origin is None
+
+
+def test_a_verdict_ends_when_it_is_decided():
+    """After three seeds Anon is clearly better than sgd, and adamw is as good."""
+    confirm = {"finalists": 1, "seeds": 3, "verdict_seeds": 6, "race": False}
+    job = plan(2, confirm=confirm, objective={"practical": 1e-6})
+    trials: list[Trial] = []
+    while isinstance(new := next_trial(job, trials), NewTrial):
+        noise = 0.01 * math.sin(new.seed % 1000 + len(new.arm))
+        value = math.exp(noise + (0.5 if new.arm == "sgd" else 0.0))
+        trials.append(dataclasses.replace(begun(new, TrialState.COMPLETE), value=value))
+    assert {arm: count(trials, Phase.VERDICT, arm) for arm in ARMS} == {"anon": 6, "adamw": 6, "sgd": 3}
+
+
+def test_a_look_waits_for_the_runs_before_it():
+    job = plan(2, confirm={"finalists": 1, "seeds": 1, "verdict_seeds": 6})
+    trials: list[Trial] = []
+    while isinstance(new := next_trial(job, trials), NewTrial):
+        state = TrialState.RUNNING if new.phase is Phase.VERDICT else TrialState.COMPLETE
+        trials.append(
+            dataclasses.replace(begun(new, state), value=None if new.phase is Phase.VERDICT else 0.5)
+        )
+    assert new is Signal.WAIT
+    assert count(trials, Phase.VERDICT, "anon") == 3
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
@@ -410,14 +457,14 @@ def test_a_finished_job_with_a_larger_budget_goes_on_from_what_it_has(seed: int,
     for arm in large.spec.arms:
         assert count(trials, Phase.SEARCH, arm) == 7
         for phase, chosen in (
-            (Phase.CONFIRM, finalists(large, trials, arm)),
-            (Phase.VERDICT, [winner(trials, arm, "min")]),
+            (Phase.CONFIRM, [each.origin for each in finalists(large, trials, arm)]),
+            (Phase.VERDICT, [best.id if (best := winner(trials, arm, "min")) else None]),
         ):
-            runs = [(t.source, t.seed) for t in trials if t.arm == arm and t.phase is phase]
+            runs = [(t.origin, t.seed) for t in trials if t.arm == arm and t.phase is phase]
             assert len(runs) == len(set(runs)), "nothing is run twice"
-            for source in chosen:
-                assert source is not None
-                made = sum(run[0] == source.id for run in runs)
+            for origin in chosen:
+                assert origin is not None
+                made = sum(run[0] == origin for run in runs)
                 assert made == 2 or (race and phase is Phase.CONFIRM)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
 from anon_tune.records import Trial, TrialState
-from anon_tune.search import recommend
-from anon_tune.search.recommend import ranked
+from anon_tune.search import landscape
+from anon_tune.search.recommend import ranked, recommended
 from anon_tune.search_spaces import Space, load_space
 from anon_tune.spec import Objective
 from tests.builders import trial
@@ -20,42 +21,72 @@ from tests.search.spaces import LINE, MIXED, anon_space
 PLANE = anon_space({"gamma": {"low": 0.0, "high": 1.0}, "step_size": {"low": 0.01, "high": 1.0, "log": True}})
 
 
+def true(space: Space, params: Mapping[str, Any]) -> float:
+    """The loss of a bowl, least in the middle."""
+    return 0.5 + float(sum((u - 0.5) ** 2 for u in space.unit(params)))
+
+
 def bowl(space: Space, seed: int, count: int, noise: float) -> tuple[list[Trial], list[float]]:
-    """Trials at random places, with noisy losses; and their true ones, least in the middle."""
+    """Trials at random places, with noisy losses; and their true ones."""
     rng = np.random.default_rng(seed)
     trials, truths = [], []
     for n in range(count):
         params = space.complete(rng.random(len(space.parameters)), {})
-        true = 0.5 + float(sum((u - 0.5) ** 2 for u in space.unit(params)))
-        trials.append(trial(n, value=true * math.exp(noise * rng.normal()), params=params))
-        truths.append(true)
+        truths.append(true(space, params))
+        trials.append(trial(n, value=truths[-1] * math.exp(noise * rng.normal()), params=params))
     return trials, truths
 
 
 def test_of_a_noisy_bowl_it_is_nearer_to_the_middle_than_the_luckiest():
-    smoothed, luckiest, wins, losses = [], [], 0, 0
-    for seed in range(40):
+    anywhere, tried, luckiest = [], [], []
+    for seed in range(30):
         trials, truths = bowl(PLANE, seed, 24, noise=0.15)
-        chosen = ranked(PLANE, trials, Objective())[0].number
-        lucky = min(range(len(trials)), key=lambda n: trials[n].value or 0.0)
-        smoothed.append(truths[chosen])
-        luckiest.append(truths[lucky])
-        wins += truths[chosen] < truths[lucky]
-        losses += truths[chosen] > truths[lucky]
+        found = recommended(PLANE, trials, Objective())
+        assert found is not None
+        anywhere.append(true(PLANE, found))
+        tried.append(truths[ranked(PLANE, trials, Objective())[0].number])
+        luckiest.append(truths[min(range(len(trials)), key=lambda n: trials[n].value or 0.0)])
     best = 0.5
-    assert np.mean(smoothed) - best < 0.7 * (np.mean(luckiest) - best)
-    assert wins > losses
+    assert np.mean(anywhere) - best < 0.7 * (np.mean(luckiest) - best)
+    assert np.mean(tried) - best < 0.75 * (np.mean(luckiest) - best)
 
 
 def test_scores_are_smoothed_too():
     """Where larger is better it is the same choice, but for the scale."""
     smoothed, luckiest = [], []
-    for seed in range(20):
+    objective = Objective(metric="score", mode="max")
+    for seed in range(40):
         trials, truths = bowl(LINE, seed, 20, noise=0.2)
         scores = [trial(t.number, value=1.0 - (t.value or 0.0), params=t.params) for t in trials]
-        smoothed.append(truths[ranked(LINE, scores, Objective(mode="max"))[0].number])
+        found = recommended(LINE, scores, objective)
+        assert found is not None
+        smoothed.append(true(LINE, found))
         luckiest.append(truths[max(range(20), key=lambda n: scores[n].value or 0.0)])
     assert np.mean(smoothed) - 0.5 < 0.8 * (np.mean(luckiest) - 0.5)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_on_a_linear_scale_the_unit_does_not_matter(unit: float):
+    trials, _ = bowl(LINE, 3, 14, noise=0.1)
+    trials = [*trials, trial(14, TrialState.DIVERGED, params={"gamma": 0.9})]
+    scaled = [trial(t.number, t.state, t.value and t.value * unit, params=t.params) for t in trials]
+    found, same = (recommended(LINE, of, Objective(scale="linear")) for of in (trials, scaled))
+    assert found == pytest.approx(same, abs=0.02)
+
+
+def test_what_is_far_from_all_that_was_tried_is_not_recommended():
+    """A slope leads on beyond the trials, where a cliff may be."""
+    params = [{"gamma": n / 40} for n in range(16)]  # up to 0.375
+    trials = [trial(n, value=math.exp(-point["gamma"]), params=point) for n, point in enumerate(params)]
+    found = recommended(LINE, trials, Objective())
+    assert found is not None
+    assert found["gamma"] < 0.6
+
+
+@pytest.mark.parametrize("space", [load_space("delays"), LINE], ids=["conditional", "few trials"])
+def test_where_too_little_is_known_nothing_untried_is_recommended(space: Space):
+    trials, _ = bowl(space, 1, 18 if space.is_conditional else 4, noise=0.1)
+    assert recommended(space, trials, Objective()) is None
 
 
 def test_without_noise_the_best_by_value_stay_in_front():
@@ -91,12 +122,12 @@ def test_the_order_of_the_trials_does_not_matter(space: Space):
     trials, _ = bowl(space, 1, 18, noise=0.1)
     expected = ranked(space, trials, Objective())
     assert sorted(t.number for t in expected) == list(range(18))
-    recommend._posterior_mean.cache_clear()
+    landscape.forget()
     assert ranked(space, random.Random(0).sample(trials, 18), Objective()) == expected
 
 
 def test_in_a_conditional_space_families_are_told_apart():
-    """The one family is better by more than the noise; a lucky trial of the other is not chosen."""
+    """The one family is better by more than the noise; a trial of another that was very lucky does not come first."""
     space = load_space("delays")
     rng = np.random.default_rng(0)
     families = ("geometric", "polynomial", "every")
@@ -105,7 +136,9 @@ def test_in_a_conditional_space_families_are_told_apart():
         params: dict[str, Any] = space.complete(rng.random(8), {"delay_family": families[n % 3]})
         value = (0.5 if n % 3 == 1 else 1.0) * math.exp(0.1 * rng.normal())
         trials.append(trial(n, value=0.45 if n == 2 else value, params=params))
-    assert {t.params["delay_family"] for t in ranked(space, trials, Objective())[:5]} == {"polynomial"}
+    first = [t.params["delay_family"] for t in ranked(space, trials, Objective())[:5]]
+    assert first[0] == "polynomial"
+    assert first.count("polynomial") >= 4
 
 
 @pytest.mark.parametrize("extreme", [1e-300, 1e300])
@@ -119,7 +152,7 @@ def test_one_extreme_value_is_no_error(extreme: float):
 def test_of_many_trials_only_the_best_are_smoothed(monkeypatch: pytest.MonkeyPatch):
     """The time grows with the cube of their number."""
     trials, _ = bowl(LINE, 4, 40, noise=0.1)
-    monkeypatch.setattr(recommend, "_MOST", 10)
+    monkeypatch.setattr(landscape, "_MOST", 10)
     by_value = sorted(trials, key=lambda t: t.value or 0.0)
     found = ranked(LINE, trials, Objective())
     assert found[10:] == by_value[10:]

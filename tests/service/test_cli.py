@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from anon_tune.cli import app
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, NewTrial, Phase, Role, TrialState
+from anon_tune.search.policy import Plan, verdict_seeds
 from anon_tune.settings import Settings
-from anon_tune.spec import parse_spec
+from anon_tune.spec import parse_spec, spaces_of
 from anon_tune.workers.driver import summarize
 from tests.service.conftest import Serve
 from tests.service.test_jobs import SPEC
@@ -72,12 +73,15 @@ def done(ledger: Ledger) -> str:
     for arm in spec.arms:
         tried = [trial(arm, Phase.SEARCH, n, n, n / 5, abs(n / 5 - 0.4)) for n in range(4)]
         trial(arm, Phase.CONFIRM, 0, 100, 0.4, 0.01, tried[2])
-        for number in range(2):
-            trial(arm, Phase.VERDICT, number, 200 + number, 0.4, 0.02 + number / 100, tried[2])
+        for number, seed in enumerate(verdict_seeds(spec)):
+            trial(arm, Phase.VERDICT, number, seed, 0.4, 0.02 + number / 100, tried[2])
     trial("anon", Phase.SEARCH, 9, 9, 0.9, None)
-    result = summarize(spec, list(ledger.job(job, trials=True).trials))
+    result = summarize(Plan(spec, spaces_of(spec), 0.0), list(ledger.job(job, trials=True).trials))
     ledger.update_job(
-        lease, phase=Phase.VERDICT, result=result, architecture={"family": "mlp", "parameters": 9}
+        lease,
+        phase=Phase.VERDICT,
+        result=result.model_dump(mode="json"),
+        architecture={"family": "mlp", "parameters": 9},
     )
     ledger.release(lease, JobState.SUCCEEDED)
     return job
@@ -141,8 +145,8 @@ def test_what_is_read_is_the_same_here_and_there(
 def test_a_job_is_shown_with_its_answer(call: Call, done: str, command: str):
     shown = call(command, done)
     assert f"done ({done}): SUCCEEDED" in shown
-    assert "chosen: gamma 0.4" in shown
-    assert "Anon against  verdict" in shown
+    assert "recommended: gamma 0.4" in shown
+    assert "Anon against  compared" in shown
     assert "4 COMPLETE 1 FAILED" in shown
 
 

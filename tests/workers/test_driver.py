@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import signal
 import threading
 from pathlib import Path
@@ -15,7 +16,7 @@ from sqlalchemy import event
 from anon_tune.errors import DependencyError, InputError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, Phase, Report, Trial, TrialState
-from anon_tune.search.policy import Plan, Signal
+from anon_tune.search.policy import Plan, Signal, verdict_seeds
 from anon_tune.settings import Settings
 from anon_tune.spec import spaces_of
 from anon_tune.workers import driver
@@ -317,7 +318,8 @@ def test_a_trial_that_diverged_does_not_make_a_verdict_untested(reported: bool):
             [(TrialState.COMPLETE, 1.0, metrics), (TrialState.DIVERGED, None, {})]
         )
     )
-    assert driver.summarize(spec, [best, confirm, whole, diverged])["tested"] is reported
+    plan = Plan(spec, spaces_of(spec), 0.0)
+    assert driver.summarize(plan, [best, confirm, whole, diverged]).tested is reported
 
 
 def test_the_verdict_is_about_the_winner_that_stands():
@@ -334,14 +336,18 @@ def test_the_verdict_is_about_the_winner_that_stands():
         for n, (source, value) in enumerate([(old, 0.5), (new, 0.4)])
     ]
     trials.append(builders.trial(0, value=0.5, phase=Phase.CONFIRM, seed=9, arm="sgd", source=other.id))
-    for seed in (20, 21):
-        for n, (source, value) in enumerate([(old, 90.0 + seed), (new, 0.1 * seed), (other, 0.1 * seed + 1)]):
+    for seed, of_old, of_new, of_other in zip(
+        verdict_seeds(spec), (90.0, 91.0), (2.0, 2.1), (3.0, 3.1), strict=True
+    ):
+        for source, value in ((old, of_old), (new, of_new), (other, of_other)):
             verdict = builders.trial(
-                2 * seed + n, value=value, phase=Phase.VERDICT, seed=seed, arm=source.arm, source=source.id
+                len(trials), value=value, phase=Phase.VERDICT, seed=seed, arm=source.arm, source=source.id
             )
             trials.append(verdict)
-    found = driver.summarize(spec, trials)
-    assert found["winners"]["anon"]["trial"] == new.id
-    (comparison,) = found["verdict"]
-    assert comparison["anon"] == pytest.approx(2.05)
-    assert comparison["difference"] == pytest.approx(-1.0)
+    found = driver.summarize(Plan(spec, spaces_of(spec), 0.0), trials)
+    assert found.winners["anon"].trial == new.id
+    configuration, optimizer = found.verdict
+    assert configuration.anon == pytest.approx(2.05)
+    ratio = math.sqrt((2.0 / 3.0) * (2.1 / 3.1))
+    assert configuration.difference == pytest.approx(ratio - 1)
+    assert (optimizer.of, optimizer.outcome) == ("optimizer", "undecided")

@@ -1,0 +1,234 @@
+"""The answer of a job: what its driver finds at the end, as the ledger keeps it and everybody reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "VERSION",
+    "Answer",
+    "Comparison",
+    "Confirmed",
+    "Cost",
+    "Curve",
+    "Gamma",
+    "Outcome",
+    "Repeats",
+    "Winner",
+]
+
+VERSION = 2
+"""Of the layout. The first had no number, and the gammas within one standard error in place of a response."""
+
+
+class Outcome(StrEnum):
+    """What a verdict says of Anon against a baseline."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    EQUAL = "practically equal"
+    UNDECIDED = "undecided"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+
+class Cost(_Part):
+    """What a gamma costs over the best one, with a 90% interval, as differences are given (see Answer.scale)."""
+
+    gamma: float
+    cost: float
+    low: float
+    high: float
+
+
+class Curve(_Part):
+    """The objective over gamma, all other coordinates at their best, at equally spaced gammas.
+
+    `low` and `high` hold 90%, `low50` and `high50` half. `flat` is the probability that a gamma costs less than the
+    smallest difference that matters.
+    """
+
+    gamma: list[float]
+    median: list[float]
+    low: list[float]
+    high: list[float]
+    low50: list[float]
+    high50: list[float]
+    flat: list[float]
+
+
+class Gamma(_Part):
+    """Which gammas do well.
+
+    Attributes:
+        best: Of the recommended configuration; None where none was confirmed.
+        low: From here
+        high: to here lies the best gamma with a probability of `level`; None where too little is known.
+        low50: From here
+        high50: to here it lies with a probability of one half.
+        flat: Ranges of gammas that cost less than `practical`, each gamma with a probability of one half or more;
+            empty where nothing says what difference matters.
+        indistinguishable: Ranges of gammas that cost less than `deviation`: one run cannot tell them apart.
+        costs: Of SGD's and Adam's gamma, 0 and 1, where the space has them.
+        practical: The smallest difference that matters, as the job says.
+        deviation: Standard deviation of the objective between seeds, on the same scale as costs.
+        enough: Whether the trials say more than what the space allows.
+        trials: Trials of Anon that this rests on.
+        note: What it is, or why there is none.
+    """
+
+    best: float | None
+    low: float | None = None
+    high: float | None = None
+    low50: float | None = None
+    high50: float | None = None
+    level: float = 0.9
+    flat: list[tuple[float, float]] = []
+    indistinguishable: list[tuple[float, float]] = []
+    costs: list[Cost] = []
+    curve: Curve | None = None
+    practical: float | None = None
+    deviation: float | None = None
+    enough: bool = False
+    trials: int = 0
+    note: str = ""
+
+
+class Repeats(_Part):
+    """One configuration on several seeds.
+
+    Attributes:
+        mean: Of those that completed; None if none did.
+        seeds: Value by seed; None where it diverged or failed.
+    """
+
+    mean: float | None
+    seeds: dict[str, float | None]
+
+
+class Winner(_Part):
+    """What an arm came up with.
+
+    Attributes:
+        trial: Whose configuration it is.
+        params: Its search coordinates.
+        hyperparameters: What the optimizer is made with.
+        finalists: The trials whose configurations were rerun.
+        confirm: On the seeds by which it was chosen, validation data: too good, as the best of several.
+        test: On fresh seeds, test data.
+        at_bound: Search coordinates at an end of their range, where a wider space might have better ones.
+    """
+
+    trial: str
+    params: dict[str, Any]
+    hyperparameters: dict[str, Any]
+    finalists: list[str]
+    confirm: Repeats
+    test: Repeats
+    at_bound: list[str] = []
+
+
+class Confirmed(_Part):
+    """Runs of finalists: as many as there would be without racing, and as many as were made."""
+
+    planned: int
+    made: int
+
+
+class Comparison(_Part):
+    """Anon against one baseline.
+
+    A difference is Anon's value less the baseline's, so below 0 where Anon's loss, or error, is smaller.
+
+    Attributes:
+        baseline: The other arm.
+        of: Two configurations, or two optimizers as they were tuned: then the interval holds the luck of the search.
+        outcome: What can be said.
+        anon: Mean test objective of Anon's winner on the seeds that it completed; None if none.
+        other: The same of the baseline's.
+        difference: None where fewer than two seeds can be compared.
+        low: Lower end of its interval.
+        high: Upper end.
+        level: Of that interval.
+        seeds: Seeds that were compared.
+        detectable: Smallest difference that would have been decided, where nothing was.
+        seeds_needed: About so many seeds would decide it.
+        note: What limits the statement.
+    """
+
+    baseline: str
+    of: Literal["configuration", "optimizer"] = "configuration"
+    outcome: Outcome
+    anon: float | None
+    other: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    level: float = 0.95
+    seeds: int
+    detectable: float | None = None
+    seeds_needed: int | None = None
+    note: str = ""
+
+
+class Answer(_Part):
+    """A job's answer.
+
+    Attributes:
+        version: Of this layout.
+        scale: As `objective.scale`. Differences, costs and margins are shares on the first two, of the loss or of the
+            error (0.12: 12% more), and numbers in units of the objective on the linear one, small being good.
+        tested: Whether the verdict is on test data; False where the user's training reported none.
+        may_differ: Why another run of the job may find something else.
+        confirm: How many runs racing saved.
+        gamma: Which gammas do well.
+        winners: By arm.
+        verdict: Of each baseline, on the configurations and on the optimizers.
+    """
+
+    version: int = VERSION
+    scale: Literal["log", "log_error", "linear"] = "linear"
+    tested: bool = True
+    may_differ: list[str] = []
+    confirm: Confirmed = Confirmed(planned=0, made=0)
+    gamma: Gamma
+    winners: dict[str, Winner] = Field(default_factory=dict)
+    verdict: list[Comparison] = []
+
+    @classmethod
+    def load(cls, stored: Mapping[str, Any] | None) -> Self | None:
+        """Return a stored result, one of an earlier version as well; None where there is none."""
+        if stored is None:
+            return None
+        if stored.get("version", 1) < VERSION:
+            stored = _from_first(stored)
+        return cls.model_validate(stored)
+
+    def of(self, kind: Literal["configuration", "optimizer"]) -> list[Comparison]:
+        """The verdicts of one kind."""
+        return [each for each in self.verdict if each.of == kind]
+
+
+_FIRST_OUTCOMES = {"better": Outcome.BETTER, "worse": Outcome.WORSE}
+
+
+def _from_first(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A result of the first version; of its gammas only the chosen one has the same meaning today."""
+    spread = stored["gamma"]
+    note = "made by an earlier version, which estimated no interval"
+    return {
+        **stored,
+        "version": VERSION,
+        "gamma": {"best": spread["best"], "trials": spread["complete"], "note": note},
+        # An interval that held 0 was called "no difference", however wide it was.
+        "verdict": [
+            {**each, "outcome": _FIRST_OUTCOMES.get(each["outcome"], Outcome.UNDECIDED)}
+            for each in stored["verdict"]
+        ],
+    }

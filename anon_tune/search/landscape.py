@@ -1,0 +1,231 @@
+"""The landscape of an arm: its objective over its space, as its trials tell it.
+
+It is the surrogate of the search, fitted to the search trials and to the reruns of finalists, whose other seeds tell
+it how large the noise is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.search.forecast import Forecast
+from anon_tune.search.surrogate import Surrogate
+from anon_tune.search_spaces import Choice, Range, Space
+from anon_tune.spec import Objective
+
+__all__ = ["FEWEST_TRIALS", "Landscape"]
+
+FEWEST_TRIALS = 5
+"""With fewer COMPLETE search trials there is no landscape."""
+
+_MOST = 300
+"""Only the best by value are fitted: the time grows with their cube."""
+
+_FAR, _FAR_FROM_MEDIAN = 1.2, 3.0
+"""What is worse than the best by more counts as so much worse: a cliff would stretch the scale of the fit. On a
+linear scale, where no number is large by itself, so many times what the median is worse."""
+
+_SOBOL, _MOVED, _SPREADS = 128, 16, (0.15, 0.05)
+"""Low points are looked for among so many of a Sobol sequence and those that were tried; then so many around each of
+the best, at these standard deviations, in the unit cube."""
+
+_FOLLOWED = 8
+
+_CAUTION = 2.0
+"""Posterior standard deviations by which a value may be worse than expected."""
+
+Points = NDArray[np.float64]
+
+
+class Landscape:
+    """A Gaussian process over the unit cube of an arm's space; small is good.
+
+    Args:
+        space: What the arm searches.
+        trials: The arm's; of the search, and of confirm where finalists were rerun.
+        objective: What they are judged by.
+
+    Attributes:
+        trials: The search trials that it is fitted to, in the order of their numbers.
+        points: Their places in the unit cube, shape (n, d).
+    """
+
+    def __init__(self, space: Space, trials: Sequence[Trial], objective: Objective) -> None:
+        self._space = space
+        self._columns = _columns(space)
+        self._choices = [
+            self._columns[name] for name, domain in space.parameters.items() if isinstance(domain, Choice)
+        ]
+        search = sorted((t for t in trials if t.phase is Phase.SEARCH), key=lambda trial: trial.number)
+        forecast = Forecast(space, search, objective)
+        ends = ((trial.id, forecast.final(trial)) for trial in search if _tells(trial))
+        finals = {id_: final for id_, final in ends if final is not None and math.isfinite(final)}
+        known = [t for t in search if t.id in finals or t.state is TrialState.DIVERGED]
+        self.complete = sum(trial.state is TrialState.COMPLETE for trial in known)
+        worst = _worst(list(finals.values()), objective)
+        values = [min(finals.get(trial.id, worst), worst) for trial in known]
+        kept = sorted(np.argsort(values, kind="stable")[:_MOST].tolist())
+        self.trials = [known[i] for i in kept]
+        self.points = np.array([space.unit(trial.params) for trial in self.trials])
+        reruns = [(t, t.value) for t in trials if t.phase is Phase.CONFIRM and t.value is not None]
+        self._data = (
+            (*map(tuple, self.points.tolist()), *(tuple(space.unit(t.params)) for t, _ in reruns)),
+            (*(values[i] for i in kept), *(min(forecast.scaled(value), worst) for _, value in reruns)),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Landscape) and (self._data, self._space) == (other._data, other._space)
+
+    def __hash__(self) -> int:
+        return hash(self._data)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are enough trials to say anything."""
+        return self.complete >= FEWEST_TRIALS
+
+    def place(self, params: Mapping[str, Any]) -> list[float]:
+        """Return the place of a configuration in the unit cube."""
+        return self._space.unit(params)
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation between seeds, as the fit has it."""
+        return self._surrogate.noise
+
+    @cached_property
+    def _surrogate(self) -> Surrogate:
+        return _fitted(*self._data)
+
+    def bounds(self) -> list[float]:
+        """Return `bound` at the places of the trials."""
+        return _bounds(self)
+
+    def mean(self, points: Points) -> Points:
+        """Return the expected objective at points (m, d), shape (m,)."""
+        return self._surrogate.mean(points)
+
+    def bound(self, points: Points) -> Points:
+        """Return what the objective at points (m, d) is below with a probability of about 98%, shape (m,)."""
+        return self._surrogate.mean(points) + _CAUTION * self._surrogate.deviation(points)
+
+    def draw(self, points: Points, count: int) -> Points:
+        """Return joint draws of the objective without noise at points (m, d), shape (count, m)."""
+        return self._surrogate.draw(points, count, seed=0)
+
+    def lowest(self) -> dict[str, Any]:
+        """Return the configuration whose `bound` is lowest, tried or not."""
+        return self._space.at_unit(_lowest(self))
+
+    def low_points(
+        self,
+        count: int,
+        judge: Callable[[Points], Points],
+        name: str = "",
+        values: Sequence[float] = (),
+    ) -> Points:
+        """Return points where something is low, the lowest first, shape (1, count, d).
+
+        Args:
+            count: How many.
+            judge: What is low: `mean` or `bound`.
+            name: A coordinate that is held; then there are `count` points for each of its values.
+            values: These, g in number; the shape is (g, count, d) then.
+        """
+        column = self._columns.get(name, slice(0))
+        held = np.array([_place(self._space.parameters[name], value) for value in values]).reshape(
+            max(1, len(values)), -1
+        )
+        rng = np.random.default_rng(0)
+        dimension = self.points.shape[1]
+
+        def allowed(points: Points) -> Points:
+            for choice in self._choices:
+                chosen = points[..., choice].argmax(axis=-1)
+                points[..., choice] = np.eye(choice.stop - choice.start)[chosen]
+            points[..., column] = held[:, None]
+            return points
+
+        start = np.concatenate([np.unique(self.points, axis=0), _sobol(dimension)])
+        points = allowed(np.repeat(start[None], len(held), axis=0))
+        for spread in _SPREADS:
+            best = _best_of(points, _FOLLOWED, judge)
+            moved = best[:, :, None] + spread * rng.normal(size=(*best.shape[:2], _MOVED, dimension))
+            around = np.clip(moved.reshape(len(held), -1, dimension), 0.0, 1.0)
+            points = np.concatenate([points, allowed(around)], axis=1)
+        return _best_of(points, count, judge)
+
+
+def _columns(space: Space) -> dict[str, slice]:
+    """Where each coordinate is in the unit cube: a choice has a column for each of its values."""
+    found, start = {}, 0
+    for name, domain in space.parameters.items():
+        stop = start + (len(domain.choices) if isinstance(domain, Choice) else 1)
+        found[name] = slice(start, stop)
+        start = stop
+    return found
+
+
+def _place(domain: Range | Choice, value: float) -> list[float]:
+    if isinstance(domain, Choice):
+        return [float(choice == value) for choice in domain.choices]
+    return [domain.fraction(value)]
+
+
+def _best_of(points: Points, count: int, judge: Callable[[Points], Points]) -> Points:
+    values = judge(points.reshape(-1, points.shape[-1])).reshape(points.shape[:2])
+    order = np.argsort(values, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(points, order[:, :, None], axis=1)
+
+
+def _worst(values: list[float], objective: Objective) -> float:
+    """The value that the worst trials count for, and those that diverged."""
+    if not values:
+        return 0.0
+    best, median = min(values), float(np.median(values))
+    if objective.scale != "linear":
+        return best + _FAR
+    return best + _FAR_FROM_MEDIAN * (median - best) if median > best else max(values)
+
+
+def _tells(trial: Trial) -> bool:
+    return trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+# The same is asked for every rerun of the finalists.
+@lru_cache(maxsize=16)
+def _lowest(landscape: Landscape) -> list[float]:
+    found: list[float] = landscape.low_points(1, landscape.bound)[0, 0].tolist()
+    return found
+
+
+@lru_cache(maxsize=16)
+def _bounds(landscape: Landscape) -> list[float]:
+    found: list[float] = landscape.bound(landscape.points).tolist()
+    return found
+
+
+@lru_cache(maxsize=16)
+def _fitted(points: tuple[tuple[float, ...], ...], values: tuple[float, ...]) -> Surrogate:
+    return Surrogate(np.array(points), np.array(values))
+
+
+def forget() -> None:
+    """Forget what was fitted: of use to tests, which ask whether it is found again."""
+    for cached in (_lowest, _bounds, _fitted):
+        cached.cache_clear()
+
+
+@lru_cache(maxsize=8)
+def _sobol(dimension: int) -> Points:
+    from scipy.stats import qmc  # takes seconds, which Ray's start can hide
+
+    found: Points = qmc.Sobol(dimension, rng=0).random(_SOBOL)
+    return found

@@ -1,0 +1,223 @@
+"""Whether what is said of a job is true: `python -m benchmarks.calibration [--quick] [--only PART ...]`.
+
+- `configurations`: verdicts on two configurations, on drawn runs (`configurations.py`).
+- `response`: whole jobs on surfaces of six shapes: whether the interval holds the best gamma, how wide it is, whether
+  a flat surface is called flat, and whether two searches recommend the same gamma.
+- `optimizers`: the same arm searched three times on one surface, as anon, adamw and sgd. Whatever is called better or
+  worse is wrong.
+
+Searches are kept, so an interrupted run goes on. Intervals of shares are by drawing jobs, or searches, anew.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process a core
+
+import argparse
+import itertools
+import platform
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from anon_tune.answer import Answer, Outcome
+from anon_tune.workers.driver import summarize
+from benchmarks.calibration.configurations import LAWS, Cell, simulate
+from benchmarks.calibration.jobs import plan_of, relabelled, run, searched
+from benchmarks.calibration.surfaces import SHAPES, surface
+
+PARTS = ("configurations", "response", "optimizers")
+ARMS = ("anon", "adamw", "sgd")
+DEVIATIONS = (0.05, 0.15)
+
+_NEAR = 0.25
+"""Two searches agree where what they recommend is so near."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a job said of gamma.
+
+    Attributes:
+        holds: Whether the 90% interval holds the best gamma, to half the distance of two that are looked at.
+        width: Of that interval.
+        alike: Share of the range that is called indistinguishable.
+        off: The recommended gamma less the best.
+        bias: The reported loss of the winner on the confirm seeds over the true one, in seed deviations.
+    """
+
+    holds: bool
+    width: float
+    alike: float
+    off: float
+    bias: float
+
+
+def main() -> None:
+    """Run the parts and print their tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer jobs: under half an hour")
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), metavar="PART")
+    parser.add_argument("--trials", type=int, nargs="*", default=[20])
+    parser.add_argument("--jobs", type=int, help="of each cell; default 100, or 8")
+    parser.add_argument("--folder", type=Path, default=Path("build/calibration"))
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    arguments = parser.parse_args()
+    jobs = arguments.jobs or (8 if arguments.quick else 100)
+    console = Console(width=140, highlight=False)
+    console.print(f"Python {platform.python_version()}, BoTorch {version('botorch')}")
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        if "configurations" in arguments.only:
+            console.print(_configurations(pool, 500 if arguments.quick else 4000))
+        for trials in arguments.trials:
+            if "response" in arguments.only:
+                console.print(_response(pool, trials, jobs, arguments.folder))
+            if "optimizers" in arguments.only:
+                console.print(_optimizers(pool, trials, max(6, jobs // 2), arguments.folder))
+
+
+def _configurations(pool: ProcessPoolExecutor, jobs: int) -> Table:
+    cells = {
+        **{f"equal, {law}": Cell(law=law) for law in LAWS},
+        **{f"equal, variance of confirm runs x {ratio:.2g}": Cell(ratio=ratio) for ratio in (1 / 3, 3)},
+        **{f"equal, {rate:.0%} diverge": Cell(divergence=rate) for rate in (0.05, 0.2)},
+        **{f"Anon better by {shift:g} deviations": Cell(shift=shift) for shift in (1.0, 2.0, 3.0)},
+        "Anon better by 3 deviations, 5% diverge": Cell(shift=3.0, divergence=0.05),
+        "different by exactly what matters, 1 deviation": Cell(shift=1.0, practical=1.0),
+        "equal, what matters is 2 deviations": Cell(practical=2.0),
+    }
+    table = Table(
+        title=f"verdicts on configurations, {jobs} jobs a row, two baselines, 3 / 5 / 10 seeds at most"
+    )
+    for title in ("", "any better", "any worse", "one better", "one equal", "mean seeds of 10"):
+        table.add_column(title)
+    asked = [(name, seeds) for name in cells for seeds in (3, 5, 10)]
+    drawn = pool.map(partial(simulate, jobs=jobs), (_with_seeds(cells[name], seeds) for name, seeds in asked))
+    found = dict(zip(asked, drawn, strict=True))
+    for name in cells:
+        three = [found[name, seeds] for seeds in (3, 5, 10)]
+        shares = [[getattr(each, part) for each in three] for part in ("better", "worse", "first", "equal")]
+        table.add_row(
+            name, *(" / ".join(f"{s:.1%}" for s in row) for row in shares), f"{three[-1].seeds:.1f}"
+        )
+    return table
+
+
+def _with_seeds(cell: Cell, seeds: int) -> Cell:
+    return Cell(**{**cell.__dict__, "seeds": seeds})
+
+
+def _response(pool: ProcessPoolExecutor, trials: int, jobs: int, folder: Path) -> Table:
+    table = Table(title=f"the response after {trials} trials, {jobs} jobs a row")
+    for title in (
+        "surface",
+        "90% interval holds it",
+        "median width",
+        "80% of the range indistinguishable",
+        "two searches agree to 0.25",
+        "winner's confirm loss, deviations off",
+    ):
+        table.add_column(title)
+    keys = [(shape, deviation) for shape in SHAPES for deviation in DEVIATIONS]
+    asked = [(shape, deviation, trials, seed, folder) for shape, deviation in keys for seed in range(jobs)]
+    found = dict(zip(asked, pool.map(_respond, asked), strict=True))
+    for shape, deviation in keys:
+        rows = [found[shape, deviation, trials, seed, folder] for seed in range(jobs)]
+        pairs = itertools.combinations([row.off for row in rows], 2)
+        agree = float(np.mean([abs(a - b) <= _NEAR for a, b in pairs]))
+        has_optimum = shape != "flat"
+        table.add_row(
+            f"{shape}, {deviation:g}",
+            f"{np.mean([row.holds for row in rows]):.0%}" if has_optimum else "-",
+            f"{np.median([row.width for row in rows]):.2f}",
+            f"{np.mean([row.alike >= 0.8 for row in rows]):.0%}",
+            f"{agree:.0%}" if has_optimum else "-",
+            f"{np.mean([row.bias for row in rows]):+.2f}",
+        )
+    return table
+
+
+def _respond(key: tuple[str, float, int, int, Path]) -> Found:
+    shape, deviation, trials, seed, folder = key
+    warnings.simplefilter("ignore")
+    known = surface(shape, deviation, seed)
+    made = searched(known, trials, seed, folder / shape)
+    answer = summarize(plan_of(known, trials, seed), made)
+    gamma, winner = answer.gamma, answer.winners["anon"]
+    if gamma.low is None or gamma.high is None or winner.confirm.mean is None or gamma.best is None:
+        return Found(False, np.nan, 0.0, np.nan, np.nan)
+    step = 2.0 / 48 / 2
+    alike = sum(high - low for low, high in gamma.indistinguishable) / 2.0
+    true = known.final(winner.hyperparameters)
+    return Found(
+        gamma.low - step <= known.best_gamma <= gamma.high + step,
+        gamma.high - gamma.low,
+        alike,
+        gamma.best - known.best_gamma,
+        float(np.log(winner.confirm.mean / true) / deviation),
+    )
+
+
+def _optimizers(pool: ProcessPoolExecutor, trials: int, searches: int, folder: Path) -> Table:
+    table = Table(title=f"one arm searched three times with {trials} trials, {searches} searches a surface")
+    for title in ("surface", "jobs", "wrong verdict on optimizers", "verdict on configurations"):
+        table.add_column(title)
+    keys = [(shape, DEVIATIONS[0]) for shape in SHAPES]
+    asked = [(*key, trials, seed, folder) for key in keys for seed in range(searches)]
+    for _ in pool.map(_search, asked):
+        pass
+    shares = []
+    for shape, deviation in keys:
+        triples = list(itertools.islice(_triples(searches), 40))
+        verdicts = list(pool.map(partial(_judge, shape, deviation, trials, folder), triples))
+        wrong = [np.mean([_is_wrong(each, of) for each in verdicts]) for of in ("optimizer", "configuration")]
+        shares.append(wrong)
+        table.add_row(f"{shape}, {deviation:g}", str(len(triples)), *(f"{share:.0%}" for share in wrong))
+    table.add_row("mean", "", *(f"{share:.1%}" for share in np.mean(shares, axis=0)))
+    return table
+
+
+def _triples(searches: int) -> Iterator[tuple[int, ...]]:
+    """Three different searches each; every search is in about as many."""
+    rng = np.random.default_rng(0)
+    while True:
+        order = rng.permutation(searches)
+        for first in range(0, searches - 2, 3):
+            yield tuple(int(i) for i in order[first : first + 3])
+
+
+def _search(key: tuple[str, float, int, int, Path]) -> None:
+    shape, deviation, trials, seed, folder = key
+    warnings.simplefilter("ignore")
+    searched(surface(shape, deviation, 0), trials, seed, folder / f"{shape}, the same")
+
+
+def _judge(shape: str, deviation: float, trials: int, folder: Path, seeds: Sequence[int]) -> Answer:
+    """One job of three arms, which are three searches of one."""
+    warnings.simplefilter("ignore")
+    known = surface(shape, deviation, 0)
+    made = []
+    for arm, seed in zip(ARMS, seeds, strict=True):
+        made += relabelled(searched(known, trials, seed, folder / f"{shape}, the same"), arm)
+    plan = plan_of(known, trials, seed=0, arms=ARMS)
+    return summarize(plan, run(plan, known, seed=hash(tuple(seeds)) % 10_000, trials=made))
+
+
+def _is_wrong(answer: Answer, of: str) -> bool:
+    return any(each.of == of and each.outcome in {Outcome.BETTER, Outcome.WORSE} for each in answer.verdict)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Whole jobs on a known surface, with the product's own decisions: real sampler, finalists, verdict, answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pickle
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from anon_tune.records import NewTrial, Phase, Trial, TrialState
+from anon_tune.search.policy import Plan, Signal, next_trial
+from anon_tune.search_spaces import load_space
+from anon_tune.spec import JobSpec, parse_spec
+from benchmarks.search.surfaces import Simulated
+
+__all__ = ["plan_of", "relabelled", "run", "searched"]
+
+
+def plan_of(surface: Simulated, trials: int, seed: int, arms: Sequence[str] = ("anon",)) -> Plan:
+    """A job in which every arm is Anon, so that all of them are equal."""
+    spec: JobSpec = parse_spec(
+        {
+            "name": "calibration",
+            "task": "image_classification",
+            "data": "digits",
+            "model": "mlp",
+            "budget": {"trials": trials, "epochs": surface.epochs},
+            "search": {"seed": seed},
+            "arms": list(arms),
+        }
+    )
+    space = load_space(surface.space).for_family(surface.space)
+    return Plan(spec, dict.fromkeys(arms, space), surface.log_mean_sigma)
+
+
+def run(plan: Plan, surface: Simulated, seed: int, trials: Sequence[Trial] = ()) -> list[Trial]:
+    """Run a job to its end, one trial after another, from the trials that it has.
+
+    Args:
+        plan: The job.
+        surface: What it is trained on.
+        seed: Of the noise.
+        trials: Made before.
+    """
+    made = list(trials)
+    while isinstance(new := next_trial(plan, made), NewTrial):
+        made.append(_ended(new, surface, seed))
+    if new is not Signal.DONE:
+        raise RuntimeError(f"a job in which nothing runs came to {new}")
+    return made
+
+
+def searched(surface: Simulated, trials: int, seed: int, folder: Path) -> list[Trial]:
+    """The search and the confirm runs of one arm; kept in a folder, since they take most of the time."""
+    file = folder / f"{surface.name}-{trials}-{seed}.pickle"
+    if not file.exists():
+        plan = plan_of(surface, trials, seed)
+        made = [trial for trial in run(plan, surface, seed) if trial.phase is not Phase.VERDICT]
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pickle.dumps(made))
+    found: list[Trial] = pickle.loads(file.read_bytes())
+    return found
+
+
+def relabelled(trials: Sequence[Trial], arm: str) -> list[Trial]:
+    """The same trials as those of another arm."""
+
+    def named(trial_id: str | None) -> str | None:
+        return trial_id.replace("-anon-", f"-{arm}-") if trial_id is not None else None
+
+    return [
+        dataclasses.replace(trial, id=str(named(trial.id)), arm=arm, source=named(trial.source))
+        for trial in trials
+    ]
+
+
+def _ended(new: NewTrial, surface: Simulated, seed: int) -> Trial:
+    value: float | None = float(surface.curve(new.hyperparameters, _noise(seed, new))[-1])
+    if value is None or not math.isfinite(value):
+        value = None
+    state = TrialState.DIVERGED if value is None else TrialState.COMPLETE
+    plain: dict[str, Any] = {field.name: getattr(new, field.name) for field in dataclasses.fields(new)}
+    return Trial(
+        f"j-{new.arm}-{new.phase[0]}{new.number:03d}", "j", state=state, value=value, attempts=1, **plain
+    )
+
+
+def _noise(seed: int, new: NewTrial) -> int:
+    """The seed of a trial's noise: another one for each arm, as arms that share seeds are not equal on them."""
+    return zlib.crc32(f"{seed} {new.arm} {new.seed}".encode())

@@ -20,6 +20,9 @@ EXPLAINED = {
 _QUIET = 2.0
 """Seeds are quiet where they differ by less than so many times the difference that matters."""
 
+_MANY_SEEDS = 1000
+"""More than so many nobody will run."""
+
 _MORE = 3
 """So many times the trials would say more: at 60 the intervals are about half as wide as at 20."""
 

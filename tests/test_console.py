@@ -52,7 +52,7 @@ def test_a_report_says_what_was_found_how_sure_it_is_and_what_to_do_next():
         "recommended: gamma 0.5  lr 0.01  betas (0.9, 0.999, 0.5)  delay 2.5",
         "gamma: how adaptive the step is: 0 as SGD, 1 as Adam",
         "Undecided between this configuration of Anon and this one of adamw: test loss 3% lower (-9% to +4%, 10 "
-        "seeds). A difference of 6.6% would have been seen. About 35 seeds would decide it.",
+        "seeds). A difference of 6.6% would have been seen. About 40 seeds would decide it.",
         "Whether Anon beats adamw, tuned with 4 trials each, is undecided: -17% to +13% with the luck of the search "
         "(estimated from one search of each).",
     ):

@@ -127,11 +127,9 @@ def _configurations(each: Comparison, answer: Answer, metric: str) -> str:
     said = f"Undecided between {pair}"
     if each.low is None or each.detectable is None:
         return said
-    more = (
-        f"About {each.seeds_needed} seeds would decide it"
-        if each.seeds_needed
-        else "More seeds will hardly help"
-    )
+    needed, more = each.seeds_needed, "More seeds will hardly help"
+    if needed is not None and needed <= _MANY_SEEDS:
+        more = f"About {_rounded(needed)} seeds would decide it"
     return (
         f"{said}: {measured}. A difference of {amount(each.detectable, answer)} would have been seen. {more}"
     )

@@ -23,8 +23,9 @@ from anon_tune.search.sequential import ALPHA, Duel, Judgement
 __all__ = ["luck", "verdicts"]
 
 _DRAWS, _POINTS = 256, 96
-_LUCK = 2.0
-"""Factor of the variance that the landscapes give to the luck of a search; by calibration (docs/advice.md)."""
+_LUCK = 0.1
+"""Share of the variance that the landscapes give to the luck of a search, which overstate it; by calibration
+(docs/advice.md)."""
 
 _FEWEST_FREEDOM = 4
 

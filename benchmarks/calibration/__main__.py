@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,14 +31,19 @@ from rich.console import Console
 from rich.table import Table
 
 from anon_tune.answer import Answer, Outcome
+from anon_tune.records import Trial
 from anon_tune.workers.driver import summarize
 from benchmarks.calibration.configurations import LAWS, Cell, simulate
 from benchmarks.calibration.jobs import plan_of, relabelled, run, searched
 from benchmarks.calibration.surfaces import SHAPES, surface
+from benchmarks.search.surfaces import Surface, load_surfaces
 
 PARTS = ("configurations", "response", "optimizers")
 ARMS = ("anon", "adamw", "sgd")
 DEVIATIONS = (0.05, 0.15)
+
+SEARCHED = ("mild", "sharp", "cliff", "two valleys", "flat", "shakespeare-gpt")
+"""Surfaces on which one arm is searched again and again; the last is a recorded training with quiet seeds."""
 
 _NEAR = 0.25
 """Two searches agree where what they recommend is so near."""
@@ -174,17 +179,16 @@ def _optimizers(pool: ProcessPoolExecutor, trials: int, searches: int, folder: P
     table = Table(title=f"one arm searched three times with {trials} trials, {searches} searches a surface")
     for title in ("surface", "jobs", "wrong verdict on optimizers", "verdict on configurations"):
         table.add_column(title)
-    keys = [(shape, DEVIATIONS[0]) for shape in SHAPES]
-    asked = [(*key, trials, seed, folder) for key in keys for seed in range(searches)]
+    asked = [(name, trials, seed, folder) for name in SEARCHED for seed in range(searches)]
     for _ in pool.map(_search, asked):
         pass
     shares = []
-    for shape, deviation in keys:
-        triples = list(itertools.islice(_triples(searches), 40))
-        verdicts = list(pool.map(partial(_judge, shape, deviation, trials, folder), triples))
-        wrong = [np.mean([_is_wrong(each, of) for each in verdicts]) for of in ("optimizer", "configuration")]
+    for name in SEARCHED:
+        triples = list(itertools.islice(_triples(searches), 2 * searches))
+        answers = list(pool.map(partial(_judge, name, trials, folder), triples))
+        wrong = [np.mean([_is_wrong(each, of) for each in answers]) for of in ("optimizer", "configuration")]
         shares.append(wrong)
-        table.add_row(f"{shape}, {deviation:g}", str(len(triples)), *(f"{share:.0%}" for share in wrong))
+        table.add_row(name, str(len(triples)), *(f"{share:.0%}" for share in wrong))
     table.add_row("mean", "", *(f"{share:.1%}" for share in np.mean(shares, axis=0)))
     return table
 
@@ -198,21 +202,27 @@ def _triples(searches: int) -> Iterator[tuple[int, ...]]:
             yield tuple(int(i) for i in order[first : first + 3])
 
 
-def _search(key: tuple[str, float, int, int, Path]) -> None:
-    shape, deviation, trials, seed, folder = key
+def _search(key: tuple[str, int, int, Path]) -> None:
+    name, trials, seed, folder = key
     warnings.simplefilter("ignore")
-    searched(surface(shape, deviation, 0), trials, seed, folder / f"{shape}, the same")
+    searched(_known(name), trials, seed, folder / f"{name}, the same")
 
 
-def _judge(shape: str, deviation: float, trials: int, folder: Path, seeds: Sequence[int]) -> Answer:
+@cache
+def _known(name: str) -> Surface:
+    """A surface that is the same for all searches."""
+    return surface(name, DEVIATIONS[0], 0) if name in SHAPES else load_surfaces()[name]
+
+
+def _judge(name: str, trials: int, folder: Path, seeds: Sequence[int]) -> Answer:
     """One job of three arms, which are three searches of one."""
     warnings.simplefilter("ignore")
-    known = surface(shape, deviation, 0)
-    made = []
+    known = _known(name)
+    made: list[Trial] = []
     for arm, seed in zip(ARMS, seeds, strict=True):
-        made += relabelled(searched(known, trials, seed, folder / f"{shape}, the same"), arm)
+        made += relabelled(searched(known, trials, seed, folder / f"{name}, the same"), arm)
     plan = plan_of(known, trials, seed=0, arms=ARMS)
-    return summarize(plan, run(plan, known, seed=hash(tuple(seeds)) % 10_000, trials=made))
+    return summarize(plan, run(plan, known, seed=sum(s * 31**i for i, s in enumerate(seeds)), trials=made))
 
 
 def _is_wrong(answer: Answer, of: str) -> bool:

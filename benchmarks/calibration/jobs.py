@@ -14,12 +14,12 @@ from anon_tune.records import NewTrial, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal, next_trial
 from anon_tune.search_spaces import load_space
 from anon_tune.spec import JobSpec, parse_spec
-from benchmarks.search.surfaces import Simulated
+from benchmarks.search.surfaces import Surface
 
 __all__ = ["plan_of", "relabelled", "run", "searched"]
 
 
-def plan_of(surface: Simulated, trials: int, seed: int, arms: Sequence[str] = ("anon",)) -> Plan:
+def plan_of(surface: Surface, trials: int, seed: int, arms: Sequence[str] = ("anon",)) -> Plan:
     """A job in which every arm is Anon, so that all of them are equal."""
     spec: JobSpec = parse_spec(
         {
@@ -36,7 +36,7 @@ def plan_of(surface: Simulated, trials: int, seed: int, arms: Sequence[str] = ("
     return Plan(spec, dict.fromkeys(arms, space), surface.log_mean_sigma)
 
 
-def run(plan: Plan, surface: Simulated, seed: int, trials: Sequence[Trial] = ()) -> list[Trial]:
+def run(plan: Plan, surface: Surface, seed: int, trials: Sequence[Trial] = ()) -> list[Trial]:
     """Run a job to its end, one trial after another, from the trials that it has.
 
     Args:
@@ -53,7 +53,7 @@ def run(plan: Plan, surface: Simulated, seed: int, trials: Sequence[Trial] = ())
     return made
 
 
-def searched(surface: Simulated, trials: int, seed: int, folder: Path) -> list[Trial]:
+def searched(surface: Surface, trials: int, seed: int, folder: Path) -> list[Trial]:
     """The search and the confirm runs of one arm; kept in a folder, since they take most of the time."""
     file = folder / f"{surface.name}-{trials}-{seed}.pickle"
     if not file.exists():
@@ -77,7 +77,7 @@ def relabelled(trials: Sequence[Trial], arm: str) -> list[Trial]:
     ]
 
 
-def _ended(new: NewTrial, surface: Simulated, seed: int) -> Trial:
+def _ended(new: NewTrial, surface: Surface, seed: int) -> Trial:
     value: float | None = float(surface.curve(new.hyperparameters, _noise(seed, new))[-1])
     if value is None or not math.isfinite(value):
         value = None

@@ -104,7 +104,7 @@ class Repeats(_Part):
     """One configuration on several seeds.
 
     Attributes:
-        mean: Of those that completed; None if none did.
+        mean: Of those that completed, on the objective's scale (geometric of a loss); None if none did.
         seeds: Value by seed; None where it diverged or failed.
     """
 
@@ -150,7 +150,7 @@ class Comparison(_Part):
         baseline: The other arm.
         of: Two configurations, or two optimizers as they were tuned: then the interval holds the luck of the search.
         outcome: What can be said.
-        anon: Mean test objective of Anon's winner on the seeds that it completed; None if none.
+        anon: Mean test objective of Anon's winner, as in Repeats; None if it completed on no seed.
         other: The same of the baseline's.
         difference: None where fewer than two seeds can be compared.
         low: Lower end of its interval.

@@ -351,7 +351,7 @@ def _verdict_table(answer: Answer) -> Table:
         between = "-"
         if item.low is not None and item.high is not None:
             between = f"{signed(item.low, answer)} to {signed(item.high, answer)}"
-        compared = "configurations" if item.of == "configuration" else "tuned optimizers"
+        compared = "these settings" if item.of == "configuration" else "tuned anew"
         outcome = Text(item.outcome, style=_OUTCOME_STYLES[item.outcome])
         _add_row(table, item.baseline, compared, outcome, difference, between, str(item.seeds))
     return table

@@ -10,10 +10,10 @@ from anon_tune.answer import Answer, Comparison, Cost, Outcome
 __all__ = ["about_gamma", "about_verdicts", "amount", "explained", "signed"]
 
 EXPLAINED = {
-    "gamma": "how adaptive the step is: 0 as SGD, 1 as Adam",
-    "beta3": "how much of the old preconditioner stays at a refresh",
-    "delay": "growth of the time between two refreshes (2: at steps 1, 2, 4, 8, ...)",
-    "floor": "share of a tensor's mean below which no second moment counts",
+    "gamma": "0 steps as SGD, 1 as Adam; below 0 steps are larger where gradients are large",
+    "beta3": "the third of betas: share of the old preconditioner (the scaling of steps) kept at a refresh",
+    "delay": "each refresh comes at this multiple of the step of the one before (2: steps 1, 2, 4, 8, ...)",
+    "floor": "second moments are raised by this share of their tensor's mean",
 }
 """Hyperparameters that are Anon's own, a line each."""
 
@@ -30,36 +30,34 @@ _MORE = 3
 def about_gamma(answer: Answer) -> Iterator[str]:
     """Yield which gammas do well, the statement with the most evidence first."""
     gamma = answer.gamma
-    best = (
-        "no configuration of Anon came through"
-        if gamma.best is None
-        else f"recommended gamma: {gamma.best:.2f}"
-    )
+    none = "no configuration of Anon came through"
+    best = none if gamma.best is None else f"recommended gamma {gamma.best:.2f}"
     if gamma.low is None or gamma.high is None:
         yield f"{best} ({gamma.note})"
         return
+    between = f"the best gamma is between {gamma.low:.2f} and {gamma.high:.2f} ({gamma.level:.0%} interval)"
     if not gamma.enough:
-        yield (
-            f"{best}; not enough evidence on how good others are: the best lies between {gamma.low:.2f} and "
-            f"{gamma.high:.2f} ({gamma.level:.0%}), most of what was searched. So much say {gamma.trials} trials; "
-            f"{_MORE * gamma.trials} would say more"
-        )
+        yield f"{best}; not enough evidence on others: {between}, most of what was searched"
+        yield f"{_MORE * gamma.trials} trials would say more than these {gamma.trials}"
         return
     yield from _supported(answer)
-    if gamma.best is not None:
-        yield f"{best}; the best lies between {gamma.low:.2f} and {gamma.high:.2f} ({gamma.level:.0%})"
+    yield f"{between}; {best}"
     if gamma.costs:
-        yield "; ".join(_cost(each, answer) for each in gamma.costs)
+        costs = "; ".join(_cost(each, answer) for each in gamma.costs)
+        yield f"with all else tuned, {costs} ({gamma.level:.0%} intervals)"
 
 
 def about_verdicts(answer: Answer, metric: str, trials: int) -> Iterator[str]:
-    """Yield a sentence for each verdict.
+    """Yield a sentence for each verdict, and one for all where none is decided.
 
     Args:
         answer: Of the job.
         metric: Its objective.
         trials: Of each arm's search.
     """
+    undecided = [each.baseline for each in answer.of("configuration") if each.outcome is Outcome.UNDECIDED]
+    if undecided and len(undecided) == len(answer.of("configuration")):
+        yield f"Nothing here says that Anon is better or worse than {' or '.join(undecided)}."
     for each in answer.verdict:
         if each.of == "configuration":
             said = _configurations(each, answer, metric)
@@ -100,56 +98,53 @@ def _supported(answer: Answer) -> Iterator[str]:
     runs = ""
     if practical is not None:
         count = math.ceil((deviation / practical) ** 2)
-        runs = f"; a margin of {amount(practical, answer)} would take about {_rounded(count)} runs of each"
+        runs = f", so that {amount(practical, answer)} takes about {_rounded(count)} runs of each"
     yield (
-        f"gamma {_ranges(gamma.indistinguishable)}: one run cannot tell these apart (seeds differ by "
-        f"{amount(deviation, answer)}{runs})"
+        f"one run each cannot rank gamma {_ranges(gamma.indistinguishable)}: the standard deviation between seeds is "
+        f"{amount(deviation, answer)}{runs}"
     )
 
 
 def _cost(each: Cost, answer: Answer) -> str:
     return (
-        f"gamma {each.gamma:g} costs {amount(each.cost, answer)} "
+        f"gamma {each.gamma:g} is {amount(each.cost, answer)} worse than the best "
         f"({amount(each.low, answer)} to {amount(each.high, answer)})"
     )
 
 
 def _configurations(each: Comparison, answer: Answer, metric: str) -> str:
-    pair = f"this configuration of Anon and this one of {each.baseline}"
+    pair = f"these settings of Anon and these of {each.baseline}"
     measured = _measured(each, answer, metric)
     match each.outcome:
         case Outcome.BETTER:
-            return f"This configuration of Anon beats this one of {each.baseline}: {measured}"
+            return f"These settings of Anon beat these of {each.baseline}: {measured}"
         case Outcome.WORSE:
-            return f"This configuration of Anon is worse than this one of {each.baseline}: {measured}"
+            return f"These settings of Anon are worse than these of {each.baseline}: {measured}"
         case Outcome.EQUAL:
-            return f"{pair[0].upper()}{pair[1:]} are practically equal: {measured}"
-    said = f"Undecided between {pair}"
+            return f"There is practically no difference between {pair}: {measured}"
+    said = f"No winner between {pair}"
     if each.low is None or each.detectable is None:
         return said
-    needed, more = each.seeds_needed, "More seeds will hardly help"
-    if needed is not None and needed <= _MANY_SEEDS:
-        more = f"About {_rounded(needed)} seeds would decide it"
-    return (
-        f"{said}: {measured}. A difference of {amount(each.detectable, answer)} would have been seen. {more}"
-    )
+    needed, more = each.seeds_needed, "more seeds will hardly help"
+    if needed is not None and needed <= _MANY_SEEDS and each.difference is not None:
+        more = f"if that is the true difference, about {_rounded(needed)} seeds would show it"
+    return f"{said}: {measured}. From about {amount(each.detectable, answer)} on it shows with these; {more}"
 
 
 def _optimizers(each: Comparison, answer: Answer, trials: int) -> str:
-    tuned = f"tuned with {trials} trials each"
+    tuned = f"if each were tuned anew with {trials} trials"
     match each.outcome:
         case Outcome.BETTER:
-            said = f"Anon beats {each.baseline}, {tuned}"
+            said = f"Anon would beat {each.baseline} {tuned}"
         case Outcome.WORSE:
-            said = f"Anon is worse than {each.baseline}, {tuned}"
+            said = f"Anon would be worse than {each.baseline} {tuned}"
         case Outcome.EQUAL:
-            said = f"Anon and {each.baseline} are practically equal, {tuned}"
+            said = f"There would be practically no difference between Anon and {each.baseline} {tuned}"
         case _:
-            said = f"Whether Anon beats {each.baseline}, {tuned}, is undecided"
+            said = f"Whether Anon would beat {each.baseline} {tuned} is undecided"
     if each.low is None or each.high is None:
         return said
-    span = f"{signed(each.low, answer)} to {signed(each.high, answer)}"
-    return f"{said}: {span} with the luck of the search"
+    return f"{said}: {signed(each.low, answer)} to {signed(each.high, answer)}"
 
 
 def _measured(each: Comparison, answer: Answer, metric: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from anon_tune.answer import Outcome
 from anon_tune.console import jobs_table, live_view, report, space_view, spaces_view, trials_table
 from anon_tune.records import (
     ArmRecord,
@@ -21,7 +22,7 @@ from anon_tune.records import (
 from anon_tune.search_spaces import Space, load_space, space_names
 from anon_tune.views import JobView, job_view, trial_view
 from tests import builders
-from tests.answers import compared, stored
+from tests.answers import GAMMA, compared, stored
 from tests.test_views import view
 
 
@@ -41,25 +42,67 @@ def job(state: JobState = JobState.SUCCEEDED, gpu: float = 0.0, **fields: Any) -
 def test_a_report_says_what_was_found_how_sure_it_is_and_what_to_do_next():
     verdict = [
         compared("adamw", detectable=0.066, seeds_needed=35),
-        compared("adamw", of="optimizer", low=-0.17, high=0.13, note="estimated from one search of each"),
+        compared("adamw", of="optimizer", low=-0.17, high=0.13, note="rough: from one search of each"),
     ]
     shown = text(report(job(result=stored(verdict=verdict))), 250)
     for said in (
-        "gamma -0.20 to 0.90: one run cannot tell these apart (seeds differ by 5%; a margin of 1% would take "
-        "about 30 runs of each)",
-        "recommended gamma: 0.50; the best lies between 0.20 and 0.80 (90%)",
-        "gamma 0 costs 12% (5% to 21%); gamma 1 costs 0.3% (0% to 2%)",
+        "one run each cannot rank gamma -0.20 to 0.90: the standard deviation between seeds is 5%, so that 1% takes "
+        "about 30 runs of each",
+        "the best gamma is between 0.20 and 0.80 (90% interval); recommended gamma 0.50",
+        "with all else tuned, gamma 0 is 12% worse than the best (5% to 21%); gamma 1 is 0.3% worse",
         "recommended: gamma 0.5  lr 0.01  betas (0.9, 0.999, 0.5)  delay 2.5",
-        "gamma: how adaptive the step is: 0 as SGD, 1 as Adam",
-        "Undecided between this configuration of Anon and this one of adamw: test loss 3% lower (-9% to +4%, 10 "
-        "seeds). A difference of 6.6% would have been seen. About 40 seeds would decide it.",
-        "Whether Anon beats adamw, tuned with 4 trials each, is undecided: -17% to +13% with the luck of the search "
-        "(estimated from one search of each).",
+        "gamma: 0 steps as SGD, 1 as Adam",
+        "Nothing here says that Anon is better or worse than adamw.",
+        "No winner between these settings of Anon and these of adamw: test loss 3% lower (-9% to +4%, 10 seeds). "
+        "From about 6.6% on it shows with these; if that is the true difference, about 40 seeds would show it.",
+        "Whether Anon would beat adamw if each were tuned anew with 4 trials is undecided: -17% to +13% (rough: from "
+        "one search of each).",
     ):
         assert said in shown
     rows = [line.split() for line in shown.splitlines()]
-    assert ["adamw", "configurations", "undecided", "-3%", "-9%", "to", "+4%", "10"] in rows
-    assert ["adamw", "tuned", "optimizers", "undecided", "-3%", "-17%", "to", "+13%", "10"] in rows
+    assert ["adamw", "these", "settings", "undecided", "-3%", "-9%", "to", "+4%", "10"] in rows
+    assert ["adamw", "tuned", "anew", "undecided", "-3%", "-17%", "to", "+13%", "10"] in rows
+
+
+@pytest.mark.parametrize(
+    ("outcome", "of", "said"),
+    [
+        (Outcome.BETTER, "configuration", "These settings of Anon beat these of sgd: test loss 3% lower"),
+        (Outcome.WORSE, "configuration", "These settings of Anon are worse than these of sgd: "),
+        (
+            Outcome.EQUAL,
+            "configuration",
+            "There is practically no difference between these settings of Anon and",
+        ),
+        (
+            Outcome.BETTER,
+            "optimizer",
+            "Anon would beat sgd if each were tuned anew with 4 trials: -9% to +4%",
+        ),
+        (Outcome.EQUAL, "optimizer", "There would be practically no difference between Anon and sgd if"),
+    ],
+)
+def test_each_outcome_has_its_sentence(outcome: Outcome, of: str, said: str):
+    shown = text(report(job(result=stored(verdict=[compared(outcome=outcome, of=of)]))), 250)
+    assert said in shown
+    assert "Nothing here says" not in shown
+
+
+def test_without_enough_evidence_that_is_said_with_what_would_help():
+    gamma = GAMMA.model_copy(update={"enough": False, "low": -0.4, "high": 1.4})
+    shown = text(report(job(result=stored(gamma=gamma))), 250)
+    assert (
+        "recommended gamma 0.50; not enough evidence on others: the best gamma is between -0.40 and 1.40"
+        in shown
+    )
+    assert "60 trials would say more than these 20" in shown
+
+
+def test_where_seeds_are_quiet_the_flat_gammas_come_first():
+    gamma = GAMMA.model_copy(update={"deviation": 0.015, "flat": [(0.4, 0.6), (0.9, 0.9)]})
+    assert "gamma 0.40 to 0.60 and 0.90 costs less than 1%" in text(
+        report(job(result=stored(gamma=gamma))), 250
+    )
 
 
 @pytest.mark.parametrize("reasons", [[], ["budget.time ends the search by the clock", "a second one"]])
@@ -113,7 +156,7 @@ def test_of_a_gpu_it_is_said_what_a_trial_takes_and_how_many_fit():
 
 def test_a_job_has_one_gamma_wherever_it_is_shown():
     found = job(result=stored())
-    assert "recommended gamma: 0.50;" in text(report(found))
+    assert "recommended gamma 0.50" in text(report(found))
     assert "mlp    0.5 " in text(jobs_table([found])).splitlines()[1]
 
 
@@ -140,8 +183,8 @@ def test_the_answer_of_an_earlier_version_is_shown_with_what_still_holds():
         ],
     }  # fmt: skip
     shown = text(report(job(result=first)), 200)
-    assert "recommended gamma: 0.20 (made by an earlier version, which estimated no interval)" in shown
-    assert ["sgd", "configurations", "undecided", "-0.1", "-0.3", "to", "+0.1", "5"] in [
+    assert "recommended gamma 0.20 (made by an earlier version, which estimated no interval)" in shown
+    assert ["sgd", "these", "settings", "undecided", "-0.1", "-0.3", "to", "+0.1", "5"] in [
         line.split() for line in shown.splitlines()
     ]
 

@@ -24,7 +24,7 @@ from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.landscape import Landscape
 from anon_tune.search.policy import Plan, verdict_seeds, winner
 from anon_tune.search.repeat import reasons_to_differ
-from anon_tune.search.scale import scale_of
+from anon_tune.search.scale import Scale, scale_of
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
@@ -186,20 +186,20 @@ def summarize(plan: Plan, trials: list[Trial]) -> Answer:
         may_differ=list(reasons_to_differ(spec, trials)),
         confirm=Confirmed(planned=planned, made=len(reruns)),
         gamma=gamma,
-        winners={arm: _won(trials, found, plan.spaces[arm]) for arm, found in best.items()},
+        winners={arm: _won(trials, found, plan.spaces[arm], scale) for arm, found in best.items()},
         verdict=verdicts(scale, trials, baselines, best, landscapes, verdict_seeds(spec)),
     )
 
 
-def _won(trials: list[Trial], best: Trial, space: Space) -> Winner:
+def _won(trials: list[Trial], best: Trial, space: Space, scale: Scale) -> Winner:
     finalists = dict.fromkeys(t.origin for t in trials if t.arm == best.arm and t.phase is Phase.CONFIRM)
     return Winner(
         trial=best.id,
         params=dict(best.params),
         hyperparameters=dict(best.hyperparameters),
         finalists=list(finalists),
-        confirm=_repeats(trials, best, Phase.CONFIRM),
-        test=_repeats(trials, best, Phase.VERDICT),
+        confirm=_repeats(trials, best, Phase.CONFIRM, scale),
+        test=_repeats(trials, best, Phase.VERDICT, scale),
         at_bound=space.at_bound(best.params),
     )
 
@@ -385,9 +385,8 @@ def _tune(
         shutil.rmtree(folder / "output", ignore_errors=True)
 
 
-def _repeats(trials: list[Trial], source: Trial, phase: Phase) -> Repeats:
+def _repeats(trials: list[Trial], source: Trial, phase: Phase, scale: Scale) -> Repeats:
     """Values of a configuration's reruns by seed; None where it did not complete."""
     found = [trial for trial in trials if trial.phase is phase and trial.origin == source.id]
-    values = [trial.value for trial in found if trial.value is not None]
-    mean = sum(values) / len(values) if values else None
+    mean = scale.mean(trial.value for trial in found if trial.value is not None)
     return Repeats(mean=mean, seeds={str(trial.seed): trial.value for trial in found})

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean
 
 import numpy as np
 
@@ -26,8 +25,6 @@ _DRAWS, _POINTS = 256, 96
 _LUCK = 0.1
 """Share of the variance that the landscapes give to the luck of a search, which overstate it; by calibration
 (docs/advice.md)."""
-
-_FEWEST_FREEDOM = 4
 
 
 def verdicts(
@@ -88,7 +85,7 @@ def _pair(
     duel = Duel(scale, trials, ("anon", arm), winners, seeds, comparisons=len(baselines))
     judged = duel.judge()
     runs = [_runs(trials, winners[each]) for each in ("anon", arm)]
-    means = [_mean(each) for each in runs]
+    means = [_mean(scale, each) for each in runs]
     losses = [_losses(name, each) for name, each in zip(("Anon", arm), runs, strict=True)]
     notes = [each for each in losses if each]
     common = {"baseline": arm, "anon": means[0], "other": means[1], "level": 1 - ALPHA, "seeds": judged.seeds}
@@ -96,9 +93,7 @@ def _pair(
         {**common, **_configuration(scale, judged), "note": "; ".join([*notes, *_limits(judged)])}
     )
     lucks = [luck(landscapes[each], winners[each]) for each in ("anon", arm)]
-    yield Comparison.model_validate(
-        {**common, "of": "optimizer", **_optimizer(scale, judged, lucks, len(baselines))}
-    )
+    yield Comparison.model_validate({**common, "of": "optimizer", **_optimizer(scale, judged, lucks)})
 
 
 def _configuration(scale: Scale, judged: Judgement) -> dict[str, object]:
@@ -113,9 +108,7 @@ def _configuration(scale: Scale, judged: Judgement) -> dict[str, object]:
     }
 
 
-def _optimizer(
-    scale: Scale, judged: Judgement, lucks: Sequence[float | None], comparisons: int
-) -> dict[str, object]:
+def _optimizer(scale: Scale, judged: Judgement, lucks: Sequence[float | None]) -> dict[str, object]:
     """The verdict on two tuned optimizers, from that on their winners."""
     known = [each for each in lucks if each is not None]
     if judged.difference is None or judged.half is None or len(known) < len(lucks):
@@ -124,8 +117,7 @@ def _optimizer(
     from scipy.stats import t as student  # takes seconds, which Ray's start can hide
 
     total = judged.variance / judged.seeds + _LUCK * sum(known)
-    freedom = max(judged.freedom, _FEWEST_FREEDOM)
-    half = float(student.isf(ALPHA / comparisons / 2, freedom)) * math.sqrt(total)
+    half = float(student.isf(judged.level / 2, judged.freedom)) * math.sqrt(total)
     low, high, margin = judged.difference - half, judged.difference + half, scale.practical
     if high < 0:
         outcome = Outcome.BETTER
@@ -139,7 +131,7 @@ def _optimizer(
         "outcome": outcome,
         **_interval(scale, judged.difference, half),
         "detectable": scale.difference(half) if outcome is Outcome.UNDECIDED else None,
-        "note": "estimated from one search of each",
+        "note": "rough: from one search of each",
     }
 
 
@@ -163,9 +155,8 @@ def _runs(trials: Sequence[Trial], winner: Trial) -> list[Trial]:
     return [t for t in trials if t.phase is Phase.VERDICT and t.source == winner.id and t.is_finished]
 
 
-def _mean(runs: Sequence[Trial]) -> float | None:
-    values = [trial.value for trial in runs if trial.value is not None]
-    return fmean(values) if values else None
+def _mean(scale: Scale, runs: Sequence[Trial]) -> float | None:
+    return scale.mean(trial.value for trial in runs if trial.value is not None)
 
 
 def _losses(name: str, runs: Sequence[Trial]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from statistics import fmean
 
 from anon_tune.records import Trial
 from anon_tune.spec import Objective
@@ -49,6 +50,11 @@ class Scale:
     def difference(self, scaled: float) -> float:
         """Return a difference on this scale as people are told it: a share, but a number on the linear scale."""
         return scaled if self._objective.scale == "linear" else math.expm1(scaled)
+
+    def mean(self, values: Iterable[float]) -> float | None:
+        """Return the mean on this scale, as a value of the objective: geometric on a log scale. None of no values."""
+        scaled = [self(value) for value in values]
+        return self.value(fmean(scaled)) if scaled else None
 
     @property
     def practical(self) -> float | None:

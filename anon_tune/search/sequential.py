@@ -54,6 +54,7 @@ class Judgement:
         difference: None for fewer than two seeds.
         variance: Of one difference, moderated.
         freedom: Its degrees of freedom.
+        level: Of the test, two-sided.
         half: Half the width of the interval, by which it was looked.
         seeds_needed: About so many would decide it; None where it is decided, or where too many were needed.
     """
@@ -63,6 +64,7 @@ class Judgement:
     difference: float | None = None
     variance: float = 0.0
     freedom: int = 0
+    level: float = ALPHA
     half: float | None = None
     seeds_needed: int | None = None
 
@@ -137,7 +139,7 @@ class Duel:
         half = _half(moderated, total, len(found), level)
         outcome = self._outcome(mean, half)
         needed = None if outcome is not None else self._needed(mean, moderated, freedom, level)
-        return Judgement(outcome, len(found), mean, moderated, total, half, needed)
+        return Judgement(outcome, len(found), mean, moderated, total, level, half, needed)
 
     def judge(self, most: int | None = None) -> Judgement:
         """Return what is known at the first look that decides it, or at the last whose seeds have all ended.

@@ -347,7 +347,7 @@ def test_the_verdict_is_about_the_winner_that_stands():
     found = driver.summarize(Plan(spec, spaces_of(spec), 0.0), trials)
     assert found.winners["anon"].trial == new.id
     configuration, optimizer = found.verdict
-    assert configuration.anon == pytest.approx(2.05)
+    assert configuration.anon == pytest.approx(math.sqrt(2.0 * 2.1))
     ratio = math.sqrt((2.0 / 3.0) * (2.1 / 3.1))
     assert configuration.difference == pytest.approx(ratio - 1)
     assert (optimizer.of, optimizer.outcome) == ("optimizer", "undecided")

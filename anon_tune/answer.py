@@ -226,9 +226,14 @@ def _from_first(stored: Mapping[str, Any]) -> dict[str, Any]:
         **stored,
         "version": VERSION,
         "gamma": {"best": spread["best"], "trials": spread["complete"], "note": note},
-        # An interval that held 0 was called "no difference", however wide it was.
+        # An interval that held 0 was called "no difference", however wide it was. Its sign was that of the objective,
+        # which is not known here.
         "verdict": [
-            {**each, "outcome": _FIRST_OUTCOMES.get(each["outcome"], Outcome.UNDECIDED)}
+            {
+                **each,
+                "outcome": _FIRST_OUTCOMES.get(each["outcome"], Outcome.UNDECIDED),
+                **dict.fromkeys(("difference", "low", "high")),
+            }
             for each in stored["verdict"]
         ],
     }

@@ -20,6 +20,9 @@ EXPLAINED = {
 _QUIET = 2.0
 """Seeds are quiet where they differ by less than so many times the difference that matters."""
 
+_POWER = 16
+"""Runs of each of two for a power of 80%, in units of the squared ratio of deviation and difference."""
+
 _MANY_SEEDS = 1000
 """More than so many nobody will run."""
 
@@ -97,7 +100,7 @@ def _supported(answer: Answer) -> Iterator[str]:
         return
     runs = ""
     if practical is not None:
-        count = math.ceil((deviation / practical) ** 2)
+        count = math.ceil(_POWER * (deviation / practical) ** 2)
         runs = f", so that {amount(practical, answer)} takes about {_rounded(count)} runs of each"
     yield (
         f"one run each cannot rank gamma {_ranges(gamma.indistinguishable)}: the standard deviation between seeds is "
@@ -106,10 +109,8 @@ def _supported(answer: Answer) -> Iterator[str]:
 
 
 def _cost(each: Cost, answer: Answer) -> str:
-    return (
-        f"gamma {each.gamma:g} is {amount(each.cost, answer)} worse than the best "
-        f"({amount(each.low, answer)} to {amount(each.high, answer)})"
-    )
+    span = f"{signed(each.low, answer)} to {signed(each.high, answer)}"
+    return f"gamma {each.gamma:g} costs {signed(each.cost, answer)} ({span})"
 
 
 def _configurations(each: Comparison, answer: Answer, metric: str) -> str:

@@ -277,8 +277,12 @@ class Projector:
             ):
                 source.backup(target)
                 target.execute("PRAGMA journal_mode = WAL")
-            with contextlib.suppress(FileExistsError):  # another process was faster
+            try:
                 store.hardlink_to(whole)
+            except FileExistsError:
+                pass  # another process was faster
+            except OSError:  # a file system without links
+                whole.replace(store)
 
     def _cursor(self, job_id: str) -> Cursor | None:
         """How far the job's own run has been written to this MLflow; None if it is not there."""

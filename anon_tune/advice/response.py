@@ -8,20 +8,19 @@ its cost.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from statistics import variance
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anon_tune.answer import Cost, Curve, Gamma
-from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.records import Trial
 from anon_tune.search.landscape import Landscape
 from anon_tune.search.scale import Scale
+from anon_tune.search.spread import confirm_runs, pooled
 from anon_tune.search_spaces import Choice, Range
 
-__all__ = ["FEWEST_TRIALS", "LEVEL", "Response", "confirm_runs", "respond", "seed_deviation"]
+__all__ = ["FEWEST_TRIALS", "LEVEL", "Response", "respond", "seed_deviation"]
 
 FEWEST_TRIALS = 8
 """With fewer COMPLETE trials nothing is said of the response."""
@@ -35,6 +34,9 @@ _GAMMAS, _EACH = 49, 2
 
 _POINTS = 24
 """Places of the other coordinates that are looked at for each gamma."""
+
+_FEWEST_FREEDOM = 4
+"""With fewer degrees of freedom Anon's own confirm runs do not tell the deviation between seeds."""
 
 _MOST_OF_THE_RANGE = 0.75
 _ALL_OF_THE_RANGE = 0.8
@@ -55,16 +57,20 @@ class Response:
     Attributes:
         gammas: Shape (g,), ascending.
         profiles: The lowest value at each gamma on the objective's scale, shape (draws, g).
+        expected: The value at each gamma where the lowest is expected, shape (draws, g): unlike the minimum of each
+            draw it is not too low.
     """
 
     def __init__(self, gamma: Range | Choice, landscape: Landscape) -> None:
         if isinstance(gamma, Choice):
             self.gammas = np.sort([float(value) for value in gamma.choices])
         else:
-            self.gammas = np.array([gamma.at(u) for u in np.linspace(0.0, 1.0, _GAMMAS)])
+            self.gammas = np.unique([gamma.at(u) for u in np.linspace(0.0, 1.0, _GAMMAS)])
         points = landscape.low_points(_POINTS, landscape.mean, "gamma", self.gammas.tolist())
         drawn = landscape.draw(points.reshape(-1, points.shape[-1]), _DRAWS)
-        self.profiles: Array = drawn.reshape(_DRAWS, len(self.gammas), -1).min(axis=2)
+        drawn = drawn.reshape(_DRAWS, len(self.gammas), -1)
+        self.profiles: Array = drawn.min(axis=2)
+        self.expected: Array = drawn[:, :, 0]
 
     @property
     def costs(self) -> Array:
@@ -122,6 +128,8 @@ def respond(
         return unknown.model_copy(
             update={"note": f"{found}; it takes {FEWEST_TRIALS} to say how sure this is"}
         )
+    if landscape.is_level:
+        return unknown.model_copy(update={"note": "all trials of anon came to the same value"})
     response = Response(gamma, landscape)
     seeds = landscape.noise if deviation is None else deviation
     low, high = response.interval(LEVEL)
@@ -148,38 +156,31 @@ def respond(
 
 
 def seed_deviation(trials: Sequence[Trial], scale: Scale) -> float | None:
-    """Standard deviation between seeds of one configuration, on a scale, pooled over the confirm runs.
+    """Standard deviation between seeds of one configuration of Anon, on a scale, by the confirm runs.
 
-    None where no configuration was COMPLETE on two seeds.
+    Where Anon has few of them, those of all arms are pooled. None where no configuration was COMPLETE on two seeds.
     """
-    repeated = [values for values in confirm_runs(trials, scale).values() if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in repeated)
-    if freedom == 0:
-        return None
-    return math.sqrt(sum(variance(values) * (len(values) - 1) for values in repeated) / freedom)
-
-
-def confirm_runs(trials: Sequence[Trial], scale: Scale) -> Mapping[str, list[float]]:
-    """Values of the confirm runs on a scale, by the trial whose configuration they repeat."""
-    runs: dict[str, list[float]] = defaultdict(list)
-    for trial in trials:
-        if trial.phase is Phase.CONFIRM and trial.state is TrialState.COMPLETE and trial.value is not None:
-            runs[trial.source or trial.id].append(scale(trial.value))
-    return runs
+    for arm, fewest in (("anon", _FEWEST_FREEDOM), (None, 1)):
+        found, freedom = pooled(confirm_runs(trials, scale, arm))
+        if freedom >= fewest:
+            return math.sqrt(found)
+    return None
 
 
 def _costs(found: Response, scale: Scale) -> Iterator[Cost]:
+    best = int(found.expected.mean(axis=0).argmin())
     for gamma in _CUSTOMARY:
-        if found.gammas[0] <= gamma <= found.gammas[-1]:
-            nearest = int(np.abs(found.gammas - gamma).argmin())
-            low, middle, high = np.quantile(found.costs[:, nearest], [0.05, 0.5, 0.95])
-            low, middle, high = (scale.difference(float(cost)) for cost in (low, middle, high))
-            yield Cost(gamma=gamma, cost=middle, low=low, high=high)
+        nearest = int(np.abs(found.gammas - gamma).argmin())
+        if nearest == best or not found.gammas[0] <= gamma <= found.gammas[-1]:
+            continue
+        costs = found.expected[:, nearest] - found.expected[:, best]
+        low, middle, high = (scale.difference(float(q)) for q in np.quantile(costs, [0.05, 0.5, 0.95]))
+        yield Cost(gamma=gamma, cost=middle, low=low, high=high)
 
 
 def _curve(found: Response, margin: float | None, scale: Scale) -> Curve:
     each = slice(None, None, _EACH if len(found.gammas) == _GAMMAS else 1)
-    bands = np.quantile(found.profiles[:, each], [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
+    bands = np.quantile(found.expected[:, each], [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
     values = np.sort([[scale.value(each) for each in band] for band in bands], axis=0)
     flat = (found.costs[:, each] < (margin or 0.0)).mean(axis=0)
     low, low50, median, high50, high = values.tolist()

@@ -17,12 +17,12 @@ from anon_tune.answer import Comparison, Outcome
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.landscape import Landscape
 from anon_tune.search.scale import Scale
-from anon_tune.search.sequential import ALPHA, Duel, Judgement
+from anon_tune.search.sequential import ALPHA, InterimResult, PairedTest
 
-__all__ = ["luck", "verdicts"]
+__all__ = ["search_variance", "verdicts"]
 
 _DRAWS, _POINTS = 256, 96
-_LUCK = 0.1
+_SHARE = 0.1
 """Share of the variance that the landscapes give to the luck of a search, which overstate it; by calibration
 (docs/advice.md)."""
 
@@ -50,7 +50,7 @@ def verdicts(
     ]
 
 
-def luck(landscape: Landscape, winner: Trial) -> float | None:
+def search_variance(landscape: Landscape, winner: Trial) -> float | None:
     """Return the mean square of what a winner is above the best of its space, on the objective's scale.
 
     None where the landscape is not known.
@@ -82,7 +82,7 @@ def _pair(
                 low=None, high=None, seeds=0, note=note,
             )  # fmt: skip
         return
-    duel = Duel(scale, trials, ("anon", arm), winners, seeds, comparisons=len(baselines))
+    duel = PairedTest(scale, trials, ("anon", arm), winners, seeds, comparisons=len(baselines))
     judged = duel.judge()
     runs = [_runs(trials, winners[each]) for each in ("anon", arm)]
     means = [_mean(scale, each) for each in runs]
@@ -92,13 +92,13 @@ def _pair(
     yield Comparison.model_validate(
         {**common, **_configuration(scale, judged), "note": "; ".join([*notes, *_limits(judged)])}
     )
-    lucks = [luck(landscapes[each], winners[each]) for each in ("anon", arm)]
-    yield Comparison.model_validate({**common, "of": "optimizer", **_optimizer(scale, judged, lucks)})
+    variances = [search_variance(landscapes[each], winners[each]) for each in ("anon", arm)]
+    yield Comparison.model_validate({**common, "of": "optimizer", **_optimizer(scale, judged, variances)})
 
 
-def _configuration(scale: Scale, judged: Judgement) -> dict[str, object]:
+def _configuration(scale: Scale, judged: InterimResult) -> dict[str, object]:
     if judged.difference is None or judged.half is None:
-        return {"outcome": Outcome.UNDECIDED, **_interval(scale, judged.difference, None)}
+        return {"outcome": judged.outcome or Outcome.UNDECIDED, **_interval(scale, judged.difference, None)}
     undecided = judged.outcome is None
     return {
         "outcome": judged.outcome or Outcome.UNDECIDED,
@@ -108,15 +108,15 @@ def _configuration(scale: Scale, judged: Judgement) -> dict[str, object]:
     }
 
 
-def _optimizer(scale: Scale, judged: Judgement, lucks: Sequence[float | None]) -> dict[str, object]:
+def _optimizer(scale: Scale, judged: InterimResult, variances: Sequence[float | None]) -> dict[str, object]:
     """The verdict on two tuned optimizers, from that on their winners."""
-    known = [each for each in lucks if each is not None]
-    if judged.difference is None or judged.half is None or len(known) < len(lucks):
+    known = [each for each in variances if each is not None]
+    if judged.difference is None or judged.half is None or len(known) < len(variances):
         note = "too few trials or seeds to tell the luck of the search"
         return {"outcome": Outcome.UNDECIDED, **_interval(scale, judged.difference, None), "note": note}
     from scipy.stats import t as student  # takes seconds, which Ray's start can hide
 
-    total = judged.variance / judged.seeds + _LUCK * sum(known)
+    total = judged.variance / judged.seeds + _SHARE * sum(known)
     half = float(student.isf(judged.level / 2, judged.freedom)) * math.sqrt(total)
     low, high, margin = judged.difference - half, judged.difference + half, scale.practical
     if high < 0:
@@ -144,10 +144,10 @@ def _interval(scale: Scale, difference: float | None, half: float | None) -> dic
     return {"difference": middle, "low": low, "high": high}
 
 
-def _limits(judged: Judgement) -> Iterator[str]:
+def _limits(judged: InterimResult) -> Iterator[str]:
     if judged.seeds < 2:
         yield f"{judged.seeds} seeds to compare are too few"
-    elif judged.half is None:
+    elif judged.half is None and judged.outcome is None:
         yield "the seed changes nothing, so that more seeds say no more than one"
 
 

@@ -26,7 +26,8 @@ FEWEST_TRIALS = 5
 """With fewer COMPLETE search trials there is no landscape."""
 
 _MOST = 300
-"""Only the best by value are fitted: the time grows with their cube."""
+"""Of more trials the best half of so many by value are fitted, and as many of the others, evenly over their values:
+the time grows with the cube."""
 
 _FAR, _FAR_FROM_MEDIAN = 1.2, 3.0
 """What is worse than the best by more counts as so much worse: a cliff would stretch the scale of the fit. On a
@@ -71,13 +72,16 @@ class Landscape:
         self.complete = sum(trial.state is TrialState.COMPLETE for trial in known)
         worst = _worst(list(finals.values()), objective)
         values = [min(finals.get(trial.id, worst), worst) for trial in known]
-        kept = sorted(np.argsort(values, kind="stable")[:_MOST].tolist())
+        kept = _kept(values)
         self.trials = [known[i] for i in kept]
         self.points = np.array([space.unit(trial.params) for trial in self.trials])
-        reruns = [(t, t.value) for t in trials if t.phase is Phase.CONFIRM and t.value is not None]
+        reruns = [
+            (t, forecast.scaled(t.value)) for t in trials if t.phase is Phase.CONFIRM and t.value is not None
+        ]
+        reruns += [(t, worst) for t in trials if t.phase is Phase.CONFIRM and t.state is TrialState.DIVERGED]
         self._data = (
             (*map(tuple, self.points.tolist()), *(tuple(space.unit(t.params)) for t, _ in reruns)),
-            (*(values[i] for i in kept), *(min(forecast.scaled(value), worst) for _, value in reruns)),
+            (*(values[i] for i in kept), *(min(value, worst) for _, value in reruns)),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -85,6 +89,11 @@ class Landscape:
 
     def __hash__(self) -> int:
         return hash(self._data)
+
+    @property
+    def is_level(self) -> bool:
+        """Whether all trials came to the same value."""
+        return len(set(self._data[1])) <= 1
 
     @property
     def is_known(self) -> bool:
@@ -183,6 +192,15 @@ def _best_of(points: Points, count: int, judge: Callable[[Points], Points]) -> P
     values = judge(points.reshape(-1, points.shape[-1])).reshape(points.shape[:2])
     order = np.argsort(values, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(points, order[:, :, None], axis=1)
+
+
+def _kept(values: Sequence[float]) -> list[int]:
+    """Which trials are fitted, in their order."""
+    order = np.argsort(values, kind="stable")
+    if len(order) > _MOST:
+        others = np.linspace(_MOST // 2, len(order) - 1, _MOST - _MOST // 2).round().astype(int)
+        order = order[[*range(_MOST // 2), *others]]
+    return sorted(order.tolist())
 
 
 def _worst(values: list[float], objective: Objective) -> float:

@@ -18,7 +18,7 @@ from anon_tune.search.race import FEWEST_SEEDS, fallen_behind
 from anon_tune.search.recommend import ranked, recommended
 from anon_tune.search.scale import scale_of
 from anon_tune.search.seeds import trial_seed
-from anon_tune.search.sequential import Duel, looks
+from anon_tune.search.sequential import PairedTest, looks
 from anon_tune.search.study import learns, suggest
 from anon_tune.search_spaces import Space
 from anon_tune.spec import JobSpec
@@ -281,7 +281,7 @@ def _undecided(plan: Plan, trials: Sequence[Trial], best: Mapping[str, Trial], l
         arm
         for arm in baselines
         if arm in best
-        and Duel(scale, trials, ("anon", arm), best, seeds, len(baselines)).judge(look).outcome is None
+        and PairedTest(scale, trials, ("anon", arm), best, seeds, len(baselines)).judge(look).outcome is None
     }
     return found | {"anon"} if found else set()
 

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from anon_tune.answer import Outcome
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.scale import Scale
+from anon_tune.search.spread import confirm_runs, pooled
 
-__all__ = ["ALPHA", "Duel", "Judgement", "levels", "looks"]
+__all__ = ["ALPHA", "InterimResult", "PairedTest", "levels", "looks"]
 
 ALPHA = 0.05
 """Error rate of all verdicts of a job together, two-sided."""
 
-_LOOKS = (3, 4, 5, 6, 8, 10)
+_LOOKS = (3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 63, 80, 100)
 """Seeds after which it is looked whether a comparison is decided."""
 
 _SPENDING = 2.0
@@ -40,12 +41,16 @@ _PENALTY = 3.0
 
 _MOST_SEEDS = 10_000
 
+_FOUR_OF_FIVE = 0.84
+"""Standard errors that a difference must be beyond the half-width for a power of 80%."""
+
+
 Array = NDArray[np.float64]
 _GRID = 801
 
 
 @dataclass(frozen=True)
-class Judgement:
+class InterimResult:
     """Two configurations after some seeds; differences are on the objective's scale, the first less the second.
 
     Attributes:
@@ -56,7 +61,7 @@ class Judgement:
         freedom: Its degrees of freedom.
         level: Of the test, two-sided.
         half: Half the width of the interval, by which it was looked.
-        seeds_needed: About so many would decide it; None where it is decided, or where too many were needed.
+        seeds_needed: About so many would decide it with a power of 80%; None where it is decided, or by too many.
     """
 
     outcome: Outcome | None
@@ -69,7 +74,7 @@ class Judgement:
     seeds_needed: int | None = None
 
 
-class Duel:
+class PairedTest:
     """The winners of two arms on the verdict's seeds.
 
     A run that diverged counts as `_PENALTY` seed deviations worse than the worst run of the two that completed. So it
@@ -99,57 +104,58 @@ class Duel:
             for t in trials
             if t.phase is Phase.VERDICT and t.arm in arms and t.source == winners[t.arm].id
         }
-        self._seeds = len(seeds)
-        self._practical = scale.practical
-        self._levels = levels(self._seeds, ALPHA / comparisons)
-        noise = [_within(trials, arm, scale) for arm in arms]
-        freedom = sum(each for _, each in noise)
-        pooled = sum(v * each for v, each in noise) / freedom if freedom else 0.0
-        values = {key: scale(t.value) for key, t in runs.items() if t.value is not None}
-        deviation = _deviation(
-            [[v for (arm, _), v in values.items() if arm == each] for each in arms], pooled
-        )
-        lost = max(values.values(), default=0.0) + _PENALTY * deviation
-        diverged = {key for key, trial in runs.items() if trial.state is TrialState.DIVERGED}
-        # Confirm runs know nothing of the spread that comes from diverging: a winner completed on all of them.
-        self._prior = (
-            sum(v if each else pooled for v, each in noise),
-            0 if diverged else min(freedom, _MOST_PRIOR_FREEDOM),
-        )
-        self.decides = deviation > 0 or not diverged
-        values |= dict.fromkeys(diverged, lost)
-        self._ended = [all((a, s) in runs and runs[a, s].is_finished for a in arms) for s in seeds]
-        self._differences = [
-            values[arms[0], seed] - values[arms[1], seed] if all((a, seed) in values for a in arms) else None
-            for seed in seeds
-        ]
+        self._scale = scale
+        self._levels = levels(len(seeds), ALPHA / comparisons)
+        self._confirm = [pooled(confirm_runs(trials, scale, arm)) for arm in arms]
+        self._runs = [[runs.get((arm, seed)) for seed in seeds] for arm in arms]
 
-    def at(self, look: int) -> Judgement:
-        """Return what is known after the first `look` seeds, whichever were decided before."""
-        found = [d for d in self._differences[:look] if d is not None]
-        if len(found) < 2:
-            return Judgement(None, len(found))
-        mean, spread = fmean(found), variance(found)
-        prior, freedom = self._prior
-        total = freedom + len(found) - 1
-        moderated = (freedom * prior + (len(found) - 1) * spread) / total
-        level = self._levels[looks(self._seeds).index(look)]
-        if not moderated > (1e-9 * mean) ** 2 or not self.decides:
-            return Judgement(None, len(found), mean)  # the seed changes nothing: as good as one run
-        half = _half(moderated, total, len(found), level)
+    def at(self, look: int) -> InterimResult:
+        """Return what is known after the first `look` seeds, by these alone."""
+        both = [runs[:look] for runs in self._runs]
+        diverged = [[t is not None and t.state is TrialState.DIVERGED for t in runs] for runs in both]
+        first, second = diverged
+        if (all(first) and not any(second)) or (all(second) and not any(first)):
+            return InterimResult(Outcome.WORSE if all(first) else Outcome.BETTER, look)
+        values = [
+            [None if t is None or t.value is None else self._scale(t.value) for t in runs] for runs in both
+        ]
+        noise = sum(v * freedom for v, freedom in self._confirm) / max(1, sum(f for _, f in self._confirm))
+        found, freedom = pooled([[v for v in each if v is not None] for each in values])
+        deviation = math.sqrt(found if freedom else noise)
+        worst = max((v for each in values for v in each if v is not None), default=0.0) + _PENALTY * deviation
+        for each, lost in zip(values, diverged, strict=True):
+            each[:] = [worst if gone else value for value, gone in zip(each, lost, strict=True)]
+        differences = [a - b for a, b in zip(*values, strict=True) if a is not None and b is not None]
+        if len(differences) < 2:
+            return InterimResult(None, len(differences))
+        return self._tested(differences, look, any(first + second), noise)
+
+    def _tested(self, differences: Sequence[float], look: int, diverged: bool, noise: float) -> InterimResult:
+        mean, spread, count = fmean(differences), variance(differences), len(differences)
+        # Confirm runs know nothing of the spread that comes from diverging: a winner completed on all of them.
+        freedom = 0 if diverged else min(sum(each for _, each in self._confirm), _MOST_PRIOR_FREEDOM)
+        prior = sum(v if each else noise for v, each in self._confirm)
+        total = freedom + count - 1
+        moderated = (freedom * prior + (count - 1) * spread) / total
+        if not moderated > (1e-9 * mean) ** 2:
+            return InterimResult(None, count, mean)  # the seed changes nothing: as good as one run
+        level = self._levels[looks(len(self._runs[0])).index(look)]
+        half = _half_width(moderated, total, count, level)
         outcome = self._outcome(mean, half)
         needed = None if outcome is not None else self._needed(mean, moderated, freedom, level)
-        return Judgement(outcome, len(found), mean, moderated, total, level, half, needed)
+        return InterimResult(outcome, count, mean, moderated, total, level, half, needed)
 
-    def judge(self, most: int | None = None) -> Judgement:
+    def judge(self, most: int | None = None) -> InterimResult:
         """Return what is known at the first look that decides it, or at the last whose seeds have all ended.
 
         Args:
             most: Later looks than after so many seeds are not taken.
         """
-        found = Judgement(None, 0)
-        for look in looks(self._seeds):
-            if not all(self._ended[:look]) or (most is not None and look > most):
+        found = InterimResult(None, 0)
+        for look in looks(len(self._runs[0])):
+            started = [trial for runs in self._runs for trial in runs[:look] if trial is not None]
+            ended = [trial for trial in started if trial.is_finished]
+            if len(ended) < 2 * look or (most is not None and look > most):
                 break
             found = self.at(look)
             if found.outcome is not None:
@@ -161,17 +167,19 @@ class Duel:
             return Outcome.BETTER
         if mean - half > 0:
             return Outcome.WORSE
-        if self._practical is not None and abs(mean) + half < self._practical:
+        if self._scale.practical is not None and abs(mean) + half < self._scale.practical:
             return Outcome.EQUAL
         return None
 
     def _needed(self, mean: float, moderated: float, freedom: int, level: float) -> int | None:
-        """The number of seeds at which this difference would be decided, were it the true one."""
-        margins = [abs(mean)] + ([self._practical - abs(mean)] if self._practical is not None else [])
+        """The number of seeds by which this difference, were it the true one, is decided in four of five jobs."""
+        practical = self._scale.practical
+        margin = max(abs(mean), practical - abs(mean) if practical is not None else 0.0)
         low, high = 2, _MOST_SEEDS
         while low < high:
             middle = (low + high) // 2
-            enough = _half(moderated, freedom + middle - 1, middle, level) < max(margins)
+            reach = _half_width(moderated, freedom + middle - 1, middle, level)
+            enough = reach + _FOUR_OF_FIVE * math.sqrt(moderated / middle) < margin
             low, high = (low, middle) if enough else (middle + 1, high)
         return low if low < _MOST_SEEDS else None
 
@@ -215,27 +223,7 @@ def _crossing(bound: float, starts: Array, weights: Array, width: float, owed: f
     return float((weights * tails).sum()) - owed
 
 
-def _half(moderated: float, freedom: int, count: int, level: float) -> float:
+def _half_width(moderated: float, freedom: int, count: int, level: float) -> float:
     from scipy.stats import t as student
 
     return float(student.isf(level / 2, freedom)) * math.sqrt(moderated / count)
-
-
-def _within(trials: Sequence[Trial], arm: str, scale: Scale) -> tuple[float, int]:
-    """Variance between seeds of a configuration, pooled over an arm's confirm runs, and its degrees of freedom."""
-    runs: dict[str, list[float]] = {}
-    for trial in trials:
-        if trial.arm == arm and trial.phase is Phase.CONFIRM and trial.value is not None:
-            runs.setdefault(trial.origin, []).append(scale(trial.value))
-    repeated = [values for values in runs.values() if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in repeated)
-    squares = sum(variance(values) * (len(values) - 1) for values in repeated)
-    return (squares / freedom if freedom else 0.0), freedom
-
-
-def _deviation(groups: Sequence[Sequence[float]], otherwise: float) -> float:
-    """Standard deviation within groups; of fewer than two values each, the root of another variance."""
-    repeated = [values for values in groups if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in repeated)
-    squares = sum(variance(values) * (len(values) - 1) for values in repeated)
-    return math.sqrt(squares / freedom if freedom else otherwise)

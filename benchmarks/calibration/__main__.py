@@ -6,7 +6,7 @@
 - `optimizers`: the same arm searched three times on one surface, as anon, adamw and sgd. Whatever is called better or
   worse is wrong.
 
-Searches are kept, so an interrupted run goes on. Intervals of shares are by drawing jobs, or searches, anew.
+Searches are kept, so an interrupted run goes on; remove the folder after a change of the search.
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ def _respond(key: tuple[str, float, int, int, Path]) -> Found:
     shape, deviation, trials, seed, folder = key
     warnings.simplefilter("ignore")
     known = surface(shape, deviation, seed)
-    made = searched(known, trials, seed, folder / shape)
-    answer = summarize(plan_of(known, trials, seed), made)
+    plan = plan_of(known, trials, seed)
+    answer = summarize(plan, run(plan, known, seed, searched(known, trials, seed, folder / shape)))
     gamma, winner = answer.gamma, answer.winners["anon"]
     if gamma.low is None or gamma.high is None or winner.confirm.mean is None or gamma.best is None:
         return Found(False, np.nan, 0.0, np.nan, np.nan)

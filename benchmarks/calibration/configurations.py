@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from anon_tune.answer import Outcome
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.scale import Scale
-from anon_tune.search.sequential import Duel
+from anon_tune.search.sequential import PairedTest
 from anon_tune.spec import Objective
 
 __all__ = ["LAWS", "Cell", "Tally", "simulate"]
@@ -128,7 +128,7 @@ _DEVIATION = 0.05
 """Of the log loss between seeds."""
 
 
-def _job(cell: Cell, rng: np.random.Generator) -> Sequence[Duel]:
+def _job(cell: Cell, rng: np.random.Generator) -> Sequence[PairedTest]:
     draw = LAWS[cell.law]
     confirm = math.sqrt(cell.ratio) * draw(rng, _FINALISTS * _CONFIRM)
     verdict = draw(rng, cell.seeds)
@@ -147,7 +147,8 @@ def _job(cell: Cell, rng: np.random.Generator) -> Sequence[Duel]:
     scale = Scale(Objective(practical=practical), [t.value for t in trials if t.value is not None])
     seeds = range(cell.seeds)
     return [
-        Duel(scale, trials, ("anon", other), winners, seeds, comparisons=len(ARMS) - 1) for other in ARMS[1:]
+        PairedTest(scale, trials, ("anon", other), winners, seeds, comparisons=len(ARMS) - 1)
+        for other in ARMS[1:]
     ]
 
 

@@ -54,13 +54,15 @@ def run(plan: Plan, surface: Surface, seed: int, trials: Sequence[Trial] = ()) -
 
 
 def searched(surface: Surface, trials: int, seed: int, folder: Path) -> list[Trial]:
-    """The search and the confirm runs of one arm; kept in a folder, since they take most of the time."""
+    """The search of one arm; kept in a folder, since it takes most of the time."""
     file = folder / f"{surface.name}-{trials}-{seed}.pickle"
     if not file.exists():
         plan = plan_of(surface, trials, seed)
-        made = [trial for trial in run(plan, surface, seed) if trial.phase is not Phase.VERDICT]
+        made = [trial for trial in run(plan, surface, seed) if trial.phase is Phase.SEARCH]
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(pickle.dumps(made))
+        whole = file.with_suffix(".new")
+        whole.write_bytes(pickle.dumps(made))
+        whole.replace(file)
     found: list[Trial] = pickle.loads(file.read_bytes())
     return found
 
@@ -89,5 +91,5 @@ def _ended(new: NewTrial, surface: Surface, seed: int) -> Trial:
 
 
 def _noise(seed: int, new: NewTrial) -> int:
-    """The seed of a trial's noise: another one for each arm, as arms that share seeds are not equal on them."""
-    return zlib.crc32(f"{seed} {new.arm} {new.seed}".encode())
+    """The seed of a trial's noise: configurations that share a seed do not share its noise."""
+    return zlib.crc32(f"{seed} {new.arm} {new.seed} {sorted(new.params.items())}".encode())

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from anon_tune.advice.verdict import luck, verdicts
+from anon_tune.advice.verdict import search_variance, verdicts
 from anon_tune.answer import Comparison, Outcome
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.landscape import Landscape
@@ -137,8 +137,8 @@ def test_an_arm_without_a_winner_leaves_its_verdicts_undecided():
 def test_luck_grows_with_the_distance_of_the_winner_from_the_best():
     trials = searched("anon", 0.02)
     landscape = Landscape(SPACE, trials, Objective())
-    found = [luck(landscape, trials[n]) for n in (6, 8, 11)]
+    found = [search_variance(landscape, trials[n]) for n in (6, 8, 11)]
     assert all(each is not None for each in found)
     assert found[0] < found[1] < found[2]  # type: ignore[operator]
     assert found[2] == pytest.approx((2 * 0.25) ** 2, rel=0.3)
-    assert luck(Landscape(SPACE, trials[:3], Objective()), trials[0]) is None
+    assert search_variance(Landscape(SPACE, trials[:3], Objective()), trials[0]) is None

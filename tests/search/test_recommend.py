@@ -149,12 +149,15 @@ def test_one_extreme_value_is_no_error(extreme: float):
         assert {t.number for t in ranked(LINE, of, Objective())} == {t.number for t in of}
 
 
-def test_of_many_trials_only_the_best_are_smoothed(monkeypatch: pytest.MonkeyPatch):
-    """The time grows with the cube of their number."""
+def test_of_many_trials_the_best_and_some_others_are_smoothed(monkeypatch: pytest.MonkeyPatch):
+    """The time grows with the cube of their number; without the others the bad regions would be forgotten."""
     trials, _ = bowl(LINE, 4, 40, noise=0.1)
-    monkeypatch.setattr(landscape, "_MOST", 10)
+    monkeypatch.setattr(landscape, "_MOST", 20)
     by_value = sorted(trials, key=lambda t: t.value or 0.0)
+    fitted = landscape.Landscape(LINE, trials, Objective()).trials
+    assert len(fitted) == 20
+    assert {t.number for t in by_value[:10]} < {t.number for t in fitted}
+    assert by_value[-1] in fitted
     found = ranked(LINE, trials, Objective())
-    assert found[10:] == by_value[10:]
-    assert {t.number for t in found[:10]} == {t.number for t in by_value[:10]}
-    assert found[:10] != by_value[:10]
+    assert {t.number for t in found[:20]} == {t.number for t in fitted}
+    assert found[20:] == [t for t in by_value if t not in fitted]

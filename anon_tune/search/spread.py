@@ -1,0 +1,35 @@
+"""How much the values of one configuration differ from seed to seed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import variance
+
+from anon_tune.records import Phase, Trial
+from anon_tune.search.scale import Scale
+
+__all__ = ["confirm_runs", "pooled"]
+
+
+def confirm_runs(trials: Sequence[Trial], scale: Scale, arm: str | None = None) -> list[list[float]]:
+    """Return the values of COMPLETE confirm runs on a scale, a list for each configuration.
+
+    Args:
+        trials: Any of a job.
+        scale: Of its objective.
+        arm: Only this one's.
+    """
+    runs: dict[str, list[float]] = defaultdict(list)
+    for trial in trials:
+        if trial.phase is Phase.CONFIRM and trial.value is not None and arm in {None, trial.arm}:
+            runs[trial.origin].append(scale(trial.value))
+    return list(runs.values())
+
+
+def pooled(groups: Iterable[Sequence[float]]) -> tuple[float, int]:
+    """Return the variance within groups, 0 where none has two values, and its degrees of freedom."""
+    repeated = [values for values in groups if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in repeated)
+    squares = sum(variance(values) * (len(values) - 1) for values in repeated)
+    return (squares / freedom if freedom else 0.0), freedom

@@ -49,7 +49,7 @@ def test_a_training_function_of_the_user_is_tuned(home: Home) -> None:
     done = home.call("run", str(EXAMPLES / "plain_torch" / "job.yaml"), *settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "train:train: mlp, 4,810 parameters" in done.stdout
-    assert "difference in test loss" in done.stdout
+    assert "test loss, fresh seeds" in done.stdout
     job = home.newest()
     assert job is not None
     assert job.result is not None

@@ -92,5 +92,5 @@ def test_a_function_of_a_notebook_is_tuned_and_resumed_by_name(home: Home, tmp_p
     assert found["trials"] == len(job.trials)
     assert {"gamma", "lr", "value", "state"} <= set(found["columns"])
     assert set(found["verdict"]) == {"adamw", "sgd"}
-    assert found["exported"] == "version: 1"
+    assert found["exported"] == "version: 2"
     assert f"job {job_id} (train): SUCCEEDED" in found["said"]

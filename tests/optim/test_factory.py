@@ -95,7 +95,7 @@ def test_groups_of_a_loaded_optimizer_may_differ():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"version": 2}, "upgrade anon_tune"),
+        ({"version": 3}, "upgrade anon_tune"),
         ({"optimizer": "lion"}, "known are"),
         ({"hyperparameters": None}, "mapping"),
         ({"hyperparameters": {"gamma": 1.0, "momentum": 0.9}}, "no hyperparameter 'momentum'"),

@@ -1,8 +1,9 @@
 """Anon against its baselines, tuned for real: `python -m benchmarks.search.arms --data FOLDER`.
 
 Each run searches one arm on one of the recorded trainings with one search seed, as the product does with its default
-sampler and lag, and ends with the test loss of what was chosen: the three best by `ranked` are trained again on three
-seeds, and the best of them on five fresh ones. Results are kept, so an interrupted benchmark goes on.
+sampler and lag, and ends with the test loss of what was chosen: three finalists, chosen as the product does, are
+trained again on three seeds, and the best of them on five fresh ones. Results are kept, so an interrupted benchmark
+goes on.
 
 Variants ask what a fair space is: whether Anon should search its beta1 and beta2 as SGD and AdamW search their
 momentum and beta2, or whether nobody should.
@@ -34,7 +35,7 @@ from rich.table import Table
 
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.coordinates import optimizer_arguments
-from anon_tune.search.recommend import ranked
+from anon_tune.search.recommend import ranked, recommended
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search.study import suggest
 from anon_tune.search_spaces import Space, load_space
@@ -192,27 +193,25 @@ def search(data: Path, key: Key) -> Tuned:
         value = _trained(name, problem, optimizer, arguments, trial.seed)[0]
         state = TrialState.DIVERGED if value is None else TrialState.COMPLETE
         trials.append(dataclasses.replace(trial, state=state, value=value))
-    finalists = ranked(space, trials, Objective())[:_FINALISTS]
-    confirmed = [
-        [
-            _trained(name, problem, optimizer, t.hyperparameters, trial_seed(seed, Phase.CONFIRM, index))[0]
-            for index in range(_CONFIRM)
-        ]
-        for t in finalists
-    ]
-    means = [
-        math.inf if None in values else fmean(v for v in values if v is not None) for values in confirmed
-    ]
+    promising = recommended(space, trials, Objective())
+    finalists = [
+        *([] if promising is None else [promising]),
+        *(trial.params for trial in ranked(space, trials, Objective())),
+    ][:_FINALISTS]
+    arguments_of = [_arguments(space, params, log_mean_sigma, base) for params in finalists]
+
+    def rerun(arguments: Mapping[str, Any], phase: Phase, index: int) -> tuple[float | None, float | None]:
+        return _trained(name, problem, optimizer, arguments, trial_seed(seed, phase, index))
+
+    means = []
+    for arguments in arguments_of:
+        values = [rerun(arguments, Phase.CONFIRM, index)[0] for index in range(_CONFIRM)]
+        means.append(math.inf if None in values else fmean(v for v in values if v is not None))
     best = int(np.argmin(means))
-    fresh = [
-        _trained(
-            name, problem, optimizer, finalists[best].hyperparameters, trial_seed(seed, Phase.VERDICT, index)
-        )[1]
-        for index in range(_FRESH)
-    ]
+    fresh = [rerun(arguments_of[best], Phase.VERDICT, index)[1] for index in range(_FRESH)]
     tested = [value for value in fresh if value is not None]
     test = fmean(tested) if tested else None
-    return Tuned(test, len(fresh) - len(tested), means[best], dict(finalists[best].params))
+    return Tuned(test, len(fresh) - len(tested), means[best], dict(finalists[best]))
 
 
 def _trained(

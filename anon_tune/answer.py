@@ -22,11 +22,11 @@ __all__ = [
 ]
 
 VERSION = 2
-"""Of the layout. The first had no number, and the gammas within one standard error in place of a response."""
+"""Version of the layout. Answers of the first version carry no number."""
 
 
 class Outcome(StrEnum):
-    """What a verdict says of Anon against a baseline."""
+    """The result of comparing Anon with a baseline."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -39,7 +39,7 @@ class _Part(BaseModel):
 
 
 class Cost(_Part):
-    """What a gamma costs over the best one, with a 90% interval, as differences are given (see Answer.scale)."""
+    """How much worse a gamma is than the best one, with a 90% interval. Answer.scale gives the unit."""
 
     gamma: float
     cost: float
@@ -68,10 +68,11 @@ class Gamma(_Part):
 
     Attributes:
         best: Of the recommended configuration; None where none was confirmed.
-        low: From here
-        high: to here lies the best gamma with a probability of `level`; None where too little is known.
-        low50: From here
-        high50: to here it lies with a probability of one half.
+        low: Lower end of the interval that holds the best gamma with a probability of `level`; None where too little
+            is known.
+        high: Upper end of that interval.
+        low50: Lower end of the interval that holds it with a probability of one half.
+        high50: Upper end of that interval.
         flat: Ranges of gammas that cost less than `practical`, each gamma with a probability of one half or more;
             empty where nothing says what difference matters.
         indistinguishable: Ranges of gammas that cost less than `deviation`: one run cannot tell them apart.
@@ -80,7 +81,7 @@ class Gamma(_Part):
         deviation: Standard deviation of the objective between seeds, on the same scale as costs.
         enough: Whether the trials say more than what the space allows.
         trials: Trials of Anon that this rests on.
-        note: What it is, or why there is none.
+        note: How the interval was made, or why there is none.
     """
 
     best: float | None
@@ -113,7 +114,7 @@ class Repeats(_Part):
 
 
 class Winner(_Part):
-    """What an arm came up with.
+    """The configuration that an arm was tuned to.
 
     Attributes:
         trial: Whose configuration it is.

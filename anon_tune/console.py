@@ -15,7 +15,7 @@ from rich.text import Text
 
 from anon_tune.answer import Answer, Outcome, Winner
 from anon_tune.records import ENDED, JobState, TrialState
-from anon_tune.sentences import about_gamma, about_verdicts, explained, signed
+from anon_tune.sentences import EXPLAINED, about_gamma, about_verdicts, signed
 from anon_tune.views import ArmView, AttemptView, JobSummary, JobView, TokenView, TrialView
 
 if TYPE_CHECKING:
@@ -316,7 +316,8 @@ def _winner_lines(winner: Winner | None) -> list[Text]:
             Text(f"  {ends} at the end of the range: a wider space may have better (anon-tune spaces)")
         )
     return lines + [
-        Text(f"    {line}", style="dim") for line in explained(("gamma", "beta3", "delay", "floor"))
+        Text(f"    {line}", style="dim")
+        for line in (f"{name}: {meaning}" for name, meaning in EXPLAINED.items())
     ]
 
 

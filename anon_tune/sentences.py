@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from anon_tune.answer import Answer, Comparison, Cost, Outcome
 
-__all__ = ["about_gamma", "about_verdicts", "amount", "explained", "signed"]
+__all__ = ["EXPLAINED", "about_gamma", "about_verdicts", "amount", "signed"]
 
 EXPLAINED = {
     "gamma": "0 steps as SGD, 1 as Adam; below 0 steps are larger where gradients are large",
@@ -67,13 +67,6 @@ def about_verdicts(answer: Answer, metric: str, trials: int) -> Iterator[str]:
         else:
             said = _optimizers(each, answer, trials)
         yield f"{said} ({each.note})." if each.note else f"{said}."
-
-
-def explained(names: Sequence[str]) -> Iterator[str]:
-    """Yield what hyperparameters of Anon mean, a line each."""
-    for name in names:
-        if name in EXPLAINED:
-            yield f"{name}: {EXPLAINED[name]}"
 
 
 def amount(value: float, answer: Answer) -> str:

@@ -193,7 +193,7 @@ class TokenView(View):
 
 def job_summary(job: JobRecord) -> JobSummary:
     """A job in a list."""
-    return JobSummary(**_summary(job))
+    return JobSummary(**_summary(job, Answer.load(job.result)))
 
 
 def job_view(overview: Overview) -> JobView:
@@ -204,7 +204,7 @@ def job_view(overview: Overview) -> JobView:
     result = Answer.load(job.result)
     budget = job.spec["budget"]["trials"]
     return JobView(
-        **_summary(job),
+        **_summary(job, result),
         arms={arm: _arm_view(seen, budget) for arm, seen in overview.arms.items()},
         planned=sum(stored_spec(job.spec).planned_trials().values()),
         seconds=round(job.spent, 1),
@@ -248,7 +248,7 @@ def token_view(token: records.TokenRecord) -> TokenView:
     return TokenView.model_validate(token, from_attributes=True)
 
 
-def _summary(job: JobRecord) -> dict[str, Any]:
+def _summary(job: JobRecord, result: Answer | None) -> dict[str, Any]:
     return {
         "id": job.id,
         "name": job.name,
@@ -260,7 +260,7 @@ def _summary(job: JobRecord) -> dict[str, Any]:
         "requested": job.requested,
         "lease": LeaseView.model_validate(job.lease, from_attributes=True) if job.lease else None,
         "model": (job.spec["model"] or {"name": job.spec["task"]})["name"],
-        "gamma": _without_curve(job),
+        "gamma": None if result is None else result.gamma.model_copy(update={"curve": None}),
         "created": job.created,
         "finished": job.finished,
     }
@@ -282,11 +282,6 @@ def _arm_view(arm: ArmRecord, budget: int) -> ArmView:
 
 def _in_order(counts: Mapping[TrialState, int]) -> dict[TrialState, int]:
     return {state: counts[state] for state in TrialState if counts.get(state)}
-
-
-def _without_curve(job: JobRecord) -> Gamma | None:
-    result = Answer.load(job.result)
-    return None if result is None else result.gamma.model_copy(update={"curve": None})
 
 
 def _plain(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

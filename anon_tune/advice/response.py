@@ -23,7 +23,7 @@ from anon_tune.search_spaces import Choice, Range
 __all__ = ["FEWEST_TRIALS", "LEVEL", "Response", "respond", "seed_deviation"]
 
 FEWEST_TRIALS = 8
-"""With fewer COMPLETE trials nothing is said of the response."""
+"""The response is estimated from at least so many COMPLETE trials."""
 
 LEVEL = 0.9
 """Probability with which the best gamma lies in its interval."""
@@ -74,7 +74,7 @@ class Response:
 
     @property
     def costs(self) -> Array:
-        """What each gamma is above the best, shape (draws, g)."""
+        """The difference between each gamma and the best one in the same draw, shape (draws, g)."""
         found: Array = self.profiles - self.profiles.min(axis=1, keepdims=True)
         return found
 

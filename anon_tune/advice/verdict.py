@@ -82,8 +82,8 @@ def _pair(
                 low=None, high=None, seeds=0, note=note,
             )  # fmt: skip
         return
-    duel = PairedTest(scale, trials, ("anon", arm), winners, seeds, comparisons=len(baselines))
-    judged = duel.judge()
+    test = PairedTest(scale, trials, ("anon", arm), winners, seeds, comparisons=len(baselines))
+    judged = test.judge()
     runs = [_runs(trials, winners[each]) for each in ("anon", arm)]
     means = [_mean(scale, each) for each in runs]
     losses = [_losses(name, each) for name, each in zip(("Anon", arm), runs, strict=True)]
@@ -160,7 +160,7 @@ def _mean(scale: Scale, runs: Sequence[Trial]) -> float | None:
 
 
 def _losses(name: str, runs: Sequence[Trial]) -> str | None:
-    """What became of the runs that did not complete: "Anon diverged on 1 of 5 seeds"."""
+    """Count the runs that did not complete: "Anon diverged on 1 of 5 seeds"."""
     words = {TrialState.DIVERGED: "diverged", TrialState.FAILED: "failed"}
     counts = {
         word: sum(trial.state is state for trial in runs)

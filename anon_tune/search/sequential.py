@@ -153,9 +153,9 @@ class PairedTest:
         """
         found = InterimResult(None, 0)
         for look in looks(len(self._runs[0])):
-            started = [trial for runs in self._runs for trial in runs[:look] if trial is not None]
-            ended = [trial for trial in started if trial.is_finished]
-            if len(ended) < 2 * look or (most is not None and look > most):
+            runs = [trial for of_arm in self._runs for trial in of_arm[:look]]
+            ended = all(trial is not None and trial.is_finished for trial in runs)
+            if not ended or (most is not None and look > most):
                 break
             found = self.at(look)
             if found.outcome is not None:

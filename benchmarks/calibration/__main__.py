@@ -21,7 +21,7 @@ import platform
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -109,7 +109,9 @@ def _configurations(pool: ProcessPoolExecutor, jobs: int) -> Table:
     for title in ("", "any better", "any worse", "one better", "one equal", "mean seeds of 10"):
         table.add_column(title)
     asked = [(name, seeds) for name in cells for seeds in (3, 5, 10)]
-    drawn = pool.map(partial(simulate, jobs=jobs), (_with_seeds(cells[name], seeds) for name, seeds in asked))
+    drawn = pool.map(
+        partial(simulate, jobs=jobs), (replace(cells[name], seeds=seeds) for name, seeds in asked)
+    )
     found = dict(zip(asked, drawn, strict=True))
     for name in cells:
         three = [found[name, seeds] for seeds in (3, 5, 10)]
@@ -118,10 +120,6 @@ def _configurations(pool: ProcessPoolExecutor, jobs: int) -> Table:
             name, *(" / ".join(f"{s:.1%}" for s in row) for row in shares), f"{three[-1].seeds:.1f}"
         )
     return table
-
-
-def _with_seeds(cell: Cell, seeds: int) -> Cell:
-    return Cell(**{**cell.__dict__, "seeds": seeds})
 
 
 def _response(pool: ProcessPoolExecutor, trials: int, jobs: int, folder: Path) -> Table:

@@ -315,10 +315,7 @@ def _winner_lines(winner: Winner | None) -> list[Text]:
         lines.append(
             Text(f"  {ends} at the end of the range: a wider space may have better (anon-tune spaces)")
         )
-    return lines + [
-        Text(f"    {line}", style="dim")
-        for line in (f"{name}: {meaning}" for name, meaning in EXPLAINED.items())
-    ]
+    return lines + [Text(f"    {name}: {meaning}", style="dim") for name, meaning in EXPLAINED.items()]
 
 
 def _arms_table(job: JobView, answer: Answer) -> Table:

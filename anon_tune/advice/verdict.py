@@ -17,7 +17,7 @@ from anon_tune.answer import Comparison, Outcome
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.landscape import Landscape
 from anon_tune.search.scale import Scale
-from anon_tune.search.sequential import ALPHA, InterimResult, PairedTest
+from anon_tune.search.sequential import ALPHA, InterimResult, PairedTest, outcome_of
 
 __all__ = ["search_variance", "verdicts"]
 
@@ -82,66 +82,55 @@ def _pair(
                 low=None, high=None, seeds=0, note=note,
             )  # fmt: skip
         return
-    test = PairedTest(scale, trials, ("anon", arm), winners, seeds, comparisons=len(baselines))
-    judged = test.judge()
+    judged = PairedTest(scale, trials, ("anon", arm), winners, seeds, comparisons=len(baselines)).judge()
     runs = [_runs(trials, winners[each]) for each in ("anon", arm)]
-    means = [_mean(scale, each) for each in runs]
     losses = [_losses(name, each) for name, each in zip(("Anon", arm), runs, strict=True)]
-    notes = [each for each in losses if each]
-    common = {"baseline": arm, "anon": means[0], "other": means[1], "level": 1 - ALPHA, "seeds": judged.seeds}
-    yield Comparison.model_validate(
-        {**common, **_configuration(scale, judged), "note": "; ".join([*notes, *_limits(judged)])}
+    found = Comparison(
+        baseline=arm,
+        outcome=judged.outcome or Outcome.UNDECIDED,
+        anon=_mean(scale, runs[0]),
+        other=_mean(scale, runs[1]),
+        difference=None if judged.difference is None else scale.difference(judged.difference),
+        low=None,
+        high=None,
+        level=1 - ALPHA,
+        seeds=judged.seeds,
+        note="; ".join([*filter(None, losses), *_limits(judged)]),
     )
+    yield _with_interval(scale, found, judged, judged.half)
     variances = [search_variance(landscapes[each], winners[each]) for each in ("anon", arm)]
-    yield Comparison.model_validate({**common, "of": "optimizer", **_optimizer(scale, judged, variances)})
+    yield _optimizers(scale, found, judged, variances)
 
 
-def _configuration(scale: Scale, judged: InterimResult) -> dict[str, object]:
-    if judged.difference is None or judged.half is None:
-        return {"outcome": judged.outcome or Outcome.UNDECIDED, **_interval(scale, judged.difference, None)}
-    undecided = judged.outcome is None
-    return {
-        "outcome": judged.outcome or Outcome.UNDECIDED,
-        **_interval(scale, judged.difference, judged.half),
-        "detectable": scale.difference(judged.half) if undecided else None,
-        "seeds_needed": judged.seeds_needed if undecided else None,
-    }
-
-
-def _optimizer(scale: Scale, judged: InterimResult, variances: Sequence[float | None]) -> dict[str, object]:
+def _optimizers(
+    scale: Scale, found: Comparison, judged: InterimResult, variances: Sequence[float | None]
+) -> Comparison:
     """The verdict on two tuned optimizers, from that on their winners."""
     known = [each for each in variances if each is not None]
+    tuned = found.model_copy(update={"of": "optimizer", "outcome": Outcome.UNDECIDED})
     if judged.difference is None or judged.half is None or len(known) < len(variances):
-        note = "too few trials or seeds to tell the luck of the search"
-        return {"outcome": Outcome.UNDECIDED, **_interval(scale, judged.difference, None), "note": note}
+        return tuned.model_copy(update={"note": "too few trials or seeds to tell the luck of the search"})
     from scipy.stats import t as student  # takes seconds, which Ray's start can hide
 
     total = judged.variance / judged.seeds + _SHARE * sum(known)
     half = float(student.isf(judged.level / 2, judged.freedom)) * math.sqrt(total)
-    low, high, margin = judged.difference - half, judged.difference + half, scale.practical
-    if high < 0:
-        outcome = Outcome.BETTER
-    elif low > 0:
-        outcome = Outcome.WORSE
-    elif margin is not None and max(-low, high) < margin:
-        outcome = Outcome.EQUAL
-    else:
-        outcome = Outcome.UNDECIDED
-    return {
-        "outcome": outcome,
-        **_interval(scale, judged.difference, half),
-        "detectable": scale.difference(half) if outcome is Outcome.UNDECIDED else None,
-        "note": "rough: from one search of each",
-    }
+    outcome = outcome_of(judged.difference, half, scale.practical) or Outcome.UNDECIDED
+    tuned = tuned.model_copy(update={"outcome": outcome, "note": "rough: from one search of each"})
+    return _with_interval(scale, tuned, judged, half).model_copy(update={"seeds_needed": None})
 
 
-def _interval(scale: Scale, difference: float | None, half: float | None) -> dict[str, float | None]:
-    if difference is None:
-        return {"difference": None, "low": None, "high": None}
-    if half is None:
-        return {"difference": scale.difference(difference), "low": None, "high": None}
-    low, middle, high = (scale.difference(difference + each) for each in (-half, 0.0, half))
-    return {"difference": middle, "low": low, "high": high}
+def _with_interval(scale: Scale, found: Comparison, judged: InterimResult, half: float | None) -> Comparison:
+    if judged.difference is None or half is None:
+        return found
+    undecided = found.outcome is Outcome.UNDECIDED
+    return found.model_copy(
+        update={
+            "low": scale.difference(judged.difference - half),
+            "high": scale.difference(judged.difference + half),
+            "detectable": scale.difference(half) if undecided else None,
+            "seeds_needed": judged.seeds_needed if undecided else None,
+        }
+    )
 
 
 def _limits(judged: InterimResult) -> Iterator[str]:

@@ -113,17 +113,18 @@ class Landscape:
     def _surrogate(self) -> Surrogate:
         return _fitted(*self._data)
 
-    def bounds(self) -> list[float]:
+    def bounds(self) -> tuple[float, ...]:
         """Return `bound` at the places of the trials."""
         return _bounds(self)
 
     def mean(self, points: Points) -> Points:
         """Return the expected objective at points (m, d), shape (m,)."""
-        return self._surrogate.mean(points)
+        return self._surrogate.at(points)[0]
 
     def bound(self, points: Points) -> Points:
         """Return what the objective at points (m, d) is below with a probability of about 98%, shape (m,)."""
-        return self._surrogate.mean(points) + _CAUTION * self._surrogate.deviation(points)
+        mean, deviation = self._surrogate.at(points)
+        return mean + _CAUTION * deviation
 
     def draw(self, points: Points, count: int) -> Points:
         """Return joint draws of the objective without noise at points (m, d), shape (count, m)."""
@@ -219,15 +220,13 @@ def _tells(trial: Trial) -> bool:
 
 # The same is asked for every rerun of the finalists.
 @lru_cache(maxsize=16)
-def _lowest(landscape: Landscape) -> list[float]:
-    found: list[float] = landscape.low_points(1, landscape.bound)[0, 0].tolist()
-    return found
+def _lowest(landscape: Landscape) -> tuple[float, ...]:
+    return tuple(landscape.low_points(1, landscape.bound)[0, 0].tolist())
 
 
 @lru_cache(maxsize=16)
-def _bounds(landscape: Landscape) -> list[float]:
-    found: list[float] = landscape.bound(landscape.points).tolist()
-    return found
+def _bounds(landscape: Landscape) -> tuple[float, ...]:
+    return tuple(landscape.bound(landscape.points).tolist())
 
 
 @lru_cache(maxsize=16)

@@ -78,8 +78,11 @@ def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Sign
     arm = _searched_next(plan, history)
     if arm is not None:
         return _search_trial(plan, arm, history)
-    for phase, following in ((Phase.SEARCH, None), (Phase.CONFIRM, _confirm), (Phase.VERDICT, _verdict)):
-        new = following(plan, list(history.values())) if following is not None else None
+    if any(trial.phase is Phase.SEARCH for trial in history.unfinished):
+        return Signal.WAIT
+    made = list(history.values())
+    for phase, following in ((Phase.CONFIRM, _confirm), (Phase.VERDICT, _verdict)):
+        new = following(plan, made)
         if new is not None:
             return new
         if any(trial.phase is phase for trial in history.unfinished):
@@ -258,6 +261,7 @@ def _verdict(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
         arm: found for arm in spec.arms if (found := winner(trials, arm, spec.objective.mode)) is not None
     }
     runs = [trial for trial in trials if trial.phase is Phase.VERDICT]
+    chosen = {arm: Configuration.of(trial) for arm, trial in best.items()}
     seeds, needed = verdict_seeds(spec), set(best)
     for index, seed in enumerate(seeds):
         if index in looks(len(seeds)):
@@ -266,8 +270,8 @@ def _verdict(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
                 return None
             needed = _undecided(plan, trials, best, index)
         for arm in spec.arms:
-            if arm in needed and not _is_made(runs, each := Configuration.of(best[arm]), seed):
-                return _rerun(Phase.VERDICT, trials, arm, seed, each)
+            if arm in needed and not _is_made(runs, chosen[arm], seed):
+                return _rerun(Phase.VERDICT, trials, arm, seed, chosen[arm])
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from statistics import fmean
 
@@ -29,7 +30,7 @@ class Scale:
     def __init__(self, objective: Objective, seen: Iterable[float] = ()) -> None:
         self._objective = objective
         distances = (self._distance(value) for value in seen if math.isfinite(value))
-        self._least = min((d for d in distances if d > 0), default=1.0) / 2
+        self._least = max(min((d for d in distances if d > 0), default=1.0) / 2, sys.float_info.min)
 
     def __call__(self, value: float) -> float:
         """Return a finite value of the objective on this scale."""

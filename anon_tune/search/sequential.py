@@ -22,7 +22,7 @@ from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.scale import Scale
 from anon_tune.search.spread import confirm_runs, pooled
 
-__all__ = ["ALPHA", "InterimResult", "PairedTest", "levels", "looks"]
+__all__ = ["ALPHA", "InterimResult", "PairedTest", "levels", "looks", "outcome_of"]
 
 ALPHA = 0.05
 """Error rate of all verdicts of a job together, two-sided."""
@@ -141,7 +141,7 @@ class PairedTest:
             return InterimResult(None, count, mean)  # the seed changes nothing: as good as one run
         level = self._levels[looks(len(self._runs[0])).index(look)]
         half = _half_width(moderated, total, count, level)
-        outcome = self._outcome(mean, half)
+        outcome = outcome_of(mean, half, self._scale.practical)
         needed = None if outcome is not None else self._needed(mean, moderated, freedom, level)
         return InterimResult(outcome, count, mean, moderated, total, level, half, needed)
 
@@ -162,15 +162,6 @@ class PairedTest:
                 break
         return found
 
-    def _outcome(self, mean: float, half: float) -> Outcome | None:
-        if mean + half < 0:
-            return Outcome.BETTER
-        if mean - half > 0:
-            return Outcome.WORSE
-        if self._scale.practical is not None and abs(mean) + half < self._scale.practical:
-            return Outcome.EQUAL
-        return None
-
     def _needed(self, mean: float, moderated: float, freedom: int, level: float) -> int | None:
         """The number of seeds by which this difference, were it the true one, is decided in four of five jobs."""
         practical = self._scale.practical
@@ -182,6 +173,23 @@ class PairedTest:
             enough = reach + _FOUR_OF_FIVE * math.sqrt(moderated / middle) < margin
             low, high = (low, middle) if enough else (middle + 1, high)
         return low if low < _MOST_SEEDS else None
+
+
+def outcome_of(difference: float, half: float, practical: float | None) -> Outcome | None:
+    """Return what an interval says of the first of two, small being good; None where it leaves that open.
+
+    Args:
+        difference: The middle of the interval, the first less the second.
+        half: Half its width.
+        practical: The smallest difference that matters, where there is one.
+    """
+    if difference + half < 0:
+        return Outcome.BETTER
+    if difference - half > 0:
+        return Outcome.WORSE
+    if practical is not None and abs(difference) + half < practical:
+        return Outcome.EQUAL
+    return None
 
 
 def looks(most: int) -> list[int]:

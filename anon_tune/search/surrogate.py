@@ -83,25 +83,14 @@ class Surrogate:
             found: NDArray[np.float64] = best[0].numpy()
             return found
 
-    def mean(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the posterior mean at points (m, d), shape (m,)."""
+    def at(self, points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return posterior mean and standard deviation of the value without noise at points (m, d), each of shape (m,)."""
         import torch
 
         with _reproducibly(seed=0), torch.no_grad():
             # Each point by itself: together they have a covariance of (m, m).
-            found: NDArray[np.float64] = (
-                -self._model.posterior(_tensor(points)[:, None]).mean[:, 0, 0].numpy()
-            )
-            return found
-
-    def deviation(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the posterior standard deviation of the value without noise at points (m, d), shape (m,)."""
-        import torch
-
-        with _reproducibly(seed=0), torch.no_grad():
             posterior = self._model.posterior(_tensor(points)[:, None])
-            found: NDArray[np.float64] = posterior.variance[:, 0, 0].sqrt().numpy()
-            return found
+            return -posterior.mean[:, 0, 0].numpy(), posterior.variance[:, 0, 0].sqrt().numpy()
 
     def draw(self, points: NDArray[np.float64], count: int, seed: int) -> NDArray[np.float64]:
         """Return joint draws of the values without noise at points (m, d), shape (count, m)."""

@@ -65,7 +65,7 @@ class Objective(Strict):
     metric: str = "loss"
     mode: Literal["min", "max"] = "min"
     scale: Literal["log", "log_error", "linear"] = "log"
-    practical: float | None = Field(default=_PRACTICAL, gt=0.0)
+    practical: float | None = Field(default=_PRACTICAL, gt=0.0, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -54,12 +54,14 @@ class Landscape:
         objective: What they are judged by.
 
     Attributes:
+        space: What the arm searches.
+        by_value: The COMPLETE search trials, best first.
         trials: The search trials that it is fitted to, in the order of their numbers.
         points: Their places in the unit cube, shape (n, d).
     """
 
     def __init__(self, space: Space, trials: Sequence[Trial], objective: Objective) -> None:
-        self._space = space
+        self.space = space
         self._columns = _columns(space)
         self._choices = [
             self._columns[name] for name, domain in space.parameters.items() if isinstance(domain, Choice)
@@ -69,7 +71,8 @@ class Landscape:
         ends = ((trial.id, forecast.final(trial)) for trial in search if _tells(trial))
         finals = {id_: final for id_, final in ends if final is not None and math.isfinite(final)}
         known = [t for t in search if t.id in finals or t.state is TrialState.DIVERGED]
-        self.complete = sum(trial.state is TrialState.COMPLETE for trial in known)
+        complete = [(forecast.scaled(t.value), t) for t in search if t.value is not None]
+        self.by_value = [t for _, t in sorted(complete, key=lambda pair: (pair[0], pair[1].number))]
         worst = _worst(list(finals.values()), objective)
         values = [min(finals.get(trial.id, worst), worst) for trial in known]
         kept = _kept(values)
@@ -85,10 +88,15 @@ class Landscape:
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Landscape) and (self._data, self._space) == (other._data, other._space)
+        return isinstance(other, Landscape) and (self._data, self.space) == (other._data, other.space)
 
     def __hash__(self) -> int:
         return hash(self._data)
+
+    @property
+    def complete(self) -> int:
+        """How many search trials are COMPLETE."""
+        return len(self.by_value)
 
     @property
     def is_level(self) -> bool:
@@ -102,7 +110,7 @@ class Landscape:
 
     def place(self, params: Mapping[str, Any]) -> list[float]:
         """Return the place of a configuration in the unit cube."""
-        return self._space.unit(params)
+        return self.space.unit(params)
 
     @property
     def noise(self) -> float:
@@ -132,7 +140,7 @@ class Landscape:
 
     def lowest(self) -> dict[str, Any]:
         """Return the configuration whose `bound` is lowest, tried or not."""
-        return self._space.at_unit(_lowest(self))
+        return self.space.at_unit(_lowest(self))
 
     def low_points(
         self,
@@ -150,7 +158,7 @@ class Landscape:
             values: These, g in number; the shape is (g, count, d) then.
         """
         column = self._columns.get(name, slice(0))
-        held = np.array([_place(self._space.parameters[name], value) for value in values]).reshape(
+        held = np.array([_place(self.space.parameters[name], value) for value in values]).reshape(
             max(1, len(values)), -1
         )
         rng = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from anon_tune.records import NewTrial, Phase, Trial, TrialState, objective_key
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.history import History
 from anon_tune.search.lag import may_start
+from anon_tune.search.landscape import Landscape
 from anon_tune.search.race import FEWEST_SEEDS, fallen_behind
 from anon_tune.search.recommend import ranked, recommended
 from anon_tune.search.scale import scale_of
@@ -120,10 +121,11 @@ def finalists(plan: Plan, trials: Sequence[Trial], arm: str) -> list[Configurati
 
     The first is what the arm's landscape promises most of, tried or not (`recommend.py`); the others were tried.
     """
-    space, objective = plan.spaces[arm], plan.spec.objective
+    space = plan.spaces[arm]
     search = [trial for trial in trials if trial.arm == arm and trial.phase is Phase.SEARCH]
-    chosen = [Configuration.of(trial) for trial in ranked(space, search, objective)]
-    params = recommended(space, search, objective)
+    landscape = Landscape(space, search, plan.spec.objective)
+    chosen = [Configuration.of(trial) for trial in ranked(landscape)]
+    params = recommended(landscape)
     if params is not None:
         reruns = [trial for trial in trials if trial.arm == arm and trial.phase is Phase.CONFIRM]
         found = next((t for t in [*search, *reruns] if _is_near(space, t.params, params)), None)

@@ -84,7 +84,7 @@ class Surrogate:
             return found
 
     def at(self, points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return posterior mean and standard deviation of the value without noise at points (m, d), each of shape (m,)."""
+        """Return posterior mean and deviation of the value without noise at points (m, d), each of shape (m,)."""
         import torch
 
         with _reproducibly(seed=0), torch.no_grad():

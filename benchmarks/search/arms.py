@@ -35,6 +35,7 @@ from rich.table import Table
 
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.coordinates import optimizer_arguments
+from anon_tune.search.landscape import Landscape
 from anon_tune.search.recommend import ranked, recommended
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search.study import suggest
@@ -193,10 +194,11 @@ def search(data: Path, key: Key) -> Tuned:
         value = _trained(name, problem, optimizer, arguments, trial.seed)[0]
         state = TrialState.DIVERGED if value is None else TrialState.COMPLETE
         trials.append(dataclasses.replace(trial, state=state, value=value))
-    promising = recommended(space, trials, Objective())
+    landscape = Landscape(space, trials, Objective())
+    promising = recommended(landscape)
     finalists = [
         *([] if promising is None else [promising]),
-        *(trial.params for trial in ranked(space, trials, Objective())),
+        *(trial.params for trial in ranked(landscape)),
     ][:_FINALISTS]
     arguments_of = [_arguments(space, params, log_mean_sigma, base) for params in finalists]
 

@@ -15,6 +15,7 @@ from ray.tune.search.optuna import OptunaSearch
 from anon_tune.records import Trial
 from anon_tune.search import study
 from anon_tune.search.coordinates import optimizer_arguments
+from anon_tune.search.landscape import Landscape
 from anon_tune.search.recommend import ranked, recommended
 from anon_tune.search.study import distributions, suggest
 from anon_tune.search_spaces import Space, load_space
@@ -91,10 +92,11 @@ class Ours:
 
     def recommended(self, trials: Sequence[Trial]) -> Mapping[str, Any] | None:
         """See Policy: the first of the finalists that the product would confirm."""
-        params = recommended(self.space, trials, Objective())
+        landscape = Landscape(self.space, trials, Objective())
+        params = recommended(landscape)
         if params is not None:
             return optimizer_arguments(self.space, params, self._sigma)
-        order = ranked(self.space, trials, Objective())
+        order = ranked(landscape)
         return order[0].hyperparameters if order else None
 
 

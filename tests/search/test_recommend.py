@@ -12,6 +12,7 @@ import pytest
 
 from anon_tune.records import Trial, TrialState
 from anon_tune.search import landscape
+from anon_tune.search.landscape import Landscape
 from anon_tune.search.recommend import ranked, recommended
 from anon_tune.search_spaces import Space, load_space
 from anon_tune.spec import Objective
@@ -41,10 +42,10 @@ def test_of_a_noisy_bowl_it_is_nearer_to_the_middle_than_the_luckiest():
     anywhere, tried, luckiest = [], [], []
     for seed in range(30):
         trials, truths = bowl(PLANE, seed, 24, noise=0.15)
-        found = recommended(PLANE, trials, Objective())
+        found = recommended(Landscape(PLANE, trials, Objective()))
         assert found is not None
         anywhere.append(true(PLANE, found))
-        tried.append(truths[ranked(PLANE, trials, Objective())[0].number])
+        tried.append(truths[ranked(Landscape(PLANE, trials, Objective()))[0].number])
         luckiest.append(truths[min(range(len(trials)), key=lambda n: trials[n].value or 0.0)])
     best = 0.5
     assert np.mean(anywhere) - best < 0.7 * (np.mean(luckiest) - best)
@@ -58,7 +59,7 @@ def test_scores_are_smoothed_too():
     for seed in range(40):
         trials, truths = bowl(LINE, seed, 20, noise=0.2)
         scores = [trial(t.number, value=1.0 - (t.value or 0.0), params=t.params) for t in trials]
-        found = recommended(LINE, scores, objective)
+        found = recommended(Landscape(LINE, scores, objective))
         assert found is not None
         smoothed.append(true(LINE, found))
         luckiest.append(truths[max(range(20), key=lambda n: scores[n].value or 0.0)])
@@ -70,7 +71,7 @@ def test_on_a_linear_scale_the_unit_does_not_matter(unit: float):
     trials, _ = bowl(LINE, 3, 14, noise=0.1)
     trials = [*trials, trial(14, TrialState.DIVERGED, params={"gamma": 0.9})]
     scaled = [trial(t.number, t.state, t.value and t.value * unit, params=t.params) for t in trials]
-    found, same = (recommended(LINE, of, Objective(scale="linear")) for of in (trials, scaled))
+    found, same = (recommended(Landscape(LINE, of, Objective(scale="linear"))) for of in (trials, scaled))
     assert found == pytest.approx(same, abs=0.02)
 
 
@@ -78,7 +79,7 @@ def test_what_is_far_from_all_that_was_tried_is_not_recommended():
     """A slope leads on beyond the trials, where a cliff may be."""
     params = [{"gamma": n / 40} for n in range(16)]  # up to 0.375
     trials = [trial(n, value=math.exp(-point["gamma"]), params=point) for n, point in enumerate(params)]
-    found = recommended(LINE, trials, Objective())
+    found = recommended(Landscape(LINE, trials, Objective()))
     assert found is not None
     assert found["gamma"] < 0.6
 
@@ -86,12 +87,12 @@ def test_what_is_far_from_all_that_was_tried_is_not_recommended():
 @pytest.mark.parametrize("space", [load_space("delays"), LINE], ids=["conditional", "few trials"])
 def test_where_too_little_is_known_nothing_untried_is_recommended(space: Space):
     trials, _ = bowl(space, 1, 18 if space.is_conditional else 4, noise=0.1)
-    assert recommended(space, trials, Objective()) is None
+    assert recommended(Landscape(space, trials, Objective())) is None
 
 
 def test_without_noise_the_best_by_value_stay_in_front():
     trials, truths = bowl(PLANE, 0, 16, noise=0.0)
-    first = [t.number for t in ranked(PLANE, trials, Objective())[:3]]
+    first = [t.number for t in ranked(Landscape(PLANE, trials, Objective()))[:3]]
     assert set(first) == set(sorted(range(16), key=truths.__getitem__)[:3])
 
 
@@ -99,20 +100,20 @@ def test_without_noise_the_best_by_value_stay_in_front():
 def test_few_trials_are_ranked_by_value(mode: str, order: list[int]):
     values = [0.5, 0.9, 0.1, 0.5]
     trials = [trial(n, value=value, params={"gamma": n / 4}) for n, value in enumerate(values)]
-    assert [t.number for t in ranked(LINE, trials, Objective(mode=mode))] == order
+    assert [t.number for t in ranked(Landscape(LINE, trials, Objective(mode=mode)))] == order
 
 
 @pytest.mark.parametrize("count", [3, 8])
 def test_of_equal_values_the_earlier_comes_first(count: int):
     trials = [trial(n, value=0.5, params={"gamma": n / 9}) for n in range(count)]
-    assert ranked(LINE, trials[::-1], Objective()) == trials
+    assert ranked(Landscape(LINE, trials[::-1], Objective())) == trials
 
 
 def test_only_complete_trials_are_ranked():
     ends = [trial(n, state, curve=[0.01]) for n, state in enumerate(TrialState) if state != "COMPLETE"]
     good = [trial(n, value=1.0 + n, params={"gamma": n / 30}) for n in range(10, 16)]
-    assert {t.number for t in ranked(LINE, [*ends, *good], Objective())} == set(range(10, 16))
-    assert ranked(LINE, ends, Objective()) == []
+    assert {t.number for t in ranked(Landscape(LINE, [*ends, *good], Objective()))} == set(range(10, 16))
+    assert ranked(Landscape(LINE, ends, Objective())) == []
 
 
 @pytest.mark.parametrize(
@@ -120,10 +121,10 @@ def test_only_complete_trials_are_ranked():
 )
 def test_the_order_of_the_trials_does_not_matter(space: Space):
     trials, _ = bowl(space, 1, 18, noise=0.1)
-    expected = ranked(space, trials, Objective())
+    expected = ranked(Landscape(space, trials, Objective()))
     assert sorted(t.number for t in expected) == list(range(18))
     landscape.forget()
-    assert ranked(space, random.Random(0).sample(trials, 18), Objective()) == expected
+    assert ranked(Landscape(space, random.Random(0).sample(trials, 18), Objective())) == expected
 
 
 def test_in_a_conditional_space_families_are_told_apart():
@@ -136,7 +137,7 @@ def test_in_a_conditional_space_families_are_told_apart():
         params: dict[str, Any] = space.complete(rng.random(8), {"delay_family": families[n % 3]})
         value = (0.5 if n % 3 == 1 else 1.0) * math.exp(0.1 * rng.normal())
         trials.append(trial(n, value=0.45 if n == 2 else value, params=params))
-    first = [t.params["delay_family"] for t in ranked(space, trials, Objective())[:5]]
+    first = [t.params["delay_family"] for t in ranked(Landscape(space, trials, Objective()))[:5]]
     assert first[0] == "polynomial"
     assert first.count("polynomial") >= 4
 
@@ -146,7 +147,7 @@ def test_one_extreme_value_is_no_error(extreme: float):
     trials, _ = bowl(LINE, 2, 12, noise=0.1)
     odd = [*trials, trial(12, value=extreme, params={"gamma": 0.5}), trial(13, value=0.0)]
     for of in (odd[:-1], odd):  # by factors, and where a 0 makes that impossible
-        assert {t.number for t in ranked(LINE, of, Objective())} == {t.number for t in of}
+        assert {t.number for t in ranked(Landscape(LINE, of, Objective()))} == {t.number for t in of}
 
 
 def test_of_many_trials_the_best_and_some_others_are_smoothed(monkeypatch: pytest.MonkeyPatch):
@@ -154,10 +155,10 @@ def test_of_many_trials_the_best_and_some_others_are_smoothed(monkeypatch: pytes
     trials, _ = bowl(LINE, 4, 40, noise=0.1)
     monkeypatch.setattr(landscape, "_MOST", 20)
     by_value = sorted(trials, key=lambda t: t.value or 0.0)
-    fitted = landscape.Landscape(LINE, trials, Objective()).trials
+    fitted = Landscape(LINE, trials, Objective()).trials
     assert len(fitted) == 20
     assert {t.number for t in by_value[:10]} < {t.number for t in fitted}
     assert by_value[-1] in fitted
-    found = ranked(LINE, trials, Objective())
+    found = ranked(Landscape(LINE, trials, Objective()))
     assert {t.number for t in found[:20]} == {t.number for t in fitted}
     assert found[20:] == [t for t in by_value if t not in fitted]

@@ -81,8 +81,13 @@ class Backend(Protocol):
         """End a job now. Raises as `Ledger.cancel`."""
         ...
 
-    def extend(self, job_id: str, trials: int | None = None, seconds: float | None = None) -> ChangeView:
-        """Raise a job's budget to `trials` per arm, or to `seconds`. Raises as `Ledger.extend`, or SpecError."""
+    def extend(
+        self, job_id: str, trials: int | None = None, seconds: float | None = None, seeds: int | None = None
+    ) -> ChangeView:
+        """Raise a job's budget to `trials` per arm, to `seconds`, or to `seeds` of the verdict.
+
+        Raises as `Ledger.extend`; SpecError; ConflictError where more seeds would compare nothing.
+        """
         ...
 
     def export(self, job_id: str, form: str = "yaml", arm: str = "anon") -> str:

@@ -172,9 +172,11 @@ class Client:
         """End a job now; what it has done is kept."""
         return self._backend.cancel(job_id)
 
-    def extend(self, job_id: str, trials: int | None = None, seconds: float | None = None) -> ChangeView:
-        """Raise a job's budget to `trials` per arm, or to `seconds`."""
-        return self._backend.extend(job_id, trials, seconds)
+    def extend(
+        self, job_id: str, trials: int | None = None, seconds: float | None = None, seeds: int | None = None
+    ) -> ChangeView:
+        """Raise a job's budget to `trials` per arm, to `seconds`, or to `seeds` of the verdict."""
+        return self._backend.extend(job_id, trials, seconds, seeds)
 
     def advice(self, family: str) -> dict[str, Any]:
         """A gamma for an architecture family, from finished jobs or the published guidance. Raises InputError."""

@@ -169,15 +169,24 @@ class LocalBackend:
         self.remove_leftovers()
         return self._change(job_id, state)
 
-    def extend(self, job_id: str, trials: int | None = None, seconds: float | None = None) -> ChangeView:
+    def extend(
+        self, job_id: str, trials: int | None = None, seconds: float | None = None, seeds: int | None = None
+    ) -> ChangeView:
         """As `Backend.extend`."""
-        if trials is None and seconds is None:
-            raise InputError(f"Give trials or time. For example: anon-tune extend {job_id} --trials 40")
-        if trials is not None:
-            from anon_tune import submission
+        from anon_tune import submission
+        from anon_tune.spec import MOST_SEEDS
 
+        if trials is None and seconds is None and seeds is None:
+            raise InputError(
+                f"Give trials, time or seeds. For example: anon-tune extend {job_id} --trials 40"
+            )
+        if trials is not None:
             submission.check_extended(self._ledger, job_id, trials)
-        return self._change(job_id, self._ledger.extend(job_id, trials, seconds))
+        if seeds is not None and seeds > MOST_SEEDS:
+            raise InputError(f"--seeds: expected at most {MOST_SEEDS}, found {seeds}")
+        if seeds is not None and trials is None and seconds is None:
+            submission.check_more_seeds(self._ledger, job_id)
+        return self._change(job_id, self._ledger.extend(job_id, trials, seconds, seeds))
 
     def _change(self, job_id: str, state: JobState) -> ChangeView:
         return ChangeView(id=job_id, state=state, requested=self._ledger.job(job_id).requested)

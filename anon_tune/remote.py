@@ -139,11 +139,12 @@ class RemoteBackend:
         """As `Backend.cancel`."""
         return _read(ChangeView, self._ask("POST", f"{_job(job_id)}:cancel"))
 
-    def extend(self, job_id: str, trials: int | None = None, seconds: float | None = None) -> ChangeView:
+    def extend(
+        self, job_id: str, trials: int | None = None, seconds: float | None = None, seeds: int | None = None
+    ) -> ChangeView:
         """As `Backend.extend`."""
-        return _read(
-            ChangeView, self._ask("POST", f"{_job(job_id)}:extend", json={"trials": trials, "time": seconds})
-        )
+        asked = {"trials": trials, "time": seconds, "seeds": seeds}
+        return _read(ChangeView, self._ask("POST", f"{_job(job_id)}:extend", json=asked))
 
     def export(self, job_id: str, form: str = "yaml", arm: str = "anon") -> str:
         """As `Backend.export`."""

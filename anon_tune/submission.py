@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from anon_tune import code_archive
+from anon_tune.answer import Answer, Outcome
 from anon_tune.documents import parse
-from anon_tune.errors import SpecError
+from anon_tune.errors import ConflictError, SpecError
 from anon_tune.ledger import Ledger, SubmissionKey
-from anon_tune.records import JobRecord
+from anon_tune.records import JobRecord, JobState
 from anon_tune.search_spaces import Space
 from anon_tune.spec import (
     JobFile,
@@ -28,7 +29,7 @@ from anon_tune.spec import (
     stored_spec,
 )
 
-__all__ = ["check_extended", "store_job", "submit", "submit_remote"]
+__all__ = ["check_extended", "check_more_seeds", "store_job", "submit", "submit_remote"]
 
 _LARGEST_INTEGER = 2**63
 
@@ -84,6 +85,21 @@ def check_extended(ledger: Ledger, job_id: str, trials: int) -> None:
     """Raise SpecError where a job cannot have so many trials per arm; NotFoundError where there is no such job."""
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job_id).items()}
     extended(stored_spec(ledger.job(job_id).spec), spaces, trials)
+
+
+def check_more_seeds(ledger: Ledger, job_id: str) -> None:
+    """Raise ConflictError where more verdict seeds would decide nothing; NotFoundError where there is no such job."""
+    job = ledger.job(job_id)
+    if len(stored_spec(job.spec).arms) == 1:
+        raise ConflictError(f"Job {job_id} has no baseline, so that more seeds would compare nothing.")
+    answer = Answer.load(job.result)
+    if job.state is not JobState.SUCCEEDED or answer is None:
+        return
+    if all(each.outcome is not Outcome.UNDECIDED for each in answer.of("configuration")):
+        raise ConflictError(
+            f"Every comparison of job {job_id} is decided: more seeds would change nothing. `anon-tune extend "
+            f"{job_id} --trials N` searches on."
+        )
 
 
 def _submission(owner: str | None, key: str | None, asked: Mapping[str, Any]) -> SubmissionKey | None:

@@ -22,8 +22,9 @@ from anon_tune.records import ENDED, JobState, Phase, Trial, TrialState
 from anon_tune.scratch import remove_abandoned
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.landscape import Landscape
-from anon_tune.search.policy import Plan, verdict_seeds, winner
+from anon_tune.search.policy import Plan, winner
 from anon_tune.search.repeat import reasons_to_differ
+from anon_tune.search.rounds import rounds_of
 from anon_tune.search.scale import Scale, scale_of
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
@@ -187,7 +188,7 @@ def summarize(plan: Plan, trials: list[Trial]) -> Answer:
         confirm=Confirmed(planned=planned, made=len(reruns)),
         gamma=gamma,
         winners={arm: _won(trials, found, plan.spaces[arm], scale) for arm, found in best.items()},
-        verdict=verdicts(scale, trials, baselines, best, landscapes, verdict_seeds(spec)),
+        verdict=verdicts(scale, trials, baselines, best, landscapes, rounds_of(spec)),
     )
 
 

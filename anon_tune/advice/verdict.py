@@ -16,8 +16,9 @@ import numpy as np
 from anon_tune.answer import Comparison, Outcome
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.landscape import Landscape
+from anon_tune.search.rounds import Round, RoundsOfTwo
 from anon_tune.search.scale import Scale
-from anon_tune.search.sequential import ALPHA, InterimResult, PairedTest, outcome_of
+from anon_tune.search.sequential import ALPHA, InterimResult, outcome_of
 
 __all__ = ["search_variance", "verdicts"]
 
@@ -33,7 +34,7 @@ def verdicts(
     baselines: Sequence[str],
     winners: Mapping[str, Trial],
     landscapes: Mapping[str, Landscape],
-    seeds: Sequence[int],
+    rounds: Sequence[Round],
 ) -> list[Comparison]:
     """Compare Anon with every other arm.
 
@@ -43,10 +44,12 @@ def verdicts(
         baselines: Its other arms.
         winners: By arm, the trial that stands for its winner, where it has one.
         landscapes: By arm.
-        seeds: Of the verdict, in their order.
+        rounds: Of the verdict.
     """
     return [
-        each for arm in baselines for each in _pair(scale, trials, baselines, arm, winners, landscapes, seeds)
+        each
+        for arm in baselines
+        for each in _pair(scale, trials, baselines, arm, winners, landscapes, rounds)
     ]
 
 
@@ -71,7 +74,7 @@ def _pair(
     arm: str,
     winners: Mapping[str, Trial],
     landscapes: Mapping[str, Landscape],
-    seeds: Sequence[int],
+    rounds: Sequence[Round],
 ) -> Iterator[Comparison]:
     without = [each for each in ("anon", arm) if each not in winners]
     if without:
@@ -82,7 +85,7 @@ def _pair(
                 low=None, high=None, seeds=0, note=note,
             )  # fmt: skip
         return
-    judged = PairedTest(scale, trials, ("anon", arm), winners, seeds, comparisons=len(baselines)).judge()
+    judged = RoundsOfTwo(scale, trials, ("anon", arm), winners, rounds, len(baselines)).judge()
     runs = [_runs(trials, winners[each]) for each in ("anon", arm)]
     losses = [_losses(name, each) for name, each in zip(("Anon", arm), runs, strict=True)]
     found = Comparison(

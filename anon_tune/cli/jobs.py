@@ -165,15 +165,21 @@ def extend(
     time: Annotated[
         str | None, typer.Option(help="The new budget.time, e.g. 3h; what is spent so far counts.")
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="The new number of verdict seeds; the new ones are tested by themselves."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a job more trials or time; one that has SUCCEEDED is queued again."""
-    if trials is None and time is None:
-        raise InputError(f"Give --trials or --time. For example: anon-tune extend {job_id} --trials 40")
+    """Give a job more trials, time or verdict seeds; one that has SUCCEEDED is queued again."""
+    if trials is None and time is None and seeds is None:
+        raise InputError(
+            f"Give --trials, --time or --seeds. For example: anon-tune extend {job_id} --trials 40"
+        )
     from anon_tune.spec import seconds
 
     try:
         length = None if time is None else seconds(time)
     except ValueError as error:
         raise InputError(f"--time: {error}") from None
-    print_change(open_backend().extend(job_id, trials, length), "hears of it within seconds", as_json)
+    print_change(open_backend().extend(job_id, trials, length, seeds), "hears of it within seconds", as_json)

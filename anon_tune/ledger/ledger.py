@@ -451,13 +451,18 @@ class Ledger:
             _rest(connection, job_id, now, JobState.QUEUED, None)
         return JobState.QUEUED
 
-    def extend(self, job_id: str, trials: int | None = None, time: float | None = None) -> JobState:
+    def extend(
+        self, job_id: str, trials: int | None = None, time: float | None = None, seeds: int | None = None
+    ) -> JobState:
         """Raise a job's budget; one that has SUCCEEDED is QUEUED again. Return its state.
+
+        More trials or time also bring a round of verdict seeds where there have been some: a winner may change.
 
         Args:
             job_id: The job.
             trials: The new `budget.trials`, per arm.
             time: The new `budget.time`, in seconds.
+            seeds: The new number of verdict seeds, over all rounds.
 
         Raises:
             NotFoundError: No such job.
@@ -485,6 +490,9 @@ class Ledger:
                         "new total."
                     )
                 budget[key] = more
+            rounds = _rounds(connection, dict(row), seeds)
+            if rounds:
+                budget["more_seeds"] = rounds
             if (
                 state is JobState.SUCCEEDED
                 and budget.get("time") is not None
@@ -757,6 +765,27 @@ def _made_by(connection: sa.Connection, submission: SubmissionKey) -> str | None
             "words. Use a new key for a new job."
         )
     return str(found.job_id)
+
+
+def _rounds(connection: sa.Connection, row: Mapping[str, Any], total: int | None) -> list[int]:
+    """The further rounds of verdict seeds of a job that is extended, up to a total if one is given.
+
+    Raises:
+        ConflictError: It is not above what the job has.
+    """
+    further = list(row["spec"]["budget"].get("more_seeds", ()))
+    tested = sa.select(TRIALS.c.id).where(TRIALS.c.job_id == row["id"], TRIALS.c.phase == Phase.VERDICT)
+    if total is None and connection.execute(tested.limit(1)).first() is None:
+        return further
+    planned = row["spec"]["confirm"]["verdict_seeds"]
+    made = planned + sum(further)
+    if total is None:
+        return [*further, planned]
+    if total < made + 2:
+        raise ConflictError(
+            f"Job {row['id']} has {made} verdict seeds; give --seeds at least {made + 2}: it is the new total."
+        )
+    return [*further, total - made]
 
 
 def _configuration_key(params: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from anon_tune.search.lag import may_start
 from anon_tune.search.landscape import Landscape
 from anon_tune.search.race import FEWEST_SEEDS, fallen_behind
 from anon_tune.search.recommend import ranked, recommended
+from anon_tune.search.rounds import RoundsOfTwo, first_seeds, rounds_of
 from anon_tune.search.scale import scale_of
 from anon_tune.search.seeds import trial_seed
-from anon_tune.search.sequential import PairedTest, looks
 from anon_tune.search.study import learns, suggest
 from anon_tune.search_spaces import Space
 from anon_tune.spec import JobSpec
@@ -33,7 +34,6 @@ __all__ = [
     "finalists",
     "next_trial",
     "repeated_failure",
-    "verdict_seeds",
     "winner",
 ]
 
@@ -136,11 +136,6 @@ def finalists(plan: Plan, trials: Sequence[Trial], arm: str) -> list[Configurati
         )
         chosen = [first, *(each for each in chosen if each.origin != first.origin)]
     return chosen[: min(plan.spec.confirm.finalists, plan.spec.budget.trials)]
-
-
-def verdict_seeds(spec: JobSpec) -> list[int]:
-    """The seeds of the verdict, in the order in which they are run."""
-    return [trial_seed(spec.search.seed, Phase.VERDICT, index) for index in range(spec.confirm.verdict_seeds)]
 
 
 def winner(trials: Sequence[Trial], arm: str, mode: str) -> Trial | None:
@@ -254,7 +249,7 @@ def _confirm(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
 
 
 def _verdict(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
-    """The next verdict trial, arms taking turns.
+    """The next verdict trial, by seed, arms taking turns.
 
     Returns None if nothing is missing or all is decided, or if the seeds before a look must end first.
     """
@@ -263,33 +258,36 @@ def _verdict(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
         arm: found for arm in spec.arms if (found := winner(trials, arm, spec.objective.mode)) is not None
     }
     runs = [trial for trial in trials if trial.phase is Phase.VERDICT]
-    chosen = {arm: Configuration.of(trial) for arm, trial in best.items()}
-    seeds, needed = verdict_seeds(spec), set(best)
-    for index, seed in enumerate(seeds):
-        if index in looks(len(seeds)):
-            earlier = [trial for trial in runs if trial.arm in needed and trial.seed in seeds[:index]]
-            if not all(trial.is_finished for trial in earlier):
-                return None
-            needed = _undecided(plan, trials, best, index)
-        for arm in spec.arms:
-            if arm in needed and not _is_made(runs, chosen[arm], seed):
-                return _rerun(Phase.VERDICT, trials, arm, seed, chosen[arm])
+    for look in itertools.count():
+        wanted = _wanted(plan, trials, best, look)
+        if not wanted:
+            return None
+        for seed, arm in wanted:
+            each = Configuration.of(best[arm])
+            if not _is_made(runs, each, seed):
+                return _rerun(Phase.VERDICT, trials, arm, seed, each)
+        if any((trial.seed, trial.arm) in wanted and not trial.is_finished for trial in runs):
+            return None
     return None
 
 
-def _undecided(plan: Plan, trials: Sequence[Trial], best: Mapping[str, Trial], look: int) -> set[str]:
-    """The arms that need more seeds after a look; all, where there is nothing to compare."""
-    baselines = [arm for arm in plan.spec.arms if arm != "anon"]
-    if "anon" not in best or not any(arm in best for arm in baselines):
-        return set(best)
-    scale, seeds = scale_of(plan.spec.objective, trials), verdict_seeds(plan.spec)
-    found = {
-        arm
-        for arm in baselines
-        if arm in best
-        and PairedTest(scale, trials, ("anon", arm), best, seeds, len(baselines)).judge(look).outcome is None
-    }
-    return found | {"anon"} if found else set()
+def _wanted(
+    plan: Plan, trials: Sequence[Trial], best: Mapping[str, Trial], look: int
+) -> list[tuple[int, str]]:
+    """The seeds that a look needs, each with an arm, in the order in which they are run."""
+    spec, rounds = plan.spec, rounds_of(plan.spec)
+    baselines = [arm for arm in spec.arms if arm != "anon"]
+    compared = [arm for arm in baselines if arm in best and "anon" in best]
+    scale = scale_of(spec.objective, trials)
+    found: set[tuple[int, str]] = set()
+    for arm in compared:
+        two = RoundsOfTwo(scale, trials, ("anon", arm), best, rounds, len(baselines))
+        found |= set(itertools.product(two.wanted(look), ("anon", arm)))
+    if look == 0:
+        for arm in best.keys() - (compared and {"anon", *compared}):  # nothing to compare it with
+            found |= {(seed, arm) for seed in first_seeds(rounds, trials, {arm: best[arm]})}
+    seeds = [seed for each in rounds for seed in each.seeds]
+    return sorted(found, key=lambda each: (seeds.index(each[0]), spec.arms.index(each[1])))
 
 
 def _is_made(runs: Sequence[Trial], each: Configuration, seed: int) -> bool:

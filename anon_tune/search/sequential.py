@@ -27,7 +27,9 @@ __all__ = ["ALPHA", "InterimResult", "PairedTest", "levels", "looks", "outcome_o
 ALPHA = 0.05
 """Error rate of all verdicts of a job together, two-sided."""
 
-_LOOKS = (3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 63, 80, 100)
+_LOOKS = (
+    3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 63, 80, 100, 125, 160, 200, 250, 320, 400, 500, 630, 800, 1000,
+)  # fmt: skip
 """Seeds after which it is looked whether a comparison is decided."""
 
 _SPENDING = 2.0
@@ -61,7 +63,7 @@ class InterimResult:
         freedom: Its degrees of freedom.
         level: Of the test, two-sided.
         half: Half the width of the interval, by which it was looked.
-        seeds_needed: About so many would decide it with a power of 80%; None where it is decided, or by too many.
+        seeds_needed: So many fresh ones would decide it with a power of 80%, about; None if decided, or if too many.
     """
 
     outcome: Outcome | None
@@ -86,8 +88,13 @@ class PairedTest:
         trials: All trials of the job.
         arms: The two.
         winners: By arm, the trial that stands for its winner.
-        seeds: Of the verdict, in the order in which they are run.
-        comparisons: How many the job has, which share its error rate.
+        seeds: In the order in which they are run.
+        alpha: Error rate of this comparison, two-sided.
+        following: That of the next, on seeds of its own, where this one decides nothing.
+
+    Attributes:
+        seeds: As given.
+        looks: Numbers of seeds after which it is looked.
     """
 
     def __init__(
@@ -97,15 +104,17 @@ class PairedTest:
         arms: tuple[str, str],
         winners: Mapping[str, Trial],
         seeds: Sequence[int],
-        comparisons: int,
+        alpha: float,
+        following: float,
     ) -> None:
+        self.seeds, self.looks = tuple(seeds), looks(len(seeds))
         runs = {
             (t.arm, t.seed): t
             for t in trials
             if t.phase is Phase.VERDICT and t.arm in arms and t.source == winners[t.arm].id
         }
         self._scale = scale
-        self._levels = levels(len(seeds), ALPHA / comparisons)
+        self._levels, self._following = levels(len(seeds), alpha), following
         self._confirm = [pooled(confirm_runs(trials, scale, arm)) for arm in arms]
         self._runs = [[runs.get((arm, seed)) for seed in seeds] for arm in arms]
 
@@ -139,10 +148,10 @@ class PairedTest:
         moderated = (freedom * prior + (count - 1) * spread) / total
         if not moderated > (1e-9 * mean) ** 2:
             return InterimResult(None, count, mean)  # the seed changes nothing: as good as one run
-        level = self._levels[looks(len(self._runs[0])).index(look)]
+        level = self._levels[self.looks.index(look)]
         half = _half_width(moderated, total, count, level)
         outcome = outcome_of(mean, half, self._scale.practical)
-        needed = None if outcome is not None else self._needed(mean, moderated, freedom, level)
+        needed = None if outcome is not None else self._needed(mean, moderated, freedom)
         return InterimResult(outcome, count, mean, moderated, total, level, half, needed)
 
     def judge(self, most: int | None = None) -> InterimResult:
@@ -152,7 +161,7 @@ class PairedTest:
             most: Later looks than after so many seeds are not taken.
         """
         found = InterimResult(None, 0)
-        for look in looks(len(self._runs[0])):
+        for look in self.looks:
             runs = [trial for of_arm in self._runs for trial in of_arm[:look]]
             ended = all(trial is not None and trial.is_finished for trial in runs)
             if not ended or (most is not None and look > most):
@@ -162,14 +171,14 @@ class PairedTest:
                 break
         return found
 
-    def _needed(self, mean: float, moderated: float, freedom: int, level: float) -> int | None:
-        """The number of seeds by which this difference, were it the true one, is decided in four of five jobs."""
+    def _needed(self, mean: float, moderated: float, freedom: int) -> int | None:
+        """The number of fresh seeds that decide it in four of five jobs, were this the true difference."""
         practical = self._scale.practical
         margin = max(abs(mean), practical - abs(mean) if practical is not None else 0.0)
         low, high = 2, _MOST_SEEDS
         while low < high:
             middle = (low + high) // 2
-            reach = _half_width(moderated, freedom + middle - 1, middle, level)
+            reach = _half_width(moderated, freedom + middle - 1, middle, self._following)
             enough = reach + _FOUR_OF_FIVE * math.sqrt(moderated / middle) < margin
             low, high = (low, middle) if enough else (middle + 1, high)
         return low if low < _MOST_SEEDS else None

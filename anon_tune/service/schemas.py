@@ -64,6 +64,9 @@ class Extension(_Body):
         None, description="Per arm; those made count."
     )
     time: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds; those spent count.")
+    seeds: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Of the verdict; those made count. The new ones are tested by themselves."
+    )
 
 
 class NewToken(_Body):

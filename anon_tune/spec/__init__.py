@@ -12,9 +12,10 @@ from anon_tune.spec.reading import (
     remote_spec,
     stored_spec,
 )
-from anon_tune.spec.sections import Budget, Objective, Search, Training, seconds
+from anon_tune.spec.sections import MOST_SEEDS, Budget, Objective, Search, Training, seconds
 
 __all__ = [
+    "MOST_SEEDS",
     "SMALLEST_LAG",
     "Budget",
     "JobFile",

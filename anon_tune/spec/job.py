@@ -330,7 +330,7 @@ class JobSpec(Strict):
         return {
             Phase.SEARCH: arms * self.budget.trials,
             Phase.CONFIRM: arms * min(self.confirm.finalists, self.budget.trials) * self.confirm.seeds,
-            Phase.VERDICT: arms * self.confirm.verdict_seeds,
+            Phase.VERDICT: arms * (self.confirm.verdict_seeds + sum(self.budget.more_seeds)),
         }
 
 

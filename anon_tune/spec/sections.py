@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 
@@ -14,6 +14,7 @@ from anon_tune.search_spaces import Value
 from anon_tune.spec.places import SPACE_FILE, named_space
 
 __all__ = [
+    "MOST_SEEDS",
     "Budget",
     "Confirm",
     "DataChoice",
@@ -25,6 +26,9 @@ __all__ = [
     "UserSpace",
     "seconds",
 ]
+
+MOST_SEEDS = 10_000
+"""Of the verdict, in one round or in all."""
 
 _PRACTICAL = 0.01
 """A margin of 1%."""
@@ -115,12 +119,16 @@ class Budget(Strict):
 
     `trial_time` limits one attempt at a trial, in seconds: a trial that takes longer is FAILED. By default the limit
     is ten times the median of the arm's COMPLETE trials, and ten minutes at least.
+
+    `more_seeds` are further rounds of the verdict by their numbers of seeds, besides `confirm.verdict_seeds`;
+    `anon-tune extend` writes them. Each is tested by itself (docs/advice.md).
     """
 
     trials: int = Field(ge=1, le=10_000)
     epochs: int = Field(ge=1, le=100_000)
     time: float | None = None
     trial_time: float | None = None
+    more_seeds: tuple[Annotated[int, Field(ge=2, le=MOST_SEEDS)], ...] = ()
 
     @field_validator("time", "trial_time", mode="before")
     @classmethod

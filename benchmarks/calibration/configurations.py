@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from anon_tune.answer import Outcome
 from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.search.rounds import FIRST_ALPHA, Round, RoundsOfTwo
 from anon_tune.search.scale import Scale
-from anon_tune.search.sequential import PairedTest
 from anon_tune.spec import Objective
 
 __all__ = ["LAWS", "Cell", "Tally", "simulate"]
@@ -128,7 +128,7 @@ _DEVIATION = 0.05
 """Of the log loss between seeds."""
 
 
-def _job(cell: Cell, rng: np.random.Generator) -> Sequence[PairedTest]:
+def _job(cell: Cell, rng: np.random.Generator) -> Sequence[RoundsOfTwo]:
     draw = LAWS[cell.law]
     confirm = math.sqrt(cell.ratio) * draw(rng, _FINALISTS * _CONFIRM)
     verdict = draw(rng, cell.seeds)
@@ -145,11 +145,8 @@ def _job(cell: Cell, rng: np.random.Generator) -> Sequence[PairedTest]:
             trials.append(_trial(arm, Phase.VERDICT, number, value, winners[arm].id))
     practical = math.expm1(cell.practical * _DEVIATION) if cell.practical else 1e-9
     scale = Scale(Objective(practical=practical), [t.value for t in trials if t.value is not None])
-    seeds = range(cell.seeds)
-    return [
-        PairedTest(scale, trials, ("anon", other), winners, seeds, comparisons=len(ARMS) - 1)
-        for other in ARMS[1:]
-    ]
+    rounds = [Round(tuple(range(cell.seeds)), FIRST_ALPHA)]
+    return [RoundsOfTwo(scale, trials, ("anon", other), winners, rounds, len(ARMS) - 1) for other in ARMS[1:]]
 
 
 def _trial(arm: str, phase: Phase, number: int, noise: float | None, source: str | None = None) -> Trial:

@@ -11,7 +11,9 @@ from anon_tune.advice.verdict import search_variance, verdicts
 from anon_tune.answer import Comparison, Outcome
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.landscape import Landscape
+from anon_tune.search.rounds import Round
 from anon_tune.search.scale import Scale
+from anon_tune.search.sequential import ALPHA
 from anon_tune.spec import Objective
 from tests.builders import trial
 from tests.search.spaces import anon_space
@@ -69,7 +71,7 @@ def compare(
     objective = Objective(practical=practical)
     landscapes = {arm: Landscape(SPACE, trials, objective) for arm, trials in found.items()}
     trials = [*found["anon"], *found["sgd"], *again]
-    return verdicts(Scale(objective), trials, ["sgd"], winners, landscapes, SEEDS)
+    return verdicts(Scale(objective), trials, ["sgd"], winners, landscapes, [Round(tuple(SEEDS), ALPHA)])
 
 
 @pytest.mark.parametrize(

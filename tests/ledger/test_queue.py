@@ -13,7 +13,7 @@ import pytest
 
 from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError, NotFoundError, TransitionError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import ENDED, JobState, Phase, Request, TrialState
+from anon_tune.records import ENDED, JobState, NewTrial, Phase, Request, TrialState
 from tests.ledger.test_ledger import LONG, OVER, TOGETHER, at_once, new_trial
 
 
@@ -327,6 +327,29 @@ def test_a_budget_is_only_raised(ledger: Ledger, trials: int | None, time: float
     with pytest.raises(ConflictError, match="it is the new total"):
         ledger.extend(job, trials, time)
     assert ledger.job(job) == before
+
+
+CONFIRM = {"verdict_seeds": 3}
+
+
+def test_more_seeds_are_a_round_of_their_own(ledger: Ledger):
+    job = ledger.create_job("x", {"budget": BUDGET, "confirm": CONFIRM}, {}).id
+    ledger.release(ledger.acquire(job, "me", LONG), JobState.SUCCEEDED)
+    assert ledger.extend(job, seeds=8) is JobState.QUEUED
+    assert ledger.extend(job, seeds=10) is JobState.QUEUED
+    assert ledger.job(job).spec["budget"] == {**BUDGET, "more_seeds": [5, 2]}
+    with pytest.raises(ConflictError, match="has 10 verdict seeds; give --seeds at least 12"):
+        ledger.extend(job, seeds=10)
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_more_trials_bring_verdict_seeds_where_some_were_used(ledger: Ledger, phase: Phase):
+    """They may change a winner, which is then tested on seeds of its own."""
+    job = ledger.create_job("x", {"budget": BUDGET, "confirm": CONFIRM}, {}).id
+    lease = ledger.acquire(job, "me", LONG)
+    ledger.add_trial(lease, NewTrial("anon", phase, 0, 7, {"gamma": 0.5}, {}))
+    ledger.extend(job, 9)
+    assert ledger.job(job).spec["budget"].get("more_seeds") == ([3] if phase is Phase.VERDICT else None)
 
 
 def test_time_without_limit_is_not_raised(ledger: Ledger):

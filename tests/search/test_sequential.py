@@ -9,7 +9,7 @@ import pytest
 from anon_tune.answer import Outcome
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.scale import Scale
-from anon_tune.search.sequential import InterimResult, PairedTest, levels, looks
+from anon_tune.search.sequential import ALPHA, InterimResult, PairedTest, levels, looks
 from anon_tune.spec import Objective
 from benchmarks.calibration.configurations import Cell, simulate
 from tests.builders import trial
@@ -54,7 +54,7 @@ def judge(
 ) -> InterimResult:
     trials = [*runs("anon", anon), *runs("sgd", sgd), *(confirm(deviation) if deviation else [])]
     scale = Scale(Objective(practical=practical))
-    return PairedTest(scale, trials, ("anon", "sgd"), WINNERS, range(seeds), 1).judge()
+    return PairedTest(scale, trials, ("anon", "sgd"), WINNERS, range(seeds), ALPHA, ALPHA / 10).judge()
 
 
 def shifted(by: float, count: int = 10, sign: float = 1.0) -> list[float | TrialState | None]:

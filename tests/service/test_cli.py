@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from anon_tune.cli import app
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, NewTrial, Phase, Role, TrialState
-from anon_tune.search.policy import Plan, verdict_seeds
+from anon_tune.search.policy import Plan
+from anon_tune.search.rounds import rounds_of
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec, spaces_of
 from anon_tune.workers.driver import summarize
@@ -73,7 +74,7 @@ def done(ledger: Ledger) -> str:
     for arm in spec.arms:
         tried = [trial(arm, Phase.SEARCH, n, n, n / 5, abs(n / 5 - 0.4)) for n in range(4)]
         trial(arm, Phase.CONFIRM, 0, 100, 0.4, 0.01, tried[2])
-        for number, seed in enumerate(verdict_seeds(spec)):
+        for number, seed in enumerate(rounds_of(spec)[0].seeds):
             trial(arm, Phase.VERDICT, number, seed, 0.4, 0.02 + number / 100, tried[2])
     trial("anon", Phase.SEARCH, 9, 9, 0.9, None)
     result = summarize(Plan(spec, spaces_of(spec), 0.0), list(ledger.job(job, trials=True).trials))

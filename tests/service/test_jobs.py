@@ -258,7 +258,13 @@ def test_pause_resume_cancel_and_extend(http: httpx2.Client):
     assert http.post(f"/jobs/{job}:extend", json={"trials": 6}).json()["state"] == "QUEUED"
     assert http.get(f"/jobs/{job}").json()["arms"]["sgd"]["budget"] == 6
     assert "more than that" in problem(http.post(f"/jobs/{job}:extend", json={"trials": 6}), 409)["detail"]
-    assert "trials or time" in problem(http.post(f"/jobs/{job}:extend", json={}), 422)["detail"]
+    assert http.post(f"/jobs/{job}:extend", json={"seeds": 30}).json()["state"] == "QUEUED"
+    assert "new total" in problem(http.post(f"/jobs/{job}:extend", json={"seeds": 30}), 409)["detail"]
+    assert (
+        "at most 10000"
+        in problem(http.post(f"/jobs/{job}:extend", json={"seeds": 10_000_000}), 422)["detail"]
+    )
+    assert "trials, time or seeds" in problem(http.post(f"/jobs/{job}:extend", json={}), 422)["detail"]
     assert http.post(f"/jobs/{job}:cancel").json()["state"] == "CANCELLED"
     problem(http.post(f"/jobs/{job}:resume"), 409)
     assert "has no result yet" in problem(http.get(f"/jobs/{job}/export"), 409)["detail"]

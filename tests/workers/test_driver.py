@@ -16,7 +16,8 @@ from sqlalchemy import event
 from anon_tune.errors import DependencyError, InputError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, Phase, Report, Trial, TrialState
-from anon_tune.search.policy import Plan, Signal, verdict_seeds
+from anon_tune.search.policy import Plan, Signal
+from anon_tune.search.rounds import rounds_of
 from anon_tune.settings import Settings
 from anon_tune.spec import spaces_of
 from anon_tune.workers import driver
@@ -337,7 +338,7 @@ def test_the_verdict_is_about_the_winner_that_stands():
     ]
     trials.append(builders.trial(0, value=0.5, phase=Phase.CONFIRM, seed=9, arm="sgd", source=other.id))
     for seed, of_old, of_new, of_other in zip(
-        verdict_seeds(spec), (90.0, 91.0), (2.0, 2.1), (3.0, 3.1), strict=True
+        rounds_of(spec)[0].seeds, (90.0, 91.0), (2.0, 2.1), (3.0, 3.1), strict=True
     ):
         for source, value in ((old, of_old), (new, of_new), (other, of_other)):
             verdict = builders.trial(

@@ -140,5 +140,5 @@ def cancel(job_id: JobId, user: Owner) -> ChangeView:
 
 @router.post("/{job_id}:extend", responses=responses(404, 409))
 def extend(job_id: JobId, body: Extension, user: Owner) -> ChangeView:
-    """Give a job more trials or time; one that has SUCCEEDED is queued again."""
-    return user.backend.extend(job_id, body.trials, body.time)
+    """Give a job more trials, time or verdict seeds; one that has SUCCEEDED is queued again."""
+    return user.backend.extend(job_id, body.trials, body.time, body.seeds)

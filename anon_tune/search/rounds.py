@@ -1,0 +1,133 @@
+"""Rounds of the verdict: common seeds that are tested by themselves.
+
+A job has one. `anon-tune extend` adds others: for a comparison that is undecided, and where more trials have changed
+a winner, which is then compared on seeds of its own. Each round has a share of the job's error rate, so however often
+a job is extended, the rate of all its verdicts stays below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from anon_tune.records import Phase, Trial
+from anon_tune.search.scale import Scale
+from anon_tune.search.seeds import trial_seed
+from anon_tune.search.sequential import ALPHA, InterimResult, PairedTest, looks
+from anon_tune.spec import JobSpec
+
+__all__ = ["FIRST_ALPHA", "Round", "RoundsOfTwo", "first_seeds", "rounds_of"]
+
+_KEPT = 0.2
+"""Share of the error rate that is kept for extensions; each takes half of what is left."""
+
+FIRST_ALPHA = (1 - _KEPT) * ALPHA
+"""Error rate of the round that every job has."""
+
+_HALVINGS = 20
+"""Then what is left is nothing to speak of."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seeds that are tested by themselves.
+
+    Attributes:
+        seeds: In the order in which they are run.
+        alpha: Error rate of all comparisons of the round together, two-sided.
+    """
+
+    seeds: tuple[int, ...]
+    alpha: float
+
+
+def rounds_of(spec: JobSpec) -> list[Round]:
+    """Return the rounds of a job, in the order in which they are run."""
+    found, start = [], 0
+    for index, count in enumerate((spec.confirm.verdict_seeds, *spec.budget.more_seeds)):
+        numbers = range(start, start + count)
+        seeds = tuple(trial_seed(spec.search.seed, Phase.VERDICT, number) for number in numbers)
+        found.append(Round(seeds, _alpha(index)))
+        start += count
+    return found
+
+
+def first_seeds(rounds: Sequence[Round], trials: Sequence[Trial], winners: Mapping[str, Trial]) -> list[int]:
+    """Return the seeds of the first look at some winners."""
+    seeds = _usable(rounds, trials, winners)[0].seeds
+    return list(seeds[: looks(len(seeds))[0]])
+
+
+class RoundsOfTwo:
+    """The winners of two arms over the rounds of a job, look by look.
+
+    Args:
+        scale: Of the objective.
+        trials: All trials of the job.
+        arms: The two.
+        winners: By arm, the trial that stands for its winner.
+        rounds: Of the job.
+        comparisons: How many the job has, which share the error rate of a round.
+    """
+
+    def __init__(
+        self,
+        scale: Scale,
+        trials: Sequence[Trial],
+        arms: tuple[str, str],
+        winners: Mapping[str, Trial],
+        rounds: Sequence[Round],
+        comparisons: int,
+    ) -> None:
+        two = {arm: winners[arm] for arm in arms}
+        following = _alpha(len(rounds)) / comparisons
+        self._tests = [
+            PairedTest(scale, trials, arms, winners, usable.seeds, usable.alpha / comparisons, following)
+            for usable in _usable(rounds, trials, two)
+        ]
+        self._looks = [(test, look) for test in self._tests for look in test.looks]
+
+    def wanted(self, look: int) -> Sequence[int]:
+        """Return the seeds that a look needs, counted from 0 over all rounds; none where it is not taken."""
+        if look >= len(self._looks) or self.judge(look).outcome is not None:
+            return ()
+        test, count = self._looks[look]
+        return test.seeds[:count]
+
+    def judge(self, most: int | None = None) -> InterimResult:
+        """Return what decides it; of what does not, that which says most.
+
+        Args:
+            most: Later looks than so many, over all rounds, are not taken.
+        """
+        found = []
+        for test in self._tests:
+            taken = [look for each, look in self._looks[:most] if each is test]
+            if not taken:
+                break
+            found.append(test.judge(taken[-1]))
+            if found[-1].outcome is not None:
+                return found[-1]
+        return min(found, key=_width, default=InterimResult(None, 0))
+
+
+def _usable(
+    rounds: Sequence[Round], trials: Sequence[Trial], winners: Mapping[str, Trial]
+) -> Sequence[Round]:
+    """The rounds in which no other configuration of these arms has been run; the last one where there is none."""
+    spent = {
+        trial.seed
+        for trial in trials
+        if trial.phase is Phase.VERDICT and trial.arm in winners and trial.origin != winners[trial.arm].origin
+    }
+    return [each for each in rounds if spent.isdisjoint(each.seeds)] or rounds[-1:]
+
+
+def _alpha(index: int) -> float:
+    """The error rate of a round."""
+    return FIRST_ALPHA if index == 0 else ALPHA * _KEPT / 2 ** min(index, _HALVINGS)
+
+
+def _width(found: InterimResult) -> tuple[bool, float, int]:
+    """Small for what says much."""
+    return found.half is None, found.half or 0.0, -found.seeds

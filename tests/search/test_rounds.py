@@ -1,0 +1,149 @@
+"""Rounds of verdict seeds: which are run, what decides, and how often it is wrong over all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from anon_tune.answer import Outcome
+from anon_tune.records import NewTrial, Phase, Trial, TrialState
+from anon_tune.search.policy import Plan, next_trial
+from anon_tune.search.rounds import Round, RoundsOfTwo, rounds_of
+from anon_tune.search.scale import Scale
+from anon_tune.search.sequential import ALPHA
+from anon_tune.spec import Objective, spaces_of
+from tests import builders
+from tests.builders import begun, trial
+
+WINNERS = {arm: trial(0, value=1.0, arm=arm) for arm in ("anon", "sgd")}
+OBJECTIVE = Objective(practical=1e-9)
+
+
+def test_each_round_has_seeds_and_a_level_of_its_own():
+    rounds = rounds_of(builders.spec(budget={"trials": 4, "epochs": 9, "more_seeds": [5, 7, 9]}))
+    assert [len(each.seeds) for each in rounds] == [10, 5, 7, 9]
+    assert len({seed for each in rounds for seed in each.seeds}) == 31
+    assert [each.alpha for each in rounds] == pytest.approx([0.04, 0.005, 0.0025, 0.00125])
+
+
+def test_the_levels_of_all_rounds_stay_within_the_error_rate_however_many_there_are():
+    rounds = rounds_of(builders.spec(budget={"trials": 4, "epochs": 9, "more_seeds": [2] * 100}))
+    assert sum(each.alpha for each in rounds) < 1.0001 * ALPHA
+
+
+def verdict(arm: str, seed: int, log_loss: float, source: Trial | None = None) -> Trial:
+    source = source or WINNERS[arm]
+    value = math.exp(log_loss)
+    return trial(seed, value=value, arm=arm, phase=Phase.VERDICT, seed=seed, source=source.id)
+
+
+def two(trials: list[Trial], *rounds: Round, comparisons: int = 1) -> RoundsOfTwo:
+    scale = Scale(OBJECTIVE, [t.value for t in trials if t.value is not None])
+    return RoundsOfTwo(scale, trials, ("anon", "sgd"), WINNERS, rounds, comparisons)
+
+
+FIRST, SECOND = Round((0, 1, 2), 0.04), Round((10, 11, 12), 0.005)
+NOISE = (0.01, -0.01, 0.0)
+
+
+def runs(each: Round, shift: float) -> list[Trial]:
+    pairs = zip(each.seeds, NOISE, strict=True)
+    return [
+        v for seed, off in pairs for v in (verdict("anon", seed, shift + off), verdict("sgd", seed, off / 2))
+    ]
+
+
+def test_a_second_round_is_judged_by_its_seeds_alone():
+    """The first leaves it open; pooled with the second, whose difference is as small, it would still be open."""
+    undecided = two(runs(FIRST, 0.0), FIRST, SECOND)
+    assert undecided.judge().outcome is None
+    assert undecided.wanted(1) == SECOND.seeds
+    decided = two([*runs(FIRST, 0.0), *runs(SECOND, -0.9)], FIRST, SECOND)
+    found = decided.judge()
+    assert (found.outcome, found.seeds) == (Outcome.BETTER, 3)
+    assert found.difference == pytest.approx(-0.9, abs=0.02)
+
+
+def test_what_is_decided_wants_no_more():
+    assert list(two(runs(FIRST, -0.9), FIRST, SECOND).wanted(1)) == []
+
+
+def test_of_rounds_that_decide_nothing_the_narrowest_interval_is_told():
+    wide = [
+        verdict(arm, seed, 5 * off) for seed, off in zip(SECOND.seeds, NOISE, strict=True) for arm in ("sgd",)
+    ]
+    wide += [verdict("anon", seed, -9 * off) for seed, off in zip(SECOND.seeds, NOISE, strict=True)]
+    found = two([*runs(FIRST, 0.0), *wide], FIRST, SECOND).judge()
+    assert found == two(runs(FIRST, 0.0), FIRST, SECOND).judge()
+
+
+def test_another_winner_is_tested_on_seeds_that_the_first_did_not_have():
+    former = trial(1, value=1.0)
+    spent = [*(verdict("anon", seed, 0.0, former) for seed in FIRST.seeds)]
+    spent += [verdict("sgd", seed, 0.5) for seed in FIRST.seeds]
+    assert two(spent, FIRST, SECOND).wanted(0) == SECOND.seeds
+    assert two([*spent, *runs(SECOND, -0.9)], FIRST, SECOND).judge().outcome is Outcome.BETTER
+
+
+def test_equal_winners_are_seldom_told_apart_however_often_a_job_is_extended():
+    """Five extensions, each asked for because the ones before left it open; two-sided 5% is what is allowed."""
+    rng = np.random.default_rng(4)
+    counts = itertools.accumulate([10, 10, 20, 10, 30, 10], initial=0)
+    alphas = [
+        each.alpha
+        for each in rounds_of(builders.spec(budget={"trials": 4, "epochs": 9, "more_seeds": [9] * 5}))
+    ]
+    rounds = [
+        Round(tuple(range(start, end)), alpha)
+        for (start, end), alpha in zip(itertools.pairwise(counts), alphas, strict=True)
+    ]
+    jobs, wrong = 400, 0
+    for _ in range(jobs):
+        trials = [verdict(arm, s, 0.05 * rng.normal()) for s in range(90) for arm in ("anon", "sgd")]
+        wrong += two(trials, *rounds).judge().outcome is not None
+    assert wrong / jobs <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / jobs)
+
+
+def finished(job: Plan, trials: list[Trial], loss: Callable[[NewTrial], float]) -> list[Trial]:
+    """The job's trials at its end, run one at a time."""
+    made = list(trials)
+    while isinstance(new := next_trial(job, made), NewTrial):
+        made.append(dataclasses.replace(begun(new, TrialState.COMPLETE), value=math.exp(loss(new))))
+    return made
+
+
+def extended(trials: int = 2, more: tuple[int, ...] = (), **keys: object) -> Plan:
+    confirm = {"finalists": 1, "seeds": 3, "verdict_seeds": 4}
+    budget = {"trials": trials, "epochs": 9, "more_seeds": more}
+    spec = builders.spec(
+        budget=budget, confirm=confirm, search={"sampler": "random"}, objective={"practical": 1e-6}, **keys
+    )
+    return Plan(spec, spaces_of(spec), -9.0)
+
+
+def noise(new: NewTrial) -> float:
+    return 0.01 * math.sin(new.seed % 1000 + len(new.arm))
+
+
+def test_more_seeds_are_run_where_the_comparison_is_open():
+    def loss(new: NewTrial) -> float:
+        return noise(new) + (0.5 if new.arm == "sgd" else 0.0)
+
+    before = finished(extended(), [], loss)
+    after = finished(extended(more=(6,)), before, loss)
+    assert after[: len(before)] == before
+    added = [each for each in after[len(before) :] if each.phase is Phase.VERDICT]
+    assert len(added) == len(after) - len(before)
+    # Anon has beaten sgd after three seeds, and is as good as adamw.
+    assert {each.arm for each in added} == {"anon", "adamw"}
+    assert {each.seed for each in added} == set(rounds_of(extended(more=(6,)).spec)[1].seeds)
+
+
+def test_an_arm_without_a_baseline_is_run_on_the_seeds_of_the_first_look():
+    made = finished(extended(arms=["anon"]), [], noise)
+    assert sum(each.phase is Phase.VERDICT for each in made) == 3

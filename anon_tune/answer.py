@@ -15,9 +15,12 @@ __all__ = [
     "Confirmed",
     "Cost",
     "Curve",
+    "Customary",
     "Gamma",
+    "Interval",
     "Outcome",
     "Repeats",
+    "Spent",
     "Winner",
 ]
 
@@ -36,6 +39,14 @@ class Outcome(StrEnum):
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, defer_build=True)
+
+
+class Interval(_Part):
+    """A difference with a 90% interval. Answer.scale gives the unit."""
+
+    low: float
+    middle: float
+    high: float
 
 
 class Cost(_Part):
@@ -77,6 +88,8 @@ class Gamma(_Part):
             empty where nothing says what difference matters.
         indistinguishable: Ranges of gammas that cost less than `deviation`: one run cannot tell them apart.
         costs: Of SGD's and Adam's gamma, 0 and 1, where the space has them.
+        outside: What the best gamma outside [0, 1] costs over the best within; below 0 where it is better. None where
+            the space has only one of the two.
         practical: The smallest difference that matters, as the job says.
         deviation: Standard deviation of the objective between seeds, on the same scale as costs.
         enough: Whether the trials say more than what the space allows.
@@ -93,12 +106,43 @@ class Gamma(_Part):
     flat: list[tuple[float, float]] = []
     indistinguishable: list[tuple[float, float]] = []
     costs: list[Cost] = []
+    outside: Interval | None = None
     curve: Curve | None = None
     practical: float | None = None
     deviation: float | None = None
     enough: bool = False
     trials: int = 0
     note: str = ""
+
+
+class Customary(_Part):
+    """What the optimizer's own value of a coordinate costs when all else is tuned; below 0 where it may be better."""
+
+    coordinate: str
+    value: float
+    cost: Interval
+
+
+class Spent(_Part):
+    """What one phase of an arm took, lost attempts left out.
+
+    Attributes:
+        trials: That trained for an epoch or more.
+        epochs: Of all of them.
+        steps: Of the optimizer; None where they were not counted.
+        samples: That were trained on; None in a training function of the user, which has its own data.
+        seconds: Of training and validation, without waiting.
+        typical: Median seconds of a trial that was COMPLETE; None if none was.
+    """
+
+    arm: str
+    phase: Literal["search", "confirm", "verdict"]
+    trials: int
+    epochs: int
+    steps: int | None = None
+    samples: int | None = None
+    seconds: float
+    typical: float | None = None
 
 
 class Repeats(_Part):
@@ -189,8 +233,10 @@ class Answer(_Part):
         may_differ: Why another run of the job may find something else.
         confirm: How many runs racing saved.
         gamma: Which gammas do well.
+        customary: Of beta3 and the delay; empty where too little is known.
         winners: By arm.
         verdict: Of each baseline, on the configurations and on the optimizers.
+        spent: By arm and phase.
     """
 
     version: int = VERSION
@@ -199,8 +245,10 @@ class Answer(_Part):
     may_differ: list[str] = []
     confirm: Confirmed = Confirmed(planned=0, made=0)
     gamma: Gamma
+    customary: list[Customary] = []
     winners: dict[str, Winner] = Field(default_factory=dict)
     verdict: list[Comparison] = []
+    spent: list[Spent] = []
 
     @classmethod
     def load(cls, stored: Mapping[str, Any] | None) -> Self | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -14,8 +14,19 @@ from rich.table import Table
 from rich.text import Text
 
 from anon_tune.answer import Answer, Outcome, Winner
+from anon_tune.next_steps import next_steps
 from anon_tune.records import ENDED, JobState, TrialState
-from anon_tune.sentences import EXPLAINED, about_gamma, about_verdicts, signed
+from anon_tune.sentences import (
+    EXPLAINED,
+    about_comparison,
+    about_coordinates,
+    about_cost,
+    about_gamma,
+    about_training,
+    about_verdicts,
+    in_words,
+    signed,
+)
 from anon_tune.views import ArmView, AttemptView, JobSummary, JobView, TokenView, TrialView
 
 if TYPE_CHECKING:
@@ -118,27 +129,41 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
         return Group(*lines)
     if job.state not in ENDED:
         lines.append(Text("  What it had found before it was given more:"))
-    answer, metric = job.result, job.spec["objective"]["metric"]
-    lines += [Text(f"  {line}") for line in about_gamma(answer)]
-    lines += _winner_lines(answer.winners.get("anon"))
-    lines += [Text(), _arms_table(job, answer), Text()]
-    if answer.verdict:
-        lines += [_verdict_table(answer), Text()]
-    if saved := answer.confirm.planned - answer.confirm.made:
-        lines.append(Text(f"Racing saved {saved} of {answer.confirm.planned} confirm runs."))
-    lines += map(Text, about_verdicts(answer, metric, job.spec["budget"]["trials"]))
-    if not answer.tested:
-        why = "this compares it on the data by which configurations were chosen"
-        lines.append(Text(f"No test_{metric} was reported: {why}."))
-    if answer.may_differ:
-        lines.append(
-            Text(f"Another run of this job may find something else: {'; '.join(answer.may_differ)}.")
-        )
+    lines += _found(job, job.result)
     if where:
         lines.append(Text(f"Best Anon config: {where}", no_wrap=True))
     if look:
         lines.append(Text(f"Look at it:       {look}", no_wrap=True))
     return Group(*lines)
+
+
+def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
+    """What a job's answer says, in the order of what is asked."""
+    from anon_tune.spec import stored_spec  # takes a tenth of a second, which every command would wait for
+
+    spec = stored_spec(job.spec)
+    yield Text(f"  compared: {about_comparison(answer, spec)}")
+    for line in (*about_gamma(answer), *about_coordinates(answer)):
+        yield Text(f"  {line}")
+    yield from _winner_lines(answer.winners.get("anon"))
+    yield from (Text(), _arms_table(job, answer), Text())
+    if answer.spent:
+        yield from (_costs_table(answer), Text())
+    if answer.verdict:
+        yield from (_verdict_table(answer), Text())
+    if saved := answer.confirm.planned - answer.confirm.made:
+        yield Text(f"Racing saved {saved} of {answer.confirm.planned} confirm runs.")
+    yield from map(Text, about_verdicts(answer, spec.objective.metric, spec.budget.trials))
+    if not answer.tested:
+        why = "this compares it on the data by which configurations were chosen"
+        yield Text(f"No test_{spec.objective.metric} was reported: {why}.")
+    yield from map(Text, about_cost(answer))
+    yield Text(about_training(spec))
+    if answer.may_differ:
+        yield Text(f"Another run of this job may find something else: {'; '.join(answer.may_differ)}.")
+    yield Text("What to do next:", style="bold")
+    for step in next_steps(answer, spec, job.id):
+        yield Text(f"  - {step}")
 
 
 def jobs_table(jobs: Sequence[JobSummary]) -> Table:
@@ -311,33 +336,54 @@ def _winner_lines(winner: Winner | None) -> list[Text]:
     shown = "  ".join(f"{key} {_short(chosen[key])}" for key in names if key in chosen)
     lines = [Text(f"  recommended: {shown}")]
     if winner.at_bound:
-        ends = " and ".join(winner.at_bound)
-        lines.append(
-            Text(f"  {ends} at the end of the range: a wider space may have better (anon-tune spaces)")
-        )
+        lines.append(Text(f"  at the end of the range: {in_words(winner.at_bound)}"))
     return lines + [Text(f"    {name}: {meaning}", style="dim") for name, meaning in EXPLAINED.items()]
 
 
 def _arms_table(job: JobView, answer: Answer) -> Table:
     metric, tested = job.spec["objective"]["metric"], "test" if answer.tested else "validation"
     table = Table(title=None, box=None, pad_edge=False)
-    titles = (
-        "arm",
-        "trials",
-        "epochs",
-        "seconds",
-        f"{metric} when chosen",
-        f"{tested} {metric}, fresh seeds",
-    )
-    for title in titles:
+    for title in ("arm", "trials", f"{metric} when chosen", f"{tested} {metric}, fresh seeds"):
         table.add_column(title, no_wrap=True)
     for arm, seen in job.arms.items():
         found = answer.winners.get(arm)
         _add_row(
-            table, arm, _states(seen.trials), str(seen.epochs), f"{seen.seconds:.0f}",
+            table, arm, _states(seen.trials),
             number(found.confirm.mean) if found else "-", number(found.test.mean) if found else "-",
         )  # fmt: skip
     return table
+
+
+def _costs_table(answer: Answer) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in (
+        "cost of arm",
+        "epochs",
+        "steps",
+        "samples",
+        "seconds",
+        "of them search",
+        "confirm",
+        "verdict",
+    ):
+        table.add_column(title, no_wrap=True)
+    for arm in dict.fromkeys(each.arm for each in answer.spent):
+        phases = [each for each in answer.spent if each.arm == arm]
+        _add_row(
+            table,
+            arm,
+            *(
+                _total(getattr(each, what) for each in phases)
+                for what in ("epochs", "steps", "samples", "seconds")
+            ),
+            *(f"{each.seconds:.0f}" for each in phases),
+        )
+    return table
+
+
+def _total(counts: Iterable[float | None]) -> str:
+    known = [count for count in counts if count is not None]
+    return f"{sum(known):,.0f}" if known else "-"
 
 
 def _verdict_table(answer: Answer) -> Table:

@@ -1,19 +1,32 @@
-"""A job's answer in sentences: what was found, how sure it is, and what to do next."""
+"""A job's answer in sentences: what was compared, what was found, how sure it is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from anon_tune.answer import Answer, Comparison, Cost, Outcome
+from anon_tune.answer import Answer, Comparison, Cost, Customary, Interval, Outcome
+from anon_tune.spec import JobSpec
 
-__all__ = ["EXPLAINED", "about_gamma", "about_verdicts", "amount", "signed"]
+__all__ = [
+    "EXPLAINED",
+    "about_comparison",
+    "about_coordinates",
+    "about_cost",
+    "about_gamma",
+    "about_training",
+    "about_verdicts",
+    "amount",
+    "in_words",
+    "rounded",
+    "signed",
+]
 
 EXPLAINED = {
-    "gamma": "0 steps as SGD, 1 as Adam; below 0 steps are larger where gradients are large",
-    "beta3": "the third of betas: share of the old preconditioner (the scaling of steps) kept at a refresh",
-    "delay": "each refresh comes at this multiple of the step of the one before (2: steps 1, 2, 4, 8, ...)",
-    "floor": "second moments are raised by this share of their tensor's mean",
+    "gamma": "adaptivity: 0 scales steps as SGD does, 1 as Adam; any number is allowed",
+    "beta3": "third of betas: how much of the old scaling of steps is kept when it is refreshed",
+    "delay": "when that is: each refresh comes at this multiple of the step of the last (2: steps 1, 2, 4, 8, ...)",
+    "floor": "guards against tiny gradients: squared ones are raised by this share of their tensor's mean",
 }
 """Hyperparameters that are Anon's own, a line each."""
 
@@ -26,8 +39,46 @@ _POWER = 16
 _MANY_SEEDS = 1000
 """More than so many nobody will run."""
 
-_MORE = 3
-"""So many times the trials would say more: at 60 the intervals are about half as wide as at 20."""
+_UNEVEN = 1.5
+"""Trials of two arms take different times where one takes so many times as long."""
+
+
+def about_comparison(answer: Answer, spec: JobSpec) -> str:
+    """Return what was compared, and how."""
+    trials, most = spec.budget.trials, max((each.seeds for each in answer.verdict), default=0)
+    tuned = f"{in_words(spec.arms)}, {'each ' if len(spec.arms) > 1 else ''}tuned with {trials} trials"
+    if not most:
+        return tuned
+    split = "the test data" if answer.tested else "the validation data, which they were chosen by"
+    return f"{tuned}; then the best settings of each on up to {most} fresh seeds and {split}"
+
+
+def about_training(spec: JobSpec) -> str:
+    """Return how long and at which batch size the job was tuned."""
+    batch = f" and batch size {spec.training.batch_size}" if spec.model is not None else ""
+    return f"All of this holds for {spec.budget.epochs} epochs{batch}; longer training was not tested."
+
+
+def about_coordinates(answer: Answer) -> Iterator[str]:
+    """Yield whether what only Anon has matters: gamma outside [0, 1], beta3 and the delay."""
+    if answer.gamma.outside is not None:
+        yield _outside(answer.gamma.outside, answer)
+    if answer.customary:
+        costs = "; ".join(_customary(each, answer) for each in answer.customary)
+        yield f"at its customary value, with all else tuned, {costs}"
+
+
+def about_cost(answer: Answer) -> Iterator[str]:
+    """Yield what to know of the time that arms took, where they differ."""
+    times = {each.arm: each.typical for each in answer.spent if each.phase == "search" and each.typical}
+    if len(times) < 2:
+        return
+    slow, fast = max(times, key=lambda arm: times[arm]), min(times, key=lambda arm: times[arm])
+    if times[slow] > _UNEVEN * times[fast]:
+        yield (
+            f"The arms had as many trials, not as much time: a trial of {slow} took {times[slow] / times[fast]:.1f} "
+            f"times as long as one of {fast} ({times[slow]:.2g} s and {times[fast]:.2g} s)."
+        )
 
 
 def about_gamma(answer: Answer) -> Iterator[str]:
@@ -41,7 +92,6 @@ def about_gamma(answer: Answer) -> Iterator[str]:
     between = f"the best gamma is between {gamma.low:.2f} and {gamma.high:.2f} ({gamma.level:.0%} interval)"
     if not gamma.enough:
         yield f"{best}; not enough evidence on others: {between}, most of what was searched"
-        yield f"{_MORE * gamma.trials} trials would say more than these {gamma.trials}"
         return
     yield from _supported(answer)
     yield f"{between}; {best}"
@@ -82,6 +132,40 @@ def signed(value: float, answer: Answer) -> str:
     return f"{'-' if value < 0 else '+'}{amount(value, answer)}"
 
 
+def in_words(names: Iterable[str]) -> str:
+    """Names as a list in a sentence: "a, b and c"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def rounded(count: int) -> int:
+    """Return a count to one significant digit from 20 on: more would promise too much."""
+    if count < 20:
+        return count
+    digit = int(10 ** (len(str(count)) - 1))
+    return (2 * count + digit) // (2 * digit) * digit
+
+
+def _with_interval(found: Interval, answer: Answer) -> str:
+    return f"{signed(found.middle, answer)} ({signed(found.low, answer)} to {signed(found.high, answer)})"
+
+
+def _outside(found: Interval, answer: Answer) -> str:
+    costs = f"the best there costs {_with_interval(found, answer)}"
+    if found.low > 0:
+        return f"gamma outside [0, 1] is not needed: {costs} over the best within"
+    if found.high < 0:
+        return f"gamma outside [0, 1] matters: {costs} over the best within"
+    return f"whether gamma outside [0, 1] is better is open: {costs} over the best within"
+
+
+def _customary(each: Customary, answer: Answer) -> str:
+    named = f"{each.coordinate} {each.value:g}"
+    if each.cost.low > 0:
+        return f"{named} costs {_with_interval(each.cost, answer)}"
+    return f"{named} costs nothing that shows (95% bound: {amount(max(each.cost.high, 0.0), answer)})"
+
+
 def _supported(answer: Answer) -> Iterator[str]:
     gamma = answer.gamma
     practical, deviation = gamma.practical, gamma.deviation or 0.0
@@ -94,7 +178,7 @@ def _supported(answer: Answer) -> Iterator[str]:
     runs = ""
     if practical is not None:
         count = math.ceil(_POWER * (deviation / practical) ** 2)
-        runs = f", so that {amount(practical, answer)} takes about {_rounded(count)} runs of each"
+        runs = f", so that {amount(practical, answer)} takes about {rounded(count)} runs of each"
     yield (
         f"one run each cannot rank gamma {_ranges(gamma.indistinguishable)}: the standard deviation between seeds is "
         f"{amount(deviation, answer)}{runs}"
@@ -121,8 +205,8 @@ def _configurations(each: Comparison, answer: Answer, metric: str) -> str:
         return said
     needed, more = each.seeds_needed, "more seeds will hardly help"
     if needed is not None and needed <= _MANY_SEEDS and each.difference is not None:
-        more = f"if that is the true difference, about {_rounded(needed)} seeds would show it"
-    return f"{said}: {measured}. From about {amount(each.detectable, answer)} on it shows with these; {more}"
+        more = f"if that is the true difference, about {rounded(needed)} seeds would show it"
+    return f"{said}: {measured}. A difference of {amount(each.detectable, answer)} would have shown; {more}"
 
 
 def _optimizers(each: Comparison, answer: Answer, trials: int) -> str:
@@ -155,11 +239,3 @@ def _measured(each: Comparison, answer: Answer, metric: str) -> str:
 
 def _ranges(ranges: Sequence[tuple[float, float]]) -> str:
     return " and ".join(f"{low:.2f} to {high:.2f}" if high > low else f"{low:.2f}" for low, high in ranges)
-
-
-def _rounded(count: int) -> int:
-    """To one significant digit from 20 on: more would promise too much."""
-    if count < 20:
-        return count
-    digit = int(10 ** (len(str(count)) - 1))
-    return (2 * count + digit) // (2 * digit) * digit

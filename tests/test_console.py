@@ -51,10 +51,10 @@ def test_a_report_says_what_was_found_how_sure_it_is_and_what_to_do_next():
         "the best gamma is between 0.20 and 0.80 (90% interval); recommended gamma 0.50",
         "with all else tuned, gamma 0 costs +12% (+5% to +21%); gamma 1 costs +0.3% (+0% to +2%) (90% intervals)",
         "recommended: gamma 0.5  lr 0.01  betas (0.9, 0.999, 0.5)  delay 2.5",
-        "gamma: 0 steps as SGD, 1 as Adam",
+        "gamma: adaptivity: 0 scales steps as SGD does, 1 as Adam",
         "Nothing here says that Anon is better or worse than adamw.",
         "No winner between these settings of Anon and these of adamw: test loss 3% lower (-9% to +4%, 10 seeds). "
-        "From about 6.6% on it shows with these; if that is the true difference, about 40 seeds would show it.",
+        "A difference of 6.6% would have shown; if that is the true difference, about 40 seeds would show it.",
         "Whether Anon would beat adamw if each were tuned anew with 4 trials is undecided: -17% to +13% (rough: from "
         "one search of each).",
     ):
@@ -95,7 +95,7 @@ def test_without_enough_evidence_that_is_said_with_what_would_help():
         "recommended gamma 0.50; not enough evidence on others: the best gamma is between -0.40 and 1.40"
         in shown
     )
-    assert "60 trials would say more than these 20" in shown
+    assert "Narrow gamma down: anon-tune extend j --trials 20 (per arm; those made count)." in shown
 
 
 def test_where_seeds_are_quiet_the_flat_gammas_come_first():

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
-from anon_tune.advice.response import respond, seed_deviation
+from anon_tune.advice.costs import spent
+from anon_tune.advice.importance import customary_values
+from anon_tune.advice.response import FEWEST_TRIALS, respond, seed_deviation
 from anon_tune.advice.verdict import verdicts
-from anon_tune.answer import Answer, Confirmed, Repeats, Winner
+from anon_tune.answer import Answer, Confirmed, Customary, Repeats, Winner
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
@@ -164,8 +166,8 @@ def _in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[-1] if lines[0].startswith('Traceback') else lines[0]}"
 
 
-def summarize(plan: Plan, trials: list[Trial]) -> Answer:
-    """Return a job's answer, by all its trials."""
+def summarize(plan: Plan, trials: list[Trial], probe: Mapping[str, Any] | None = None) -> Answer:
+    """Return a job's answer, by all its trials and what the probe measured."""
     spec, mode = plan.spec, plan.spec.objective.mode
     scale = scale_of(spec.objective, trials)
     best = {arm: found for arm in spec.arms if (found := winner(trials, arm, mode)) is not None}
@@ -187,9 +189,16 @@ def summarize(plan: Plan, trials: list[Trial]) -> Answer:
         may_differ=list(reasons_to_differ(spec, trials)),
         confirm=Confirmed(planned=planned, made=len(reruns)),
         gamma=gamma,
+        customary=_customary(landscapes["anon"], scale),
         winners={arm: _won(trials, found, plan.spaces[arm], scale) for arm, found in best.items()},
         verdict=verdicts(scale, trials, baselines, best, landscapes, rounds_of(spec)),
+        spent=list(spent(trials, spec.arms, probe or {})),
     )
+
+
+def _customary(landscape: Landscape, scale: Scale) -> list[Customary]:
+    known = landscape.complete >= FEWEST_TRIALS and not landscape.is_level
+    return list(customary_values(landscape, scale)) if known else []
 
 
 def _won(trials: list[Trial], best: Trial, space: Space, scale: Scale) -> Winner:
@@ -281,7 +290,7 @@ def _work(
     cut_off = _cut_off(run, watch)
     if cut_off is not None:
         return cut_off
-    ledger.update_job(lease, result=summarize(plan, run.trials).model_dump(mode="json"))
+    ledger.update_job(lease, result=summarize(plan, run.trials, measured).model_dump(mode="json"))
     if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
         reasons = ("no arm has a COMPLETE trial", run.cut_short)
         return _Ending(JobState.FAILED, "; ".join(filter(None, reasons)), run.budget)

@@ -195,8 +195,9 @@ class Training:
         """Do once all that an epoch does, to find out whether it can be done; of no use for training afterwards.
 
         Returns:
-            `seconds_per_step` of the second step, and the name of the `device`; of a GPU also `peak_memory_bytes`
-            that tensors took, `device_memory_bytes` that it has, and the `trials_per_device` that fit on it at once.
+            `seconds_per_step` of the second step, `steps_per_epoch` and `samples_per_epoch` of training, and the name
+            of the `device`; of a GPU also `peak_memory_bytes` that tensors took, `device_memory_bytes` that it has,
+            and the `trials_per_device` that fit on it at once.
         """
         if self._device.type == "cuda":  # what this process did before is no part of a trial
             torch.cuda.empty_cache()
@@ -207,7 +208,12 @@ class Training:
         started = time.perf_counter()
         self._step(batch).item()  # waits for the device
         seconds = time.perf_counter() - started
-        found: dict[str, Any] = {"seconds_per_step": seconds, "device": describe_device(self._device)}
+        found: dict[str, Any] = {
+            "seconds_per_step": seconds,
+            "steps_per_epoch": self._steps_per_epoch,
+            "samples_per_epoch": self._steps_per_epoch * self._batch_size,
+            "device": describe_device(self._device),
+        }
         self._measured_step(batch)
         self._model.eval()
         with self._autocast:

@@ -131,7 +131,8 @@ def probe_function(
         arms: What is tried with the first gradients, see `dry_run`.
 
     Returns:
-        As `probe`.
+        As `probe`, and `steps_per_epoch`: the optimizer's steps before the first report, over the step that this
+        named; None where it was not waited for.
 
     Raises:
         InputError: It made no step with `context.optimizer`, it ended without a report, or a report was wrong; or as
@@ -160,6 +161,7 @@ def probe_function(
         **gradient_scale(squares, floor),
         "batches": probing.measured,
         "seconds_per_step": probing.seconds_per_step,
+        "steps_per_epoch": probing.steps_per_epoch,
         "architecture": fingerprint(model) if model is not None else unknown,
     }
 
@@ -174,6 +176,7 @@ class _Probing:
         self._recorders: list[_Recorder] = []
         self._last = time.monotonic()
         self.seconds_per_step = float("inf")
+        self.steps_per_epoch: float | None = None
         self.steps = 0
         self.reports = 0
 
@@ -196,6 +199,8 @@ class _Probing:
         problem = self._objective.problem_of(report.metrics[self._objective.metric], untrained=True)
         if problem is not None:
             raise InputError(f"report: {problem}")
+        if not self.reports:
+            self.steps_per_epoch = self.steps / report.step
         self.reports += 1
         self._stop_if_done()
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from anon_tune.answer import Cost, Curve, Gamma
+from anon_tune.advice.importance import interval
+from anon_tune.answer import Cost, Curve, Gamma, Interval
 from anon_tune.records import Trial
 from anon_tune.search.landscape import Landscape
 from anon_tune.search.scale import Scale
@@ -146,6 +147,7 @@ def respond(
         flat=response.within(margin) if margin is not None else [],
         indistinguishable=alike,
         costs=list(_costs(response, scale)),
+        outside=_outside(response, scale),
         curve=_curve(response, margin, scale),
         practical=unknown.practical,
         deviation=scale.difference(seeds),
@@ -176,6 +178,17 @@ def _costs(found: Response, scale: Scale) -> Iterator[Cost]:
         costs = found.expected[:, nearest] - found.expected[:, best]
         low, middle, high = (scale.difference(float(q)) for q in np.quantile(costs, [0.05, 0.5, 0.95]))
         yield Cost(gamma=gamma, cost=middle, low=low, high=high)
+
+
+def _outside(found: Response, scale: Scale) -> Interval | None:
+    """What the best gamma outside [0, 1] costs over the best within, each where the lowest is expected."""
+    low, high = _CUSTOMARY
+    within = (found.gammas >= low) & (found.gammas <= high)
+    if within.all() or not within.any():
+        return None
+    expected = found.expected.mean(axis=0)
+    best = [int(np.where(part, expected, np.inf).argmin()) for part in (~within, within)]
+    return interval(found.expected[:, best[0]] - found.expected[:, best[1]], scale)
 
 
 def _curve(found: Response, margin: float | None, scale: Scale) -> Curve:

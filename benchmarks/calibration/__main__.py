@@ -3,6 +3,8 @@
 - `configurations`: verdicts on two configurations, on drawn runs (`configurations.py`).
 - `response`: whole jobs on surfaces of six shapes: whether the interval holds the best gamma, how wide it is, whether
   a flat surface is called flat, and whether two searches recommend the same gamma.
+- `importance`: whole jobs on surfaces on which beta3, delay and decay do nothing, or matter: whether their customary
+  values, and gammas outside [0, 1], are priced truly (`importance.py`).
 - `optimizers`: the same arm searched three times on one surface, as anon, adamw and sgd. Whatever is called better or
   worse is wrong.
 
@@ -19,7 +21,7 @@ import argparse
 import itertools
 import platform
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -34,11 +36,12 @@ from anon_tune.answer import Answer, Outcome
 from anon_tune.records import Trial
 from anon_tune.workers.driver import summarize
 from benchmarks.calibration.configurations import LAWS, Cell, simulate
+from benchmarks.calibration.importance import CASES, Judged, judge
 from benchmarks.calibration.jobs import plan_of, relabelled, run, searched
 from benchmarks.calibration.surfaces import SHAPES, surface
 from benchmarks.search.surfaces import Surface, load_surfaces
 
-PARTS = ("configurations", "response", "optimizers")
+PARTS = ("configurations", "response", "importance", "optimizers")
 ARMS = ("anon", "adamw", "sgd")
 DEVIATIONS = (0.05, 0.15)
 
@@ -89,6 +92,8 @@ def main() -> None:
         for trials in arguments.trials:
             if "response" in arguments.only:
                 console.print(_response(pool, trials, jobs, arguments.folder))
+            if "importance" in arguments.only:
+                console.print(_importance(pool, trials, jobs, arguments.folder))
             if "optimizers" in arguments.only:
                 console.print(_optimizers(pool, trials, max(6, jobs // 2), arguments.folder))
 
@@ -171,6 +176,39 @@ def _respond(key: tuple[str, float, int, int, Path]) -> Found:
         gamma.best - known.best_gamma,
         float(np.log(winner.confirm.mean / true) / deviation),
     )
+
+
+def _importance(pool: ProcessPoolExecutor, trials: int, jobs: int, folder: Path) -> Table:
+    table = Table(title=f"importance after {trials} trials, {jobs} jobs a row")
+    for title in (
+        "surface",
+        "intervals that hold the truth: customary, outside",
+        "customary values that cost nothing, said to cost",
+        "outside falsely called better",
+        "outside truly called worse",
+        "mean CPU seconds",
+    ):
+        table.add_column(title)
+    keys = [(case, deviation) for case in CASES for deviation in DEVIATIONS]
+    asked = [(case, deviation, trials, seed, folder) for case, deviation in keys for seed in range(jobs)]
+    found = dict(zip(asked, pool.map(judge, asked), strict=True))
+    for case, deviation in keys:
+        said = [each for seed in range(jobs) for each in found[case, deviation, trials, seed, folder]]
+        outside = [each for each in said if each.about == "outside"]
+        customary = [each for each in said if each.about != "outside"]
+        table.add_row(
+            f"{case}, {deviation:g}",
+            ", ".join(_share(part, lambda e: e.low <= e.true <= e.high) for part in (customary, outside)),
+            _share([each for each in customary if each.true == 0], lambda e: e.low > 0),
+            _share([each for each in outside if each.true >= 0], lambda e: e.high < 0),
+            _share([each for each in outside if each.true > 0], lambda e: e.low > 0),
+            f"{np.mean([each.seconds for each in said]):.2f}",
+        )
+    return table
+
+
+def _share(statements: Sequence[Judged], holds: Callable[[Judged], bool]) -> str:
+    return f"{np.mean([holds(each) for each in statements]):.0%} of {len(statements)}" if statements else "-"
 
 
 def _optimizers(pool: ProcessPoolExecutor, trials: int, searches: int, folder: Path) -> Table:

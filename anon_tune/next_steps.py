@@ -1,0 +1,105 @@
+"""What to do next after a job: commands and changes of the job file, by what its answer says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from anon_tune.answer import Answer, Comparison, Outcome
+from anon_tune.sentences import amount, in_words, rounded
+from anon_tune.spec import JobSpec
+
+__all__ = ["further_steps", "next_steps"]
+
+_MORE = 3
+"""So many times the trials would say more: at 60 the intervals are about half as wide as at 20."""
+
+_ENOUGH = 20
+"""Trials with which a job says something."""
+
+_MANY_SEEDS = 100
+"""More than so many a verdict cannot have."""
+
+_LARGEST_MARGIN = 0.5
+"""Nobody calls two losses equal that may differ by more."""
+
+
+def next_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
+    """Yield what to do, the first thing first.
+
+    Args:
+        answer: Of the job.
+        spec: The job.
+        job: Its id.
+    """
+    arm = _arm_to_use(answer)
+    if arm is not None:
+        which = "" if arm == "anon" else f" --arm {arm}"
+        yield (
+            f'Use it: anon-tune export {job}{which} -o best.yaml, then anon_tune.load_optimizer("best.yaml", '
+            f"{'model' if spec.optimizer(arm).find(':') > 0 else 'model.parameters()'})."
+        )
+    yield from further_steps(answer, spec, job)
+
+
+def further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
+    """Yield what to do to learn more. Arguments as of `next_steps`."""
+    gamma = answer.gamma
+    if spec.budget.trials < 10_000 and (
+        not gamma.enough if gamma.low is not None else 0 < gamma.trials < _ENOUGH
+    ):
+        trials = max(_MORE * spec.budget.trials, _ENOUGH)
+        yield f"Narrow gamma down: anon-tune extend {job} --trials {trials} (per arm; those made count)."
+    winner = answer.winners.get("anon")
+    if winner is not None and winner.at_bound:
+        yield (
+            f"Look further: {in_words(winner.at_bound)} is at the end of the range. Write a wider space "
+            f"(docs/search.md; anon-tune spaces {spec.space} shows this one) and run the job with it."
+        )
+    yield from _about_undecided(answer, spec, job)
+    if answer.verdict and not answer.tested:
+        yield f"Compare on test data: call context.test({spec.objective.metric}=...) in the training function."
+    yield (
+        f"Train for longer than {spec.budget.epochs} epochs? The best settings may be others then: run a job with "
+        "the epochs that you will train for."
+    )
+
+
+def _arm_to_use(answer: Answer) -> str | None:
+    """Anon, but the baseline that is clearly better, where one is."""
+    ahead = [each for each in answer.of("configuration") if each.outcome is Outcome.WORSE]
+    if ahead:
+        return max(ahead, key=lambda each: each.difference or math.inf).baseline
+    return "anon" if "anon" in answer.winners else next(iter(answer.winners), None)
+
+
+def _about_undecided(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
+    undecided = [each for each in answer.of("configuration") if each.outcome is Outcome.UNDECIDED]
+    within_reach = [
+        each for each in undecided if each.seeds_needed is not None and _seeds(each) <= _MANY_SEEDS
+    ]
+    if within_reach:
+        seeds = max(max(map(_seeds, within_reach)), spec.confirm.verdict_seeds + 1)
+        others = in_words([each.baseline for each in within_reach])
+        yield f"Decide between Anon and {others}: anon-tune extend {job} --seeds {seeds}."
+    far = [each for each in undecided if each not in within_reach and each.low is not None]
+    if not far:
+        return
+    others = in_words([each.baseline for each in far])
+    margin = max(_margin(each, answer) for each in far)
+    yield f"Between Anon and {others} take either: a difference, if there is one, is within {amount(margin, answer)}."
+    if answer.scale != "linear" and margin <= _LARGEST_MARGIN:
+        yield (
+            f"If {amount(margin, answer)} does not matter to you, a job with objective.practical: "
+            f"{math.ceil(100 * margin) / 100:g} can call them equal."
+        )
+
+
+def _margin(each: Comparison, answer: Answer) -> float:
+    """The smallest margin that holds the interval on both sides; a factor counts alike in both directions."""
+    low, high = each.low or 0.0, each.high or 0.0
+    return max(-low if answer.scale == "linear" else -low / (1 + low), high)
+
+
+def _seeds(each: Comparison) -> int:
+    return rounded(each.seeds_needed or 0)

@@ -43,8 +43,11 @@ DELAYS = ("2", "3", "4", "every:1")
 ABLATION_GAMMA = {GPT: 1.0, CNN: 0.5}
 """The gamma at which beta3 and a_n are varied; at 0 they have no effect."""
 
-STEP_SIZES = tuple(0.1 * 2.5**k for k in range(7))
-"""From 0.1 to 24, in the search's coordinate."""
+STEP_SIZES = tuple(0.3 * 2.0**k for k in range(7))
+"""From 0.3 to 19, in the search's coordinate.
+
+Placed by trial runs on another seed, from 0.1 to 24: the best step size was from about 0.4 (gamma -1) to 10.
+"""
 
 
 class Stage(StrEnum):
@@ -54,6 +57,9 @@ class Stage(StrEnum):
     CONFIRM = "confirm"
     FRESH = "fresh"
 
+
+_SEED = 1
+"""Of all seeds; the trial runs that placed the step sizes had others."""
 
 _PHASES = {Stage.SCAN: Phase.SEARCH, Stage.CONFIRM: Phase.CONFIRM, Stage.FRESH: Phase.VERDICT}
 
@@ -108,7 +114,7 @@ class Cell:
         Args:
             step_size: In the search's coordinate: the learning rate of Anon at gamma 0, the length of SGD's step
                 once its momentum has built up, and for Adam and Muon the learning rate that Anon would have at
-                gamma 1. For Lion it is a fifth of that, since its authors advise 3 to 10 times less than Adam's.
+                gamma 1. For Lion it is half of that, which has its best one near the middle of those tried.
             log_mean_sigma: From the probe.
         """
         like_adam = step_size / typical_multiplier(1.0, log_mean_sigma)
@@ -126,7 +132,7 @@ class Cell:
             case "sgd":
                 return {"lr": step_size * (1 - self.momentum), "momentum": self.momentum}
             case "lion":
-                return {"lr": like_adam / 5}
+                return {"lr": like_adam / 2}
         return {"lr": like_adam}
 
 
@@ -142,7 +148,7 @@ class Run:
     @property
     def seed(self) -> int:
         """The same in all cells, so that fresh runs are paired."""
-        return trial_seed(0, _PHASES[self.stage], self.index)
+        return trial_seed(_SEED, _PHASES[self.stage], self.index)
 
 
 @dataclass(frozen=True)

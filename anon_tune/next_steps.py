@@ -18,7 +18,7 @@ _ENOUGH = 20
 """Trials with which a job says something."""
 
 _MANY_SEEDS = 100
-"""More than so many a verdict cannot have."""
+"""More than so many are not advised."""
 
 _LARGEST_MARGIN = 0.5
 """Nobody calls two losses equal that may differ by more."""
@@ -79,7 +79,7 @@ def _about_undecided(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
         each for each in undecided if each.seeds_needed is not None and _seeds(each) <= _MANY_SEEDS
     ]
     if within_reach:
-        seeds = max(max(map(_seeds, within_reach)), spec.confirm.verdict_seeds + 1)
+        seeds = spec.confirm.verdict_seeds + sum(spec.budget.more_seeds) + max(map(_seeds, within_reach))
         others = in_words([each.baseline for each in within_reach])
         yield f"Decide between Anon and {others}: anon-tune extend {job} --seeds {seeds}."
     far = [each for each in undecided if each not in within_reach and each.low is not None]

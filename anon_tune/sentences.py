@@ -42,6 +42,9 @@ _MANY_SEEDS = 1000
 _UNEVEN = 1.5
 """Trials of two arms take different times where one takes so many times as long."""
 
+_LONG_SECONDS = 1.0
+"""Of shorter trials nobody notices."""
+
 
 def about_comparison(answer: Answer, spec: JobSpec) -> str:
     """Return what was compared, and how."""
@@ -74,7 +77,7 @@ def about_cost(answer: Answer) -> Iterator[str]:
     if len(times) < 2:
         return
     slow, fast = max(times, key=lambda arm: times[arm]), min(times, key=lambda arm: times[arm])
-    if times[slow] > _UNEVEN * times[fast]:
+    if times[slow] > max(_UNEVEN * times[fast], _LONG_SECONDS):
         yield (
             f"The arms had as many trials, not as much time: a trial of {slow} took {times[slow] / times[fast]:.1f} "
             f"times as long as one of {fast} ({times[slow]:.2g} s and {times[fast]:.2g} s)."
@@ -205,7 +208,7 @@ def _configurations(each: Comparison, answer: Answer, metric: str) -> str:
         return said
     needed, more = each.seeds_needed, "more seeds will hardly help"
     if needed is not None and needed <= _MANY_SEEDS and each.difference is not None:
-        more = f"if that is the true difference, about {rounded(needed)} seeds would show it"
+        more = f"if that is the true difference, about {rounded(needed)} more seeds would show it"
     return f"{said}: {measured}. A difference of {amount(each.detectable, answer)} would have shown; {more}"
 
 

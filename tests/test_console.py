@@ -54,7 +54,7 @@ def test_a_report_says_what_was_found_how_sure_it_is_and_what_to_do_next():
         "gamma: adaptivity: 0 scales steps as SGD does, 1 as Adam",
         "Nothing here says that Anon is better or worse than adamw.",
         "No winner between these settings of Anon and these of adamw: test loss 3% lower (-9% to +4%, 10 seeds). "
-        "A difference of 6.6% would have shown; if that is the true difference, about 40 seeds would show it.",
+        "A difference of 6.6% would have shown; if that is the true difference, about 40 more seeds would show it.",
         "Whether Anon would beat adamw if each were tuned anew with 4 trials is undecided: -17% to +13% (rough: from "
         "one search of each).",
     ):

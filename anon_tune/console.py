@@ -161,6 +161,8 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
     yield Text(about_training(spec))
     if answer.may_differ:
         yield Text(f"Another run of this job may find something else: {'; '.join(answer.may_differ)}.")
+    if job.state not in ENDED:
+        return
     yield Text("What to do next:", style="bold")
     for step in next_steps(answer, spec, job.id):
         yield Text(f"  - {step}")

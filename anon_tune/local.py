@@ -182,8 +182,8 @@ class LocalBackend:
             )
         if trials is not None:
             submission.check_extended(self._ledger, job_id, trials)
-        if seeds is not None and seeds > MOST_SEEDS:
-            raise InputError(f"--seeds: expected at most {MOST_SEEDS}, found {seeds}")
+        if seeds is not None and (type(seeds) is not int or seeds > MOST_SEEDS):
+            raise InputError(f"--seeds: expected a whole number of at most {MOST_SEEDS}, found {seeds!r}")
         if seeds is not None and trials is None and seconds is None:
             submission.check_more_seeds(self._ledger, job_id)
         return self._change(job_id, self._ledger.extend(job_id, trials, seconds, seeds))

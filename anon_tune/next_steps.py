@@ -14,6 +14,8 @@ __all__ = ["further_steps", "next_steps"]
 _MORE = 3
 """So many times the trials would say more: at 60 the intervals are about half as wide as at 20."""
 
+_MOST_TRIALS = 10_000
+
 _ENOUGH = 20
 """Trials with which a job says something."""
 
@@ -45,11 +47,12 @@ def next_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
 def further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
     """Yield what to do to learn more. Arguments as of `next_steps`."""
     gamma = answer.gamma
-    if spec.budget.trials < 10_000 and (
+    if spec.budget.trials < _MOST_TRIALS and (
         not gamma.enough if gamma.low is not None else 0 < gamma.trials < _ENOUGH
     ):
-        trials = max(_MORE * spec.budget.trials, _ENOUGH)
-        yield f"Narrow gamma down: anon-tune extend {job} --trials {trials} (per arm; those made count)."
+        trials = min(max(_MORE * spec.budget.trials, _ENOUGH), _MOST_TRIALS)
+        time = f" --time {_MORE * spec.budget.time:.0f}s" if spec.budget.time is not None else ""
+        yield f"Narrow gamma down: anon-tune extend {job} --trials {trials}{time} (new totals; what is made counts)."
     winner = answer.winners.get("anon")
     if winner is not None and winner.at_bound:
         yield (
@@ -87,8 +90,10 @@ def _about_undecided(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
         return
     others = in_words([each.baseline for each in far])
     margin = max(_margin(each, answer) for each in far)
+    if answer.scale != "linear" and margin > _LARGEST_MARGIN:
+        return
     yield f"Between Anon and {others} take either: a difference, if there is one, is within {amount(margin, answer)}."
-    if answer.scale != "linear" and margin <= _LARGEST_MARGIN:
+    if answer.scale != "linear":
         yield (
             f"If {amount(margin, answer)} does not matter to you, a job with objective.practical: "
             f"{math.ceil(100 * margin) / 100:g} can call them equal."
@@ -98,7 +103,7 @@ def _about_undecided(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
 def _margin(each: Comparison, answer: Answer) -> float:
     """The smallest margin that holds the interval on both sides; a factor counts alike in both directions."""
     low, high = each.low or 0.0, each.high or 0.0
-    return max(-low if answer.scale == "linear" else -low / (1 + low), high)
+    return max(-low if answer.scale == "linear" else -low / max(1 + low, 1e-9), high)
 
 
 def _seeds(each: Comparison) -> int:

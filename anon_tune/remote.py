@@ -143,7 +143,8 @@ class RemoteBackend:
         self, job_id: str, trials: int | None = None, seconds: float | None = None, seeds: int | None = None
     ) -> ChangeView:
         """As `Backend.extend`."""
-        asked = {"trials": trials, "time": seconds, "seeds": seeds}
+        given = {"trials": trials, "time": seconds, "seeds": seeds}
+        asked = {name: value for name, value in given.items() if value is not None}
         return _read(ChangeView, self._ask("POST", f"{_job(job_id)}:extend", json=asked))
 
     def export(self, job_id: str, form: str = "yaml", arm: str = "anon") -> str:

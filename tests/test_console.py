@@ -95,7 +95,7 @@ def test_without_enough_evidence_that_is_said_with_what_would_help():
         "recommended gamma 0.50; not enough evidence on others: the best gamma is between -0.40 and 1.40"
         in shown
     )
-    assert "Narrow gamma down: anon-tune extend j --trials 20 (per arm; those made count)." in shown
+    assert "Narrow gamma down: anon-tune extend j --trials 20 (new totals; what is made counts)." in shown
 
 
 def test_where_seeds_are_quiet_the_flat_gammas_come_first():

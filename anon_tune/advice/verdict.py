@@ -86,7 +86,7 @@ def _pair(
             )  # fmt: skip
         return
     judged = RoundsOfTwo(scale, trials, ("anon", arm), winners, rounds, len(baselines)).judge()
-    runs = [_runs(trials, winners[each]) for each in ("anon", arm)]
+    runs = [_runs(trials, winners[each], judged.of) for each in ("anon", arm)]
     losses = [_losses(name, each) for name, each in zip(("Anon", arm), runs, strict=True)]
     found = Comparison(
         baseline=arm,
@@ -143,8 +143,15 @@ def _limits(judged: InterimResult) -> Iterator[str]:
         yield "the seed changes nothing, so that more seeds say no more than one"
 
 
-def _runs(trials: Sequence[Trial], winner: Trial) -> list[Trial]:
-    return [t for t in trials if t.phase is Phase.VERDICT and t.source == winner.id and t.is_finished]
+def _runs(trials: Sequence[Trial], winner: Trial, seeds: Sequence[int]) -> list[Trial]:
+    return [
+        trial
+        for trial in trials
+        if trial.phase is Phase.VERDICT
+        and trial.source == winner.id
+        and trial.is_finished
+        and (not seeds or trial.seed in seeds)
+    ]
 
 
 def _mean(scale: Scale, runs: Sequence[Trial]) -> float | None:

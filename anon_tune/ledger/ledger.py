@@ -495,6 +495,7 @@ class Ledger:
                 budget["more_seeds"] = rounds
             if (
                 state is JobState.SUCCEEDED
+                and seeds is None
                 and budget.get("time") is not None
                 and row["spent"] >= budget["time"]
             ):
@@ -775,7 +776,11 @@ def _rounds(connection: sa.Connection, row: Mapping[str, Any], total: int | None
     """
     further = list(row["spec"]["budget"].get("more_seeds", ()))
     tested = sa.select(TRIALS.c.id).where(TRIALS.c.job_id == row["id"], TRIALS.c.phase == Phase.VERDICT)
-    if total is None and connection.execute(tested.limit(1)).first() is None:
+    if connection.execute(tested.limit(1)).first() is None:
+        if total is not None:
+            raise ConflictError(
+                f"Job {row['id']} has not come to its verdict; give it more seeds after that."
+            )
         return further
     planned = row["spec"]["confirm"]["verdict_seeds"]
     made = planned + sum(further)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -257,37 +257,42 @@ def _verdict(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
     best = {
         arm: found for arm in spec.arms if (found := winner(trials, arm, spec.objective.mode)) is not None
     }
-    runs = [trial for trial in trials if trial.phase is Phase.VERDICT]
-    for look in itertools.count():
-        wanted = _wanted(plan, trials, best, look)
-        if not wanted:
-            return None
+    runs = {(t.origin, t.seed): t for t in trials if t.phase is Phase.VERDICT}
+    for wanted in _wanted(plan, trials, best):
         for seed, arm in wanted:
-            each = Configuration.of(best[arm])
-            if not _is_made(runs, each, seed):
-                return _rerun(Phase.VERDICT, trials, arm, seed, each)
-        if any((trial.seed, trial.arm) in wanted and not trial.is_finished for trial in runs):
+            if (best[arm].origin, seed) not in runs:
+                return _rerun(Phase.VERDICT, trials, arm, seed, Configuration.of(best[arm]))
+        if not all(runs[best[arm].origin, seed].is_finished for seed, arm in wanted):
             return None
     return None
 
 
 def _wanted(
-    plan: Plan, trials: Sequence[Trial], best: Mapping[str, Trial], look: int
-) -> list[tuple[int, str]]:
-    """The seeds that a look needs, each with an arm, in the order in which they are run."""
+    plan: Plan, trials: Sequence[Trial], best: Mapping[str, Trial]
+) -> Iterator[list[tuple[int, str]]]:
+    """Yield, look by look, the seeds that are needed, each with an arm, in the order in which they are run."""
     spec, rounds = plan.spec, rounds_of(plan.spec)
+    place = {seed: index for index, seed in enumerate(seed for each in rounds for seed in each.seeds)}
     baselines = [arm for arm in spec.arms if arm != "anon"]
-    compared = [arm for arm in baselines if arm in best and "anon" in best]
     scale = scale_of(spec.objective, trials)
-    found: set[tuple[int, str]] = set()
-    for arm in compared:
-        two = RoundsOfTwo(scale, trials, ("anon", arm), best, rounds, len(baselines))
-        found |= set(itertools.product(two.wanted(look), ("anon", arm)))
-    if look == 0:
-        for arm in best.keys() - (compared and {"anon", *compared}):  # nothing to compare it with
-            found |= {(seed, arm) for seed in first_seeds(rounds, trials, {arm: best[arm]})}
-    seeds = [seed for each in rounds for seed in each.seeds]
-    return sorted(found, key=lambda each: (seeds.index(each[0]), spec.arms.index(each[1])))
+    pairs = {
+        arm: RoundsOfTwo(scale, trials, ("anon", arm), best, rounds, len(baselines))
+        for arm in baselines
+        if arm in best and "anon" in best
+    }
+    compared = {"anon", *pairs} if pairs else set()
+    alone = {
+        (seed, arm)
+        for arm in best.keys() - compared
+        for seed in first_seeds(rounds, trials, {arm: best[arm]})
+    }
+    for look in itertools.count():
+        found = alone if look == 0 else set()
+        for arm, two in pairs.items():
+            found = found | set(itertools.product(two.wanted(look), ("anon", arm)))
+        if not found:
+            return
+        yield sorted(found, key=lambda each: (place[each[0]], spec.arms.index(each[1])))
 
 
 def _is_made(runs: Sequence[Trial], each: Configuration, seed: int) -> bool:

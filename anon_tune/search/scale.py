@@ -12,7 +12,7 @@ from anon_tune.spec import Objective
 
 __all__ = ["Scale", "scale_of"]
 
-_LARGEST = 1e100
+_LARGEST, _LARGEST_LOG = 1e100, 700.0
 """Beyond it values are all as large, so that their squares are numbers."""
 
 
@@ -50,7 +50,7 @@ class Scale:
 
     def difference(self, scaled: float) -> float:
         """Return a difference on this scale as people are told it: a share, but a number on the linear scale."""
-        return scaled if self._objective.scale == "linear" else math.expm1(scaled)
+        return scaled if self._objective.scale == "linear" else math.expm1(min(scaled, _LARGEST_LOG))
 
     def mean(self, values: Iterable[float]) -> float | None:
         """Return the mean on this scale, as a value of the objective: geometric on a log scale. None of no values."""

@@ -8,6 +8,7 @@ docs/advice.md has the error rates and the power that were simulated.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ class InterimResult:
     Attributes:
         outcome: Of the first; None while nothing is decided.
         seeds: That were compared.
+        of: The seeds of the round.
         difference: None for fewer than two seeds.
         variance: Of one difference, moderated.
         freedom: Its degrees of freedom.
@@ -68,6 +70,7 @@ class InterimResult:
 
     outcome: Outcome | None
     seeds: int
+    of: tuple[int, ...] = ()
     difference: float | None = None
     variance: float = 0.0
     freedom: int = 0
@@ -115,16 +118,27 @@ class PairedTest:
         }
         self._scale = scale
         self._levels, self._following = levels(len(seeds), alpha), following
-        self._confirm = [pooled(confirm_runs(trials, scale, arm)) for arm in arms]
+        # The winners' own: those of other finalists may come later, and would judge anew what was looked at.
+        self._confirm = [pooled(confirm_runs(trials, scale, of=winners[arm])) for arm in arms]
+        self._found: dict[int, InterimResult] = {}
         self._runs = [[runs.get((arm, seed)) for seed in seeds] for arm in arms]
 
     def at(self, look: int) -> InterimResult:
         """Return what is known after the first `look` seeds, by these alone."""
+        if look not in self._found:
+            self._found[look] = self._at(look)
+        return self._found[look]
+
+    def _at(self, look: int) -> InterimResult:
         both = [runs[:look] for runs in self._runs]
         diverged = [[t is not None and t.state is TrialState.DIVERGED for t in runs] for runs in both]
         first, second = diverged
-        if (all(first) and not any(second)) or (all(second) and not any(first)):
-            return InterimResult(Outcome.WORSE if all(first) else Outcome.BETTER, look)
+        level = self._levels[self.looks.index(look)]
+        for lost, others, outcome in ((first, both[1], Outcome.WORSE), (second, both[0], Outcome.BETTER)):
+            complete = [t is not None and t.value is not None for t in others]
+            # By Fisher's exact test, where one always diverged and the other never.
+            if all(lost) and all(complete) and 2 / math.comb(2 * look, look) <= level:
+                return InterimResult(outcome, look)
         values = [
             [None if t is None or t.value is None else self._scale(t.value) for t in runs] for runs in both
         ]
@@ -147,12 +161,12 @@ class PairedTest:
         total = freedom + count - 1
         moderated = (freedom * prior + (count - 1) * spread) / total
         if not moderated > (1e-9 * mean) ** 2:
-            return InterimResult(None, count, mean)  # the seed changes nothing: as good as one run
+            return InterimResult(None, count, difference=mean)  # the seed changes nothing: as good as one run
         level = self._levels[self.looks.index(look)]
         half = _half_width(moderated, total, count, level)
         outcome = outcome_of(mean, half, self._scale.practical)
         needed = None if outcome is not None else self._needed(mean, moderated, freedom)
-        return InterimResult(outcome, count, mean, moderated, total, level, half, needed)
+        return InterimResult(outcome, count, (), mean, moderated, total, level, half, needed)
 
     def judge(self, most: int | None = None) -> InterimResult:
         """Return what is known at the first look that decides it, or at the last whose seeds have all ended.
@@ -169,7 +183,7 @@ class PairedTest:
             found = self.at(look)
             if found.outcome is not None:
                 break
-        return found
+        return dataclasses.replace(found, of=self.seeds)
 
     def _needed(self, mean: float, moderated: float, freedom: int) -> int | None:
         """The number of fresh seeds that decide it in four of five jobs, were this the true difference."""

@@ -12,17 +12,21 @@ from anon_tune.search.scale import Scale
 __all__ = ["confirm_runs", "pooled"]
 
 
-def confirm_runs(trials: Sequence[Trial], scale: Scale, arm: str | None = None) -> list[list[float]]:
+def confirm_runs(
+    trials: Sequence[Trial], scale: Scale, arm: str | None = None, of: Trial | None = None
+) -> list[list[float]]:
     """Return the values of COMPLETE confirm runs on a scale, a list for each configuration.
 
     Args:
         trials: Any of a job.
         scale: Of its objective.
         arm: Only this one's.
+        of: Only this trial's configuration.
     """
     runs: dict[str, list[float]] = defaultdict(list)
     for trial in trials:
-        if trial.phase is Phase.CONFIRM and trial.value is not None and arm in {None, trial.arm}:
+        wanted = arm in {None, trial.arm} and (of is None or trial.origin == of.origin)
+        if wanted and trial.phase is Phase.CONFIRM and trial.value is not None:
             runs[trial.origin].append(scale(trial.value))
     return list(runs.values())
 

@@ -27,7 +27,7 @@ __all__ = [
     "seconds",
 ]
 
-MOST_SEEDS = 10_000
+MOST_SEEDS = 1000
 """Of the verdict, in one round or in all."""
 
 _PRACTICAL = 0.01

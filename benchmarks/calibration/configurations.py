@@ -138,7 +138,7 @@ def _job(cell: Cell, rng: np.random.Generator) -> Sequence[RoundsOfTwo]:
     for index, arm in enumerate(ARMS):
         winners[arm] = _trial(arm, Phase.SEARCH, 0, 0.0)
         for number in range(_FINALISTS * _CONFIRM):
-            source = f"{arm}-{number // _CONFIRM}"
+            source = f"{arm}-{number // _CONFIRM}" if number >= _CONFIRM else winners[arm].id
             trials.append(_trial(arm, Phase.CONFIRM, number, confirm[index, number], source))
         for number in range(cell.seeds):
             value = None if lost[index, number] else verdict[index, number]

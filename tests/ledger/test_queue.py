@@ -334,7 +334,11 @@ CONFIRM = {"verdict_seeds": 3}
 
 def test_more_seeds_are_a_round_of_their_own(ledger: Ledger):
     job = ledger.create_job("x", {"budget": BUDGET, "confirm": CONFIRM}, {}).id
-    ledger.release(ledger.acquire(job, "me", LONG), JobState.SUCCEEDED)
+    with pytest.raises(ConflictError, match="has not come to its verdict"):
+        ledger.extend(job, seeds=8)
+    lease = ledger.acquire(job, "me", LONG)
+    ledger.add_trial(lease, NewTrial("anon", Phase.VERDICT, 0, 7, {"gamma": 0.5}, {}))
+    ledger.release(lease, JobState.SUCCEEDED)
     assert ledger.extend(job, seeds=8) is JobState.QUEUED
     assert ledger.extend(job, seeds=10) is JobState.QUEUED
     assert ledger.job(job).spec["budget"] == {**BUDGET, "more_seeds": [5, 2]}

@@ -147,3 +147,55 @@ def test_more_seeds_are_run_where_the_comparison_is_open():
 def test_an_arm_without_a_baseline_is_run_on_the_seeds_of_the_first_look():
     made = finished(extended(arms=["anon"]), [], noise)
     assert sum(each.phase is Phase.VERDICT for each in made) == 3
+
+
+def lost(arm: str, seed: int) -> Trial:
+    return trial(seed, TrialState.DIVERGED, arm=arm, phase=Phase.VERDICT, seed=seed, source=WINNERS[arm].id)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_divergence_decides_no_more_often_in_the_small_rounds_of_an_extension(share: float):
+    rng = np.random.default_rng(8)
+    levels = rounds_of(builders.spec(budget={"trials": 4, "epochs": 9, "more_seeds": [2] * 5}))
+    starts = [0, 10, 12, 14, 16, 18, 20]
+    rounds = [
+        Round(tuple(range(start, end)), each.alpha)
+        for (start, end), each in zip(itertools.pairwise(starts), levels, strict=True)
+    ]
+    jobs, wrong = 300, 0
+    for _ in range(jobs):
+        trials = [
+            lost(arm, seed) if rng.random() < share else verdict(arm, seed, 0.05 * rng.normal())
+            for seed in range(20)
+            for arm in ("anon", "sgd")
+        ]
+        wrong += two(trials, *rounds).judge().outcome is not None
+    assert wrong / jobs <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / jobs)
+
+
+def test_one_that_always_diverges_is_worse_where_chance_is_ruled_out():
+    def judged(count: int, other: Callable[[str, int], Trial]) -> Outcome | None:
+        trials = [run for seed in range(count) for run in (lost("anon", seed), other("sgd", seed))]
+        return two(trials, Round(tuple(range(count)), 0.04)).judge().outcome
+
+    assert judged(3, lambda arm, seed: verdict(arm, seed, 0.0)) is None
+    assert judged(8, lambda arm, seed: verdict(arm, seed, 0.0)) is Outcome.WORSE
+
+    def failed(arm: str, seed: int) -> Trial:
+        return dataclasses.replace(lost(arm, seed), state=TrialState.FAILED)
+
+    assert judged(8, failed) is None
+
+
+def test_confirm_runs_of_other_finalists_change_nothing_that_was_looked_at():
+    differences = (-0.4, -0.405, -0.395, 0.4)
+    runs = [verdict("sgd", seed, 0.0) for seed in range(4)]
+    runs += [verdict("anon", seed, off) for seed, off in enumerate(differences)]
+    runs += [confirmed(WINNERS["anon"].id, number, off) for number, off in enumerate((-0.3, 0.0, 0.3))]
+    later = [confirmed("another", 3 + number, 0.001 * number) for number in range(9)]
+    each = Round((0, 1, 2, 3), 0.04)
+    assert two(runs, each).judge() == two([*runs, *later], each).judge()
+
+
+def confirmed(source: str, number: int, log_loss: float) -> Trial:
+    return trial(number, value=math.exp(log_loss), phase=Phase.CONFIRM, seed=100 + number, source=source)

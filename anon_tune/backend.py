@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from anon_tune.advice.statement import Advice, Fingerprint
 from anon_tune.records import Role
 from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView, TokenView, TrialView
 
@@ -94,8 +95,14 @@ class Backend(Protocol):
         """An arm's best configuration as text. Raises ConflictError where there is none yet, InputError."""
         ...
 
-    def advice(self, family: str) -> dict[str, Any]:
-        """A gamma for an architecture family. Raises InputError."""
+    def advice(self, architecture: Fingerprint, log_mean_sigma: float | None = None) -> Advice:
+        """Which gamma to expect of a model, by its fingerprint; the family in it is enough.
+
+        With the gradient scale of the model, as the probe measures it, also the optimizer to start from.
+
+        Raises:
+            InputError: The family is unknown.
+        """
         ...
 
     def create_token(self, owner: str, role: Role, *, may_send_code: bool = False) -> tuple[TokenView, str]:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from anon_tune.advice.statement import Advice, Fingerprint
 from anon_tune.answer import Gamma
+from anon_tune.architecture import fingerprint
 from anon_tune.backend import Backend
 from anon_tune.errors import ConflictError
 from anon_tune.export import form_of
@@ -18,6 +20,7 @@ from anon_tune.views import ChangeView, JobSummary, JobView
 
 if TYPE_CHECKING:
     import pandas
+    from torch import nn
 
 __all__ = ["Client", "Result"]
 
@@ -178,9 +181,22 @@ class Client:
         """Raise a job's budget to `trials` per arm, to `seconds`, or to `seeds` of the verdict."""
         return self._backend.extend(job_id, trials, seconds, seeds)
 
-    def advice(self, family: str) -> dict[str, Any]:
-        """A gamma for an architecture family, from finished jobs or the published guidance. Raises InputError."""
-        return self._backend.advice(family)
+    def advice(self, model: str | Fingerprint | nn.Module, log_mean_sigma: float | None = None) -> Advice:
+        """Return which gamma to expect of a model before anything is spent on it.
+
+        Args:
+            model: A model of torch, its fingerprint, or the name of a family: cnn, mlp, recurrent, transformer.
+            log_mean_sigma: Scale of its gradients, as `anon_tune.workers.probe` measures it; then the advice has an
+                optimizer to start from.
+
+        Raises:
+            InputError: There is no such family.
+        """
+        if isinstance(model, str):
+            model = Fingerprint(family=model)
+        elif not isinstance(model, Fingerprint):
+            model = Fingerprint.model_validate(fingerprint(model))
+        return self._backend.advice(model, log_mean_sigma)
 
 
 def _frame(backend: Backend, job_id: str) -> pandas.DataFrame:

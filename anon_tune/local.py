@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anon_tune import export
+from anon_tune.advice.statement import UNKNOWN, Advice, Fingerprint
 from anon_tune.errors import InputError, NotFoundError
 from anon_tune.ledger import Ledger
 from anon_tune.records import ENDED, JobState, Role
@@ -195,15 +196,20 @@ class LocalBackend:
         """As `Backend.export`."""
         return export.render(export.document(self._ledger.job(job_id), arm), form)
 
-    def advice(self, family: str) -> dict[str, Any]:
+    def advice(self, architecture: Fingerprint, log_mean_sigma: float | None = None) -> Advice:
         """As `Backend.advice`."""
-        from anon_tune.advice import prior
+        from anon_tune import submission
+        from anon_tune.advice.start import start_of
         from anon_tune.catalogue import FAMILIES
         from anon_tune.documents import unknown
 
-        if family not in FAMILIES:
+        family = architecture.family
+        if family not in {*FAMILIES, UNKNOWN}:
             raise InputError(unknown("family", family, FAMILIES))
-        return prior.suggest(family, self._ledger.jobs())
+        found = submission.advice(self._ledger, family)
+        if log_mean_sigma is None:
+            return found
+        return found.model_copy(update={"start": start_of(found, log_mean_sigma)})
 
     def create_token(
         self, owner: str, role: Role, secret: str | None = None, *, may_send_code: bool = False

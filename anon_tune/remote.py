@@ -14,6 +14,7 @@ import tenacity
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from anon_tune import code_archive, errors
+from anon_tune.advice.statement import Advice, Fingerprint
 from anon_tune.backend import API
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 from anon_tune.records import Role
@@ -151,9 +152,10 @@ class RemoteBackend:
         """As `Backend.export`."""
         return self._get(f"{_job(job_id)}/export", {"format": form, "arm": arm}).text
 
-    def advice(self, family: str) -> dict[str, Any]:
+    def advice(self, architecture: Fingerprint, log_mean_sigma: float | None = None) -> Advice:
         """As `Backend.advice`."""
-        return _read(dict[str, Any], self._get("/advice", {"family": family}))
+        body = {"architecture": architecture.model_dump(mode="json"), "log_mean_sigma": log_mean_sigma}
+        return _read(Advice, self._ask("POST", "/advice", json=body, again=True))
 
     def create_token(self, owner: str, role: Role, *, may_send_code: bool = False) -> tuple[TokenView, str]:
         """As `Backend.create_token`."""

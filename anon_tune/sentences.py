@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+from anon_tune.advice.statement import Advice, Basis
 from anon_tune.answer import Answer, Comparison, Cost, Customary, Interval, Outcome
 from anon_tune.spec import JobSpec
 
 __all__ = [
     "EXPLAINED",
+    "about_advice",
     "about_comparison",
     "about_coordinates",
     "about_cost",
@@ -101,6 +103,38 @@ def about_gamma(answer: Answer) -> Iterator[str]:
     if gamma.costs:
         costs = "; ".join(_cost(each, answer) for each in gamma.costs)
         yield f"with all else tuned, {costs} ({gamma.level:.0%} intervals)"
+
+
+def about_advice(advice: Advice) -> Iterator[str]:
+    """Yield lines on which gamma to expect, what that rests on and what would change it."""
+    if advice.gamma is None or advice.low is None or advice.high is None:
+        yield f"Nothing is known of gamma for {advice.family} yet: search the whole range."
+    else:
+        yield (
+            f"gamma {advice.gamma:.2f} for {advice.family}  (the best one of the next model: {advice.low:.2f} to "
+            f"{advice.high:.2f}, {advice.level:.0%} interval; from {advice.source})"
+        )
+    if advice.costs:
+        costs = "; ".join(
+            f"gamma {each.gamma:g} costs {each.cost:+.1%} ({each.low:+.1%} to {each.high:+.1%})"
+            for each in advice.costs
+        )
+        yield f"  over it, on average of these searches: {costs}"
+    if advice.start is not None:
+        yield f"  start from: {advice.start.line}"
+    yield from map(_basis, advice.jobs)
+    if advice.published:
+        yield f"  published ({advice.published.source}): {advice.published.text}"
+    yield from (f"  {sentence}" for sentence in advice.would_change)
+
+
+def _basis(job: Basis) -> str:
+    kind = "shipped search" if job.shipped else f"job {job.job}"
+    best = "recommends nothing" if job.best is None else f"recommends {job.best:.2f}"
+    between = ""
+    if job.low is not None and job.high is not None:
+        between = f"; its best lies between {job.low:.2f} and {job.high:.2f} (90%)"
+    return f"  {kind} ({job.name}): {best}{between}"
 
 
 def about_verdicts(answer: Answer, metric: str, trials: int) -> Iterator[str]:

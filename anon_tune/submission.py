@@ -11,13 +11,17 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from anon_tune import code_archive
+from anon_tune import catalogue, code_archive
+from anon_tune.advice.evidence import evidence_of, shipped, subject_of
+from anon_tune.advice.prior import advise
+from anon_tune.advice.start import first_points
+from anon_tune.advice.statement import Advice
 from anon_tune.answer import Answer, Outcome
 from anon_tune.documents import parse
 from anon_tune.errors import ConflictError, SpecError
 from anon_tune.ledger import Ledger, SubmissionKey
 from anon_tune.records import JobRecord, JobState
-from anon_tune.search_spaces import Space
+from anon_tune.search_spaces import Space, space_names
 from anon_tune.spec import (
     JobFile,
     JobSpec,
@@ -29,15 +33,45 @@ from anon_tune.spec import (
     stored_spec,
 )
 
-__all__ = ["check_extended", "check_more_seeds", "store_job", "submit", "submit_remote"]
+__all__ = ["advice", "check_extended", "check_more_seeds", "store_job", "submit", "submit_remote"]
 
 _LARGEST_INTEGER = 2**63
 
+_MOST_JOBS = 100
+"""Finished jobs of a family that advice is drawn from, the newest: each takes half a millisecond to read."""
+
 
 def store_job(ledger: Ledger, spec: JobSpec, spaces: Mapping[str, Space], **how: Any) -> JobRecord:
-    """Store a job with its search spaces as they are now; `how`, and what is raised, as of `Ledger.create_job`."""
-    plain = {arm: space.model_dump(mode="json") for arm, space in spaces.items()}
-    return ledger.create_job(spec.name, spec.model_dump(mode="json"), plain, **how)
+    """Store a job with its search spaces as they are now, the advised gamma among Anon's first points.
+
+    `how`, and what is raised, as of `Ledger.create_job`.
+    """
+    document = spec.model_dump(mode="json")
+    stored = {**spaces, "anon": _advised(ledger, spec, subject_of(document), spaces["anon"])}
+    plain = {arm: stored[arm].model_dump(mode="json") for arm in spaces}
+    return ledger.create_job(spec.name, document, plain, **how)
+
+
+def advice(ledger: Ledger, family: str, without: str | None = None) -> Advice:
+    """Return what is advised for a family, by its finished jobs and the searches that come with anon_tune.
+
+    `without` is a subject (`evidence.subject_of`) whose searches do not count.
+    """
+    jobs = ledger.overviews.answered(family, _MOST_JOBS)
+    finished = [found for job in jobs if (found := evidence_of(job)) is not None]
+    return advise(family, [*finished, *shipped()], without)
+
+
+def _advised(ledger: Ledger, spec: JobSpec, subject: str, space: Space) -> Space:
+    """Anon's space with the advised gamma among its first points, where these are not the user's own.
+
+    Jobs of the same model and data do not count, so that a job that is made again starts as it did.
+    """
+    own = spec.space not in space_names() or spec.search.try_first.get("anon")
+    if own or spec.family not in catalogue.FAMILIES:
+        return space
+    gamma = advice(ledger, spec.family, subject).gamma
+    return space if gamma is None else first_points(space, gamma)
 
 
 def submit(ledger: Ledger, job: JobFile, owner: str | None, priority: int, key: str | None) -> JobRecord:

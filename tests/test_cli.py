@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -330,3 +331,45 @@ def test_a_command_that_looks_loads_no_more_than_it_needs(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1].strip() == "LOADED"
+
+
+def suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ANON_TUNE_DATABASE_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, ["suggest", *arguments, "--json"], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return dict(json.loads(found.stdout))
+
+
+def test_a_model_of_ones_own_is_looked_at_for_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module = (
+        "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Embedding(9, 4), nn.LSTM(4, 32))\n"
+    )
+    (tmp_path / "nets_to_advise.py").write_text(module)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    found = suggested(tmp_path, monkeypatch, "--model", "nets_to_advise:make")
+    assert (found["family"], found["start"]) == ("recurrent", None)
+    assert found["low"] <= found["gamma"] <= found["high"]
+
+
+def test_a_job_files_model_is_measured_for_an_optimizer_to_start_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    found = suggested(tmp_path, monkeypatch, SPEC, "--set", "model.width=4")
+    assert found["family"] == "cnn"
+    assert found["start"]["hyperparameters"]["gamma"] == found["gamma"]
+    assert found["start"]["hyperparameters"]["lr"] > 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--family", "cnn", "--model", "a:b"), ("--family", "cnn", "--set", "a=1")]
+)
+def test_advice_is_on_one_thing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+):
+    monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path))
+    assert error_of(monkeypatch, capsys, "suggest", *arguments)[0] == 2

@@ -1,66 +1,224 @@
-"""What gamma to expect for an architecture family: from finished jobs, and from the published guidance."""
+"""What gamma to expect of a model of a family, before anything is spent on it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import fmean
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from anon_tune.answer import Answer
-from anon_tune.records import JobRecord
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["PUBLISHED", "suggest"]
+from anon_tune.advice.evidence import distinct
+from anon_tune.advice.pooling import Location, Pooled, located, pool
+from anon_tune.advice.statement import UNKNOWN, Advice, Basis, Evidence, Published, Source
+from anon_tune.answer import Cost
 
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "cnn": {"low": -0.1, "high": 0.1, "text": "gamma <= 0; published examples -0.1 and 0.1"},
-    "transformer": {"low": 1.01, "high": 1.15, "text": "gamma >= 1; published examples 1.01 to 1.15"},
+__all__ = ["GAMMAS", "LEVEL", "PUBLISHED", "advise", "cost_curve"]
+
+_PAPER = "arXiv 2605.02317"
+
+PUBLISHED: Mapping[str, Published] = {
+    "cnn": Published(low=-0.1, high=0.1, text="gamma <= 0; published examples -0.1 and 0.1", source=_PAPER),
+    "transformer": Published(
+        low=1.01, high=1.15, text="gamma >= 1; published examples 1.01 to 1.15", source=_PAPER
+    ),
 }
-"""Guidance of arXiv 2605.02317, by family; its low and high are its examples, not an interval."""
+"""Published guidance, by family."""
+
+GAMMAS = (-0.5, 1.5)
+"""The range of the search spaces."""
+
+LEVEL = 0.9
+
+_PUBLISHED_DEVIATION = 0.5
+"""The published guidance counts as a search that tells its best gamma with this standard deviation."""
+
+_PUBLISHED_WEIGHT, _BROAD_WEIGHT = 0.5, 0.25
+"""Where cost curves are averaged, it counts as half a search; and as a quarter of one counts that the next job's best
+gamma may be anywhere."""
+
+_STEP = 0.05
+_CUSTOMARY = (0.0, 1.0)
+"""The gammas of SGD and of Adam."""
+
+_NARROW = 0.5
+_MATTERS = math.log(1.01)
+_MOVES = 0.1
+
+Array = NDArray[np.float64]
 
 
-def suggest(family: str, jobs: Sequence[JobRecord]) -> dict[str, Any]:
-    """Return a gamma for a family, as plain values that say where it comes from.
+def advise(family: str, evidence: Iterable[Evidence], without: str | None = None) -> Advice:
+    """Return the advised gamma for a family, how sure it is, and what it rests on.
 
-    With finished jobs of the family whose trials say something: the mean of the gammas they recommend, from the
-    lowest low of their intervals to the highest high. Without: the middle of the published examples. Without either:
-    no gamma.
+    The interval is that of the next job's best gamma (`pooling.py`). The advised gamma is where the searches' cost
+    curves are lowest on average; a search that cannot tell gammas apart has a flat one, and changes nothing.
 
     Args:
         family: As in a model's fingerprint: "cnn", "transformer", "mlp", ...
-        jobs: Any jobs; those of another family or without a result are passed over.
+        evidence: Any searches, of other families too.
+        without: A subject whose searches do not count.
     """
-    known = [
-        (job, found.best, found.low, found.high)
-        for job in jobs
-        if job.architecture is not None and job.architecture["family"] == family
-        if (answer := Answer.load(job.result)) is not None
-        if (found := answer.gamma).best is not None and found.low is not None and found.high is not None
-    ]
-    evidence = [
-        {"job": job.id, "name": job.name, "best": best, "low": low, "high": high}
-        for job, best, low, high in known
-    ]
-    published = PUBLISHED.get(family)
-    if evidence:
-        gamma: dict[str, float] | None = {
-            "mean": fmean(best for _, best, _, _ in known),
-            "low": min(low for _, _, low, _ in known),
-            "high": max(high for _, _, _, high in known),
-        }
-        source = "finished jobs"
-    elif published is not None:
-        gamma = {
-            "mean": (published["low"] + published["high"]) / 2,
-            "low": published["low"],
-            "high": published["high"],
-        }
-        source = "published guidance"
-    else:
-        gamma, source = None, "nothing yet"
-    return {
-        "family": family,
-        "gamma": gamma,
-        "source": source,
-        "jobs": evidence,
-        "published": published["text"] if published else None,
-    }
+    if family == UNKNOWN:
+        return Advice(family=family, would_change=["No advice is drawn for a model of unknown layers."])
+    known = distinct(e for e in evidence if e.architecture.family == family and e.subject != without)
+    found = _Family(known, PUBLISHED.get(family))
+    if not known and found.published is None:
+        return Advice(family=family, would_change=["One finished job of this family would be a beginning."])
+    pooled = found.pooled()
+    low, high = found.range
+    interval = pooled.interval(LEVEL, low, high) if pooled is not None else (low, high)
+    gamma = found.cheapest()
+    weights = pooled.weights if pooled is not None else (0.0,) * len(known)
+    steps = [math.log(each.step_size) for each in known if each.step_size]
+    return Advice(
+        family=family,
+        gamma=gamma,
+        low=interval[0],
+        high=interval[1],
+        level=LEVEL,
+        spread=pooled.spread if pooled is not None else None,
+        source=_source(known),
+        jobs=[_basis(each, weight) for each, weight in zip(known, weights, strict=False)],
+        published=found.published,
+        costs=list(_customary_costs(found, gamma)),
+        step_size=math.exp(float(np.mean(steps))) if steps else None,
+        would_change=list(_changes(found, pooled, gamma, interval)),
+    )
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What is known of a family."""
+
+    known: Sequence[Evidence]
+    published: Published | None
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The gammas that are looked at: those of the spaces, and what jobs searched beyond."""
+        curves = [each.gamma.curve for each in self.known if each.gamma.curve is not None]
+        ends = [*GAMMAS, *(end for curve in curves for end in (curve.gamma[0], curve.gamma[-1]))]
+        return min(ends), max(ends)
+
+    def pooled(self) -> Pooled | None:
+        """The best gammas, pooled."""
+        locations = [_location(each) for each in self.known]
+        if self.published is not None:
+            locations.append(Location(_middle(self.published), _PUBLISHED_DEVIATION))
+        return pool(locations)
+
+    def gammas(self) -> Array:
+        """Where costs are looked at, shape (g,)."""
+        low, high = self.range
+        return np.linspace(low, high, round((high - low) / _STEP) + 1)
+
+    def costs(self, at: Array) -> Array:
+        """Each search's cost curve, shape (searches, len(at)); without those on a linear scale."""
+        rows = [row for each in self.known if (row := cost_curve(each, at)) is not None]
+        return np.array(rows).reshape(-1, len(at))
+
+    def cheapest(self) -> float:
+        """The gamma where the mean cost is lowest."""
+        at = self.gammas()
+        costs = self.costs(at)
+        # Of the same mean over the range as the searches' own: as steep as they are.
+        usual = float(costs.mean()) if costs.any() else 1.0
+        beliefs = [(_BROAD_WEIGHT, float(at.mean()))]
+        if self.published is not None:
+            beliefs.append((_PUBLISHED_WEIGHT, _middle(self.published)))
+        pooled = self.pooled()
+        if not len(costs) and pooled is not None:  # on linear scales costs cannot be added up
+            beliefs.append((float(len(self.known)), pooled.mean))
+        total = costs.sum(axis=0)
+        for weight, middle in beliefs:
+            parabola = (at - middle) ** 2
+            total = total + weight * usual * parabola / parabola.mean()
+        return round(float(at[int(np.argmin(total))]), 4)
+
+
+def _middle(published: Published) -> float:
+    return (published.low + published.high) / 2
+
+
+def _location(evidence: Evidence) -> Location:
+    gamma = evidence.gamma
+    bottom, top = GAMMAS if gamma.curve is None else (gamma.curve.gamma[0], gamma.curve.gamma[-1])
+    if gamma.low is None or gamma.high is None or bottom >= top:
+        return Location((bottom + top) / 2, math.inf)
+    return located(gamma.low, gamma.high, bottom, top)
+
+
+def cost_curve(evidence: Evidence, at: Array) -> Array | None:
+    """Return what gammas cost over the search's best in the log of the loss or error, shape (len(at),).
+
+    Beyond the searched range they cost as much as at its end. None where the search has no curve, or its scale is
+    linear.
+    """
+    curve = evidence.gamma.curve
+    if curve is None or evidence.scale == "linear":
+        return None
+    values = np.array(curve.median)
+    logs = np.log(np.maximum(values if evidence.scale == "log" else 1.0 - values, 1e-300))
+    return np.asarray(np.interp(at, curve.gamma, logs - logs.min()))
+
+
+def _source(known: Sequence[Evidence]) -> Source:
+    if not known:
+        return Source.PUBLISHED
+    return Source.SHIPPED if all(each.shipped for each in known) else Source.JOBS
+
+
+def _basis(evidence: Evidence, weight: float) -> Basis:
+    gamma = evidence.gamma
+    return Basis(
+        job=evidence.id, name=evidence.name, shipped=evidence.shipped, best=gamma.best, low=gamma.low,
+        high=gamma.high, weight=weight,
+    )  # fmt: skip
+
+
+def _customary_costs(family: _Family, gamma: float) -> Iterator[Cost]:
+    costs = family.costs(np.array([gamma, *_CUSTOMARY]))
+    if len(costs) < 2:
+        return
+    from scipy.special import stdtrit  # as in `pooling`
+
+    for index, customary in enumerate(_CUSTOMARY, 1):
+        each = costs[:, index] - costs[:, 0]
+        half = float(stdtrit(len(each) - 1, (1 + LEVEL) / 2) * each.std(ddof=1) / math.sqrt(len(each)))
+        mean = float(each.mean())
+        low, middle, high = (math.expm1(value) for value in (mean - half, mean, mean + half))
+        yield Cost(gamma=customary, cost=middle, low=low, high=high)
+
+
+def _changes(
+    family: _Family, pooled: Pooled | None, gamma: float, interval: tuple[float, float]
+) -> Iterator[str]:
+    """What would change the advice: another job, one less, or nothing since gamma hardly matters."""
+    if not family.known:
+        yield "It rests on published examples alone: the first finished job of this family weighs more."
+        return
+    costs = family.costs(family.gammas())
+    if len(costs) and float(costs.mean(axis=0).max()) < _MATTERS:
+        yield "In these searches no gamma costs 1% on average: tune the step size first."
+    if pooled is not None and interval[1] - interval[0] > _NARROW:
+        if pooled.error > pooled.spread:
+            yield "Each search leaves much open: jobs with more trials would narrow the interval."
+        else:
+            yield (
+                f"The best gamma differs by about {pooled.spread:.2f} between models of this family: more jobs "
+                "narrow the interval little, a job on your model does."
+            )
+    moved = [(abs(other - gamma), each, other) for each, other in _left_out(family)]
+    if moved and (most := max(moved, key=lambda item: item[0]))[0] >= _MOVES:
+        yield f"Without {most[1].name} it would be {most[2]:.2f}."
+
+
+def _left_out(family: _Family) -> Iterator[tuple[Evidence, float]]:
+    """The advised gamma without each of the searches."""
+    if len(family.known) < 2:
+        return
+    for each in family.known:
+        rest = [other for other in family.known if other is not each]
+        yield each, _Family(rest, family.published).cheapest()

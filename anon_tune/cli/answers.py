@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from anon_tune import catalogue, console
-from anon_tune.cli.options import AsJson, JobId
+from anon_tune.advice.statement import Fingerprint
+from anon_tune.architecture import fingerprint
+from anon_tune.cli.options import AsJson, JobId, Overrides
 from anon_tune.cli.place import open_backend
 from anon_tune.cli.printing import err, out, print_json
 from anon_tune.errors import InputError
 from anon_tune.export import FORMATS, form_of
+from anon_tune.records import Phase
+from anon_tune.sentences import about_advice
 
 __all__ = ["best", "export", "suggest"]
 
@@ -55,26 +61,60 @@ def export(
 
 
 def suggest(
-    family: Annotated[str, typer.Option(help=f"{', '.join(catalogue.FAMILIES)}.")],
+    spec: Annotated[
+        Path | None, typer.Argument(help="A job file (YAML): its model is measured on its data.")
+    ] = None,
+    family: Annotated[str | None, typer.Option(help=f"{', '.join(catalogue.FAMILIES)}.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="A function that returns your model; of this folder."),
+    ] = None,
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Suggest a gamma for an architecture family, from finished jobs or the published guidance."""
-    advice = open_backend().advice(family)
-    if as_json:
-        print_json(advice)
-        return
-    gamma = advice["gamma"]
-    if gamma is None:
-        out.print(f"Nothing is known of gamma for {family} yet: search the whole range.")
+    """Suggest a gamma for a model, from finished jobs, searches that come along and published guidance."""
+    if sum(given is not None for given in (spec, family, model)) != 1:
+        raise InputError(
+            "Give one of a job file, --model and --family. For example: anon-tune suggest --family cnn"
+        )
+    if overrides and spec is None:
+        raise InputError("--set is for a job file.")
+    scale = None
+    if family is not None:
+        architecture = Fingerprint(family=family)
+    elif model is not None:
+        architecture = _architecture(model)
     else:
-        out.print(
-            f"gamma {gamma['mean']:.2f} for {family}  ({gamma['low']:.2f} to {gamma['high']:.2f}, from "
-            f"{advice['source']})"
-        )
-    for item in advice["jobs"]:
-        out.print(
-            f"  job {item['job']} ({item['name']}): recommends {item['best']:.2f}; its best lies between "
-            f"{item['low']:.2f} and {item['high']:.2f} (90%)"
-        )
-    if advice["published"]:
-        out.print(f"  published (arXiv 2605.02317): {advice['published']}")
+        architecture, scale = _measured(Path(str(spec)), overrides or ())
+    advice = open_backend().advice(architecture, scale)
+    if as_json:
+        print_json(advice.model_dump(mode="json"))
+    else:
+        out.print("\n".join(about_advice(advice)), soft_wrap=True, highlight=False)
+
+
+def _architecture(name: str) -> Fingerprint:
+    """The fingerprint of the model that a function of the user returns."""
+    from anon_tune.documents import is_function  # and YAML, which other commands need not wait for
+
+    if not is_function(name):
+        raise InputError(f"{name!r} is no name of a function: MODULE:FUNCTION, as in nets:make_model")
+    from anon_tune.workers.models import build_model
+
+    return Fingerprint.model_validate(fingerprint(build_model(name, (), 0, {}, str(Path.cwd()))))
+
+
+def _measured(file: Path, overrides: Sequence[str]) -> tuple[Fingerprint, float]:
+    """The fingerprint and the gradient scale of a job's model, measured here as the job would measure it."""
+    from anon_tune.search.seeds import trial_seed
+    from anon_tune.spec import load_spec, spaces_of
+    from anon_tune.workers.attempt import run_probe
+
+    spec = load_spec(file, overrides)
+    floor = float(spaces_of(spec)["anon"].constant("floor"))
+    seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
+    with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no part of the answer
+        found = run_probe(spec.model_dump(mode="json"), seed, floor)
+    if "reason" in found:
+        raise InputError(f"{file}: the model cannot be trained: {found['reason']}")
+    return Fingerprint.model_validate(found["architecture"]), float(found["log_mean_sigma"])

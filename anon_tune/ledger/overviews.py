@@ -12,7 +12,7 @@ from anon_tune.errors import NotFoundError
 from anon_tune.ledger.database import database_time, read
 from anon_tune.ledger.rows import job_record, read_trials
 from anon_tune.ledger.tables import JOBS, PROJECTIONS, TRIALS
-from anon_tune.records import ArmRecord, JobRecord, Overview, Phase, TrialState
+from anon_tune.records import ArmRecord, JobRecord, JobState, Overview, Phase, TrialState
 
 __all__ = ["Overviews"]
 
@@ -43,6 +43,21 @@ class Overviews:
             ids = [row["id"] for row in rows]
             runs = dict(connection.execute(of_jobs.where(PROJECTIONS.c.subject.in_(ids))).all())
         return [job_record(row, now, runs.get(row["id"]), ()) for row in rows]
+
+    def answered(self, family: str, limit: int) -> list[JobRecord]:
+        """Return the newest jobs of an architecture family that have SUCCEEDED, without their trials."""
+        query = (
+            sa.select(JOBS)
+            .where(
+                JOBS.c.state == JobState.SUCCEEDED.value, JOBS.c.architecture["family"].as_string() == family
+            )
+            .order_by(JOBS.c.created.desc(), JOBS.c.id)
+            .limit(limit)
+        )
+        with read(self._engine) as connection:
+            now = database_time(connection)
+            rows = connection.execute(query).mappings().all()
+        return [job_record(row, now, None, ()) for row in rows]
 
     def job(self, job_id: str) -> Overview:
         """Return a job summed up. Raises NotFoundError."""

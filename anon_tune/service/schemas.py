@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from anon_tune.advice.statement import Fingerprint
 from anon_tune.records import Role
 from anon_tune.views import JobSummary, TokenView, TrialView
 
@@ -14,6 +15,7 @@ __all__ = [
     "Extension",
     "Health",
     "JobPage",
+    "Model",
     "NewToken",
     "Readiness",
     "SecretToken",
@@ -66,6 +68,15 @@ class Extension(_Body):
     time: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds; those spent count.")
     seeds: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Of the verdict; those made count. The new ones are tested by themselves."
+    )
+
+
+class Model(_Body):
+    """A model to be advised on."""
+
+    architecture: Fingerprint
+    log_mean_sigma: Annotated[float, Field(ge=-200, le=200)] | None = Field(
+        None, description="Scale of its gradients, as the probe of a job measures it."
     )
 
 

@@ -227,6 +227,7 @@ def ablations(done: dict[Key, Row], names: Sequence[str]) -> Table:
     for look in LOOKS:
         for name in (*shown, "all"):
             table.add_column(f"{name}, {look}")
+    table.add_column("epochs to the target, all")
     for policy, entry in POLICIES.items():
         if not entry.ablation:
             continue
@@ -237,7 +238,10 @@ def ablations(done: dict[Key, Row], names: Sequence[str]) -> Table:
             if seeds:
                 cells += [*(_shown(*_ratio([pairs])) for pairs in found), _shown(*_ratio(found))]
         if seeds:
-            table.add_row(policy, str(seeds), *cells)
+            runs = [
+                _pairs(done, name, policy, "ours", lambda row: [row.epochs, row.reached]) for name in shown
+            ]
+            table.add_row(policy, str(seeds), *cells, _shown(*_ratio(runs, _log_expected)))
     return table
 
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
+import numpy as np
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from anon_tune.advice.start import first_points
 from anon_tune.records import Trial
 from anon_tune.search import study
 from anon_tune.search.coordinates import optimizer_arguments
@@ -198,6 +200,29 @@ def _wide(space: Space, family: str) -> Space:
     return space.model_copy(update={"parameters": former_space(family).parameters})
 
 
+def _advised(choose: Callable[[list[float]], float]) -> Make:
+    """The product's policy with advice: the gamma whose lowest loss over the step sizes is what `choose` takes."""
+
+    def make(surface: Surface, seed: int) -> Policy:
+        space = _product_space(surface)
+        lowest = {gamma: _lowest(surface, space, gamma) for gamma in np.linspace(-0.25, 1.5, 15).tolist()}
+        wanted = choose(list(lowest.values()))
+        gamma = next(gamma for gamma, loss in lowest.items() if loss == wanted)
+        return Ours(first_points(space, gamma), surface.log_mean_sigma, seed)
+
+    return make
+
+
+def _lowest(surface: Surface, space: Space, gamma: float) -> float:
+    point = {**space.start_points[0], "gamma": gamma}
+    steps = np.geomspace(0.1, 15.0, 16).tolist()
+    finals = (
+        surface.final(optimizer_arguments(space, {**point, "step_size": step}, surface.log_mean_sigma))
+        for step in steps
+    )
+    return min(finals)
+
+
 POLICIES: Mapping[str, Entry] = {
     "ours": Entry(_ours()),
     "former": Entry(lambda surface, seed: Former(surface.space, surface.log_mean_sigma, seed)),
@@ -209,5 +234,7 @@ POLICIES: Mapping[str, Entry] = {
     "wide ranges": Entry(_ours(_wide), ablation=True),
     "no lag": Entry(_ours(lag=0), ablation=True),
     "eight start points": Entry(_ours(startup=8), ablation=True),
+    "right advice": Entry(_advised(min), ablation=True),
+    "wrong advice": Entry(_advised(max), ablation=True),
 }
 """By name. `random` and `stock` are for the epochs to the target: they rarely reach it in 20 trials."""

@@ -95,7 +95,7 @@ def test_reading_commands_agree(home: Home, answer: dict[str, Any], job: JobReco
     assert all(wanted <= set(trial) for trial in trials)
     assert home.json("best", job.id)["anon"] == answer["arms"]["anon"]["best"]
     advice = home.json("suggest", "--family", "mlp")
-    expected = "finished jobs" if answer["gamma"]["low"] is not None else "nothing yet"
+    expected = "finished jobs" if answer["gamma"]["low"] is not None else "shipped searches"
     assert advice["source"] == expected
 
 

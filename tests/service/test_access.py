@@ -32,6 +32,7 @@ NEEDS = {
     ("GET", "/api/v1/jobs/{job_id}/export"): READ,
     ("GET", "/api/v1/jobs/{job_id}/events"): READ,
     ("GET", "/api/v1/advice"): READ,
+    ("POST", "/api/v1/advice"): READ,
     ("POST", "/api/v1/jobs"): SUBMIT,
     ("PUT", "/api/v1/code/{digest}"): CODE,
     ("POST", "/api/v1/jobs/{job_id}:pause"): OWNED,
@@ -44,6 +45,7 @@ NEEDS = {
 }
 
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/api/v1/advice"): {"architecture": {"family": "cnn"}},
     ("POST", "/api/v1/jobs"): {"spec": SPEC},
     ("POST", "/api/v1/jobs/{job_id}:extend"): {"trials": 9},
     ("POST", "/api/v1/tokens"): {"owner": "new", "role": "read"},
@@ -91,7 +93,9 @@ def test_each_route_asks_for_its_role(serve: Serve, ledger: Ledger, role: Role |
             query = {"family": "cnn"} if path.endswith("advice") else {}
             answer = http.request(method, url, json=BODIES.get((method, path)), params=query)
             if allowed(needs, role, owns):
-                expected = {201} if (method, path) in BODIES and not path.endswith(":extend") else {200}
+                expected = (
+                    {201} if (method, path) in BODIES and not path.endswith((":extend", "/advice")) else {200}
+                )
                 expected = {409} if path.endswith("/export") else expected  # it has no result
                 expected = {403} if needs == CODE else expected  # see test_code
                 assert answer.status_code in expected, (method, path, answer.text)

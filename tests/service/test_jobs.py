@@ -349,7 +349,16 @@ def test_nothing_of_a_request_is_read_as_yaml_or_pickle(http: httpx2.Client, tmp
 
 
 def test_advice_is_given(http: httpx2.Client):
-    assert http.get("/advice", params={"family": "cnn"}).json()["source"] == "published guidance"
+    found = http.get("/advice", params={"family": "cnn"}).json()
+    assert found["source"] == "shipped searches"
+    assert found["low"] <= found["gamma"] <= found["high"]
+    assert found["published"]["source"] == "arXiv 2605.02317"
+    model = {"family": "cnn", "parameters": 100, "layers": {"convolution": 2}, "share": {"convolution": 1.0}}
+    assert http.post("/advice", json={"architecture": model}).json() == found
+    measured = http.post("/advice", json={"architecture": model, "log_mean_sigma": -8.0}).json()
+    assert measured["start"]["line"].startswith("Anon(model.parameters(), lr=")
+    problem(http.post("/advice", json={"architecture": model, "log_mean_sigma": 1e9}), 422)
+    problem(http.post("/advice", json={"architecture": {**model, "family": "cnnn"}}), 422)
     assert "did you mean 'cnn'" in problem(http.get("/advice", params={"family": "cnnn"}), 422)["detail"]
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 import trustme
+from torch import nn
 
+from anon_tune.advice.statement import Fingerprint
+from anon_tune.architecture import fingerprint
 from anon_tune.client import Client
 from anon_tune.errors import ConflictError, DependencyError, InputError, NotFoundError, SpecError
 from anon_tune.ledger import Ledger
@@ -195,3 +198,22 @@ def test_what_is_no_service_is_said_to_be_none(serve: Serve):
                 getattr(backend, ask)()
             backend.close()
         thread.join()
+
+
+def test_a_model_a_fingerprint_and_a_family_get_the_same_advice(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path))
+    monkeypatch.delenv("ANON_TUNE_DATABASE_URL", raising=False)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    with Client(serve()) as client, Client() as here:
+        found = client.advice("cnn")
+        assert found == here.advice("cnn")
+        assert found.jobs
+        assert client.advice(model) == found
+        assert client.advice(Fingerprint.model_validate(fingerprint(model))) == found
+        measured = client.advice(model, log_mean_sigma=-8.0)
+        assert measured.start is not None
+        assert measured.model_copy(update={"start": None}) == found
+        with pytest.raises(InputError, match="did you mean 'cnn'"):
+            client.advice("cnnn")

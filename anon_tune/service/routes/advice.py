@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from anon_tune.advice.statement import Advice, Fingerprint
 from anon_tune.catalogue import FAMILIES
 from anon_tune.service.access import Reader
 from anon_tune.service.problems import responses
+from anon_tune.service.schemas import Model
 
 __all__ = ["router"]
 
@@ -16,8 +18,12 @@ router = APIRouter(prefix="/advice", tags=["advice"])
 
 
 @router.get("", responses=responses())
-def advice(
-    user: Reader, family: Annotated[str, Query(max_length=32, examples=list(FAMILIES))]
-) -> dict[str, Any]:
-    """Suggest a gamma for an architecture family, from finished jobs or the published guidance."""
-    return user.backend.advice(family)
+def advice(user: Reader, family: Annotated[str, Query(max_length=32, examples=list(FAMILIES))]) -> Advice:
+    """Suggest a gamma for an architecture family, from finished jobs, shipped searches and published guidance."""
+    return user.backend.advice(Fingerprint(family=family))
+
+
+@router.post("", responses=responses())
+def advice_on_model(body: Model, user: Reader) -> Advice:
+    """Suggest a gamma for a model, and with its gradient scale the optimizer to start from; stores nothing."""
+    return user.backend.advice(body.architecture, body.log_mean_sigma)

@@ -1,0 +1,75 @@
+"""The searches that advice rests on: finished jobs, and those that come with anon_tune."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from anon_tune.advice.statement import Evidence, Fingerprint
+from anon_tune.answer import Answer
+from anon_tune.records import JobRecord
+
+__all__ = ["SHIPPED", "ShippedEvidence", "distinct", "evidence_of", "shipped", "subject_of"]
+
+SHIPPED = Path(__file__).with_name("evidence.json")
+"""Searches of small models that come with anon_tune; `python -m benchmarks.evidence` makes it."""
+
+_SUBJECT = ("task", "arguments", "data", "model")
+
+
+class ShippedEvidence(BaseModel):
+    """The file of searches that come with anon_tune.
+
+    Attributes:
+        made_by: The command.
+        versions: Of what the searches depend on.
+        trials: Of each search.
+        searches: Those that were finished.
+    """
+
+    made_by: str
+    versions: dict[str, str]
+    trials: int
+    searches: list[Evidence]
+
+
+@cache
+def shipped() -> tuple[Evidence, ...]:
+    """Return the searches that come with anon_tune; none where the file was left out."""
+    if not SHIPPED.exists():
+        return ()
+    return tuple(ShippedEvidence.model_validate_json(SHIPPED.read_bytes()).searches)
+
+
+def subject_of(spec: Mapping[str, Any]) -> str:
+    """Return the model and data of a job, which has its `spec` as plain values."""
+    return json.dumps({key: spec.get(key) for key in _SUBJECT if spec.get(key)}, sort_keys=True)
+
+
+def evidence_of(job: JobRecord) -> Evidence | None:
+    """Return what a job has found; None where it has no model that is known, no answer, or too few trials."""
+    answer = Answer.load(job.result)
+    if answer is None or job.architecture is None or answer.gamma.low is None or answer.gamma.high is None:
+        return None
+    won = answer.winners.get("anon")
+    step_size = won.params.get("step_size") if won is not None else None
+    return Evidence(
+        id=job.id,
+        name=job.name,
+        subject=subject_of(job.spec),
+        architecture=Fingerprint.model_validate(job.architecture),
+        scale=answer.scale,
+        gamma=answer.gamma,
+        step_size=step_size,
+    )
+
+
+def distinct(evidence: Iterable[Evidence]) -> list[Evidence]:
+    """Return one search of each subject, finished jobs first: that with the most trials, of equal ones the first."""
+    ordered = sorted(evidence, key=lambda each: (each.shipped, -each.gamma.trials))
+    return list({each.subject: each for each in reversed(ordered)}.values())[::-1]

@@ -1,0 +1,61 @@
+"""What advice is good for: a configuration to start from, and a job's first points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anon_tune.advice.statement import Advice, Start
+from anon_tune.search.coordinates import optimizer_arguments
+from anon_tune.search_spaces import Range, Space, load_space, space_names
+
+__all__ = ["first_points", "start_of"]
+
+_CUSTOMARY = (0.0, 1.0)
+_DIGITS = 3
+
+
+def first_points(space: Space, gamma: float) -> Space:
+    """Return Anon's space with an advised gamma among the points that are tried first.
+
+    The points at gamma 0 and gamma 1 stay. The others, which try a longer and a shorter step between them, do so at
+    the advised gamma, so that advice costs no trial.
+
+    Args:
+        space: One that comes with anon_tune, for one family.
+        gamma: The advised one; the nearest that the space has is taken.
+    """
+    domain = space.parameters.get("gamma")
+    if not isinstance(domain, Range):
+        return space
+    advised = min(max(gamma, domain.low), domain.high)
+    points = tuple(
+        point if point.get("gamma") in _CUSTOMARY else {**point, "gamma": advised}
+        for point in space.start_points
+    )
+    return space.model_copy(update={"start": {"default": points}}) if points else space
+
+
+def start_of(advice: Advice, log_mean_sigma: float) -> Start | None:
+    """Return the optimizer that advice leads to; None where it has no gamma.
+
+    Args:
+        advice: For the model.
+        log_mean_sigma: Scale of the model's gradients, as the probe measures it.
+    """
+    if advice.gamma is None:
+        return None
+    space = load_space(advice.family if advice.family in space_names() else "default")
+    params: dict[str, Any] = {**space.start_points[0], "gamma": advice.gamma}
+    if advice.step_size is not None:
+        params["step_size"] = advice.step_size
+    hyperparameters = {
+        name: _short(value) for name, value in optimizer_arguments(space, params, log_mean_sigma).items()
+    }
+    given = ", ".join(f"{name}={value!r}" for name, value in hyperparameters.items())
+    return Start(hyperparameters=hyperparameters, line=f"Anon(model.parameters(), {given})")
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_short(each) for each in value)
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value

@@ -179,3 +179,15 @@ def test_the_deviation_between_seeds_is_pooled_over_configurations():
     expected = math.sqrt((0.02 * 1 + 0.09 * 2) / 3)
     assert seed_deviation(trials, Scale(LOSS)) == pytest.approx(expected)
     assert seed_deviation(confirmed({"a": [1.0], "b": [2.0, None]}), Scale(LOSS)) is None
+
+
+def test_the_interval_of_one_half_lies_in_the_wider_one():
+    """Of draws in which the best gamma is spread, the shortest intervals of two levels need not be nested."""
+    found = Response(SPACE.parameters["gamma"], Landscape(SPACE, searched(sharp), LOSS))
+    found.gammas = np.array([0.0, 0.2, 0.6, 0.95])
+    places = np.repeat(np.arange(4), [19, 30, 42, 9])
+    found.profiles = (np.arange(4) != places[:, None]).astype(float)
+    wide = found.interval(0.9)
+    assert wide == (0.0, 0.6)
+    assert found.interval(0.5) == (0.6, 0.95)
+    assert found.interval(0.5, within=wide) == (0.2, 0.6)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from anon_tune.answer import Answer, Outcome, Winner
 from anon_tune.records import ENDED, JobState, TrialState
-from anon_tune.sentences import EXPLAINED, about_gamma, about_verdicts, signed
+from anon_tune.sentences import EXPLAINED, about_gamma, about_value, about_verdicts, signed
 from anon_tune.views import ArmView, AttemptView, JobSummary, JobView, TokenView, TrialView
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
     if saved := answer.confirm.planned - answer.confirm.made:
         lines.append(Text(f"Racing saved {saved} of {answer.confirm.planned} confirm runs."))
     lines += map(Text, about_verdicts(answer, metric, job.spec["budget"]["trials"]))
+    of = about_value(job.spec["objective"].get("of", "last"))
+    lines.append(Text(f"The {metric} of a trial is that of {of}."))
     if not answer.tested:
         why = "this compares it on the data by which configurations were chosen"
         lines.append(Text(f"No test_{metric} was reported: {why}."))

@@ -69,6 +69,12 @@ def about_verdicts(answer: Answer, metric: str, trials: int) -> Iterator[str]:
         yield f"{said} ({each.note})." if each.note else f"{said}."
 
 
+def about_value(of: str) -> str:
+    """Return which reports of a trial count, from `objective.of`: "the mean of its last 3 reports"."""
+    count = of.removeprefix("last").strip()
+    return f"the mean of its last {count} reports" if count.isdigit() else f"its {of} report"
+
+
 def amount(value: float, answer: Answer) -> str:
     """A difference without its sign: "3.1%", or a number on the linear scale."""
     if answer.scale == "linear":

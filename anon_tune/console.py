@@ -23,6 +23,7 @@ from anon_tune.sentences import (
     about_cost,
     about_gamma,
     about_training,
+    about_value,
     about_verdicts,
     in_words,
     signed,
@@ -154,6 +155,7 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
     if saved := answer.confirm.planned - answer.confirm.made:
         yield Text(f"Racing saved {saved} of {answer.confirm.planned} confirm runs.")
     yield from map(Text, about_verdicts(answer, spec.objective.metric, spec.budget.trials))
+    yield Text(f"The {spec.objective.metric} of a trial is that of {about_value(spec.objective.of)}.")
     if not answer.tested:
         why = "this compares it on the data by which configurations were chosen"
         yield Text(f"No test_{spec.objective.metric} was reported: {why}.")

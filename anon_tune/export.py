@@ -77,6 +77,7 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
         },
         "evidence": {
             "objective": f"{split} {spec['objective']['metric']} ({spec['objective']['mode']})",
+            "of": spec["objective"].get("of", "last"),
             "value": fmean(tests) if tests else None,
             "interval": _interval(tests),
             "seeds": len(tests),
@@ -121,10 +122,11 @@ def _python(exported: dict[str, Any]) -> str:
     said = [each for each in evidence["verdict"] if each["of"] == "configuration"]
     verdict = "; ".join(f"{each['outcome']} against {each['baseline']}" for each in said)
     value = "unknown" if evidence["value"] is None else f"{evidence['value']:.4g}"
+    objective = f"{evidence['objective']}, of: {evidence['of']}"
     lines = [
         f'"""{name} as tuned by anon_tune: job {origin["job"]} ({origin["name"]}), trial {origin["trial"]}.',
         "",
-        f"{evidence['objective']}: {value} over {evidence['seeds']} seeds; Anon: {verdict or 'no baselines'}.",
+        f"{objective}: {value} over {evidence['seeds']} seeds; Anon: {verdict or 'no baselines'}.",
         f"Schedule of the learning rate: {exported['schedule']['name']}, warm-up {exported['schedule']['warmup']:g}.",
         '"""',
         "",

@@ -17,6 +17,7 @@ __all__ = [
     "about_cost",
     "about_gamma",
     "about_training",
+    "about_value",
     "about_verdicts",
     "amount",
     "in_words",
@@ -154,6 +155,12 @@ def about_verdicts(answer: Answer, metric: str, trials: int) -> Iterator[str]:
         else:
             said = _optimizers(each, answer, trials)
         yield f"{said} ({each.note})." if each.note else f"{said}."
+
+
+def about_value(of: str) -> str:
+    """Return which reports of a trial count, from `objective.of`: "the mean of its last 3 reports"."""
+    count = of.removeprefix("last").strip()
+    return f"the mean of its last {count} reports" if count.isdigit() else f"its {of} report"
 
 
 def amount(value: float, answer: Answer) -> str:

@@ -65,6 +65,17 @@ def test_a_report_says_what_was_found_how_sure_it_is_and_what_to_do_next():
 
 
 @pytest.mark.parametrize(
+    ("of", "said"),
+    [("last", "its last report"), ("best", "its best report"), ("last 3", "the mean of its last 3 reports")],
+)
+def test_a_report_says_which_reports_counted(of: str, said: str):
+    found = job(result=stored())
+    objective = {**found.spec["objective"], "of": of}
+    view = found.model_copy(update={"spec": {**found.spec, "objective": objective}})
+    assert f"The loss of a trial is that of {said}." in " ".join(text(report(view), 250).split())
+
+
+@pytest.mark.parametrize(
     ("outcome", "of", "said"),
     [
         (Outcome.BETTER, "configuration", "These settings of Anon beat these of sgd: test loss 3% lower"),

@@ -90,6 +90,16 @@ def test_how_it_was_trained_is_said() -> None:
     assert "cosine, warm-up 0.1." in render(found, "python")
 
 
+@pytest.mark.parametrize("of", ["last", "last 3", "best"])
+def test_which_reports_counted_is_said(of: str) -> None:
+    found = job(result())
+    found = dataclasses.replace(
+        found, spec={**found.spec, "objective": {**found.spec["objective"], "of": of}}
+    )
+    assert document(found)["evidence"]["of"] == of
+    assert f"test loss (min), of: {of}: " in render(document(found), "python")
+
+
 def test_of_a_training_function_only_what_is_known_is_said() -> None:
     function = {"name": "x", "task": "train:train", "arguments": {"width": 3}, "folder": "/x"}
     spec = parse_spec({**function, "budget": {"trials": 1, "epochs": 1}}).model_dump(mode="json")

@@ -17,6 +17,7 @@ from anon_tune.errors import InputError, NotFoundError, SpecError
 from anon_tune.search_spaces import load_space
 from anon_tune.spec import (
     JobSpec,
+    Objective,
     apply_overrides,
     extended,
     load_spec,
@@ -137,6 +138,10 @@ BAD = [
     ("objective.metric", "acuracy", ["objective.metric: unknown metric", "did you mean 'accuracy'?"]),
     ("objective.mode", "max", ["objective.mode: loss is better at its min"]),
     ("objective.mode", "least", ["objective.mode: ", "'min' or 'max'", "found 'least'"]),
+    ("objective.of", "worst", ["objective.of: expected `last`, `best`", "`last 3`", "found 'worst'"]),
+    ("objective.of", "last 0", ["objective.of: expected `last`", "found 'last 0'"]),
+    ("objective.of", 3, ["objective.of: expected `last`", "found 3"]),
+    ("objective.of", "last 7", ["objective.of: last 7 takes more reports than the 6 of budget.epochs"]),
     ("budget", REMOVE, ["budget: is missing"]),
     ("budget", 12, ["budget: expected keys and values", "found 12"]),
     ("budget.trials", 0, ["budget.trials: ", "greater than or equal to 1", "found 0"]),
@@ -648,3 +653,19 @@ def test_an_option_of_the_data_may_be_a_fraction_where_its_default_is(option: st
 def test_what_is_no_such_number_is_refused(option: str, value: Any, part: str):
     with pytest.raises(SpecError, match=part):
         parse_spec({**GOOD, **FUNCTION, "data": {"name": "rosenbrock", option: value}})
+
+
+@pytest.mark.parametrize(
+    ("given", "of", "reports"),
+    [("last", "last", 1), ("last 1", "last", 1), ("last  5", "last 5", 5), ("best", "best", None)],
+)
+def test_which_reports_count(given: str, of: str, reports: int | None):
+    objective = Objective.model_validate({"of": given})
+    assert (objective.of, objective.reports) == (of, reports)
+
+
+def test_weights_of_the_best_epoch_are_not_kept():
+    with pytest.raises(
+        SpecError, match=r"keep: best keeps the weights of the last epoch, and objective\.of: best"
+    ):
+        builders.spec(keep="best", objective={"of": "best"})

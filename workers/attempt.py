@@ -80,6 +80,7 @@ class Attempt:
             _use_threads(spec.resources.cpu)
             self._tests = config["phase"] == Phase.VERDICT
             self._metric = spec.objective.metric
+            self._tests_each = self._tests and spec.objective.of != "last"
             self._epochs = spec.budget.epochs
             self._trial, self._attempt = config["trial"], config["attempt"]
             self._folder = Path(config["folder"])
@@ -225,22 +226,15 @@ class Attempt:
         started = time.perf_counter()
         metrics = training.run_epoch()
         metrics |= {"epoch_seconds": time.perf_counter() - started, **training.speed()}
-        result: dict[str, Any] = {
-            "step": training.epoch,
-            "value": metrics[f"val_{self._metric}"],
-            "done": False,
-        }
-        if training.diverged:
+        if self._tests and (self._tests_each or training.epoch == self._epochs) and not training.diverged:
+            metrics |= training.test()
+        value = metrics[f"val_{self._metric}"]
+        final = metrics.get(f"test_{self._metric}", value)
+        result: dict[str, Any] = {"step": training.epoch, "value": value, "done": False}
+        if training.diverged or not math.isfinite(final):
             result |= {"done": True, "outcome": TrialState.DIVERGED, "reason": _divergence(metrics)}
         elif training.epoch == self._epochs:
-            final = result["value"]
-            if self._tests:
-                metrics |= training.test()
-                final = metrics[f"test_{self._metric}"]
-            if math.isfinite(final):
-                result |= {"done": True, "outcome": TrialState.COMPLETE, "final": final}
-            else:
-                result |= {"done": True, "outcome": TrialState.DIVERGED, "reason": _divergence(metrics)}
+            result |= {"done": True, "outcome": TrialState.COMPLETE, "final": final}
         completed = result.get("outcome") == TrialState.COMPLETE
         if (completed and self._keeps_last) or (not result["done"] and self._is_due()):
             result |= self._save(training.epoch, training.state_dict)

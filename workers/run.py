@@ -15,7 +15,8 @@ from typing import Any, Self, TypeVar
 from threadpoolctl import threadpool_limits
 
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import NewTrial, Orders, Phase, Trial, TrialState
+from anon_tune.records import NewTrial, Orders, Phase, Report, Trial, TrialState
+from anon_tune.search.final import final_value
 from anon_tune.search.history import History
 from anon_tune.search.policy import FAILURES_IN_A_ROW, Plan, Signal, draws, next_trial, repeated_failure
 from anon_tune.search.pruning import should_prune
@@ -221,6 +222,8 @@ class Run:
                     metrics,
                     checkpoint,
                 )
+            if outcome is TrialState.COMPLETE:
+                value = self._final(trial, report, value)
             if outcome is not None and not spared:
                 finished = self._ledger.finish_trial(self._lease, trial.id, outcome, value, reason, log)
         if checkpoint is not None:
@@ -244,6 +247,15 @@ class Run:
             self._left.add(trial.id)
             return True
         return False
+
+    def _final(self, trial: Trial, last: Report | None, value: float | None) -> float | None:
+        """The value of a trial that completes with its last report, or had it before; `value` is its attempt's."""
+        objective = self._plan.spec.objective
+        if objective.of == "last":
+            return value
+        known = {report.step: report for report in (*trial.reports, *([last] if last is not None else []))}
+        reports = [known[step] for step in sorted(known)]
+        return final_value(objective, reports, tested=trial.phase is Phase.VERDICT)
 
     def lose(self, trial_id: str, reason: str, log: str | None = None, *, begun: bool = True) -> None:
         """A worker died: the trial gets another attempt, or is FAILED at the third death in this process.

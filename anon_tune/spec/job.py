@@ -162,7 +162,7 @@ class JobSpec(Strict):
                 f"search.grace: {self.search.grace} epochs of grace are more than the budget's "
                 f"{self.budget.epochs}; lower it, or set search.pruner: none"
             )
-        problems += self._arm_problems()
+        problems += [*self._arm_problems(), *self._value_problems()]
         if not stored:
             problems += self.space_problems(spaces_of(self, context.get("spaces", {})))
         if problems:
@@ -185,6 +185,13 @@ class JobSpec(Strict):
         elif not remote and self.folder is None:
             for name in self.functions().values():
                 yield f"folder: is missing; it says where {name} is imported from"
+
+    def _value_problems(self) -> Iterator[str]:
+        of, epochs = self.objective.of, self.budget.epochs
+        if (self.objective.reports or 0) > epochs:
+            yield f"objective.of: {of} takes more reports than the {epochs} of budget.epochs; lower it"
+        if of == "best" and self.keep == "best":
+            yield "keep: best keeps the weights of the last epoch, and objective.of: best another; leave one out"
 
     def _arm_problems(self) -> Iterator[str]:
         for arm, space in self.spaces.items():

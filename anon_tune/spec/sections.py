@@ -64,10 +64,14 @@ class Objective(Strict):
             for what is called an accuracy and maximized, else `linear`.
         practical: The smallest difference that matters: on the first two scales a share (0.01 is 1%, the default), on
             the linear one a number in units of the metric; without it nothing is called practically equal there.
+        of: Which of a trial's reports count in the end: `last`; `last 3`, the mean of the last 3 on the scale (or of
+            as many as there are); `best`. The search sees validation values. A verdict takes the test values of the
+            same reports, so with `best` the epoch is chosen by the validation value.
     """
 
     metric: str = "loss"
     mode: Literal["min", "max"] = "min"
+    of: str = "last"
     scale: Literal["log", "log_error", "linear"] = "log"
     practical: float | None = Field(default=_PRACTICAL, gt=0.0, allow_inf_nan=False)
 
@@ -85,6 +89,26 @@ class Objective(Strict):
         if practical is None and scale != "linear":
             practical = _PRACTICAL
         return {**data, "scale": scale, "practical": practical}
+
+    @field_validator("of", mode="before")
+    @classmethod
+    def _way(cls, value: Any) -> str:
+        found = (
+            re.fullmatch(r"best|last(?:\s+([1-9]\d{0,5}))?", value.strip())
+            if isinstance(value, str)
+            else None
+        )
+        if found is None:
+            raise ValueError(
+                f"expected `last`, `best`, or for instance `last 3` for the mean of the last 3, found {value!r}"
+            )
+        count = found[1]
+        return found[0].split()[0] if count in {None, "1"} else f"last {count}"
+
+    @property
+    def reports(self) -> int | None:
+        """How many of a trial's last reports count; None: its best one."""
+        return None if self.of == "best" else int(self.of.removeprefix("last") or 1)
 
     @model_validator(mode="after")
     def _scale_fits(self) -> Objective:

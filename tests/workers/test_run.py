@@ -499,3 +499,30 @@ def test_the_end_does_not_wait_for_a_suggestion(ledger: Ledger, monkeypatch: pyt
     assert not held.free.is_set()
     held.free.set()
     assert len(stored(ledger, job_id)) == 1
+
+
+@pytest.mark.parametrize(
+    ("of", "value", "tested"), [("last", 0.8, 3.2), ("best", 0.1, 0.3), ("last 2", 0.4, 0.8)]
+)
+def test_a_trial_is_judged_by_its_reports_in_the_ledger_whoever_took_them(
+    ledger: Ledger, of: str, value: float, tested: float
+):
+    job = plan(trials=1, objective={"of": of}, arms=["anon"])
+    job_id, lease = begin(ledger, job)
+    run = Run(ledger, lease, job)
+    for phase in (Phase.SEARCH, Phase.CONFIRM, Phase.CONFIRM, Phase.VERDICT):
+        trial = started(run)
+        assert trial.phase is phase
+        for step, loss, test in ((1, 0.4, 0.5), (2, 0.1, 0.3), (3, 0.2, 0.2)):
+            run.report(trial.id, {**result(step, loss), "metrics/test_loss": test})
+        # Another process goes on after the second epoch; its third report is not the one that stands.
+        lease = ledger.acquire(job_id, "second", OVER)
+        run.close()
+        run = Run(ledger, lease, job)
+        assert started(run).id == trial.id
+        run.report(trial.id, {**result(3, 9.0), "metrics/test_loss": 9.0})
+        last = result(4, 0.8, outcome=TrialState.COMPLETE, final=3.2 if phase is Phase.VERDICT else 0.8)
+        run.report(trial.id, {**last, "metrics/test_loss": 3.2})
+        expected = tested if phase is Phase.VERDICT else value
+        assert stored(ledger, job_id)[-1].value == pytest.approx(expected)
+        assert seen(stored(ledger, job_id)) == seen(run.trials)

@@ -233,3 +233,15 @@ def test_out_of_memory_has_one_reason_that_says_what_to_do(capsys: pytest.Captur
 )
 def test_other_errors_are_their_own_reason(error: Exception, reason: str):
     assert _failure(error)["reason"] == reason
+
+
+@pytest.mark.parametrize(
+    ("of", "epochs"), [("last", [EPOCHS]), ("best", [1, 2, 3, 4, 5]), ("last 3", [1, 2, 3, 4, 5])]
+)
+def test_the_verdict_tests_each_epoch_that_may_count(tmp_path: Path, of: str, epochs: list[int]):
+    given = config(tmp_path, spec={"objective": {"of": of}}, phase=Phase.VERDICT.value)
+    found = results(Local(given))
+    assert [r["step"] for r in found if "test_loss" in r["metrics"]] == epochs
+    assert not any(
+        "test_loss" in r["metrics"] for r in results(Local({**given, "phase": Phase.SEARCH.value}))
+    )

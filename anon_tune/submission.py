@@ -38,7 +38,7 @@ __all__ = ["advice", "check_extended", "check_more_seeds", "store_job", "submit"
 _LARGEST_INTEGER = 2**63
 
 _MOST_JOBS = 100
-"""Finished jobs of a family that advice is drawn from, the newest: each takes half a millisecond to read."""
+"""Finished jobs of a family that advice is drawn from, the newest: a hundred take 25 ms of a core."""
 
 
 def store_job(ledger: Ledger, spec: JobSpec, spaces: Mapping[str, Space], **how: Any) -> JobRecord:

@@ -69,7 +69,7 @@ def advise(family: str, evidence: Iterable[Evidence], without: str | None = None
     pooled = found.pooled()
     low, high = found.range
     interval = pooled.interval(LEVEL, low, high) if pooled is not None else (low, high)
-    gamma = found.cheapest()
+    gamma = found.cheapest(found.costs(found.gammas()))
     weights = pooled.weights if pooled is not None else (0.0,) * len(known)
     steps = [math.log(each.step_size) for each in known if each.step_size]
     return Advice(
@@ -119,17 +119,17 @@ class _Family:
         rows = [row for each in self.known if (row := cost_curve(each, at)) is not None]
         return np.array(rows).reshape(-1, len(at))
 
-    def cheapest(self) -> float:
-        """The gamma where the mean cost is lowest."""
+    def cheapest(self, costs: Array) -> float:
+        """The gamma where the mean cost is lowest, by cost curves at `gammas()`."""
         at = self.gammas()
-        costs = self.costs(at)
         # Of the same mean over the range as the searches' own: as steep as they are.
         usual = float(costs.mean()) if costs.any() else 1.0
         beliefs = [(_BROAD_WEIGHT, float(at.mean()))]
         if self.published is not None:
             beliefs.append((_PUBLISHED_WEIGHT, _middle(self.published)))
-        pooled = self.pooled()
-        if not len(costs) and pooled is not None:  # on linear scales costs cannot be added up
+        if (
+            not len(costs) and (pooled := self.pooled()) is not None
+        ):  # linear scales: costs cannot be added up
             beliefs.append((float(len(self.known)), pooled.mean))
         total = costs.sum(axis=0)
         for weight, middle in beliefs:
@@ -216,9 +216,10 @@ def _changes(
 
 
 def _left_out(family: _Family) -> Iterator[tuple[Evidence, float]]:
-    """The advised gamma without each of the searches."""
-    if len(family.known) < 2:
-        return
-    for each in family.known:
-        rest = [other for other in family.known if other is not each]
-        yield each, _Family(rest, family.published).cheapest()
+    """The advised gamma without each of the searches that have a cost curve."""
+    at = family.gammas()
+    curved = [each for each in family.known if cost_curve(each, at) is not None]
+    costs = family.costs(at)
+    if len(curved) > 1:
+        for row, each in enumerate(curved):
+            yield each, family.cheapest(np.delete(costs, row, axis=0))

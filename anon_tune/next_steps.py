@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from anon_tune.answer import Answer, Comparison, Outcome
 from anon_tune.sentences import amount, in_words, rounded
-from anon_tune.spec import JobSpec
+
+if TYPE_CHECKING:
+    from anon_tune.spec import JobSpec  # pydantic models of job files: not for commands that only look
 
 __all__ = ["further_steps", "next_steps"]
 

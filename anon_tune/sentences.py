@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from anon_tune.advice.statement import Advice, Basis
 from anon_tune.answer import Answer, Comparison, Cost, Customary, Interval, Outcome
-from anon_tune.spec import JobSpec
+
+if TYPE_CHECKING:
+    from anon_tune.spec import JobSpec  # pydantic models of job files: not for commands that only look
 
 __all__ = [
     "EXPLAINED",

@@ -237,7 +237,7 @@ def test_a_job_that_is_held_is_told_and_says_so(ledger: Ledger):
         (("extend", "JOB", "--trials", "2"), 4, "has a budget.trials of 4; give --trials more"),
         (("extend", "JOB", "--trials", "99999"), 2, "budget.trials"),
         (("extend", "JOB", "--time", "soon"), 2, "--time: expected a length of time"),
-        (("extend", "JOB"), 2, "--trials or --time"),
+        (("extend", "JOB"), 2, "--trials, --time or --seeds"),
         (("logs", "nothere"), 3, "There is no job 'nothere'"),
         (("logs", "JOB", "--trial", "x"), 3, "has no trial 'x'"),
         (("submit", "nothere.yaml"), 3, "There is no file nothere.yaml"),
@@ -268,7 +268,8 @@ def test_a_job_that_succeeded_is_given_more(ledger: Ledger):
     job = ledger.create_job("x", spec.model_dump(mode="json"), spaces).id
     ledger.release(ledger.acquire(job, "me", 60.0), JobState.SUCCEEDED)
     assert "is QUEUED" in output("extend", job, "--trials", "9", "--time", "90m")
-    assert ledger.job(job).spec["budget"] == {**spec.budget.model_dump(), "trials": 9, "time": 5400}
+    budget = spec.budget.model_dump(mode="json")
+    assert ledger.job(job).spec["budget"] == {**budget, "trials": 9, "time": 5400}
 
 
 def test_logs_of_a_job_that_nobody_has_worked_on_say_so(ledger: Ledger):

@@ -10,7 +10,7 @@ from anon_tune.records import Phase
 from anon_tune.workers.trainable import TrialTrainable
 
 TRIAL = "j-anon-s000"
-_TIMES = {"epoch_seconds", "samples_per_second"}
+_TIMES = {"epoch_seconds", "samples_per_second", "seconds", "typical"}
 _ABOUT_THE_ATTEMPT = {"checkpoint", "resumed", "warnings", "metrics"}
 
 

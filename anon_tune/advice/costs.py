@@ -1,4 +1,4 @@
-"""What each arm of a job took: epochs, steps, samples and seconds, by phase."""
+"""The cost of each arm of a job by phase: epochs, steps, samples and seconds."""
 
 from __future__ import annotations
 

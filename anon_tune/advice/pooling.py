@@ -30,7 +30,7 @@ _BROAD = 0.1
 
 _NORMAL_90 = 1.6449
 _LEAST_DEVIATION = 0.05
-"""Of a single job: no search tells gamma more exactly than the distance of two that are looked at."""
+"""Smallest standard deviation of one job's best gamma: the distance between two gammas of its curve."""
 
 _STEPS = 60
 _CELLS = 400
@@ -48,7 +48,7 @@ class Location:
 
 @dataclass(frozen=True)
 class Pooled:
-    """What is expected of the next job.
+    """Predictive distribution of the next job's best gamma.
 
     Attributes:
         mean: Of the jobs' best gammas.

@@ -1,4 +1,4 @@
-"""What gamma to expect of a model of a family, before anything is spent on it."""
+"""The advised gamma for a family of models, before any trial of a new job."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _PUBLISHED_DEVIATION = 0.5
 """The published guidance counts as a search that tells its best gamma with this standard deviation."""
 
 _PUBLISHED_WEIGHT, _BROAD_WEIGHT = 0.5, 0.25
-"""Where cost curves are averaged, it counts as half a search; and as a quarter of one counts that the next job's best
-gamma may be anywhere."""
+"""Weights in the mean cost curve, where a search has 1: of the published guidance, and of a best gamma that may be
+anywhere."""
 
 _STEP = 0.05
 _CUSTOMARY = (0.0, 1.0)
@@ -90,7 +90,7 @@ def advise(family: str, evidence: Iterable[Evidence], without: str | None = None
 
 @dataclass(frozen=True)
 class _Family:
-    """What is known of a family."""
+    """Searches and published guidance of one family."""
 
     known: Sequence[Evidence]
     published: Published | None
@@ -110,7 +110,7 @@ class _Family:
         return pool(locations)
 
     def gammas(self) -> Array:
-        """Where costs are looked at, shape (g,)."""
+        """Gammas of the cost curves, ascending, shape (g,)."""
         low, high = self.range
         return np.linspace(low, high, round((high - low) / _STEP) + 1)
 

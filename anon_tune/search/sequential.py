@@ -59,24 +59,24 @@ class InterimResult:
     Attributes:
         outcome: Of the first; None while nothing is decided.
         seeds: That were compared.
-        of: The seeds of the round.
         difference: None for fewer than two seeds.
         variance: Of one difference, moderated.
         freedom: Its degrees of freedom.
         level: Of the test, two-sided.
         half: Half the width of the interval, by which it was looked.
         seeds_needed: So many fresh ones would decide it with a power of 80%, about; None if decided, or if too many.
+        of: All seeds of the test.
     """
 
     outcome: Outcome | None
     seeds: int
-    of: tuple[int, ...] = ()
     difference: float | None = None
     variance: float = 0.0
     freedom: int = 0
     level: float = ALPHA
     half: float | None = None
     seeds_needed: int | None = None
+    of: tuple[int, ...] = ()
 
 
 class PairedTest:
@@ -161,12 +161,12 @@ class PairedTest:
         total = freedom + count - 1
         moderated = (freedom * prior + (count - 1) * spread) / total
         if not moderated > (1e-9 * mean) ** 2:
-            return InterimResult(None, count, difference=mean)  # the seed changes nothing: as good as one run
+            return InterimResult(None, count, mean)  # the seed changes nothing: as good as one run
         level = self._levels[self.looks.index(look)]
         half = _half_width(moderated, total, count, level)
         outcome = outcome_of(mean, half, self._scale.practical)
         needed = None if outcome is not None else self._needed(mean, moderated, freedom)
-        return InterimResult(outcome, count, (), mean, moderated, total, level, half, needed)
+        return InterimResult(outcome, count, mean, moderated, total, level, half, needed)
 
     def judge(self, most: int | None = None) -> InterimResult:
         """Return what is known at the first look that decides it, or at the last whose seeds have all ended.

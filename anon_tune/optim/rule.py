@@ -179,7 +179,8 @@ def renew_multiplier(step: Step, s: Tensor, v: Tensor, settled: bool) -> Tensor:
     if s.numel() == 0:
         return v
     if not settled:
-        v.copy_(count_begun(s, v, step.beta2))
+        for s_part, v_part in _unsettled(s, v):
+            v_part.copy_(count_begun(s_part, v_part, step.beta2))
     if not step.refresh:
         if settled:
             return v
@@ -217,13 +218,14 @@ def multiplier_in_use(
         Shape of s: v where it is settled, 0 before a first gradient, and in between sigma^(-gamma/2) of the
         coordinate's own gradients.
     """
-    used = v.clamp(min=0)
-    # On other devices the question costs more than the answer.
-    if v.is_cpu and _is_plain(v) and not (v < 0).any():
-        return used
+    if _is_plain(v) and v.is_cpu and not v.min() < 0:
+        return v
     added = added_to_moment(s, v, eps, floor, correction, settled=False)
-    own = _window_multiplier(_mean_square(s, v, correction, settled=False), gamma, added)
-    return torch.where(v < 0, own, used)
+    used = v.clamp(min=0)
+    for s_part, v_part, used_part in _unsettled(s, v, used):
+        own = _window_multiplier(_mean_square(s_part, v_part, correction, settled=False), gamma, added)
+        used_part.copy_(torch.where(v_part < 0, own, used_part))
+    return used
 
 
 def refreshed(
@@ -275,15 +277,21 @@ def _mean_square(s: Tensor, v: Tensor, correction: float | Tensor, settled: bool
     return s / correction if settled else s / torch.where(v < 0, -v, correction)
 
 
-def _blocks(s: Tensor, v: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-    """Both tensors in pieces, so that the intermediate results of a refresh stay small.
+def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Tensors of one shape in pieces, so that intermediate results stay small.
 
     Pieces of a plain tensor are views; a subclass, such as DTensor, stays whole, because its pieces may be copies.
     """
-    if not (_is_plain(s) and s.is_contiguous() and v.is_contiguous()):
-        return [(s, v)]
-    size = _BLOCK if s.is_cpu else _LARGE_BLOCK
-    return zip(torch.split(s.view(-1), size), torch.split(v.view(-1), size), strict=True)
+    if not all(_is_plain(each) and each.is_contiguous() for each in tensors):
+        return [tensors]
+    size = _BLOCK if tensors[0].is_cpu else _LARGE_BLOCK
+    return zip(*(torch.split(each.view(-1), size) for each in tensors), strict=True)
+
+
+def _unsettled(s: Tensor, v: Tensor, *others: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """The blocks in which some of v are not positive; all of them on other devices, where to ask costs more."""
+    blocks = _blocks(s, v, *others)
+    return (each for each in blocks if each[1].min() <= 0) if _is_plain(v) and v.is_cpu else blocks
 
 
 def _is_plain(tensor: Tensor) -> bool:

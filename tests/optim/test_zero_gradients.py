@@ -300,6 +300,25 @@ def test_every_path_follows_the_reference_through_zeros(path, delay, decay, floo
 
 
 @every_path
+@pytest.mark.parametrize("floor", [0.0, 0.1])
+def test_a_large_tensor_is_moved_as_its_coordinates_are(path, floor):
+    """Large tensors go block by block: some hold no coordinate that waits, some hold one, some hold nothing else."""
+    size, generator = 100_000, torch.Generator().manual_seed(0)
+    first = torch.zeros(size, dtype=torch.int64)  # the step before each coordinate's first gradient
+    first[35_000], first[40_000], first[64_000:] = 3, 20, 5
+    start = torch.ones(size, dtype=torch.float64)
+    reference = ReferenceAnon(start, LR, gamma=1.5, delay=Delay.parse(2.0), floor=floor)
+    p = start.clone()
+    optimizer = Anon([p], lr=LR, gamma=1.5, floor=floor, **PATHS[path])
+    for t in range(12):
+        p.grad = torch.randn(size, dtype=torch.float64, generator=generator) * (first <= t)
+        optimizer.step()
+        reference.step(p.grad)
+    torch.testing.assert_close(p, reference.theta, rtol=1e-11, atol=1e-11)
+    assert p[40_000] == 1.0
+
+
+@every_path
 @pytest.mark.parametrize("delay", ["geometric:8", "every:10"])
 def test_training_resumes_exactly_while_coordinates_wait(path, delay):
     p, q = torch.zeros(2, 5, 6, dtype=torch.float64).unbind()

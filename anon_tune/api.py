@@ -270,8 +270,9 @@ def run_job(
 
 
 def project(ledger: Ledger, settings: Settings) -> Projector:
-    """The projector to the MLflow that the settings name, with the charts of `dashboards`."""
+    """The projector to the MLflow that the settings name, with the charts and descriptions of `dashboards`."""
     from anon_tune.dashboards.charts import charts_page
+    from anon_tune.dashboards.markdown import description
 
     def files(job: JobRecord) -> Mapping[str, str]:
         found = {"charts.html": charts_page(job)}
@@ -280,7 +281,7 @@ def project(ledger: Ledger, settings: Settings) -> Projector:
         return found
 
     settings.make_home()
-    return Projector(ledger, settings.tracking_uri, settings.artifacts, files)
+    return Projector(ledger, settings.tracking_uri, settings.artifacts, files, description)
 
 
 @contextlib.contextmanager

@@ -114,7 +114,9 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
         )  # fmt: skip
     lines += [Text(f"  {line}") for line in _device_lines(job)]
     if job.requested is not None:
-        lines.append(Text(f"  {job.requested} was asked for; its holder hears of it within seconds"))
+        lines.append(
+            Text(f"  {job.requested} was asked for; the process that works on it is told within seconds")
+        )
     if job.is_abandoned:
         lines.append(Text("  nobody works on it: the process that did has ended"))
     if job.state in {JobState.QUEUED, JobState.PAUSED} or job.is_abandoned:
@@ -366,9 +368,9 @@ def _costs_table(answer: Answer) -> Table:
         "steps",
         "samples",
         "seconds",
-        "of them search",
-        "confirm",
-        "verdict",
+        "in search",
+        "in confirm",
+        "in verdict",
     ):
         table.add_column(title, no_wrap=True)
     for arm in dict.fromkeys(each.arm for each in answer.spent):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean, stdev
@@ -14,7 +16,16 @@ from typing import Any
 
 from anon_tune.answer import Answer
 from anon_tune.errors import ConflictError, InputError
+from anon_tune.next_steps import further_steps
 from anon_tune.records import JobRecord
+from anon_tune.sentences import (
+    EXPLAINED,
+    about_comparison,
+    about_coordinates,
+    about_gamma,
+    about_training,
+    about_verdicts,
+)
 
 __all__ = ["FORMATS", "VERSION", "document", "form_of", "render"]
 
@@ -75,6 +86,7 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
             "model": spec["model"] or {"name": spec["task"], "options": spec["arguments"]},
             **dict(job.architecture or {}),
         },
+        "in_words": _in_words(job, answer),
         "evidence": {
             "objective": f"{split} {spec['objective']['metric']} ({spec['objective']['mode']})",
             "of": spec["objective"].get("of", "last"),
@@ -119,14 +131,14 @@ def _python(exported: dict[str, Any]) -> str:
         for key, value in exported["hyperparameters"].items()
     }
     evidence, origin = exported["evidence"], exported["provenance"]
-    said = [each for each in evidence["verdict"] if each["of"] == "configuration"]
-    verdict = "; ".join(f"{each['outcome']} against {each['baseline']}" for each in said)
+    said = exported["in_words"]
     value = "unknown" if evidence["value"] is None else f"{evidence['value']:.4g}"
     objective = f"{evidence['objective']}, of: {evidence['of']}"
     lines = [
         f'"""{name} as tuned by anon_tune: job {origin["job"]} ({origin["name"]}), trial {origin["trial"]}.',
         "",
-        f"{objective}: {value} over {evidence['seeds']} seeds; Anon: {verdict or 'no baselines'}.",
+        f"{objective}: {value} over {evidence['seeds']} seeds.",
+        *_wrapped(f"Compared: {said['compared']}.", *said["gamma"], *said["verdict"], said["holds_for"]),
         f"Schedule of the learning rate: {exported['schedule']['name']}, warm-up {exported['schedule']['warmup']:g}.",
         '"""',
         "",
@@ -140,6 +152,29 @@ def _python(exported: dict[str, Any]) -> str:
         "    )",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(*sentences: str) -> Iterator[str]:
+    """Sentences as lines of a docstring."""
+    for sentence in sentences:
+        yield from textwrap.wrap(
+            sentence.replace("\\", "/").replace('"""', "'"), 108, subsequent_indent="    "
+        )
+
+
+def _in_words(job: JobRecord, answer: Answer) -> dict[str, Any]:
+    """The answer in sentences, as the report has them."""
+    from anon_tune.spec import stored_spec  # takes a tenth of a second, which every command would wait for
+
+    spec = stored_spec(job.spec)
+    return {
+        "compared": about_comparison(answer, spec),
+        "gamma": [*about_gamma(answer), *about_coordinates(answer)],
+        "verdict": list(about_verdicts(answer, spec.objective.metric, spec.budget.trials)),
+        "holds_for": about_training(spec),
+        "next": list(further_steps(answer, spec, job.id)),
+        "words": dict(EXPLAINED),
+    }
 
 
 def _interval(values: list[float]) -> list[float] | None:

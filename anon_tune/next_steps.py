@@ -12,7 +12,7 @@ from anon_tune.sentences import amount, in_words, rounded
 if TYPE_CHECKING:
     from anon_tune.spec import JobSpec  # pydantic models of job files: not for commands that only look
 
-__all__ = ["next_steps"]
+__all__ = ["further_steps", "next_steps"]
 
 _MORE = 3
 """So many times the trials would say more: at 60 the intervals are about half as wide as at 20."""
@@ -45,11 +45,11 @@ def next_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
             f'Use it: anon-tune export {job}{which} -o best.yaml, then anon_tune.load_optimizer("best.yaml", '
             f"{'model' if spec.optimizer(arm).find(':') > 0 else 'model.parameters()'})."
         )
-    yield from _further_steps(answer, spec, job)
+    yield from further_steps(answer, spec, job)
 
 
-def _further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
-    """Yield what to do to learn more. Arguments as of `next_steps`."""
+def further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
+    """Yield what to do to learn more; the arguments are those of `next_steps`."""
     gamma = answer.gamma
     if spec.budget.trials < _MOST_TRIALS and (
         not gamma.enough if gamma.low is not None else 0 < gamma.trials < _ENOUGH

@@ -30,8 +30,8 @@ __all__ = [
 
 EXPLAINED = {
     "gamma": "adaptivity: 0 scales steps as SGD does, 1 as Adam; any number is allowed",
-    "beta3": "third of betas: how much of the old scaling of steps is kept when it is refreshed",
-    "delay": "when that is: each refresh comes at this multiple of the step of the last (2: steps 1, 2, 4, 8, ...)",
+    "beta3": "third of betas: how much of the old step sizes is kept at a refresh, where they are computed anew",
+    "delay": "how far apart refreshes are: the next comes at this multiple of the step (2: steps 1, 2, 4, 8, ...)",
     "floor": "guards against tiny gradients: squared ones are raised by this share of their tensor's mean",
 }
 """Hyperparameters that are Anon's own, a line each."""
@@ -74,7 +74,7 @@ def about_coordinates(answer: Answer) -> Iterator[str]:
         yield _outside(answer.gamma.outside, answer)
     if answer.customary:
         costs = "; ".join(_customary(each, answer) for each in answer.customary)
-        yield f"at its customary value, with all else tuned, {costs}"
+        yield f"at their usual values, with all else tuned: {costs}"
 
 
 def about_cost(answer: Answer) -> Iterator[str]:

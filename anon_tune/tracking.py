@@ -36,6 +36,8 @@ EXPERIMENT = "anon_tune"
 
 _JOB_TAG, _TRIAL_TAG = "anon_tune.job_id", "anon_tune.trial_id"
 _PARENT_TAG, _NAME_TAG = "mlflow.parentRunId", "mlflow.runName"
+_DESCRIPTION_TAG = "mlflow.note.content"  # MLflow's own name for it
+_LONGEST_TAG = 8000  # MLflow's limit
 _SCHEMES = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks"}
 _ITEMS_PER_BATCH = 1000  # MLflow's limit
 _TRIALS_AT_ONCE = 100
@@ -96,13 +98,19 @@ class Projector:
         uri: MLflow tracking URI.
         artifacts: Where artifacts go if the store at `uri` has no place of its own for them.
         files: Returns the text files that a job's parent run carries, by name.
+        describe: Returns the description of a job's parent run, in Markdown.
 
     Raises:
         DependencyError: As `check_uri`.
     """
 
     def __init__(
-        self, ledger: Ledger, uri: str, artifacts: Path, files: Callable[[JobRecord], Mapping[str, str]]
+        self,
+        ledger: Ledger,
+        uri: str,
+        artifacts: Path,
+        files: Callable[[JobRecord], Mapping[str, str]],
+        describe: Callable[[JobRecord], str],
     ) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -114,6 +122,7 @@ class Projector:
         self._uri = uri
         self._artifacts = artifacts
         self._files = files
+        self._describe = describe
         self._experiment_id: str | None = None
         self._found: set[str] = set()
         self._name = uuid.uuid4().hex
@@ -378,6 +387,7 @@ class Projector:
         if job.state is not JobState.RUNNING:
             for name, text in self._files(job).items():
                 self._client.log_text(parent, text, name)
+        self._client.set_tag(parent, _DESCRIPTION_TAG, self._describe(job)[:_LONGEST_TAG])
         self._client.set_tag(parent, "anon_tune.state", job.state.value)
         if job.state in _JOB_STATUS:
             ended = _milliseconds(job.finished) if job.finished else None

@@ -123,6 +123,18 @@ def test_evidence_is_an_interval_over_the_fresh_seeds() -> None:
     assert (lonely["interval"], lonely["seeds"], lonely["seeds_tried"]) == (None, 1, 3)
 
 
+def test_the_answer_is_told_in_sentences() -> None:
+    exported = document(job(result()))
+    said = exported["in_words"]
+    assert "recommended gamma 0.50" in " ".join(said["gamma"])
+    assert any("no winner" in sentence.lower() for sentence in said["verdict"])
+    assert said["words"]["gamma"].startswith("adaptivity")
+    assert any(step.startswith("Train for longer") for step in said["next"])
+    text = " ".join(render(exported, "python").split())
+    for sentence in (*said["gamma"], *said["verdict"], said["holds_for"]):
+        assert sentence in text
+
+
 def test_yaml_and_json_hold_the_same() -> None:
     exported = document(job(result()))
     assert yaml.safe_load(render(exported, "yaml")) == json.loads(render(exported, "json")) == exported

@@ -44,8 +44,12 @@ def files(job: JobRecord) -> Mapping[str, str]:
     return {"summary.txt": f"{len(job.trials)} trials, run {job.mlflow_run}"}
 
 
+def describe(job: JobRecord) -> str:
+    return f"The job is {job.state}."
+
+
 def projector(ledger: Ledger, uri: str, folder: Path) -> Projector:
-    return Projector(ledger, uri, folder / "artifacts", files)
+    return Projector(ledger, uri, folder / "artifacts", files, describe)
 
 
 @pytest.mark.parametrize("refused", ["file:./x", "file:///x", "./x", "/x", "foo://x", "sqlite:x", "http:/x"])
@@ -96,7 +100,7 @@ def kill(connection, cursor, statement, parameters, context, executemany):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-tracking.Projector(None, sys.argv[1], None, None)._client
+tracking.Projector(None, sys.argv[1], None, None, None)._client
 """
 
 
@@ -162,6 +166,7 @@ def test_the_run_of_a_job_that_is_extended_runs_again(ledger: Ledger, uri: str, 
         projector(ledger, uri, tmp_path).sync(lease.job)
         run = MlflowClient(uri).get_run(ledger.job(lease.job).mlflow_run)
         assert run.data.tags["anon_tune.state"] == ledger.job(lease.job).state
+        assert run.data.tags["mlflow.note.content"] == f"The job is {ledger.job(lease.job).state}."
         return str(run.info.status)
 
     assert status() == "RUNNING"

@@ -182,4 +182,5 @@ def extend(
         length = None if time is None else seconds(time)
     except ValueError as error:
         raise InputError(f"--time: {error}") from None
-    print_change(open_backend().extend(job_id, trials, length, seeds), "hears of it within seconds", as_json)
+    running = "runs; its process learns of the new totals within seconds"
+    print_change(open_backend().extend(job_id, trials, length, seeds), running, as_json)

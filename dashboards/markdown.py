@@ -1,0 +1,86 @@
+"""A job's answer in Markdown: the description of its run in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from anon_tune.answer import Answer
+from anon_tune.next_steps import next_steps
+from anon_tune.records import ENDED, JobRecord
+from anon_tune.sentences import (
+    EXPLAINED,
+    about_comparison,
+    about_coordinates,
+    about_gamma,
+    about_training,
+    about_value,
+    about_verdicts,
+)
+from anon_tune.spec import JobSpec, stored_spec
+
+__all__ = ["description"]
+
+_SHOWN = ("gamma", "lr", "betas", "delay", "weight_decay", "floor", "momentum", "nesterov")
+
+
+def description(job: JobRecord) -> str:
+    """Return what was compared and found, how sure that is and what to do next, or that there is no answer yet."""
+    answer = Answer.load(job.result)
+    spec = stored_spec(job.spec)
+    lines = [f"**{_plain(job.name)}** ({job.id}): {job.state.value}"]
+    if job.reason:
+        lines += ["", _plain(job.reason)]
+    if answer is None:
+        lines += ["", f"It has no answer yet. `anon-tune show {job.id}` says how far it is."]
+    else:
+        lines += _found(job, answer, spec)
+    return "\n".join(lines) + "\n"
+
+
+def _found(job: JobRecord, answer: Answer, spec: JobSpec) -> Iterator[str]:
+    yield from ("", f"Compared: {about_comparison(answer, spec)}.")
+    yield from _section("Gamma", [*about_gamma(answer), *about_coordinates(answer)])
+    verdicts = list(about_verdicts(answer, spec.objective.metric, spec.budget.trials))
+    yield from _section("Anon against the others", verdicts)
+    yield from _table(answer, spec)
+    limits = [f"The {spec.objective.metric} of a trial is that of {about_value(spec.objective.of)}."]
+    limits.append(about_training(spec))
+    if answer.may_differ:
+        limits.append(f"Another run of this job may find something else: {'; '.join(answer.may_differ)}.")
+    yield from _section("What it holds for", limits)
+    if job.state in ENDED:
+        yield from _section("What to do next", next_steps(answer, spec, job.id))
+    yield from _section("Words", (f"**{name}**: {meaning}" for name, meaning in EXPLAINED.items()))
+
+
+def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
+    found = [f"- {line}" for line in lines]
+    if found:
+        yield from ("", f"### {title}", "", *found)
+
+
+def _table(answer: Answer, spec: JobSpec) -> Iterator[str]:
+    split = "test" if answer.tested else "validation"
+    yield from (
+        "",
+        f"| arm | settings | {split} {spec.objective.metric}, mean of fresh seeds |",
+        "|---|---|---|",
+    )
+    for arm, winner in answer.winners.items():
+        settings = winner.hyperparameters
+        named = [name for name in _SHOWN if name in settings] or list(settings)
+        shown = ", ".join(f"{name} {_short(settings[name])}" for name in named)
+        mean = "-" if winner.test.mean is None else f"{winner.test.mean:.4g}"
+        yield f"| {arm} | {_plain(shown)} | {mean} |"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_short, value))})"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, in one line."""
+    escaped = "".join(f"\\{sign}" if sign in "\\`*_[]<>#|" else sign for sign in text)
+    return " ".join(escaped.split())

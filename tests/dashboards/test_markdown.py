@@ -1,0 +1,43 @@
+"""The description of a job's run in MLflow."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from anon_tune.answer import Outcome
+from anon_tune.dashboards.markdown import description
+from anon_tune.records import JobRecord, JobState, Phase
+from anon_tune.sentences import EXPLAINED, about_gamma, about_verdicts
+from tests import builders
+from tests.answers import answer, compared
+
+
+def job(result: dict[str, Any] | None = None, **keys: Any) -> JobRecord:
+    spec = builders.spec().model_dump(mode="json")
+    usual = {"name": "mine", "state": JobState.SUCCEEDED}
+    return JobRecord(
+        id="abc", phase=Phase.VERDICT, spec=spec, created=builders.EPOCH, result=result, **{**usual, **keys}
+    )
+
+
+def test_says_what_was_found_how_sure_it_is_what_to_do_and_what_words_mean() -> None:
+    found = answer(verdict=[compared(outcome=Outcome.BETTER, low=-0.05, high=-0.01)])
+    text = description(job(found.model_dump(mode="json")))
+    said = [*about_gamma(found), *about_verdicts(found, "loss", 3), *EXPLAINED.values()]
+    for sentence in said:
+        assert sentence in text
+    assert "| anon | gamma 0.5, lr 0.01, betas (0.9, 0.999, 0.5), delay 2.5, floor 0.03 | 2 |" in text
+    assert "anon-tune export abc" in text
+    assert len(text) < 8000  # MLflow's limit of a tag
+
+
+def test_says_how_far_a_job_is_that_has_no_answer() -> None:
+    text = description(job(state=JobState.PAUSED, reason="three trials failed: a|b_c"))
+    assert text.startswith("**mine** (abc): PAUSED\n\nthree trials failed: a\\|b\\_c\n")
+    assert "anon-tune show abc" in text
+
+
+def test_a_name_is_shown_as_it_is() -> None:
+    odd = dataclasses.replace(job(), name="<b>*a*\n# b")
+    assert description(odd).startswith("**\\<b\\>\\*a\\* \\# b** (abc)")

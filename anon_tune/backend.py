@@ -71,7 +71,7 @@ class Backend(Protocol):
         ...
 
     def pause(self, job_id: str) -> ChangeView:
-        """Have a job rest; its running trials finish. Raises as `Ledger.pause`."""
+        """Pause a job: let its running trials finish. Raises as `Ledger.pause`."""
         ...
 
     def resume(self, job_id: str) -> ChangeView:

@@ -164,7 +164,7 @@ class Client:
         return _frame(self._backend, job_id)
 
     def pause(self, job_id: str) -> ChangeView:
-        """Have a job rest: its running trials finish, and no new ones start."""
+        """Pause a job: let its running trials finish and start no new ones."""
         return self._backend.pause(job_id)
 
     def resume(self, job_id: str) -> ChangeView:

@@ -70,12 +70,12 @@ def live_view(job: JobView, elapsed: float, done_before: int) -> RenderableType:
         done_before: Trials that had come to their end when that began.
     """
     done, total = job.done, job.planned
-    left = "estimating"
+    left = "estimating time"
     if done > done_before:
-        left = _duration(elapsed / (done - done_before) * max(0, total - done))
+        left = "about " + _duration(elapsed / (done - done_before) * max(0, total - done))
     head = Text.assemble(
         (f"{job.name} ", "bold"), f"{job.id}   phase ", (job.phase.value, "cyan"),
-        f"   {done} of {total} trials   {_duration(elapsed)} gone, about {left} left",
+        f"   {done} of {total} trials   {_duration(elapsed)} gone, {left} left",
     )  # fmt: skip
     table = Table(box=None, pad_edge=False)
     for title in ("arm", "search", "reruns", "best so far", "gamma", "trial"):
@@ -114,11 +114,9 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
         )  # fmt: skip
     lines += [Text(f"  {line}") for line in _device_lines(job)]
     if job.requested is not None:
-        lines.append(
-            Text(f"  {job.requested} was asked for; the process that works on it is told within seconds")
-        )
+        lines.append(Text(f"  {job.requested} requested; the worker will act on it within seconds"))
     if job.is_abandoned:
-        lines.append(Text("  nobody works on it: the process that did has ended"))
+        lines.append(Text("  no process is running this job; the last one has exited"))
     if job.state in {JobState.QUEUED, JobState.PAUSED} or job.is_abandoned:
         line = f"  Go on with: anon-tune run --resume {job.id}"
         if job.state is JobState.PAUSED:
@@ -180,9 +178,9 @@ def jobs_table(jobs: Sequence[JobSummary]) -> Table:
     for job in jobs:
         state = job.state.value
         if job.is_abandoned:
-            state = "RUNNING (nobody works on it: run --resume)"
+            state = "RUNNING (no process is running it: run --resume)"
         elif job.requested is not None:
-            state = f"{state} ({job.requested} was asked for)"
+            state = f"{state} ({job.requested} requested)"
         _add_row(
             table,
             job.id,

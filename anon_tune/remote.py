@@ -63,7 +63,7 @@ class RemoteBackend:
             token.isascii() and token.isprintable() and token.strip() == token != ""
         ):
             raise InputError(
-                "The token is none: it has blanks or other characters around or in it. Set it anew."
+                "Invalid token: it contains spaces or unprintable characters. Set ANON_TUNE_TOKEN again."
             )
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._server, self._patience = server.rstrip("/"), patience
@@ -250,7 +250,8 @@ class RemoteBackend:
                     "ANON_TUNE_SERVER to where it is."
                 ) from error
             raise DependencyError(
-                f"{self._server} broke off ({error}); it may have heard. Look, before you ask again."
+                f"Lost the connection to {self._server} ({error}). The request may have been processed: check with "
+                "`anon-tune jobs` before you retry."
             ) from error
         self._has_answered = answer.status_code not in _AWAY
         if answer.is_success:
@@ -274,7 +275,8 @@ def _read(kind: type[V], answer: httpx2.Response) -> V:
         return TypeAdapter(kind).validate_json(answer.content)
     except ValidationError as error:
         raise DependencyError(
-            f"{answer.request.url} answered what this version does not understand ({error.error_count()} values). "
+            f"The response from {answer.request.url} does not match this version of anon_tune "
+            f"({error.error_count()} invalid fields). "
             "Install the version of anon_tune that the service has."
         ) from error
 

@@ -221,8 +221,8 @@ def test_a_job_that_is_held_is_told_and_says_so(ledger: Ledger):
     job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
     ledger.acquire(job, "me", 60.0)
     assert output("pause", job) == f"Job {job} is PAUSED once its running trials have ended.\n"
-    assert "pause was asked for" in output("show", job)
-    assert "RUNNING (pause was asked for)" in output("jobs")
+    assert "pause requested" in output("show", job)
+    assert "RUNNING (pause requested)" in output("jobs")
     assert json.loads(output("cancel", job, "--json"))["requested"] == "cancel"
     assert json.loads(output("show", job, "--json"))["requested"] == "cancel"
 

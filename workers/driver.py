@@ -315,7 +315,7 @@ def _cut_off(run: Run, watch: Watch) -> _Ending | None:
     if run.paused is not None:
         return _Ending(JobState.PAUSED, f"three trials in a row failed: {run.paused}")
     if watch.orders.request is not None:  # a cancel may be heard before its interrupt; `release` answers it
-        return _Ending(JobState.PAUSED, f"{watch.orders.request} was asked for")
+        return _Ending(JobState.PAUSED, f"{watch.orders.request} requested")
     return None
 
 

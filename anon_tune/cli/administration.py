@@ -27,7 +27,7 @@ def token_create(
         str, typer.Argument(metavar="NAME", help="Whose it is; jobs submitted with it are theirs.")
     ],
     role: Annotated[
-        Role, typer.Option(help="What it allows; each role what those before it do.")
+        Role, typer.Option(help="Permissions; each role includes the ones before it.")
     ] = Role.SUBMIT,
     stdin: Annotated[
         bool, typer.Option("--stdin", help="Take the secret, made elsewhere, from standard input.")

@@ -143,7 +143,7 @@ def logs(
 
 
 def pause(job_id: JobId, as_json: AsJson = False) -> None:
-    """Have a job rest: its running trials finish, and no new ones start."""
+    """Pause a job: let its running trials finish and start no new ones."""
     print_change(open_backend().pause(job_id), "is PAUSED once its running trials have ended", as_json)
 
 
@@ -182,5 +182,5 @@ def extend(
         length = None if time is None else seconds(time)
     except ValueError as error:
         raise InputError(f"--time: {error}") from None
-    running = "runs; its process learns of the new totals within seconds"
+    running = "will pick up the new totals within seconds"
     print_change(open_backend().extend(job_id, trials, length, seeds), running, as_json)

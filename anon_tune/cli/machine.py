@@ -142,7 +142,7 @@ def serve(
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Look whether everything that a job needs is there, and say what to do where it is not."""
+    """Check that everything a job needs is available, and say how to fix what is not."""
     from anon_tune.doctor import Health, examine
 
     findings = []

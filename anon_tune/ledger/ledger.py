@@ -335,7 +335,7 @@ class Ledger:
                 if row["requested"] is None:
                     return _take(connection, row, now, holder, seconds)
                 request = Request(row["requested"])
-                _rest(connection, row["id"], now, _ANSWERS[request], f"{request} was asked for")
+                _rest(connection, row["id"], now, _ANSWERS[request], f"{request} requested")
 
     def pulse(self) -> Pulse:
         """Whether jobs change hands at the moment."""
@@ -400,7 +400,7 @@ class Ledger:
                 state, reason = JobState.QUEUED, "its budget was raised"
             request = Request(row["requested"]) if row["requested"] else None
             if request is not None and state not in {*ENDED, _ANSWERS[request]}:
-                state, reason = _ANSWERS[request], f"{request} was asked for"
+                state, reason = _ANSWERS[request], f"{request} requested"
             connection.execute(sa.update(JOBS).where(JOBS.c.id == lease.job).values(spent=_spent(row, now)))
             _rest(connection, lease.job, now, state, reason)
         return state
@@ -408,7 +408,7 @@ class Ledger:
     # What users ask
 
     def pause(self, job_id: str) -> JobState:
-        """Have a job rest once its running trials have ended; return its state, RUNNING while its holder lives.
+        """Pause a job once its running trials have ended; return its state, RUNNING while its holder lives.
 
         Raises:
             NotFoundError: No such job.
@@ -709,7 +709,7 @@ class Ledger:
             if held:
                 connection.execute(sa.update(JOBS).where(JOBS.c.id == job_id).values(requested=request))
                 return before
-            _rest(connection, job_id, now, after, f"{request} was asked for")
+            _rest(connection, job_id, now, after, f"{request} requested")
         return after
 
     @contextmanager

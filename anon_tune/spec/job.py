@@ -209,7 +209,10 @@ class JobSpec(Strict):
         if self.keep != "none":
             yield f"keep: the weights of {self.task} are its own; have it save them, and leave this out"
         for key in sorted(self.training.model_fields_set - _OF_FUNCTIONS if not stored else ()):
-            yield f"training.{key}: is the affair of {self.task}; give it that by `arguments`"
+            yield (
+                f"training.{key}: has no effect with your own training function {self.task}; "
+                "pass it through `arguments`"
+            )
 
     def _task_problems(self, task: catalogue.TaskEntry) -> Iterator[str]:
         if self.arguments:

@@ -131,7 +131,7 @@ def test_run_obeys_and_spends_its_time(home: Home) -> None:
     out, message = process.communicate(timeout=300)
     assert process.returncode == 1, message
     paused = job_of(home, job_id)
-    assert (paused.state, paused.reason) == (JobState.PAUSED, "pause was asked for")
+    assert (paused.state, paused.reason) == (JobState.PAUSED, "pause requested")
     assert f"anon-tune resume {job_id}" in out
     assert {t.state for t in paused.trials} <= {*FINISHED, TrialState.WAITING}
 

@@ -184,7 +184,7 @@ def test_no_request_is_forgotten_by_the_holder(ledger: Ledger, request_: Request
     found = ledger.job(job)
     assert (found.state, found.requested, found.lease) == (expected, None, None)
     assert (found.finished is not None) == (expected in ENDED)
-    assert found.reason == ("its own" if expected is left else f"{request_} was asked for")
+    assert found.reason == ("its own" if expected is left else f"{request_} requested")
 
 
 @pytest.mark.parametrize("request_", Request)

@@ -75,7 +75,7 @@ def test_what_reads_and_what_carries_a_key_is_asked_again(breaking: Breaking, ba
 def test_what_may_have_been_heard_is_not_asked_again(breaking: Breaking, backend: RemoteBackend):
     for ask in (lambda: backend.pause("x"), lambda: backend.extend("x", 9)):
         breaking.heard.clear()
-        with pytest.raises(DependencyError, match="may have heard"):
+        with pytest.raises(DependencyError, match="may have been processed"):
             ask()
         assert len(breaking.heard) == 1
 
@@ -121,7 +121,7 @@ def test_an_address_is_one(server: str):
 
 @pytest.mark.parametrize("token", ["", " x", "x\n", "\xff"])
 def test_a_token_that_can_be_none_is_said_to_be_none(token: str):
-    with pytest.raises(InputError, match="The token is none"):
+    with pytest.raises(InputError, match="Invalid token"):
         RemoteBackend("http://127.0.0.1:9", token)
 
 
@@ -194,7 +194,7 @@ def test_what_is_no_service_is_said_to_be_none(serve: Serve):
         thread.start()
         for ask in ("jobs", "tokens"):
             backend = RemoteBackend(f"http://127.0.0.1:{listening.getsockname()[1]}", patience=0.1)
-            with pytest.raises(DependencyError, match="does not understand"):
+            with pytest.raises(DependencyError, match="does not match this version"):
                 getattr(backend, ask)()
             backend.close()
         thread.join()

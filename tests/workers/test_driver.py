@@ -301,7 +301,7 @@ def test_a_run_that_was_told_to_stop_is_not_at_its_end(ledger: Ledger, lease: Le
     assert ending is not None
     expected = {"pause": JobState.PAUSED, "cancel": JobState.CANCELLED}[asked[-1]]
     assert ledger.release(lease, *ending) is expected
-    assert ledger.job(lease.job).reason == f"{asked[-1]} was asked for"
+    assert ledger.job(lease.job).reason == f"{asked[-1]} requested"
 
 
 @pytest.mark.parametrize("reported", [True, False])

@@ -415,5 +415,8 @@ def test_settings_of_our_loop_are_refused_and_a_stored_job_is_read_again(folder:
     assert stored_spec(stored).model_dump(mode="json") == stored
     path = folder / "job.yaml"
     path.write_text(path.read_text().replace("schedule: cosine", "batch_size: 8"))
-    with pytest.raises(SpecError, match=r"training\.batch_size: is the affair of workers.mine:train"):
+    with pytest.raises(
+        SpecError,
+        match=r"training\.batch_size: has no effect with your own training function workers.mine:train",
+    ):
         load_spec(path)

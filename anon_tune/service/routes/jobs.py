@@ -122,7 +122,7 @@ async def events(job_id: JobId, user: Watcher, request: Request) -> AsyncIterato
 
 @router.post("/{job_id}:pause", responses=responses(404, 409))
 def pause(job_id: JobId, user: Owner) -> ChangeView:
-    """Have a job rest: its running trials finish, and no new ones start."""
+    """Pause a job: let its running trials finish and start no new ones."""
     return user.backend.pause(job_id)
 
 

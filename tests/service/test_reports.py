@@ -1,16 +1,25 @@
-"""What trials have reported: over HTTP and from Python."""
+"""What trials have reported: over HTTP, from Python and on the command line."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import math
-from collections.abc import Iterator
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from anon_tune.cli import app
+from anon_tune.cli.streaming import stream_csv, stream_json
 from anon_tune.client import Client, Result
-from anon_tune.errors import NotFoundError
+from anon_tune.errors import AnonTuneError, DependencyError, InputError, NotFoundError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.local import LocalBackend
 from anon_tune.records import NewTrial, Phase
@@ -186,3 +195,112 @@ def test_a_result_has_its_learning_curves(ledger: Ledger, settings: Settings, jo
     backend = LocalBackend(ledger, settings)
     frame = Result(backend.job(job), backend).learning_curves
     assert list(zip(frame["trial"], frame["step"], strict=True)) == expected(ledger, job)
+
+
+# The command line
+
+
+Call = Callable[..., str]
+
+
+@pytest.fixture(params=["here", "service"])
+def call(request: pytest.FixtureRequest, serve: Serve) -> Call:
+    """Runs `anon-tune trials`, on the ledger or on a service that has it."""
+    before = ["--server", serve()] if request.param == "service" else []
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, [*before, "trials", *arguments], catch_exceptions=True)
+        if isinstance(result.exception, AnonTuneError):
+            assert not result.stdout
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return run
+
+
+def test_csv_has_a_column_for_each_metric(call: Call, ledger: Ledger, job: str):
+    header, *rows = csv.reader(io.StringIO(call(job, "--reports", "--csv")))
+    assert header == [
+        "trial", "step", "value", "time", "attempt", "metrics.loss", "metrics.step", "metrics.say, \"λ\"",
+    ]  # fmt: skip
+    first, third = expected(ledger, job)[0][0], expected(ledger, job)[2][0]
+    assert [row[:3] + row[4:] for row in rows] == [
+        [first, "1", "0.5", "1", "0.5", "7.0", ""],
+        [first, "2", "0.30000000000000004", "2", "0.30000000000000004", "8.0", ""],
+        [third, "1", "", "1", "", "", "1.0"],
+    ]
+    assert call(job, "--reports") == call(job, "--reports", "--csv")
+
+
+def test_csv_and_json_say_the_same(call: Call, ledger: Ledger, long_job: str):
+    printed = call(long_job, "--reports", "--json")
+    reports = json.loads(printed)
+    assert printed == json.dumps(reports, indent=2) + "\n"
+    assert [(report["trial"], report["step"]) for report in reports] == expected(ledger, long_job)
+    rows = csv.DictReader(io.StringIO(call(long_job, "--reports", "--csv")))
+    assert list(rows) == [
+        {
+            **{name: str(report[name]) for name in ("trial", "step", "value", "time", "attempt")},
+            "metrics.loss": str(report["metrics"]["loss"]),
+        }
+        for report in reports
+    ]
+
+
+def test_one_trial_has_its_reports_printed(call: Call, ledger: Ledger, job: str):
+    first, second, _ = (trial.id for trial in ledger.job(job, trials=True).trials)
+    found = json.loads(call(job, "--reports", "--trial", first, "--json"))
+    assert [report["step"] for report in found] == [1, 2]
+    assert call(job, "--reports", "--trial", second, "--json") == "[]\n"
+    assert call(job, "--reports", "--trial", second) == "trial,step,value,time,attempt\n"
+
+
+def test_what_cannot_be_printed_is_named(call: Call, job: str):
+    for form in ("--csv", "--json"):
+        with pytest.raises(NotFoundError, match="no job 'nojob'"):
+            call("nojob", "--reports", form)
+        with pytest.raises(NotFoundError, match=f"Job {job} has no trial 'other'"):
+            call(job, "--reports", "--trial", "other", form)
+    with pytest.raises(InputError, match="Give one of --csv and --json"):
+        call(job, "--reports", "--csv", "--json")
+    for without in (["--csv"], ["--trial", "x"]):
+        with pytest.raises(InputError, match="Add --reports"):
+            call(job, *without)
+
+
+class Item(dict[str, Any]):
+    """One that can be referred to weakly."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
+
+
+@pytest.mark.parametrize("stream", [stream_json, lambda items: stream_csv(items, ["x"])], ids=["json", "csv"])
+def test_what_is_printed_is_not_held_in_memory(
+    stream: Callable[[Iterator[Item]], None], capsys: pytest.CaptureFixture[str]
+):
+    alive: weakref.WeakSet[Item] = weakref.WeakSet()
+    most = 0
+
+    def items() -> Iterator[Item]:
+        nonlocal most
+        for number in range(100):
+            item = Item(x=number)
+            alive.add(item)
+            most = max(most, len(alive))
+            yield item
+
+    stream(items())
+    assert most <= 2
+    assert "99" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_named_before_anything_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda *_, **__: full)
+        with pytest.raises(DependencyError, match=r"cannot be written \(No space left on device\).*TMPDIR"):
+            stream_csv(({"x": number} for number in range(10_000)), ["x"])
+    assert not capsys.readouterr().out

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from anon_tune.advice.statement import Advice, Fingerprint
 from anon_tune.records import Role
-from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView, TokenView, TrialView
+from anon_tune.views import (
+    BestView,
+    ChangeView,
+    JobSummary,
+    JobView,
+    LogsView,
+    ReportView,
+    TokenView,
+    TrialView,
+)
 
 if TYPE_CHECKING:
     from anon_tune.spec import JobFile
@@ -52,6 +61,16 @@ class Backend(Protocol):
 
     def trials(self, job_id: str) -> list[TrialView]:
         """A job's trials, in the order in which they were made. Raises NotFoundError."""
+        ...
+
+    def reports(self, job_id: str, trial: str | None = None) -> Iterator[ReportView]:
+        """Yield the reports of a job, or of one trial, by creation of the trials and then by step.
+
+        They are read in pages. What a trial reports after its last page was read is left out.
+
+        Raises:
+            NotFoundError: No such job, or it has no such trial; when the first report is asked for.
+        """
         ...
 
     def best(self, job_id: str) -> dict[str, BestView | None]:

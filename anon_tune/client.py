@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -16,7 +16,7 @@ from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.remote import RemoteBackend
 from anon_tune.settings import Settings
 from anon_tune.spec import JobFile, apply_overrides, read_job_file
-from anon_tune.views import ChangeView, JobSummary, JobView
+from anon_tune.views import ChangeView, JobSummary, JobView, ReportView
 
 if TYPE_CHECKING:
     import pandas
@@ -69,6 +69,11 @@ class Result:
     def trials(self) -> pandas.DataFrame:
         """All trials, a row each, with a column for each hyperparameter."""
         return _frame(self._backend, self.job.id)
+
+    @property
+    def learning_curves(self) -> pandas.DataFrame:
+        """All reports of all trials, a row each, with a column `metrics.NAME` for each metric."""
+        return _curves(self._backend.reports(self.job.id))
 
     def export(self, path: str | Path, arm: str = "anon") -> Path:
         """Write an arm's best configuration to a file: .yaml, .json or .py. Raises ConflictError if there is none."""
@@ -163,6 +168,18 @@ class Client:
         """A job's trials, a row each, with a column for each hyperparameter. Raises NotFoundError."""
         return _frame(self._backend, job_id)
 
+    def reports(self, job_id: str, trial: str | None = None) -> Iterator[ReportView]:
+        """Yield the reports of a job, or of one trial, by creation of the trials and then by step.
+
+        Raises:
+            NotFoundError: No such job, or it has no such trial; when the first report is asked for.
+        """
+        return self._backend.reports(job_id, trial)
+
+    def learning_curves(self, job_id: str, trial: str | None = None) -> pandas.DataFrame:
+        """The same as `reports`, a row each, with a column `metrics.NAME` for each metric. Raises NotFoundError."""
+        return _curves(self._backend.reports(job_id, trial))
+
     def pause(self, job_id: str) -> ChangeView:
         """Pause a job: let its running trials finish and start no new ones."""
         return self._backend.pause(job_id)
@@ -207,3 +224,14 @@ def _frame(backend: Backend, job_id: str) -> pandas.DataFrame:
         row = trial.model_dump(mode="json", exclude={"params", "hyperparameters"})
         rows.append({**row, **trial.hyperparameters})
     return pandas.DataFrame(rows)
+
+
+def _curves(reports: Iterable[ReportView]) -> pandas.DataFrame:
+    import pandas
+
+    rows = [report.row() for report in reports]
+    frame = pandas.DataFrame(rows, columns=None if rows else ReportView.columns())
+    numbers = [name for name in frame if name == "value" or name.startswith("metrics.")]
+    frame = frame.astype(dict.fromkeys(numbers, float))  # null is NaN there, also in a column of nothing else
+    frame["time"] = pandas.to_datetime(frame["time"], format="ISO8601", utc=True)
+    return frame

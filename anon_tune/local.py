@@ -13,7 +13,7 @@ from anon_tune import export
 from anon_tune.advice.statement import UNKNOWN, Advice, Fingerprint
 from anon_tune.errors import InputError, NotFoundError
 from anon_tune.ledger import Ledger
-from anon_tune.records import ENDED, JobState, Role
+from anon_tune.records import ENDED, JobState, ReportPlace, Role
 from anon_tune.settings import Settings
 from anon_tune.views import (
     BestView,
@@ -21,11 +21,13 @@ from anon_tune.views import (
     JobSummary,
     JobView,
     LogsView,
+    ReportView,
     TokenView,
     TrialView,
     attempt_view,
     job_summary,
     job_view,
+    report_view,
     token_view,
     trial_view,
 )
@@ -38,6 +40,7 @@ __all__ = ["LocalBackend", "open_ledger"]
 _LOG_LINES = 50
 _SECRET_LENGTH = 32
 _POLL_SECONDS = 0.5
+_REPORT_PAGE = 1000
 _SHOWN_OUTCOMES = {"LOST", "FAILED", "DIVERGED"}
 
 
@@ -124,6 +127,20 @@ class LocalBackend:
     def trials(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[TrialView]:
         """As `Backend.trials`: at most `limit`, those that follow the trial `after`."""
         return [trial_view(trial) for trial in self._ledger.overviews.trials(job_id, limit, after)]
+
+    def reports(self, job_id: str, trial: str | None = None) -> Iterator[ReportView]:
+        """As `Backend.reports`."""
+        page = self.report_page(job_id, _REPORT_PAGE, trial)
+        while page:
+            yield from page
+            page = self.report_page(job_id, _REPORT_PAGE, trial, page[-1].place)
+
+    def report_page(
+        self, job_id: str, limit: int, trial: str | None = None, after: ReportPlace | None = None
+    ) -> list[ReportView]:
+        """Return at most `limit` of what `reports` yields: those that follow `after`. Raises NotFoundError."""
+        found = self._ledger.overviews.reports(job_id, trial, limit=limit, after=after)
+        return [report_view(report) for report in found]
 
     def best(self, job_id: str) -> dict[str, BestView | None]:
         """As `Backend.best`."""

@@ -30,10 +30,12 @@ __all__ = [
     "Overview",
     "Phase",
     "Report",
+    "ReportPlace",
     "Request",
     "Role",
     "TokenRecord",
     "Trial",
+    "TrialReport",
     "TrialState",
     "check_transition",
     "objective_key",
@@ -174,6 +176,32 @@ class Report:
     value: float
     metrics: Mapping[str, float]
     time: datetime.datetime
+
+
+@dataclass(frozen=True)
+class TrialReport(Report):
+    """A report, with the trial that made it and in which of its attempts.
+
+    Attributes:
+        trial: Id of the trial.
+        attempt: Number of the attempt, from 1.
+    """
+
+    trial: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class ReportPlace:
+    """Place of a report in its job: reports are ordered by the creation of their trials, then by step.
+
+    Attributes:
+        trial: Id of the trial.
+        step: Epochs done; 0 is the place before the trial's first report.
+    """
+
+    trial: str
+    step: int
 
 
 @dataclass(frozen=True)

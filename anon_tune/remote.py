@@ -18,7 +18,16 @@ from anon_tune.advice.statement import Advice, Fingerprint
 from anon_tune.backend import API
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 from anon_tune.records import Role
-from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView, TokenView, TrialView
+from anon_tune.views import (
+    BestView,
+    ChangeView,
+    JobSummary,
+    JobView,
+    LogsView,
+    ReportView,
+    TokenView,
+    TrialView,
+)
 
 if TYPE_CHECKING:
     from anon_tune.spec import JobFile
@@ -109,7 +118,7 @@ class RemoteBackend:
 
     def jobs(self) -> list[JobSummary]:
         """As `Backend.jobs`."""
-        return self._pages("/jobs", JobSummary)
+        return list(self._pages("/jobs", JobSummary))
 
     def job(self, job_id: str) -> JobView:
         """As `Backend.job`."""
@@ -117,7 +126,12 @@ class RemoteBackend:
 
     def trials(self, job_id: str) -> list[TrialView]:
         """As `Backend.trials`."""
-        return self._pages(f"{_job(job_id)}/trials", TrialView)
+        return list(self._pages(f"{_job(job_id)}/trials", TrialView))
+
+    def reports(self, job_id: str, trial: str | None = None) -> Iterator[ReportView]:
+        """As `Backend.reports`."""
+        of_trial = "" if trial is None else f"/trials/{quote(trial, safe='')}"
+        return self._pages(f"{_job(job_id)}{of_trial}/reports", ReportView)
 
     def best(self, job_id: str) -> dict[str, BestView | None]:
         """As `Backend.best`."""
@@ -207,14 +221,14 @@ class RemoteBackend:
         except (httpx2.HTTPError, ValidationError):
             return
 
-    def _pages(self, path: str, view: type[V]) -> list[V]:
-        found: list[V] = []
+    def _pages(self, path: str, view: type[V]) -> Iterator[V]:
+        """The items of all pages of a list, each page asked for when the one before has been used."""
         query: dict[str, Any] = {"limit": _PAGE}
         while True:
             page = _read(_Page, self._get(path, query))
-            found += TypeAdapter(list[view]).validate_python(page.items)  # type: ignore[valid-type]
+            yield from TypeAdapter(list[view]).validate_python(page.items)  # type: ignore[valid-type]
             if page.next is None:
-                return found
+                return
             query["after"] = page.next
 
     def _get(self, path: str, query: Mapping[str, Any] | None = None) -> httpx2.Response:

@@ -6,6 +6,7 @@ One set of models, which the service sends, its client reads, and the tables of 
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,9 +20,11 @@ from anon_tune.records import (
     JobState,
     Overview,
     Phase,
+    ReportPlace,
     Request,
     Role,
     Trial,
+    TrialReport,
     TrialState,
 )
 
@@ -34,11 +37,13 @@ __all__ = [
     "JobView",
     "LeaseView",
     "LogsView",
+    "ReportView",
     "TokenView",
     "TrialView",
     "attempt_view",
     "job_summary",
     "job_view",
+    "report_view",
     "token_view",
     "trial_view",
 ]
@@ -152,6 +157,36 @@ class TrialView(View):
     mlflow_run_id: str | None
 
 
+class ReportView(View):
+    """One intermediate result of a trial: a point of its learning curve."""
+
+    trial: str
+    step: int = Field(description="Epochs done, from 1.")
+    value: float | None = Field(
+        description="The objective on the validation data after this step; null where it was not finite."
+    )
+    metrics: dict[str, float | None] = Field(
+        description="Everything that was measured, by name; null where it was not finite."
+    )
+    time: datetime.datetime = Field(description="When it was stored (UTC).")
+    attempt: int = Field(description="The attempt at the trial that made it, from 1.")
+
+    @property
+    def place(self) -> ReportPlace:
+        """Its place in the job, which other reports follow."""
+        return ReportPlace(self.trial, self.step)
+
+    def row(self) -> dict[str, Any]:
+        """Return it as a row of a table, with a column `metrics.NAME` for each metric."""
+        plain = self.model_dump(mode="json", exclude={"metrics"})
+        return {**plain, **{f"metrics.{name}": number for name, number in self.metrics.items()}}
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        """Return the columns that every `row` has."""
+        return [name for name in cls.model_fields if name != "metrics"]
+
+
 class AttemptView(View):
     """One execution of a trial."""
 
@@ -238,6 +273,18 @@ def trial_view(trial: Trial) -> TrialView:
     )
 
 
+def report_view(report: TrialReport) -> ReportView:
+    """One report of a trial."""
+    return ReportView(
+        trial=report.trial,
+        step=report.step,
+        value=_finite(report.value),
+        metrics={name: _finite(number) for name, number in report.metrics.items()},
+        time=report.time,
+        attempt=report.attempt,
+    )
+
+
 def attempt_view(attempt: records.Attempt) -> AttemptView:
     """One attempt at a trial."""
     return AttemptView.model_validate(attempt, from_attributes=True)
@@ -278,6 +325,10 @@ def _arm_view(arm: ArmRecord, budget: int) -> ArmView:
         epochs=arm.epochs,
         seconds=round(arm.seconds, 1),
     )
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def _in_order(counts: Mapping[TrialState, int]) -> dict[TrialState, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time as clock
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,11 @@ from anon_tune import console
 from anon_tune.cli.options import AsJson, JobId, Overrides
 from anon_tune.cli.place import open_backend, server_address
 from anon_tune.cli.printing import err, out, print_change, print_json, print_log, print_report
+from anon_tune.cli.streaming import stream_csv, stream_json
 from anon_tune.errors import InputError
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
+from anon_tune.views import ReportView
 
 __all__ = ["cancel", "extend", "jobs", "logs", "pause", "resume", "show", "submit", "trials", "watch"]
 
@@ -74,13 +77,39 @@ def show(job_id: JobId, as_json: AsJson = False) -> None:
         print_log(Settings.from_environment(), job_id)
 
 
-def trials(job_id: JobId, as_json: AsJson = False) -> None:
-    """List a job's trials."""
+def trials(
+    job_id: JobId,
+    reports: Annotated[
+        bool, typer.Option("--reports", help="Print the trials' reports (learning curves), as CSV.")
+    ] = False,
+    trial: Annotated[
+        str | None, typer.Option(metavar="ID", help="With --reports: of this trial only.")
+    ] = None,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="With --reports: CSV, a column for each metric. The default.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List a job's trials, or print what they have reported after each step."""
+    if not reports and (as_csv or trial is not None):
+        raise InputError(f"Add --reports to use --csv or --trial: anon-tune trials {job_id} --reports --csv")
+    if as_csv and as_json:
+        raise InputError("Give one of --csv and --json.")
+    if reports:
+        _print_reports(open_backend().reports(job_id, trial), as_json)
+        return
     found = open_backend().trials(job_id)
     if as_json:
         print_json([trial.model_dump(mode="json") for trial in found])
     else:
         out.print(console.trials_table(found))
+
+
+def _print_reports(reports: Iterator[ReportView], as_json: bool) -> None:
+    if as_json:
+        stream_json(report.model_dump(mode="json") for report in reports)
+    else:
+        stream_csv((report.row() for report in reports), ReportView.columns())
 
 
 def watch(job_id: JobId, as_json: AsJson = False) -> None:

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from anon_tune import records
 from anon_tune.errors import NotFoundError
 from anon_tune.ledger.database import database_time, read
-from anon_tune.ledger.rows import job_record, read_trials
-from anon_tune.ledger.tables import JOBS, PROJECTIONS, TRIALS
-from anon_tune.records import ArmRecord, JobRecord, JobState, Overview, Phase, TrialState
+from anon_tune.ledger.rows import job_record, read_trials, trial_report_record
+from anon_tune.ledger.tables import JOBS, PROJECTIONS, REPORTS, TRIALS
+from anon_tune.records import ArmRecord, JobRecord, JobState, Overview, Phase, ReportPlace, TrialState
 
 __all__ = ["Overviews"]
 
@@ -91,19 +91,41 @@ class Overviews:
             .limit(limit)
         )
         with read(self._engine) as connection:
-            if connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id == job_id)).scalar() is None:
-                raise _no_job(job_id)
+            _check_job(connection, job_id)
             if after is not None:
-                of_job = sa.select(TRIALS.c.created).where(TRIALS.c.id == after, TRIALS.c.job_id == job_id)
-                created = connection.execute(of_job).scalar()
-                if created is None:
-                    raise NotFoundError(
-                        f"Job {job_id} has no trial {after!r}. `anon-tune trials {job_id}` lists them."
-                    )
+                created = _created(connection, job_id, after)
                 same = sa.and_(TRIALS.c.created == created, TRIALS.c.id > after)
                 query = query.where(sa.or_(TRIALS.c.created > created, same))
             ids = None if limit is None and after is None else connection.execute(query).scalars().all()
             return list(read_trials(connection, job_id, ids, reports=False))
+
+    def reports(
+        self, job_id: str, trial_id: str | None = None, *, limit: int, after: ReportPlace | None = None
+    ) -> list[records.TrialReport]:
+        """Return reports of a job, or of one trial, by creation of the trials and then by step.
+
+        At most `limit`, those that follow `after`. No report is ever changed or removed, and a new one comes last in
+        its trial. So pages that are read in turn repeat and skip nothing; what a trial reports after its last page
+        was read is in none of them.
+
+        Raises:
+            NotFoundError: No such job, or the job has no such trial or no trial `after.trial`.
+        """
+        query = sa.select(REPORTS).join(TRIALS).where(TRIALS.c.job_id == job_id)
+        query = query.order_by(TRIALS.c.created, TRIALS.c.id, REPORTS.c.step)
+        with read(self._engine) as connection:
+            _check_job(connection, job_id)
+            if trial_id is not None:
+                _created(connection, job_id, trial_id)
+                query = query.where(TRIALS.c.id == trial_id)
+            if after is None:
+                return _reports(connection, query, limit)
+            # Two queries, as no index serves "the rest of this trial, or a later one" in one.
+            made = _created(connection, job_id, after.trial), after.trial
+            rest = query.where(TRIALS.c.id == after.trial, REPORTS.c.step > after.step)
+            later = query.where(sa.tuple_(TRIALS.c.created, TRIALS.c.id) > made)
+            found = _reports(connection, rest, limit)
+            return found + _reports(connection, later, limit - len(found)) if len(found) < limit else found
 
     def time(self) -> datetime.datetime:
         """Return the database's time (UTC)."""
@@ -125,6 +147,27 @@ class Overviews:
 
 def _no_job(job_id: str) -> NotFoundError:
     return NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
+
+
+def _check_job(connection: sa.Connection, job_id: str) -> None:
+    """Raise NotFoundError unless there is such a job."""
+    if connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id == job_id)).scalar() is None:
+        raise _no_job(job_id)
+
+
+def _created(connection: sa.Connection, job_id: str, trial_id: str) -> datetime.datetime:
+    """When a trial of the job was made. Raises NotFoundError."""
+    of_job = sa.select(TRIALS.c.created).where(TRIALS.c.id == trial_id, TRIALS.c.job_id == job_id)
+    created: datetime.datetime | None = connection.execute(of_job).scalar()
+    if created is None:
+        raise NotFoundError(
+            f"Job {job_id} has no trial {trial_id!r}. `anon-tune trials {job_id}` lists them."
+        )
+    return created
+
+
+def _reports(connection: sa.Connection, query: sa.Select[Any], limit: int) -> list[records.TrialReport]:
+    return [trial_report_record(row) for row in connection.execute(query.limit(limit)).mappings()]
 
 
 def _arms(connection: sa.Connection, job: sa.RowMapping) -> dict[str, ArmRecord]:

@@ -14,7 +14,14 @@ from anon_tune import records
 from anon_tune.ledger.tables import ATTEMPTS, PROJECTIONS, REPORTS, TRIALS
 from anon_tune.records import JobRecord, JobState, Phase, Request, Role, TrialState
 
-__all__ = ["attempt_record", "job_record", "read_trials", "report_record", "token_record"]
+__all__ = [
+    "attempt_record",
+    "job_record",
+    "read_trials",
+    "report_record",
+    "token_record",
+    "trial_report_record",
+]
 
 Row = RowMapping | Mapping[str, Any]
 
@@ -72,6 +79,14 @@ def report_record(row: Row) -> records.Report:
         value=math.nan if row["value"] is None else row["value"],
         metrics={key: math.nan if number is None else number for key, number in row["metrics"].items()},
         time=row["time"],
+    )
+
+
+def trial_report_record(row: Row) -> records.TrialReport:
+    """A row of `reports`, with its trial and attempt."""
+    found = report_record(row)
+    return records.TrialReport(
+        found.step, found.value, found.metrics, found.time, row["trial_id"], row["attempt"]
     )
 
 

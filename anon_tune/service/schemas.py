@@ -9,7 +9,7 @@ from pydantic.config import JsonDict
 
 from anon_tune.advice.statement import Fingerprint
 from anon_tune.records import Role
-from anon_tune.views import JobSummary, TokenView, TrialView
+from anon_tune.views import JobSummary, ReportView, TokenView, TrialView
 
 __all__ = [
     "Extension",
@@ -18,6 +18,7 @@ __all__ = [
     "Model",
     "NewToken",
     "Readiness",
+    "ReportPage",
     "SecretToken",
     "Submission",
     "TrialPage",
@@ -107,6 +108,13 @@ class TrialPage(BaseModel):
     """Trials, in the order in which they were made."""
 
     items: list[TrialView]
+    next: str | None = Field(description="`after` of the next page; null on the last one.")
+
+
+class ReportPage(BaseModel):
+    """Reports, by creation of their trials and then by step."""
+
+    items: list[ReportView]
     next: str | None = Field(description="`after` of the next page; null on the last one.")
 
 

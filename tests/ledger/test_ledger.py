@@ -24,7 +24,7 @@ from anon_tune.errors import (
 )
 from anon_tune.ledger import Cursor, Lease, Ledger, open_database
 from anon_tune.ledger.tables import ATTEMPTS
-from anon_tune.records import FINISHED, JobState, NewTrial, Phase, Trial, TrialState
+from anon_tune.records import FINISHED, JobState, NewTrial, Phase, ReportPlace, Trial, TrialReport, TrialState
 
 LONG = 3600.0
 """Seconds of a lease that outlives its test."""
@@ -427,6 +427,88 @@ def test_only_a_running_trial_reports(ledger: Ledger, job: str, state: TrialStat
     with pytest.raises(ConflictError, match=state.value):
         ledger.report(lease, trial_id, 1, 1, 0.5, {})
     assert only_trial(ledger, job).reports == ()
+
+
+# Reports in pages
+
+
+@pytest.fixture
+def reported(ledger: Ledger, job: str) -> list[tuple[str, int]]:
+    """Trial and step of a job's reports, in order; 3, 0, 5, 1, 4 and 2 of a trial. Another job has some too."""
+    numbers = (3, 0, 5, 1, 4, 2)
+    found = []
+    for of in (ledger.create_job("another", {}, {}).id, job):
+        lease = ledger.acquire(of, "me", LONG)
+        with ledger.transaction():  # so that all were made at the same time
+            trials = [ledger.add_trial(lease, new_trial(number)).id for number in range(4)]
+        trials += [ledger.add_trial(lease, new_trial(number, arm="adam")).id for number in (4, 5)]
+        for trial_id, steps in zip(reversed(trials), reversed(numbers), strict=True):
+            ledger.start_attempt(lease, trial_id)
+            for step in range(1, steps + 1):
+                ledger.report(lease, trial_id, 1, step, step / 8, {"accuracy": step / 16})
+        found = [(t, step) for t, steps in zip(trials, numbers, strict=True) for step in range(1, steps + 1)]
+    return found
+
+
+def in_pages(ledger: Ledger, job: str, trial_id: str | None, limit: int) -> list[list[TrialReport]]:
+    """All pages of reports, up to one that is not full."""
+    after, pages = None, []
+    while not pages or len(pages[-1]) == limit:
+        pages.append(ledger.overviews.reports(job, trial_id, limit=limit, after=after))
+        if pages[-1]:
+            after = ReportPlace(pages[-1][-1].trial, pages[-1][-1].step)
+    return pages
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 14, 15, 16])
+def test_reports_come_in_pages_by_trial_and_step(
+    ledger: Ledger, job: str, reported: list[tuple[str, int]], limit: int
+):
+    pages = in_pages(ledger, job, None, limit)
+    assert [(report.trial, report.step) for page in pages for report in page] == reported
+    assert [len(page) for page in pages[:-1]] == [limit] * (15 // limit)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 6])
+def test_one_trial_has_its_reports_in_pages(
+    ledger: Ledger, job: str, reported: list[tuple[str, int]], limit: int
+):
+    for trial in ledger.job(job, trials=True).trials:
+        found = [report for page in in_pages(ledger, job, trial.id, limit) for report in page]
+        assert [(report.trial, report.step) for report in found] == [r for r in reported if r[0] == trial.id]
+        assert [(report.value, report.metrics, report.time) for report in found] == [
+            (report.value, report.metrics, report.time) for report in trial.reports
+        ]
+
+
+def test_what_is_reported_meanwhile_moves_no_page(ledger: Ledger, job: str, running: tuple[Lease, str]):
+    lease, first = running
+    second = ledger.add_trial(lease, new_trial(1)).id
+    ledger.start_attempt(lease, second)
+    for trial_id in (first, second):
+        ledger.report(lease, trial_id, 1, 1, 0.5, {})
+    (seen,) = ledger.overviews.reports(job, limit=1)
+    assert (seen.trial, seen.step, seen.attempt) == (first, 1, 1)
+    ledger.lose_attempt(lease, first, "lost")
+    ledger.start_attempt(lease, first)
+    ledger.report(lease, first, 2, 2, math.nan, {"loss": math.inf})
+    rest = ledger.overviews.reports(job, limit=9, after=ReportPlace(first, 1))
+    assert [(report.trial, report.step, report.attempt) for report in rest] == [(first, 2, 2), (second, 1, 1)]
+    assert math.isnan(rest[0].value)
+    assert math.isnan(rest[0].metrics["loss"])
+    ledger.report(lease, first, 2, 3, 0.5, {})
+    assert ledger.overviews.reports(job, limit=9, after=ReportPlace(second, 1)) == []
+
+
+def test_reports_of_what_is_not_there_are_not_found(ledger: Ledger, job: str, running: tuple[Lease, str]):
+    other = ledger.create_job("another", {}, {}).id
+    with pytest.raises(NotFoundError, match="no job 'nothere'"):
+        ledger.overviews.reports("nothere", limit=1)
+    with pytest.raises(NotFoundError, match=f"Job {other} has no trial '{running[1]}'"):
+        ledger.overviews.reports(other, running[1], limit=1)
+    with pytest.raises(NotFoundError, match=f"Job {other} has no trial '{running[1]}'"):
+        ledger.overviews.reports(other, limit=1, after=ReportPlace(running[1], 1))
+    assert ledger.overviews.reports(other, limit=1) == []
 
 
 # Fencing

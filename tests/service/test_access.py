@@ -27,6 +27,8 @@ NEEDS = {
     ("GET", "/api/v1/jobs"): READ,
     ("GET", "/api/v1/jobs/{job_id}"): READ,
     ("GET", "/api/v1/jobs/{job_id}/trials"): READ,
+    ("GET", "/api/v1/jobs/{job_id}/trials/{trial_id}/reports"): READ,
+    ("GET", "/api/v1/jobs/{job_id}/reports"): READ,
     ("GET", "/api/v1/jobs/{job_id}/best"): READ,
     ("GET", "/api/v1/jobs/{job_id}/logs"): READ,
     ("GET", "/api/v1/jobs/{job_id}/export"): READ,
@@ -89,7 +91,7 @@ def test_each_route_asks_for_its_role(serve: Serve, ledger: Ledger, role: Role |
             if path.endswith((":resume", "/events")):
                 ledger.pause(job)
             other, _ = ledger.tokens.create("other", Role.READ)
-            url = path.format(job_id=job, token_id=other.id, digest="0" * 64)
+            url = path.format(job_id=job, trial_id="x", token_id=other.id, digest="0" * 64)
             query = {"family": "cnn"} if path.endswith("advice") else {}
             answer = http.request(method, url, json=BODIES.get((method, path)), params=query)
             if allowed(needs, role, owns):
@@ -97,6 +99,7 @@ def test_each_route_asks_for_its_role(serve: Serve, ledger: Ledger, role: Role |
                     {201} if (method, path) in BODIES and not path.endswith((":extend", "/advice")) else {200}
                 )
                 expected = {409} if path.endswith("/export") else expected  # it has no result
+                expected = {404} if "{trial_id}" in path else expected  # and no trials
                 expected = {403} if needs == CODE else expected  # see test_code
                 assert answer.status_code in expected, (method, path, answer.text)
             else:

@@ -109,6 +109,8 @@ READING = [
     ("show", "JOB", "--json"),
     ("trials", "JOB"),
     ("trials", "JOB", "--json"),
+    ("trials", "JOB", "--reports"),
+    ("trials", "JOB", "--reports", "--json"),
     ("best", "JOB"),
     ("best", "JOB", "--json"),
     ("watch", "JOB", "--json"),

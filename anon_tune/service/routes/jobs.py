@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from anon_tune.records import ReportPlace
 from anon_tune.service.access import JobId, Owner, Reader, Submitter, Watcher
 from anon_tune.service.problems import responses
-from anon_tune.service.schemas import Extension, JobPage, Submission, TrialPage
+from anon_tune.service.schemas import Extension, JobPage, ReportPage, Submission, TrialPage
 from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView
 
 __all__ = ["router"]
@@ -25,6 +26,14 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Items of a page.")]
 After = Annotated[str | None, Query(max_length=96, description="`next` of the page before.")]
+AfterReport = Annotated[
+    str | None,
+    Query(max_length=106, pattern="^.+:[0-9]{1,9}$", description="`next` of the page before: TRIAL:STEP."),
+]
+AfterStep = Annotated[
+    int, Query(ge=0, lt=2**31, description="`next` of the page before, or a step: those that follow it.")
+]
+TrialId = Annotated[str, Path(max_length=96, examples=["93gk79-anon-s003"])]
 Key = Annotated[
     str | None,
     Header(
@@ -66,6 +75,27 @@ def trials(job_id: JobId, user: Reader, limit: Limit = 100, after: After = None)
     """List a job's trials, in the order in which they were made."""
     found = user.backend.trials(job_id, limit + 1, after)
     return TrialPage(items=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
+
+
+@router.get("/{job_id}/trials/{trial_id}/reports", responses=responses(404))
+def trial_reports(
+    job_id: JobId, trial_id: TrialId, user: Reader, limit: Limit = 100, after: AfterStep = 0
+) -> ReportPage:
+    """List a trial's reports, its learning curve, by step."""
+    found = user.backend.report_page(job_id, limit + 1, trial_id, ReportPlace(trial_id, after))
+    return ReportPage(items=found[:limit], next=str(found[limit - 1].step) if len(found) > limit else None)
+
+
+@router.get("/{job_id}/reports", responses=responses(404))
+def reports(job_id: JobId, user: Reader, limit: Limit = 100, after: AfterReport = None) -> ReportPage:
+    """List the reports of all trials of a job, in the order of `trials` and then by step."""
+    place = None
+    if after is not None:
+        trial, _, step = after.rpartition(":")
+        place = ReportPlace(trial, int(step))
+    found = user.backend.report_page(job_id, limit + 1, after=place)
+    last = found[limit - 1] if len(found) > limit else None
+    return ReportPage(items=found[:limit], next=f"{last.trial}:{last.step}" if last else None)
 
 
 @router.get("/{job_id}/best", responses=responses(404))

@@ -10,10 +10,14 @@ import tarfile
 import tomllib
 import venv
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from anon_tune.export import render
 from tests.sources import ROOT, needs_git, source_files, tracked
 
 LINKED = ("dashboards", "search_spaces", "workers")
@@ -164,3 +168,86 @@ def test_the_tests_of_an_sdist_run(sdist: Path, tmp_path: Path):
     selected = "test_readme or test_factory or test_history"
     shown = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", selected, folder=sdist)
     assert " passed" in shown
+
+
+# An environment with torch and PyYAML alone
+
+
+def needed_by(*names: str) -> set[str]:
+    """Return the distributions with some names, and all that these require here."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        name = canonicalize_name(left.pop())
+        if name not in found:
+            found.add(name)
+            required = map(Requirement, distribution(name).requires or ())
+            left += [
+                each.name for each in required if each.marker is None or each.marker.evaluate({"extra": ""})
+            ]
+    return found
+
+
+def lend(packages: Path, names: set[str]) -> None:
+    """Make installed distributions, and no others, importable from a folder of packages."""
+    for name in names:
+        found = distribution(name)
+        tops = {path.parts[0] for path in found.files or ()} - {"..", "__pycache__"}
+        for top in tops:
+            (packages / top).symlink_to(Path(str(found.locate_file(top))))
+
+
+TRAIN = """
+import importlib.metadata, sys
+import torch
+import anon_tune
+
+def trained(make):
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(8, 1), torch.randn(64, 8)
+    y = x.sum(1, keepdim=True)
+    optimizer, losses = make(model), []
+    for _ in range(50):
+        loss = (model(x) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses[-1] < losses[0] / 2
+
+print(trained(lambda model: anon_tune.Anon(model.parameters(), lr=0.05)))
+print(trained(lambda model: anon_tune.load_optimizer("best.yaml", model.parameters())))
+print(anon_tune.__file__)
+print(*(found.name for found in importlib.metadata.distributions()))
+"""
+
+
+@needs_git
+@pytest.mark.slow
+def test_the_optimizer_needs_torch_and_pyyaml_alone(wheel: Path, tmp_path: Path):
+    """The environment has the wheel, torch, PyYAML and their own requirements: Python can find no other package."""
+    python, packages = new_environment(tmp_path / "environment")
+    install(python, wheel, folder=tmp_path)
+    lent = needed_by("torch", "pyyaml")
+    lend(packages, lent)
+    found = {"lr": 0.05, "betas": [0.9, 0.999, 0.5], "gamma": 0.5, "delay": 2.0, "floor": 0.03}
+    exported = {"version": 2, "optimizer": "anon", "hyperparameters": found}
+    (tmp_path / "best.yaml").write_text(render(exported, "yaml"))
+    with_anon, with_file, file, distributions = run(python, "-c", TRAIN, folder=tmp_path).splitlines()
+    assert (with_anon, with_file) == ("True", "True")
+    assert Path(file).is_relative_to(packages)
+    assert {canonicalize_name(name) for name in distributions.split()} == {"anon-tune", *lent}
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("Anon", "anon_tune.Anon needs torch, which is not installed. Run `pip install torch`."),
+        ("tune", "anon_tune.tune needs rich, which is not installed. Run `pip install anon_tune`."),
+    ],
+)
+def test_a_name_whose_package_is_missing_says_what_to_install(name: str, error: str):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import anon_tune; anon_tune.{name}"
+    # -S: without any installed package.
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: {error}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -10,7 +13,9 @@ import tarfile
 import tomllib
 import venv
 import zipfile
-from importlib.metadata import distribution
+from collections import defaultdict
+from collections.abc import Mapping
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -82,6 +87,73 @@ def test_a_users_workers_package_is_theirs(tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.split() == ["user", "True"], done.stderr
+
+
+# Dependencies
+
+BROUGHT_ALONG = {"anyio": "fastapi", "starlette": "fastapi", "gpytorch": "botorch"}
+"""Packages that one of the dependencies builds on and shows in its own interface."""
+
+NOT_REQUIRED = {"IPython", "triton"}
+"""Used where they happen to be installed."""
+
+
+def importers() -> dict[str, set[str]]:
+    """Return which modules and folders of the package import each package of others."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for module, path in source_files().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"anon_tune"}:
+                found[name].add(module.split(".")[1])
+    return found
+
+
+def declared(*extras: str) -> set[str]:
+    """Return the canonical names of the dependencies, and of those of some extras."""
+    project = PYPROJECT["project"]
+    listed = [
+        *project["dependencies"],
+        *(each for extra in extras for each in project["optional-dependencies"][extra]),
+    ]
+    return {canonicalize_name(Requirement(each).name) for each in listed}
+
+
+@functools.cache
+def distributions() -> Mapping[str, list[str]]:
+    """Return the installed distributions of each top-level module."""
+    return packages_distributions()
+
+
+def provided_by(module: str) -> set[str]:
+    """Return the canonical names of the distributions that a top-level module belongs to."""
+    return {canonicalize_name(name) for name in distributions().get(module, ())}
+
+
+def test_every_import_is_a_declared_dependency():
+    known = declared("lightning", "hugging-face")
+    unknown = {
+        module
+        for module in importers().keys() - NOT_REQUIRED
+        if not known & {BROUGHT_ALONG.get(module, ""), *provided_by(module)}
+    }
+    assert unknown == set()
+
+
+def test_comments_on_dependencies_name_their_importers():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lines = text.split("\ndependencies = [\n")[1].split("\n]\n")[0].splitlines()
+    found = [re.fullmatch(r'  "([\w-]+).*", +# ([a-z_, ]+): .+', line) for line in lines]
+    commented = {canonicalize_name(each[1]): set(each[2].split(", ")) for each in found if each}
+    actual: dict[str, set[str]] = {name: set() for name in declared()}
+    for module, where in importers().items():
+        for name in provided_by(module) & declared():
+            actual[name] |= where
+    assert commented == actual
 
 
 # A checkout without links, as on Windows or from a zip

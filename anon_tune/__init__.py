@@ -33,7 +33,17 @@ _HOME_OF = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'anon_tune' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME_OF[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    except ModuleNotFoundError as error:
+        raise _explained(name, error) from error
+
+
+def _explained(name: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """Return the error that says what to install for one of the public names."""
+    advice = "pip install torch" if error.name == "torch" else "pip install anon_tune"
+    message = f"anon_tune.{name} needs {error.name}, which is not installed. Run `{advice}`."
+    return ModuleNotFoundError(message, name=error.name, path=error.path)
 
 
 def __dir__() -> list[str]:

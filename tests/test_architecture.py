@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -13,24 +12,9 @@ import pytest
 
 import anon_tune
 from anon_tune import errors
+from tests.sources import source_files
 
-ROOT = Path(anon_tune.__file__).parent
-
-
-def modules() -> list[Path]:
-    """Every module of the project, those behind links included."""
-    found = [
-        Path(folder) / name
-        for folder, _, names in os.walk(ROOT, followlinks=True)
-        for name in names
-        if name.endswith(".py") and "migrations" not in Path(folder).parts
-    ]
-    assert any(path.parent.name == "workers" for path in found)
-    return sorted(found)
-
-
-def dotted(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+MODULES = {name: path for name, path in source_files().items() if ".migrations." not in name}
 
 
 # What is imported when
@@ -108,7 +92,7 @@ def kind(name: str) -> tuple[int, str]:
     return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
+@pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
 def test_public_names_are_sorted_and_exist(path: Path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = public(tree)
@@ -162,8 +146,8 @@ def test_the_tree_of_errors_is_drawn_as_it_is():
 def test_every_error_of_the_project_is_in_the_tree():
     """No other module defines one. What leaves a loop as an interrupt does, a BaseException, is no error."""
     classes = {
-        (dotted(path), node.name)
-        for path in modules()
+        (module, node.name)
+        for module, path in MODULES.items()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ClassDef)
         and [ast.unparse(base) for base in node.bases] != ["BaseException"]

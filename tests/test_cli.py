@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import anon_tune
 from anon_tune.cli import app, main
 from anon_tune.errors import SpecError
 from anon_tune.ledger import Ledger
@@ -28,6 +29,15 @@ def output(*arguments: str) -> str:
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0
     return result.output
+
+
+def test_the_version_is_that_of_the_package():
+    assert output("--version") == f"anon-tune {anon_tune.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["token", "create"]])
+def test_h_is_short_for_help(command: list[str]):
+    assert output(*command, "-h") == output(*command, "--help")
 
 
 def test_spaces_lists_all_of_them():

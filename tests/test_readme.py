@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,8 @@ from anon_tune.export import render
 from anon_tune.search_spaces import Space, load_space
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
+from tests.sources import ROOT, needs_git, tracked
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
@@ -27,11 +26,7 @@ def block(language: str, containing: str) -> str:
     return found
 
 
-def tracked() -> set[str]:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return set(listed.split())
-
-
+@needs_git
 def test_tree_names_what_exists() -> None:
     tree = block("text", "pyproject.toml")
     top = {line.split()[0].rstrip("/") for line in tree.splitlines() if line and not line.startswith(" ")}

@@ -14,9 +14,10 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 from rich.text import Text
 
+from anon_tune import __version__
 from anon_tune.cli import administration, answers, contents, jobs, machine
 from anon_tune.cli.place import chosen
-from anon_tune.cli.printing import err, silence
+from anon_tune.cli.printing import err, out, silence
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 
 __all__ = ["app", "main"]
@@ -46,6 +47,12 @@ _GROUPS = {
 }
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        out.print(f"anon-tune {__version__}")
+        raise typer.Exit
+
+
 def _options(
     context: typer.Context,
     server: Annotated[
@@ -54,6 +61,10 @@ def _options(
             metavar="URL", help="A service whose jobs to act on. Default: ANON_TUNE_SERVER, else here."
         ),
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
 ) -> None:
     chosen.server = server
     chosen.at_exit = context.with_resource(contextlib.ExitStack())
@@ -65,6 +76,7 @@ def _application(asked: str | None = None) -> typer.Typer:
         name="anon-tune",
         help="Which optimizer, and how adaptive, for my model? Tuning for the Anon optimizer.",
         no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
         add_completion=True,
         pretty_exceptions_enable=False,
     )

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from anon_tune.errors import HyperparameterError, InputError, NotFoundError
+from anon_tune.errors import DependencyError, HyperparameterError, InputError, NotFoundError
 from anon_tune.optim.anon import Anon, Params
 from anon_tune.user_code import load_function
 
@@ -122,6 +122,7 @@ def load_optimizer(
 
     Raises:
         NotFoundError: There is no such file.
+        DependencyError: The file is YAML, and PyYAML is not installed.
         InputError: The file cannot be read, its layout is not known here, or its factory cannot be found.
         HyperparameterError: A hyperparameter is unknown or out of its range.
     """
@@ -153,8 +154,12 @@ def _read(path: Path) -> Mapping[str, Any]:
             except json.JSONDecodeError as error:
                 raise InputError(f"{path} is not JSON: {error}; export the job again") from error
         case ".yaml" | ".yml":
-            import yaml
-
+            try:
+                import yaml
+            except ModuleNotFoundError:
+                raise DependencyError(
+                    f"Reading {path} needs PyYAML. Run `pip install pyyaml`, or export the job as .json."
+                ) from None
             try:
                 document = yaml.safe_load(text)
             except yaml.YAMLError as error:

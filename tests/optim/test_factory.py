@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from anon_tune.errors import HyperparameterError, InputError, NotFoundError
+from anon_tune.errors import DependencyError, HyperparameterError, InputError, NotFoundError
 from anon_tune.optim import Anon, load_optimizer, make_optimizer
 from tests.modules import forgotten
 
@@ -124,6 +125,13 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, name, text, words):
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(NotFoundError, match=r"best\.yaml"):
+        load_optimizer(tmp_path / "best.yaml", params())
+
+
+def test_a_yaml_file_without_pyyaml_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "best.yaml").write_text("version: 1")
+    monkeypatch.setitem(sys.modules, "yaml", None)  # as if it were not installed
+    with pytest.raises(DependencyError, match="pip install pyyaml"):
         load_optimizer(tmp_path / "best.yaml", params())
 
 

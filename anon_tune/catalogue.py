@@ -1,4 +1,4 @@
-"""What tasks, data sets, models and arms exist, without importing torch.
+"""Names and options of the tasks, data sets, models and arms that exist, without importing torch.
 
 The command line and the service answer questions from here; `tests/workers/test_catalogue.py` holds it against the
 real ones in `workers`.

@@ -1,4 +1,4 @@
-"""What `anon-tune doctor` looks at: whether everything that a job needs is there, and what to do where it is not."""
+"""Checks of `anon-tune doctor`: is everything that a job needs available, and if not, how to fix it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing, and what to do about it ("" for nothing)."""
+    """Result of one check, and what to do about it ("" for nothing)."""
 
     what: str
     health: Health

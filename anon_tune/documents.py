@@ -188,7 +188,7 @@ def _branches(annotation: Any) -> dict[str, Any]:
 
 
 def _inside(annotation: Any, key: int | str) -> Any:
-    """What a key of a model, or an item of a mapping or a sequence, is annotated as."""
+    """Return the annotation of a key of a model, or of an item of a mapping or a sequence."""
     if _is_model(annotation):
         field = annotation.model_fields.get(key)
         return field.annotation if field else None

@@ -40,7 +40,7 @@ class AnonTuneError(Exception):
 
 
 class InputError(AnonTuneError, ValueError):
-    """What the user wrote cannot be used as it is."""
+    """The user's input cannot be used as it is."""
 
     exit_code = 2
     http_status = 422

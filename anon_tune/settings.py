@@ -46,7 +46,7 @@ _Folder = Annotated[Path, AfterValidator(_of_user)]
 
 
 class Settings(BaseModel):
-    """Where things are kept and which servers are used."""
+    """Folders and servers that anon_tune uses."""
 
     model_config = ConfigDict(alias_generator=_variable, validate_by_name=True, frozen=True)
 
@@ -125,7 +125,7 @@ class Settings(BaseModel):
 
     @property
     def artifacts(self) -> Path:
-        """Where MLflow keeps artifacts when its store is the default one."""
+        """Folder of MLflow's artifacts when its store is the default one."""
         return self.home.absolute() / "mlflow-artifacts"
 
     def make_home(self) -> None:
@@ -163,5 +163,5 @@ class Settings(BaseModel):
 
     @property
     def ray_temps_elsewhere(self) -> Path:
-        """Where those folders are that do not fit under the home: of this user alone."""
+        """Parent of the folders that do not fit under the home: of this user alone."""
         return Path(tempfile.gettempdir()) / f"at-{os.getuid()}"

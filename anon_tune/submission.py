@@ -144,7 +144,7 @@ def _submission(owner: str | None, key: str | None, asked: Mapping[str, Any]) ->
 
 
 def _unstorable(value: Any, path: str) -> Iterator[str]:
-    """What of a JSON value not every database can hold, with its path."""
+    """Find the part of a JSON value that not every database can hold, with its path."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             if list(_unstorable(key, path)):

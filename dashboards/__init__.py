@@ -1,1 +1,1 @@
-"""What a job looks like: charts and pages, drawn from the ledger's records."""
+"""Charts and pages of a job, drawn from the ledger's records."""

@@ -85,7 +85,7 @@ def losses(surface: Surface, contender: str, step_sizes: list[float], *, seed: i
 
 
 def log_mean_square(surface: Surface) -> float:
-    """Of the gradient at the start, without noise, as the probe's without a floor."""
+    """Scale of the gradient at the start, without noise, as the probe's without a floor."""
     point = surface.start.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(surface.value(point) / surface.first_value, point)
     return gradient.square().mean().log().item()

@@ -1,4 +1,4 @@
-"""What one coordinate may be: a range or a choice, always there or on a condition."""
+"""Domains of coordinates: a range or a choice, always there or on a condition."""
 
 from __future__ import annotations
 
@@ -111,13 +111,13 @@ class Range(_Conditional):
 
     @property
     def text(self) -> str:
-        """What is allowed, in words: "1 to 100, whole, log"."""
+        """The domain in words: "1 to 100, whole, log"."""
         return (
             f"{self.low:g} to {self.high:g}{', whole' if self.integer else ''}{', log' if self.log else ''}"
         )
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value, or None."""
+        """Return the problem of a value, or None."""
         if isinstance(value, bool) or not isinstance(value, Real):
             return f"expected a number ({self.text}), found {value!r}"
         number = float(value)
@@ -156,11 +156,11 @@ class Choice(_Conditional):
 
     @property
     def text(self) -> str:
-        """What is allowed, in words: "2, 4, 8"."""
+        """The domain in words: "2, 4, 8"."""
         return ", ".join(map(shown, self.choices))
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value, or None."""
+        """Return the problem of a value, or None."""
         if value in self.choices and not isinstance(value, bool):
             return None
         if isinstance(value, str):

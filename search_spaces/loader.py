@@ -20,7 +20,7 @@ _FOLDER = Path(__file__).parent
 _MOST_PARTS = 1000
 _EVERY_FAMILY = "default"
 _AT_BOUND = 1e-6
-"""Of a range: so near to its end a value is at it."""
+"""Share of a range: a value so near to its end counts as at the end."""
 
 COORDINATES: Mapping[str, Mapping[str, str]] = {
     "anon": {
@@ -40,7 +40,7 @@ COORDINATES: Mapping[str, Mapping[str, str]] = {
     },
     "sgd": {"lr": "learning rate", "momentum": "momentum", "weight_decay": "coupled weight decay (L2)"},
 }
-"""What a sampler may search, per optimizer, with its meaning. A factory of the user has names of its own."""
+"""Coordinates that a sampler may search, by optimizer, with meanings. A user's factory has names of its own."""
 
 FIXABLE: Mapping[str, Mapping[str, str]] = {
     "anon": {
@@ -55,7 +55,7 @@ FIXABLE: Mapping[str, Mapping[str, str]] = {
     },
     "sgd": {},
 }
-"""What a space may fix besides, per optimizer, with its meaning."""
+"""Further arguments that a space may fix, per optimizer, with their meanings."""
 
 DEFAULTS: Mapping[str, Mapping[str, float | str]] = {
     "anon": {
@@ -98,7 +98,7 @@ _ALLOWED: Mapping[str, tuple[float, float]] = {
 
 
 class Space(Strict):
-    """What one arm searches.
+    """Search space of one arm.
 
     Attributes:
         optimizer: "anon", "adamw" or "sgd"; or a factory of the user ("module:function"), whose keyword arguments the
@@ -379,7 +379,7 @@ class Space(Strict):
         return self.fixed.get(name, self._defaults.get(name, math.nan))
 
     def problems_of(self, point: Mapping[str, Any]) -> list[str]:
-        """What is wrong with a point given by a person, which may leave coordinates out; one line each."""
+        """Yield the problems of a point given by a person, which may leave coordinates out; one line each."""
         return [f"{name}: {problem}" for name in point if (problem := self._problem_of(name, point))]
 
     def _problem_of(self, name: str, point: Mapping[str, Any]) -> str | None:
@@ -398,12 +398,12 @@ class Space(Strict):
 
 
 def _infinite(name: str, value: float | str) -> str | None:
-    """What is wrong with a value of a factory's argument, or None; its range is the factory's affair."""
+    """Return the problem of a value of a factory's argument, or None; the factory itself checks its range."""
     return None if isinstance(value, str) or math.isfinite(value) else f"{shown(value)} is not finite"
 
 
 def _wrong(name: str, value: float | str) -> str | None:
-    """What is wrong with a value of this argument in any space, or None."""
+    """Return the problem of a value of this argument in any space, or None."""
     if name == "delay_family":
         return None if value in DELAYS else unknown("family", shown(value), DELAYS)
     if isinstance(value, str):

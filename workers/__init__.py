@@ -1,1 +1,1 @@
-"""What runs on Ray: the driver of a job, and the trainable that trains one trial."""
+"""Code that runs on Ray: the driver of a job, and the trainable that trains one trial."""

@@ -40,7 +40,7 @@ with uncollected():  # torch
 __all__ = ["Attempt", "run_probe"]
 
 _PROBE_SHARE = 0.02
-"""Of the steps of a full-length trial, at most so many are spent on the probe (but one at least)."""
+"""Share of the steps of a full-length trial that the probe takes at most (but one at least)."""
 
 _TINY = 1e-8  # a learning rate for steps that are made to see whether they can be
 
@@ -170,7 +170,7 @@ class Attempt:
         return FunctionRun(_function(spec), context, config["seed"], spec.resources.cpu)
 
     def _objective(self, metrics: Mapping[str, float]) -> float:
-        """What a report of a training function counts for at the end of its trial."""
+        """Return the value that one report of a training function would give its trial."""
         value = metrics[self._metric]
         return metrics.get(f"test_{self._metric}", value) if self._tests else value
 
@@ -211,7 +211,7 @@ class Attempt:
         return self._pace.due or checkpoints.is_asked(self._folder)
 
     def _told(self) -> dict[str, Any]:
-        """What the next result says besides its own, once."""
+        """Return what the next result carries besides its own, once."""
         news, self._news = self._news, {}
         return news
 

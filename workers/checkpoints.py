@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 WRITING_SHARE = 0.01
-"""Of a trial's time, at most about so much is spent on writing checkpoints."""
+"""Share of a trial's time that is spent on writing checkpoints, at most about."""
 
 _ASKED = "asked"
 _DIGEST = hashlib.sha256().digest_size

@@ -1,4 +1,4 @@
-"""What a training function of the user is given. Needs torch alone."""
+"""The context that a user's training function receives. Needs torch alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TrialStopped(BaseException):
 
 
 class Resumable(Protocol):
-    """What a checkpoint can hold: models, optimizers, schedules, and anything else with these methods."""
+    """An object that a checkpoint can hold: a model, an optimizer, a schedule, or another with these methods."""
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return a state of tensors, numbers, text, lists and mappings."""
@@ -43,7 +43,7 @@ class Resumable(Protocol):
 
 @dataclass(frozen=True)
 class Report:
-    """What a function said of its training.
+    """A report of a training function.
 
     Attributes:
         step: How far it is, in the unit of `budget.epochs`.
@@ -273,7 +273,7 @@ def _number(name: str, value: object) -> float:
 
 
 def _random_states() -> dict[str, Any]:
-    """Of the global generators, as a checkpoint can hold them."""
+    """States of the global generators, as a checkpoint can hold them."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),

@@ -9,7 +9,7 @@ from anon_tune.errors import InputError
 __all__ = ["CONTEXT_BYTES", "choose_device", "describe_device", "memory_share", "trials_that_fit"]
 
 CONTEXT_BYTES = 640 * 2**20
-"""What each process takes of a card besides torch's tensors, for CUDA's context and its libraries: an upper bound."""
+"""Upper bound of a process's bytes on a card besides torch's tensors, for CUDA's context and its libraries."""
 
 _SLACK = 1.1  # of what was measured: memory that trials share is cut up by them
 
@@ -33,7 +33,7 @@ def choose_device(gpu: float) -> torch.device:
 
 
 def memory_share(gpu: float, total: int) -> float:
-    """What is left to tensors, as a share in (0, 1) of a card with `total` bytes, of the share that a trial has.
+    """Return the share in (0, 1) of a card with `total` bytes that is left to tensors, of the share that a trial has.
 
     Raises:
         InputError: Nothing is.

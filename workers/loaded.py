@@ -1,4 +1,4 @@
-"""What a process of Ray's loads before a trial is given to it: all that any trial needs."""
+"""Modules that a process of Ray's loads before a trial is given to it: all that any trial needs."""
 
 from anon_tune.loading import uncollected
 

@@ -1,4 +1,4 @@
-"""What a trial's process writes, C code included, in a file of its own: of a process that died it is all there is."""
+"""Output of a trial's process, C code included, in a file of its own: all that a process that died leaves."""
 
 from __future__ import annotations
 

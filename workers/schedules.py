@@ -42,7 +42,7 @@ constant and goes to 0 in the last fifth.
 
 
 def schedule_factor(schedule: str, step: int, total: int, warmup: float = 0.0) -> float:
-    """What the learning rate is multiplied by at a step, from 0 to `total`.
+    """Factor of the learning rate at a step, from 0 to `total`.
 
     Over the first `warmup` of the steps, a share in [0, 1), it rises evenly, from its first step on above 0.
     """

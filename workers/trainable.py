@@ -1,4 +1,4 @@
-"""What Ray calls in its workers. They load torch there: the driver, which names these, has no need of it."""
+"""Entry points of Ray in its workers. They load torch there: the driver, which names these, does not need it."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def probe_function(
 
 
 class _Probing:
-    """What is seen of a function until it is stopped."""
+    """Observations of a function until it is stopped."""
 
     def __init__(self, objective: Objective, seconds: float, arms: Sequence[FactoryArm]) -> None:
         self._objective = objective

@@ -1,4 +1,4 @@
-"""What the holder of a job hears while it works: orders from the ledger, and signals from the machine."""
+"""Events that reach the holder of a job while it works: orders from the ledger, and signals from the machine."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class Watch:
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """What is being stored is finished before an interrupt is raised. Raises as check, before and after."""
+        """Finish a write to the ledger before an interrupt is raised. Raises as check, before and after."""
         self.check()
         self._busy = True
         try:
@@ -248,11 +248,11 @@ class Watch:
 
 
 def _nothing() -> None:
-    """What there is to look at by itself."""
+    """Do nothing: the default of what is called at each heartbeat."""
 
 
 def stacks() -> str:
-    """What each thread of this process is doing."""
+    """Return the stack of each thread of this process."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return "\n".join(
         f"{names.get(number, number)}:\n{''.join(traceback.format_stack(frame))}"

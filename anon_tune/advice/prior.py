@@ -195,7 +195,7 @@ def _customary_costs(family: _Family, gamma: float) -> Iterator[Cost]:
 def _changes(
     family: _Family, pooled: Pooled | None, gamma: float, interval: tuple[float, float]
 ) -> Iterator[str]:
-    """What would change the advice: another job, one less, or nothing since gamma hardly matters."""
+    """Return what would change the advice: another job, one less, or nothing since gamma hardly matters."""
     if not family.known:
         yield "It rests on published examples alone: the first finished job of this family weighs more."
         return

@@ -1,4 +1,4 @@
-"""What advice is good for: a configuration to start from, and a job's first points."""
+"""Uses of advice: a configuration to start from, and a job's first points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is advised, and what that rests on: as the service sends it and everybody reads it. Needs pydantic alone."""
+"""Advice and its basis, as the service sends it and everybody reads it. Needs pydantic alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Part(BaseModel):
 
 
 class Fingerprint(_Part):
-    """What `anon_tune.architecture.fingerprint` returns, as it is sent and read.
+    """Fingerprint of a model, as `anon_tune.architecture.fingerprint` returns it.
 
     Attributes:
         family: "cnn", "mlp", "recurrent", "transformer" or "unknown".
@@ -45,7 +45,7 @@ class Fingerprint(_Part):
 
 
 class Evidence(_Part):
-    """What one search has found of gamma.
+    """Findings of one search about gamma.
 
     Attributes:
         id: Of the job; the name of a search that comes with anon_tune.

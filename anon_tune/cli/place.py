@@ -1,4 +1,4 @@
-"""Where a command acts: on the ledger here, or at the service that was chosen before the command."""
+"""The place that a command acts on: the ledger here, or the service that was chosen before the command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["chosen", "local_backend", "open_backend", "server_address", "setting
 
 @dataclass
 class _Chosen:
-    """What was given before the command."""
+    """Options given before the command."""
 
     server: str | None = None
     at_exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)

@@ -136,7 +136,7 @@ _SPEED = ("runtime", "samples_per_second", "steps_per_second")
 
 
 def _named(metrics: dict[str, float], prefix: str) -> dict[str, float]:
-    """What was measured under a prefix, without it, and without how long that took."""
+    """Return the metrics under a prefix, without it, and without the times."""
     return {
         name.removeprefix(prefix): value
         for name, value in metrics.items()

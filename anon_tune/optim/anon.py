@@ -27,7 +27,7 @@ from anon_tune.optim.rule import Step, single_tensor, three_betas
 __all__ = ["Anon", "Params"]
 
 Params: TypeAlias = "Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]"
-"""What torch's optimizers take as their first argument."""
+"""The first argument of torch's optimizers."""
 
 _HALF = (torch.bfloat16, torch.float16)
 

@@ -1,4 +1,4 @@
-"""What the multiplier is doing, in a few numbers per param group: for logs, once an epoch.
+"""Summary of the multiplier in a few numbers per param group: for logs, once an epoch.
 
 The paper's convergence proof asks for bounds on the preconditioner; here they are measured.
 """

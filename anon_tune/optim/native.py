@@ -141,7 +141,7 @@ def load_kernels() -> dict[str, _Kernel]:
 
 
 def _compile(compiler: str) -> dict[str, _Kernel]:
-    """What this compiler makes of `kernel.c`; raises OSError or SubprocessError where it makes nothing of use."""
+    """Compile `kernel.c`; raises OSError or SubprocessError where the compiler makes nothing of use."""
     source = Path(__file__).with_name("kernel.c")
     # The library stays mapped after its file is gone, and nobody else can put a file of theirs in its place.
     with tempfile.TemporaryDirectory(prefix="anon-tune-", ignore_cleanup_errors=True) as folder:

@@ -1,4 +1,4 @@
-"""Where a trial that was stopped, or is still running, would end: learnt from the trials that were run to the end.
+"""Forecast of the end of a trial that was stopped or still runs, learnt from the trials that were run to the end.
 
 Loss curves cross: early in training a high adaptivity is ahead, whatever is best in the end. So trials are compared,
 and samplers are told, not by what was reported but by what it comes to. How much a trial still changes after a step
@@ -49,7 +49,7 @@ class Forecast:
         self._fits: dict[int, _Fit | None] = {}
 
     def final(self, trial: Trial, step: int | None = None) -> float | None:
-        """Where a trial ends, seen from its report at `step` (default: its last); None if that says nothing."""
+        """Forecast a trial's end from its report at `step` (default: its last); None if that says nothing."""
         if step is None:
             if trial.state is TrialState.COMPLETE and trial.value is not None:
                 return self.scaled(trial.value)

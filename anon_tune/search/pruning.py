@@ -60,7 +60,7 @@ def should_prune(
 
 
 def _finals(forecast: Forecast, trials: Iterable[Trial], step: int | None = None) -> list[float]:
-    """What is forecast of trials from a step (None: the last), of those of which there is a forecast."""
+    """Return the forecasts of trials from a step (None: the last), where there are any."""
     return [final for trial in trials if (final := forecast.final(trial, step)) is not None]
 
 

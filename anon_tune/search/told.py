@@ -1,4 +1,4 @@
-"""What a sampler is told of the past: from the ledger's trials to Optuna's, in one pure function."""
+"""Training data of the sampler: the ledger's trials as Optuna's, in one pure function."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BAD = 0.9
 def told(
     space: Space, trials: Sequence[Trial], domain: Mapping[str, BaseDistribution], objective: Objective
 ) -> list[FrozenTrial]:
-    """What a sampler is told of the past, as Optuna trials; the values are to be minimized.
+    """Return the sampler's training data as Optuna trials; the values are to be minimized.
 
     - COMPLETE: its value, as `Forecast` scales it.
     - PRUNED: COMPLETE, with the final value that is forecast for it. (Optuna's GP reads no PRUNED trial.)

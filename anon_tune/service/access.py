@@ -32,7 +32,7 @@ _BEARER = HTTPBearer(
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What an instance of the service works with; `app.state.surroundings`. It holds nothing that changes.
+    """Dependencies of an instance of the service; `app.state.surroundings`. It holds nothing that changes.
 
     Attributes:
         on_loopback: Whether only this machine reaches it.

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class Problem(BaseModel):
-    """What went wrong, and what to do."""
+    """Problem of a request, and what to do about it."""
 
     type: str = Field("about:blank", description="Names the kind of problem, for programs.")
     title: str
@@ -97,7 +97,7 @@ def install(app: FastAPI) -> None:
 
 
 def _methods(app: FastAPI, request: Request) -> set[str]:
-    """What the routes of a path take."""
+    """Return the methods that the routes of a path take."""
     return {
         method
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")

@@ -1,4 +1,4 @@
-"""What happens around every request: its length is limited, and it leaves one line in the log."""
+"""Middleware of every request: limits its length, and writes one line to the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where what a job names is found: its search spaces and its data."""
+"""Paths of the search spaces and the data that a job names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch of a Dataset of the user has to be, for each kind of data; errors leave out whose it is."""
+"""Checks of a batch of a user's Dataset, for each kind of data; errors leave out whose it is."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image."""
+        """Shape of one image."""
         return self.train.shape
 
 

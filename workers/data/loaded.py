@@ -57,12 +57,12 @@ class LoadedSplit:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one input."""
+        """Shape of one input."""
         return self._first.shape
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the inputs."""
+        """Dtype of the inputs."""
         return self._first.dtype
 
     def __len__(self) -> int:
@@ -177,7 +177,7 @@ def _stacked(part: str, values: Sequence[Any], indices: Sequence[int]) -> Tensor
 
 
 def _difference(part: str, values: Sequence[Any], indices: Sequence[int]) -> str | None:
-    """What keeps values from being one tensor, if it is a type, a shape or a dtype."""
+    """Return the type, shape or dtype that keeps values from being one tensor, if one does."""
     for index, value in zip(indices, values, strict=True):
         if not isinstance(value, Tensor | np.ndarray | np.generic | int | float):
             return f"the {part} of item {index} is a {type(value).__name__}; make it a tensor in __getitem__"

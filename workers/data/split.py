@@ -20,11 +20,11 @@ class Examples(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one input."""
+        """Shape of one input."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the inputs."""
+        """Dtype of the inputs."""
 
     def __len__(self) -> int: ...
 
@@ -50,12 +50,12 @@ class Split:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one input."""
+        """Shape of one input."""
         return tuple(self.inputs.shape[1:])
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the inputs."""
+        """Dtype of the inputs."""
         return self.inputs.dtype
 
     def __len__(self) -> int:

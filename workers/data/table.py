@@ -39,7 +39,7 @@ class Table:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one input: (columns,)."""
+        """Shape of one input: (columns,)."""
         return self.train.shape
 
 

@@ -36,7 +36,7 @@ class Text:
 
     @property
     def length(self) -> int:
-        """Of a window."""
+        """Shape of a window."""
         return self.train.shape[0]
 
 

@@ -103,7 +103,7 @@ def _read_text(name: str, options: str, folder: str | None, num_workers: int) ->
 
 @dataclass(frozen=True)
 class _Source:
-    """What a function of the user returned, and what it was asked for."""
+    """Return value of a function of the user, and the call that made it."""
 
     name: str
     options: Mapping[str, Any]

@@ -48,7 +48,7 @@ def _nothing(_means: Mapping[str, float]) -> Mapping[str, float]:
 
 @dataclass(frozen=True)
 class Problem:
-    """What the training loop needs of a task.
+    """A task as the training loop needs it.
 
     Attributes:
         train: What the model is fitted to.

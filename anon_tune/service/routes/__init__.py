@@ -1,1 +1,1 @@
-"""What can be asked of the service, a module for each kind of thing."""
+"""Routes of the service, a module for each kind of thing."""

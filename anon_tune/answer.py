@@ -20,6 +20,7 @@ __all__ = [
     "Interval",
     "Outcome",
     "Repeats",
+    "Search",
     "Spent",
     "Winner",
 ]
@@ -179,6 +180,26 @@ class Winner(_Part):
     at_bound: list[str] = []
 
 
+class Search(_Part):
+    """One of several searches of an arm (`search.repeats`).
+
+    Attributes:
+        arm: Its name.
+        repeat: Which of its searches, from 0.
+        trial: Whose configuration won it; None where no configuration was confirmed.
+        gamma: Of that configuration; None where its optimizer has none.
+        confirm: Its mean on the seeds by which it was chosen, as in Repeats.
+        test: Its mean on fresh seeds of its own.
+    """
+
+    arm: str
+    repeat: int
+    trial: str | None = None
+    gamma: float | None = None
+    confirm: float | None = None
+    test: float | None = None
+
+
 class Confirmed(_Part):
     """Runs of finalists: as many as there would be without racing, and as many as were made."""
 
@@ -194,8 +215,10 @@ class Comparison(_Part):
     Attributes:
         baseline: The other arm.
         of: Two configurations, or two optimizers as they were tuned: then the interval holds the luck of the search.
+        searches: Of each optimizer, by which that luck was measured; 1: it is estimated roughly from one.
         outcome: What can be said.
-        anon: Mean test objective of Anon's winner, as in Repeats; None if it completed on no seed.
+        anon: Mean test objective of Anon's winner, as in Repeats, or of the winners of all its searches; None if it
+            completed on no seed.
         other: The same of the baseline's.
         difference: None where fewer than two seeds can be compared.
         low: Lower end of its interval.
@@ -216,6 +239,7 @@ class Comparison(_Part):
     low: float | None
     high: float | None
     level: float = 0.95
+    searches: int = 1
     seeds: int
     detectable: float | None = None
     seeds_needed: int | None = None
@@ -235,6 +259,7 @@ class Answer(_Part):
         gamma: Which gammas do well.
         customary: Of beta3 and the delay; empty where too little is known.
         winners: By arm.
+        searches: Of all arms, repeat by repeat; empty where each arm was searched once.
         verdict: Of each baseline, on the configurations and on the optimizers.
         spent: By arm and phase.
     """
@@ -247,6 +272,7 @@ class Answer(_Part):
     gamma: Gamma
     customary: list[Customary] = []
     winners: dict[str, Winner] = Field(default_factory=dict)
+    searches: list[Search] = []
     verdict: list[Comparison] = []
     spent: list[Spent] = []
 

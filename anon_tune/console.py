@@ -22,6 +22,7 @@ from anon_tune.sentences import (
     about_coordinates,
     about_cost,
     about_gamma,
+    about_searches,
     about_training,
     about_value,
     about_verdicts,
@@ -147,6 +148,8 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
     for line in (*about_gamma(answer), *about_coordinates(answer)):
         yield Text(f"  {line}")
     yield from _winner_lines(answer.winners.get("anon"))
+    for line in about_searches(answer, spec.objective.metric):
+        yield Text(f"  {line}")
     yield from (Text(), _arms_table(job, answer), Text())
     if answer.spent:
         yield from (_costs_table(answer), Text())

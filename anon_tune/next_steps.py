@@ -26,6 +26,9 @@ _ENOUGH = 20
 _MANY_SEEDS = 100
 """More than so many are not advised."""
 
+_REPEATS = 5
+"""Searches of each arm that find a difference of three measured deviations in 87% of jobs (docs/advice.md)."""
+
 _LARGEST_MARGIN = 0.5
 """Nobody calls two losses equal that may differ by more."""
 
@@ -64,6 +67,7 @@ def further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
             f"(docs/search.md; anon-tune spaces {spec.space} shows this one) and run the job with it."
         )
     yield from _about_undecided(answer, spec, job)
+    yield from _about_searches(answer, spec)
     if answer.verdict and not answer.tested:
         yield f"Compare on test data: call context.test({spec.objective.metric}=...) in the training function."
     yield (
@@ -101,6 +105,25 @@ def _about_undecided(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
         yield (
             f"If {amount(margin, answer)} does not matter to you, a job with objective.practical: "
             f"{math.ceil(100 * margin) / 100:g} can call them equal."
+        )
+
+
+def _about_searches(answer: Answer, spec: JobSpec) -> Iterator[str]:
+    """Yield how to compare optimizers whose settings are told apart, where one search of each is too few."""
+    told_apart = {
+        each.baseline
+        for each in answer.of("configuration")
+        if each.outcome in {Outcome.BETTER, Outcome.WORSE}
+    }
+    rough = [
+        each.baseline
+        for each in answer.of("optimizer")
+        if each.outcome is Outcome.UNDECIDED and each.searches == 1 and each.baseline in told_apart
+    ]
+    if rough and spec.search.repeats == 1 and spec.search.sampler != "grid":
+        yield (
+            f"Compare the optimizers Anon and {in_words(rough)}: run the job with search.repeats: {_REPEATS}, which "
+            f"takes {_REPEATS} times the trials."
         )
 
 

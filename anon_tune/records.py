@@ -159,6 +159,12 @@ class NewTrial:
     params: Mapping[str, Any]
     hyperparameters: Mapping[str, Any]
     source: str | None = None
+    repeat: int = 0
+
+    def id_in(self, job: str) -> str:
+        """Return the id that the trial gets in a job."""
+        mark = f"r{self.repeat}" if self.repeat else ""
+        return f"{job}-{self.arm}-{self.phase.value[0]}{self.number:03d}{mark}"
 
 
 @dataclass(frozen=True)
@@ -209,8 +215,9 @@ class Trial:
     """One configuration of one arm with one seed.
 
     Attributes:
-        id: `JOB-ARM-s003`: the job, the arm, the phase's first letter and the number within it.
-        number: Place within (job, arm, phase), from 0.
+        id: `JOB-ARM-s003`: the job, the arm, the phase's first letter and the number within it; `JOB-ARM-s003r1` in
+            the arm's second search.
+        number: Place within (job, arm, repeat, phase), from 0.
         params: Search coordinates (what the sampler sees).
         hyperparameters: What the optimizer is made with.
         source: The trial whose configuration this one repeats; None in the search, and for the first confirm trial
@@ -222,6 +229,7 @@ class Trial:
         checkpoints: What another attempt can go on from: the newest that each attempt named, the last attempt's
             first, as paths from the job's folder of checkpoints.
         mlflow_run: Its run in MLflow, once projected.
+        repeat: The arm's search that it belongs to, from 0 to `search.repeats` - 1.
     """
 
     id: str
@@ -244,6 +252,7 @@ class Trial:
     finished: datetime.datetime | None = None
     mlflow_run: str | None = None
     checkpoints: tuple[str, ...] = ()
+    repeat: int = 0
 
     @property
     def is_finished(self) -> bool:

@@ -19,6 +19,8 @@ __all__ = [
     "about_coordinates",
     "about_cost",
     "about_gamma",
+    "about_plan",
+    "about_searches",
     "about_training",
     "about_value",
     "about_verdicts",
@@ -54,12 +56,39 @@ _LONG_SECONDS = 1.0
 
 def about_comparison(answer: Answer, spec: JobSpec) -> str:
     """Return what was compared, and how."""
-    trials, most = spec.budget.trials, max((each.seeds for each in answer.verdict), default=0)
+    trials = spec.budget.trials
+    most = max((each.seeds for each in answer.of("configuration")), default=0)
     tuned = f"{in_words(spec.arms)}, {'each ' if len(spec.arms) > 1 else ''}tuned with {trials} trials"
+    if answer.searches:
+        tuned += f" in each of {spec.search.repeats} searches"
     if not most:
         return tuned
     split = "the test data" if answer.tested else "the validation data, which they were chosen by"
     return f"{tuned}; then the best settings of each on up to {most} fresh seeds and {split}"
+
+
+def about_plan(spec: JobSpec) -> Iterator[str]:
+    """Yield what several searches of each arm cost, before anything runs."""
+    repeats = spec.search.repeats
+    if repeats > 1:
+        counts = in_words(f"{count} {phase}" for phase, count in spec.planned_trials().items())
+        yield f"search.repeats searches each arm {repeats} times, with {spec.budget.trials} trials each."
+        yield f"Planned at most: {counts} trials, {sum(spec.planned_trials().values())} in all."
+
+
+def about_searches(answer: Answer, metric: str) -> Iterator[str]:
+    """Yield what the searches of each arm found, where each arm was searched several times."""
+    chosen = [each.gamma for each in answer.searches if each.gamma is not None]
+    if chosen:
+        listed = in_words(f"{gamma:.2f}" for gamma in chosen)
+        yield f"{len(chosen)} searches of anon chose gamma {listed}"
+    split = "test" if answer.tested else "validation"
+    results = []
+    for arm in dict.fromkeys(each.arm for each in answer.searches):
+        found = [each.test for each in answer.searches if each.arm == arm]
+        results.append(f"{arm} {', '.join('-' if value is None else f'{value:.4g}' for value in found)}")
+    if results:
+        yield f"{split} {metric} of the winner of each search, fresh seeds: {'; '.join(results)}"
 
 
 def about_training(spec: JobSpec) -> str:

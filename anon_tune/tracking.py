@@ -379,6 +379,7 @@ class Projector:
             _NAME_TAG: trial.id.removeprefix(f"{trial.job}-"),  # its parent's name has the job
             "anon_tune.arm": trial.arm,
             "anon_tune.phase": trial.phase.value,
+            "anon_tune.repeat": str(trial.repeat),
         }
         started = _milliseconds(trial.started) if trial.started else None
         return str(self._client.create_run(self._experiment(), start_time=started, tags=tags).info.run_id)

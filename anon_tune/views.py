@@ -76,7 +76,7 @@ class ArmView(View):
 
     trials: dict[TrialState, int] = Field(description="Search trials by state, which the budget is about.")
     reruns: dict[TrialState, int] = Field(description="Confirm and verdict trials by state.")
-    budget: int
+    budget: int = Field(description="Search trials that the arm may start, in all its searches.")
     best: BestView | None
     epochs: int
     seconds: float = Field(description="What the epochs took, without waiting, pauses and lost attempts.")
@@ -144,6 +144,7 @@ class TrialView(View):
 
     id: str
     arm: str
+    repeat: int = Field(description="Which of the arm's searches it belongs to, from 0.")
     phase: Phase
     seed: int
     state: TrialState
@@ -237,11 +238,12 @@ def job_view(overview: Overview) -> JobView:
 
     job = overview.job
     result = Answer.load(job.result)
-    budget = job.spec["budget"]["trials"]
+    planned = stored_spec(job.spec).planned_trials()
+    budget = planned[Phase.SEARCH] // len(job.spec["arms"])
     return JobView(
         **_summary(job, result),
         arms={arm: _arm_view(seen, budget) for arm, seen in overview.arms.items()},
-        planned=sum(stored_spec(job.spec).planned_trials().values()),
+        planned=sum(planned.values()),
         seconds=round(job.spent, 1),
         probe=_plain(job.probe),
         architecture=_plain(job.architecture),
@@ -259,6 +261,7 @@ def trial_view(trial: Trial) -> TrialView:
     return TrialView(
         id=trial.id,
         arm=trial.arm,
+        repeat=trial.repeat,
         phase=trial.phase,
         seed=trial.seed,
         state=trial.state,

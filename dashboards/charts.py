@@ -138,21 +138,33 @@ def learning_curves(job: JobRecord) -> go.Figure:
 
 
 def best_so_far(job: JobRecord) -> go.Figure:
-    """The best objective so far over the trials an arm has started, a line per arm."""
+    """The best objective so far over the trials a search has started, a line per search, a colour per arm."""
     figure = go.Figure()
     better = min if job.spec["objective"]["mode"] == "min" else max
     for colour, arm in zip(_COLOURS, job.spec["arms"], strict=False):
-        x: list[int] = []
-        y: list[float] = []
-        for trial in sorted((t for t in _search(job) if t.arm == arm), key=lambda t: t.number):
-            if trial.state is TrialState.COMPLETE and trial.value is not None:
-                x.append(trial.number + 1)
-                y.append(better(trial.value, y[-1]) if y else trial.value)
-            elif y:
-                x.append(trial.number + 1)
-                y.append(y[-1])
-        figure.add_scatter(x=x, y=y, mode="lines+markers", name=arm, line={"color": colour, "shape": "hv"})
-    figure.update_xaxes(title="trials of the arm")
+        searches: dict[int, list[Trial]] = {0: []}
+        for trial in sorted((t for t in _search(job) if t.arm == arm), key=lambda t: (t.repeat, t.number)):
+            searches.setdefault(trial.repeat, []).append(trial)
+        for repeat, trials in searches.items():
+            x: list[int] = []
+            y: list[float] = []
+            for trial in trials:
+                if trial.state is TrialState.COMPLETE and trial.value is not None:
+                    x.append(trial.number + 1)
+                    y.append(better(trial.value, y[-1]) if y else trial.value)
+                elif y:
+                    x.append(trial.number + 1)
+                    y.append(y[-1])
+            figure.add_scatter(
+                x=x,
+                y=y,
+                mode="lines+markers",
+                name=arm,
+                legendgroup=arm,
+                showlegend=repeat == 0,
+                line={"color": colour, "shape": "hv"},
+            )
+    figure.update_xaxes(title="trials of the search")
     figure.update_yaxes(title=_objective(job), type="log" if _positive(job) else "linear")
     return _titled(figure, "Best so far, on one seed each (the verdict uses fresh seeds)")
 

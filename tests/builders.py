@@ -43,13 +43,15 @@ def trial(
     curve: Sequence[float] = (),
     reason: str | None = None,
     ended: float | None = None,
+    repeat: int = 0,
 ) -> Trial:
     """A trial; `ended` is when, in seconds after EPOCH."""
     finished = EPOCH + datetime.timedelta(seconds=number if ended is None else ended)
     return Trial(
-        id=f"j-{arm}-{phase.value[0]}{number:03d}",
+        id=NewTrial(arm, phase, number, 0, {}, {}, repeat=repeat).id_in("j"),
         job="j",
         arm=arm,
+        repeat=repeat,
         phase=phase,
         number=number,
         seed=number if seed is None else seed,
@@ -68,7 +70,7 @@ def trial(
 def begun(new: NewTrial, state: TrialState = TrialState.RUNNING) -> Trial:
     """The trial that the ledger makes of a new one."""
     return Trial(
-        f"j-{new.arm}-{new.phase.value[0]}{new.number:03d}",
+        new.id_in("j"),
         "j",
         new.arm,
         new.phase,
@@ -79,4 +81,5 @@ def begun(new: NewTrial, state: TrialState = TrialState.RUNNING) -> Trial:
         new.hyperparameters,
         new.source,
         attempts=1,
+        repeat=new.repeat,
     )

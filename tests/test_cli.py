@@ -282,6 +282,15 @@ def test_a_job_that_succeeded_is_given_more(ledger: Ledger):
     assert ledger.job(job).spec["budget"] == {**budget, "trials": 9, "time": 5400}
 
 
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_a_job_with_several_searches_says_what_it_costs(repeats: int):
+    example = str(ROOT / "examples" / "digits_cnn.yaml")
+    result = CliRunner().invoke(app, ["submit", example, "--set", f"search.repeats={repeats}"])
+    assert result.exit_code == 0
+    assert ("300 search, 135 confirm and 180 verdict trials, 615 in all." in result.stderr) is (repeats == 5)
+
+
 def test_logs_of_a_job_that_nobody_has_worked_on_say_so(ledger: Ledger):
     job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
     result = CliRunner().invoke(app, ["logs", job])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from anon_tune.answer import Outcome
+from anon_tune.answer import Outcome, Search
 from anon_tune.console import jobs_table, live_view, report, space_view, spaces_view, trials_table
 from anon_tune.records import (
     ArmRecord,
@@ -32,8 +32,8 @@ def text(view: RenderableType, width: int = 100) -> str:
     return written.getvalue()
 
 
-def job(state: JobState = JobState.SUCCEEDED, gpu: float = 0.0, **fields: Any) -> JobView:
-    spec = builders.spec(arms=["anon", "sgd"]).model_dump(mode="json")
+def job(state: JobState = JobState.SUCCEEDED, gpu: float = 0.0, repeats: int = 1, **fields: Any) -> JobView:
+    spec = builders.spec(arms=["anon", "sgd"], search={"repeats": repeats}).model_dump(mode="json")
     spec["resources"]["gpu"] = gpu
     record = JobRecord("j", "a job", state, Phase.VERDICT, spec, builders.EPOCH, **fields)
     return job_view(Overview(record, dict.fromkeys(spec["arms"], ArmRecord({}, {}, None, 0, 0.0)), 0))
@@ -62,6 +62,37 @@ def test_a_report_says_what_was_found_how_sure_it_is_and_what_to_do_next():
     rows = [line.split() for line in shown.splitlines()]
     assert ["adamw", "these", "settings", "undecided", "-3%", "-9%", "to", "+4%", "10"] in rows
     assert ["adamw", "tuned", "anew", "undecided", "-3%", "-17%", "to", "+13%", "10"] in rows
+
+
+def test_several_searches_say_what_each_found():
+    searches = [
+        Search(
+            arm=arm, repeat=repeat, trial="t", gamma=gamma if arm == "anon" else None, confirm=0.1, test=test
+        )
+        for repeat, (gamma, tests) in enumerate([(0.9, (0.25, 0.26)), (1.1, (0.24, None))])
+        for arm, test in zip(("anon", "sgd"), tests, strict=True)
+    ]
+    verdict = [
+        compared(seeds=10),
+        compared(
+            of="optimizer",
+            outcome=Outcome.BETTER,
+            searches=2,
+            seeds=6,
+            note="measured over 2 searches of each",
+        ),
+    ]
+    found = job(result=stored(("anon", "sgd"), searches=searches, verdict=verdict), repeats=2)
+    shown = text(report(found), 250)
+    for said in (
+        "compared: anon and sgd, each tuned with 4 trials in each of 2 searches; then the best settings of each on "
+        "up to 10 fresh seeds",
+        "2 searches of anon chose gamma 0.90 and 1.10",
+        "test loss of the winner of each search, fresh seeds: anon 0.25, 0.24; sgd 0.26, -",
+        "Anon would beat sgd if each were tuned anew with 4 trials: -9% to +4% (measured over 2 searches of each).",
+    ):
+        assert said in shown
+    assert "searches of" not in text(report(job(result=stored())))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +138,14 @@ def test_without_enough_evidence_that_is_said_with_what_would_help():
         in shown
     )
     assert "Narrow gamma down: anon-tune extend j --trials 20 (new totals; what is made counts)." in shown
+
+
+@pytest.mark.parametrize("searches", [1, 2])
+def test_settings_that_are_told_apart_by_one_search_of_each_ask_for_more_searches(searches: int):
+    verdict = [compared(outcome=Outcome.BETTER), compared(of="optimizer", searches=searches)]
+    shown = text(report(job(result=stored(verdict=verdict), repeats=searches)), 250)
+    said = "Compare the optimizers Anon and sgd: run the job with search.repeats: 5, which takes 5 times the trials."
+    assert (said in shown) is (searches == 1)
 
 
 def test_where_seeds_are_quiet_the_flat_gammas_come_first():

@@ -23,6 +23,15 @@ def test_what_is_done_is_what_has_come_to_an_end():
     assert seen.planned > seen.made
 
 
+def test_the_budget_of_an_arm_is_that_of_all_its_searches():
+    spec = builders.spec(search={"repeats": 3}).model_dump(mode="json")
+    job = JobRecord("j", "x", JobState.RUNNING, Phase.SEARCH, spec, builders.EPOCH)
+    arms = dict.fromkeys(spec["arms"], ArmRecord({}, {}, None, 0, 0.0))
+    seen = job_view(Overview(job, arms, projected=0))
+    assert {arm.budget for arm in seen.arms.values()} == {3 * spec["budget"]["trials"]}
+    assert trial_view(builders.trial(repeat=2)).repeat == 2
+
+
 def test_states_come_in_the_order_of_a_trial():
     assert list(view().arms["anon"].trials) == [TrialState.RUNNING, TrialState.COMPLETE, TrialState.DIVERGED]
 

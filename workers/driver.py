@@ -16,7 +16,7 @@ from anon_tune.advice.costs import spent
 from anon_tune.advice.importance import customary_values
 from anon_tune.advice.response import FEWEST_TRIALS, respond, seed_deviation
 from anon_tune.advice.verdict import verdicts
-from anon_tune.answer import Answer, Confirmed, Customary, Repeats, Winner
+from anon_tune.answer import Answer, Confirmed, Customary, Repeats, Search, Winner
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
@@ -24,11 +24,12 @@ from anon_tune.records import ENDED, JobState, Phase, Trial, TrialState
 from anon_tune.scratch import remove_abandoned
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.landscape import Landscape
-from anon_tune.search.policy import Plan, winner
+from anon_tune.search.policy import Plan
 from anon_tune.search.repeat import reasons_to_differ
 from anon_tune.search.rounds import rounds_of
 from anon_tune.search.scale import Scale, scale_of
 from anon_tune.search.seeds import trial_seed
+from anon_tune.search.winners import Searched, searches, winner
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, stored_spec
@@ -183,6 +184,7 @@ def summarize(plan: Plan, trials: list[Trial], probe: Mapping[str, Any] | None =
     chosen = float(best["anon"].hyperparameters["gamma"]) if "anon" in best else None
     searched = plan.spaces["anon"].parameters.get("gamma")
     gamma = respond(landscapes["anon"], searched, chosen, seed_deviation(trials, scale), scale)
+    several = searches(spec, trials)
     return Answer(
         scale=spec.objective.scale,
         tested=all(test in trial.reports[-1].metrics for trial in ended),
@@ -191,7 +193,8 @@ def summarize(plan: Plan, trials: list[Trial], probe: Mapping[str, Any] | None =
         gamma=gamma,
         customary=_customary(landscapes["anon"], scale),
         winners={arm: _won(trials, found, plan.spaces[arm], scale) for arm, found in best.items()},
-        verdict=verdicts(scale, trials, baselines, best, landscapes, rounds_of(spec)),
+        searches=[_search(trials, each, scale) for each in several],
+        verdict=verdicts(scale, trials, baselines, best, landscapes, rounds_of(spec), several),
         spent=list(spent(trials, spec.arms, probe or {})),
     )
 
@@ -211,6 +214,22 @@ def _won(trials: list[Trial], best: Trial, space: Space, scale: Scale) -> Winner
         confirm=_repeats(trials, best, Phase.CONFIRM, scale),
         test=_repeats(trials, best, Phase.VERDICT, scale),
         at_bound=space.at_bound(best.params),
+    )
+
+
+def _search(trials: list[Trial], found: Searched, scale: Scale) -> Search:
+    best = found.winner
+    if best is None:
+        return Search(arm=found.arm, repeat=found.repeat)
+    tested = [t for t in trials if t.seed in found.round.seeds]
+    gamma = best.hyperparameters.get("gamma") if found.arm == "anon" else None
+    return Search(
+        arm=found.arm,
+        repeat=found.repeat,
+        trial=best.id,
+        gamma=None if gamma is None else float(gamma),
+        confirm=_repeats(trials, best, Phase.CONFIRM, scale).mean,
+        test=_repeats(tested, best, Phase.VERDICT, scale).mean,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anon_tune.records import Trial, TrialState, objective_key
-from anon_tune.search.policy import winner
+from anon_tune.search.winners import winner
 from anon_tune.spec import JobSpec
 from anon_tune.workers.checkpoints import intact, step_of, write_durably
 

@@ -123,14 +123,14 @@ class Run:
     @property
     def cut_short(self) -> str | None:
         """Why the search has fewer trials than the budget, if time is why."""
-        budget = self._plan.spec.budget
+        spec = self._plan.spec
         made = sum(
             t.phase is Phase.SEARCH and t.state is not TrialState.CANCELLED for t in self._trials.values()
         )
-        planned = budget.trials * len(self._plan.spec.arms)
+        planned = spec.planned_trials()[Phase.SEARCH]
         if not self._plan.search_over or made >= planned:
             return None
-        return f"budget.time ({budget.time:g} s) was spent after {made} of {planned} search trials"
+        return f"budget.time ({spec.budget.time:g} s) was spent after {made} of {planned} search trials"
 
     def check(self) -> None:
         """Raises as Watch.check."""
@@ -296,7 +296,8 @@ class Run:
             completed = (
                 other.seconds
                 for phase in Phase
-                for other in self._trials.select(phase, trial.arm)
+                for repeat in range(self._plan.spec.search.repeats)
+                for other in self._trials.select(phase, trial.arm, repeat)
                 if other.state is TrialState.COMPLETE
             )
             reason = overdue(seconds, self._plan.spec.budget.trial_time, completed)
@@ -328,7 +329,8 @@ class Run:
         """End a trial if its reports up to `step` are behind the others'; return whether it was."""
         if trial.phase is not Phase.SEARCH or self._plan.spec.search.pruner == "none":
             return False
-        others = [t for t in self._trials.select(Phase.SEARCH, trial.arm) if t.id != trial.id]
+        search = self._trials.select(Phase.SEARCH, trial.arm, trial.repeat)
+        others = [t for t in search if t.id != trial.id]
         # An attempt that began again is at an earlier step than the reports of the one before.
         so_far = tuple(report for report in trial.reports if report.step <= step)
         now = dataclasses.replace(trial, reports=so_far)

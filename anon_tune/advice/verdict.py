@@ -2,8 +2,9 @@
 
 That on the *configurations* compares the winners of two arms on fresh seeds and a split that nothing was selected on
 (`search/sequential.py`). That on the *optimizers*, each tuned with its budget, must also allow for the luck of the
-searches: another search of the same arm would have come up with another winner. How much that matters is estimated
-by joint draws from each arm's landscape: what a draw has at the winner, above its own lowest value.
+searches: another search of the same arm would have come up with another winner. Where arms were searched several
+times, how much that matters is measured (`searches.py`). Otherwise it is estimated by joint draws from each arm's
+landscape: what a draw has at the winner, above its own lowest value.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from anon_tune.advice.searches import Runs, SearchesResult, compare_searches
 from anon_tune.answer import Comparison, Outcome
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.landscape import Landscape
 from anon_tune.search.rounds import Round, RoundsOfTwo
 from anon_tune.search.scale import Scale
 from anon_tune.search.sequential import ALPHA, InterimResult, outcome_of
+from anon_tune.search.winners import Searched
 
 __all__ = ["search_variance", "verdicts"]
 
@@ -35,6 +38,7 @@ def verdicts(
     winners: Mapping[str, Trial],
     landscapes: Mapping[str, Landscape],
     rounds: Sequence[Round],
+    searches: Sequence[Searched] = (),
 ) -> list[Comparison]:
     """Compare Anon with every other arm.
 
@@ -45,11 +49,12 @@ def verdicts(
         winners: By arm, the trial that stands for its winner, where it has one.
         landscapes: By arm.
         rounds: Of the verdict.
+        searches: Of all arms, where they were searched several times.
     """
     return [
         each
         for arm in baselines
-        for each in _pair(scale, trials, baselines, arm, winners, landscapes, rounds)
+        for each in _pair(scale, trials, baselines, arm, winners, landscapes, rounds, searches)
     ]
 
 
@@ -75,6 +80,7 @@ def _pair(
     winners: Mapping[str, Trial],
     landscapes: Mapping[str, Landscape],
     rounds: Sequence[Round],
+    searches: Sequence[Searched],
 ) -> Iterator[Comparison]:
     without = [each for each in ("anon", arm) if each not in winners]
     if without:
@@ -100,7 +106,10 @@ def _pair(
         seeds=judged.seeds,
         note="; ".join([*filter(None, losses), *_limits(judged)]),
     )
-    yield _with_interval(scale, found, judged, judged.half)
+    yield _with_interval(scale, found, judged.difference, judged.half, judged.seeds_needed)
+    if searches:
+        yield _measured(scale, trials, arm, searches, len(baselines))
+        return
     variances = [search_variance(landscapes[each], winners[each]) for each in ("anon", arm)]
     yield _optimizers(scale, found, judged, variances)
 
@@ -119,19 +128,79 @@ def _optimizers(
     half = float(student.isf(judged.level / 2, judged.freedom)) * math.sqrt(total)
     outcome = outcome_of(judged.difference, half, scale.practical) or Outcome.UNDECIDED
     tuned = tuned.model_copy(update={"outcome": outcome, "note": "rough: from one search of each"})
-    return _with_interval(scale, tuned, judged, half).model_copy(update={"seeds_needed": None})
+    return _with_interval(scale, tuned, judged.difference, half)
 
 
-def _with_interval(scale: Scale, found: Comparison, judged: InterimResult, half: float | None) -> Comparison:
-    if judged.difference is None or half is None:
+def _measured(
+    scale: Scale, trials: Sequence[Trial], arm: str, searches: Sequence[Searched], comparisons: int
+) -> Comparison:
+    """The verdict on two tuned optimizers, from several searches of each."""
+    both = [[each for each in searches if each.arm == name] for name in ("anon", arm)]
+    runs = [[_search_runs(scale, trials, each) for each in of_arm] for of_arm in both]
+    alpha = min(each.round.alpha for of_arm in both for each in of_arm)
+    judged = compare_searches(runs[0], runs[1], alpha / comparisons, scale.practical)
+    means = (None, None) if judged.means is None else tuple(map(scale.value, judged.means))
+    found = Comparison(
+        baseline=arm,
+        of="optimizer",
+        outcome=judged.outcome or Outcome.UNDECIDED,
+        anon=means[0],
+        other=means[1],
+        difference=None if judged.difference is None else scale.difference(judged.difference),
+        low=None,
+        high=None,
+        level=1 - ALPHA,
+        searches=min(judged.searches),
+        seeds=min(sum(map(len, of_arm)) for of_arm in runs),
+        note="; ".join(_about_searches(judged, arm, runs)),
+    )
+    return _with_interval(scale, found, judged.difference, judged.half)
+
+
+def _search_runs(scale: Scale, trials: Sequence[Trial], search: Searched) -> Runs:
+    """A search's runs for `compare_searches`; those that failed are left out.
+
+    A search without a winner counts as one run that diverged, if one of its trials did.
+    """
+    if search.winner is None:
+        own = [t for t in trials if (t.arm, t.repeat) == (search.arm, search.repeat)]
+        return [None] if any(t.state is TrialState.DIVERGED for t in own) else []
+    runs = [t for t in _runs(trials, search.winner, search.round.seeds) if t.state is not TrialState.FAILED]
+    return [None if t.value is None else scale(t.value) for t in runs]
+
+
+def _about_searches(judged: SearchesResult, arm: str, runs: Sequence[Sequence[Runs]]) -> Iterator[str]:
+    for name, of_arm in zip(("Anon", arm), runs, strict=True):
+        lost = [v is None for each in of_arm for v in each]
+        if any(lost):
+            yield f"{name} diverged on {sum(lost)} of {len(lost)} seeds"
+    low, high = sorted(judged.searches)
+    if low < 2:
+        yield f"too few searches came to a result: {judged.searches[0]} of Anon and {judged.searches[1]} of {arm}"
+    elif judged.half is None:
+        yield "all searches of each came to the same, so that more say no more than one"
+    else:
+        count = str(low) if low == high else f"{judged.searches[0]} and {judged.searches[1]}"
+        yield f"measured over {count} searches of each"
+
+
+def _with_interval(
+    scale: Scale,
+    found: Comparison,
+    difference: float | None,
+    half: float | None,
+    seeds_needed: int | None = None,
+) -> Comparison:
+    """A comparison with its interval; differences and `half` are on the scale."""
+    if difference is None or half is None:
         return found
     undecided = found.outcome is Outcome.UNDECIDED
     return found.model_copy(
         update={
-            "low": scale.difference(judged.difference - half),
-            "high": scale.difference(judged.difference + half),
+            "low": scale.difference(difference - half),
+            "high": scale.difference(difference + half),
             "detectable": scale.difference(half) if undecided else None,
-            "seeds_needed": judged.seeds_needed if undecided else None,
+            "seeds_needed": seeds_needed if undecided else None,
         }
     )
 

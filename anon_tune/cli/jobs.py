@@ -13,7 +13,7 @@ import typer
 from anon_tune import console
 from anon_tune.cli.options import AsJson, JobId, Overrides
 from anon_tune.cli.place import open_backend, server_address
-from anon_tune.cli.printing import err, out, print_change, print_json, print_log, print_report
+from anon_tune.cli.printing import err, out, print_change, print_json, print_log, print_plan, print_report
 from anon_tune.cli.streaming import stream_csv, stream_json
 from anon_tune.errors import InputError
 from anon_tune.records import JobState
@@ -38,7 +38,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Queue a tuning job for a worker, and print its id."""
-    from anon_tune.spec import read_job_file
+    from anon_tune.spec import read_job_file, stored_spec
 
     job_file, backend = read_job_file(spec, overrides or ()), open_backend()
     if server_address() is None:
@@ -46,6 +46,8 @@ def submit(
 
         api.check_settings(Settings.from_environment())
     job = backend.submit(job_file, priority, code=code)
+    if "repeats" in (job_file.document.get("search") or {}):
+        print_plan(stored_spec(backend.job(job.id).spec))
     if as_json:
         print_json({"id": job.id, "state": job.state.value, "priority": job.priority})
     else:

@@ -17,7 +17,7 @@ from rich.text import Text
 from anon_tune import console
 from anon_tune.cli.options import AsJson, Overrides
 from anon_tune.cli.place import settings_here
-from anon_tune.cli.printing import err, out, places, print_json, print_log, print_report
+from anon_tune.cli.printing import err, out, places, print_json, print_log, print_plan, print_report
 from anon_tune.errors import DependencyError, InputError
 from anon_tune.records import JobState
 
@@ -44,6 +44,8 @@ def run(
 
     settings = settings_here("run")
     parsed = load_spec(spec, overrides or ()) if spec is not None else None
+    if parsed is not None and not as_json:
+        print_plan(parsed)
     api.check_settings(settings)
     ledger = open_ledger(settings)
     backend = LocalBackend(ledger, settings)

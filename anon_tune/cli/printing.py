@@ -8,17 +8,31 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 
 from anon_tune import console
 from anon_tune.cli.place import server_address
 from anon_tune.records import JobState
+from anon_tune.sentences import about_plan
 from anon_tune.settings import Settings
 from anon_tune.views import ChangeView, JobView
 
-__all__ = ["err", "out", "places", "print_change", "print_json", "print_log", "print_report", "silence"]
+if TYPE_CHECKING:
+    from anon_tune.spec import JobSpec  # pydantic models of job files: not for commands that only look
+
+__all__ = [
+    "err",
+    "out",
+    "places",
+    "print_change",
+    "print_json",
+    "print_log",
+    "print_plan",
+    "print_report",
+    "silence",
+]
 
 
 def silence(stream: TextIO) -> None:
@@ -59,6 +73,12 @@ def print_change(change: ChangeView, running: str, as_json: bool) -> None:
 def print_json(value: Any) -> None:
     """One value, not through Rich, which wraps lines."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def print_plan(spec: JobSpec) -> None:
+    """What a job costs, where each arm is searched several times."""
+    for line in about_plan(spec):
+        err.print(line, soft_wrap=True)
 
 
 def print_report(job: JobView) -> None:

@@ -537,9 +537,9 @@ class Ledger:
 
         Raises:
             LeaseLostError: Another process holds the job.
-            ConflictError: The arm has a trial of this number, or this configuration with this seed.
+            ConflictError: The arm's search has a trial of this number, or this configuration with this seed.
         """
-        trial_id = f"{lease.job}-{new.arm}-{new.phase.value[0]}{new.number:03d}"
+        trial_id = new.id_in(lease.job)
         try:
             with self._write() as connection:
                 now = self._hold(connection, lease)
@@ -547,6 +547,7 @@ class Ledger:
                     "id": trial_id,
                     "job_id": lease.job,
                     "arm": new.arm,
+                    "repeat": new.repeat,
                     "phase": new.phase,
                     "number": new.number,
                     "seed": new.seed,
@@ -562,7 +563,7 @@ class Ledger:
             raise ConflictError(f"{trial_id} repeats a number or a configuration of this job.") from error
         return records.Trial(
             trial_id, lease.job, new.arm, new.phase, new.number, new.seed, TrialState.WAITING,
-            dict(new.params), dict(new.hyperparameters), new.source,
+            dict(new.params), dict(new.hyperparameters), new.source, repeat=new.repeat,
         )  # fmt: skip
 
     def start_attempt(self, lease: Lease, trial_id: str) -> int:

@@ -121,6 +121,7 @@ def _trial_record(
         id=row["id"],
         job=row["job_id"],
         arm=row["arm"],
+        repeat=row["repeat"],
         phase=Phase(row["phase"]),
         number=row["number"],
         seed=row["seed"],

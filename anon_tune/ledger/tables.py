@@ -106,6 +106,7 @@ TRIALS = Table(
     _required("id", String(96), primary_key=True),
     _required("job_id", String(32), ForeignKey("jobs.id")),
     _required("arm", String(64)),
+    _required("repeat", Integer, server_default="0"),
     _required("phase", String(16)),
     _required("number", Integer),
     _required("seed", Integer),
@@ -121,12 +122,12 @@ TRIALS = Table(
     _required("created", _UTCDateTime),
     Column("started", _UTCDateTime),
     Column("finished", _UTCDateTime),
-    UniqueConstraint("job_id", "arm", "phase", "number"),
-    # No configuration is tried twice with the same seed.
-    UniqueConstraint("job_id", "arm", "phase", "configuration", "seed"),
+    UniqueConstraint("job_id", "arm", "repeat", "phase", "number"),
+    # No search tries a configuration twice with the same seed.
+    UniqueConstraint("job_id", "arm", "repeat", "phase", "configuration", "seed"),
     Index("ix_trials_in_order", "job_id", "created", "id"),
 )
-"""Configurations of one arm with one seed each.
+"""Configurations of one arm with one seed each; `repeat` is the search of the arm that a trial belongs to.
 
 `steps` is the number of a trial's reports, and `seconds` the time that their epochs took: so that a job of many
 trials is summed up without reading their reports.

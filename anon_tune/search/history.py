@@ -1,4 +1,4 @@
-"""A job's trials, found by arm and phase without looking at all of them."""
+"""A job's trials, found by phase, arm and repeat without looking at all of them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from anon_tune.records import Phase, Trial
 
 __all__ = ["History"]
 
+_Key = tuple[Phase, str, int]
+
 
 class History(Mapping[str, Trial]):
     """Trials by id, in the order in which they were first kept.
 
-    Of 10,000 trials a decision needs those of one arm, which of all have not ended, and whether a configuration was
-    tried: all are at hand.
+    Of 10,000 trials a decision needs those of one search, which of all have not ended, and whether a configuration
+    was tried: all are at hand.
     """
 
     def __init__(self, trials: Iterable[Trial] = ()) -> None:
         self._by_id: dict[str, Trial] = {}
-        self._by_arm: dict[tuple[Phase, str], list[Trial]] = {}
-        self._tried: dict[tuple[Phase, str], set[frozenset[tuple[str, Any]]]] = {}
+        self._by_search: dict[_Key, list[Trial]] = {}
+        self._tried: dict[_Key, set[frozenset[tuple[str, Any]]]] = {}
         self._unfinished: dict[str, Trial] = {}
         for trial in trials:
             self.keep(trial)
@@ -30,13 +32,13 @@ class History(Mapping[str, Trial]):
     def keep(self, trial: Trial) -> None:
         """Add a trial, or put it in place of the one with its id."""
         self._by_id[trial.id] = trial
-        key = trial.phase, trial.arm
-        of_arm = self._by_arm.setdefault(key, [])
-        place = bisect_left(of_arm, trial.number, key=attrgetter("number"))
-        if place < len(of_arm) and of_arm[place].number == trial.number:
-            of_arm[place] = trial
+        key = trial.phase, trial.arm, trial.repeat
+        of_search = self._by_search.setdefault(key, [])
+        place = bisect_left(of_search, trial.number, key=attrgetter("number"))
+        if place < len(of_search) and of_search[place].number == trial.number:
+            of_search[place] = trial
         else:
-            of_arm.insert(place, trial)
+            of_search.insert(place, trial)
             self._tried.setdefault(key, set()).add(frozenset(trial.params.items()))
         if trial.is_finished:
             self._unfinished.pop(trial.id, None)
@@ -47,22 +49,22 @@ class History(Mapping[str, Trial]):
         """The history as it is now, which later changes of this one leave alone; the trials are shared."""
         copied = History()
         copied._by_id = self._by_id.copy()
-        copied._by_arm = {key: trials.copy() for key, trials in self._by_arm.items()}
+        copied._by_search = {key: trials.copy() for key, trials in self._by_search.items()}
         copied._tried = {key: tried.copy() for key, tried in self._tried.items()}
         copied._unfinished = self._unfinished.copy()
         return copied
 
-    def count(self, phase: Phase, arm: str) -> int:
-        """How many trials a phase of an arm has."""
-        return len(self._by_arm.get((phase, arm), ()))
+    def count(self, phase: Phase, arm: str, repeat: int) -> int:
+        """Return how many trials a phase of one of an arm's searches has."""
+        return len(self.select(phase, arm, repeat))
 
-    def select(self, phase: Phase, arm: str) -> Sequence[Trial]:
-        """The trials of a phase of an arm in the order of their numbers: no copy, `keep` changes it."""
-        return self._by_arm.get((phase, arm), ())
+    def select(self, phase: Phase, arm: str, repeat: int) -> Sequence[Trial]:
+        """Return the trials of a phase of one search in the order of their numbers: no copy, `keep` changes it."""
+        return self._by_search.get((phase, arm, repeat), ())
 
-    def tried(self, phase: Phase, arm: str, params: Mapping[str, Any]) -> bool:
-        """Whether a trial of a phase of an arm has this configuration."""
-        return frozenset(params.items()) in self._tried.get((phase, arm), ())
+    def tried(self, phase: Phase, arm: str, repeat: int, params: Mapping[str, Any]) -> bool:
+        """Return whether a trial of a phase of one search has this configuration."""
+        return frozenset(params.items()) in self._tried.get((phase, arm, repeat), ())
 
     @property
     def unfinished(self) -> list[Trial]:

@@ -50,13 +50,13 @@ class Landscape:
 
     Args:
         space: What the arm searches.
-        trials: The arm's; of the search, and of confirm where finalists were rerun.
+        trials: The arm's, of one of its searches or of all; of confirm too where finalists were rerun.
         objective: What they are judged by.
 
     Attributes:
         space: What the arm searches.
         by_value: The COMPLETE search trials, best first.
-        trials: The search trials that it is fitted to, in the order of their numbers.
+        trials: The search trials that it is fitted to, in the order of their searches and numbers.
         points: Their places in the unit cube, shape (n, d).
     """
 
@@ -66,13 +66,13 @@ class Landscape:
         self._choices = [
             self._columns[name] for name, domain in space.parameters.items() if isinstance(domain, Choice)
         ]
-        search = sorted((t for t in trials if t.phase is Phase.SEARCH), key=lambda trial: trial.number)
+        search = sorted((t for t in trials if t.phase is Phase.SEARCH), key=_place_in_job)
         forecast = Forecast(space, search, objective)
         ends = ((trial.id, forecast.final(trial)) for trial in search if _tells(trial))
         finals = {id_: final for id_, final in ends if final is not None and math.isfinite(final)}
         known = [t for t in search if t.id in finals or t.state is TrialState.DIVERGED]
         complete = [(forecast.scaled(t.value), t) for t in search if t.value is not None]
-        self.by_value = [t for _, t in sorted(complete, key=lambda pair: (pair[0], pair[1].number))]
+        self.by_value = [t for _, t in sorted(complete, key=lambda pair: (pair[0], _place_in_job(pair[1])))]
         worst = _worst(list(finals.values()), objective)
         values = [min(finals.get(trial.id, worst), worst) for trial in known]
         kept = _kept(values)
@@ -181,6 +181,10 @@ class Landscape:
         return _best_of(points, count, judge)
 
 
+def _place_in_job(trial: Trial) -> tuple[int, int]:
+    return trial.repeat, trial.number
+
+
 def _columns(space: Space) -> dict[str, slice]:
     """Where each coordinate is in the unit cube: a choice has a column for each of its values."""
     found, start = {}, 0
@@ -226,18 +230,21 @@ def _tells(trial: Trial) -> bool:
     return trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
 
 
-# The same is asked for every rerun of the finalists.
-@lru_cache(maxsize=16)
+# The same is asked of all searches for every rerun of their finalists.
+_MEMORY = 128
+
+
+@lru_cache(maxsize=_MEMORY)
 def _lowest(landscape: Landscape) -> tuple[float, ...]:
     return tuple(landscape.low_points(1, landscape.bound)[0, 0].tolist())
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=_MEMORY)
 def _bounds(landscape: Landscape) -> tuple[float, ...]:
     return tuple(landscape.bound(landscape.points).tolist())
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=_MEMORY)
 def _fitted(points: tuple[tuple[float, ...], ...], values: tuple[float, ...]) -> Surrogate:
     return Surrogate(np.array(points), np.array(values))
 

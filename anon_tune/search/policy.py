@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from statistics import fmean
 from typing import Any
 
-from anon_tune.records import NewTrial, Phase, Trial, TrialState, objective_key
+from anon_tune.records import NewTrial, Phase, Trial, TrialState
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.history import History
 from anon_tune.search.lag import may_start
@@ -22,6 +20,7 @@ from anon_tune.search.rounds import RoundsOfTwo, first_seeds, rounds_of
 from anon_tune.search.scale import scale_of
 from anon_tune.search.seeds import trial_seed
 from anon_tune.search.study import learns, suggest
+from anon_tune.search.winners import searches, winner
 from anon_tune.search_spaces import Space
 from anon_tune.spec import JobSpec
 
@@ -34,7 +33,6 @@ __all__ = [
     "finalists",
     "next_trial",
     "repeated_failure",
-    "winner",
 ]
 
 _NEAR = 0.01
@@ -71,14 +69,14 @@ class Plan:
 def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Signal:
     """Return the next trial to add, WAIT while running trials decide what comes next, or DONE.
 
-    In the search, the arm that has started the fewest trials is next, of those whose next trial has nothing to wait
-    for (`lag.py`). Finalists are chosen when all search trials have ended, and a finalist falls behind after whole
-    rounds of confirm seeds, so the order in which trials end changes nothing.
+    An arm may be searched several times (`search.repeats`). The search that has started the fewest trials is next, of
+    those whose next trial has nothing to wait for (`lag.py`). Finalists are chosen when all search trials have ended,
+    and a finalist falls behind after whole rounds of confirm seeds, so the order in which trials end changes nothing.
     """
     history = trials if isinstance(trials, History) else History(trials)
-    arm = _searched_next(plan, history)
-    if arm is not None:
-        return _search_trial(plan, arm, history)
+    search = _searched_next(plan, history)
+    if search is not None:
+        return _search_trial(plan, *search, history)
     if any(trial.phase is Phase.SEARCH for trial in history.unfinished):
         return Signal.WAIT
     made = list(history.values())
@@ -104,65 +102,41 @@ class Configuration:
         params: Search coordinates.
         hyperparameters: What the optimizer is made with.
         origin: Id of the trial that had it first; None where none has.
+        repeat: The search that it comes from.
     """
 
     params: Mapping[str, Any]
     hyperparameters: Mapping[str, Any]
     origin: str | None
+    repeat: int
 
     @classmethod
     def of(cls, trial: Trial) -> Configuration:
         """The configuration of a trial."""
-        return cls(trial.params, trial.hyperparameters, trial.origin)
+        return cls(trial.params, trial.hyperparameters, trial.origin, trial.repeat)
 
 
-def finalists(plan: Plan, trials: Sequence[Trial], arm: str) -> list[Configuration]:
-    """What is rerun on the confirm seeds, the most promising first.
+def finalists(plan: Plan, trials: Sequence[Trial], arm: str, repeat: int = 0) -> list[Configuration]:
+    """What is rerun on the confirm seeds of one of the arm's searches, the most promising first.
 
-    The first is what the arm's landscape promises most of, tried or not (`recommend.py`); the others were tried.
+    The first is what the landscape promises most of, tried or not (`recommend.py`); the others were tried.
     """
     space = plan.spaces[arm]
-    search = [trial for trial in trials if trial.arm == arm and trial.phase is Phase.SEARCH]
+    own = [trial for trial in trials if trial.arm == arm and trial.repeat == repeat]
+    search = [trial for trial in own if trial.phase is Phase.SEARCH]
     landscape = Landscape(space, search, plan.spec.objective)
     chosen = [Configuration.of(trial) for trial in ranked(landscape)]
     params = recommended(landscape)
     if params is not None:
-        reruns = [trial for trial in trials if trial.arm == arm and trial.phase is Phase.CONFIRM]
+        reruns = [trial for trial in own if trial.phase is Phase.CONFIRM]
         found = next((t for t in [*search, *reruns] if _is_near(space, t.params, params)), None)
         first = (
-            Configuration(params, optimizer_arguments(space, params, plan.log_mean_sigma), None)
+            Configuration(params, optimizer_arguments(space, params, plan.log_mean_sigma), None, repeat)
             if found is None
             else Configuration.of(found)
         )
         chosen = [first, *(each for each in chosen if each.origin != first.origin)]
     return chosen[: min(plan.spec.confirm.finalists, plan.spec.budget.trials)]
-
-
-def winner(trials: Sequence[Trial], arm: str, mode: str) -> Trial | None:
-    """The first trial of the finalist with the best mean over its confirm seeds; None if none was rerun.
-
-    One that did not complete on all of them comes last, and one that fell behind and was not rerun on all before
-    it; among those that did not complete the order of the finalists stands.
-    """
-    by_id = {trial.id: trial for trial in trials}
-    runs: dict[str, list[Trial]] = {}
-    for trial in sorted(trials, key=lambda trial: trial.number):
-        if trial.arm == arm and trial.phase is Phase.CONFIRM:
-            runs.setdefault(trial.origin, []).append(trial)
-    most = max(map(len, runs.values()), default=0)
-
-    def key(source: str) -> tuple[bool, float]:
-        values = [
-            objective_key(t.value, mode)
-            for t in runs[source]
-            if t.state is TrialState.COMPLETE and t.value is not None
-        ]
-        if len(values) < len(runs[source]):
-            return True, 0.0
-        return False, fmean(values) if len(values) == most else math.inf
-
-    first = min(runs, key=key, default=None)  # of equals the first
-    return by_id[first] if first is not None else None
 
 
 def repeated_failure(trials: Sequence[Trial]) -> str | None:
@@ -181,37 +155,43 @@ def repeated_failure(trials: Sequence[Trial]) -> str | None:
     return None
 
 
-def _searched_next(plan: Plan, history: History) -> str | None:
-    """The arm whose search trial is next; None where the search is over, or running trials must end first."""
+def _searched_next(plan: Plan, history: History) -> tuple[str, int] | None:
+    """The arm and the repeat whose search trial is next; None if all are made, or running trials must end first."""
     if plan.search_over:
         return None
-    started = {arm: history.count(Phase.SEARCH, arm) for arm in plan.spec.arms}
-    open_arms = [
-        arm
-        for arm, number in started.items()
-        if number < plan.spec.budget.trials and _may_start(plan, history, arm, number)
+    spec = plan.spec
+    every = [(arm, repeat) for repeat in range(spec.search.repeats) for arm in spec.arms]
+    started = {each: history.count(Phase.SEARCH, *each) for each in every}
+    open_ones = [
+        each
+        for each, number in started.items()
+        if number < spec.budget.trials and _may_start(plan, history, *each, number)
     ]
-    return min(open_arms, key=started.__getitem__, default=None)
+    return min(open_ones, key=started.__getitem__, default=None)
 
 
-def _may_start(plan: Plan, history: History, arm: str, number: int) -> bool:
+def _may_start(plan: Plan, history: History, arm: str, repeat: int, number: int) -> bool:
     if not learns(plan.spaces[arm], plan.spec.search, arm, number):
         return True
-    unfinished = (t for t in history.unfinished if t.phase is Phase.SEARCH and t.arm == arm)
+    search = (Phase.SEARCH, arm, repeat)
+    unfinished = (t for t in history.unfinished if (t.phase, t.arm, t.repeat) == search)
     return may_start(unfinished, number, plan.spec.lag)
 
 
-def _search_trial(plan: Plan, arm: str, history: History) -> NewTrial:
-    spec, space, trials = plan.spec, plan.spaces[arm], history.select(Phase.SEARCH, arm)
-    number, tried = len(trials), partial(history.tried, Phase.SEARCH, arm)
-    params = suggest(space, trials, number, spec.search, arm, spec.objective, spec.lag, tried=tried)
+def _search_trial(plan: Plan, arm: str, repeat: int, history: History) -> NewTrial:
+    spec, space, trials = plan.spec, plan.spaces[arm], history.select(Phase.SEARCH, arm, repeat)
+    number, tried = len(trials), partial(history.tried, Phase.SEARCH, arm, repeat)
+    params = suggest(
+        space, trials, number, spec.search, arm, spec.objective, spec.lag, tried=tried, repeat=repeat
+    )
     return NewTrial(
         arm=arm,
         phase=Phase.SEARCH,
         number=number,
-        seed=trial_seed(spec.search.seed, Phase.SEARCH, number),
+        seed=trial_seed(spec.search.seed, Phase.SEARCH, number, repeat),
         params=params,
         hyperparameters=optimizer_arguments(space, params, plan.log_mean_sigma),
+        repeat=repeat,
     )
 
 
@@ -222,12 +202,18 @@ def _is_near(space: Space, one: Mapping[str, Any], other: Mapping[str, Any]) -> 
 
 
 def _confirm(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
-    """The next confirm trial, arms taking turns.
+    """The next confirm trial, of the first repeat that has one now; None if none has."""
+    found = (_confirmed(plan, trials, repeat) for repeat in range(plan.spec.search.repeats))
+    return next((new for new in found if new is not None), None)
+
+
+def _confirmed(plan: Plan, trials: Sequence[Trial], repeat: int) -> NewTrial | None:
+    """The next confirm trial of a repeat, arms taking turns.
 
     Returns None if nothing is missing, or if a whole round of seeds must end before finalists can fall behind.
     """
-    spec = plan.spec
-    chosen = {arm: finalists(plan, trials, arm) for arm in spec.arms}
+    spec, trials = plan.spec, [trial for trial in trials if trial.repeat == repeat]
+    chosen = {arm: finalists(plan, trials, arm, repeat) for arm in spec.arms}
     origins = {each.origin for of_arm in chosen.values() for each in of_arm}
     runs = [trial for trial in trials if trial.phase is Phase.CONFIRM and trial.origin in origins]
     before: set[int] = set()  # seeds of earlier rounds
@@ -238,7 +224,7 @@ def _confirm(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
             if not all(trial.is_finished for trial in earlier):
                 return None
             behind |= fallen_behind(earlier, spec.objective.mode)
-        seed = trial_seed(spec.search.seed, Phase.CONFIRM, index)
+        seed = trial_seed(spec.search.seed, Phase.CONFIRM, index, repeat)
         before.add(seed)
         for rank in range(max((len(found) for found in chosen.values()), default=0)):
             for arm in spec.arms:
@@ -249,7 +235,7 @@ def _confirm(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
 
 
 def _verdict(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
-    """The next verdict trial, by seed, arms taking turns.
+    """The next verdict trial: first of the winners of all searches, then of the arms', by seed, arms taking turns.
 
     Returns None if nothing is missing or all is decided, or if the seeds before a look must end first.
     """
@@ -258,6 +244,10 @@ def _verdict(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
         arm: found for arm in spec.arms if (found := winner(trials, arm, spec.objective.mode)) is not None
     }
     runs = {(t.origin, t.seed): t for t in trials if t.phase is Phase.VERDICT}
+    for each in searches(spec, trials):
+        for seed in each.round.seeds:
+            if each.winner is not None and (each.winner.origin, seed) not in runs:
+                return _rerun(Phase.VERDICT, trials, each.arm, seed, Configuration.of(each.winner))
     for wanted in _wanted(plan, trials, best):
         for seed, arm in wanted:
             if (best[arm].origin, seed) not in runs:
@@ -300,5 +290,5 @@ def _is_made(runs: Sequence[Trial], each: Configuration, seed: int) -> bool:
 
 
 def _rerun(phase: Phase, trials: Sequence[Trial], arm: str, seed: int, each: Configuration) -> NewTrial:
-    number = sum(trial.arm == arm and trial.phase is phase for trial in trials)
-    return NewTrial(arm, phase, number, seed, each.params, each.hyperparameters, each.origin)
+    number = sum((t.arm, t.phase, t.repeat) == (arm, phase, each.repeat) for t in trials)
+    return NewTrial(arm, phase, number, seed, each.params, each.hyperparameters, each.origin, each.repeat)

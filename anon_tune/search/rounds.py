@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from anon_tune.records import Phase, Trial
 from anon_tune.search.scale import Scale
-from anon_tune.search.seeds import trial_seed
+from anon_tune.search.seeds import trial_seed, winner_test_seed
 from anon_tune.search.sequential import ALPHA, InterimResult, PairedTest, looks
 from anon_tune.spec import JobSpec
 
-__all__ = ["FIRST_ALPHA", "Round", "RoundsOfTwo", "first_seeds", "rounds_of"]
+__all__ = ["FIRST_ALPHA", "Round", "RoundsOfTwo", "first_seeds", "rounds_of", "search_round"]
 
 _KEPT = 0.2
 """Share of the error rate that is kept for extensions; each takes half of what is left."""
@@ -50,6 +50,23 @@ def rounds_of(spec: JobSpec) -> list[Round]:
         found.append(Round(seeds, _alpha(index)))
         start += count
     return found
+
+
+def search_round(spec: JobSpec, trials: Sequence[Trial], winner: Trial) -> Round:
+    """Return the round in which the winner of one of an arm's searches is tested.
+
+    The winners of a repeat are tested on the same seeds. A winner that more trials have brought is tested on other
+    seeds than the one before it, in the round of that extension.
+    """
+    count = spec.confirm.verdict_seeds
+    numbers = [range(count * index, count * (index + 1)) for index in range(1 + len(spec.budget.more_seeds))]
+    rounds = [
+        Round(
+            tuple(winner_test_seed(spec.search.seed, winner.repeat, number) for number in each), _alpha(index)
+        )
+        for index, each in enumerate(numbers)
+    ]
+    return _usable(rounds, trials, {winner.arm: winner})[0]
 
 
 def first_seeds(rounds: Sequence[Round], trials: Sequence[Trial], winners: Mapping[str, Trial]) -> list[int]:

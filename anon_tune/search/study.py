@@ -1,7 +1,7 @@
 """Suggesting a configuration: an in-memory Optuna study, made of the trials for every ask.
 
-Suggestion n of an arm is a function of the space, the seed, n, and the results of the arm's trials up to the lag
-(`lag.py`). Optuna stores no sampler, so one is made for each ask, seeded from (job seed, arm, trial number).
+Suggestion n of a search is a function of the space, the seed, n, and the results of its trials up to the lag
+(`lag.py`). Optuna stores no sampler, so one is made for each ask, seeded from (job seed, arm, trial number, repeat).
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def suggest(
     objective: Objective,
     lag: int = 0,
     tried: Callable[[Mapping[str, Any]], bool] | None = None,
+    repeat: int = 0,
 ) -> dict[str, Any]:
     """Return the coordinates of the arm's `number`-th search trial.
 
@@ -80,18 +81,19 @@ def suggest(
 
     Args:
         space: What the arm searches.
-        trials: The arm's search trials so far, in the order of their numbers.
+        trials: The trials of the arm's search so far, in the order of their numbers.
         number: The new trial's number.
         search: Sampler, seed, points to try first.
         arm: The arm's name, part of the seed.
         objective: What they are judged by.
         lag: How many trials before this one are not learnt from.
         tried: Whether one of the trials has a configuration, where it is known without looking at all of them.
+        repeat: Which of the arm's searches, part of the seed.
 
     Raises:
         InputError: The space has no untried configuration left.
     """
-    for point in _Suggestion(space, trials, number, search, arm, objective, lag).candidates():
+    for point in _Suggestion(space, trials, number, search, arm, objective, lag, repeat).candidates():
         if not (tried(point) if tried is not None else any(point == trial.params for trial in trials)):
             return point
     raise InputError(
@@ -148,17 +150,18 @@ class _Suggestion:
     arm: str
     objective: Objective
     lag: int
+    repeat: int
 
     def candidates(self) -> Iterator[dict[str, Any]]:
         """The point that is wanted, then others in case it was tried before."""
-        seed = sampler_seed(self.search.seed, self.arm, self.number)
+        seed = self._seed(self.number)
         first = _first_points(self.space, self.search, self.arm)
         name = sampler_of(self.space, self.search, self.number)
         if self.number < len(first):
             yield self.space.complete(self._sobol(self.number), first[self.number])
         elif name == "grid":
             points = list(self.space.on_grid(self.search.levels).points())
-            yield from _in_random_order(points, self._arm_seed)[self.number - len(first) :]
+            yield from _in_random_order(points, self._own_seed)[self.number - len(first) :]
         elif name != "random":
             past = self._past(name) if learns(self.space, self.search, self.arm, self.number) else []
             if sum(trial.state.is_finished() for trial in past) >= FEWEST_KNOWN:
@@ -171,15 +174,19 @@ class _Suggestion:
             yield _ask(optuna.samplers.RandomSampler(seed=(seed + retry) % 2**31), self.space, [])
         yield from self.space.points()  # a finite space with few left is not found by drawing
 
+    def _seed(self, number: int) -> int:
+        return sampler_seed(self.search.seed, self.arm, number, self.repeat)
+
     @property
-    def _arm_seed(self) -> int:
-        return sampler_seed(self.search.seed, self.arm, -1)
+    def _own_seed(self) -> int:
+        """Of the whole search."""
+        return self._seed(-1)
 
     def _sobol(self, index: int) -> list[float]:
-        """A point of the arm's scrambled Sobol sequence; the same, however many of them are drawn."""
+        """A point of the search's scrambled Sobol sequence; the same, however many of them are drawn."""
         from scipy.stats import qmc  # takes seconds, which Ray's start can hide
 
-        sequence = qmc.Sobol(len(self.space.parameters), scramble=True, rng=self._arm_seed)
+        sequence = qmc.Sobol(len(self.space.parameters), scramble=True, rng=self._own_seed)
         points: list[list[float]] = sequence.random_base2(index.bit_length()).tolist()
         return points[index]
 

@@ -162,6 +162,11 @@ class JobSpec(Strict):
                 f"search.grace: {self.search.grace} epochs of grace are more than the budget's "
                 f"{self.budget.epochs}; lower it, or set search.pruner: none"
             )
+        if self.search.sampler == "grid" and self.search.repeats > 1:
+            problems.append(
+                "search.repeats: a grid is the same in each repeat, so that it says nothing of the luck of a search; "
+                "set 1, or another search.sampler"
+            )
         problems += [*self._arm_problems(), *self._value_problems()]
         if not stored:
             problems += self.space_problems(spaces_of(self, context.get("spaces", {})))
@@ -336,11 +341,13 @@ class JobSpec(Strict):
 
     def planned_trials(self) -> dict[Phase, int]:
         """How many trials each phase has at most: when every arm gets through, and no finalist falls behind."""
-        arms = len(self.arms)
+        arms, repeats, more = len(self.arms), self.search.repeats, self.budget.more_seeds
+        searches = arms * repeats
+        tests = searches * self.confirm.verdict_seeds * (1 + len(more)) if repeats > 1 else 0
         return {
-            Phase.SEARCH: arms * self.budget.trials,
-            Phase.CONFIRM: arms * min(self.confirm.finalists, self.budget.trials) * self.confirm.seeds,
-            Phase.VERDICT: arms * (self.confirm.verdict_seeds + sum(self.budget.more_seeds)),
+            Phase.SEARCH: searches * self.budget.trials,
+            Phase.CONFIRM: searches * min(self.confirm.finalists, self.budget.trials) * self.confirm.seeds,
+            Phase.VERDICT: arms * (self.confirm.verdict_seeds + sum(more)) + tests,
         }
 
 

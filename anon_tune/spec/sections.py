@@ -136,7 +136,7 @@ class Objective(Strict):
 
 
 class Budget(Strict):
-    """What each arm may spend: `trials` configurations of up to `epochs` epochs each.
+    """What each search of an arm may spend: `trials` configurations of up to `epochs` epochs each.
 
     `time` limits the whole job, in seconds of being worked on: once they are spent the search gives out no more
     trials, and confirm and verdict follow on what there is.
@@ -171,6 +171,8 @@ class Search(Strict):
         pruner: `none` stops nothing; `median` stops what is forecast to end behind the median; `asha` is successive
             halving.
         seed: Of the samplers, and of all trials.
+        repeats: So many times each arm is searched from scratch, with the whole of `budget.trials` and seeds of its
+            own. With 2 or more the verdict on the optimizers is measured; 5 are a good number (docs/advice.md).
         grace: Epochs before any pruning.
         reduction: At each rung of `asha` one in `reduction` goes on.
         levels: Of each range in a `grid`.
@@ -182,6 +184,7 @@ class Search(Strict):
     lag: int | None = Field(default=None, ge=0, le=1000)
     pruner: Literal["none", "median", "asha"] = "none"
     seed: int = Field(default=0, ge=0, lt=2**31)
+    repeats: int = Field(default=1, ge=1, le=20)
     grace: int = Field(default=3, ge=1)
     reduction: int = Field(default=3, ge=2)
     levels: int = Field(default=5, ge=2, le=1000)
@@ -197,7 +200,8 @@ class Confirm(Strict):
     """Finalists of each arm are rerun on `seeds` seeds; the winners are compared on up to `verdict_seeds` others.
 
     With `race`, a finalist that is clearly behind after some of its seeds is not rerun on the others. A comparison
-    that is decided after fewer seeds ends there.
+    that is decided after fewer seeds ends there. With `search.repeats` the winner of each search is tested on
+    `verdict_seeds` seeds of its own, too.
     """
 
     finalists: int = Field(default=3, ge=1, le=20)

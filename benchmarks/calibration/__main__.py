@@ -7,6 +7,8 @@
   values, and gammas outside [0, 1], are priced truly (`importance.py`).
 - `optimizers`: the same arm searched three times on one surface, as anon, adamw and sgd. Whatever is called better or
   worse is wrong.
+- `repeats`: the same where each arm is searched several times (`search.repeats`), and how often a difference between
+  optimizers is found (`repeats.py`). It draws on the searches of `optimizers`.
 
 Searches are kept, so an interrupted run goes on; remove the folder after a change of the search.
 """
@@ -38,15 +40,20 @@ from anon_tune.workers.driver import summarize
 from benchmarks.calibration.configurations import LAWS, Cell, simulate
 from benchmarks.calibration.importance import CASES, Judged, judge
 from benchmarks.calibration.jobs import plan_of, relabelled, run, searched
+from benchmarks.calibration.repeats import Tuned, deviations, tuned
+from benchmarks.calibration.repeats import simulate as simulate_repeats
 from benchmarks.calibration.surfaces import SHAPES, surface
 from benchmarks.search.surfaces import Surface, load_surfaces
 
-PARTS = ("configurations", "response", "importance", "optimizers")
+PARTS = ("configurations", "response", "importance", "optimizers", "repeats")
 ARMS = ("anon", "adamw", "sgd")
 DEVIATIONS = (0.05, 0.15)
 
 SEARCHED = ("mild", "sharp", "cliff", "two valleys", "flat", "shakespeare-gpt")
 """Surfaces on which one arm is searched again and again; the last is a recorded training with quiet seeds."""
+
+REPEATS = (3, 5, 10)
+_JOBS = 2000
 
 _NEAR = 0.25
 """Two searches agree where what they recommend is so near."""
@@ -96,6 +103,8 @@ def main() -> None:
                 console.print(_importance(pool, trials, jobs, arguments.folder))
             if "optimizers" in arguments.only:
                 console.print(_optimizers(pool, trials, max(6, jobs // 2), arguments.folder))
+            if "repeats" in arguments.only:
+                console.print(_repeats(pool, trials, max(15, jobs // 2), arguments.folder))
 
 
 def _configurations(pool: ProcessPoolExecutor, jobs: int) -> Table:
@@ -227,6 +236,42 @@ def _optimizers(pool: ProcessPoolExecutor, trials: int, searches: int, folder: P
         table.add_row(name, str(len(triples)), *(f"{share:.0%}" for share in wrong))
     table.add_row("mean", "", *(f"{share:.1%}" for share in np.mean(shares, axis=0)))
     return table
+
+
+def _repeats(pool: ProcessPoolExecutor, trials: int, searches: int, folder: Path) -> Table:
+    counts = ", ".join(map(str, REPEATS))
+    table = Table(
+        title=f"{counts} searches of each of three arms with {trials} trials, {_JOBS} jobs a cell, drawn from "
+        f"{searches} searches a surface"
+    )
+    for title in (
+        "surface",
+        "deviation between searches",
+        "with the noise of their tests",
+        "wrong where equal",
+        "found: 3 deviations",
+        "found: 3 with the noise",
+        "called equal at 1%",
+    ):
+        table.add_column(title)
+    asked = [(name, trials, seed, folder) for name in SEARCHED for seed in range(searches)]
+    found = dict(zip(asked, pool.map(_tuned, asked), strict=True))
+    for name in SEARCHED:
+        of_surface = [found[name, trials, seed, folder] for seed in range(searches)]
+        bare, noisy = deviations(of_surface)
+        cells = {
+            shift: [simulate_repeats(of_surface, repeats, shift, _JOBS) for repeats in REPEATS]
+            for shift in (0.0, 3 * bare, 3 * noisy, np.log(1.01))
+        }
+        rows = zip(cells.values(), ("wrong", "first", "first", "equal"), strict=True)
+        shares = (", ".join(f"{getattr(each, part):.1%}" for each in cell) for cell, part in rows)
+        table.add_row(name, f"{bare:.4f}", f"{noisy:.4f}", *shares)
+    return table
+
+
+def _tuned(key: tuple[str, int, int, Path]) -> Tuned:
+    name, trials, seed, folder = key
+    return tuned(_known(name), trials, seed, folder / f"{name}, the same")
 
 
 def _triples(searches: int) -> Iterator[tuple[int, ...]]:

@@ -85,9 +85,7 @@ def _ended(new: NewTrial, surface: Surface, seed: int) -> Trial:
         value = None
     state = TrialState.DIVERGED if value is None else TrialState.COMPLETE
     plain: dict[str, Any] = {field.name: getattr(new, field.name) for field in dataclasses.fields(new)}
-    return Trial(
-        f"j-{new.arm}-{new.phase[0]}{new.number:03d}", "j", state=state, value=value, attempts=1, **plain
-    )
+    return Trial(new.id_in("j"), "j", state=state, value=value, attempts=1, **plain)
 
 
 def _noise(seed: int, new: NewTrial) -> int:

@@ -14,6 +14,7 @@ from anon_tune.search.landscape import Landscape
 from anon_tune.search.rounds import Round
 from anon_tune.search.scale import Scale
 from anon_tune.search.sequential import ALPHA
+from anon_tune.search.winners import Searched
 from anon_tune.spec import Objective
 from tests.builders import trial
 from tests.search.spaces import anon_space
@@ -134,6 +135,82 @@ def test_an_arm_without_a_winner_leaves_its_verdicts_undecided():
     )
     assert {each.outcome for each in found} == {Outcome.UNDECIDED}
     assert all("sgd came up with no configuration" in each.note for each in found)
+
+
+def several(
+    results: dict[str, list[float | TrialState]], alpha: float = ALPHA
+) -> tuple[Comparison, Comparison]:
+    """A comparison of arms whose searches' winners came to these log losses on two seeds, or ended so on one."""
+    trials: list[Trial] = []
+    searches = []
+    for arm, ends in results.items():
+        for repeat, end in enumerate(ends):
+            best = trial(0, value=1.0, arm=arm, repeat=repeat)
+            trials.append(best)
+            tests = Round((10 * repeat, 10 * repeat + 1), alpha)
+            searches.append(Searched(arm, repeat, best, tests))
+            for n, seed in enumerate(tests.seeds):
+                lost = isinstance(end, TrialState) and n == 0
+                state = end if isinstance(end, TrialState) and lost else TrialState.COMPLETE
+                value = None if lost else 1.0 if isinstance(end, TrialState) else math.exp(end)
+                trials.append(
+                    trial(
+                        n,
+                        state,
+                        value,
+                        arm=arm,
+                        phase=Phase.VERDICT,
+                        seed=seed,
+                        source=best.id,
+                        repeat=repeat,
+                    )
+                )
+    winners = {arm: next(t for t in trials if t.arm == arm) for arm in results}
+    objective = Objective(practical=0.01)
+    landscapes = {arm: Landscape(SPACE, [], objective) for arm in results}
+    found = verdicts(
+        Scale(objective), trials, ["sgd"], winners, landscapes, [Round((900, 901), ALPHA)], searches
+    )
+    configuration, optimizer = found
+    return configuration, optimizer
+
+
+def test_several_searches_measure_the_verdict_on_optimizers():
+    _, found = several({"anon": [0.0, 0.01, -0.01], "sgd": [0.5, 0.51, 0.49]})
+    assert (found.of, found.outcome) == ("optimizer", Outcome.BETTER)
+    assert (found.searches, found.seeds) == (3, 6)
+    assert found.difference == pytest.approx(math.expm1(-0.5))
+    assert (found.anon, found.other) == (pytest.approx(1.0), pytest.approx(math.exp(0.5)))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.difference < found.high < 0
+    assert found.note == "measured over 3 searches of each"
+
+
+def test_searches_that_differ_much_leave_it_open():
+    _, found = several({"anon": [0.0, 0.6, -0.4], "sgd": [0.5, 0.2, 0.9]})
+    assert found.outcome is Outcome.UNDECIDED
+    assert found.detectable is not None
+
+
+def test_a_stricter_level_has_a_wider_interval():
+    results: dict[str, list[float | TrialState]] = {"anon": [0.0, 0.1, -0.1], "sgd": [0.2, 0.3, 0.1]}
+    _, wide = several(results, alpha=0.005)
+    _, narrow = several(results)
+    assert wide.low is not None
+    assert narrow.low is not None
+    assert wide.low < narrow.low
+
+
+def test_a_search_whose_winner_diverged_counts_against_its_optimizer_and_one_that_failed_for_nothing():
+    _, diverged = several({"anon": [0.0, 0.1, TrialState.DIVERGED], "sgd": [0.0, 0.1, 0.0]})
+    assert diverged.note == "Anon diverged on 1 of 6 seeds; measured over 3 searches of each"
+    assert diverged.difference is not None
+    assert diverged.difference > 0.04
+    _, failed = several({"anon": [0.0, 0.1, TrialState.FAILED], "sgd": [0.0, 0.1, 0.0]})
+    assert failed.note == "measured over 3 searches of each"
+    assert failed.difference == pytest.approx(0.0, abs=1e-9)
+    assert failed.seeds == 5
 
 
 def test_luck_grows_with_the_distance_of_the_winner_from_the_best():

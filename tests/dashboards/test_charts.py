@@ -86,6 +86,14 @@ def test_best_so_far_never_gets_worse(mode: str, anons: list[float]) -> None:
     assert list(lines["adamw"].y) == [0.25]
 
 
+def test_best_so_far_has_a_line_for_each_search_of_an_arm() -> None:
+    further = (anon(0, 0.4, 0.5, repeat=1), anon(1, 0.3, 0.2, repeat=1))
+    lines = [trace for trace in best_so_far(job(*TRIALS, *further)).data if trace.name == "anon"]
+    assert [list(line.y) for line in lines] == [[0.3, 0.1, 0.1, 0.1, 0.1], [0.5, 0.2]]
+    assert [line.showlegend for line in lines] == [True, False]
+    assert lines[0].line.color == lines[1].line.color
+
+
 def test_the_page_stands_alone_and_escapes_names() -> None:
     page = charts_page(job(*TRIALS))
     assert "a &lt;job&gt; (j)" in page

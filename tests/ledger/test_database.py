@@ -83,6 +83,41 @@ def test_what_trials_had_reported_before_there_were_counts_is_counted(database_u
     again.close()
 
 
+def migrate_down(engine: sa.Engine, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(anon_tune.ledger.__file__).parent / "migrations"))
+    with write(engine) as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+
+def test_trials_of_a_ledger_without_repeats_are_of_the_first_search(database_url: str):
+    """Of those of further searches an earlier version knows nothing; the others keep all that refers to them."""
+    ledger = Ledger.open(database_url)
+    lease = ledger.acquire(ledger.create_job("x", {}, {}).id, "me", 60.0)
+    for repeat in range(2):
+        for number in range(3):
+            new = NewTrial("anon", Phase.SEARCH, number, 7, {"x": number}, {}, repeat=repeat)
+            trial = ledger.add_trial(lease, new).id
+            ledger.start_attempt(lease, trial)
+            ledger.report(lease, trial, 1, 1, 0.5, {"loss": 0.5})
+    ledger.projections.announce(lease.job)
+    before, attempts = ledger.job(lease.job, trials=True).trials, ledger.attempts(lease.job)
+    assert [trial.repeat for trial in before] == [0, 0, 0, 1, 1, 1]
+    ledger.close()
+    engine = open_database(database_url)
+    migrate_down(engine, "0004")
+    engine.dispose()
+    again = Ledger.open(database_url)
+    assert again.job(lease.job, trials=True).trials == before[:3]
+    assert again.attempts(lease.job) == attempts[:3]
+    further = NewTrial("anon", Phase.SEARCH, 0, 7, {"x": 0}, {}, repeat=1)
+    assert again.add_trial(lease, further).id == before[3].id
+    with pytest.raises(ConflictError):
+        again.add_trial(lease, further)
+    again.close()
+
+
 def test_opening_again_keeps_what_is_there(database_url: str):
     first = Ledger.open(database_url)
     made = first.create_job("kept", {"a": 1}, {})

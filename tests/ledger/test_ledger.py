@@ -202,6 +202,13 @@ def test_a_trial_comes_back_as_it_was_stored(ledger: Ledger, job: str):
     assert made.params == new.params
 
 
+def test_a_trial_of_a_further_search_says_so_in_its_id(ledger: Ledger, job: str):
+    lease = ledger.acquire(job, "me", LONG)
+    made = ledger.add_trial(lease, new_trial(12, repeat=3))
+    assert made == only_trial(ledger, job)
+    assert (made.id, made.repeat) == (f"{job}-anon-s012r3", 3)
+
+
 @pytest.mark.parametrize(
     "second",
     [new_trial(1, seed=100, params={"gamma": 0.0}), new_trial(0, seed=7, params={"gamma": 9.0})],
@@ -218,8 +225,13 @@ def test_nothing_is_added_twice(ledger: Ledger, job: str, second: NewTrial):
 
 @pytest.mark.parametrize(
     "second",
-    [new_trial(1, seed=5), new_trial(0, arm="sgd"), new_trial(0, phase=Phase.CONFIRM)],
-    ids=["another seed", "another arm", "another phase"],
+    [
+        new_trial(1, seed=5),
+        new_trial(0, arm="sgd"),
+        new_trial(0, phase=Phase.CONFIRM),
+        new_trial(0, repeat=1),
+    ],
+    ids=["another seed", "another arm", "another phase", "another search"],
 )
 def test_what_differs_is_added(ledger: Ledger, job: str, second: NewTrial):
     lease = ledger.acquire(job, "me", LONG)

@@ -1,4 +1,4 @@
-"""A job's trials by arm and phase, against looking at all of them."""
+"""A job's trials by arm, phase and repeat, against looking at all of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from tests import builders
 
 ARMS = ("anon", "adamw")
 PHASES = (Phase.SEARCH, Phase.CONFIRM)
+REPEATS = 2
 NUMBERS = 5
 
 changes = st.lists(
     st.tuples(
         st.sampled_from(ARMS),
+        st.integers(0, REPEATS - 1),
         st.sampled_from(PHASES),
         st.integers(0, NUMBERS - 1),
         st.sampled_from(TrialState),
@@ -26,13 +28,14 @@ changes = st.lists(
 )
 
 
-def of(arm: str, phase: Phase, number: int, state: TrialState) -> Trial:
+def of(arm: str, repeat: int, phase: Phase, number: int, state: TrialState) -> Trial:
     params = {"gamma": float(number), "family": arm}
-    return dataclasses.replace(builders.trial(number, arm=arm, phase=phase, params=params), state=state)
+    made = builders.trial(number, arm=arm, phase=phase, params=params, repeat=repeat)
+    return dataclasses.replace(made, state=state)
 
 
-def of_arm(trials: dict[str, Trial], phase: Phase, arm: str) -> list[Trial]:
-    found = [t for t in trials.values() if (t.phase, t.arm) == (phase, arm)]
+def of_search(trials: dict[str, Trial], *search: Phase | str | int) -> list[Trial]:
+    found = [t for t in trials.values() if (t.phase, t.arm, t.repeat) == search]
     return sorted(found, key=attrgetter("number"))
 
 
@@ -42,22 +45,23 @@ def agrees(history: History, trials: dict[str, Trial]) -> bool:
         and [t.id for t in sorted(history.unfinished, key=lambda t: t.id)]
         == sorted(t.id for t in trials.values() if not t.is_finished)
         and all(
-            list(history.select(phase, arm)) == (found := of_arm(trials, phase, arm))
-            and history.count(phase, arm) == len(found)
+            list(history.select(phase, arm, repeat)) == (found := of_search(trials, phase, arm, repeat))
+            and history.count(phase, arm, repeat) == len(found)
             and all(
-                history.tried(phase, arm, of(arm, phase, number, TrialState.WAITING).params)
+                history.tried(phase, arm, repeat, of(arm, repeat, phase, number, TrialState.WAITING).params)
                 == any(t.number == number for t in found)
                 for number in range(NUMBERS)
             )
             for phase in Phase
             for arm in ARMS
+            for repeat in range(REPEATS)
         )
     )
 
 
 @given(changes, changes)
 def test_the_index_is_what_all_trials_say_and_a_copy_keeps_it(
-    first: list[tuple[str, Phase, int, TrialState]], later: list[tuple[str, Phase, int, TrialState]]
+    first: list[tuple[str, int, Phase, int, TrialState]], later: list[tuple[str, int, Phase, int, TrialState]]
 ):
     before = {trial.id: trial for trial in (of(*change) for change in first)}
     history = History(of(*change) for change in first)

@@ -21,8 +21,8 @@ from anon_tune.search.policy import (
     finalists,
     next_trial,
     repeated_failure,
-    winner,
 )
+from anon_tune.search.winners import winner
 from anon_tune.search_spaces import Space
 from anon_tune.spec import spaces_of
 from tests import builders

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
-from anon_tune.search.policy import Plan, Signal, next_trial, winner
+from anon_tune.search.policy import Plan, Signal, next_trial
 from anon_tune.search.race import fallen_behind
+from anon_tune.search.winners import winner
 from anon_tune.spec import spaces_of
 from tests import builders
 from tests.builders import trial

@@ -19,6 +19,7 @@ __all__ = [
     "about_coordinates",
     "about_cost",
     "about_gamma",
+    "about_stopping",
     "about_training",
     "about_value",
     "about_verdicts",
@@ -55,11 +56,32 @@ _LONG_SECONDS = 1.0
 def about_comparison(answer: Answer, spec: JobSpec) -> str:
     """Return what was compared, and how."""
     trials, most = spec.budget.trials, max((each.seeds for each in answer.verdict), default=0)
-    tuned = f"{in_words(spec.arms)}, {'each ' if len(spec.arms) > 1 else ''}tuned with {trials} trials"
+    each = "each " if len(spec.arms) > 1 else ""
+    tuned = f"{in_words(spec.arms)}, {each}tuned with {_up_to(answer)}{trials} trials"
     if not most:
         return tuned
     split = "the test data" if answer.tested else "the validation data, which they were chosen by"
     return f"{tuned}; then the best settings of each on up to {most} fresh seeds and {split}"
+
+
+def about_stopping(answer: Answer, metric: str) -> Iterator[str]:
+    """Yield which searches ended before their budget, and why.
+
+    Args:
+        answer: Of the job.
+        metric: Its objective.
+    """
+    practical = answer.gamma.practical
+    if practical is None:
+        return
+    what = f"improve {metric}"
+    if answer.scale != "linear":
+        what = f"lower the {metric if answer.scale == 'log' else f'error (1 - {metric})'}"
+    for each in answer.stopped:
+        yield (
+            f"The search of {each.arm} ended after {each.trials} of {each.planned} trials: more were not expected to "
+            f"{what} by {amount(practical, answer)}."
+        )
 
 
 def about_training(spec: JobSpec) -> str:
@@ -257,7 +279,7 @@ def _configurations(each: Comparison, answer: Answer, metric: str) -> str:
 
 
 def _optimizers(each: Comparison, answer: Answer, trials: int) -> str:
-    tuned = f"if each were tuned anew with {trials} trials"
+    tuned = f"if each were tuned anew with {_up_to(answer)}{trials} trials"
     match each.outcome:
         case Outcome.BETTER:
             said = f"Anon would beat {each.baseline} {tuned}"
@@ -270,6 +292,10 @@ def _optimizers(each: Comparison, answer: Answer, trials: int) -> str:
     if each.low is None or each.high is None:
         return said
     return f"{said}: {signed(each.low, answer)} to {signed(each.high, answer)}"
+
+
+def _up_to(answer: Answer) -> str:
+    return "up to " if answer.stopped else ""
 
 
 def _measured(each: Comparison, answer: Answer, metric: str) -> str:

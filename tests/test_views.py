@@ -7,9 +7,9 @@ from anon_tune.views import JobView, job_view, trial_view
 from tests import builders
 
 
-def view(**fields: object) -> JobView:
-    spec = builders.spec().model_dump(mode="json")
-    job = JobRecord("j", "x", JobState.RUNNING, Phase.SEARCH, spec, builders.EPOCH)
+def view(phase: Phase = Phase.SEARCH, **keys: object) -> JobView:
+    spec = builders.spec(**keys).model_dump(mode="json")
+    job = JobRecord("j", "x", JobState.RUNNING, phase, spec, builders.EPOCH)
     best = builders.trial(3, value=0.5)
     counts = {TrialState.DIVERGED: 1, TrialState.COMPLETE: 2, TrialState.RUNNING: 1}
     arm = ArmRecord(counts, {TrialState.COMPLETE: 4, TrialState.WAITING: 2}, best, 30, 12.345)
@@ -21,6 +21,16 @@ def test_what_is_done_is_what_has_come_to_an_end():
     seen = view()
     assert (seen.done, seen.made) == (7, 10)
     assert seen.planned > seen.made
+
+
+def test_trials_that_a_search_will_not_make_are_not_waited_for():
+    early = {"search": {"stop": "decided"}, "budget": {"trials": 9, "epochs": 9}}
+    before, after = view(**early), view(Phase.CONFIRM, **early)
+    assert [arm.planned for arm in before.arms.values()] == [9, 9]
+    assert [arm.planned for arm in after.arms.values()] == [4, 0]
+    assert before.planned - after.planned == 9 + 9 - 4
+    never = {"budget": {"trials": 9, "epochs": 9}}
+    assert [arm.planned for arm in view(Phase.CONFIRM, **never).arms.values()] == [9, 9]
 
 
 def test_states_come_in_the_order_of_a_trial():

@@ -21,6 +21,7 @@ from anon_tune.search.recommend import ranked, recommended
 from anon_tune.search.rounds import RoundsOfTwo, first_seeds, rounds_of
 from anon_tune.search.scale import scale_of
 from anon_tune.search.seeds import trial_seed
+from anon_tune.search.stop import CHECKS, is_decided
 from anon_tune.search.study import learns, suggest
 from anon_tune.search_spaces import Space
 from anon_tune.spec import JobSpec
@@ -34,6 +35,7 @@ __all__ = [
     "finalists",
     "next_trial",
     "repeated_failure",
+    "stopped",
     "winner",
 ]
 
@@ -72,8 +74,9 @@ def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Sign
     """Return the next trial to add, WAIT while running trials decide what comes next, or DONE.
 
     In the search, the arm that has started the fewest trials is next, of those whose next trial has nothing to wait
-    for (`lag.py`). Finalists are chosen when all search trials have ended, and a finalist falls behind after whole
-    rounds of confirm seeds, so the order in which trials end changes nothing.
+    for (`lag.py`). With `search.stop: decided` an arm may have no next trial (`stop.py`). Finalists are chosen when
+    all search trials have ended, and a finalist falls behind after whole rounds of confirm seeds, so the order in
+    which trials end changes nothing.
     """
     history = trials if isinstance(trials, History) else History(trials)
     arm = _searched_next(plan, history)
@@ -93,7 +96,15 @@ def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Sign
 
 def draws(plan: Plan, history: History) -> bool:
     """Whether `next_trial` draws a configuration, in a time that does not grow with the trials."""
-    return plan.spec.search.sampler == "random" and _searched_next(plan, history) is not None
+    drawn = plan.spec.search.sampler == "random" and plan.spec.search.stop == "never"
+    return drawn and _searched_next(plan, history) is not None
+
+
+def stopped(plan: Plan, trials: Sequence[Trial] | History) -> dict[str, int]:
+    """Return how many trials each arm has whose search `search.stop` has ended before `budget.trials`."""
+    history = trials if isinstance(trials, History) else History(trials)
+    made = {arm: history.count(Phase.SEARCH, arm) for arm in plan.spec.arms}
+    return {arm: number for arm, number in made.items() if _is_stopped(plan, history, arm, number)}
 
 
 @dataclass(frozen=True)
@@ -195,10 +206,32 @@ def _searched_next(plan: Plan, history: History) -> str | None:
 
 
 def _may_start(plan: Plan, history: History, arm: str, number: int) -> bool:
-    if not learns(plan.spaces[arm], plan.spec.search, arm, number):
+    checked = _is_checked(plan, arm, number)
+    if not checked and not learns(plan.spaces[arm], plan.spec.search, arm, number):
         return True
+    return _is_known(plan, history, arm, number) and not _is_stopped(plan, history, arm, number)
+
+
+def _is_known(plan: Plan, history: History, arm: str, number: int) -> bool:
+    """Whether the trials have ended that a decision about trial `number` rests on."""
     unfinished = (t for t in history.unfinished if t.phase is Phase.SEARCH and t.arm == arm)
     return may_start(unfinished, number, plan.spec.lag)
+
+
+def _is_checked(plan: Plan, arm: str, number: int) -> bool:
+    """Whether an arm's search may end after so many trials; not before the user's own points were tried."""
+    search = plan.spec.search
+    return search.stop == "decided" and number in CHECKS and number >= len(search.try_first.get(arm, ()))
+
+
+def _is_stopped(plan: Plan, history: History, arm: str, number: int) -> bool:
+    spec = plan.spec
+    if number >= spec.budget.trials or not _is_checked(plan, arm, number):
+        return False
+    if not _is_known(plan, history, arm, number):
+        return False
+    search = history.select(Phase.SEARCH, arm)
+    return is_decided(plan.spaces[arm], search, number, spec.budget.trials, spec.lag, spec.objective)
 
 
 def _search_trial(plan: Plan, arm: str, history: History) -> NewTrial:

@@ -7,6 +7,8 @@
   values, and gammas outside [0, 1], are priced truly (`importance.py`).
 - `optimizers`: the same arm searched three times on one surface, as anon, adamw and sgd. Whatever is called better or
   worse is wrong.
+- `stop`: jobs as those of `response`, with a lag of 4, with `search.stop: decided` and without: the trials that it
+  saves, and what these would have brought (`stopping.py`). Each search is as long as the largest of `--trials`.
 
 Searches are kept, so an interrupted run goes on; remove the folder after a change of the search.
 """
@@ -38,10 +40,11 @@ from anon_tune.workers.driver import summarize
 from benchmarks.calibration.configurations import LAWS, Cell, simulate
 from benchmarks.calibration.importance import CASES, Judged, judge
 from benchmarks.calibration.jobs import plan_of, relabelled, run, searched
+from benchmarks.calibration.stopping import endings, table_of
 from benchmarks.calibration.surfaces import SHAPES, surface
 from benchmarks.search.surfaces import Surface, load_surfaces
 
-PARTS = ("configurations", "response", "importance", "optimizers")
+PARTS = ("configurations", "response", "importance", "optimizers", "stop")
 ARMS = ("anon", "adamw", "sgd")
 DEVIATIONS = (0.05, 0.15)
 
@@ -96,6 +99,9 @@ def main() -> None:
                 console.print(_importance(pool, trials, jobs, arguments.folder))
             if "optimizers" in arguments.only:
                 console.print(_optimizers(pool, trials, max(6, jobs // 2), arguments.folder))
+        if "stop" in arguments.only:
+            for table in _stopped(pool, tuple(arguments.trials), jobs, arguments.folder):
+                console.print(table)
 
 
 def _configurations(pool: ProcessPoolExecutor, jobs: int) -> Table:
@@ -227,6 +233,14 @@ def _optimizers(pool: ProcessPoolExecutor, trials: int, searches: int, folder: P
         table.add_row(name, str(len(triples)), *(f"{share:.0%}" for share in wrong))
     table.add_row("mean", "", *(f"{share:.1%}" for share in np.mean(shares, axis=0)))
     return table
+
+
+def _stopped(pool: ProcessPoolExecutor, budgets: tuple[int, ...], jobs: int, folder: Path) -> Iterator[Table]:
+    keys = [(shape, deviation, seed) for seed in range(jobs) for deviation in DEVIATIONS for shape in SHAPES]
+    asked = ((shape, deviation, budgets, seed, folder) for shape, deviation, seed in keys)
+    found = dict(zip(keys, pool.map(endings, asked), strict=True))
+    for budget in budgets:
+        yield table_of(found, budget)
 
 
 def _triples(searches: int) -> Iterator[tuple[int, ...]]:

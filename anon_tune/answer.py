@@ -22,6 +22,7 @@ __all__ = [
     "Repeats",
     "Search",
     "Spent",
+    "Stopped",
     "Winner",
 ]
 
@@ -207,6 +208,22 @@ class Confirmed(_Part):
     made: int
 
 
+class Stopped(_Part):
+    """A search that ended before its budget, since more trials were not expected to help (`search.stop`).
+
+    Attributes:
+        arm: Whose search.
+        repeat: The search of the arm, from 0.
+        trials: That it has.
+        planned: `budget.trials`.
+    """
+
+    arm: str
+    repeat: int = 0
+    trials: int
+    planned: int
+
+
 class Comparison(_Part):
     """Anon against one baseline.
 
@@ -255,6 +272,7 @@ class Answer(_Part):
             error (0.12: 12% more), and numbers in units of the objective on the linear one, small being good.
         tested: Whether the verdict is on test data; False where the user's training reported none.
         may_differ: Why another run of the job may find something else.
+        stopped: Searches that ended before their budget.
         confirm: How many runs racing saved.
         gamma: Which gammas do well.
         customary: Of beta3 and the delay; empty where too little is known.
@@ -268,6 +286,7 @@ class Answer(_Part):
     scale: Literal["log", "log_error", "linear"] = "linear"
     tested: bool = True
     may_differ: list[str] = []
+    stopped: list[Stopped] = []
     confirm: Confirmed = Confirmed(planned=0, made=0)
     gamma: Gamma
     customary: list[Customary] = []

@@ -23,6 +23,7 @@ from anon_tune.sentences import (
     about_cost,
     about_gamma,
     about_searches,
+    about_stopping,
     about_training,
     about_value,
     about_verdicts,
@@ -86,7 +87,7 @@ def live_view(job: JobView, elapsed: float, done_before: int) -> RenderableType:
         _add_row(
             table,
             arm,
-            f"{sum(seen.trials.values())}/{seen.budget}  {_states(seen.trials)}",
+            f"{sum(seen.trials.values())}/{seen.planned}  {_states(seen.trials)}",
             _states(seen.reruns),
             number(best.value) if best else "-",
             number(best.params.get("gamma"), 3) if best else "-",
@@ -155,6 +156,7 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
         yield from (_costs_table(answer), Text())
     if answer.verdict:
         yield from (_verdict_table(answer), Text())
+    yield from map(Text, about_stopping(answer, spec.objective.metric))
     if saved := answer.confirm.planned - answer.confirm.made:
         yield Text(f"Racing saved {saved} of {answer.confirm.planned} confirm runs.")
     yield from map(Text, about_verdicts(answer, spec.objective.metric, spec.budget.trials))

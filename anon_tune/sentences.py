@@ -21,6 +21,7 @@ __all__ = [
     "about_gamma",
     "about_plan",
     "about_searches",
+    "about_stopping",
     "about_training",
     "about_value",
     "about_verdicts",
@@ -58,7 +59,8 @@ def about_comparison(answer: Answer, spec: JobSpec) -> str:
     """Return what was compared, and how."""
     trials = spec.budget.trials
     most = max((each.seeds for each in answer.of("configuration")), default=0)
-    tuned = f"{in_words(spec.arms)}, {'each ' if len(spec.arms) > 1 else ''}tuned with {trials} trials"
+    each = "each " if len(spec.arms) > 1 else ""
+    tuned = f"{in_words(spec.arms)}, {each}tuned with {_up_to(answer)}{trials} trials"
     if answer.searches:
         tuned += f" in each of {spec.search.repeats} searches"
     if not most:
@@ -89,6 +91,27 @@ def about_searches(answer: Answer, metric: str) -> Iterator[str]:
         results.append(f"{arm} {', '.join('-' if value is None else f'{value:.4g}' for value in found)}")
     if results:
         yield f"{split} {metric} of the winner of each search, fresh seeds: {'; '.join(results)}"
+
+
+def about_stopping(answer: Answer, metric: str) -> Iterator[str]:
+    """Yield which searches ended before their budget, and why.
+
+    Args:
+        answer: Of the job.
+        metric: Its objective.
+    """
+    practical = answer.gamma.practical
+    if practical is None:
+        return
+    what = f"improve {metric}"
+    if answer.scale != "linear":
+        what = f"lower the {metric if answer.scale == 'log' else f'error (1 - {metric})'}"
+    for each in answer.stopped:
+        which = f"Search {each.repeat + 1} of {each.arm}" if answer.searches else f"The search of {each.arm}"
+        yield (
+            f"{which} ended after {each.trials} of {each.planned} trials: more were not expected to "
+            f"{what} by {amount(practical, answer)}."
+        )
 
 
 def about_training(spec: JobSpec) -> str:
@@ -286,7 +309,7 @@ def _configurations(each: Comparison, answer: Answer, metric: str) -> str:
 
 
 def _optimizers(each: Comparison, answer: Answer, trials: int) -> str:
-    tuned = f"if each were tuned anew with {trials} trials"
+    tuned = f"if each were tuned anew with {_up_to(answer)}{trials} trials"
     match each.outcome:
         case Outcome.BETTER:
             said = f"Anon would beat {each.baseline} {tuned}"
@@ -299,6 +322,10 @@ def _optimizers(each: Comparison, answer: Answer, trials: int) -> str:
     if each.low is None or each.high is None:
         return said
     return f"{said}: {signed(each.low, answer)} to {signed(each.high, answer)}"
+
+
+def _up_to(answer: Answer) -> str:
+    return "up to " if answer.stopped else ""
 
 
 def _measured(each: Comparison, answer: Answer, metric: str) -> str:

@@ -77,6 +77,10 @@ class ArmView(View):
     trials: dict[TrialState, int] = Field(description="Search trials by state, which the budget is about.")
     reruns: dict[TrialState, int] = Field(description="Confirm and verdict trials by state.")
     budget: int = Field(description="Search trials that the arm may start, in all its searches.")
+    planned: int = Field(
+        description="Search trials: the budget, or those that it has where a search ended before, once the next "
+        "phase has begun."
+    )
     best: BestView | None
     epochs: int
     seconds: float = Field(description="What the epochs took, without waiting, pauses and lost attempts.")
@@ -238,11 +242,16 @@ def job_view(overview: Overview) -> JobView:
 
     job = overview.job
     result = Answer.load(job.result)
-    planned = stored_spec(job.spec).planned_trials()
-    budget = planned[Phase.SEARCH] // len(job.spec["arms"])
+    spec = stored_spec(job.spec)
+    planned = spec.planned_trials()
+    may_end_early = spec.search.stop != "never" or spec.budget.time is not None
+    over = may_end_early and job.phase in {Phase.CONFIRM, Phase.VERDICT}
+    budget = planned[Phase.SEARCH] // len(spec.arms)
+    arms = {arm: _arm_view(seen, budget, over) for arm, seen in overview.arms.items()}
+    planned[Phase.SEARCH] = sum(arm.planned for arm in arms.values())
     return JobView(
         **_summary(job, result),
-        arms={arm: _arm_view(seen, budget) for arm, seen in overview.arms.items()},
+        arms=arms,
         planned=sum(planned.values()),
         seconds=round(job.spent, 1),
         probe=_plain(job.probe),
@@ -316,12 +325,14 @@ def _summary(job: JobRecord, result: Answer | None) -> dict[str, Any]:
     }
 
 
-def _arm_view(arm: ArmRecord, budget: int) -> ArmView:
+def _arm_view(arm: ArmRecord, budget: int, over: bool) -> ArmView:
+    """What an arm has done; `over` is whether its search makes no more trials, though it may have fewer."""
     best = arm.best
     return ArmView(
         trials=_in_order(arm.search),
         reruns=_in_order(arm.reruns),
         budget=budget,
+        planned=sum(arm.search.values()) if over else budget,
         best=None
         if best is None or best.value is None
         else BestView(trial=best.id, value=best.value, params=dict(best.params)),

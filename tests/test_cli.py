@@ -291,6 +291,15 @@ def test_a_job_with_several_searches_says_what_it_costs(repeats: int):
     assert ("300 search, 135 confirm and 180 verdict trials, 615 in all." in result.stderr) is (repeats == 5)
 
 
+def test_more_trials_for_a_search_that_ends_when_it_is_decided_may_not_be_made(ledger: Ledger):
+    spec = builders.spec(search={"stop": "decided"})
+    spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
+    job = ledger.create_job("x", spec.model_dump(mode="json"), spaces).id
+    assert "search.stop is decided" in output("extend", job, "--trials", "9")
+    never = ledger.create_job("x", builders.spec().model_dump(mode="json"), spaces).id
+    assert "search.stop" not in output("extend", never, "--trials", "9")
+
+
 def test_logs_of_a_job_that_nobody_has_worked_on_say_so(ledger: Ledger):
     job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
     result = CliRunner().invoke(app, ["logs", job])

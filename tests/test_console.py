@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from anon_tune.answer import Outcome, Search
+from anon_tune.answer import Outcome, Search, Stopped
 from anon_tune.console import jobs_table, live_view, report, space_view, spaces_view, trials_table
 from anon_tune.records import (
     ArmRecord,
@@ -20,9 +20,10 @@ from anon_tune.records import (
     TrialState,
 )
 from anon_tune.search_spaces import Space, load_space, space_names
+from anon_tune.sentences import about_stopping
 from anon_tune.views import JobView, job_view, trial_view
 from tests import builders
-from tests.answers import GAMMA, compared, stored
+from tests.answers import GAMMA, answer, compared, stored
 from tests.test_views import view
 
 
@@ -161,6 +162,25 @@ def test_a_job_that_may_not_repeat_says_why(reasons: list[str]):
     said = "Another run of this job may find something else: budget.time ends the search by the clock; a second one."
     assert (said in shown) is bool(reasons)
     assert ("Another run" in shown) is bool(reasons)
+
+
+@pytest.mark.parametrize(
+    ("scale", "metric", "said"),
+    [
+        ("log", "loss", "lower the loss by 1%."),
+        ("log_error", "accuracy", "lower the error (1 - accuracy) by 1%."),
+        ("linear", "score", "improve score by 0.01."),
+    ],
+)
+def test_a_search_that_ended_early_says_so(scale: str, metric: str, said: str):
+    early = [Stopped(arm="anon", trials=14, planned=20)]
+    found = answer(scale=scale, stopped=early)
+    start = "The search of anon ended after 14 of 20 trials: more were not expected to "
+    assert list(about_stopping(found, metric)) == [start + said]
+    shown = text(report(job(result=stored(stopped=[each.model_dump() for each in early]))), 200)
+    assert f"{start}lower the loss by 1%." in shown
+    assert "tuned with up to 4 trials" in shown
+    assert "ended after" not in text(report(job(result=stored())), 200)
 
 
 def test_a_running_job_has_a_line_for_how_far_it_is_and_one_for_each_arm():

@@ -669,3 +669,12 @@ def test_weights_of_the_best_epoch_are_not_kept():
         SpecError, match=r"keep: best keeps the weights of the last epoch, and objective\.of: best"
     ):
         builders.spec(keep="best", objective={"of": "best"})
+
+
+def test_a_search_that_ends_when_it_is_decided_needs_to_know_what_matters():
+    search = {"stop": "decided"}
+    assert builders.spec(search=search).search.stop == "decided"
+    linear = {"scale": "linear"}
+    assert builders.spec(search=search, objective={**linear, "practical": 0.1}).objective.practical == 0.1
+    with pytest.raises(SpecError, match=r"search\.stop: .* set objective\.practical, in units of loss"):
+        builders.spec(search=search, objective=linear)

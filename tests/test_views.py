@@ -7,9 +7,9 @@ from anon_tune.views import JobView, job_view, trial_view
 from tests import builders
 
 
-def view(**fields: object) -> JobView:
-    spec = builders.spec().model_dump(mode="json")
-    job = JobRecord("j", "x", JobState.RUNNING, Phase.SEARCH, spec, builders.EPOCH)
+def view(phase: Phase = Phase.SEARCH, **keys: object) -> JobView:
+    spec = builders.spec(**keys).model_dump(mode="json")
+    job = JobRecord("j", "x", JobState.RUNNING, phase, spec, builders.EPOCH)
     best = builders.trial(3, value=0.5)
     counts = {TrialState.DIVERGED: 1, TrialState.COMPLETE: 2, TrialState.RUNNING: 1}
     arm = ArmRecord(counts, {TrialState.COMPLETE: 4, TrialState.WAITING: 2}, best, 30, 12.345)
@@ -30,6 +30,16 @@ def test_the_budget_of_an_arm_is_that_of_all_its_searches():
     seen = job_view(Overview(job, arms, projected=0))
     assert {arm.budget for arm in seen.arms.values()} == {3 * spec["budget"]["trials"]}
     assert trial_view(builders.trial(repeat=2)).repeat == 2
+
+
+def test_trials_that_a_search_will_not_make_are_not_waited_for():
+    early = {"search": {"stop": "decided"}, "budget": {"trials": 9, "epochs": 9}}
+    before, after = view(**early), view(Phase.CONFIRM, **early)
+    assert [arm.planned for arm in before.arms.values()] == [9, 9]
+    assert [arm.planned for arm in after.arms.values()] == [4, 0]
+    assert before.planned - after.planned == 9 + 9 - 4
+    never = {"budget": {"trials": 9, "epochs": 9}}
+    assert [arm.planned for arm in view(Phase.CONFIRM, **never).arms.values()] == [9, 9]
 
 
 def test_states_come_in_the_order_of_a_trial():

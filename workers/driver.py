@@ -16,7 +16,7 @@ from anon_tune.advice.costs import spent
 from anon_tune.advice.importance import customary_values
 from anon_tune.advice.response import FEWEST_TRIALS, respond, seed_deviation
 from anon_tune.advice.verdict import verdicts
-from anon_tune.answer import Answer, Confirmed, Customary, Repeats, Search, Winner
+from anon_tune.answer import Answer, Confirmed, Customary, Repeats, Search, Stopped, Winner
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
@@ -24,7 +24,7 @@ from anon_tune.records import ENDED, JobState, Phase, Trial, TrialState
 from anon_tune.scratch import remove_abandoned
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.landscape import Landscape
-from anon_tune.search.policy import Plan
+from anon_tune.search.policy import Plan, stopped
 from anon_tune.search.repeat import reasons_to_differ
 from anon_tune.search.rounds import rounds_of
 from anon_tune.search.scale import Scale, scale_of
@@ -189,6 +189,10 @@ def summarize(plan: Plan, trials: list[Trial], probe: Mapping[str, Any] | None =
         scale=spec.objective.scale,
         tested=all(test in trial.reports[-1].metrics for trial in ended),
         may_differ=list(reasons_to_differ(spec, trials)),
+        stopped=[
+            Stopped(arm=arm, repeat=repeat, trials=made, planned=spec.budget.trials)
+            for (arm, repeat), made in stopped(plan, trials).items()
+        ],
         confirm=Confirmed(planned=planned, made=len(reruns)),
         gamma=gamma,
         customary=_customary(landscapes["anon"], scale),
@@ -309,7 +313,7 @@ def _work(
     cut_off = _cut_off(run, watch)
     if cut_off is not None:
         return cut_off
-    ledger.update_job(lease, result=summarize(plan, run.trials, measured).model_dump(mode="json"))
+    ledger.update_job(lease, result=summarize(run.plan, run.trials, measured).model_dump(mode="json"))
     if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
         reasons = ("no arm has a COMPLETE trial", run.cut_short)
         return _Ending(JobState.FAILED, "; ".join(filter(None, reasons)), run.budget)

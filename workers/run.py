@@ -18,7 +18,15 @@ from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import NewTrial, Orders, Phase, Report, Trial, TrialState
 from anon_tune.search.final import final_value
 from anon_tune.search.history import History
-from anon_tune.search.policy import FAILURES_IN_A_ROW, Plan, Signal, draws, next_trial, repeated_failure
+from anon_tune.search.policy import (
+    FAILURES_IN_A_ROW,
+    Plan,
+    Signal,
+    draws,
+    next_trial,
+    repeated_failure,
+    stopped,
+)
 from anon_tune.search.pruning import should_prune
 from anon_tune.spec import Budget
 from anon_tune.workers.checkpoints import remove, step_of
@@ -105,6 +113,11 @@ class Run:
         return list(self._trials.values())
 
     @property
+    def plan(self) -> Plan:
+        """What the job's decisions depend on, with the budget that was heard last."""
+        return self._plan
+
+    @property
     def running(self) -> int:
         """How many trials have been given out and have not ended."""
         return sum(trial.state is TrialState.RUNNING for trial in self._trials.unfinished)
@@ -127,8 +140,12 @@ class Run:
         made = sum(
             t.phase is Phase.SEARCH and t.state is not TrialState.CANCELLED for t in self._trials.values()
         )
-        planned = spec.planned_trials()[Phase.SEARCH]
-        if not self._plan.search_over or made >= planned:
+        if not self._plan.search_over:
+            return None
+        early = stopped(self._plan, self._trials)
+        whole = len(spec.arms) * spec.search.repeats - len(early)
+        planned = sum(early.values()) + whole * spec.budget.trials
+        if made >= planned:
             return None
         return f"budget.time ({spec.budget.time:g} s) was spent after {made} of {planned} search trials"
 
@@ -172,6 +189,8 @@ class Run:
         if trial.phase is not self._phase:
             self._phase = trial.phase
             _log.info("job %s: %s", self._lease.job, trial.phase)
+            if trial.phase is Phase.CONFIRM:
+                self._tell_stopped()
         trial = self._keep(dataclasses.replace(trial, state=TrialState.RUNNING, attempts=attempt))
         # One that goes on after its last report does not report that step again, after which it may have been killed
         # before it heard that it is pruned.
@@ -179,6 +198,13 @@ class Run:
         if last in map(step_of, trial.checkpoints) and self._prune(trial, last):
             return self.next()
         return trial
+
+    def _tell_stopped(self) -> None:
+        for (arm, repeat), made in stopped(self._plan, self._trials).items():
+            _log.info(
+                "job %s: search %d of %s ended after %d of %d trials (search.stop: decided)",
+                self._lease.job, repeat + 1, arm, made, self._plan.spec.budget.trials,
+            )  # fmt: skip
 
     def report(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Store a result; return whether the trial shall stop now.

@@ -11,17 +11,17 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anon_tune.advice.importance import interval
 from anon_tune.answer import Cost, Curve, Gamma, Interval
 from anon_tune.records import Trial
 from anon_tune.search.landscape import Landscape
+from anon_tune.search.response import GAMMAS, Response
 from anon_tune.search.scale import Scale
 from anon_tune.search.spread import confirm_runs, pooled
 from anon_tune.search_spaces import Choice, Range
 
-__all__ = ["FEWEST_TRIALS", "LEVEL", "Response", "respond", "seed_deviation"]
+__all__ = ["FEWEST_TRIALS", "LEVEL", "respond", "seed_deviation"]
 
 FEWEST_TRIALS = 8
 """The response is estimated from at least so many COMPLETE trials."""
@@ -29,12 +29,8 @@ FEWEST_TRIALS = 8
 LEVEL = 0.9
 """Probability with which the best gamma lies in its interval."""
 
-_DRAWS = 256
-_GAMMAS, _EACH = 49, 2
-"""The response is computed at so many gammas of a range, and each second one is in the curve."""
-
-_POINTS = 24
-"""Places of the other coordinates that are looked at for each gamma."""
+_EACH = 2
+"""Each second gamma at which the response is computed is in the curve."""
 
 _FEWEST_FREEDOM = 4
 """With fewer degrees of freedom Anon's own confirm runs do not tell the deviation between seeds."""
@@ -44,64 +40,6 @@ _ALL_OF_THE_RANGE = 0.8
 
 _CUSTOMARY = (0.0, 1.0)
 """The gammas of SGD and of Adam."""
-
-Array = NDArray[np.float64]
-
-
-class Response:
-    """The response of one arm, by draws.
-
-    Args:
-        gamma: What is searched of gamma.
-        landscape: Of the arm; it must be known.
-
-    Attributes:
-        gammas: Shape (g,), ascending.
-        profiles: The lowest value at each gamma on the objective's scale, shape (draws, g).
-        expected: The value at each gamma where the lowest is expected, shape (draws, g): unlike the minimum of each
-            draw it is not too low.
-    """
-
-    def __init__(self, gamma: Range | Choice, landscape: Landscape) -> None:
-        if isinstance(gamma, Choice):
-            self.gammas = np.sort([float(value) for value in gamma.choices])
-        else:
-            self.gammas = np.unique([gamma.at(u) for u in np.linspace(0.0, 1.0, _GAMMAS)])
-        points = landscape.low_points(_POINTS, landscape.mean, "gamma", self.gammas.tolist())
-        drawn = landscape.draw(points.reshape(-1, points.shape[-1]), _DRAWS)
-        drawn = drawn.reshape(_DRAWS, len(self.gammas), -1)
-        self.profiles: Array = drawn.min(axis=2)
-        self.expected: Array = drawn[:, :, 0]
-
-    @property
-    def costs(self) -> Array:
-        """The difference between each gamma and the best one in the same draw, shape (draws, g)."""
-        found: Array = self.profiles - self.profiles.min(axis=1, keepdims=True)
-        return found
-
-    def interval(self, level: float, within: tuple[float, float] | None = None) -> tuple[float, float]:
-        """Return the shortest interval that holds the best gamma with a probability of `level`.
-
-        The shortest of half the draws need not lie in the shortest of 90%; with `within`, a wider one, it does.
-        """
-        best = np.sort(self.gammas[self.profiles.argmin(axis=1)])
-        held = math.ceil(level * len(best))
-        if within is not None:
-            best = best[(best >= within[0]) & (best <= within[1])]
-        widths = best[held - 1 :] - best[: len(best) - held + 1]
-        first = int(widths.argmin())
-        return float(best[first]), float(best[first + held - 1])
-
-    def within(self, margin: float) -> list[tuple[float, float]]:
-        """Return the ranges of gammas that cost less than `margin`, each with a probability of one half or more."""
-        inside = (self.costs < margin).mean(axis=0) >= 0.5
-        ends = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(int)))
-        return [(float(self.gammas[a]), float(self.gammas[b - 1])) for a, b in ends.reshape(-1, 2)]
-
-    def share(self, ranges: Sequence[tuple[float, float]]) -> float:
-        """Return how much of the gammas lies in some ranges."""
-        inside = [any(low <= gamma <= high for low, high in ranges) for gamma in self.gammas]
-        return float(np.mean(inside))
 
 
 def respond(
@@ -197,7 +135,7 @@ def _outside(found: Response, scale: Scale) -> Interval | None:
 
 
 def _curve(found: Response, margin: float | None, scale: Scale) -> Curve:
-    each = slice(None, None, _EACH if len(found.gammas) == _GAMMAS else 1)
+    each = slice(None, None, _EACH if len(found.gammas) == GAMMAS else 1)
     bands = np.quantile(found.expected[:, each], [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
     values = np.sort([[scale.value(each) for each in band] for band in bands], axis=0)
     flat = (found.costs[:, each] < (margin or 0.0)).mean(axis=0)

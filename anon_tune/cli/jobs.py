@@ -213,5 +213,10 @@ def extend(
         length = None if time is None else seconds(time)
     except ValueError as error:
         raise InputError(f"--time: {error}") from None
-    running = "will pick up the new totals within seconds"
-    print_change(open_backend().extend(job_id, trials, length, seeds), running, as_json)
+    backend = open_backend()
+    change = backend.extend(job_id, trials, length, seeds)
+    print_change(change, "will pick up the new totals within seconds", as_json)
+    if trials is not None and not as_json and backend.job(job_id).spec["search"].get("stop") == "decided":
+        out.print(
+            "search.stop is decided: a search makes the further trials only if they are expected to help."
+        )

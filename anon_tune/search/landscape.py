@@ -39,6 +39,9 @@ the best, at these standard deviations, in the unit cube."""
 
 _FOLLOWED = 8
 
+_GAIN_POINTS = 96
+"""The gain of further trials is looked for among so many low points."""
+
 _CAUTION = 2.0
 """Posterior standard deviations by which a value may be worse than expected."""
 
@@ -133,6 +136,10 @@ class Landscape:
         """Return what the objective at points (m, d) is below with a probability of about 98%, shape (m,)."""
         mean, deviation = self._surrogate.at(points)
         return mean + _CAUTION * deviation
+
+    def gain(self, trials: int) -> float:
+        """Return by how much further trials are expected to lower the lowest expected objective."""
+        return _gain(self, trials)
 
     def draw(self, points: Points, count: int) -> Points:
         """Return joint draws of the objective without noise at points (m, d), shape (count, m)."""
@@ -245,13 +252,18 @@ def _bounds(landscape: Landscape) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=_MEMORY)
+def _gain(landscape: Landscape, trials: int) -> float:
+    return landscape._surrogate.gain(landscape.low_points(_GAIN_POINTS, landscape.mean)[0], trials)
+
+
+@lru_cache(maxsize=_MEMORY)
 def _fitted(points: tuple[tuple[float, ...], ...], values: tuple[float, ...]) -> Surrogate:
     return Surrogate(np.array(points), np.array(values))
 
 
 def forget() -> None:
     """Forget what was fitted: of use to tests, which ask whether it is found again."""
-    for cached in (_lowest, _bounds, _fitted):
+    for cached in (_lowest, _bounds, _gain, _fitted):
         cached.cache_clear()
 
 

@@ -19,6 +19,7 @@ from anon_tune.search.recommend import ranked, recommended
 from anon_tune.search.rounds import RoundsOfTwo, first_seeds, rounds_of
 from anon_tune.search.scale import scale_of
 from anon_tune.search.seeds import trial_seed
+from anon_tune.search.stop import CHECKS, is_decided
 from anon_tune.search.study import learns, suggest
 from anon_tune.search.winners import searches, winner
 from anon_tune.search_spaces import Space
@@ -33,6 +34,7 @@ __all__ = [
     "finalists",
     "next_trial",
     "repeated_failure",
+    "stopped",
 ]
 
 _NEAR = 0.01
@@ -70,8 +72,9 @@ def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Sign
     """Return the next trial to add, WAIT while running trials decide what comes next, or DONE.
 
     An arm may be searched several times (`search.repeats`). The search that has started the fewest trials is next, of
-    those whose next trial has nothing to wait for (`lag.py`). Finalists are chosen when all search trials have ended,
-    and a finalist falls behind after whole rounds of confirm seeds, so the order in which trials end changes nothing.
+    those whose next trial has nothing to wait for (`lag.py`). With `search.stop: decided` a search may have no next
+    trial (`stop.py`). Finalists are chosen when all search trials have ended, and a finalist falls behind after whole
+    rounds of confirm seeds, so the order in which trials end changes nothing.
     """
     history = trials if isinstance(trials, History) else History(trials)
     search = _searched_next(plan, history)
@@ -91,7 +94,15 @@ def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Sign
 
 def draws(plan: Plan, history: History) -> bool:
     """Whether `next_trial` draws a configuration, in a time that does not grow with the trials."""
-    return plan.spec.search.sampler == "random" and _searched_next(plan, history) is not None
+    drawn = plan.spec.search.sampler == "random" and plan.spec.search.stop == "never"
+    return drawn and _searched_next(plan, history) is not None
+
+
+def stopped(plan: Plan, trials: Sequence[Trial] | History) -> dict[tuple[str, int], int]:
+    """Return how many trials each search has, by arm and repeat, that `search.stop` ended before `budget.trials`."""
+    history = trials if isinstance(trials, History) else History(trials)
+    made = {each: history.count(Phase.SEARCH, *each) for each in _every_search(plan.spec)}
+    return {each: number for each, number in made.items() if _is_stopped(plan, history, *each, number)}
 
 
 @dataclass(frozen=True)
@@ -160,8 +171,7 @@ def _searched_next(plan: Plan, history: History) -> tuple[str, int] | None:
     if plan.search_over:
         return None
     spec = plan.spec
-    every = [(arm, repeat) for repeat in range(spec.search.repeats) for arm in spec.arms]
-    started = {each: history.count(Phase.SEARCH, *each) for each in every}
+    started = {each: history.count(Phase.SEARCH, *each) for each in _every_search(spec)}
     open_ones = [
         each
         for each, number in started.items()
@@ -170,12 +180,40 @@ def _searched_next(plan: Plan, history: History) -> tuple[str, int] | None:
     return min(open_ones, key=started.__getitem__, default=None)
 
 
+def _every_search(spec: JobSpec) -> list[tuple[str, int]]:
+    """Every arm and repeat."""
+    return [(arm, repeat) for repeat in range(spec.search.repeats) for arm in spec.arms]
+
+
 def _may_start(plan: Plan, history: History, arm: str, repeat: int, number: int) -> bool:
-    if not learns(plan.spaces[arm], plan.spec.search, arm, number):
+    checked = _is_checked(plan, arm, number)
+    if not checked and not learns(plan.spaces[arm], plan.spec.search, arm, number):
         return True
+    known = _is_known(plan, history, arm, repeat, number)
+    return known and not _is_stopped(plan, history, arm, repeat, number)
+
+
+def _is_known(plan: Plan, history: History, arm: str, repeat: int, number: int) -> bool:
+    """Whether the trials have ended that a decision about trial `number` rests on."""
     search = (Phase.SEARCH, arm, repeat)
     unfinished = (t for t in history.unfinished if (t.phase, t.arm, t.repeat) == search)
     return may_start(unfinished, number, plan.spec.lag)
+
+
+def _is_checked(plan: Plan, arm: str, number: int) -> bool:
+    """Whether an arm's search may end after so many trials; not before the user's own points were tried."""
+    search = plan.spec.search
+    return search.stop == "decided" and number in CHECKS and number >= len(search.try_first.get(arm, ()))
+
+
+def _is_stopped(plan: Plan, history: History, arm: str, repeat: int, number: int) -> bool:
+    spec = plan.spec
+    if number >= spec.budget.trials or not _is_checked(plan, arm, number):
+        return False
+    if not _is_known(plan, history, arm, repeat, number):
+        return False
+    search = history.select(Phase.SEARCH, arm, repeat)
+    return is_decided(plan.spaces[arm], search, number, spec.budget.trials, spec.lag, spec.objective)
 
 
 def _search_trial(plan: Plan, arm: str, repeat: int, history: History) -> NewTrial:

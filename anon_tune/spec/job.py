@@ -195,6 +195,11 @@ class JobSpec(Strict):
         of, epochs = self.objective.of, self.budget.epochs
         if (self.objective.reports or 0) > epochs:
             yield f"objective.of: {of} takes more reports than the {epochs} of budget.epochs; lower it"
+        if self.search.stop == "decided" and self.objective.practical is None:
+            yield (
+                "search.stop: decided needs to know which difference matters; set objective.practical, in units of "
+                f"{self.objective.metric}"
+            )
         if of == "best" and self.keep == "best":
             yield "keep: best keeps the weights of the last epoch, and objective.of: best another; leave one out"
 

@@ -168,6 +168,9 @@ class Search(Strict):
             not.
         lag: A suggestion learns from the arm's trials but for the last `lag` before it, which may still be running.
             So the same job makes the same trials, however long each takes. By default 4; 8 with one arm.
+        stop: `never` makes `budget.trials` trials of each arm. `decided` ends an arm's search earlier, from 12 trials
+            on, where the trials that are left are not expected to help by `objective.practical`, and, for the arm
+            anon, the gammas that do well have not moved.
         pruner: `none` stops nothing; `median` stops what is forecast to end behind the median; `asha` is successive
             halving.
         seed: Of the samplers, and of all trials.
@@ -182,6 +185,7 @@ class Search(Strict):
 
     sampler: Literal["botorch", "gp", "tpe", "random", "grid"] = "botorch"
     lag: int | None = Field(default=None, ge=0, le=1000)
+    stop: Literal["never", "decided"] = "never"
     pruner: Literal["none", "median", "asha"] = "none"
     seed: int = Field(default=0, ge=0, lt=2**31)
     repeats: int = Field(default=1, ge=1, le=20)

@@ -9,6 +9,8 @@
   worse is wrong.
 - `repeats`: the same where each arm is searched several times (`search.repeats`), and how often a difference between
   optimizers is found (`repeats.py`). It draws on the searches of `optimizers`.
+- `stop`: jobs as those of `response`, with a lag of 4, with `search.stop: decided` and without: the trials that it
+  saves, and what these would have brought (`stopping.py`). Each search is as long as the largest of `--trials`.
 
 Searches are kept, so an interrupted run goes on; remove the folder after a change of the search.
 """
@@ -42,10 +44,11 @@ from benchmarks.calibration.importance import CASES, Judged, judge
 from benchmarks.calibration.jobs import plan_of, relabelled, run, searched
 from benchmarks.calibration.repeats import Tuned, deviations, tuned
 from benchmarks.calibration.repeats import simulate as simulate_repeats
+from benchmarks.calibration.stopping import endings, table_of
 from benchmarks.calibration.surfaces import SHAPES, surface
 from benchmarks.search.surfaces import Surface, load_surfaces
 
-PARTS = ("configurations", "response", "importance", "optimizers", "repeats")
+PARTS = ("configurations", "response", "importance", "optimizers", "repeats", "stop")
 ARMS = ("anon", "adamw", "sgd")
 DEVIATIONS = (0.05, 0.15)
 
@@ -105,6 +108,9 @@ def main() -> None:
                 console.print(_optimizers(pool, trials, max(6, jobs // 2), arguments.folder))
             if "repeats" in arguments.only:
                 console.print(_repeats(pool, trials, max(15, jobs // 2), arguments.folder))
+        if "stop" in arguments.only:
+            for table in _stopped(pool, tuple(arguments.trials), jobs, arguments.folder):
+                console.print(table)
 
 
 def _configurations(pool: ProcessPoolExecutor, jobs: int) -> Table:
@@ -272,6 +278,14 @@ def _repeats(pool: ProcessPoolExecutor, trials: int, searches: int, folder: Path
 def _tuned(key: tuple[str, int, int, Path]) -> Tuned:
     name, trials, seed, folder = key
     return tuned(_known(name), trials, seed, folder / f"{name}, the same")
+
+
+def _stopped(pool: ProcessPoolExecutor, budgets: tuple[int, ...], jobs: int, folder: Path) -> Iterator[Table]:
+    keys = [(shape, deviation, seed) for seed in range(jobs) for deviation in DEVIATIONS for shape in SHAPES]
+    asked = ((shape, deviation, budgets, seed, folder) for shape, deviation, seed in keys)
+    found = dict(zip(keys, pool.map(endings, asked), strict=True))
+    for budget in budgets:
+        yield table_of(found, budget)
 
 
 def _triples(searches: int) -> Iterator[tuple[int, ...]]:

@@ -19,8 +19,10 @@ from benchmarks.search.surfaces import Surface
 __all__ = ["plan_of", "relabelled", "run", "searched"]
 
 
-def plan_of(surface: Surface, trials: int, seed: int, arms: Sequence[str] = ("anon",)) -> Plan:
-    """A job in which every arm is Anon, so that all of them are equal."""
+def plan_of(
+    surface: Surface, trials: int, seed: int, arms: Sequence[str] = ("anon",), lag: int | None = None
+) -> Plan:
+    """A job in which every arm is Anon, so that all of them are equal; `lag` is `search.lag`."""
     spec: JobSpec = parse_spec(
         {
             "name": "calibration",
@@ -28,7 +30,7 @@ def plan_of(surface: Surface, trials: int, seed: int, arms: Sequence[str] = ("an
             "data": "digits",
             "model": "mlp",
             "budget": {"trials": trials, "epochs": surface.epochs},
-            "search": {"seed": seed},
+            "search": {"seed": seed, "lag": lag},
             "arms": list(arms),
         }
     )
@@ -53,11 +55,11 @@ def run(plan: Plan, surface: Surface, seed: int, trials: Sequence[Trial] = ()) -
     return made
 
 
-def searched(surface: Surface, trials: int, seed: int, folder: Path) -> list[Trial]:
+def searched(surface: Surface, trials: int, seed: int, folder: Path, lag: int | None = None) -> list[Trial]:
     """The search of one arm; kept in a folder, since it takes most of the time."""
     file = folder / f"{surface.name}-{trials}-{seed}.pickle"
     if not file.exists():
-        plan = plan_of(surface, trials, seed)
+        plan = plan_of(surface, trials, seed, lag=lag)
         made = [trial for trial in run(plan, surface, seed) if trial.phase is Phase.SEARCH]
         folder.mkdir(parents=True, exist_ok=True)
         whole = file.with_suffix(".new")

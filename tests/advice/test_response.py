@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from anon_tune.advice.response import FEWEST_TRIALS, Response, respond, seed_deviation
+from anon_tune.advice.response import FEWEST_TRIALS, respond, seed_deviation
 from anon_tune.answer import Gamma
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.landscape import Landscape
+from anon_tune.search.response import Response
 from anon_tune.search.scale import Scale
 from anon_tune.search_spaces import Space
 from anon_tune.spec import Objective

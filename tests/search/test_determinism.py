@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
-from anon_tune.search import landscape
+from anon_tune.search import landscape, stop
 from anon_tune.search.policy import Plan, Signal, next_trial
 from anon_tune.search.pruning import should_prune
 from anon_tune.spec import parse_spec, spaces_of
@@ -132,6 +132,7 @@ def worked_off(job: Plan, slots: int, order: random.Random, kills: float) -> lis
         if order.random() < kills:
             order.shuffle(trials)
             landscape.forget()
+            stop.forget()
             job = Plan(parse_spec(job.spec.model_dump(mode="json")), dict(job.spaces), job.log_mean_sigma)
             continue
         new = next_trial(job, trials) if len(running) < slots else Signal.WAIT
@@ -147,10 +148,11 @@ def worked_off(job: Plan, slots: int, order: random.Random, kills: float) -> lis
             trials[index] = ends[trials[index].id]
 
 
-def job_of(sampler: str, trials: int) -> Plan:
+def job_of(sampler: str, trials: int, ends: str = "never") -> Plan:
     spec = builders.spec(
         budget={"trials": trials, "epochs": 6},
-        search={"sampler": sampler, "levels": 3},
+        search={"sampler": sampler, "levels": 3, "stop": ends},
+        objective={"practical": 0.01 if ends == "never" else 0.2},
         confirm={"finalists": 2, "seeds": 3, "verdict_seeds": 2},
         arms=["anon", "sgd"],
     )
@@ -158,14 +160,14 @@ def job_of(sampler: str, trials: int) -> Plan:
 
 
 @cache
-def alone(sampler: str, trials: int) -> list[Trial]:
+def alone(sampler: str, trials: int, ends: str = "never") -> list[Trial]:
     """The job with one slot, never killed."""
-    return worked_off(job_of(sampler, trials), 1, random.Random(0), 0.0)
+    return worked_off(job_of(sampler, trials, ends), 1, random.Random(0), 0.0)
 
 
-def same_whatever_happens(sampler: str, trials: int, slots: int, chance: int) -> None:
-    job = job_of(sampler, trials)
-    assert worked_off(job, slots, random.Random(chance), 0.1) == alone(sampler, trials)
+def same_whatever_happens(sampler: str, trials: int, slots: int, chance: int, ends: str = "never") -> None:
+    job = job_of(sampler, trials, ends)
+    assert worked_off(job, slots, random.Random(chance), 0.1) == alone(sampler, trials, ends)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
@@ -180,6 +182,26 @@ def test_the_same_job_makes_the_same_trials_and_the_same_choices(sampler: str, s
 @given(slots=st.integers(2, 9), chance=st.integers(0, 2**32))
 def test_a_gaussian_process_makes_the_same_trials_too(sampler: str, slots: int, chance: int):
     same_whatever_happens(sampler, 9, slots, chance)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@settings(few, max_examples=2)
+@given(slots=st.integers(2, 9), chance=st.integers(0, 2**32))
+def test_a_search_that_is_decided_ends_at_the_same_trial(sampler: str, slots: int, chance: int):
+    same_whatever_happens(sampler, 28, slots, chance, "decided")
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_until_it_is_decided_a_search_makes_the_same_trials(sampler: str):
+    counts = {}
+    for arm in ("anon", "sgd"):
+        made, all_of_them = (
+            [t for t in alone(sampler, 28, ends) if t.phase is Phase.SEARCH and t.arm == arm]
+            for ends in ("decided", "never")
+        )
+        counts[arm] = len(made)
+        assert made == all_of_them[: len(made)]
+    assert 12 <= min(counts.values()) < 28, counts
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 from collections import Counter
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from anon_tune.answer import Stopped
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, Orders, Phase, Request, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal
 from anon_tune.workers.checkpoints import checkpoint_name
+from anon_tune.workers.driver import summarize
 from anon_tune.workers.run import Run
 from anon_tune.workers.watch import Watch
 from tests.workers.runs import MODELLED, Held, begin, failure, plan, result, seen, started, stored
@@ -126,6 +129,29 @@ def test_time_that_is_spent_after_the_search_changes_nothing(ledger: Ledger):
     watch.orders = orders(job, spent=99.0, time=5.0)
     work_off(run)
     assert run.cut_short is None
+
+
+def test_a_search_that_ended_early_is_logged_and_was_not_cut_short(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+):
+    """Nothing matters that is less than a factor of 100: with the trials to look at, the search is over."""
+    search = {"sampler": "random", "stop": "decided"}
+    job = plan(40, arms=["anon"], search=search, objective={"practical": 100.0})
+    job_id, lease = begin(ledger, job)
+    watch = Watch(orders(job))
+    run = Run(ledger, lease, job, watch=watch)
+    with caplog.at_level(logging.INFO):
+        work_off(run)
+    assert sum(t.phase is Phase.SEARCH for t in stored(ledger, job_id)) == 20
+    assert "search 1 of anon ended after 20 of 40 trials (search.stop: decided)" in caplog.text
+    answer = summarize(run.plan, run.trials)
+    assert answer.stopped == [Stopped(arm="anon", trials=20, planned=40)]
+    watch.orders = orders(job, spent=9.0, time=5.0)
+    assert run.is_done()
+    assert run.cut_short is None
+    watch.orders = orders(job, trials=50)
+    assert run.is_done()
+    assert summarize(run.plan, run.trials).stopped == [Stopped(arm="anon", trials=20, planned=50)]
 
 
 def test_the_end_of_what_a_worker_wrote_is_kept_with_its_attempt(ledger: Ledger):

@@ -1,0 +1,85 @@
+"""The profile of a landscape over gamma, by joint draws: each draw is a surface that the trials allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anon_tune.search.landscape import Landscape
+from anon_tune.search_spaces import Choice, Range
+
+__all__ = ["GAMMAS", "Response"]
+
+GAMMAS = 49
+"""The response is computed at so many gammas of a range."""
+
+_DRAWS = 256
+
+_POINTS = 24
+"""Places of the other coordinates that are looked at for each gamma."""
+
+Array = NDArray[np.float64]
+
+
+class Response:
+    """The response of one arm, by draws.
+
+    Args:
+        gamma: What is searched of gamma.
+        landscape: Of the arm; it must be known.
+
+    Attributes:
+        gammas: Shape (g,), ascending.
+        profiles: The lowest value at each gamma on the objective's scale, shape (draws, g).
+        expected: The value at each gamma where the lowest is expected, shape (draws, g): unlike the minimum of each
+            draw it is not too low.
+    """
+
+    def __init__(self, gamma: Range | Choice, landscape: Landscape) -> None:
+        if isinstance(gamma, Choice):
+            self.gammas = np.sort([float(value) for value in gamma.choices])
+        else:
+            self.gammas = np.unique([gamma.at(u) for u in np.linspace(0.0, 1.0, GAMMAS)])
+        points = landscape.low_points(_POINTS, landscape.mean, "gamma", self.gammas.tolist())
+        drawn = landscape.draw(points.reshape(-1, points.shape[-1]), _DRAWS)
+        drawn = drawn.reshape(_DRAWS, len(self.gammas), -1)
+        self.profiles: Array = drawn.min(axis=2)
+        self.expected: Array = drawn[:, :, 0]
+
+    @property
+    def costs(self) -> Array:
+        """The difference between each gamma and the best one in the same draw, shape (draws, g)."""
+        found: Array = self.profiles - self.profiles.min(axis=1, keepdims=True)
+        return found
+
+    def interval(self, level: float, within: tuple[float, float] | None = None) -> tuple[float, float]:
+        """Return the shortest interval that holds the best gamma with a probability of `level`.
+
+        The shortest of half the draws need not lie in the shortest of 90%; with `within`, a wider one, it does.
+        """
+        best = np.sort(self.gammas[self.profiles.argmin(axis=1)])
+        held = math.ceil(level * len(best))
+        if within is not None:
+            best = best[(best >= within[0]) & (best <= within[1])]
+        widths = best[held - 1 :] - best[: len(best) - held + 1]
+        first = int(widths.argmin())
+        return float(best[first]), float(best[first + held - 1])
+
+    def are_within(self, margin: float) -> NDArray[np.bool_]:
+        """Return which gammas cost less than `margin`, each with a probability of one half or more, shape (g,)."""
+        found: NDArray[np.bool_] = (self.costs < margin).mean(axis=0) >= 0.5
+        return found
+
+    def within(self, margin: float) -> list[tuple[float, float]]:
+        """Return the ranges of gammas that `are_within` a margin."""
+        inside = self.are_within(margin)
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(int)))
+        return [(float(self.gammas[a]), float(self.gammas[b - 1])) for a, b in ends.reshape(-1, 2)]
+
+    def share(self, ranges: Sequence[tuple[float, float]]) -> float:
+        """Return how much of the gammas lies in some ranges."""
+        inside = [any(low <= gamma <= high for low, high in ranges) for gamma in self.gammas]
+        return float(np.mean(inside))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anon_tune import catalogue, search_spaces
@@ -478,7 +478,6 @@ def jobs(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None)
 @given(jobs())
 def test_a_job_survives_being_stored(data: dict[str, Any]):
     spec = parse_spec(data)

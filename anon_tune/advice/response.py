@@ -103,13 +103,23 @@ def respond(
 def seed_deviation(trials: Sequence[Trial], scale: Scale) -> float | None:
     """Standard deviation between seeds of one configuration of Anon, on a scale, by the confirm runs.
 
-    Where Anon has few of them, those of all arms are pooled. None where no configuration was COMPLETE on two seeds.
+    Finalists that fell behind are left out: one that is near divergence differs far more than those that one would
+    use. Where Anon has few runs, those of all arms are pooled. None where no configuration was COMPLETE on two seeds.
     """
-    for arm, fewest in (("anon", _FEWEST_FREEDOM), (None, 1)):
-        found, freedom = pooled(confirm_runs(trials, scale, arm))
+    arms = sorted({trial.arm for trial in trials})
+    for chosen, fewest in ((["anon"], _FEWEST_FREEDOM), (arms, 1)):
+        found, freedom = pooled(
+            runs for arm in chosen for runs in _not_behind(confirm_runs(trials, scale, arm))
+        )
         if freedom >= fewest:
             return math.sqrt(found)
     return None
+
+
+def _not_behind(runs: Sequence[list[float]]) -> list[list[float]]:
+    """The finalists of an arm that were run on all of its confirm seeds."""
+    most = max(map(len, runs), default=0)
+    return [each for each in runs if len(each) == most]
 
 
 def _costs(found: Response, scale: Scale) -> Iterator[Cost]:

@@ -74,10 +74,15 @@ class Response:
         return found
 
     def within(self, margin: float) -> list[tuple[float, float]]:
-        """Return the ranges of gammas that `are_within` a margin."""
-        inside = self.are_within(margin)
-        ends = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(int)))
-        return [(float(self.gammas[a]), float(self.gammas[b - 1])) for a, b in ends.reshape(-1, 2)]
+        """Return the ranges between gammas that `are_within` a margin.
+
+        A gap in which one half lies within the error of the draws is none: it would come and go with their seed.
+        """
+        shares = (self.costs < margin).mean(axis=0)
+        inside, near = self.are_within(margin), shares >= 0.5 - 1.0 / math.sqrt(len(self.costs))
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], near, [False]]).astype(int)))
+        parts = (a + np.flatnonzero(inside[a:b]) for a, b in ends.reshape(-1, 2))
+        return [(float(self.gammas[part[0]]), float(self.gammas[part[-1]])) for part in parts if len(part)]
 
     def share(self, ranges: Sequence[tuple[float, float]]) -> float:
         """Return how much of the gammas lies in some ranges."""

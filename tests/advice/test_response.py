@@ -176,10 +176,21 @@ def confirmed(values: dict[str, list[float | None]]) -> list[Trial]:
 
 
 def test_the_deviation_between_seeds_is_pooled_over_configurations():
-    trials = confirmed({"a": [math.exp(v) for v in (0.0, 0.2)], "b": [math.exp(v) for v in (1.0, 1.3, 1.6)]})
-    expected = math.sqrt((0.02 * 1 + 0.09 * 2) / 3)
+    values = {"a": (0.0, 0.2, 0.4), "b": (1.0, 1.3, 1.6), "fell behind": (2.0, 4.0)}
+    trials = confirmed({name: [math.exp(v) for v in logs] for name, logs in values.items()})
+    expected = math.sqrt((0.04 * 2 + 0.09 * 2) / 4)
     assert seed_deviation(trials, Scale(LOSS)) == pytest.approx(expected)
     assert seed_deviation(confirmed({"a": [1.0], "b": [2.0, None]}), Scale(LOSS)) is None
+
+
+def test_a_gap_that_the_number_of_draws_cannot_tell_is_no_gap():
+    found = Response(SPACE.parameters["gamma"], Landscape(SPACE, searched(sharp), LOSS))
+    # The gammas cost nothing in so many of 100 draws, and 1 in the others; something else costs nothing in all.
+    counts = np.array([45, 60, 45, 55, 20, 70, 45, 10])
+    found.profiles = (np.arange(100)[:, None] >= counts).astype(float)
+    found.profiles = np.concatenate([found.profiles, np.zeros((100, 1))], axis=1)
+    found.gammas = np.arange(9) / 10
+    assert found.within(0.5) == [(0.1, 0.3), (0.5, 0.5), (0.8, 0.8)]
 
 
 def test_the_interval_of_one_half_lies_in_the_wider_one():

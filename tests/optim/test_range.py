@@ -21,7 +21,7 @@ gradients = st.builds(
 
 
 @pytest.mark.parametrize("path", ["single", "foreach", "fused", "capturable"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     grads=st.lists(gradients, min_size=1, max_size=8),
     gamma=st.floats(-3.0, 3.0),
@@ -54,7 +54,7 @@ def test_multiplier_is_positive_and_finite_and_so_are_parameters(
 
 
 @given(gamma=st.floats(-3.0, 3.0), sizes=st.lists(st.floats(-20.0, 10.0), min_size=2, max_size=6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_blended_multiplier_equals_float64_where_the_square_leaves_float32(gamma, sizes):
     """w = v^-2 of 1e-16^3 or (1e20)^3 is no float32; v is, to its last digits but a few."""
     single, double = torch.zeros(1), torch.zeros(1, dtype=torch.float64)

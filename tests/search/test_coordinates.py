@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anon_tune.optim import make_optimizer
@@ -41,7 +41,6 @@ def test_scaled_gradients_scale_the_multiplier(gamma: float, log_sigma: float, c
     assert scaled == pytest.approx(typical_multiplier(gamma, log_sigma) * c**-gamma, rel=1e-9)
 
 
-@settings(deadline=None)  # it reads a file, on a machine that may be busy
 @given(LOG_SIGMAS, STEPS)
 def test_at_gamma_0_the_step_size_is_the_learning_rate(log_sigma: float, step: float):
     params = {"gamma": 0.0, "step_size": step, "decay": 0.01, **REST}

@@ -82,7 +82,7 @@ outcomes = st.fixed_dictionaries(
 CHANGES = st.integers(1, 60)
 """The search is over after 40 of them or more, and the job after 57 or more."""
 seeds = st.integers(0, 2**31 - 1)
-few = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=6)
+few = settings(suppress_health_check=list(HealthCheck), max_examples=6)
 
 
 @pytest.mark.parametrize("pruner", PRUNERS)

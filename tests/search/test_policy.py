@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anon_tune.errors import InputError
@@ -64,7 +64,7 @@ searches = st.fixed_dictionaries(
         "seed": st.integers(0, 2**31 - 1),
     }
 )
-simulated = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+simulated = settings(max_examples=60)
 
 
 @simulated

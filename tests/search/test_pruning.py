@@ -46,7 +46,7 @@ searches = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     searches,
     st.sampled_from(["min", "max"]),

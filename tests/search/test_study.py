@@ -323,7 +323,7 @@ def test_results_within_the_lag_are_not_learnt_from(sampler: str):
     assert suggest(MIXED, changed, 12, search, "anon", Objective(), lag=4) != point
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31 - 1), st.integers(1, 3))
 def test_no_configuration_is_ever_repeated(seed: int, firsts: int):
     space = anon_space({"gamma": {"choices": [0, 1, 2]}, "delay": {"low": 2, "high": 4, "integer": True}})

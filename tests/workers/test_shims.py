@@ -62,7 +62,7 @@ def run(ledger: Ledger) -> Run:
 
 def test_it_chooses_as_tune_does_without_looking_at_what_has_ended(run: Run):
     @given(changes)
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     def check(steps: list[tuple[int, str] | None]) -> None:
         controller, scheduler = Controller(), JobScheduler(run, 2, Clock())
         for step in steps:

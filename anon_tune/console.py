@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -22,12 +22,15 @@ from anon_tune.sentences import (
     about_coordinates,
     about_cost,
     about_gamma,
+    about_result,
     about_searches,
+    about_settings,
     about_stopping,
     about_training,
     about_value,
     about_verdicts,
     in_words,
+    short,
     signed,
 )
 from anon_tune.views import ArmView, AttemptView, JobSummary, JobView, TokenView, TrialView
@@ -145,10 +148,15 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
     from anon_tune.spec import stored_spec  # takes a tenth of a second, which every command would wait for
 
     spec = stored_spec(job.spec)
+    for line in about_result(answer):
+        yield Text(f"  {line}", style="bold")
     yield Text(f"  compared: {about_comparison(answer, spec)}")
     for line in (*about_gamma(answer), *about_coordinates(answer)):
         yield Text(f"  {line}")
     yield from _winner_lines(answer.winners.get("anon"))
+    for arm, winner in answer.winners.items():
+        if arm != "anon":
+            yield Text(f"  {arm}: {about_settings(winner.hyperparameters)}")
     for line in about_searches(answer, spec.objective.metric):
         yield Text(f"  {line}")
     yield from (Text(), _arms_table(job, answer), Text())
@@ -158,7 +166,10 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
         yield from (_verdict_table(answer), Text())
     yield from map(Text, about_stopping(answer, spec.objective.metric))
     if saved := answer.confirm.planned - answer.confirm.made:
-        yield Text(f"Racing saved {saved} of {answer.confirm.planned} confirm runs.")
+        planned = answer.confirm.planned
+        yield Text(
+            f"{saved} of {planned} confirm runs were left out, because their finalists had fallen behind."
+        )
     yield from map(Text, about_verdicts(answer, spec.objective.metric, spec.budget.trials))
     yield Text(f"The {spec.objective.metric} of a trial is that of {about_value(spec.objective.of)}.")
     if not answer.tested:
@@ -204,7 +215,7 @@ def trials_table(trials: Sequence[TrialView]) -> Table:
     """Trials, a line each."""
     table = _table("trial", "phase", "state", "value", "epochs", "hyperparameters", "reason")
     for trial in trials:
-        arguments = "  ".join(f"{key} {_short(value)}" for key, value in trial.hyperparameters.items())
+        arguments = "  ".join(f"{key} {short(value)}" for key, value in trial.hyperparameters.items())
         _add_row(
             table, trial.id, trial.phase.value, trial.state.value, number(trial.value), str(trial.steps),
             arguments, trial.reason or "",
@@ -231,7 +242,7 @@ def best_table(arms: Mapping[str, ArmView]) -> Table:
     for arm, seen in arms.items():
         best = seen.best
         coordinates = (
-            "  ".join(f"{key} {_short(value)}" for key, value in best.params.items()) if best else "-"
+            "  ".join(f"{key} {short(value)}" for key, value in best.params.items()) if best else "-"
         )
         _add_row(table, arm, number(best.value) if best else "-", best.trial if best else "-", coordinates)
     return table
@@ -265,7 +276,7 @@ def spaces_view(spaces: Mapping[str, Space]) -> RenderableType:
                 table, f"  {coordinate}", domain.text, f"where {domain.condition}" if domain.when else ""
             )
         for argument in space.fixed:
-            _add_row(table, f"  {argument}", _short(space.constant(argument)), "fixed")
+            _add_row(table, f"  {argument}", short(space.constant(argument)), "fixed")
         lines += [Text.assemble((f"{name:13}", "bold"), space.summary), table]
     return Group(*lines, Text("One in full: anon-tune spaces SPACE", style="dim"))
 
@@ -279,7 +290,7 @@ def space_view(name: str, space: Space) -> RenderableType:
             values, where = domain.text, f"; only where {domain.condition}" if domain.when else ""
         elif space.is_constant(argument):
             how = "fixed" if argument in space.fixed else "default"
-            values, where = f"{_short(space.constant(argument))} ({how})", ""
+            values, where = f"{short(space.constant(argument))} ({how})", ""
         else:
             continue
         _add_row(table, f"  {argument}", values, meaning + where)
@@ -297,7 +308,7 @@ def _start_lines(space: Space) -> Iterator[Text]:
     for family, points in space.start.items():
         where = "" if len(space.start) == 1 else f" ({family})"
         for point in points:
-            values = "  ".join(f"{name} {_short(value)}" for name, value in point.items())
+            values = "  ".join(f"{name} {short(value)}" for name, value in point.items())
             yield Text(f"  tried first{where}: {values}")
 
 
@@ -340,10 +351,7 @@ def _device_lines(job: JobView) -> list[str]:
 def _winner_lines(winner: Winner | None) -> list[Text]:
     if winner is None:
         return []
-    chosen = winner.hyperparameters
-    names = ("gamma", "lr", "betas", "delay", "weight_decay", "floor")
-    shown = "  ".join(f"{key} {_short(chosen[key])}" for key in names if key in chosen)
-    lines = [Text(f"  recommended: {shown}")]
+    lines = [Text(f"  recommended: {about_settings(winner.hyperparameters)}")]
     if winner.at_bound:
         lines.append(Text(f"  at the end of the range: {in_words(winner.at_bound)}"))
     return lines + [Text(f"    {name}: {meaning}", style="dim") for name, meaning in EXPLAINED.items()]
@@ -352,7 +360,7 @@ def _winner_lines(winner: Winner | None) -> list[Text]:
 def _arms_table(job: JobView, answer: Answer) -> Table:
     metric, tested = job.spec["objective"]["metric"], "test" if answer.tested else "validation"
     table = Table(title=None, box=None, pad_edge=False)
-    for title in ("arm", "trials", f"{metric} when chosen", f"{tested} {metric}, fresh seeds"):
+    for title in ("arm", "trials", f"validation {metric} when chosen", f"{tested} {metric}, fresh seeds"):
         table.add_column(title, no_wrap=True)
     for arm, seen in job.arms.items():
         found = answer.winners.get(arm)
@@ -404,7 +412,7 @@ def _verdict_table(answer: Answer) -> Table:
         between = "-"
         if item.low is not None and item.high is not None:
             between = f"{signed(item.low, answer)} to {signed(item.high, answer)}"
-        compared = "these settings" if item.of == "configuration" else "tuned anew"
+        compared = "these settings" if item.of == "configuration" else "if tuned anew"
         outcome = Text(item.outcome, style=_OUTCOME_STYLES[item.outcome])
         _add_row(table, item.baseline, compared, outcome, difference, between, str(item.seeds))
     return table
@@ -420,11 +428,3 @@ def _local_time(moment: datetime.datetime) -> str:
 
 def _duration(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds))).removeprefix("0:")
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, list | tuple):
-        return "(" + ", ".join(_short(item) for item in value) + ")"
-    return str(value)

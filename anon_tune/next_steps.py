@@ -44,10 +44,9 @@ def next_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
     arm = _arm_to_use(answer)
     if arm is not None:
         which = "" if arm == "anon" else f" --arm {arm}"
-        yield (
-            f'Use it: anon-tune export {job}{which} -o best.yaml, then anon_tune.load_optimizer("best.yaml", '
-            f"{'model' if spec.optimizer(arm).find(':') > 0 else 'model.parameters()'})."
-        )
+        of = "model" if ":" in spec.optimizer(arm) else "model.parameters()"
+        load = f'anon_tune.load_optimizer("best.yaml", {of})'
+        yield f"Use these settings: anon-tune export {job}{which} -o best.yaml, then {load}."
     yield from further_steps(answer, spec, job)
 
 
@@ -59,7 +58,8 @@ def further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
     ):
         trials = min(max(_MORE * spec.budget.trials, _ENOUGH), _MOST_TRIALS)
         time = f" --time {_MORE * spec.budget.time:.0f}s" if spec.budget.time is not None else ""
-        yield f"Narrow gamma down: anon-tune extend {job} --trials {trials}{time} (new totals; what is made counts)."
+        total = f"({trials} in all, with those already made)"
+        yield f"Narrow gamma down: anon-tune extend {job} --trials {trials}{time} {total}."
     winner = answer.winners.get("anon")
     if winner is not None and winner.at_bound:
         yield (
@@ -100,11 +100,14 @@ def _about_undecided(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
     margin = max(_margin(each, answer) for each in far)
     if answer.scale != "linear" and margin > _LARGEST_MARGIN:
         return
-    yield f"Between Anon and {others} take either: a difference, if there is one, is within {amount(margin, answer)}."
+    yield (
+        f"Between Anon and {others} take either for now: a true difference of more than {amount(margin, answer)} is "
+        "unlikely."
+    )
     if answer.scale != "linear":
         yield (
-            f"If {amount(margin, answer)} does not matter to you, a job with objective.practical: "
-            f"{math.ceil(100 * margin) / 100:g} can call them equal."
+            f"If {amount(margin, answer)} does not matter to you, set objective.practical: "
+            f"{math.ceil(100 * margin) / 100:g} in the job file and run it anew: it can then call them equal."
         )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from anon_tune.advice.statement import Advice, Basis
 from anon_tune.answer import Answer, Comparison, Cost, Customary, Interval, Outcome
@@ -20,7 +20,9 @@ __all__ = [
     "about_cost",
     "about_gamma",
     "about_plan",
+    "about_result",
     "about_searches",
+    "about_settings",
     "about_stopping",
     "about_training",
     "about_value",
@@ -28,6 +30,7 @@ __all__ = [
     "amount",
     "in_words",
     "rounded",
+    "short",
     "signed",
 ]
 
@@ -38,6 +41,8 @@ EXPLAINED = {
     "floor": "guards against tiny gradients: squared ones are raised by this share of their tensor's mean",
 }
 """Hyperparameters that are Anon's own, a line each."""
+
+_SHOWN = ("gamma", "lr", "betas", "delay", "weight_decay", "floor", "momentum", "nesterov")
 
 _QUIET = 2.0
 """Seeds are quiet where they differ by less than so many times the difference that matters."""
@@ -114,6 +119,39 @@ def about_stopping(answer: Answer, metric: str) -> Iterator[str]:
         )
 
 
+def about_result(answer: Answer) -> Iterator[str]:
+    """Yield the verdicts on the configurations in one line."""
+    words = {
+        Outcome.BETTER: "better than",
+        Outcome.WORSE: "worse than",
+        Outcome.EQUAL: "practically equal to",
+        Outcome.UNDECIDED: "undecided against",
+    }
+    found = {
+        outcome: [each.baseline for each in answer.of("configuration") if each.outcome is outcome]
+        for outcome in words
+    }
+    said = "; ".join(f"{words[outcome]} {in_words(names)}" for outcome, names in found.items() if names)
+    if said:
+        yield f"Anon with the settings below: {said}"
+
+
+def about_settings(hyperparameters: Mapping[str, Any]) -> str:
+    """Return an optimizer's hyperparameters in a line; of Anon, AdamW and SGD those that matter."""
+    named = [name for name in _SHOWN if name in hyperparameters] or list(hyperparameters)
+    return "  ".join(f"{name} {short(hyperparameters[name])}" for name in named)
+
+
+def short(value: Any) -> str:
+    """Return a hyperparameter to three significant digits; to five near 1, as Adam's beta2 is."""
+    if isinstance(value, float):
+        rough = f"{value:.3g}"
+        return rough if rough != "1" else f"{value:.5g}"
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(short, value))})"
+    return str(value)
+
+
 def about_training(spec: JobSpec) -> str:
     """Return how long and at which batch size the job was tuned."""
     batch = f" and batch size {spec.training.batch_size}" if spec.model is not None else ""
@@ -126,7 +164,7 @@ def about_coordinates(answer: Answer) -> Iterator[str]:
         yield _outside(answer.gamma.outside, answer)
     if answer.customary:
         costs = "; ".join(_customary(each, answer) for each in answer.customary)
-        yield f"at their usual values, with all else tuned: {costs}"
+        yield f"left at their usual values, with all else tuned: {costs}"
 
 
 def about_cost(answer: Answer) -> Iterator[str]:
@@ -150,12 +188,15 @@ def about_gamma(answer: Answer) -> Iterator[str]:
     if gamma.low is None or gamma.high is None:
         yield f"{best} ({gamma.note})"
         return
-    between = f"the best gamma is between {gamma.low:.2f} and {gamma.high:.2f} ({gamma.level:.0%} interval)"
+    between = f"between {gamma.low:.2f} and {gamma.high:.2f} ({gamma.level:.0%} interval)"
     if not gamma.enough:
-        yield f"{best}; not enough evidence on others: {between}, most of what was searched"
+        where = f"it is {between}, most of what was searched"
+        yield f"too few trials to locate the best gamma: {where}; {best}"
         return
     yield from _supported(answer)
-    yield f"{between}; {best}"
+    outside = gamma.best is not None and not gamma.low <= gamma.best <= gamma.high
+    why = ", outside it: its confirm runs were the best" if outside else ""
+    yield f"the best gamma is {between}; {best}{why}"
     if gamma.costs:
         costs = "; ".join(_cost(each, answer) for each in gamma.costs)
         yield f"with all else tuned, {costs} ({gamma.level:.0%} intervals)"
@@ -250,19 +291,24 @@ def _with_interval(found: Interval, answer: Answer) -> str:
 
 
 def _outside(found: Interval, answer: Answer) -> str:
-    costs = f"the best there costs {_with_interval(found, answer)}"
+    low, middle, high = (_than_best(value, answer) for value in (found.low, found.middle, found.high))
+    measured = f"the best there is {middle} than the best within ({low} to {high})"
     if found.low > 0:
-        return f"gamma outside [0, 1] is not needed: {costs} over the best within"
+        return f"gamma outside [0, 1] is not needed: {measured}"
     if found.high < 0:
-        return f"gamma outside [0, 1] matters: {costs} over the best within"
-    return f"whether gamma outside [0, 1] is better is open: {costs} over the best within"
+        return f"gamma outside [0, 1] helps: {measured}"
+    return f"it is open whether gamma outside [0, 1] helps: {measured}"
+
+
+def _than_best(value: float, answer: Answer) -> str:
+    return f"{amount(value, answer)} {'better' if value < 0 else 'worse'}"
 
 
 def _customary(each: Customary, answer: Answer) -> str:
     named = f"{each.coordinate} {each.value:g}"
     if each.cost.low > 0:
         return f"{named} costs {_with_interval(each.cost, answer)}"
-    return f"{named} costs nothing that shows (95% bound: {amount(max(each.cost.high, 0.0), answer)})"
+    return f"{named} costs {amount(max(each.cost.high, 0.0), answer)} at most (95% bound)"
 
 
 def _supported(answer: Answer) -> Iterator[str]:
@@ -270,17 +316,18 @@ def _supported(answer: Answer) -> Iterator[str]:
     practical, deviation = gamma.practical, gamma.deviation or 0.0
     quiet = practical is not None and deviation <= _QUIET * practical
     if quiet and practical is not None and gamma.flat:
-        yield f"gamma {_ranges(gamma.flat)} costs less than {amount(practical, answer)}"
+        costs = f"costs less than {amount(practical, answer)} more than the best gamma"
+        yield f"gamma {_ranges(gamma.flat)} {costs}, more likely than not"
         return
     if not gamma.indistinguishable:
         return
     runs = ""
     if practical is not None:
         count = math.ceil(_POWER * (deviation / practical) ** 2)
-        runs = f", so that {amount(practical, answer)} takes about {rounded(count)} runs of each"
+        runs = f"; to tell {amount(practical, answer)} apart takes about {rounded(count)} runs of each gamma"
     yield (
-        f"one run each cannot rank gamma {_ranges(gamma.indistinguishable)}: the standard deviation between seeds is "
-        f"{amount(deviation, answer)}{runs}"
+        f"one run each cannot rank gamma {_ranges(gamma.indistinguishable)}: seeds alone change the result by "
+        f"{amount(deviation, answer)} (standard deviation){runs}"
     )
 
 
@@ -298,13 +345,16 @@ def _configurations(each: Comparison, answer: Answer, metric: str) -> str:
         case Outcome.WORSE:
             return f"These settings of Anon are worse than these of {each.baseline}: {measured}"
         case Outcome.EQUAL:
-            return f"There is practically no difference between {pair}: {measured}"
+            margin = answer.gamma.practical
+            within = "" if margin is None else f" (they differ by less than {amount(margin, answer)})"
+            return f"{pair[0].upper()}{pair[1:]} are practically equal{within}: {measured}"
     said = f"No winner between {pair}"
     if each.low is None or each.detectable is None:
         return said
     needed, more = each.seeds_needed, "more seeds will hardly help"
     if needed is not None and needed <= _MANY_SEEDS and each.difference is not None:
-        more = f"if that is the true difference, about {rounded(needed)} more seeds would show it"
+        true = f"if the true difference is {amount(each.difference, answer)}"
+        more = f"{true}, about {rounded(needed)} more seeds would show it"
     return f"{said}: {measured}. A difference of {amount(each.detectable, answer)} would have shown; {more}"
 
 
@@ -316,7 +366,7 @@ def _optimizers(each: Comparison, answer: Answer, trials: int) -> str:
         case Outcome.WORSE:
             said = f"Anon would be worse than {each.baseline} {tuned}"
         case Outcome.EQUAL:
-            said = f"There would be practically no difference between Anon and {each.baseline} {tuned}"
+            said = f"Anon and {each.baseline} would be practically equal {tuned}"
         case _:
             said = f"Whether Anon would beat {each.baseline} {tuned} is undecided"
     if each.low is None or each.high is None:

@@ -12,6 +12,8 @@ from anon_tune.sentences import (
     about_comparison,
     about_coordinates,
     about_gamma,
+    about_result,
+    about_settings,
     about_training,
     about_value,
     about_verdicts,
@@ -19,8 +21,6 @@ from anon_tune.sentences import (
 from anon_tune.spec import JobSpec, stored_spec
 
 __all__ = ["description"]
-
-_SHOWN = ("gamma", "lr", "betas", "delay", "weight_decay", "floor", "momentum", "nesterov")
 
 
 def description(job: JobRecord) -> str:
@@ -38,6 +38,7 @@ def description(job: JobRecord) -> str:
 
 
 def _found(job: JobRecord, answer: Answer, spec: JobSpec) -> Iterator[str]:
+    yield from (line for said in about_result(answer) for line in ("", f"{said}."))
     yield from ("", f"Compared: {about_comparison(answer, spec)}.")
     yield from _section("Gamma", [*about_gamma(answer), *about_coordinates(answer)])
     verdicts = list(about_verdicts(answer, spec.objective.metric, spec.budget.trials))
@@ -67,17 +68,9 @@ def _table(answer: Answer, spec: JobSpec) -> Iterator[str]:
         "|---|---|---|",
     )
     for arm, winner in answer.winners.items():
-        settings = winner.hyperparameters
-        named = [name for name in _SHOWN if name in settings] or list(settings)
-        shown = ", ".join(f"{name} {_short(settings[name])}" for name in named)
+        shown = about_settings(winner.hyperparameters).replace("  ", ", ")
         mean = "-" if winner.test.mean is None else f"{winner.test.mean:.4g}"
         yield f"| {arm} | {_plain(shown)} | {mean} |"
-
-
-def _short(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return f"({', '.join(map(_short, value))})"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _plain(text: str) -> str:

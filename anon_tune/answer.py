@@ -270,6 +270,7 @@ class Answer(_Part):
         version: Of this layout.
         scale: As `objective.scale`. Differences, costs and margins are shares on the first two, of the loss or of the
             error (0.12: 12% more), and numbers in units of the objective on the linear one, small being good.
+        trials: Of each search: `budget.trials` when this was found, which an extension raises. None in older answers.
         tested: Whether the verdict is on test data; False where the user's training reported none.
         may_differ: Why another run of the job may find something else.
         stopped: Searches that ended before their budget.
@@ -284,6 +285,7 @@ class Answer(_Part):
 
     version: int = VERSION
     scale: Literal["log", "log_error", "linear"] = "linear"
+    trials: int | None = None
     tested: bool = True
     may_differ: list[str] = []
     stopped: list[Stopped] = []

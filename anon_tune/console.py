@@ -170,7 +170,7 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
         yield Text(
             f"{saved} of {planned} confirm runs were left out, because their finalists had fallen behind."
         )
-    yield from map(Text, about_verdicts(answer, spec.objective.metric, spec.budget.trials))
+    yield from map(Text, about_verdicts(answer, spec))
     yield Text(f"The {spec.objective.metric} of a trial is that of {about_value(spec.objective.of)}.")
     if not answer.tested:
         why = "this compares it on the data by which configurations were chosen"

@@ -170,7 +170,7 @@ def _in_words(job: JobRecord, answer: Answer) -> dict[str, Any]:
     return {
         "compared": about_comparison(answer, spec),
         "gamma": [*about_gamma(answer), *about_coordinates(answer)],
-        "verdict": list(about_verdicts(answer, spec.objective.metric, spec.budget.trials)),
+        "verdict": list(about_verdicts(answer, spec)),
         "holds_for": about_training(spec),
         "next": list(further_steps(answer, spec, job.id)),
         "words": dict(EXPLAINED),

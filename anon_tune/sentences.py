@@ -62,7 +62,7 @@ _LONG_SECONDS = 1.0
 
 def about_comparison(answer: Answer, spec: JobSpec) -> str:
     """Return what was compared, and how."""
-    trials = spec.budget.trials
+    trials = answer.trials or spec.budget.trials
     most = max((each.seeds for each in answer.of("configuration")), default=0)
     each = "each " if len(spec.arms) > 1 else ""
     tuned = f"{in_words(spec.arms)}, {each}tuned with {_up_to(answer)}{trials} trials"
@@ -234,14 +234,14 @@ def _basis(job: Basis) -> str:
     return f"  {kind} ({job.name}): {best}{between}"
 
 
-def about_verdicts(answer: Answer, metric: str, trials: int) -> Iterator[str]:
+def about_verdicts(answer: Answer, spec: JobSpec) -> Iterator[str]:
     """Yield a sentence for each verdict, and one for all where none is decided.
 
     Args:
         answer: Of the job.
-        metric: Its objective.
-        trials: Of each arm's search.
+        spec: The job.
     """
+    metric, trials = spec.objective.metric, answer.trials or spec.budget.trials
     undecided = [each.baseline for each in answer.of("configuration") if each.outcome is Outcome.UNDECIDED]
     if undecided and len(undecided) == len(answer.of("configuration")):
         yield f"Nothing here says that Anon is better or worse than {' or '.join(undecided)}."

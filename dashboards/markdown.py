@@ -41,7 +41,7 @@ def _found(job: JobRecord, answer: Answer, spec: JobSpec) -> Iterator[str]:
     yield from (line for said in about_result(answer) for line in ("", f"{said}."))
     yield from ("", f"Compared: {about_comparison(answer, spec)}.")
     yield from _section("Gamma", [*about_gamma(answer), *about_coordinates(answer)])
-    verdicts = list(about_verdicts(answer, spec.objective.metric, spec.budget.trials))
+    verdicts = list(about_verdicts(answer, spec))
     yield from _section("Anon against the others", verdicts)
     yield from _table(answer, spec)
     limits = [f"The {spec.objective.metric} of a trial is that of {about_value(spec.objective.of)}."]

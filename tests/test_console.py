@@ -139,6 +139,13 @@ def test_without_enough_evidence_that_is_said_with_what_would_help():
     assert "Narrow gamma down: anon-tune extend j --trials 20 (20 in all, with those already made)." in shown
 
 
+def test_an_answer_from_before_an_extension_names_the_trials_that_it_had():
+    verdict = [compared(of="optimizer", low=-0.1, high=0.2)]
+    shown = text(report(job(JobState.QUEUED, result=stored(trials=3, verdict=verdict))), 250)
+    assert "compared: anon and sgd, each tuned with 3 trials" in shown
+    assert "if each were tuned anew with 3 trials" in shown
+
+
 @pytest.mark.parametrize("searches", [1, 2])
 def test_settings_that_are_told_apart_by_one_search_of_each_ask_for_more_searches(searches: int):
     verdict = [compared(outcome=Outcome.BETTER), compared(of="optimizer", searches=searches)]

@@ -187,6 +187,7 @@ def summarize(plan: Plan, trials: list[Trial], probe: Mapping[str, Any] | None =
     several = searches(spec, trials)
     return Answer(
         scale=spec.objective.scale,
+        trials=spec.budget.trials,
         tested=all(test in trial.reports[-1].metrics for trial in ended),
         may_differ=list(reasons_to_differ(spec, trials)),
         stopped=[

@@ -24,7 +24,7 @@ def job(result: dict[str, Any] | None = None, **keys: Any) -> JobRecord:
 def test_says_what_was_found_how_sure_it_is_what_to_do_and_what_words_mean() -> None:
     found = answer(verdict=[compared(outcome=Outcome.BETTER, low=-0.05, high=-0.01)])
     text = description(job(found.model_dump(mode="json")))
-    said = [*about_gamma(found), *about_verdicts(found, "loss", 3), *EXPLAINED.values()]
+    said = [*about_gamma(found), *about_verdicts(found, builders.spec()), *EXPLAINED.values()]
     for sentence in said:
         assert sentence in text
     assert "| anon | gamma 0.5, lr 0.01, betas (0.9, 0.999, 0.5), delay 2.5, floor 0.03 | 2 |" in text

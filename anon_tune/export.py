@@ -23,6 +23,8 @@ from anon_tune.sentences import (
     about_comparison,
     about_coordinates,
     about_gamma,
+    about_searches,
+    about_stopping,
     about_training,
     about_verdicts,
 )
@@ -167,10 +169,12 @@ def _in_words(job: JobRecord, answer: Answer) -> dict[str, Any]:
     from anon_tune.spec import stored_spec  # takes a tenth of a second, which every command would wait for
 
     spec = stored_spec(job.spec)
+    metric = spec.objective.metric
     return {
         "compared": about_comparison(answer, spec),
-        "gamma": [*about_gamma(answer), *about_coordinates(answer)],
+        "gamma": [*about_gamma(answer), *about_coordinates(answer), *about_searches(answer, metric)],
         "verdict": list(about_verdicts(answer, spec)),
+        "stopped": list(about_stopping(answer, metric)),
         "holds_for": about_training(spec),
         "next": list(further_steps(answer, spec, job.id)),
         "words": dict(EXPLAINED),

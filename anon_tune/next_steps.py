@@ -53,8 +53,11 @@ def next_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
 def further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
     """Yield what to do to learn more; the arguments are those of `next_steps`."""
     gamma = answer.gamma
-    if spec.budget.trials < _MOST_TRIALS and (
-        not gamma.enough if gamma.low is not None else 0 < gamma.trials < _ENOUGH
+    is_over = any(each.arm == "anon" for each in answer.stopped)  # and would hardly be extended
+    if (
+        not is_over
+        and spec.budget.trials < _MOST_TRIALS
+        and (not gamma.enough if gamma.low is not None else 0 < gamma.trials < _ENOUGH)
     ):
         trials = min(max(_MORE * spec.budget.trials, _ENOUGH), _MOST_TRIALS)
         time = f" --time {_MORE * spec.budget.time:.0f}s" if spec.budget.time is not None else ""

@@ -88,7 +88,7 @@ def about_searches(answer: Answer, metric: str) -> Iterator[str]:
     chosen = [each.gamma for each in answer.searches if each.gamma is not None]
     if chosen:
         listed = in_words(f"{gamma:.2f}" for gamma in chosen)
-        yield f"{len(chosen)} searches of anon chose gamma {listed}"
+        yield f"{len(chosen)} {'search' if len(chosen) == 1 else 'searches'} of anon chose gamma {listed}"
     split = "test" if answer.tested else "validation"
     results = []
     for arm in dict.fromkeys(each.arm for each in answer.searches):
@@ -111,11 +111,17 @@ def about_stopping(answer: Answer, metric: str) -> Iterator[str]:
     what = f"improve {metric}"
     if answer.scale != "linear":
         what = f"lower the {metric if answer.scale == 'log' else f'error (1 - {metric})'}"
-    for each in answer.stopped:
-        which = f"Search {each.repeat + 1} of {each.arm}" if answer.searches else f"The search of {each.arm}"
+    for arm in dict.fromkeys(each.arm for each in answer.stopped):
+        ended = [each for each in answer.stopped if each.arm == arm]
+        which = (
+            f"{len(ended)} searches of {arm}"
+            if len(ended) > 1
+            else f"{'A' if answer.searches else 'The'} search of {arm}"
+        )
+        after = in_words(str(each.trials) for each in ended)
         yield (
-            f"{which} ended after {each.trials} of {each.planned} trials: more were not expected to "
-            f"{what} by {amount(practical, answer)}."
+            f"{which} ended after {after} of {ended[0].planned} trials: more were not expected to {what} by "
+            f"{amount(practical, answer)}."
         )
 
 
@@ -174,9 +180,10 @@ def about_cost(answer: Answer) -> Iterator[str]:
         return
     slow, fast = max(times, key=lambda arm: times[arm]), min(times, key=lambda arm: times[arm])
     if times[slow] > max(_UNEVEN * times[fast], _LONG_SECONDS):
+        known = "The arms did not have the same time" + ("" if answer.stopped else ", only as many trials")
         yield (
-            f"The arms had as many trials, not as much time: a trial of {slow} took {times[slow] / times[fast]:.1f} "
-            f"times as long as one of {fast} ({times[slow]:.2g} s and {times[fast]:.2g} s)."
+            f"{known}: a trial of {slow} took {times[slow] / times[fast]:.1f} times as long as one of {fast} "
+            f"({times[slow]:.2g} s and {times[fast]:.2g} s)."
         )
 
 

@@ -148,7 +148,7 @@ class TrialView(View):
 
     id: str
     arm: str
-    repeat: int = Field(description="Which of the arm's searches it belongs to, from 0.")
+    repeat: int = Field(default=0, description="Which of the arm's searches it belongs to, from 0.")
     phase: Phase
     seed: int
     state: TrialState

@@ -13,7 +13,9 @@ from anon_tune.sentences import (
     about_coordinates,
     about_gamma,
     about_result,
+    about_searches,
     about_settings,
+    about_stopping,
     about_training,
     about_value,
     about_verdicts,
@@ -40,11 +42,14 @@ def description(job: JobRecord) -> str:
 def _found(job: JobRecord, answer: Answer, spec: JobSpec) -> Iterator[str]:
     yield from (line for said in about_result(answer) for line in ("", f"{said}."))
     yield from ("", f"Compared: {about_comparison(answer, spec)}.")
-    yield from _section("Gamma", [*about_gamma(answer), *about_coordinates(answer)])
+    metric = spec.objective.metric
+    gamma = [*about_gamma(answer), *about_coordinates(answer), *about_searches(answer, metric)]
+    yield from _section("Gamma", gamma)
     verdicts = list(about_verdicts(answer, spec))
     yield from _section("Anon against the others", verdicts)
     yield from _table(answer, spec)
-    limits = [f"The {spec.objective.metric} of a trial is that of {about_value(spec.objective.of)}."]
+    limits = [*about_stopping(answer, metric)]
+    limits.append(f"The {spec.objective.metric} of a trial is that of {about_value(spec.objective.of)}.")
     limits.append(about_training(spec))
     if answer.may_differ:
         limits.append(f"Another run of this job may find something else: {'; '.join(answer.may_differ)}.")

@@ -85,11 +85,15 @@ def _pair(
     without = [each for each in ("anon", arm) if each not in winners]
     if without:
         note = f"{' and '.join(without)} came up with no configuration"
-        for of in ("configuration", "optimizer"):
-            yield Comparison(
-                baseline=arm, of=of, outcome=Outcome.UNDECIDED, anon=None, other=None, difference=None,
-                low=None, high=None, seeds=0, note=note,
-            )  # fmt: skip
+        nothing = Comparison(
+            baseline=arm, outcome=Outcome.UNDECIDED, anon=None, other=None, difference=None, low=None, high=None,
+            seeds=0, note=note,
+        )  # fmt: skip
+        yield nothing
+        if searches:
+            yield _measured(scale, trials, arm, searches, len(baselines))
+        else:
+            yield nothing.model_copy(update={"of": "optimizer"})
         return
     judged = RoundsOfTwo(scale, trials, ("anon", arm), winners, rounds, len(baselines)).judge()
     runs = [_runs(trials, winners[each], judged.of) for each in ("anon", arm)]
@@ -137,6 +141,10 @@ def _measured(
     """The verdict on two tuned optimizers, from several searches of each."""
     both = [[each for each in searches if each.arm == name] for name in ("anon", arm)]
     runs = [[_search_runs(scale, trials, each) for each in of_arm] for of_arm in both]
+    tested = [
+        [run for each, found in zip(of_arm, runs_of_arm, strict=True) if each.winner for run in found]
+        for of_arm, runs_of_arm in zip(both, runs, strict=True)
+    ]
     alpha = min(each.round.alpha for of_arm in both for each in of_arm)
     judged = compare_searches(runs[0], runs[1], alpha / comparisons, scale.practical)
     means = (None, None) if judged.means is None else tuple(map(scale.value, judged.means))
@@ -151,8 +159,8 @@ def _measured(
         high=None,
         level=1 - ALPHA,
         searches=min(judged.searches),
-        seeds=min(sum(map(len, of_arm)) for of_arm in runs),
-        note="; ".join(_about_searches(judged, arm, runs)),
+        seeds=min(map(len, tested)),
+        note="; ".join(_about_searches(judged, arm, both, tested)),
     )
     return _with_interval(scale, found, judged.difference, judged.half)
 
@@ -169,16 +177,21 @@ def _search_runs(scale: Scale, trials: Sequence[Trial], search: Searched) -> Run
     return [None if t.value is None else scale(t.value) for t in runs]
 
 
-def _about_searches(judged: SearchesResult, arm: str, runs: Sequence[Sequence[Runs]]) -> Iterator[str]:
-    for name, of_arm in zip(("Anon", arm), runs, strict=True):
-        lost = [v is None for each in of_arm for v in each]
-        if any(lost):
-            yield f"{name} diverged on {sum(lost)} of {len(lost)} seeds"
+def _about_searches(
+    judged: SearchesResult, arm: str, searches: Sequence[Sequence[Searched]], tested: Sequence[Runs]
+) -> Iterator[str]:
+    for name, of_arm, runs in zip(("Anon", arm), searches, tested, strict=True):
+        in_vain = sum(each.winner is None for each in of_arm)
+        if in_vain:
+            yield f"no configuration of {name} came through in {in_vain} of {len(of_arm)} searches"
+        lost = sum(value is None for value in runs)
+        if lost:
+            yield f"{name} diverged on {lost} of {len(runs)} seeds"
     low, high = sorted(judged.searches)
     if low < 2:
         yield f"too few searches came to a result: {judged.searches[0]} of Anon and {judged.searches[1]} of {arm}"
     elif judged.half is None:
-        yield "all searches of each came to the same, so that more say no more than one"
+        yield "all searches of each optimizer gave the same value, so more of them add nothing"
     else:
         count = str(low) if low == high else f"{judged.searches[0]} and {judged.searches[1]}"
         yield f"measured over {count} searches of each"

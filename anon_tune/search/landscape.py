@@ -81,10 +81,9 @@ class Landscape:
         kept = _kept(values)
         self.trials = [known[i] for i in kept]
         self.points = np.array([space.unit(trial.params) for trial in self.trials])
-        reruns = [
-            (t, forecast.scaled(t.value)) for t in trials if t.phase is Phase.CONFIRM and t.value is not None
-        ]
-        reruns += [(t, worst) for t in trials if t.phase is Phase.CONFIRM and t.state is TrialState.DIVERGED]
+        confirm = sorted((t for t in trials if t.phase is Phase.CONFIRM), key=_place_in_job)
+        reruns = [(t, forecast.scaled(t.value)) for t in confirm if t.value is not None]
+        reruns += [(t, worst) for t in confirm if t.state is TrialState.DIVERGED]
         self._data = (
             (*map(tuple, self.points.tolist()), *(tuple(space.unit(t.params)) for t, _ in reruns)),
             (*(values[i] for i in kept), *(min(value, worst) for _, value in reruns)),

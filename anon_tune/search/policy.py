@@ -133,7 +133,7 @@ def finalists(plan: Plan, trials: Sequence[Trial], arm: str, repeat: int = 0) ->
     The first is what the landscape promises most of, tried or not (`recommend.py`); the others were tried.
     """
     space = plan.spaces[arm]
-    own = [trial for trial in trials if trial.arm == arm and trial.repeat == repeat]
+    own = sorted((t for t in trials if t.arm == arm and t.repeat == repeat), key=lambda trial: trial.number)
     search = [trial for trial in own if trial.phase is Phase.SEARCH]
     landscape = Landscape(space, search, plan.spec.objective)
     chosen = [Configuration.of(trial) for trial in ranked(landscape)]

@@ -55,8 +55,8 @@ def rounds_of(spec: JobSpec) -> list[Round]:
 def search_round(spec: JobSpec, trials: Sequence[Trial], winner: Trial) -> Round:
     """Return the round in which the winner of one of an arm's searches is tested.
 
-    The winners of a repeat are tested on the same seeds. A winner that more trials have brought is tested on other
-    seeds than the one before it, in the round of that extension.
+    The winners of a repeat are tested on the same seeds. A winner that more trials have brought is tested in the
+    round of that extension, so that each extension spends its own error rate and no other's.
     """
     count = spec.confirm.verdict_seeds
     numbers = [range(count * index, count * (index + 1)) for index in range(1 + len(spec.budget.more_seeds))]
@@ -66,7 +66,12 @@ def search_round(spec: JobSpec, trials: Sequence[Trial], winner: Trial) -> Round
         )
         for index, each in enumerate(numbers)
     ]
-    return _usable(rounds, trials, {winner.arm: winner})[0]
+    own = {t.seed for t in trials if t.phase is Phase.VERDICT and t.origin == winner.origin}
+    begun = [each for each in rounds if not own.isdisjoint(each.seeds)]
+    if begun:
+        return begun[-1]
+    is_first = rounds[0] in _usable(rounds, trials, {winner.arm: winner})
+    return rounds[0] if is_first else rounds[-1]
 
 
 def first_seeds(rounds: Sequence[Round], trials: Sequence[Trial], winners: Mapping[str, Trial]) -> list[int]:

@@ -79,7 +79,7 @@ def _is_stable(earlier: Landscape, landscape: Landscape, practical: float) -> bo
 
 
 # A search that has ended is asked after as long as the job goes on.
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _response(landscape: Landscape) -> Response:
     return Response(landscape.space.parameters["gamma"], landscape)
 

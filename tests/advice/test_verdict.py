@@ -138,16 +138,23 @@ def test_an_arm_without_a_winner_leaves_its_verdicts_undecided():
 
 
 def several(
-    results: dict[str, list[float | TrialState]], alpha: float = ALPHA
+    results: dict[str, list[float | TrialState | None]], alpha: float = ALPHA
 ) -> tuple[Comparison, Comparison]:
-    """A comparison of arms whose searches' winners came to these log losses on two seeds, or ended so on one."""
+    """A comparison of arms whose searches' winners came to these log losses on two seeds, or ended so on one.
+
+    None is for a search of which all trials diverged.
+    """
     trials: list[Trial] = []
     searches = []
     for arm, ends in results.items():
         for repeat, end in enumerate(ends):
+            tests = Round((10 * repeat, 10 * repeat + 1), alpha)
+            if end is None:
+                trials.append(trial(0, TrialState.DIVERGED, arm=arm, repeat=repeat))
+                searches.append(Searched(arm, repeat, None, tests))
+                continue
             best = trial(0, value=1.0, arm=arm, repeat=repeat)
             trials.append(best)
-            tests = Round((10 * repeat, 10 * repeat + 1), alpha)
             searches.append(Searched(arm, repeat, best, tests))
             for n, seed in enumerate(tests.seeds):
                 lost = isinstance(end, TrialState) and n == 0
@@ -165,7 +172,8 @@ def several(
                         repeat=repeat,
                     )
                 )
-    winners = {arm: next(t for t in trials if t.arm == arm) for arm in results}
+    by_arm = {each.arm: each.winner for each in searches if each.winner is not None}
+    winners = {arm: by_arm[arm] for arm in results if arm in by_arm}
     objective = Objective(practical=0.01)
     landscapes = {arm: Landscape(SPACE, [], objective) for arm in results}
     found = verdicts(
@@ -187,6 +195,16 @@ def test_several_searches_measure_the_verdict_on_optimizers():
     assert found.note == "measured over 3 searches of each"
 
 
+def test_searches_in_which_nothing_was_confirmed_are_counted_as_searches():
+    _, found = several({"anon": [0.0, None, None, None, None], "sgd": [0.5, 0.51, 0.49, 0.5, 0.5]})
+    assert found.seeds == 2
+    assert found.note.startswith("no configuration of Anon came through in 4 of 5 searches; measured over")
+    configuration, found = several({"anon": [None] * 3, "sgd": [0.5, 0.51, 0.49]})
+    assert configuration.outcome is Outcome.UNDECIDED
+    assert found.outcome is Outcome.WORSE
+    assert found.note.startswith("no configuration of Anon came through in 3 of 3 searches")
+
+
 def test_searches_that_differ_much_leave_it_open():
     _, found = several({"anon": [0.0, 0.6, -0.4], "sgd": [0.5, 0.2, 0.9]})
     assert found.outcome is Outcome.UNDECIDED
@@ -194,7 +212,7 @@ def test_searches_that_differ_much_leave_it_open():
 
 
 def test_a_stricter_level_has_a_wider_interval():
-    results: dict[str, list[float | TrialState]] = {"anon": [0.0, 0.1, -0.1], "sgd": [0.2, 0.3, 0.1]}
+    results: dict[str, list[float | TrialState | None]] = {"anon": [0.0, 0.1, -0.1], "sgd": [0.2, 0.3, 0.1]}
     _, wide = several(results, alpha=0.005)
     _, narrow = several(results)
     assert wide.low is not None

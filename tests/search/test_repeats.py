@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from anon_tune.errors import SpecError
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal, next_trial
-from anon_tune.search.rounds import rounds_of
+from anon_tune.search.rounds import rounds_of, search_round
 from anon_tune.search.winners import searches, winner
 from anon_tune.spec import spaces_of
 from tests import builders
@@ -175,6 +175,27 @@ def test_a_winner_that_an_extension_brings_is_tested_on_other_seeds_at_the_level
         assert len(runs) == len(set(runs))
         assert set(each.round.seeds) <= set(runs)
     assert changed > 0
+
+
+def test_each_extension_spends_its_own_error_rate():
+    """The first brings another winner of one search, the second of another: each is tested in its own round."""
+    old, new = [trial(0, repeat=r) for r in range(2)], [trial(1, repeat=r) for r in range(2)]
+    made: list[Trial] = [*old, *new]
+
+    def tested(job: Plan, of: Trial) -> float:
+        found = search_round(job.spec, made, of)
+        for seed in found.seeds:
+            number = len(made)
+            made.append(
+                trial(number, phase=Phase.VERDICT, source=of.id, seed=seed, repeat=of.repeat, value=0.2)
+            )
+        assert search_round(plan(2, more=(4, 4, 4)).spec, made, of) == found, "and stays there"
+        return found.alpha
+
+    first, second, third = (each.alpha for each in rounds_of(plan(2, more=(4, 4)).spec))
+    assert [tested(plan(2), of) for of in old] == [first, first]
+    assert tested(plan(2, more=(4,)), new[0]) == second
+    assert tested(plan(2, more=(4, 4)), new[1]) == third
 
 
 def test_more_seeds_change_nothing_of_the_searches():

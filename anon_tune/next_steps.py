@@ -128,7 +128,7 @@ def _about_searches(answer: Answer, spec: JobSpec) -> Iterator[str]:
     ]
     if rough and spec.search.repeats == 1 and spec.search.sampler != "grid":
         yield (
-            f"Compare the optimizers Anon and {in_words(rough)}: run the job with search.repeats: {_REPEATS}, which "
+            f"Compare the optimizers {in_words(['Anon', *rough])}: run the job with search.repeats: {_REPEATS}, which "
             f"takes {_REPEATS} times the trials."
         )
 

@@ -127,9 +127,10 @@ def _about_searches(answer: Answer, spec: JobSpec) -> Iterator[str]:
         if each.outcome is Outcome.UNDECIDED and each.searches == 1 and each.baseline in told_apart
     ]
     if rough and spec.search.repeats == 1 and spec.search.sampler != "grid":
+        names = in_words(["Anon", *rough])
         yield (
-            f"Compare the optimizers {in_words(['Anon', *rough])}: run the job with search.repeats: {_REPEATS}, which "
-            f"takes {_REPEATS} times the trials."
+            f"Compare the optimizers {names}: run the job with search.repeats: {_REPEATS}, which takes {_REPEATS} "
+            "times the trials."
         )
 
 

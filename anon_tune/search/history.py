@@ -17,7 +17,7 @@ _Key = tuple[Phase, str, int]
 class History(Mapping[str, Trial]):
     """Trials by id, in the order in which they were first kept.
 
-    Of 10,000 trials a decision needs those of one search, which of all have not ended, and whether a configuration
+    A decision among 10,000 trials needs those of one search, which of all have not ended, and whether a configuration
     was tried: all are at hand.
     """
 

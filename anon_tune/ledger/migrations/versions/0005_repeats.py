@@ -17,7 +17,7 @@ branch_labels = None
 depends_on = None
 
 _UNIQUE = (("phase", "number"), ("phase", "configuration", "seed"))
-"""Besides job and arm."""
+"""Columns of the constraints besides job and arm."""
 
 
 def upgrade() -> None:

@@ -1,15 +1,36 @@
 """Names and options of the tasks, data sets, models and arms that exist, without importing torch.
 
-The command line and the service answer questions from here; `tests/workers/test_catalogue.py` holds it against the
-real ones in `workers`.
+The command line and the service answer questions from here. An entry names the function behind it, which is imported
+where it is used (`resolve`).
 """
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
-__all__ = ["ARMS", "DATASETS", "FAMILIES", "MODELS", "TASKS", "DatasetEntry", "ModelEntry", "TaskEntry"]
+__all__ = [
+    "ARMS",
+    "DATASETS",
+    "FAMILIES",
+    "MODELS",
+    "TASKS",
+    "DatasetEntry",
+    "Kind",
+    "ModelEntry",
+    "TaskEntry",
+    "resolve",
+]
+
+Kind = Literal["images", "surface", "table", "text"]
+"""Of data."""
+
+
+def resolve(name: str) -> Any:
+    """Import what an entry names as "module:name"."""
+    return pkgutil.resolve_name(name)
 
 
 @dataclass(frozen=True)
@@ -17,35 +38,60 @@ class TaskEntry:
     """A kind of training problem.
 
     Attributes:
+        kind: Of its data.
+        problem: The function that makes the problem of data and a model, as "module:function".
         metrics: Each objective and its better direction.
-        images: Whether its data is images.
+        datasets: Names of its data sets.
+        models: Names of its models.
         own_data: Whether its data may be the user's.
+        labelled: Whether targets have to be classes.
     """
 
     summary: str
+    kind: Kind
+    problem: str
     metrics: Mapping[str, str]
     datasets: tuple[str, ...]
     models: tuple[str, ...]
-    images: bool = False
     own_data: bool = True
+    labelled: bool = True
+
+    @property
+    def images(self) -> bool:
+        """Whether its data is images."""
+        return self.kind == "images"
 
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """Data that the workers can read; `options` are their defaults, "" where a value has to be given."""
+    """Data that the workers can read.
+
+    Attributes:
+        summary: In one sentence.
+        kind: Tasks of this kind can use it.
+        read: The function that reads it, as "module:function".
+        options: Arguments of that function with their defaults; "" where a value has to be given.
+    """
 
     summary: str
+    kind: Kind
+    read: str
     options: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model the workers can build; `options` are its sizes with their defaults.
+    """A model that the workers can build.
 
-    The family is one of FAMILIES, or "unknown", of which no advice is drawn.
+    Attributes:
+        summary: In one sentence.
+        build: The class or function that builds it, as "module:name".
+        family: One of FAMILIES, or "unknown", of which no advice is drawn.
+        options: Its sizes with their defaults.
     """
 
     summary: str
+    build: str
     family: str
     options: Mapping[str, int | float] = field(default_factory=dict)
 
@@ -53,32 +99,41 @@ class ModelEntry:
 TASKS: Mapping[str, TaskEntry] = {
     "image_classification": TaskEntry(
         summary="Images in, one of several classes out; cross-entropy.",
+        kind="images",
+        problem="anon_tune.workers.tasks.image_classification:problem",
         metrics={"loss": "min", "accuracy": "max"},
         datasets=("digits", "idx", "cifar10"),
         models=("cnn", "mlp", "resnet18", "resnet20", "vit_tiny"),
-        images=True,
     ),
     "diffusion": TaskEntry(
+        labelled=False,
         summary="Which noise was added to an image? Squared error, at all strengths of noise.",
+        kind="images",
+        problem="anon_tune.workers.tasks.diffusion:problem",
         metrics={"loss": "min"},
         datasets=("digits", "idx", "cifar10"),
         models=("unet",),
-        images=True,
     ),
     "language_model": TaskEntry(
         summary="Text in, the character or byte that follows each one out; cross-entropy.",
+        kind="text",
+        problem="anon_tune.workers.tasks.language_model:problem",
         metrics={"loss": "min", "accuracy": "max", "perplexity": "min"},
         datasets=("python_source", "text"),
         models=("gpt", "lstm"),
     ),
     "regression": TaskEntry(
         summary="Rows of numbers in, one number out; squared error of the standardized target.",
+        kind="table",
+        problem="anon_tune.workers.tasks.regression:problem",
         metrics={"loss": "min", "rmse": "min"},
         datasets=("diabetes", "csv"),
         models=("mlp",),
     ),
     "function": TaskEntry(
         summary="A function's lowest point is looked for by noisy gradients; its value, 1 at the start.",
+        kind="surface",
+        problem="anon_tune.workers.tasks.function:problem",
         metrics={"loss": "min", "value": "min", "distance": "min"},
         datasets=("rosenbrock", "rastrigin", "quadratic"),
         models=("point",),
@@ -96,41 +151,61 @@ _SURFACE: Mapping[str, int | float | str] = {
 
 DATASETS: Mapping[str, DatasetEntry] = {
     "digits": DatasetEntry(
-        summary="1,797 handwritten digits of 8x8 pixels, scikit-learn's: nothing to download."
+        summary="1,797 handwritten digits of 8x8 pixels, scikit-learn's: nothing to download.",
+        kind="images",
+        read="anon_tune.workers.data.digits:digits",
     ),
     "idx": DatasetEntry(
         summary="The four files of MNIST, Fashion-MNIST or KMNIST in a folder; train and test: 0 takes all.",
+        kind="images",
+        read="anon_tune.workers.data.idx:idx",
         options={"folder": "", "train": 0, "validation": 10_000, "test": 0},
     ),
     "cifar10": DatasetEntry(
         summary="CIFAR-10's binary version in a folder; train and test: 0 takes all.",
+        kind="images",
+        read="anon_tune.workers.data.cifar10:cifar10",
         options={"folder": "", "train": 0, "validation": 5_000, "test": 0},
     ),
     "diabetes": DatasetEntry(
-        summary="442 patients with 10 measurements each, scikit-learn's: nothing to download."
+        summary="442 patients with 10 measurements each, scikit-learn's: nothing to download.",
+        kind="table",
+        read="anon_tune.workers.data.table:diabetes",
     ),
     "csv": DatasetEntry(
         summary="A CSV file of numbers with a header; target is the column to predict.",
+        kind="table",
+        read="anon_tune.workers.data.table:csv",
         options={"file": "", "target": ""},
     ),
     "python_source": DatasetEntry(
         summary="A megabyte of Python's own standard library, as bytes: nothing to download.",
+        kind="text",
+        read="anon_tune.workers.data.text:python_source",
         options={"length": 64, "train": 0},
     ),
     "text": DatasetEntry(
         summary="A text file, as char or byte, in windows of so many; train: 0 takes all windows.",
+        kind="text",
+        read="anon_tune.workers.data.text:text",
         options={"file": "", "level": "char", "length": 64, "train": 0},
     ),
     "rosenbrock": DatasetEntry(
         summary="A bent valley; noise on its gradients, normal or Student's t, and a drift an epoch if asked for.",
+        kind="surface",
+        read="anon_tune.workers.data.surface:rosenbrock_surface",
         options={"dimensions": 2, **_SURFACE},
     ),
     "rastrigin": DatasetEntry(
         summary="A bowl full of dents; otherwise as rosenbrock.",
+        kind="surface",
+        read="anon_tune.workers.data.surface:rastrigin_surface",
         options={"dimensions": 2, **_SURFACE},
     ),
     "quadratic": DatasetEntry(
         summary="Curvatures from 1 to 1/condition, aligned with the coordinates or rotated; otherwise as rosenbrock.",
+        kind="surface",
+        read="anon_tune.workers.data.surface:quadratic_surface",
         options={"dimensions": 10, "condition": 100.0, "axes": "aligned", **_SURFACE},
     ),
 }
@@ -138,38 +213,54 @@ DATASETS: Mapping[str, DatasetEntry] = {
 MODELS: Mapping[str, ModelEntry] = {
     "cnn": ModelEntry(
         summary="Three 3x3 convolutions with batch norm, global average pooling, a linear head.",
+        build="anon_tune.workers.models.cnn:CNN",
         family="cnn",
         options={"width": 16},
     ),
     "gpt": ModelEntry(
         summary="A decoder-only transformer of the shape of GPT-2.",
+        build="anon_tune.workers.models.gpt:GPT",
         family="transformer",
         options={"width": 64, "depth": 2, "heads": 4},
     ),
     "lstm": ModelEntry(
         summary="An LSTM between an embedding and a linear head.",
+        build="anon_tune.workers.models.lstm:LSTM",
         family="recurrent",
         options={"width": 128, "depth": 1},
     ),
     "resnet18": ModelEntry(
         summary="ResNet-18 for small images: four stages of two blocks, the first convolution 3x3.",
+        build="anon_tune.workers.models.resnet:resnet18",
         family="cnn",
         options={"width": 64},
     ),
     "resnet20": ModelEntry(
         summary="ResNet-20 as He et al. had it for CIFAR-10: three stages of three blocks.",
+        build="anon_tune.workers.models.resnet:resnet20",
         family="cnn",
         options={"width": 16},
     ),
-    "mlp": ModelEntry(summary="One hidden layer with ReLU.", family="mlp", options={"width": 64}),
-    "point": ModelEntry(summary="A point: no network, its coordinates are the parameters.", family="unknown"),
+    "mlp": ModelEntry(
+        summary="One hidden layer with ReLU.",
+        build="anon_tune.workers.models.mlp:MLP",
+        family="mlp",
+        options={"width": 64},
+    ),
+    "point": ModelEntry(
+        summary="A point: no network, its coordinates are the parameters.",
+        build="anon_tune.workers.models.point:Point",
+        family="unknown",
+    ),
     "unet": ModelEntry(
         summary="A U-Net of residual blocks with group norm, told the time.",
+        build="anon_tune.workers.models.unet:UNet",
         family="cnn",
         options={"width": 16, "depth": 2},
     ),
     "vit_tiny": ModelEntry(
         summary="A pre-norm transformer encoder over image patches.",
+        build="anon_tune.workers.models.vit:ViT",
         family="transformer",
         options={"width": 32, "depth": 2, "heads": 4, "patch_height": 1, "patch_width": 8},
     ),

@@ -16,8 +16,7 @@ from anon_tune.architecture import fingerprint
 from anon_tune.errors import InputError
 from anon_tune.optim.factory import OPTIMIZERS
 from anon_tune.workers.checkpoints import intact, save
-from anon_tune.workers.data import READERS
-from anon_tune.workers.models import FACTORIES, build_model
+from anon_tune.workers.models import build_model
 from anon_tune.workers.schedules import SCHEDULES
 from anon_tune.workers.tasks import Problem, load_problem
 from anon_tune.workers.training import Training
@@ -32,9 +31,7 @@ PROBLEMS = [
 """Those whose data is at hand."""
 
 
-def test_names_are_those_of_the_real_ones():
-    assert catalogue.MODELS.keys() == FACTORIES.keys()
-    assert catalogue.DATASETS.keys() == READERS.keys()
+def test_arms_are_those_that_can_be_made():
     assert catalogue.ARMS.keys() == OPTIMIZERS.keys()
 
 
@@ -46,6 +43,7 @@ def test_every_entry_belongs_to_a_task():
     tasks = catalogue.TASKS.values()
     assert {model for task in tasks for model in task.models} == catalogue.MODELS.keys()
     assert {data for task in tasks for data in task.datasets} == catalogue.DATASETS.keys()
+    assert all(catalogue.DATASETS[data].kind == task.kind for task in tasks for data in task.datasets)
 
 
 def test_every_entry_says_what_it_is():
@@ -56,7 +54,7 @@ def test_every_entry_says_what_it_is():
 
 @pytest.mark.parametrize("name", catalogue.MODELS)
 def test_options_are_the_keyword_arguments_of_the_model(name: str):
-    signature = inspect.signature(FACTORIES[name])
+    signature = inspect.signature(catalogue.resolve(catalogue.MODELS[name].build))
     keywords = {
         p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty
     }
@@ -65,7 +63,8 @@ def test_options_are_the_keyword_arguments_of_the_model(name: str):
 
 @pytest.mark.parametrize("name", catalogue.DATASETS)
 def test_options_are_the_arguments_of_the_reader(name: str):
-    assert catalogue.DATASETS[name].options.keys() == inspect.signature(READERS[name]).parameters.keys()
+    reader = catalogue.resolve(catalogue.DATASETS[name].read)
+    assert catalogue.DATASETS[name].options.keys() == inspect.signature(reader).parameters.keys()
 
 
 @pytest.mark.parametrize(("task", "data", "model"), PROBLEMS)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ResNet"]
+__all__ = ["ResNet", "resnet18", "resnet20"]
 
 
 class Block(nn.Module):
@@ -60,3 +60,13 @@ class ResNet(nn.Module):
         features: Tensor = self.stages(F.relu(self.norm(self.stem(x))))
         logits: Tensor = self.head(features.mean(dim=(2, 3)))
         return logits
+
+
+def resnet18(shape: tuple[int, ...], classes: int, *, width: int) -> ResNet:
+    """Four stages of two blocks."""
+    return ResNet(shape, classes, width=width, blocks=(2, 2, 2, 2))
+
+
+def resnet20(shape: tuple[int, ...], classes: int, *, width: int) -> ResNet:
+    """Three stages of three blocks, as He et al. had it for CIFAR-10."""
+    return ResNet(shape, classes, width=width, blocks=(3, 3, 3))

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anon_tune.catalogue import TASKS
+from anon_tune.catalogue import TASKS, Kind, resolve
 from anon_tune.documents import is_function, unknown
 from anon_tune.errors import InputError
 from anon_tune.workers.data import Examples, Split, read_images, read_surface, read_table, read_text
+from anon_tune.workers.models import build_model
 
 __all__ = ["Build", "Problem", "expect", "load_problem"]
 
@@ -125,18 +126,17 @@ def load_problem(
         raise InputError(unknown(f"data set of {task}", data, TASKS[task].datasets))
     if model not in TASKS[task].models and not is_function(model):
         raise InputError(unknown(f"model of {task}", model, TASKS[task].models))
-    from anon_tune.workers.models import build_model
-    from anon_tune.workers.tasks import diffusion, function, image_classification, language_model, regression
+    entry = TASKS[task]
 
     def build(shape: tuple[int, ...], outputs: int) -> nn.Module:
         return build_model(model, shape, outputs, options, folder)
 
     source = data, data_options or {}, folder, num_workers
-    problems: Mapping[str, Callable[[], Problem]] = {
-        "diffusion": lambda: diffusion.problem(read_images(*source, labelled=False), build),
-        "function": lambda: function.problem(read_surface(data, data_options or {}), build),
-        "image_classification": lambda: image_classification.problem(read_images(*source), build),
-        "language_model": lambda: language_model.problem(read_text(*source), build),
-        "regression": lambda: regression.problem(read_table(*source), build),
+    read: Mapping[Kind, Callable[[], object]] = {
+        "images": lambda: read_images(*source, labelled=entry.labelled),
+        "surface": lambda: read_surface(data, data_options or {}),
+        "table": lambda: read_table(*source),
+        "text": lambda: read_text(*source),
     }
-    return problems[task]()
+    problem: Problem = resolve(entry.problem)(read[entry.kind](), build)
+    return problem

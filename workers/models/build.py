@@ -1,39 +1,18 @@
-"""Building a registered model by name."""
+"""Building a model of the catalogue, or of the user, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from anon_tune.catalogue import MODELS
+from anon_tune.catalogue import MODELS, resolve
 from anon_tune.documents import is_function, unknown
 from anon_tune.errors import InputError
 from anon_tune.user_code import load_function
-from anon_tune.workers.models.cnn import CNN
-from anon_tune.workers.models.gpt import GPT
-from anon_tune.workers.models.lstm import LSTM
-from anon_tune.workers.models.mlp import MLP
-from anon_tune.workers.models.point import Point
-from anon_tune.workers.models.resnet import ResNet
-from anon_tune.workers.models.unet import UNet
-from anon_tune.workers.models.vit import ViT
 
-__all__ = ["FACTORIES", "build_model"]
-
-FACTORIES: Mapping[str, Callable[..., nn.Module]] = {
-    "cnn": CNN,
-    "gpt": GPT,
-    "lstm": LSTM,
-    "mlp": MLP,
-    "point": Point,
-    "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
-    "resnet20": partial(ResNet, blocks=(3, 3, 3)),
-    "unet": UNet,
-    "vit_tiny": ViT,
-}
+__all__ = ["build_model"]
 
 
 def build_model(
@@ -54,12 +33,14 @@ def build_model(
     """
     if is_function(name):
         return _of_user(name, options, folder)
-    if name not in FACTORIES:
-        raise InputError(unknown("model", name, FACTORIES))
-    sizes = {**MODELS[name].options, **options}
-    for option in sizes.keys() - MODELS[name].options.keys():
-        raise InputError(unknown(f"option of {name}", option, MODELS[name].options))
-    return FACTORIES[name](shape, classes, **sizes)
+    if name not in MODELS:
+        raise InputError(unknown("model", name, MODELS))
+    entry = MODELS[name]
+    sizes = {**entry.options, **options}
+    for option in sizes.keys() - entry.options.keys():
+        raise InputError(unknown(f"option of {name}", option, entry.options))
+    model: nn.Module = resolve(entry.build)(shape, classes, **sizes)
+    return model
 
 
 def _of_user(name: str, options: Mapping[str, Any], folder: str | None) -> nn.Module:

@@ -1,44 +1,21 @@
-"""Reading data by name."""
+"""Reading data of the catalogue, or of the user, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from anon_tune.catalogue import DATASETS
+from anon_tune.catalogue import DATASETS, Kind, resolve
 from anon_tune.documents import is_function, unknown
 from anon_tune.errors import InputError
-from anon_tune.workers.data.cifar10 import cifar10
-from anon_tune.workers.data.digits import digits
-from anon_tune.workers.data.idx import idx
 from anon_tune.workers.data.images import Images
-from anon_tune.workers.data.surface import (
-    Surface,
-    quadratic_surface,
-    rastrigin_surface,
-    rosenbrock_surface,
-)
-from anon_tune.workers.data.table import Table, csv, diabetes
-from anon_tune.workers.data.text import Text, python_source, text
+from anon_tune.workers.data.surface import Surface
+from anon_tune.workers.data.table import Table
+from anon_tune.workers.data.text import Text
 from anon_tune.workers.data.user_data import user_images, user_table, user_text
 
-__all__ = ["READERS", "read_images", "read_surface", "read_table", "read_text"]
-
-_IMAGES: Mapping[str, Callable[..., Images]] = {"cifar10": cifar10, "digits": digits, "idx": idx}
-_TEXTS: Mapping[str, Callable[..., Text]] = {"python_source": python_source, "text": text}
-_TABLES: Mapping[str, Callable[..., Table]] = {"csv": csv, "diabetes": diabetes}
-_SURFACES: Mapping[str, Callable[..., Surface]] = {
-    "quadratic": quadratic_surface,
-    "rastrigin": rastrigin_surface,
-    "rosenbrock": rosenbrock_surface,
-}
-READERS: Mapping[str, Callable[..., Images | Surface | Table | Text]] = {
-    **_IMAGES,
-    **_SURFACES,
-    **_TABLES,
-    **_TEXTS,
-}
+__all__ = ["read_images", "read_surface", "read_table", "read_text"]
 
 
 def read_images(
@@ -63,7 +40,7 @@ def read_images(
     """
     if is_function(name):
         return user_images(name, options, folder, num_workers, labelled=labelled)
-    found: Images = _read(name, _filled_in(name, options, _IMAGES))
+    found: Images = _read(name, _filled_in(name, options, "images"))
     return found
 
 
@@ -71,7 +48,7 @@ def read_text(name: str, options: Mapping[str, Any], folder: str | None = None, 
     """Return a text; otherwise as read_images."""
     if is_function(name):
         return user_text(name, options, folder, num_workers)
-    found: Text = _read(name, _filled_in(name, options, _TEXTS))
+    found: Text = _read(name, _filled_in(name, options, "text"))
     return found
 
 
@@ -81,27 +58,27 @@ def read_table(
     """Return a table; otherwise as read_images."""
     if is_function(name):
         return user_table(name, options, folder, num_workers)
-    found: Table = _read(name, _filled_in(name, options, _TABLES))
+    found: Table = _read(name, _filled_in(name, options, "table"))
     return found
 
 
 def read_surface(name: str, options: Mapping[str, Any]) -> Surface:
     """Return a test function of the catalogue; otherwise as read_images."""
-    found: Surface = _read(name, _filled_in(name, options, _SURFACES))
+    found: Surface = _read(name, _filled_in(name, options, "surface"))
     return found
 
 
-def _filled_in(
-    name: str, options: Mapping[str, Any], readers: Mapping[str, Any]
-) -> tuple[tuple[str, Any], ...]:
-    if name not in readers:
-        raise InputError(unknown("data set", name, readers))
-    values = {**DATASETS[name].options, **options}
-    for option in values.keys() - DATASETS[name].options.keys():
-        raise InputError(unknown(f"option of {name}", option, DATASETS[name].options))
+def _filled_in(name: str, options: Mapping[str, Any], kind: Kind) -> tuple[tuple[str, Any], ...]:
+    of_kind = {each: entry for each, entry in DATASETS.items() if entry.kind == kind}
+    if name not in of_kind:
+        raise InputError(unknown("data set", name, of_kind))
+    defaults = of_kind[name].options
+    values = {**defaults, **options}
+    for option in values.keys() - defaults.keys():
+        raise InputError(unknown(f"option of {name}", option, defaults))
     return tuple(sorted(values.items()))
 
 
 @cache
 def _read(name: str, options: tuple[tuple[str, Any], ...]) -> Any:
-    return READERS[name](**dict(options))
+    return resolve(DATASETS[name].read)(**dict(options))

@@ -16,6 +16,7 @@ from anon_tune.ledger.database import write
 from anon_tune.ledger.tables import JOBS
 from anon_tune.records import ENDED, FINISHED, JobRecord, JobState, Phase, TrialState
 from anon_tune.search.rounds import rounds_of
+from anon_tune.spec import stored_spec
 from tests.jobs.conftest import Home, descendants, until
 
 pytestmark = pytest.mark.slow
@@ -66,7 +67,7 @@ def assert_whole(job: JobRecord, trials: int) -> None:
     search = Counter(trial.arm for trial in job.trials if trial.phase is Phase.SEARCH)
     assert search == dict.fromkeys(("anon", "adamw", "sgd"), trials)
     assert job.result is not None
-    rounds = [set(each.seeds) for each in rounds_of(job.spec)]
+    rounds = [set(each.seeds) for each in rounds_of(stored_spec(job.spec))]
     for winner in job.result["winners"].values():
         tested = set(winner["test"]["seeds"])
         assert tested, "a winner was not tested"

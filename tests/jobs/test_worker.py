@@ -69,7 +69,7 @@ def assert_whole(job: JobRecord, trials: int) -> None:
     assert job.result is not None
     rounds = [set(each.seeds) for each in rounds_of(stored_spec(job.spec))]
     for winner in job.result["winners"].values():
-        tested = set(winner["test"]["seeds"])
+        tested = set(map(int, winner["test"]["seeds"]))
         assert tested, "a winner was not tested"
         assert tested == set[int]().union(*(seeds for seeds in rounds if seeds <= tested))
     for trial in job.trials:

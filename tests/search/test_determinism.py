@@ -184,6 +184,7 @@ def test_a_gaussian_process_makes_the_same_trials_too(sampler: str, slots: int, 
     same_whatever_happens(sampler, 9, slots, chance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 @settings(few, max_examples=2)
 @given(slots=st.integers(2, 9), chance=st.integers(0, 2**32))

@@ -90,6 +90,7 @@ def test_another_winner_is_tested_on_seeds_that_the_first_did_not_have():
     assert two([*spent, *runs(SECOND, -0.9)], FIRST, SECOND).judge().outcome is Outcome.BETTER
 
 
+@pytest.mark.slow
 def test_equal_winners_are_seldom_told_apart_however_often_a_job_is_extended():
     """Five extensions, each asked for because the ones before left it open; two-sided 5% is what is allowed."""
     rng = np.random.default_rng(4)

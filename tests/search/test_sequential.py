@@ -149,7 +149,13 @@ def test_without_confirm_runs_it_is_students_test():
     assert found.outcome is None
 
 
-@pytest.mark.parametrize("law", ["normal", "log-normal", "Anon 3 times as noisy"])
+@pytest.mark.parametrize(
+    "law",
+    [
+        "normal",
+        *(pytest.param(law, marks=pytest.mark.slow) for law in ("log-normal", "Anon 3 times as noisy")),
+    ],
+)
 def test_equal_configurations_are_rarely_told_apart(law: str):
     """At most 2.7% of jobs are said to have a better Anon; of 300, 16 or more would be a chance of 1 in 200."""
     found = simulate(Cell(law, seeds=10), jobs=300)

@@ -118,7 +118,7 @@ class Gamma(_Part):
 
 
 class Customary(_Part):
-    """What the optimizer's own value of a coordinate costs when all else is tuned; below 0 where it may be better."""
+    """Cost of the usual value of a coordinate when all else is tuned; below 0 where it may be better."""
 
     coordinate: str
     value: float
@@ -126,7 +126,7 @@ class Customary(_Part):
 
 
 class Spent(_Part):
-    """What one phase of an arm took, lost attempts left out.
+    """Cost of one phase of an arm, without lost attempts.
 
     Attributes:
         trials: That trained for an epoch or more.

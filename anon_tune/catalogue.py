@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 Kind = Literal["images", "surface", "table", "text"]
-"""Of data."""
+"""Kinds of data; a task uses the data sets of its own kind."""
 
 
 def resolve(name: str) -> Any:

@@ -48,9 +48,11 @@ def _found(job: JobRecord, answer: Answer, spec: JobSpec) -> Iterator[str]:
     verdicts = list(about_verdicts(answer, spec))
     yield from _section("Anon against the others", verdicts)
     yield from _table(answer, spec)
-    limits = [*about_stopping(answer, metric)]
-    limits.append(f"The {spec.objective.metric} of a trial is that of {about_value(spec.objective.of)}.")
-    limits.append(about_training(spec))
+    limits = [
+        *about_stopping(answer, metric),
+        f"The {metric} of a trial is that of {about_value(spec.objective.of)}.",
+        about_training(spec),
+    ]
     if answer.may_differ:
         limits.append(f"Another run of this job may find something else: {'; '.join(answer.may_differ)}.")
     yield from _section("What it holds for", limits)

@@ -134,7 +134,7 @@ def _costs(found: Response, scale: Scale) -> Iterator[Cost]:
 
 
 def _outside(found: Response, scale: Scale) -> Interval | None:
-    """What the best gamma outside [0, 1] costs over the best within, each where the lowest is expected."""
+    """Return the cost of the best gamma outside [0, 1] over the best within, each where the lowest is expected."""
     low, high = _CUSTOMARY
     within = (found.gammas >= low) & (found.gammas <= high)
     if within.all() or not within.any():

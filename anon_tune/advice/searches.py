@@ -8,21 +8,19 @@ arXiv 2103.03098), and their spread need not be guessed. docs/advice.md has the 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
 from anon_tune.answer import Outcome
-from anon_tune.search.sequential import outcome_of
+from anon_tune.search.sequential import PENALTY, outcome_of
 from anon_tune.search.spread import pooled
 
 __all__ = ["Runs", "SearchesResult", "compare_searches"]
 
 Runs = Sequence[float | None]
 """The winner of one search on its test seeds, on the objective's scale; None where it diverged."""
-
-_PENALTY = 3.0
-"""Deviations by which a run that diverged counts as worse than the worst that completed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def compare_searches(
 ) -> SearchesResult:
     """Compare two optimizers by Welch's t test on the means of their searches' winners.
 
-    A run that diverged counts as `_PENALTY` deviations worse than the worst of both optimizers that completed, where
+    A run that diverged counts as `PENALTY` deviations worse than the worst of both optimizers that completed, where
     the deviation is that of an optimizer's completed runs. So it is held against its optimizer, and equal optimizers
     stay equal.
 
@@ -67,7 +65,7 @@ def compare_searches(
     complete = [[v for runs in searches for v in runs if v is not None] for searches in both]
     if not min(counts) or not any(complete):
         return SearchesResult(None, counts)
-    worst = max(max(each) for each in complete if each) + _PENALTY * math.sqrt(pooled(complete)[0])
+    worst = max(max(each) for each in complete if each) + PENALTY * math.sqrt(pooled(complete)[0])
     results = [[fmean(worst if v is None else v for v in runs) for runs in searches] for searches in both]
     means = fmean(results[0]), fmean(results[1])
     half = _half_width(results, level) if min(counts) > 1 else None
@@ -78,11 +76,11 @@ def compare_searches(
 
 def _half_width(results: Sequence[Sequence[float]], level: float) -> float | None:
     """Half the width of Welch's interval for the difference of two means; None where neither varies."""
-    from scipy.stats import t as student  # takes seconds, which Ray's start can hide
-
-    errors = [variance(each) / len(each) for each in results]
-    total = sum(errors)
-    if not total > (1e-9 * max(abs(fmean(each)) for each in results)) ** 2:
+    if not sum(map(variance, results)) > (1e-9 * max(abs(fmean(each)) for each in results)) ** 2:
         return None
-    freedom = total**2 / sum(e**2 / (len(each) - 1) for e, each in zip(errors, results, strict=True))
-    return float(student.isf(level / 2, freedom)) * math.sqrt(total)
+    from scipy.stats import ttest_ind  # takes seconds, which Ray's start can hide
+
+    # SciPy warns where all searches of one of them came to the same, which is no fault here.
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        between = ttest_ind(*results, equal_var=False).confidence_interval(1.0 - level)
+    return float(between.high - between.low) / 2

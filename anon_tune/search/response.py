@@ -70,19 +70,23 @@ class Response:
 
     def are_within(self, margin: float) -> NDArray[np.bool_]:
         """Return which gammas cost less than `margin`, each with a probability of one half or more, shape (g,)."""
-        found: NDArray[np.bool_] = (self.costs < margin).mean(axis=0) >= 0.5
-        return found
+        return self._shares(margin) >= 0.5
 
     def within(self, margin: float) -> list[tuple[float, float]]:
         """Return the ranges between gammas that `are_within` a margin.
 
         A gap in which one half lies within the error of the draws is none: it would come and go with their seed.
         """
-        shares = (self.costs < margin).mean(axis=0)
-        inside, near = self.are_within(margin), shares >= 0.5 - 1.0 / math.sqrt(len(self.costs))
+        shares = self._shares(margin)
+        inside, near = shares >= 0.5, shares >= 0.5 - 1.0 / math.sqrt(len(self.profiles))
         ends = np.flatnonzero(np.diff(np.concatenate([[False], near, [False]]).astype(int)))
         parts = (a + np.flatnonzero(inside[a:b]) for a, b in ends.reshape(-1, 2))
         return [(float(self.gammas[part[0]]), float(self.gammas[part[-1]])) for part in parts if len(part)]
+
+    def _shares(self, margin: float) -> Array:
+        """The share of draws in which each gamma costs less than a margin, shape (g,)."""
+        found: Array = (self.costs < margin).mean(axis=0)
+        return found
 
     def share(self, ranges: Sequence[tuple[float, float]]) -> float:
         """Return how much of the gammas lies in some ranges."""

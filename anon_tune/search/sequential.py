@@ -23,7 +23,7 @@ from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.scale import Scale
 from anon_tune.search.spread import confirm_runs, pooled
 
-__all__ = ["ALPHA", "InterimResult", "PairedTest", "levels", "looks", "outcome_of"]
+__all__ = ["ALPHA", "PENALTY", "InterimResult", "PairedTest", "levels", "looks", "outcome_of"]
 
 ALPHA = 0.05
 """Error rate of all verdicts of a job together, two-sided."""
@@ -39,7 +39,7 @@ _SPENDING = 2.0
 _MOST_PRIOR_FREEDOM = 4
 """Degrees of freedom that the confirm runs count for at most: test data may be noisier than validation data."""
 
-_PENALTY = 3.0
+PENALTY = 3.0
 """Seed deviations by which a run that diverged counts as worse than the worst that completed."""
 
 _MOST_SEEDS = 10_000
@@ -82,7 +82,7 @@ class InterimResult:
 class PairedTest:
     """The winners of two arms on the verdict's seeds.
 
-    A run that diverged counts as `_PENALTY` seed deviations worse than the worst run of the two that completed. So it
+    A run that diverged counts as `PENALTY` seed deviations worse than the worst run of the two that completed. So it
     is held against its configuration, and equal configurations stay equal. A seed on which a run failed for another
     reason says nothing, and is left out.
 
@@ -145,7 +145,7 @@ class PairedTest:
         noise = sum(v * freedom for v, freedom in self._confirm) / max(1, sum(f for _, f in self._confirm))
         found, freedom = pooled([[v for v in each if v is not None] for each in values])
         deviation = math.sqrt(found if freedom else noise)
-        worst = max((v for each in values for v in each if v is not None), default=0.0) + _PENALTY * deviation
+        worst = max((v for each in values for v in each if v is not None), default=0.0) + PENALTY * deviation
         for each, lost in zip(values, diverged, strict=True):
             each[:] = [worst if gone else value for value, gone in zip(each, lost, strict=True)]
         differences = [a - b for a, b in zip(*values, strict=True) if a is not None and b is not None]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from anon_tune.api import tune
     from anon_tune.client import Client, Result
     from anon_tune.optim import Anon, load_optimizer
-    from anon_tune.workers.context import Context, TrialStopped
+    from anon_tune.workers.trial.context import Context, TrialStopped
 
 __all__ = ["Anon", "Client", "Context", "Result", "TrialStopped", "__version__", "load_optimizer", "tune"]
 
@@ -24,8 +24,8 @@ _HOME_OF = {
     "Client": "anon_tune.client",
     "Result": "anon_tune.client",
     "tune": "anon_tune.api",
-    "Context": "anon_tune.workers.context",
-    "TrialStopped": "anon_tune.workers.context",
+    "Context": "anon_tune.workers.trial.context",
+    "TrialStopped": "anon_tune.workers.trial.context",
     "load_optimizer": "anon_tune.optim",
 }
 

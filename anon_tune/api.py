@@ -166,8 +166,7 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
         NotFoundError: No such job.
         TransitionError: The job has ended.
     """
-    from anon_tune.workers.driver import LEASE_SECONDS
-    from anon_tune.workers.holder import this_process
+    from anon_tune.workers.queue.holder import LEASE_SECONDS, this_process
 
     holder = this_process()
     seen = None
@@ -188,9 +187,9 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
 
 def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -> None:
     """Work on the queue until `stop` is set, on up to `jobs` jobs at once."""
-    from anon_tune.workers.daemon import Daemon
-    from anon_tune.workers.holder import this_process
-    from anon_tune.workers.processes import JobProcesses
+    from anon_tune.workers.queue.daemon import Daemon
+    from anon_tune.workers.queue.holder import this_process
+    from anon_tune.workers.queue.processes import JobProcesses
 
     command = [sys.executable, "-m", "anon_tune", "job-process", str(os.getpid())]
     processes = JobProcesses(command, settings.keep_ready)
@@ -203,8 +202,8 @@ def work_as_told(settings: Settings, daemon: int) -> None:
     Raises:
         As run_job.
     """
-    from anon_tune.workers import cluster
-    from anon_tune.workers.processes import is_told, told
+    from anon_tune.workers.driver import cluster
+    from anon_tune.workers.queue.processes import is_told, told
 
     with contextlib.ExitStack() as ready:
         if not is_told():
@@ -253,8 +252,8 @@ def run_job(
             job has lost its Ray.
         KeyboardInterrupt: After an interrupt, once the job is PAUSED, or QUEUED where a daemon started it.
     """
-    from anon_tune.workers.driver import drive
-    from anon_tune.workers.watch import Watch
+    from anon_tune.workers.driver.job import drive
+    from anon_tune.workers.driver.watch import Watch
 
     LocalBackend(ledger, settings).remove_leftovers()
     watch = Watch(is_wanted=lambda: parent in {None, os.getppid()})

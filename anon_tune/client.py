@@ -203,8 +203,8 @@ class Client:
 
         Args:
             model: A model of torch, its fingerprint, or the name of a family: cnn, mlp, recurrent, transformer.
-            log_mean_sigma: Scale of its gradients, as `anon_tune.workers.probe` measures it; then the advice has an
-                optimizer to start from.
+            log_mean_sigma: Scale of its gradients, as `anon_tune.workers.trial.probe` measures it; then the
+                advice has an optimizer to start from.
 
         Raises:
             InputError: There is no such family.

@@ -35,14 +35,14 @@ from scipy.stats import t as student
 from anon_tune.advice.evidence import SHIPPED, ShippedEvidence, subject_of
 from anon_tune.advice.prior import advise, cost_curve
 from anon_tune.advice.statement import Evidence, Fingerprint
+from anon_tune.advice.summary import summarize
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, next_trial
 from anon_tune.search_spaces import load_space
 from anon_tune.spec import JobSpec, parse_spec
-from anon_tune.workers.driver import summarize
-from anon_tune.workers.probe import probe
-from anon_tune.workers.tasks import Problem, load_problem
-from anon_tune.workers.training import Training
+from anon_tune.workers.problems.tasks import Problem, load_problem
+from anon_tune.workers.trial.probe import probe
+from anon_tune.workers.trial.training import Training
 
 TRIALS = 20
 _TEXT = {"length": 32, "train": 1024}

@@ -28,10 +28,10 @@ import torch
 from anon_tune.optim import Anon
 from anon_tune.optim.factory import OPTIMIZERS
 from anon_tune.search.coordinates import typical_multiplier
-from anon_tune.workers.data import Examples, Split
-from anon_tune.workers.probe import probe
-from anon_tune.workers.tasks import Problem, load_problem
-from anon_tune.workers.training import Training
+from anon_tune.workers.problems.data import Examples, Split
+from anon_tune.workers.problems.tasks import Problem, load_problem
+from anon_tune.workers.trial.probe import probe
+from anon_tune.workers.trial.training import Training
 from benchmarks.optimizer_step import describe_machine
 
 NO_DEVICE = 2

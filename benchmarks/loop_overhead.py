@@ -29,10 +29,10 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from anon_tune.optim import make_optimizer
-from anon_tune.workers.data import Split
-from anon_tune.workers.schedules import schedule_factor
-from anon_tune.workers.tasks import Problem, load_problem
-from anon_tune.workers.training import Training
+from anon_tune.workers.problems.data import Split
+from anon_tune.workers.problems.tasks import Problem, load_problem
+from anon_tune.workers.trial.schedules import schedule_factor
+from anon_tune.workers.trial.training import Training
 
 FLOOR = 1.03
 BATCH = 64

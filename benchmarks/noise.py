@@ -28,8 +28,8 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from anon_tune.workers.tasks import Problem, load_problem
-from anon_tune.workers.training import Training
+from anon_tune.workers.problems.tasks import Problem, load_problem
+from anon_tune.workers.trial.training import Training
 
 _TUNING_SEEDS = (1000, 1001)
 _SGD_LIKE = {"gamma": 0.0, "betas": (0.9, 0.999, 0.5), "floor": 0.03, "weight_decay": 1e-4}

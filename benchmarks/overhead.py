@@ -90,10 +90,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="at") as made:
         settings = Settings(home=Path(made))
         os.environ["ANON_TUNE_HOME"] = made  # for the projector
-        from anon_tune.workers import cluster
+        from anon_tune.workers.driver import cluster
 
         cluster.prepare_environment(settings)
-        from anon_tune.workers import trainable
+        from anon_tune.workers.trial import trainable
 
         starts: list[float] = []
         inner = cluster.connected

@@ -269,7 +269,8 @@ def sleeper(epochs: int) -> type:
 
 def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("anon", "adamw")) -> list[Trial]:
     """The last `live` trials of each arm of a job of 300, as the driver runs them."""
-    from anon_tune.workers import cluster, driver
+    from anon_tune.workers.driver import cluster
+    from anon_tune.workers.driver import job as driver
 
     sampler, ahead = WAITS[name]
     plan = plan_of(sampler, study.GP_TRIALS, 4, arms)
@@ -282,8 +283,8 @@ def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("ano
     lease = ledger.acquire(job, "benchmark", 3600.0)
     cluster.prepare_environment(settings)
 
-    from anon_tune.workers import trainable
-    from anon_tune.workers.run import Run
+    from anon_tune.workers.driver.run import Run
+    from anon_tune.workers.trial import trainable
 
     patience = driver._PATIENCE_SECONDS if ahead else None
     with (

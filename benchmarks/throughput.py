@@ -126,10 +126,10 @@ def run_ours(folder: Path, trials: int) -> dict[str, Any]:
     job = api.create_job(ledger, spec).id
     lease = api.acquire(ledger, job)
     ledger.update_job(lease, probe={"log_mean_sigma": -9.0}, architecture={"family": "mlp"})
-    from anon_tune.workers import cluster
+    from anon_tune.workers.driver import cluster
 
     cluster.prepare_environment(settings)
-    from anon_tune.workers import trainable
+    from anon_tune.workers.trial import trainable
 
     memory = Memory()
     with memory.sampled(), mock.patch.object(trainable, "TrialTrainable", trivial()):
@@ -150,7 +150,7 @@ def run_stock(
     folder: Path, trials: int, *, reuse: bool, loggers: bool = True, mlflow: str | None = None
 ) -> dict[str, Any]:
     """Stock Tune with what its users write."""
-    from anon_tune.workers import cluster
+    from anon_tune.workers.driver import cluster
 
     settings = Settings(home=folder)
     cluster.prepare_environment(settings)  # the same Ray, but for its loggers

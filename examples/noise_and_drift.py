@@ -21,8 +21,8 @@ from torch import Tensor
 
 from anon_tune.optim import Anon
 from anon_tune.search.coordinates import typical_multiplier
-from anon_tune.workers.data import Split, Surface, read_surface
-from anon_tune.workers.schedules import schedule_factor
+from anon_tune.workers.problems.data import Split, Surface, read_surface
+from anon_tune.workers.trial.schedules import schedule_factor
 
 GAMMAS = (-1.0, -0.5, -0.25, 0.0, 0.5, 1.0, 1.5)
 STEP_SIZES = [10 ** (k / 3) for k in range(-8, 4)]

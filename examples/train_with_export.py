@@ -8,7 +8,7 @@ import yaml
 from torch.nn.functional import cross_entropy
 
 from anon_tune import load_optimizer
-from anon_tune.workers.tasks import load_problem
+from anon_tune.workers.problems.tasks import load_problem
 
 
 def train(path: Path, epochs: int = 5) -> tuple[float, float]:

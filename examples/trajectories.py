@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from anon_tune.optim import Anon
-from anon_tune.workers.data.functions import rastrigin, rosenbrock
+from anon_tune.workers.problems.data.functions import rastrigin, rosenbrock
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

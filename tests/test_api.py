@@ -17,7 +17,8 @@ from anon_tune.ledger import Lease, Ledger
 from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
-from anon_tune.workers import cluster, processes
+from anon_tune.workers.driver import cluster
+from anon_tune.workers.queue import processes
 
 
 @pytest.fixture

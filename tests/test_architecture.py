@@ -32,11 +32,11 @@ MODULES = {name: path for name, path in source_files().items() if ".migrations."
         ("from anon_tune import ledger", {"torch", "ray", "mlflow", "optuna"}),
         ("from anon_tune import remote", {"torch", "ray", "mlflow", "optuna", "sqlalchemy", "yaml"}),
         (
-            "import anon_tune.workers.tasks, anon_tune.workers.probe, anon_tune.workers.attempt",
+            "import anon_tune.workers.problems.tasks, anon_tune.workers.trial.probe, anon_tune.workers.trial.attempt",
             {"ray", "mlflow", "optuna"},
         ),
         # What a driver loads before its first trial: seconds of both cores, in which Ray starts too.
-        ("from anon_tune.workers import cluster\ncluster.load()", {"torch", "mlflow", "scipy.stats"}),
+        ("from anon_tune.workers.driver import cluster\ncluster.load()", {"torch", "mlflow", "scipy.stats"}),
     ],
 )
 def test_an_import_brings_no_more_than_it_needs(statement: str, without: set[str]):

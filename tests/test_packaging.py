@@ -85,7 +85,7 @@ def test_a_users_workers_package_is_theirs(tmp_path: Path):
     (tmp_path / "workers").mkdir()
     (tmp_path / "workers" / "__init__.py").write_text("OWNER = 'user'\n")
     code = (
-        "import workers, anon_tune.workers.training, anon_tune.search_spaces as s;"
+        "import workers, anon_tune.workers.trial.training, anon_tune.search_spaces as s;"
         "print(workers.OWNER, len(s.space_names()) > 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)

@@ -12,8 +12,8 @@ import torch
 from anon_tune.errors import InputError, SpecError
 from anon_tune.spec import load_spec
 from anon_tune.user_code import load_function
-from anon_tune.workers.probe import probe
-from anon_tune.workers.tasks import load_problem
+from anon_tune.workers.problems.tasks import load_problem
+from anon_tune.workers.trial.probe import probe
 from tests.modules import forgotten
 
 MODELS = """

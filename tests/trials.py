@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anon_tune.records import Phase
-from anon_tune.workers.trainable import TrialTrainable
+from anon_tune.workers.trial.trainable import TrialTrainable
 
 TRIAL = "j-anon-s000"
 _TIMES = {"epoch_seconds", "samples_per_second", "seconds", "typical"}

@@ -99,7 +99,7 @@ def _architecture(name: str) -> Fingerprint:
 
     if not is_function(name):
         raise InputError(f"{name!r} is no name of a function: MODULE:FUNCTION, as in nets:make_model")
-    from anon_tune.workers.models import build_model
+    from anon_tune.workers.problems.models import build_model
 
     return Fingerprint.model_validate(fingerprint(build_model(name, (), 0, {}, str(Path.cwd()))))
 
@@ -108,7 +108,7 @@ def _measured(file: Path, overrides: Sequence[str]) -> tuple[Fingerprint, float]
     """The fingerprint and the gradient scale of a job's model, measured here as the job would measure it."""
     from anon_tune.search.seeds import trial_seed
     from anon_tune.spec import load_spec, spaces_of
-    from anon_tune.workers.attempt import run_probe
+    from anon_tune.workers.trial.attempt import run_probe
 
     spec = load_spec(file, overrides)
     floor = float(spaces_of(spec)["anon"].constant("floor"))

@@ -28,7 +28,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from anon_tune.integrations.saved_folder import SavedFolder
-from anon_tune.workers.context import Context
+from anon_tune.workers.trial.context import Context
 
 __all__ = ["ReportCallback"]
 

@@ -19,7 +19,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anon_tune.integrations.saved_folder import SavedFolder
-from anon_tune.workers.context import Context
+from anon_tune.workers.trial.context import Context
 
 __all__ = ["ReportCallback"]
 

@@ -36,9 +36,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from anon_tune.advice.summary import summarize
 from anon_tune.answer import Answer, Outcome
 from anon_tune.records import Trial
-from anon_tune.workers.driver import summarize
 from benchmarks.calibration.configurations import LAWS, Cell, simulate
 from benchmarks.calibration.importance import CASES, Judged, judge
 from benchmarks.calibration.jobs import plan_of, relabelled, run, searched

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from anon_tune.advice.summary import summarize
 from anon_tune.records import Trial
 from anon_tune.search.landscape import Landscape
 from anon_tune.search.policy import Plan
 from anon_tune.search.scale import Scale
 from anon_tune.search.stop import CHECKS, is_decided
 from anon_tune.spec import SMALLEST_LAG
-from anon_tune.workers.driver import summarize
 from benchmarks.calibration.jobs import plan_of, run, searched
 from benchmarks.calibration.surfaces import SHAPES, surface
 from benchmarks.search.surfaces import Simulated

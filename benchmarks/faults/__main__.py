@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anon_tune.records import JobRecord
-from anon_tune.workers.driver import LEASE_SECONDS
+from anon_tune.workers.queue.holder import LEASE_SECONDS
 from benchmarks.faults.checks import Losses, losses
 from benchmarks.faults.loaded import watch
 from benchmarks.faults.service import Service, alive, takes_writes, until

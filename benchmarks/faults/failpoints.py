@@ -150,5 +150,5 @@ def _wrap_checkpoints(module: ModuleType) -> None:
 
 _WRAPPED: Final = {
     "anon_tune.ledger.ledger": _wrap_ledger,
-    "anon_tune.workers.checkpoints": _wrap_checkpoints,
+    "anon_tune.workers.trial.checkpoints": _wrap_checkpoints,
 }

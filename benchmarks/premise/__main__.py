@@ -31,9 +31,9 @@ from typing import TextIO
 import torch
 from rich.console import Console
 
-from anon_tune.workers.probe import probe
-from anon_tune.workers.tasks import Problem
-from anon_tune.workers.training import Training
+from anon_tune.workers.problems.tasks import Problem
+from anon_tune.workers.trial.probe import probe
+from anon_tune.workers.trial.training import Training
 from benchmarks.premise.plan import (
     FULL,
     QUICK,

@@ -41,9 +41,9 @@ from anon_tune.search.seeds import trial_seed
 from anon_tune.search.study import suggest
 from anon_tune.search_spaces import Space, load_space
 from anon_tune.spec import SMALLEST_LAG, Objective, Search
-from anon_tune.workers.probe import probe
-from anon_tune.workers.tasks import Problem
-from anon_tune.workers.training import Training
+from anon_tune.workers.problems.tasks import Problem
+from anon_tune.workers.trial.probe import probe
+from anon_tune.workers.trial.training import Training
 from benchmarks.search.problems import TRAININGS
 from benchmarks.search.record import FLOOR
 from benchmarks.search.simulator import new_trial

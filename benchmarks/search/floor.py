@@ -22,10 +22,10 @@ from torch import nn
 
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search_spaces import load_space
-from anon_tune.workers.models.transformer import Block
-from anon_tune.workers.probe import probe
-from anon_tune.workers.tasks import Problem
-from anon_tune.workers.training import Training
+from anon_tune.workers.problems.models.transformer import Block
+from anon_tune.workers.problems.tasks import Problem
+from anon_tune.workers.trial.probe import probe
+from anon_tune.workers.trial.training import Training
 from benchmarks.search.problems import TRAININGS, RecordedTraining
 
 SPACE = load_space("default")

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anon_tune.workers.data import Split
-from anon_tune.workers.models import build_model
-from anon_tune.workers.tasks import Problem, load_problem
-from anon_tune.workers.tasks.image_classification import loss as image_loss
-from anon_tune.workers.tasks.image_classification import metrics as image_metrics
+from anon_tune.workers.problems.data import Split
+from anon_tune.workers.problems.models import build_model
+from anon_tune.workers.problems.tasks import Problem, load_problem
+from anon_tune.workers.problems.tasks.image_classification import loss as image_loss
+from anon_tune.workers.problems.tasks.image_classification import metrics as image_metrics
 
 __all__ = ["TRAININGS", "RecordedTraining"]
 

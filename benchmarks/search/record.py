@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from scipy.stats import qmc
 
-from anon_tune.workers.data import Split
-from anon_tune.workers.probe import PROBE_BATCHES
-from anon_tune.workers.tasks import Problem
-from anon_tune.workers.training import Training
+from anon_tune.workers.problems.data import Split
+from anon_tune.workers.problems.tasks import Problem
+from anon_tune.workers.trial.probe import PROBE_BATCHES
+from anon_tune.workers.trial.training import Training
 from benchmarks.search.problems import TRAININGS, RecordedTraining
 
 FOLDER = Path(__file__).parent / "surfaces"

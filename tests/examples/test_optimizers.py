@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from anon_tune.spec import load_spec, spaces_of
-from anon_tune.workers.checkpoints import intact, save
-from anon_tune.workers.tasks import load_problem
-from anon_tune.workers.training import Training
+from anon_tune.workers.problems.tasks import load_problem
+from anon_tune.workers.trial.checkpoints import intact, save
+from anon_tune.workers.trial.training import Training
 from tests.modules import imported
 
 FOLDER = Path(__file__).parents[2] / "examples" / "bring_your_own" / "optimizers"

@@ -11,8 +11,8 @@ import pytest
 
 from anon_tune.records import Phase, TrialState
 from anon_tune.spec import load_spec
-from anon_tune.workers.attempt import run_probe
-from anon_tune.workers.checkpoints import checkpoint_name
+from anon_tune.workers.trial.attempt import run_probe
+from anon_tune.workers.trial.checkpoints import checkpoint_name
 from tests import trials
 from tests.trials import TRIAL, Local, learned, results
 
@@ -38,8 +38,8 @@ def spec(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def output_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' own process goes on writing where it wrote."""
-    monkeypatch.setattr("anon_tune.workers.output.capture", lambda path: None)
-    monkeypatch.setattr("anon_tune.workers.checkpoints.WRITING_SHARE", float("inf"))
+    monkeypatch.setattr("anon_tune.workers.trial.output.capture", lambda path: None)
+    monkeypatch.setattr("anon_tune.workers.trial.checkpoints.WRITING_SHARE", float("inf"))
 
 
 def trial(

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from anon_tune.records import FINISHED, JobRecord, JobState, Phase, TrialState
-from anon_tune.workers.checkpoints import step_of
+from anon_tune.workers.trial.checkpoints import step_of
 from tests.jobs.conftest import Home, descendants, until
 
 pytestmark = pytest.mark.slow
@@ -197,7 +197,7 @@ import sys
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name != "anon_tune.workers.training":
+        if name != "anon_tune.workers.trial.training":
             return None
         sys.meta_path.remove(self)
         found = importlib.util.find_spec(name)

@@ -16,13 +16,13 @@ TRIAL = """
 import json, os, sys, time
 import psutil
 from anon_tune.settings import Settings
-from anon_tune.workers import cluster
+from anon_tune.workers.driver import cluster
 
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 
 class Looks:
     def look(self):
-        return os.getpid(), "anon_tune.workers.loaded" in sys.modules
+        return os.getpid(), "anon_tune.workers.trial.loaded" in sys.modules
 
 def idle():
     found = psutil.Process().children(recursive=True)

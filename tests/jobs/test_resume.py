@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from anon_tune.records import JobState, Phase, TrialState
-from anon_tune.workers.checkpoints import step_of
-from anon_tune.workers.tasks import load_problem
-from anon_tune.workers.training import Training
+from anon_tune.workers.problems.tasks import load_problem
+from anon_tune.workers.trial.checkpoints import step_of
+from anon_tune.workers.trial.training import Training
 from tests.jobs.conftest import Home, descendants, until
 from tests.trials import untimed
 

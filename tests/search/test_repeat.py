@@ -8,7 +8,7 @@ import pytest
 
 from anon_tune.records import WORKER_DIED, Trial, TrialState
 from anon_tune.search.repeat import reasons_to_differ
-from anon_tune.workers.watchdog import overdue
+from anon_tune.workers.trial.watchdog import overdue
 from tests import builders
 
 

@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from anon_tune.advice.summary import summarize
 from anon_tune.cli import app
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, NewTrial, Phase, Role, TrialState
@@ -18,7 +19,6 @@ from anon_tune.search.policy import Plan
 from anon_tune.search.rounds import rounds_of
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec, spaces_of
-from anon_tune.workers.driver import summarize
 from tests.service.conftest import Serve
 from tests.service.test_jobs import SPEC
 

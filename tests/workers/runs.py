@@ -12,8 +12,8 @@ from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import NewTrial, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal, next_trial
 from anon_tune.spec import spaces_of
-from anon_tune.workers import run as run_module
-from anon_tune.workers.run import Run
+from anon_tune.workers.driver import run as run_module
+from anon_tune.workers.driver.run import Run
 from tests import builders
 
 RANDOM = {"sampler": "random", "pruner": "asha", "grace": 1, "reduction": 2}

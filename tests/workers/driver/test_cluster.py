@@ -1,0 +1,251 @@
+"""Ray's start and end, without Ray: its own processes and calls are stood in for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from anon_tune.errors import DependencyError
+from anon_tune.settings import Settings
+from anon_tune.workers.driver import cluster
+
+pytestmark = pytest.mark.usefixtures("own_temporary_folder")
+
+
+class Node:
+    """Stands for Ray's own, which starts its processes; `parts` are those that it has started."""
+
+    parts: ClassVar[list[str]] = []
+
+    def start_gcs_server(self) -> None:
+        self.parts.append("gcs_server")
+
+    def start_monitor(self) -> None:
+        self.parts.append("monitor")
+
+    def start_api_server(self, *, include_dashboard: bool) -> None:
+        self.parts.append(f"api_server, {include_dashboard=}")
+
+    def start_log_monitor(self) -> None:
+        self.parts.append("log_monitor")
+
+    def start(self) -> None:
+        self.parts.clear()
+        self.start_gcs_server()
+        self.start_monitor()
+        self.start_api_server(include_dashboard=False)
+        self.start_log_monitor()
+
+
+class Calls:
+    """Stands for the module `ray`, and remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def init(self, **_: object) -> None:
+        self.made.append("init")
+        Node().start()
+
+    def shutdown(self) -> None:
+        self.made.append("shutdown")
+
+
+@pytest.fixture(autouse=True)
+def node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray._private.node", types.SimpleNamespace(Node=Node))
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    calls = Calls()
+    monkeypatch.setitem(sys.modules, "ray", calls)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return calls
+
+
+Processes = dict[str, "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Children of this process that have the names of Ray's."""
+    names = ("raylet", "gcs_server")
+    paths = [Path(shutil.copy(shutil.which("sleep") or "", tmp_path / name)) for name in names]
+    started = {path.name: subprocess.Popen([path, "600"]) for path in paths}
+    yield started
+    for process in started.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port of this machine that is taken; nothing answers at it until it listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_a_cluster_that_is_not_there_is_told_before_ray_looks_for_it(
+    monkeypatch: pytest.MonkeyPatch, port: int
+):
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    said = rf"No Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:{port} \("
+    with pytest.raises(DependencyError, match=said), cluster.connected(Settings.from_environment()):
+        pass
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:{port}", "127.0.0.1:x", "127.0.0.1:99999", "[::1"])
+def test_what_cannot_answer_is_refused(port: int, address: str):
+    with pytest.raises(DependencyError, match="No Ray cluster answers"):
+        cluster._check_address(address.format(port=port))
+
+
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1"])
+def test_what_only_ray_understands_is_left_to_it(address: str):
+    cluster._check_address(address)
+
+
+def test_a_cluster_that_answers_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        cluster._check_address(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+def test_what_users_have_set_of_rays_logs_stays(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "environ", {"RAY_ROTATION_MAX_BYTES": "1000"})
+    cluster.prepare_environment(Settings.from_environment())
+    assert os.environ["RAY_ROTATION_MAX_BYTES"] == "1000"
+    assert os.environ["RAY_ROTATION_BACKUP_COUNT"] == "1"
+
+
+@pytest.mark.parametrize(("cpus", "loads"), [(4, True), (5, False)])
+def test_processes_load_ahead_where_there_are_few(monkeypatch: pytest.MonkeyPatch, cpus: int, loads: bool):
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(cluster, "_cpus", lambda: cpus)
+    cluster.prepare_environment(Settings.from_environment())
+    assert ("RAY_preload_python_modules" in os.environ) == loads
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_ray_of_ones_own_starts_what_is_used_alone(
+    ray: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+):
+    with monkeypatch.context() as patched:
+        if fails:
+            patched.setattr(Node, "start_gcs_server", lambda self: 1 / 0)
+        with (
+            pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext(),
+            cluster.connected(Settings(home=tmp_path)),
+        ):
+            assert Node.parts == ["gcs_server"]
+    Node().start()
+    assert len(Node.parts) == 4, "another Ray of this process, which is not ours, has all of them"
+
+
+def test_what_was_started_ahead_is_taken_over_and_stopped_with_the_work(ray: Calls, tmp_path: Path):
+    settings = Settings(home=tmp_path)
+    with cluster.ahead(settings):
+        (folder,) = settings.ray_temps()
+        with cluster.connected(settings):
+            assert ray.made == ["init"]
+        assert ray.made == ["init", "shutdown"], "before the lease is given back"
+        assert not folder.exists()
+        with cluster.connected(settings):
+            assert ray.made == ["init", "shutdown", "init"], "another one for more work"
+    assert ray.made == ["init", "shutdown"] * 2
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process, and leave its exit code for who asks for it."""
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_ray_that_ended_while_it_waited_is_not_taken(ray: Calls, tmp_path: Path, processes: Processes):
+    with cluster.ahead(Settings(home=tmp_path)):
+        end(processes["raylet"])
+        with cluster.connected(Settings(home=tmp_path)) as runs:
+            assert ray.made == ["init", "shutdown", "init"]
+            assert runs(), "what is left of the one before is not of this one"
+        assert ray.made == ["init", "shutdown"] * 2
+    assert ray.made == ["init", "shutdown"] * 2
+
+
+@pytest.mark.usefixtures("ray")
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("waited", [False, True])
+def test_whether_a_ray_runs_is_seen_by_its_processes(
+    tmp_path: Path, processes: Processes, waited: bool, name: str
+):
+    settings = Settings(home=tmp_path)
+    with (
+        cluster.ahead(settings) if waited else contextlib.nullcontext(),
+        cluster.connected(settings) as runs,
+    ):
+        assert runs()
+        end(processes[name])
+        assert not runs()
+        processes[name].wait()
+        assert not runs()
+
+
+@pytest.mark.parametrize("shutdown", [None, KeyboardInterrupt])
+def test_what_an_interrupted_start_leaves_is_ended(
+    ray: Calls, tmp_path: Path, processes: Processes, monkeypatch: pytest.MonkeyPatch, shutdown: Any
+):
+    """Ray stops what it has noted; it notes its processes once all have started."""
+
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray, "init", interrupted)
+    if shutdown is not None:
+        monkeypatch.setattr(ray, "shutdown", interrupted)
+    with pytest.raises(KeyboardInterrupt), cluster.connected(Settings(home=tmp_path)):
+        pytest.fail("it has started")
+    assert all(process.poll() is not None for process in processes.values())
+
+
+def test_what_was_started_ahead_in_vain_is_stopped(ray: Calls, tmp_path: Path):
+    settings = Settings(home=tmp_path)
+    with cluster.ahead(settings):
+        assert len(settings.ray_temps()) == 1
+    assert ray.made == ["init", "shutdown"]
+    with cluster.connected(settings):
+        assert ray.made == ["init", "shutdown", "init"]
+
+
+def test_a_cluster_that_others_share_is_not_connected_to_ahead(ray: Calls, tmp_path: Path):
+    with cluster.ahead(Settings(home=tmp_path, ray_address="auto")):
+        assert ray.made == []
+
+
+def test_a_ray_that_does_not_stop_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Its own processes are what it waits for."""
+    raylet, other = (Path(shutil.copy(shutil.which("sleep") or "", tmp_path / n)) for n in ("raylet", "x"))
+    with subprocess.Popen([other, "600"]) as untouched, subprocess.Popen([raylet, "600"]) as process:
+        ray = types.SimpleNamespace(init=lambda **_: None, shutdown=process.wait)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setattr(cluster, "_STOP_SECONDS", 0.2)
+        settings = Settings(home=tmp_path / "home")
+        with cluster.connected(settings):
+            assert settings.ray_temps()
+        assert process.returncode == -signal.SIGKILL
+        assert untouched.poll() is None
+        untouched.kill()
+    assert "in wait" in caplog.text, "where it hung"
+    assert not settings.ray_temps()

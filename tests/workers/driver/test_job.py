@@ -1,0 +1,355 @@
+"""What the driver leaves behind when its work is over, without Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from anon_tune.advice.summary import summarize
+from anon_tune.errors import DependencyError, InputError, LeaseLostError
+from anon_tune.ledger import Lease, Ledger
+from anon_tune.records import JobState, Phase, Report, Trial, TrialState
+from anon_tune.search.policy import Plan, Signal
+from anon_tune.search.rounds import rounds_of
+from anon_tune.settings import Settings
+from anon_tune.spec import spaces_of
+from anon_tune.workers.driver import job as driver
+from anon_tune.workers.driver.run import Run
+from anon_tune.workers.driver.watch import Watch
+from tests import builders
+
+
+@pytest.fixture
+def lease(ledger: Ledger) -> Lease:
+    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {})
+    return ledger.acquire(job.id, "tests", 60.0)
+
+
+def work_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def work(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(driver, "_work", work)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("Traceback\n  File x\nValueError: no metric\n"), "RuntimeError: ValueError: no metric"),
+        (RuntimeError("database is locked\n[SQL: BEGIN]\n"), "RuntimeError: database is locked"),
+        (RuntimeError(), "RuntimeError: see job.log"),
+        (InputError("The space is used up."), "The space is used up."),
+    ],
+)
+def test_an_error_pauses_the_job_with_one_line(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+):
+    work_raises(monkeypatch, error)
+    assert driver.drive(ledger, lease, Settings.from_environment()) is JobState.PAUSED
+    job = ledger.job(lease.job)
+    assert (job.state, job.reason, job.lease) == (JobState.PAUSED, reason, None)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), SystemExit(15)])
+def test_an_interrupt_pauses_the_job_and_goes_on(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, interrupt: BaseException
+):
+    """While Ray starts, it answers SIGTERM with SystemExit."""
+    work_raises(monkeypatch, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        driver.drive(ledger, lease, Settings.from_environment())
+    job = ledger.job(lease.job)
+    assert (job.state, job.reason, job.lease) == (JobState.PAUSED, "interrupted", None)
+
+
+def test_a_job_that_was_taken_over_is_left_alone(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+):
+    work_raises(monkeypatch, LeaseLostError("taken"))
+    with pytest.raises(LeaseLostError, match="taken over"):
+        driver.drive(ledger, lease, Settings.from_environment())
+    assert ledger.job(lease.job).state is JobState.RUNNING
+
+
+def limit_pages(ledger: Ledger, pages: int) -> None:
+    """Let the ledger's file have so many pages at most: what sqlite says then is what it says on a full disk."""
+    engine = ledger._engine
+    engine.dispose()
+
+    def limit(connection: Any, _: Any) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    event.listen(engine, "connect", limit)
+
+
+def forbid_writes(ledger: Ledger) -> None:
+    engine = ledger._engine
+    engine.dispose()
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only = ON"))
+
+
+def reports_without_end(ledger: Ledger, lease: Lease) -> None:
+    """What the driver's shims do, until the run has an error; as in `_work`, it is raised then."""
+    run = Run(ledger, lease, plan())
+    found = run.next()
+    assert isinstance(found, Trial)
+    step = 0
+    while run.error is None:
+        step += 1
+        result = {"step": step, "value": 0.5, "metrics/note": 0.5}
+        run.guard(lambda result=result: run.report(found.id, result), otherwise=True)
+    assert run.guard(run.next, Signal.DONE) is Signal.DONE
+    raise run.error
+
+
+def plan() -> Plan:
+    spec = builders.spec(budget={"trials": 2, "epochs": 4}, search={"sampler": "random", "pruner": "none"})
+    return Plan(spec, spaces_of(spec), -9.0)
+
+
+def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_space(
+    tmp_path: Path, ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+):
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    full = Ledger.open(url)
+    limit_pages(full, 30)
+    monkeypatch.setattr(driver, "_work", lambda *_: reports_without_end(full, lease))
+    # This fits in the pages that are there.
+    assert driver.drive(full, lease, Settings.from_environment()) is JobState.PAUSED
+    full.close()
+    before = ledger.job(lease.job, trials=True)
+    assert before.reason == (
+        f"The ledger at {url} cannot be written (database or disk is full); what was stored before is safe. "
+        "Make space on its disk, or make it writable."
+    )
+
+    # There is space again: nothing that was committed is lost, and the trial that was cut off runs again.
+    (trial,) = before.trials
+    assert [report.step for report in trial.reports] == list(range(1, len(trial.reports) + 1))
+    assert trial.reports
+    run = Run(ledger, ledger.acquire(lease.job, "again", 60.0), plan())
+    again = run.next()
+    assert isinstance(again, Trial)
+    assert (again.id, again.attempts) == (trial.id, 2)
+    run.report(again.id, {"step": 4, "value": 0.5, "outcome": TrialState.COMPLETE, "final": 0.5})
+    assert ledger.job(lease.job, trials=True).trials[0].state is TrialState.COMPLETE
+
+
+def test_a_database_that_may_only_be_read_ends_in_one_line(
+    tmp_path: Path, ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+):
+    readable = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+    def work(*_: Any) -> None:
+        run = Run(readable, lease, plan())
+        assert isinstance(run.next(), Trial)
+        forbid_writes(readable)
+        run.guard(lambda: run.lose(run.trials[0].id, "the worker process died"), otherwise=None)
+        assert run.error is not None
+        raise run.error
+
+    monkeypatch.setattr(driver, "_work", work)
+    with pytest.raises(DependencyError, match=r"attempt to write a readonly database.*run --resume"):
+        driver.drive(readable, lease, Settings.from_environment())
+    readable.close()
+    assert ledger.job(lease.job).state is JobState.RUNNING
+
+
+def test_a_driver_that_cannot_renew_its_lease_stops_though_nothing_reports(
+    tmp_path: Path, ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+):
+    """In the middle of an epoch of an hour: others may have the job by now."""
+    readable = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    forbid_writes(readable)
+
+    def work(*_: Any) -> None:
+        for _ in range(6000):  # as Tune's loop, which looks for results again and again
+            threading.Event().wait(0.05)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(driver, "_work", work)
+    with pytest.raises(DependencyError, match=r"attempt to write a readonly database.*run --resume"):
+        driver.drive(readable, dataclasses.replace(lease, seconds=0.5), Settings.from_environment())
+    readable.close()
+
+
+@pytest.mark.usefixtures("own_temporary_folder")
+@pytest.mark.parametrize(
+    ("state", "left"),
+    [(JobState.SUCCEEDED, False), (JobState.FAILED, False), (JobState.PAUSED, True)],
+)
+def test_checkpoints_and_what_killed_drivers_left_go_when_a_job_has_ended(
+    tmp_path: Path, ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, state: JobState, left: bool
+):
+    monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path))
+    settings = Settings.from_environment()
+    (settings.checkpoints(lease.job) / "t" / "1").mkdir(parents=True)
+    (settings.checkpoints(lease.job) / "t" / "1" / "2.pt").touch()
+    abandoned = settings.ray_temp("killed")
+    abandoned.mkdir(parents=True)
+    monkeypatch.setattr(driver, "_work", lambda *_: driver._Ending(state, None))
+    assert driver.drive(ledger, lease, settings) is state
+    assert settings.checkpoints(lease.job).exists() is left
+    assert abandoned.exists() is left
+    assert settings.job_folder(lease.job).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_was_raised_unheard_is_raised_again(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+):
+    """As in a destructor or a callback of C code, where Python ignores it."""
+
+    def work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch, functions: Any) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), watch=watch)
+        run.guard(lambda: None, otherwise=None)
+        pytest.fail("the work went on")
+
+    monkeypatch.setattr(driver, "_work", work)
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        driver.drive(ledger, lease, Settings.from_environment())
+    assert ledger.job(lease.job).state is JobState.PAUSED
+    assert signal.getsignal(number) is before
+
+
+def test_what_is_asked_for_decides_what_an_interrupt_leaves(ledger: Ledger, lease: Lease):
+    """A cancel is an interrupt that ends well; a worker that is stopped leaves its job to others."""
+    for ask, left in ((None, JobState.QUEUED), (ledger.pause, JobState.PAUSED), (ledger.cancel, None)):
+        monkeypatch = pytest.MonkeyPatch()
+        work_raises(monkeypatch, KeyboardInterrupt())
+        if ask is not None:
+            ask(lease.job)
+        if left is None:
+            assert driver.drive(ledger, lease, Settings.from_environment()) is JobState.CANCELLED
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                driver.drive(ledger, lease, Settings.from_environment(), interrupted=JobState.QUEUED)
+            assert ledger.job(lease.job).state is left
+            lease = ledger.acquire(lease.job, "again", 60.0)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("left", [JobState.PAUSED, JobState.QUEUED])
+def test_a_job_whose_process_hangs_is_given_back(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, left: JobState
+):
+    """A worker's is not: it counts the deaths of its processes."""
+    ended: list[JobState] = []
+
+    def hang(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch, functions: Any) -> None:
+        watch.on_hang()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver, "_work", hang)
+    with pytest.raises((LeaseLostError, KeyboardInterrupt)):
+        driver.drive(
+            ledger,
+            lease,
+            Settings.from_environment(),
+            interrupted=left,
+            on_hang=lambda: ended.append(ledger.job(lease.job).state),
+        )
+    assert ended == [JobState.PAUSED if left is JobState.PAUSED else JobState.RUNNING]
+
+
+@pytest.mark.parametrize("left", [JobState.PAUSED, JobState.QUEUED])
+def test_a_job_whose_ray_has_ended_is_given_back(
+    ledger: Ledger,
+    lease: Lease,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    left: JobState,
+):
+    """A worker's is not: it counts the ends of its processes."""
+
+    def end(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch, functions: Any) -> None:
+        with watch.depending_on(lambda: False, driver._ended()):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver, "_work", end)
+    if left is JobState.QUEUED:
+        with pytest.raises(DependencyError, match="Ray has ended"):
+            driver.drive(ledger, lease, Settings.from_environment(), interrupted=left)
+        assert ledger.heartbeat(lease) is not None, "it is still held"
+        assert "stopped: Ray has ended" in caplog.text, "the job's log says why"
+        return
+    assert driver.drive(ledger, lease, Settings.from_environment(), interrupted=left) is JobState.PAUSED
+    assert str(ledger.job(lease.job).reason).startswith("Ray has ended")
+
+
+@pytest.mark.parametrize("asked", [(), ("pause",), ("cancel",), ("pause", "cancel")])
+def test_a_run_that_was_told_to_stop_is_not_at_its_end(ledger: Ledger, lease: Lease, asked: tuple[str, ...]):
+    """Also where a cancel is heard, and its interrupt is still to come."""
+    for request in asked:
+        getattr(ledger, request)(lease.job)
+    watch = Watch(ledger.heartbeat(lease))
+    run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), watch=watch)
+    ending = driver._cut_off(run, watch)
+    if not asked:
+        assert ending is None
+        return
+    assert ending is not None
+    expected = {"pause": JobState.PAUSED, "cancel": JobState.CANCELLED}[asked[-1]]
+    assert ledger.release(lease, *ending) is expected
+    assert ledger.job(lease.job).reason == f"{asked[-1]} requested"
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_trial_that_diverged_does_not_make_a_verdict_untested(reported: bool):
+    spec = builders.spec(arms=["anon"], confirm={"finalists": 1, "seeds": 1, "verdict_seeds": 2})
+    best = builders.trial(0, value=1.0, hyperparameters={"gamma": 0.5})
+    confirm = builders.trial(0, value=1.0, phase=Phase.CONFIRM, seed=9, source=best.id)
+    metrics = {"test_loss": 1.0} if reported else {}
+    whole, diverged = (
+        dataclasses.replace(
+            builders.trial(n, state, value, phase=Phase.VERDICT, seed=20 + n, source=best.id),
+            reports=(Report(1, 1.0, found, builders.EPOCH),),
+        )
+        for n, (state, value, found) in enumerate(
+            [(TrialState.COMPLETE, 1.0, metrics), (TrialState.DIVERGED, None, {})]
+        )
+    )
+    plan = Plan(spec, spaces_of(spec), 0.0)
+    assert summarize(plan, [best, confirm, whole, diverged]).tested is reported
+
+
+def test_the_verdict_is_about_the_winner_that_stands():
+    """A job that was given more trials has tested the winner before, too."""
+    spec = builders.spec(arms=["anon", "sgd"], confirm={"finalists": 2, "seeds": 1, "verdict_seeds": 2})
+    trials = [
+        builders.trial(n, value=1.0, arm=arm, hyperparameters={"gamma": 0.5 * n})
+        for arm in spec.arms
+        for n in range(2)
+    ]
+    old, new, other, _ = trials
+    trials += [
+        builders.trial(n, value=value, phase=Phase.CONFIRM, seed=9, source=source.id)
+        for n, (source, value) in enumerate([(old, 0.5), (new, 0.4)])
+    ]
+    trials.append(builders.trial(0, value=0.5, phase=Phase.CONFIRM, seed=9, arm="sgd", source=other.id))
+    for seed, of_old, of_new, of_other in zip(
+        rounds_of(spec)[0].seeds, (90.0, 91.0), (2.0, 2.1), (3.0, 3.1), strict=True
+    ):
+        for source, value in ((old, of_old), (new, of_new), (other, of_other)):
+            verdict = builders.trial(
+                len(trials), value=value, phase=Phase.VERDICT, seed=seed, arm=source.arm, source=source.id
+            )
+            trials.append(verdict)
+    found = summarize(Plan(spec, spaces_of(spec), 0.0), trials)
+    assert found.winners["anon"].trial == new.id
+    configuration, optimizer = found.verdict
+    assert configuration.anon == pytest.approx(math.sqrt(2.0 * 2.1))
+    ratio = math.sqrt((2.0 / 3.0) * (2.1 / 3.1))
+    assert configuration.difference == pytest.approx(ratio - 1)
+    assert (optimizer.of, optimizer.outcome) == ("optimizer", "undecided")

@@ -1,0 +1,220 @@
+"""What the scheduler's shim gives Tune to run, beside Tune's own scheduler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler
+
+from anon_tune.ledger import Ledger
+from anon_tune.records import TrialState
+from anon_tune.workers.driver import tune_adapters as shims
+from anon_tune.workers.driver.run import Run
+from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler
+from anon_tune.workers.trial.output import own
+from anon_tune.workers.trial.trainable import HELD
+from tests.workers.runs import begin, plan, started, stored
+
+STATES = (TuneTrial.PENDING, TuneTrial.RUNNING, TuneTrial.TERMINATED, TuneTrial.ERROR)
+
+
+class Controller:
+    """What the scheduler sees of Tune's: all trials that ever were."""
+
+    def __init__(self) -> None:
+        self.trials: list[TuneTrial] = []
+        self._actor_cache = SimpleNamespace(increase_max=lambda *_, **__: None)
+        self._trial_to_actor: dict[TuneTrial, str] = {}
+        self._actor_manager = SimpleNamespace(is_actor_started=lambda actor: actor == "being started")
+
+    def get_trials(self) -> list[TuneTrial]:
+        return self.trials
+
+    def add(self, scheduler: JobScheduler, **config: Any) -> TuneTrial:
+        self.trials.append(TuneTrial("t", config=config, trial_id=str(len(self.trials)), stub=True))
+        scheduler.on_trial_add(self, self.trials[-1])
+        return self.trials[-1]
+
+
+class Clock:
+    """Goes where it is set."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+changes = st.lists(st.none() | st.tuples(st.integers(0, 5), st.sampled_from(STATES)), max_size=30)
+
+
+@pytest.fixture
+def run(ledger: Ledger) -> Run:
+    _, lease = begin(ledger, plan())
+    return Run(ledger, lease, plan())
+
+
+def test_it_chooses_as_tune_does_without_looking_at_what_has_ended(run: Run):
+    @given(changes)
+    @settings(max_examples=50)
+    def check(steps: list[tuple[int, str] | None]) -> None:
+        controller, scheduler = Controller(), JobScheduler(run, 2, Clock())
+        for step in steps:
+            alive = [trial for trial in controller.trials if not trial.is_finished()]
+            if step is None or not alive:
+                controller.add(scheduler)
+            else:
+                alive[step[0] % len(alive)].set_status(step[1])
+            assert scheduler.choose_trial_to_run(controller) is FIFOScheduler().choose_trial_to_run(
+                controller
+            )
+
+    check()
+
+
+def test_a_trial_whose_process_is_being_started_waits_for_it_while_another_can_have_one_that_is_free(
+    run: Run,
+):
+    controller, scheduler = Controller(), JobScheduler(run, 2, Clock())
+    for _ in range(3):
+        controller.add(scheduler)
+    first, second, third = controller.trials
+    controller._trial_to_actor = {first: "being started", second: "asked for"}
+    assert scheduler.choose_trial_to_run(controller) is second
+    second.set_status(TuneTrial.RUNNING)
+    assert scheduler.choose_trial_to_run(controller) is third
+    third.set_status(TuneTrial.RUNNING)
+    assert scheduler.choose_trial_to_run(controller) is first, "nobody else needs the process that is free"
+
+
+def test_a_run_that_stops_is_drained_once_what_ran_then_has_ended(run: Run):
+    controller, scheduler = Controller(), JobScheduler(run, 2, Clock())
+    for state in STATES:
+        controller.add(scheduler)
+        controller.trials[-1].set_status(state)
+    waiting, running = controller.trials[:2]
+    assert scheduler.choose_trial_to_run(controller) is waiting
+    run.paused = "three failures"
+    assert scheduler.choose_trial_to_run(controller) is waiting
+    waiting.set_status(TuneTrial.RUNNING)  # given out ahead: it is not waited for
+    running.set_status(TuneTrial.TERMINATED)
+    with pytest.raises(Drained):
+        scheduler.choose_trial_to_run(controller)
+
+
+class Limited:
+    """A job whose trials may run for 5 seconds, its scheduler, and time that goes by turns of Tune's loop."""
+
+    def __init__(self, ledger: Ledger, folder: Path) -> None:
+        job = plan(budget={"trial_time": 5})
+        self.job, lease = begin(ledger, job)
+        self.ledger, self.folder, self.clock = ledger, folder, Clock()
+        (folder / "asked").mkdir()
+        self.run = Run(ledger, lease, job, folder=folder / "asked")
+        self.controller = Controller()
+        self.scheduler = JobScheduler(self.run, 2, self.clock)
+
+    def add(self, state: str) -> TuneTrial:
+        trial = started(self.run)
+        output = str(self.folder / f"{trial.id}.1.log")
+        added = self.controller.add(self.scheduler, trial=trial.id, output=output)
+        added.set_status(state)
+        return added
+
+    def turns(self, *seconds: float) -> list[str]:
+        """Let time go by; return who was asked to end."""
+        for each in seconds:
+            self.clock.now += each
+            self.scheduler.choose_trial_to_run(self.controller)
+        assert self.run.error is None
+        return [path.name for path in (self.folder / "asked").iterdir()]
+
+    def fail(self, trial: TuneTrial, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        """Do as Tune does with a trial whose process has died, or has raised an error."""
+        written = self.folder / "error.txt"
+        written.write_text(f"Failure # 1\n{error!r}\n")
+        monkeypatch.setattr(TuneTrial, "error_file", str(written))
+        self.scheduler.on_trial_error(self.controller, trial)
+        trial.set_status(TuneTrial.ERROR)
+
+    @property
+    def states(self) -> list[TrialState]:
+        return [trial.state for trial in stored(self.ledger, self.job)]
+
+
+@pytest.fixture
+def limited(ledger: Ledger, tmp_path: Path) -> Limited:
+    return Limited(ledger, tmp_path)
+
+
+def test_a_trial_is_asked_to_end_once_it_has_run_for_longer_than_it_may(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
+):
+    running = limited.add(TuneTrial.RUNNING)
+    assert limited.turns(1, 1, 1, 1, 1, 0.9) == []
+    asked = f"{running.config['trial']}.1.end"
+    assert limited.turns(1.1) == [asked]
+    limited.fail(running, monkeypatch)
+    assert limited.states == [TrialState.FAILED]
+    assert limited.turns(1, 1) == []
+
+
+def test_a_trial_that_waits_for_a_process_does_not_run_but_one_in_its_constructor_does(limited: Limited):
+    waiting = limited.add(TuneTrial.PENDING)
+    assert limited.turns(*[1] * 9) == []
+    own(Path(waiting.config["output"])).touch()
+    assert limited.turns(*[1] * 6) == []
+    assert limited.turns(1) == [f"{waiting.config['trial']}.1.end"]
+
+
+def test_time_in_which_the_driver_was_stopped_does_not_count(limited: Limited):
+    limited.run._plan = plan(budget={"trial_time": 60})
+    limited.add(TuneTrial.RUNNING)
+    assert limited.turns(1, *[7200] * 5) == []
+    assert limited.turns(7200, 7200) != []
+
+
+def test_a_run_that_stops_does_not_wait_for_a_trial_that_hangs(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
+):
+    running = limited.add(TuneTrial.RUNNING)
+    limited.run.paused = "three failures"
+    assert limited.turns(*[1] * 7) != []
+    limited.fail(running, monkeypatch)
+    with pytest.raises(Drained):
+        limited.turns(1)
+
+
+def test_a_process_that_does_not_end_when_it_is_asked_to_is_killed(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
+):
+    killed: list[object] = []
+    monkeypatch.setattr(shims.ray, "kill", killed.append)
+    limited.add(TuneTrial.RUNNING).temporary_state.ray_actor = "actor"
+    assert limited.turns(*[1] * 7) != []
+    limited.turns(*[10] * 12)
+    assert killed == []
+    limited.turns(1)
+    assert killed == ["actor"]
+
+
+@pytest.mark.parametrize(
+    ("error", "last"), [(RuntimeError(HELD), TrialState.WAITING), (MemoryError(), TrialState.FAILED)]
+)
+def test_a_death_counts_unless_the_trial_before_had_not_left_the_process(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch, error: Exception, last: TrialState
+):
+    for _ in range(3):
+        trial = limited.add(TuneTrial.PENDING)
+        limited.fail(trial, monkeypatch, error)
+    assert limited.states == [last]
+    (name,) = {trial.id for trial in stored(limited.ledger, limited.job)}
+    reasons = {attempt.reason for attempt in limited.ledger.attempts(limited.job, name)[:2]}
+    waits = last is TrialState.WAITING
+    assert reasons == {HELD if waits else "the worker process died"}

@@ -1,0 +1,174 @@
+"""The time limit of an attempt: when it is over, and how its process ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from anon_tune.workers.trial.output import newest, tail
+from anon_tune.workers.trial.watchdog import ask_to_end, overdue, withdraw
+from tests.trials import TRIAL
+
+MINUTE = 60.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limit", "completed", "late"),
+    [
+        (5.0, 5.0, [], False),
+        (5.1, 5.0, [], True),
+        (3000.0, 3600.0, [1.0], False),  # a limit of the user's counts alone
+        (1e9, None, [], False),
+        (10 * MINUTE, None, [1.0], False),
+        (10 * MINUTE + 1, None, [1.0], True),
+        (20 * MINUTE, None, [1.0, 2 * MINUTE, 90 * MINUTE], False),
+        (20 * MINUTE + 1, None, [1.0, 2 * MINUTE, 90 * MINUTE], True),
+    ],
+)
+def test_when_an_attempt_is_overdue(
+    seconds: float, limit: float | None, completed: Sequence[float], late: bool
+):
+    assert (overdue(seconds, limit, completed) is not None) is late
+
+
+def test_the_reason_names_the_limit_and_the_key_and_is_the_same_for_all_trials():
+    assert "more than 5 s (budget.trial_time)" in str(overdue(6, 5.0, []))
+    by_median = {overdue(1e9, None, [seconds]) for seconds in (1.0, 100.0)}
+    (reason,) = by_median
+    assert "10 minutes and ten times the median of its arm's trials" in str(reason)
+    assert "set budget.trial_time" in str(reason)
+
+
+def test_what_was_asked_is_taken_back(tmp_path: Path):
+    for attempt in (1, 2):
+        ask_to_end(tmp_path, "first", attempt)
+    ask_to_end(tmp_path, "second", 1)
+    ask_to_end(tmp_path, "second", 1)
+    (tmp_path / "third").mkdir()
+    withdraw(tmp_path, "first", 1)
+    assert len(list(tmp_path.iterdir())) == 3
+    withdraw(tmp_path)
+    withdraw(tmp_path, "second", 1)
+    assert list(tmp_path.iterdir()) == [tmp_path / "third"]
+    ask_to_end(tmp_path / "gone", "first", 1)  # the job has ended
+    withdraw(tmp_path / "gone")
+
+
+HANGS = """
+import subprocess, sys, threading
+from pathlib import Path
+from anon_tune.workers.trial.watchdog import Watchdog
+
+def hangs():
+    print("hangs", flush=True)
+    threading.Event().wait()
+
+subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])  # which holds our standard output
+watchdog = Watchdog(Path(sys.argv[1]), "j-anon-s000", 2, 0.01)
+"""
+
+
+def started(code: str, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "hangs\n"
+    return process
+
+
+@pytest.mark.parametrize("thread", ["MainThread", "training"])
+def test_a_process_that_hangs_ends_with_its_children_and_says_where_it_was(tmp_path: Path, thread: str):
+    call = {
+        "MainThread": "hangs()",
+        "training": "thread = threading.Thread(target=hangs, name='training')\nthread.start(); thread.join()",
+    }
+    ask_to_end(tmp_path, "j-anon-s000", 1)
+    with started(HANGS + call[thread], tmp_path) as process:
+        ask_to_end(tmp_path, "j-anon-s001", 2)
+        assert process.poll() is None, "others were asked"
+        ask_to_end(tmp_path, "j-anon-s000", 2)
+        _, errors = process.communicate()  # ends when nobody has its output any more
+    assert process.returncode == 1
+    lines = errors.splitlines()
+    assert lines[0].startswith("The time limit of this trial is over.")
+    *_, last = errors.split("Thread ")
+    assert last.startswith(f"{thread}:\n")
+    assert "<string>:8, in hangs" in last
+    assert "in Condition.wait" in lines[-1]
+
+
+def test_the_watch_ends_with_its_attempt(tmp_path: Path):
+    code = HANGS.replace("subprocess.Popen(", "(") + (
+        "watchdog.close()\n"
+        "assert [thread.name for thread in threading.enumerate()] == ['MainThread']\n"
+        "watchdog.close()\n"
+        "print('hangs', flush=True)\n"
+        "print(sys.stdin.read())\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "hangs\n"
+        ask_to_end(tmp_path, "j-anon-s000", 2)
+        assert process.communicate("goes on") == ("goes on\n", "")
+
+
+TRAINS = """
+import os, sys
+from pathlib import Path
+import torch
+from anon_tune.spec import load_spec
+from tests.trials import Local, config
+
+folder = Path(sys.argv[1])
+spec = load_spec(folder / "job.yaml").model_dump(mode="json")
+trial = Local(config(spec, folder))
+while not trial.step()["done"]:
+    pass
+trial.cleanup()
+"""
+
+MINE = """
+import os, threading
+import torch
+
+def hangs():
+    os.write({says}, b"hangs")
+    threading.Event().wait()
+
+{early}
+
+def train(context):
+    model = torch.nn.Linear(1, 1)
+    context.optimizer(model)
+    {late}
+"""
+
+
+@pytest.mark.parametrize("place", ["early", "late"])
+def test_an_attempt_ends_in_its_constructor_and_in_its_first_epoch(tmp_path: Path, place: str):
+    ours, theirs = os.pipe()
+    calls = {"early": "", "late": "", place: "hangs()"}
+    (tmp_path / "mine.py").write_text(MINE.format(says=theirs, **calls))
+    (tmp_path / "job.yaml").write_text(
+        "name: hangs\ntask: mine:train\nbudget: {trials: 1, epochs: 1}\narms: [anon]\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", TRAINS, str(tmp_path)], pass_fds=[theirs])
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as said:
+        assert said.read(5) == b"hangs"
+        ask_to_end(tmp_path, TRIAL, 1)
+        assert process.wait() == 1
+    written = newest(tmp_path.parent / "output1.log")
+    assert written is not None
+    last = str(tail(written)).split("Thread ")[-1]
+    assert last.startswith("MainThread:" if place == "early" else "training:")
+    assert "mine.py:7, in hangs" in last
+    written.unlink()

@@ -1,0 +1,1 @@
+"""The driver: one job from probe to verdict, in a process of its own."""

@@ -1,0 +1,210 @@
+"""Between Ray Tune and the ledger: where trials come from, and where their results go.
+
+Tune's searcher asks `JobSearcher` for trials; its scheduler hands every result to `JobScheduler`. Both only
+translate: `Run` holds the state, and the ledger the truth. Tune pickles both into files of its own, which nothing
+reads (a Tuner is never restored), so they leave the run behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from anon_tune.records import WORKER_DIED, Trial
+from anon_tune.search.policy import Signal
+from anon_tune.workers.driver.run import Run
+from anon_tune.workers.trial.output import newest, tail
+from anon_tune.workers.trial.trainable import HELD
+
+__all__ = ["Drained", "JobScheduler", "JobSearcher"]
+
+_LOOK_SECONDS = 1.0
+_LONGEST_TURN = 10.0  # of Tune's loop: a driver that was stopped for longer knows nothing of its trials
+_GRACE_SECONDS = 120.0  # a file may be seen a minute late where nodes share a folder by a network
+
+
+class Drained(BaseException):
+    """A run that gives out no more trials has none left that ran when it stopped; leaves Tune as an interrupt does.
+
+    What Tune has started since, which was given out ahead, waits for another attempt.
+    """
+
+
+class _WithoutRun:
+    """Pickles everything but the run, which holds a database connection."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_run"}
+
+
+class JobSearcher(_WithoutRun, Searcher):
+    """Gives Tune the next trial of the ledger, up to `ahead` that have not ended.
+
+    One more than can run is enough for no worker to wait.
+    `folder` is the job's, of checkpoints. What a trial's process writes goes to a file in the folder `output`.
+    """
+
+    def __init__(self, run: Run, ahead: int, folder: Path, output: Path) -> None:
+        super().__init__(metric="value", mode="min")
+        self._run = run
+        self._ahead = ahead
+        self._folder = str(folder)
+        self._output = output
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return a trial's config, None to be asked again, or FINISHED."""
+        if self._run.running >= self._ahead:
+            return None
+        found = self._run.guard(self._run.next, Signal.DONE)
+        if isinstance(found, Trial):
+            return {
+                "trial": found.id,
+                "attempt": found.attempts,
+                "arm": found.arm,
+                "phase": found.phase.value,
+                "seed": found.seed,
+                "hyperparameters": dict(found.hyperparameters),
+                "folder": self._folder,
+                "checkpoints": list(found.checkpoints),
+                "output": str(self._output / f"{found.id}.{found.attempts}.log"),
+            }
+        return Searcher.FINISHED if found is Signal.DONE else None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The scheduler sees the same."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """The ledger holds it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: a fresh Tuner is made instead."""
+
+
+class JobScheduler(_WithoutRun, FIFOScheduler):
+    """Stores every result, and stops trials that are pruned.
+
+    Args:
+        run: Where results go.
+        slots: How many workers to keep while there is nothing for them to do.
+        clock: Seconds from any moment on.
+    """
+
+    def __init__(self, run: Run, slots: int, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._looked = clock()
+        self._ran: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
+        self._run = run
+        self._slots = slots
+        self._keeps_workers = False
+        self._unfinished: list[TuneTrial] = []
+        self._draining: list[TuneTrial] | None = None
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Have Tune keep all workers between phases; by itself it keeps one, and starting another takes seconds."""
+        super().on_trial_add(tune_controller, trial)
+        self._unfinished.append(trial)
+        if not self._keeps_workers:
+            # Tune has no setting for it; a test of whole jobs sees to it that this goes on working.
+            controller = _controller(tune_controller)
+            controller._actor_cache.increase_max(trial.placement_group_factory, by=self._slots)
+            self._keeps_workers = True
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """The first that waits. Tune asks in each turn of its loop. Raises Drained, and as Run.check.
+
+        Rather one for which no process is being started, as Tune gives it the process of a trial that has ended, and
+        drops its own: where a trial is shorter than a process takes to start, a second one would never come up.
+
+        FIFOScheduler would look at all trials that ever were, twice a turn, and take longer with each of them. None
+        is ever PAUSED.
+        """
+        self._run.check()
+        self._unfinished = [trial for trial in self._unfinished if not trial.is_finished()]
+        self._end_overdue()
+        if self._run.stopping:
+            if self._draining is None:
+                self._draining = [trial for trial in self._unfinished if trial.status == TuneTrial.RUNNING]
+            if all(trial.is_finished() for trial in self._draining):
+                raise Drained
+        waiting = [trial for trial in self._unfinished if trial.status == TuneTrial.PENDING]
+        controller = _controller(tune_controller)
+        return min(waiting, key=lambda trial: _has_process(controller, trial), default=None)
+
+    def _end_overdue(self) -> None:
+        """Ask the processes of trials that run for too long to end; see `Run.end_if_overdue`.
+
+        A process cannot end itself while C code in it keeps Python's lock, or where it does not share the folder of
+        checkpoints: after a while Ray kills it.
+        """
+        passed = self._clock() - self._looked
+        if passed < _LOOK_SECONDS:
+            return
+        self._looked += passed
+        before, self._ran = self._ran, {}
+        for trial in filter(_has_begun, self._unfinished):
+            ran = before[trial.trial_id] + min(passed, _LONGEST_TURN) if trial.trial_id in before else 0.0
+            self._ran[trial.trial_id] = ran
+            ask = partial(self._run.end_if_overdue, trial.config["trial"], ran)
+            if self._run.guard(ask, otherwise=False):
+                asked = self._asked.setdefault(trial.trial_id, ran)
+                actor = trial.temporary_state.ray_actor
+                if ran - asked > _GRACE_SECONDS and actor is not None:
+                    ray.kill(actor)
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        """Every result but the last."""
+        # After an error the run stores nothing more, and every trial stops.
+        stop = self._run.guard(lambda: self._run.report(trial.config["trial"], result), otherwise=True)
+        decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        """The last result of a trial that ended by itself."""
+        self._run.guard(lambda: self._run.report(trial.config["trial"], result), otherwise=True)
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """The worker died, or could not begin."""
+        written = newest(Path(trial.config["output"]))
+        log = None if written is None else tail(written)
+        begun = not _is_held(trial)
+        reason = WORKER_DIED if begun else HELD
+        lose = partial(self._run.lose, trial.config["trial"], reason, log, begun=begun)
+        self._run.guard(lose, otherwise=None)
+
+
+def _controller(given: Any) -> Any:
+    """Tune's own, of which schedulers are given a part."""
+    return getattr(given, "_tune_controller", given)
+
+
+def _has_begun(trial: TuneTrial) -> bool:
+    """Whether a process is at work on a trial; for Tune it is not RUNNING before its model and data are there."""
+    return trial.status == TuneTrial.RUNNING or (
+        trial.status == TuneTrial.PENDING and newest(Path(trial.config["output"])) is not None
+    )
+
+
+def _is_held(trial: TuneTrial) -> bool:
+    """Whether a trial failed since the one before did not leave its process; Tune has the error in a file."""
+    with contextlib.suppress(OSError):
+        return trial.error_file is not None and HELD in Path(trial.error_file).read_text()
+    return False
+
+
+def _has_process(controller: Any, trial: TuneTrial) -> bool:
+    """Whether a process for a trial that waits is being started, or has been."""
+    actor = controller._trial_to_actor.get(trial)
+    return actor is not None and controller._actor_manager.is_actor_started(actor)

@@ -1,0 +1,1 @@
+"""Problems: the tasks, data and models that the package brings along."""

@@ -1,0 +1,172 @@
+"""The daemon: takes jobs from the ledger's queue and has each run in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+
+from sqlalchemy.exc import DBAPIError
+
+from anon_tune.errors import DependencyError, LeaseLostError
+from anon_tune.ledger import Lease, Ledger
+from anon_tune.records import JobState
+from anon_tune.workers.queue.holder import LEASE_SECONDS, is_on_this_machine
+from anon_tune.workers.queue.processes import JobProcesses, kill_group
+
+__all__ = ["Daemon"]
+
+_POLL_SECONDS = 0.5
+_QUIET_SECONDS = 30.0
+_SILENT_SECONDS = 5.0  # heartbeats come every three
+_RELEASE_SECONDS = 8.0
+_EXIT_SECONDS = 30.0
+_MOST_DEATHS = 3
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Deaths:
+    """How often a job's process has died since the job last got on, and how far it was then."""
+
+    count: int = 0
+    progress: int = -1
+
+
+class Daemon:
+    """Works on the queue, with up to `jobs` jobs at once.
+
+    A job is claimed here, and its lease handed to the process that runs it: that one renews it, so that the lease
+    runs out if that process hangs, whatever becomes of the daemon. A process whose daemon has died stops by itself.
+    A process that died leaves its lease to the daemon, which queues the job again at once; after three deaths without
+    a report in between it pauses it.
+
+    A daemon that has nothing to claim keeps a process ready, once it has been quiet for some seconds and no job is
+    worked on at this machine, or a lease was not renewed in time. While that process gets ready nothing is claimed:
+    the job would have to wait for it.
+
+    Args:
+        ledger: Where the queue is.
+        processes: Starts a process that works under a lease, as the leader of a process group of its own. It releases
+            the lease when it ends, and within seconds on SIGTERM.
+        holder: Who claims, for people.
+        jobs: How many at once, from 1.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        processes: JobProcesses,
+        holder: str,
+        jobs: int = 1,
+    ) -> None:
+        self._ledger = ledger
+        self._processes = processes
+        self._holder = holder
+        self._jobs = jobs
+        self._running: list[tuple[Lease, subprocess.Popen[bytes]]] = []
+        self._deaths: dict[str, _Deaths] = {}
+        self._quiet_since = math.inf
+        self._hands = (0, 0)
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; then every lease is released within 10 s, and the jobs are QUEUED again."""
+        try:
+            while not stop.is_set():
+                try:
+                    self._settle_ended()
+                    self._claim()
+                except (DBAPIError, DependencyError) as error:
+                    _log.warning("the ledger cannot be reached: %s", error)
+                stop.wait(_POLL_SECONDS)
+        finally:
+            self._end()
+
+    def _claim(self) -> None:
+        while len(self._running) < self._jobs and not self._processes.is_preparing():
+            lease = self._ledger.claim(self._holder, LEASE_SECONDS)
+            if lease is None:
+                if self._processes.lacks_one and self._should_prepare():
+                    self._processes.prepare()
+                return
+            self._quiet_since = math.inf
+            _log.info("job %s: claimed, token %d", lease.job, lease.token, extra={"job": lease.job})
+            try:
+                self._running.append((lease, self._processes.start(lease)))
+            except OSError as error:
+                self._ledger.release(lease, JobState.PAUSED, f"its process could not be started: {error}")
+
+    def _should_prepare(self) -> bool:
+        """Whether a job is about to need a process, or for some seconds none has begun, ended or been taken over.
+
+        A lease that was not renewed in time has probably lost its holder. Otherwise a job that begins, or is worked
+        on at this machine, needs the cores more, of which getting ready takes two.
+        """
+        pulse = self._ledger.pulse()
+        if pulse.seconds < LEASE_SECONDS - _SILENT_SECONDS:
+            return True
+        if pulse.hands != self._hands:
+            self._hands, self._quiet_since = pulse.hands, math.inf
+        self._quiet_since = min(self._quiet_since, time.monotonic())
+        if any(map(is_on_this_machine, pulse.holders)):
+            return False
+        return time.monotonic() - self._quiet_since >= _QUIET_SECONDS
+
+    def _settle_ended(self) -> None:
+        for lease, process in list(self._running):
+            code = process.poll()
+            if code is not None:
+                self._settle(lease, process, code)
+                self._running.remove((lease, process))
+
+    def _settle(self, lease: Lease, process: subprocess.Popen[bytes], code: int) -> None:
+        """See to what a process that has ended left undone."""
+        if code:  # what it started, and could not stop, frees its GPU now
+            kill_group(process)
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        seen = self._deaths.get(lease.job, _Deaths())
+        trials = self._ledger.job(lease.job, trials=True).trials
+        progress = sum(len(trial.reports) + trial.is_finished for trial in trials)
+        count = seen.count + 1 if progress == seen.progress else 1
+        try:
+            if count < _MOST_DEATHS:
+                self._ledger.release(lease, JobState.QUEUED, f"its process ended ({how})")
+            else:
+                reason = f"its process ended {_MOST_DEATHS} times without getting on ({how}); see its job.log"
+                self._ledger.release(lease, JobState.PAUSED, reason)
+        except LeaseLostError:
+            self._deaths.pop(lease.job, None)  # it had released the lease itself, or was taken over
+            _log.info("job %s: its process ended (%s)", lease.job, how, extra={"job": lease.job})
+        else:
+            self._deaths[lease.job] = _Deaths(count, progress)
+            _log.warning("job %s: its process died (%s)", lease.job, how, extra={"job": lease.job})
+
+    def _end(self) -> None:
+        """Stop all processes; a lease that one does not give back in time is taken from it."""
+        for _, process in self._running:
+            process.terminate()
+        limit = time.monotonic() + _RELEASE_SECONDS
+        for _, process in self._running:
+            _wait(process, limit)
+        for lease, _ in self._running:
+            with contextlib.suppress(LeaseLostError):
+                self._ledger.release(lease, JobState.QUEUED, "its worker was stopped")
+        self._processes.close()
+        limit = time.monotonic() + _EXIT_SECONDS
+        for _, process in self._running:
+            _wait(process, limit)
+            if process.poll() is None:
+                kill_group(process)
+                process.wait()
+        self._running.clear()
+
+
+def _wait(process: subprocess.Popen[bytes], limit: float) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(max(0.0, limit - time.monotonic()))

@@ -1,5 +1,0 @@
-"""Tasks: data, model and loss of a training problem, ready for the training loop."""
-
-from anon_tune.workers.tasks.problem import Problem, load_problem
-
-__all__ = ["Problem", "load_problem"]

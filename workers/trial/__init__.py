@@ -1,0 +1,1 @@
+"""A trial: what runs in the process that trains."""

@@ -1,0 +1,415 @@
+"""An attempt at a trial, in the process that trains it, and the probe before all trials. Needs no Ray."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from anon_tune.loading import uncollected
+
+with uncollected():  # torch
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    from anon_tune.documents import is_function
+    from anon_tune.errors import AnonTuneError, InputError
+    from anon_tune.optim import Anon, make_optimizer, monitor
+    from anon_tune.records import Phase, TrialState
+    from anon_tune.spec import JobSpec, stored_spec
+    from anon_tune.user_code import load_function
+    from anon_tune.workers.problems.tasks import Problem, load_problem
+    from anon_tune.workers.trial import checkpoints, output
+    from anon_tune.workers.trial.context import Context, Report
+    from anon_tune.workers.trial.device import choose_device
+    from anon_tune.workers.trial.dry_run import FactoryArm
+    from anon_tune.workers.trial.probe import PROBE_BATCHES, probe
+    from anon_tune.workers.trial.training import Training
+    from anon_tune.workers.trial.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
+    from anon_tune.workers.trial.watchdog import Watchdog
+
+__all__ = ["Attempt", "run_probe"]
+
+_PROBE_SHARE = 0.02
+"""Share of the steps of a full-length trial that the probe takes at most (but one at least)."""
+
+_TINY = 1e-8  # a learning rate for steps that are made to see whether they can be
+
+_CLOSE_SECONDS = 10.0
+"""For so long a training function that was stopped may clean up."""
+
+
+class Attempt:
+    """Trains one trial an epoch at a time; a training function of the user from report to report.
+
+    An error in the training becomes a result with the outcome FAILED.
+
+    Besides step, value and metrics a result may hold `checkpoint` (one that is durable and holds the trial after this
+    step), `resumed` (the epochs that were done before this attempt), `warnings` (lines for the job's log) and, where
+    the trial does not end well, `log` (the end of what its process wrote).
+
+    Args:
+        config: Holds `trial`, `attempt`, `arm`, `phase`, `seed`, `hyperparameters`, `folder` (the job's, of
+            checkpoints), `checkpoints` (what the trial may go on from) and `output`, the file for what this process
+            writes meanwhile; see `output.own`.
+        plain_spec: The job's, as plain values.
+    """
+
+    @uncollected()  # the first of a process loads more: the data set's reader, and what torch's optimizers need
+    def __init__(self, config: Mapping[str, Any], plain_spec: Mapping[str, Any]) -> None:
+        self._failure: dict[str, Any] | None = None
+        self._news: dict[str, Any] = {}
+        self._training: Training | None = None
+        self._function: FunctionRun | None = None
+        self._users: str | None = None
+        self._output = output.own(Path(config["output"]))
+        self._files = self._output.with_suffix(".files")
+        output.capture(self._output)
+        self._watchdog = Watchdog(Path(config["folder"]), config["trial"], config["attempt"])
+        try:
+            spec = stored_spec(plain_spec)
+            _use_threads(spec.resources.cpu)
+            self._tests = config["phase"] == Phase.VERDICT
+            self._metric = spec.objective.metric
+            self._tests_each = self._tests and spec.objective.of != "last"
+            self._epochs = spec.budget.epochs
+            self._trial, self._attempt = config["trial"], config["attempt"]
+            self._folder = Path(config["folder"])
+            self._keeps_last = spec.may_keep(config["arm"], config["phase"])
+            self._good: str | None = None
+            self._users = spec.folder
+            if is_function(spec.task):
+                self._value: float | None = None
+                self._function = self._call(spec, config)
+            else:
+                problem = _problem(spec)
+                self._training = self._go_on(
+                    lambda: _training(
+                        spec, problem, config["arm"], config["hyperparameters"], config["seed"]
+                    ),
+                    config["checkpoints"],
+                )
+            self._pace = checkpoints.Pace(spec.training.checkpoint_seconds)
+            self._since = time.perf_counter()
+        except Exception as error:  # noqa: BLE001 - as in step
+            self._failure = _failure(error, self._users)
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch."""
+        output.trim(self._output)
+        if self._failure is not None:
+            result = {"done": True, **self._told(), **self._failure}
+        else:
+            try:
+                result = self._epoch() if self._function is None else self._report(self._function)
+            except Exception as error:  # noqa: BLE001 - the user's model may raise anything; it is reported
+                result = {"done": True, **self._told(), **_failure(error, self._users)}
+        if result.get("outcome") in {TrialState.FAILED, TrialState.DIVERGED}:
+            result["log"] = output.tail(self._output) or result.get("traceback")
+        return result
+
+    def close(self) -> bool:
+        """Leave nothing in this process and no file behind; the driver removes those of processes that died.
+
+        Returns whether the process can train another trial: a training function of the user cannot be stopped from
+        outside.
+        """
+        self._watchdog.close()
+        function, self._function = self._function, None
+        ended = function is None or function.close(_CLOSE_SECONDS)
+        self._training = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._output.unlink(missing_ok=True)
+        shutil.rmtree(self._files, ignore_errors=True)
+        return ended
+
+    def _call(self, spec: JobSpec, config: Mapping[str, Any]) -> FunctionRun:
+        """Make a training function of the user ready, with the furthest checkpoint that is whole."""
+        names, problems = config["checkpoints"], list[str]()
+        found = next(checkpoints.intact(self._folder, names, self._epochs, problems), None)
+        if found is not None:
+            self._good, saved = found
+            self._news["resumed"] = saved["step"]
+            self._value = self._objective(saved["metrics"])
+        elif names:
+            problems.append("no checkpoint can be used: it starts afresh")
+        self._warn(*problems)
+        self._files.mkdir(parents=True, exist_ok=True)
+        hyperparameters = config["hyperparameters"]
+
+        def context(tell: Callable[[Report], None]) -> Context:
+            return Context(
+                arm=config["arm"],
+                hyperparameters=hyperparameters,
+                seed=config["seed"],
+                device=choose_device(spec.resources.gpu),
+                epochs=self._epochs,
+                objective=spec.objective,
+                folder=self._files,
+                make_optimizer=lambda target: make_optimizer(
+                    spec.optimizer(config["arm"]), target, hyperparameters, spec.folder
+                ),
+                tell=tell,
+                tests=self._tests,
+                schedule=spec.training.schedule,
+                warmup=spec.training.warmup,
+                saved=found[1] if found is not None else None,
+                is_due=self._is_due,
+            )
+
+        return FunctionRun(_function(spec), context, config["seed"], spec.resources.cpu)
+
+    def _objective(self, metrics: Mapping[str, float]) -> float:
+        """Return the value that one report of a training function would give its trial."""
+        value = metrics[self._metric]
+        return metrics.get(f"test_{self._metric}", value) if self._tests else value
+
+    def _go_on(self, begin: Callable[[], Training], names: Sequence[str]) -> Training:
+        """From the furthest checkpoint that can be used, else from fresh weights."""
+        training = begin()
+        problems: list[str] = []
+        # The last epoch has its results in one report with the end of the trial: it is trained again.
+        for name, state in checkpoints.intact(self._folder, names, self._epochs, problems):
+            try:
+                training.load_state_dict(state)
+            except Exception as error:  # noqa: BLE001 - whatever does not fit, there may be another
+                problems.append(f"checkpoint {name} does not fit: {error}")
+                training = begin()
+            else:
+                self._good = name
+                self._news["resumed"] = training.epoch
+                break
+        else:
+            if names:
+                problems.append("no checkpoint can be used: it starts afresh")
+        self._warn(*problems)
+        return training
+
+    def _save(self, step: int, state: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Write a checkpoint and name it for the result; one that cannot be written is no failure of the trial."""
+        name = checkpoints.checkpoint_name(self._trial, self._attempt, step)
+        try:
+            with self._pace.writing():
+                checkpoints.save(self._folder, name, state(), self._good)
+        except Exception as error:  # noqa: BLE001 - a full disk, or a state that cannot be saved
+            self._warn(f"no checkpoint after epoch {step}, it goes on without: {error}")
+            return {}
+        self._good = name
+        return {"checkpoint": name}
+
+    def _is_due(self) -> bool:
+        return self._pace.due or checkpoints.is_asked(self._folder)
+
+    def _told(self) -> dict[str, Any]:
+        """Return what the next result carries besides its own, once."""
+        news, self._news = self._news, {}
+        return news
+
+    def _warn(self, *lines: str) -> None:
+        if lines:
+            self._news["warnings"] = [*self._news.get("warnings", ()), *lines]
+
+    def _epoch(self) -> dict[str, Any]:
+        training = self._training
+        if training is None:
+            raise RuntimeError("the trial was not prepared")
+        started = time.perf_counter()
+        metrics = training.run_epoch()
+        metrics |= {"epoch_seconds": time.perf_counter() - started, **training.speed()}
+        if self._tests and (self._tests_each or training.epoch == self._epochs) and not training.diverged:
+            metrics |= training.test()
+        value = metrics[f"val_{self._metric}"]
+        final = metrics.get(f"test_{self._metric}", value)
+        result: dict[str, Any] = {"step": training.epoch, "value": value, "done": False}
+        if training.diverged or not math.isfinite(final):
+            result |= {"done": True, "outcome": TrialState.DIVERGED, "reason": _divergence(metrics)}
+        elif training.epoch == self._epochs:
+            result |= {"done": True, "outcome": TrialState.COMPLETE, "final": final}
+        completed = result.get("outcome") == TrialState.COMPLETE
+        if (completed and self._keeps_last) or (not result["done"] and self._is_due()):
+            result |= self._save(training.epoch, training.state_dict)
+        return {**result, **self._told(), "metrics": metrics}
+
+    def _report(self, function: FunctionRun) -> dict[str, Any]:
+        """Have a training function go on to its next report, or to its end."""
+        news = function.advance()
+        if isinstance(news, Ended):
+            return self._ended(news)
+        now = time.perf_counter()
+        metrics = {**news.metrics, "epoch_seconds": now - self._since}
+        self._since = now
+        for optimizer in function.context.optimizers:
+            if isinstance(optimizer, Anon):
+                metrics |= monitor(optimizer)
+        value = news.metrics[self._metric]
+        self._value = self._objective(news.metrics)
+        result: dict[str, Any] = {"step": news.step, "value": value, "done": False}
+        if not math.isfinite(value) or not math.isfinite(self._value):
+            reason = f"diverged: {self._metric} {value:g}"
+            result |= {"done": True, "outcome": TrialState.DIVERGED, "reason": reason}
+        elif news.state is not None and news.step < self._epochs and self._is_due():
+            result |= self._save(news.step, news.state)
+        return {**result, **self._told(), "metrics": metrics}
+
+    def _ended(self, end: Ended) -> dict[str, Any]:
+        if end.error is not None:
+            return {"done": True, **self._told(), **_failure(end.error, self._users)}
+        if self._value is None:
+            raise InputError(NO_REPORT)
+        return {"done": True, **self._told(), "outcome": TrialState.COMPLETE, "final": self._value}
+
+
+@uncollected()
+def run_probe(
+    spec: Mapping[str, Any],
+    seed: int,
+    floor: float,
+    points: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> dict[str, Any]:
+    """Measure a job's model where its trials will run; see `probe.probe`.
+
+    `points` are, by arm, hyperparameters to try the user's factories with. An error becomes a result, as in the
+    trials: `reason` and `traceback`.
+    """
+    folder = None
+    try:
+        parsed = stored_spec(spec)
+        _use_threads(parsed.resources.cpu)
+        folder = parsed.folder
+        arms = [
+            FactoryArm(arm, parsed.optimizer(arm), parsed.spaces[arm].file, folder, each)
+            for arm, each in (points or {}).items()
+        ]
+        if is_function(parsed.task):
+            return _probe_function(parsed, seed, floor, arms)
+        problem = _problem(parsed)
+        batch_size = parsed.training.batch_size
+        steps = parsed.budget.epochs * max(1, len(problem.train) // batch_size)
+        batches = max(1, min(PROBE_BATCHES, int(_PROBE_SHARE * steps)))
+        found = probe(
+            problem,
+            seed=seed,
+            batch_size=batch_size,
+            floor=floor,
+            device=choose_device(parsed.resources.gpu),
+            batches=batches,
+            arms=arms,
+        )
+        return {**found, **_training(parsed, problem, "anon", {"lr": _TINY}, seed).dry_run()}
+    except Exception as error:  # noqa: BLE001 - as in an attempt
+        return _failure(error, folder)
+
+
+def _probe_function(spec: JobSpec, seed: int, floor: float, arms: Sequence[FactoryArm]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+
+        def context(tell: Callable[[Report], None], make: Callable[[Any], torch.optim.Optimizer]) -> Context:
+            return Context(
+                arm="anon",
+                hyperparameters={},
+                seed=seed,
+                device=choose_device(spec.resources.gpu),
+                epochs=spec.budget.epochs,
+                objective=spec.objective,
+                folder=Path(folder),
+                make_optimizer=make,
+                tell=tell,
+                schedule=spec.training.schedule,
+                warmup=spec.training.warmup,
+            )
+
+        return probe_function(
+            _function(spec), context, seed=seed, floor=floor, objective=spec.objective, arms=arms
+        )
+
+
+def _function(spec: JobSpec) -> Train:
+    """The training function of a job, with its arguments. Raises InputError where they are not what it takes."""
+    function = load_function(spec.task, spec.folder)
+    try:
+        inspect.signature(function).bind(None, **spec.arguments)
+    except TypeError as error:
+        raise InputError(f"{spec.task} cannot be called with a context and `arguments`: {error}.") from None
+    return functools.partial(function, **spec.arguments)
+
+
+def _use_threads(number: int) -> None:
+    """Have torch and numpy use so many threads, however many there were when they were loaded."""
+    torch.set_num_threads(number)
+    threadpool_limits(number, "blas")
+
+
+def _problem(spec: JobSpec) -> Problem:
+    data, model = spec.data, spec.model
+    if data is None or model is None:
+        raise InputError(f"{spec.task} needs data and a model.")
+    problem = load_problem(
+        spec.task,
+        data.name,
+        model.name,
+        model.options,
+        data.options,
+        spec.folder,
+        spec.training.num_workers,
+    )
+    return problem.to(choose_device(spec.resources.gpu))
+
+
+def _training(
+    spec: JobSpec, problem: Problem, arm: str, hyperparameters: Mapping[str, Any], seed: int
+) -> Training:
+    return Training(
+        problem,
+        spec.optimizer(arm),
+        hyperparameters,
+        seed=seed,
+        epochs=spec.budget.epochs,
+        device=choose_device(spec.resources.gpu),
+        folder=spec.folder,
+        **spec.training.model_dump(exclude={"checkpoint_seconds", "num_workers"}),
+    )
+
+
+def _divergence(metrics: Mapping[str, float]) -> str:
+    losses = ", ".join(f"{name} {value:g}" for name, value in metrics.items() if name.endswith("loss"))
+    return f"diverged: {losses}"
+
+
+def _failure(error: BaseException, folder: str | None = None) -> dict[str, Any]:
+    """A result of FAILED; the traceback begins where the user's own code does, which is in `folder`."""
+    trace = "".join(traceback.format_exception(type(error), error, _users_part(error, folder)))
+    sys.stdout.flush()
+    sys.stderr.write(trace)
+    sys.stderr.flush()
+    if isinstance(error, torch.OutOfMemoryError):
+        # Without the sizes in its message, which differ from trial to trial: three for one reason pause the job.
+        text = (
+            "CUDA out of memory. Lower training.batch_size or the model's sizes, or let fewer trials share a GPU: "
+            "each may use its share of the memory, resources.gpu. `anon-tune logs` shows what was asked for."
+        )
+    elif type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        why = str(error).strip().splitlines()[0]
+        text = f"torch.compile: {why} Leave out training.compile, or see `anon-tune logs`."
+    else:
+        text = str(error) if isinstance(error, AnonTuneError) else f"{type(error).__name__}: {error}"
+    return {"outcome": TrialState.FAILED, "reason": text, "traceback": trace}
+
+
+def _users_part(error: BaseException, folder: str | None) -> TracebackType | None:
+    """The traceback of an error from the first frame of a file in `folder` on; all of it where there is none."""
+    trace = error.__traceback__
+    while folder is not None and trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):
+            return trace
+        trace = trace.tb_next
+    return error.__traceback__

@@ -1,0 +1,293 @@
+"""The context that a user's training function receives. Needs torch alone."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from anon_tune.errors import InputError
+from anon_tune.workers.trial.schedules import schedule_factor
+
+if TYPE_CHECKING:
+    from anon_tune.spec import Objective
+
+__all__ = ["Context", "Report", "Resumable", "TrialStopped"]
+
+
+class TrialStopped(BaseException):
+    """The trial is over, as it was pruned; leaves the training function, cleaning up on its way.
+
+    No Exception, so that `except Exception` around a training step lets it pass.
+    """
+
+
+class Resumable(Protocol):
+    """An object that a checkpoint can hold: a model, an optimizer, a schedule, or another with these methods."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return a state of tensors, numbers, text, lists and mappings."""
+
+    def load_state_dict(self, state_dict: Any) -> Any:
+        """Take over such a state."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report of a training function.
+
+    Attributes:
+        step: How far it is, in the unit of `budget.epochs`.
+        metrics: The objective's among them.
+        state: What a checkpoint of this moment holds; None where the function did not call `resume`.
+    """
+
+    step: int
+    metrics: Mapping[str, float]
+    state: Callable[[], Mapping[str, Any]] | None
+
+
+class Context:
+    """One trial, as its training function sees it.
+
+    ::
+
+        def train(context, width=64):
+            model = make_model(width).to(context.device)
+            optimizer = context.optimizer(model)
+            schedule = context.schedule(optimizer)
+            done = context.resume(model=model, optimizer=optimizer, schedule=schedule)
+            for epoch in range(done + 1, context.epochs + 1):
+                ...
+                schedule.step()
+                context.report(epoch, loss=validation_loss)
+            if context.tests:
+                context.test(loss=test_loss)
+
+    The global random states of torch, numpy and Python are seeded before the function is called.
+
+    Attributes:
+        arm: Which optimizer is tuned: "anon", "adamw", "sgd", or the name of an arm of yours.
+        hyperparameters: What the arm's optimizer, or your factory, is made with.
+        seed: Of this trial: for what the function shuffles or draws by generators of its own.
+        device: Where to train.
+        epochs: The full length, in the unit of the steps that are reported: `budget.epochs` of the job file.
+        tests: Whether this trial is one of the verdict's, which should call `test` with what is measured on data that
+            nothing was chosen by. In all others that data should not be looked at.
+        folder: For files of this attempt. It is deleted when the job ends or is paused.
+    """
+
+    def __init__(
+        self,
+        *,
+        arm: str,
+        hyperparameters: Mapping[str, Any],
+        seed: int,
+        device: torch.device,
+        epochs: int,
+        objective: Objective,
+        folder: Path,
+        make_optimizer: Callable[[Any], Optimizer],
+        tell: Callable[[Report], None],
+        tests: bool = False,
+        schedule: str = "constant",
+        warmup: float = 0.0,
+        saved: Mapping[str, Any] | None = None,
+        is_due: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.arm = arm
+        self.hyperparameters = dict(hyperparameters)
+        self.seed = seed
+        self.device = device
+        self.epochs = epochs
+        self.tests = tests
+        self.folder = folder
+        self.should_stop = False
+        """Whether the trial is over: of use where TrialStopped was caught, as by a framework's own loop."""
+        self._objective = objective
+        self._make_optimizer = make_optimizer
+        self._tell = tell
+        self._schedule = schedule, warmup
+        self._saved = saved
+        self._is_due = is_due
+        self._resumable: dict[str, Resumable] = {}
+        self._last = 0
+        self._metrics: dict[str, float] = {}
+        self._held: Report | None = None
+        self.model: nn.Module | None = None
+        self.optimizers: list[Optimizer] = []
+
+    def optimizer(self, model: nn.Module | Iterable[Any]) -> Optimizer:
+        """Return the trial's optimizer: Anon, or the baseline of its arm, with the trial's hyperparameters.
+
+        Args:
+            model: A model, all of whose parameters are trained; or parameters, or param groups, whose own keys count
+                more than the trial's: `{"params": biases, "weight_decay": 0.0}`. Where an arm is made by a factory of
+                yours it must be a model.
+
+        Raises:
+            InputError: The arm's factory was not given a model.
+            ValueError: There are no parameters, or a group has a value out of its range.
+        """
+        if isinstance(model, nn.Module):
+            self.model = self.model or model
+        made = self._make_optimizer(model)
+        self.optimizers.append(made)
+        return made
+
+    def schedule(self, optimizer: Optimizer, steps: int | None = None) -> LambdaLR:
+        """Return the job file's schedule of the learning rate (`training.schedule` and `warmup`).
+
+        Args:
+            optimizer: Whose learning rate follows it.
+            steps: How often `schedule.step()` will be called over the full length; by default once an epoch.
+        """
+        name, warmup = self._schedule
+        total = self.epochs if steps is None else steps
+        return LambdaLR(optimizer, lambda step: schedule_factor(name, step, total, warmup))
+
+    def resume(self, **objects: Resumable) -> int:
+        """Have checkpoints hold these objects and the random states, and go on from one where there is one.
+
+        To be called once, right before the loop. From then on a checkpoint is written when it is due, while `report`
+        is called. An attempt that was cut off is followed by another, in which this loads the state and returns how
+        far it was; on CPU what follows is the same, bit for bit, if it depends on nothing else.
+
+        Returns:
+            The last step that was done: 0 in a fresh trial.
+
+        Raises:
+            InputError: An object cannot be saved.
+        """
+        for name, each in objects.items():
+            if not callable(getattr(each, "state_dict", None)) or not hasattr(each, "load_state_dict"):
+                raise InputError(f"resume: {name} has no state_dict and load_state_dict.")
+        self._resumable = objects
+        if self._saved is None:
+            return 0
+        saved, self._saved = self._saved, None
+        for name, each in objects.items():
+            if name not in saved["objects"]:
+                raise InputError(f"resume: the checkpoint of this trial has no {name}.")
+            each.load_state_dict(saved["objects"][name])
+        _set_random_states(saved["random"])
+        self._last, self._metrics = int(saved["step"]), dict(saved["metrics"])
+        return self._last
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether the next report will be asked for its state; of use where that means to write files."""
+        return self._is_due()
+
+    def report(self, step: int, **metrics: float | Tensor) -> None:
+        """Say how far the training is, and how good.
+
+        Args:
+            step: From 1 to `epochs`, each larger than the one before; an epoch, or whatever `budget.epochs` counts.
+            metrics: Numbers. The job's `objective.metric` must be among them, measured on the validation data.
+
+        Raises:
+            InputError: A step out of order, no number, or the objective is missing or off its scale; says what to do.
+            TrialStopped: The trial is over. Let it pass.
+        """
+        self.report_state(step, metrics, bool(self._resumable))
+
+    def report_state(self, step: int, metrics: Mapping[str, float | Tensor], resumable: bool) -> None:
+        """Report, and say whether the objects that were given to `resume` are as they are after this step.
+
+        For frameworks that write their own checkpoints, and do so only when `checkpoint_due`. Raises as `report`.
+        """
+        if isinstance(step, bool) or not isinstance(step, int) or not self._last < step <= self.epochs:
+            raise InputError(
+                f"report: expected a step after {self._last} and up to budget.epochs {self.epochs}, found {step!r}."
+            )
+        numbers = {name: _number(name, value) for name, value in metrics.items()}
+        if self._objective.metric not in numbers:
+            raise InputError(
+                f"report: the job's objective.metric {self._objective.metric!r} is not among the reported "
+                f"{', '.join(numbers) or 'nothing'}. Report it, or name another in the job file."
+            )
+        self._check_scale("report", numbers[self._objective.metric])
+        self._last, self._metrics = step, numbers
+        report = Report(step, numbers, (lambda: self._state(step, numbers)) if resumable else None)
+        if self.tests and step == self.epochs:
+            self._held = report  # `test` adds to it
+        else:
+            self._tell(report)
+
+    def test(self, **metrics: float | Tensor) -> None:
+        """Say how good the trained model is on the test data, after the last report: `test_loss` for `loss=`.
+
+        The verdict is about the objective on these data. In a trial that is none of the verdict's nothing is noted.
+
+        Raises:
+            InputError: Something is no number, the objective is off its scale, or it was called before a report, or
+                twice.
+            TrialStopped: The trial is over. Let it pass.
+        """
+        numbers = {f"test_{name}": _number(name, value) for name, value in metrics.items()}
+        reported, self._metrics = self._metrics, {}
+        if not reported:
+            raise InputError("test: call it once, after the last report.")
+        self._check_scale("test", numbers.get(f"test_{self._objective.metric}", math.nan))
+        if self.tests:
+            # Training that ended early has, at full length, what it had at its end.
+            self._last, self._held = self.epochs, None
+            self._tell(Report(self.epochs, {**reported, **numbers}, None))
+
+    def close(self) -> None:
+        """Tell the last report of a function that has ended without `test`."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._tell(held)
+
+    def _check_scale(self, call: str, value: float) -> None:
+        problem = self._objective.problem_of(value)
+        if problem is not None:
+            raise InputError(f"{call}: {problem}")
+
+    def _state(self, step: int, metrics: Mapping[str, float]) -> Mapping[str, Any]:
+        return {
+            "objects": {name: each.state_dict() for name, each in self._resumable.items()},
+            "random": _random_states(),
+            "step": step,
+            "metrics": dict(metrics),
+        }
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.detach().item()
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        return float(value)
+    raise InputError(f"{name} is a {type(value).__name__}, not a number: report numbers.")
+
+
+def _random_states() -> dict[str, Any]:
+    """States of the global generators, as a checkpoint can hold them."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, gauss],
+        "python": random.getstate(),
+    }
+
+
+def _set_random_states(states: Mapping[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    kind, keys, *others = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *others))
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))

@@ -1,0 +1,97 @@
+"""The probe: gradient scale and size of a job's model, measured before the search. Needs torch alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anon_tune.architecture import fingerprint
+from anon_tune.errors import InputError
+from anon_tune.workers.problems.tasks import Problem
+from anon_tune.workers.trial.dry_run import FactoryArm, dry_run
+
+__all__ = ["PROBE_BATCHES", "gradient_scale", "probe"]
+
+PROBE_BATCHES = 4
+_EPS = 1e-16  # Anon's own
+
+
+def probe(
+    problem: Problem,
+    *,
+    seed: int,
+    batch_size: int,
+    floor: float,
+    device: torch.device | str,
+    batches: int = PROBE_BATCHES,
+    arms: Iterable[FactoryArm] = (),
+) -> dict[str, Any]:
+    """Measure a freshly initialized model on a few batches, and try the user's arms on it; deterministic for a seed.
+
+    Args:
+        problem: Its data already on `device`.
+        seed: Of the initial weights and of the batches.
+        batch_size: As in training: the gradient's noise belongs to its scale.
+        floor: Of the space; part of sigma.
+        device: Where to measure.
+        batches: How many to average over.
+        arms: What is tried, see `dry_run`.
+
+    Returns:
+        - `log_mean_sigma`: logarithm of the mean over all coordinates of sigma = s + eps + floor * (mean of s over
+          the tensor), s being the mean squared gradient over the batches: the scale that V(gamma) is computed from.
+        - `quantiles_log_sigma`: the 5, 25, 50, 75 and 95% quantiles of log sigma.
+        - `architecture`: the model's fingerprint.
+
+    Raises:
+        InputError: The gradient is not finite, or as `dry_run`.
+    """
+    torch.manual_seed(seed)
+    model = problem.build_model().to(device)
+    order = torch.Generator().manual_seed(seed)
+    train = problem.train
+    squares: list[Tensor] = [torch.zeros_like(parameter) for parameter in model.parameters()]
+    model.train()
+    size = min(batch_size, len(train))
+    for batch in train.batches(size, torch.randint(len(train), (batches * size,), generator=order), (seed,)):
+        model.zero_grad()
+        problem.loss(model, batch, 0.0).backward()
+        for square, parameter in zip(squares, model.parameters(), strict=True):
+            if parameter.grad is not None:
+                square += parameter.grad.square() / batches
+    scale = gradient_scale(squares, floor)
+    dry_run(arms, model)
+    return {
+        **scale,
+        "batches": batches,
+        "architecture": fingerprint(model),
+    }
+
+
+def gradient_scale(squares: Sequence[Tensor], floor: float) -> dict[str, Any]:
+    """Return `log_mean_sigma`, `quantiles_log_sigma` and `floor`, as `probe`, from the mean squared gradients.
+
+    Raises:
+        InputError: One is not finite.
+    """
+    log_sigma = torch.cat([(s + _EPS + floor * s.mean()).log().flatten().double() for s in squares]).cpu()
+    if not log_sigma.isfinite().all():
+        raise InputError("The gradient is not finite at the initial weights; check the data and the model.")
+    quantiles = (0.05, 0.25, 0.5, 0.75, 0.95)
+    return {
+        "log_mean_sigma": (log_sigma.logsumexp(0) - math.log(len(log_sigma))).item(),
+        "quantiles_log_sigma": {
+            f"{q:.0%}": value for q, value in zip(quantiles, _quantiles(log_sigma, quantiles), strict=True)
+        },
+        "floor": floor,
+    }
+
+
+def _quantiles(values: Tensor, at: tuple[float, ...]) -> list[float]:
+    """Quantiles by sorting: torch.quantile refuses more than 16 million values."""
+    ordered = values.sort().values
+    return [ordered[round(q * (len(ordered) - 1))].item() for q in at]

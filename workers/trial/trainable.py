@@ -1,0 +1,78 @@
+"""Entry points of Ray in its workers. They load torch there: the driver, which names these, does not need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from anon_tune.loading import uncollected
+
+with uncollected():
+    from ray import tune
+
+    from anon_tune.user_code import provide
+
+__all__ = ["HELD", "TrialTrainable", "run_probe"]
+
+HELD = "the training function of the trial before did not stop"
+"""Why a process could not begin with a trial."""
+
+
+class TrialTrainable(tune.Trainable):
+    """Trains trials on Ray Tune, one after another in the same actor; see `attempt.Attempt` for what it reports.
+
+    As an error in the training is a result, only a lost worker is an error to Ray.
+    """
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        spec: Mapping[str, Any],
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
+        """Prepare the first trial of this actor.
+
+        `spec` is the job's, as plain values; `functions` are the user's that are in no module, by the names that the
+        job gives them.
+        """
+        from anon_tune.workers.trial.attempt import Attempt
+
+        provide(functions or {})
+        self._spec = spec
+        self._attempt = Attempt(config, spec)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Prepare the next trial in the same process; nothing of the last one stays.
+
+        Raises:
+            RuntimeError: The last one does not end (HELD). If this returned False, Tune would drop the next one
+                without a word to its scheduler.
+        """
+        from anon_tune.workers.trial.attempt import Attempt
+
+        if not self._attempt.close():
+            raise RuntimeError(HELD)  # a fresh process takes the next trial
+        self._attempt = Attempt(new_config, self._spec)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch."""
+        return self._attempt.step()
+
+    def cleanup(self) -> None:
+        """Leave no file behind."""
+        self._attempt.close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Tune wants the method; checkpoints are written by step, and named by the ledger."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """See save_checkpoint."""
+
+
+def run_probe(functions: Mapping[str, Callable[..., Any]], *asked: Any) -> dict[str, Any]:
+    """Return what `attempt.run_probe(*asked)` measures; `functions` are the user's that are in no module."""
+    from anon_tune.workers.trial import attempt
+
+    provide(functions)
+    return attempt.run_probe(*asked)

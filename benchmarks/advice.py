@@ -1,9 +1,8 @@
-"""Whether advice is true, over families whose answer is known: `python -m benchmarks.advice`.
+"""Coverage and cost of advice, over families with a known answer: `python -m benchmarks.advice`.
 
-Jobs of a family are drawn with a best gamma of their own, what each would say of it is drawn, and `advise` is asked
-about the next job: how often its interval holds that job's best gamma, how wide it is, and what the advised gamma
-costs there. Beside it stands the rule before it: the mean of the best gammas, from the lowest end of their intervals
-to the highest.
+The benchmark draws the best gamma and the findings of each job of a family, and asks `advise` about the next job. It
+prints how often the interval holds that job's best gamma, its width, and the cost of the advised gamma there. It also
+has the previous rule: the mean of the best gammas, with the union of their intervals.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _FLAT = 0.1
 """Share of jobs on which gamma makes no difference."""
 
 _STEEPNESS, _STEEPNESSES = 0.2, 0.7
-"""Of the log loss per squared distance from the best gamma: median, and standard deviation of its logarithm."""
+"""Steepness: log loss per squared distance from the best gamma, as median and standard deviation of its logarithm."""
 
 Law = Callable[[np.random.Generator, int], np.ndarray]
 """Draws the best gammas of so many jobs of one family."""
@@ -56,7 +55,7 @@ LAWS: Mapping[str, Law] = {
     "two kinds, 0.1 and 0.9": _two_kinds,
     "one in ten anywhere": _one_apart,
 }
-"""How best gammas are spread over a family; those beyond the range are best at its end."""
+"""Distributions of the best gammas of a family; those beyond the range are moved to its end."""
 
 
 def drawn(rng: np.random.Generator, theta: float, number: int, family: str) -> Evidence:
@@ -86,7 +85,7 @@ def _steepness(rng: np.random.Generator) -> float:
 
 
 def _interval(seen: float, error: float) -> tuple[float, float]:
-    """The shortest interval of 90% of a normal distribution that is cut off at the ends of the range."""
+    """Return the shortest interval of 90% of a normal distribution that is cut off at the ends of the range."""
     at = np.linspace(*GAMMAS, 49)
     weights = np.exp(-0.5 * ((at - seen) / error) ** 2 + 0.5 * ((at - np.clip(seen, *GAMMAS)) / error).min())
     below = np.cumsum(weights) / weights.sum()

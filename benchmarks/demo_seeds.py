@@ -1,4 +1,4 @@
-"""Whether the demo's jobs find the same with another search seed: `python -m benchmarks.demo_seeds --home FOLDER`.
+"""Agreement of the demo's jobs between search seeds: `python -m benchmarks.demo_seeds --home FOLDER`.
 
 Each job of the demo is run for real with several search seeds (about five minutes each on two idle cores), and what
 was found is compared over all pairs of seeds: whether the sets of gammas that one run cannot tell apart overlap, and
@@ -27,14 +27,14 @@ TITLES = (
 
 
 def anon_tune(home: Path, *arguments: str) -> str:
-    """What a command prints."""
+    """Return the output of a command."""
     command = [sys.executable, "-m", "anon_tune", *arguments]
     environment = {**os.environ, "ANON_TUNE_HOME": str(home)}
     return subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
 
 
 def answer(home: Path, job: str, seed: int) -> Answer:
-    """Of a job with one search seed, which is run unless the folder has it."""
+    """Return the result of a job with one search seed, which runs unless the folder has it."""
     name = f"{job}-{seed}"
     found = [each for each in json.loads(anon_tune(home, "jobs", "--json")) if each["name"] == name]
     if not found:

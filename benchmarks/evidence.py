@@ -73,9 +73,9 @@ class Searched:
     """A search of Anon on one model.
 
     Attributes:
-        plan: Of the job that it is part of.
+        plan: Plan of its job.
         measured: By the probe.
-        trials: Of search and confirm.
+        trials: Trials of search and confirm.
     """
 
     plan: Plan
@@ -204,7 +204,7 @@ def _of_all(model: Evidence, others: Sequence[Evidence]) -> float:
 
 
 def _of_similar(model: Evidence, others: Sequence[Evidence]) -> float:
-    """The others weighed by the likeness of their fingerprints: shares of kinds of layers, and size."""
+    """Return the others weighed by the likeness of their fingerprints: shares of kinds of layers, and size."""
     return _cheapest(others, np.array([_likeness(model.architecture, each.architecture) for each in others]))
 
 

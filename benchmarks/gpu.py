@@ -1,4 +1,4 @@
-"""Training on a GPU: how fast, in how much memory, how many trials fit, and the loss over gamma.
+"""Training on a GPU: speed, memory, number of trials that fit, and the loss over gamma.
 
     python -m benchmarks.gpu [--only resnet18 ...] [--epochs 3]
     python -m benchmarks.gpu --device cpu --quick     the same at tiny sizes, to see that it runs
@@ -79,7 +79,7 @@ WORKLOADS = {
 
 
 def variants(convolutional: bool, quick: bool) -> dict[str, dict[str, Any]]:
-    """What is compared, by name: arguments of Training; all of the speed-ups together at the end."""
+    """Variants by name, as arguments of Training; the last has all speed-ups together."""
     bf16: dict[str, Any] = {"precision": "bf16"}
     found = {"fp32": {}, "bf16": bf16}
     if convolutional:
@@ -171,7 +171,7 @@ def trained(training: Training, epochs: int) -> float:
 
 
 def on(device: torch.device, problem: Problem, quick: bool) -> Problem:
-    """The problem on a device; at tiny sizes a part of its texts, which have no option for that."""
+    """Return the problem on a device; at tiny sizes a part of its texts, which have no option for that."""
 
     def part(split: Examples) -> Examples:
         return cast(Split, split)[:64] if quick else split

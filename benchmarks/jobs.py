@@ -18,7 +18,7 @@ _PATIENCE_SECONDS = 600.0
 
 
 def users_environment() -> dict[str, str]:
-    """The environment as users have it: with no settings of ours, and with modules compiled once."""
+    """Return the environment as users have it: with no settings of ours, and with modules compiled once."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -51,7 +51,7 @@ class RunningJob:
         self.ledger = Ledger.open(f"sqlite:///{folder / 'ledger.db'}")
 
     def job(self, *, trials: bool = True) -> JobRecord:
-        """The job as the ledger has it."""
+        """Return the job as the ledger has it."""
         (found,) = self.ledger.jobs()
         return self.ledger.job(found.id, trials=trials)
 

@@ -1,4 +1,4 @@
-"""What the training loop costs beside a loop written by hand: same model, data, optimizer, schedule and validation.
+"""Cost of the training loop, relative to a handwritten loop with the same model, data, optimizer and schedule.
 
     python -m benchmarks.loop_overhead [--quick] [--only gpt] [--processes 3] [--rounds 25] [--device cuda]
 
@@ -48,7 +48,7 @@ ARMS = {"adamw": {"lr": 1e-3}, "anon": {"lr": 1e-3, "gamma": 0.5, "floor": 0.03}
 
 
 def by_hand(problem: Problem, arm: str, device: str) -> Callable[[], float]:
-    """A function that trains and validates one epoch."""
+    """Return a function that trains and validates one epoch."""
     torch.manual_seed(0)
     model = problem.build_model().to(device)
     optimizer = make_optimizer(arm, model.parameters(), ARMS[arm])

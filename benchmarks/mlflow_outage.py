@@ -49,7 +49,7 @@ Point = tuple[str, int, int, float]
 
 
 def expected(job: JobRecord) -> dict[str, tuple[str, list[Point]]]:
-    """Status and points of each trial's run, as the ledger has them; a NaN is NaN."""
+    """Return the status and points of each trial's run, as the ledger has them; a NaN is NaN."""
     found = {}
     for trial in job.trials:
         points = [
@@ -65,7 +65,7 @@ def expected(job: JobRecord) -> dict[str, tuple[str, list[Point]]]:
 
 
 def in_mlflow(url: str, job: JobRecord) -> tuple[str, dict[str, list[tuple[str, list[Point]]]]]:
-    """Status of the job's run; by trial, status and points of each run that is there."""
+    """Return the status of the job's run; by trial, status and points of each run that is there."""
     from mlflow import MlflowClient
 
     client = MlflowClient(url)
@@ -91,7 +91,7 @@ def in_mlflow(url: str, job: JobRecord) -> tuple[str, dict[str, list[tuple[str, 
 
 
 def differences(job: JobRecord, url: str) -> list[str]:
-    """What is not in MLflow as it is in the ledger, in words."""
+    """Return the differences between MLflow and the ledger, in words."""
     status, runs = in_mlflow(url, job)
     wanted = expected(job)
     found = [] if status == _JOB_STATUS[job.state] else [f"the job is {status}"]

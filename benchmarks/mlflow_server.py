@@ -22,7 +22,7 @@ class MlflowServer:
     """`mlflow server` with an sqlite store in `folder`, of which it keeps the port when it is started again.
 
     Attributes:
-        url: Where it answers.
+        url: Address of the server.
         store: The database behind it.
     """
 

@@ -1,4 +1,4 @@
-"""How much the final value differs between seeds, by how it is taken from a training.
+"""Noise of the final value between seeds, for several ways to take it from a training.
 
     python -m benchmarks.noise [--seeds 16] [--only digits-cnn ...] [--processes 2] [--out noise.json]
 

@@ -1,4 +1,4 @@
-"""How long a step of Anon takes beside torch's fused AdamW.
+"""Time of a step of Anon, relative to torch's fused AdamW.
 
     python -m benchmarks.optimizer_step [--device cuda] [--threads 1] [--processes 7] [--rounds 48] [--long 1000]
 
@@ -109,7 +109,7 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def copy_bandwidth(device: str) -> float:
-    """Bytes per second of a copy of 256 MiB, read and written."""
+    """Return the bytes per second of a copy of 256 MiB, read and written."""
     source = torch.randn(2**26, device=device)
     target = torch.empty_like(source)
     times = [seconds(lambda: target.copy_(source), device) for _ in range(10)]
@@ -117,7 +117,7 @@ def copy_bandwidth(device: str) -> float:
 
 
 def measure(shape: str, device: str, rounds: int) -> dict[str, object]:
-    """What one process finds: ratios per contender, the cold start, the state's bytes per parameter."""
+    """Return one process's results: ratios per contender, the cold start, the state's bytes per parameter."""
     others = shape.endswith(OTHER)
     shape = shape.removesuffix(OTHER)
     made = optimizers(shape, device, {BASE: CONTENDERS[BASE], **OTHERS} if others else CONTENDERS)
@@ -128,7 +128,7 @@ def measure(shape: str, device: str, rounds: int) -> dict[str, object]:
     delay = Delay.parse(2.0)
     shuffled = random.Random(0)
     for t in range(WARM_UP + 1, WARM_UP + 1 + rounds):
-        # In a new order each time, so that nobody always comes after the same one.
+        # In a new order each time, so that no contender always follows the same one.
         order = shuffled.sample([*made.items()], len(made))
         spent = {name: seconds(optimizer.step, device) for name, optimizer in order}
         if delay.is_refresh(t):

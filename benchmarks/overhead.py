@@ -1,4 +1,4 @@
-"""What the service takes of a job's time: trials of 30 seconds on two workers, two cores.
+"""The service's share of a job's time: trials of 30 seconds on two workers, two cores.
 
     python -m benchmarks.overhead [--trials 8] [--seconds 30] [--quick]
 
@@ -32,7 +32,7 @@ WORKERS, EPOCHS, GOAL = 2, 10, 0.03
 
 
 def sleeping(seconds: float) -> type:
-    """A trainable that sleeps through its epochs, and says when it began."""
+    """Return a trainable that sleeps through its epochs, and says when it began."""
     from ray import tune
 
     class Sleeping(tune.Trainable):

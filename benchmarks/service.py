@@ -113,7 +113,7 @@ def service() -> Iterator[tuple[Service, Ledger]]:
 async def look(
     address: str, jobs: list[str], clients: int, rounds: int, pause: float
 ) -> dict[str, list[float]]:
-    """Milliseconds to each answer, by what was asked."""
+    """Return milliseconds to each answer, by what was asked."""
     seconds: dict[str, list[float]] = {"job list": [], "job": [], "page of 100 trials": []}
 
     async def client(number: int, http: httpx2.AsyncClient) -> None:
@@ -138,7 +138,7 @@ async def look(
 
 
 def measure_answers(clients: int, rounds: int, jobs: int) -> bool:
-    """Print how long answers take; whether the goal was met."""
+    """Print response times; return whether the goal was met."""
     with service() as (found, ledger):
         made = fill(ledger, jobs)
         found.start()
@@ -172,7 +172,7 @@ def measure_answers(clients: int, rounds: int, jobs: int) -> bool:
 
 
 def measure_submissions(count: int) -> bool:
-    """Print what became of submissions while the service was killed twice; whether nothing was lost or doubled."""
+    """Print the fate of submissions while the service is killed twice; return whether none was lost or doubled."""
     with service() as (found, ledger):
         found.start()
         done = 0
@@ -196,9 +196,9 @@ def measure_submissions(count: int) -> bool:
                     time.sleep(0.01)
                 found.kill()
                 found.start()
-            told = {f"job {number}": future.result() for number, future in enumerate(futures)}
+            answered = {f"job {number}": future.result() for number, future in enumerate(futures)}
         there = [(job.name, job.id) for job in ledger.jobs()]
-        lost = len(set(told.items()) - set(there))
+        lost = len(set(answered.items()) - set(there))
         doubled = len(there) - len({name for name, _ in there})
         print(f"{count} submissions, killed twice: {lost} lost, {doubled} doubled, {len(there)} jobs")
         return lost == 0 and doubled == 0 and len(there) == count

@@ -1,4 +1,4 @@
-"""How soon the command line answers, and what of that is its libraries.
+"""Start-up time of the command line, and the share of its libraries.
 
     python -m benchmarks.start [--rounds 15] [--quick]
 

@@ -1,4 +1,4 @@
-"""How many trivial trials a second: the service beside stock Ray Tune, on two cores.
+"""Trivial trials per second: the service and stock Ray Tune, on two cores.
 
     python -m benchmarks.throughput [--quick] [--rounds N] [--trials N] [--only NAME ...]
     python -m benchmarks.throughput --long [--trials 10000]
@@ -52,7 +52,7 @@ NEW = "stock, new actors"
 SQLITE = "stock, reuse, MLflow (sqlite)"
 HTTP = "stock, reuse, MLflow (server)"
 SHARE: dict[str, float] = {OURS: 1.0, REUSE: 1.0, BARE: 1.0, SQLITE: 0.3, HTTP: 0.05, NEW: 0.03}
-"""Which part of the trials a line runs: the slow ones get few."""
+"""Share of the trials that each line runs: slow lines run few."""
 FLOORS = {REUSE: 0.95, SQLITE: 2.5}
 RATE_FLOOR = 25.0
 LONG_TRIALS, LONG_MEMORY_KB, LONG_RATE = 10_000, 60.0, 0.9
@@ -106,7 +106,7 @@ class Memory:
 
 
 def run_ours(folder: Path, trials: int) -> dict[str, Any]:
-    """A job as `anon-tune run` works on it, with the trainable alone replaced."""
+    """Return a job as `anon-tune run` works on it, with the trainable alone replaced."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     settings = Settings(home=folder)
     os.environ["ANON_TUNE_HOME"] = str(folder)  # for the projector
@@ -191,7 +191,7 @@ def run_stock(
 
 
 def trivial() -> type:
-    """A trainable that reports once and ends."""
+    """Return a trainable that reports once and ends."""
     from ray import tune
 
     class Trivial(tune.Trainable):
@@ -232,7 +232,7 @@ def rates(ended: Sequence[float]) -> dict[str, Any]:
 
 
 def memory_of(memory: Memory, ended: Sequence[float]) -> dict[str, Any]:
-    """Of the driver: kilobytes and milliseconds of processor time a trial, megabytes. Of the projector: megabytes."""
+    """Return the driver's kB and CPU milliseconds per trial and its megabytes, and the projector's megabytes."""
     own, beside = memory.by_trial(ended, 1), [size for _, size in memory.by_trial(ended, 2)]
     return {
         "kb_per_trial": memory.slope(ended, 1) / 1e3,

@@ -1,4 +1,4 @@
-"""The demo: one real tuning job for each of two architectures, then training with what each found.
+"""The demo: one real tuning job for each of two architectures, then training with each exported config.
 
 `make demo` runs it. Arguments are passed on to `anon-tune run`, e.g. `--set budget.trials=6` for a short one.
 """
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def job_ids() -> dict[str, str]:
-    """The name of every job, by its id."""
+    """Return the name of every job, by its id."""
     listed = subprocess.run(
         [sys.executable, "-m", "anon_tune", "jobs", "--json"], check=True, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""Does negative gamma help where gradients have heavy-tailed noise, or where the optimum moves? Measures a grid.
+"""Effect of negative gamma with heavy-tailed gradient noise, or with a moving optimum, on a grid.
 
     python -m examples.noise_and_drift
 
@@ -56,7 +56,7 @@ CONDITIONS: Mapping[str, Mapping[str, float]] = {
 
 
 def losses(surface: Surface, contender: str, step_sizes: list[float], *, seed: int, steps: int) -> Tensor:
-    """The loss of each run, (step sizes, SEEDS), from random states of one seed; infinite where it diverged."""
+    """Return the loss of each run, (step sizes, SEEDS), from one seed's random states; infinite if it diverged."""
     gamma, make = CONTENDERS[contender]
     multiplier = typical_multiplier(gamma, log_mean_square(surface))
     torch.manual_seed(seed)
@@ -70,7 +70,7 @@ def losses(surface: Surface, contender: str, step_sizes: list[float], *, seed: i
     draws = Split(surface.train.inputs[:1].expand(SEEDS * BATCH, -1), torch.zeros(SEEDS * BATCH))
     total, counted = torch.zeros(len(points), SEEDS), max(1, steps // (2 if surface.drift else 10))
     for step in range(steps):
-        # An epoch is all of the steps here: so far does the optimum move.
+        # An epoch has all steps here, so this is the distance that the optimum moves.
         moved = surface.moved(torch.tensor(step / steps * len(surface.train)))
         noise = surface.noise(draws).view(SEEDS, BATCH, -1).mean(1)
         places = torch.stack(points) - moved
@@ -92,7 +92,7 @@ def log_mean_square(surface: Surface) -> float:
 
 
 def median(values: Tensor) -> tuple[float, float, float]:
-    """The median of values (n), and a 95% interval of it by ranks (the binomial distribution, nearly normal)."""
+    """Return the median of values (n) and its 95% interval by ranks (normal approximation of the binomial)."""
     ordered, n = values.sort().values.tolist(), len(values)
     reach = 0.98 * math.sqrt(n)
     low, high = ordered[math.floor(n / 2 - reach)], ordered[math.ceil(n / 2 + reach)]
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def compare(surface: Surface, contender: str, steps: int) -> None:
-    """Choose a contender's step size, and print what it does on other seeds."""
+    """Choose a contender's step size, and print its results on other seeds."""
     tuned = losses(surface, contender, STEP_SIZES, seed=0, steps=steps)
     best = STEP_SIZES[int(tuned.sort(dim=1).values[:, 3 * SEEDS // 4].argmin())]
     found = losses(surface, contender, [best], seed=1, steps=steps)[0]

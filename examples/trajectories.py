@@ -41,7 +41,7 @@ COLOURS = dict(
 
 
 def walk(surface: Surface, start: tuple[float, float], box: Box, make: Make, lr: float) -> Tensor:
-    """The points of a run, (STEPS + 1, 2); fewer where it leaves the box."""
+    """Return the points of a run, (STEPS + 1, 2); fewer where it leaves the box."""
     point = torch.tensor(start, dtype=torch.float64, requires_grad=True)
     optimizer = make([point], lr)
     points = [point.detach().clone()]
@@ -59,7 +59,7 @@ def walk(surface: Surface, start: tuple[float, float], box: Box, make: Make, lr:
 def best_walk(
     surface: Surface, start: tuple[float, float], box: Box, make: Make
 ) -> tuple[float, Tensor, float]:
-    """Learning rate, points and last value of the run that stays in the box and ends lowest."""
+    """Return learning rate, points and last value of the run that stays in the box and ends lowest."""
     walks = ((lr, walk(surface, start, box, make, lr)) for lr in LEARNING_RATES)
     runs = [(lr, points, surface(points[-1]).item()) for lr, points in walks if len(points) > STEPS]
     # Of runs that end in the same place, the one with the largest steps.

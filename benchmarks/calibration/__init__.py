@@ -1,1 +1,1 @@
-"""Whether what is said of a job is true: `python -m benchmarks.calibration`, on jobs whose answer is known."""
+"""Error rates of answers, on jobs with a known answer: `python -m benchmarks.calibration`."""

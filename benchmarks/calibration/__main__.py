@@ -1,18 +1,18 @@
-"""Whether what is said of a job is true: `python -m benchmarks.calibration [--quick] [--only PART ...]`.
+"""Error rates of answers: `python -m benchmarks.calibration [--quick] [--only PART ...]`.
 
 - `configurations`: verdicts on two configurations, on drawn runs (`configurations.py`).
-- `response`: whole jobs on surfaces of six shapes: whether the interval holds the best gamma, how wide it is, whether
-  a flat surface is called flat, and whether two searches recommend the same gamma.
-- `importance`: whole jobs on surfaces on which beta3, delay and decay do nothing, or matter: whether their customary
-  values, and gammas outside [0, 1], are priced truly (`importance.py`).
-- `optimizers`: the same arm searched three times on one surface, as anon, adamw and sgd. Whatever is called better or
+- `response`: whole jobs on surfaces of six shapes: whether the interval holds the best gamma, its width, whether a
+  flat surface is called flat, and whether two searches recommend the same gamma.
+- `importance`: whole jobs on surfaces on which beta3, delay and decay have no effect, or matter: whether the costs of
+  their customary values, and of gammas outside [0, 1], are right (`importance.py`).
+- `optimizers`: the same arm searched three times on one surface, as anon, adamw and sgd. Every verdict of better or
   worse is wrong.
-- `repeats`: the same where each arm is searched several times (`search.repeats`), and how often a difference between
-  optimizers is found (`repeats.py`). It draws on the searches of `optimizers`.
-- `stop`: jobs as those of `response`, with a lag of 4, with `search.stop: decided` and without: the trials that it
-  saves, and what these would have brought (`stopping.py`). Each search is as long as the largest of `--trials`.
+- `repeats`: the same with several searches of each arm (`search.repeats`), and how often a difference between
+  optimizers is detected (`repeats.py`). It uses the searches of `optimizers`.
+- `stop`: the jobs of `response`, with a lag of 4, with `search.stop: decided` and without: the saved trials, and the
+  gain that these would have brought (`stopping.py`). Each search is as long as the largest of `--trials`.
 
-Searches are kept, so an interrupted run goes on; remove the folder after a change of the search.
+Searches are stored, so an interrupted run resumes; remove the folder after a change of the search.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ _NEAR = 0.25
 
 @dataclass(frozen=True)
 class Found:
-    """What a job said of gamma.
+    """A job's answer about gamma.
 
     Attributes:
         holds: Whether the 90% interval holds the best gamma, to half the distance of two that are looked at.
-        width: Of that interval.
+        width: Width of that interval.
         alike: Share of the range that is called indistinguishable.
         off: The recommended gamma less the best.
         bias: The reported loss of the winner on the confirm seeds over the true one, in seed deviations.
@@ -305,7 +305,7 @@ def _search(key: tuple[str, int, int, Path]) -> None:
 
 @cache
 def _known(name: str) -> Surface:
-    """A surface that is the same for all searches."""
+    """Return a surface that is the same for all searches."""
     return surface(name, DEVIATIONS[0], 0) if name in SHAPES else load_surfaces()[name]
 
 

@@ -1,4 +1,4 @@
-"""Verdicts on two configurations: how often they are wrong, and how often they find what is there.
+"""Verdicts on two configurations: error rates and power.
 
 A job is drawn, not run: three arms with three finalists each on three confirm seeds, and their verdict runs, as the
 log losses of some law of noise. All of it goes through the product's own code.
@@ -71,11 +71,11 @@ LAWS: Mapping[str, Draw] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What is simulated.
+    """A simulated case.
 
     Attributes:
-        law: Of the noise.
-        seeds: Of the verdict, at most.
+        law: Distribution of the noise.
+        seeds: Most seeds of the verdict.
         shift: How much better Anon is, in seed deviations.
         ratio: Variance of the confirm runs over that of the verdict's.
         divergence: How often a verdict run diverges.
@@ -125,7 +125,7 @@ def simulate(cell: Cell, jobs: int, seed: int = 0) -> Tally:
 
 
 _DEVIATION = 0.05
-"""Of the log loss between seeds."""
+"""Standard deviation of the log loss between seeds."""
 
 
 def _job(cell: Cell, rng: np.random.Generator) -> Sequence[RoundsOfTwo]:

@@ -1,4 +1,4 @@
-"""Whether customary values and gammas outside [0, 1] are priced truly, on surfaces whose answer is known."""
+"""Errors of the costs of customary values and of gammas outside [0, 1], on surfaces with a known answer."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Judged:
 
     Attributes:
         about: `outside`, or the coordinate whose customary value it is about.
-        low: Of its interval.
-        high: Of its interval.
+        low: Lower end of its interval.
+        high: Upper end of its interval.
         true: The true value.
-        seconds: What the statements on the customary values of its job took together.
+        seconds: Time of all statements on the customary values of its job.
     """
 
     about: str
@@ -60,7 +60,7 @@ class Judged:
 
 
 def judge(key: tuple[str, float, int, int, Path]) -> list[Judged]:
-    """Run a job, and return what is said of it beside what is true."""
+    """Run a job, and return its statements beside the true values."""
     case, deviation, trials, seed, folder = key
     warnings.simplefilter("ignore")
     shape, rise = CASES[case]
@@ -75,7 +75,7 @@ def judge(key: tuple[str, float, int, int, Path]) -> list[Judged]:
 def _statements(known: Simulated, plan: Plan, trials: Sequence[Trial]) -> list[Judged]:
     space, scale = plan.spaces["anon"], scale_of(plan.spec.objective, trials)
     landscape = Landscape(space, trials, plan.spec.objective)
-    landscape.bounds()  # the fit, which the search has made already
+    landscape.bounds()  # the fit, which the search has already made
     began = time.process_time()
     customary = list(customary_values(landscape, scale))
     seconds = time.process_time() - began
@@ -92,10 +92,10 @@ def _statements(known: Simulated, plan: Plan, trials: Sequence[Trial]) -> list[J
 
 
 def _kept(known: Simulated, index: int, space: Space, value: float) -> float:
-    """The cost of a customary value when all else is tuned: only its own term of the formula is left."""
+    """Return the cost of a customary value when all else is tuned: only its own term of the formula is left."""
     domain = space.parameters[OTHERS[index]]
     if not isinstance(domain, Range):
-        raise TypeError(f"{OTHERS[index]} is no range")
+        raise TypeError(f"{OTHERS[index]} is not a range")
     place = _place(OTHERS[index], value)
     ends = [_place(OTHERS[index], end) for end in (domain.low, domain.high)]
     best = float(np.clip(known.best_others[index], min(ends), max(ends)))
@@ -109,7 +109,7 @@ def _place(name: str, value: float) -> float:
 
 
 def _cost_outside(known: Simulated) -> float:
-    """The log of the lowest loss outside [0, 1] over the lowest within, all else at its best."""
+    """Return the log of the lowest loss outside [0, 1] over the lowest within, all else at its best."""
 
     def excess(gamma: float) -> float:
         away = gamma - known.best_gamma

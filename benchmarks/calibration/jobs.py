@@ -22,7 +22,7 @@ __all__ = ["plan_of", "relabelled", "run", "searched"]
 def plan_of(
     surface: Surface, trials: int, seed: int, arms: Sequence[str] = ("anon",), lag: int | None = None
 ) -> Plan:
-    """A job in which every arm is Anon, so that all of them are equal; `lag` is `search.lag`."""
+    """Return a job in which every arm is Anon, so that all of them are equal; `lag` is `search.lag`."""
     spec: JobSpec = parse_spec(
         {
             "name": "calibration",
@@ -43,9 +43,9 @@ def run(plan: Plan, surface: Surface, seed: int, trials: Sequence[Trial] = ()) -
 
     Args:
         plan: The job.
-        surface: What it is trained on.
-        seed: Of the noise.
-        trials: Made before.
+        surface: The surface of its trials.
+        seed: Seed of the noise.
+        trials: Earlier trials.
     """
     made = list(trials)
     while isinstance(new := next_trial(plan, made), NewTrial):
@@ -56,7 +56,7 @@ def run(plan: Plan, surface: Surface, seed: int, trials: Sequence[Trial] = ()) -
 
 
 def searched(surface: Surface, trials: int, seed: int, folder: Path, lag: int | None = None) -> list[Trial]:
-    """The search of one arm; kept in a folder, since it takes most of the time."""
+    """Return the search of one arm; kept in a folder, since it takes most of the time."""
     file = folder / f"{surface.name}-{trials}-{seed}.pickle"
     if not file.exists():
         plan = plan_of(surface, trials, seed, lag=lag)
@@ -70,7 +70,7 @@ def searched(surface: Surface, trials: int, seed: int, folder: Path, lag: int | 
 
 
 def relabelled(trials: Sequence[Trial], arm: str) -> list[Trial]:
-    """The same trials as those of another arm."""
+    """Return the same trials as those of another arm."""
 
     def named(trial_id: str | None) -> str | None:
         return trial_id.replace("-anon-", f"-{arm}-") if trial_id is not None else None
@@ -91,5 +91,5 @@ def _ended(new: NewTrial, surface: Surface, seed: int) -> Trial:
 
 
 def _noise(seed: int, new: NewTrial) -> int:
-    """The seed of a trial's noise: configurations that share a seed do not share its noise."""
+    """Return the seed of a trial's noise: configurations that share a seed do not share its noise."""
     return zlib.crc32(f"{seed} {new.arm} {new.seed} {sorted(new.params.items())}".encode())

@@ -1,4 +1,4 @@
-"""Verdicts on optimizers by several searches of each: how often they are wrong, and what they find.
+"""Verdicts on optimizers by several searches of each: error rates and power.
 
 A job is put together from searches that were made once: each arm draws its searches from one pool (a bootstrap over
 searches), and each winner some of its runs on fresh seeds. The arms are equal then, or differ by as much as one is

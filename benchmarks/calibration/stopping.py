@@ -1,4 +1,4 @@
-"""Whether `search.stop: decided` costs anything: the same searches, ended by several rules and not at all."""
+"""Cost of `search.stop: decided`: the same searches, ended by several rules and not at all."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Ending:
     """A job whose search was ended.
 
     Attributes:
-        trials: Of its search.
+        trials: Number of trials of its search.
         regret: The log of the winner's loss without noise over the best there is.
         holds: Whether the 90% interval holds the best gamma; None on a surface on which all are best.
-        width: Of that interval.
+        width: Width of that interval.
     """
 
     trials: int
@@ -98,7 +98,7 @@ def endings(key: tuple[str, float, tuple[int, ...], int, Path]) -> dict[tuple[st
 
 
 def table_of(found: Mapping[tuple[str, float, int], Mapping[tuple[str, int], Ending]], budget: int) -> Table:
-    """Return what the rules save and cost at a budget, over jobs by shape, deviation and seed."""
+    """Return the savings and costs of the rules at a budget, over jobs by shape, deviation and seed."""
     table = Table(title=f"searches of up to {budget} trials, {len(found)} jobs; ended by a rule / not")
     for title in ("surface", "trials", "regret", "difference", "90% interval holds", "median width"):
         table.add_column(title)
@@ -127,7 +127,7 @@ def _cells(pairs: Sequence[tuple[Ending, Ending]]) -> list[str]:
 
 
 def _ended(known: Simulated, plan: Plan, search: Sequence[Trial], seed: int) -> Ending:
-    """The job from the end of its search on."""
+    """Return the job from the end of its search on."""
     budget = plan.spec.budget.model_copy(update={"trials": len(search)})
     short = dataclasses.replace(plan, spec=plan.spec.model_copy(update={"budget": budget}))
     answer = summarize(short, run(short, known, seed, search))

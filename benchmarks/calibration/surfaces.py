@@ -1,4 +1,4 @@
-"""Surfaces whose answer is known, for calibration: one shape each, with the best gamma drawn anew for each job."""
+"""Surfaces with a known answer, for calibration: one shape each, with a random best gamma for each job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.search.surfaces import Simulated
 __all__ = ["SHAPES", "surface"]
 
 _RANGE = (-0.5, 1.5)
-"""Of gamma, in the default space."""
+"""Range of gamma in the default space."""
 
 _INSIDE = (0.0, 1.0)
 
@@ -25,13 +25,13 @@ def _edge(rng: np.random.Generator) -> Mapping[str, float]:
 
 
 def _cliff(rng: np.random.Generator) -> Mapping[str, float]:
-    """Gentle on one side of the best gamma, steep on the other, and divergence at twice the best step size."""
+    """Return a surface that is flat on one side, steep on the other, and diverges at twice the best step."""
     gentle, steep = (0.3, 2.0) if rng.random() < 0.5 else (2.0, 0.3)
     return {"best_gamma": float(rng.uniform(*_INSIDE)), "below": gentle, "above": steep, "cliff": 0.3}
 
 
 def _two_valleys(rng: np.random.Generator) -> Mapping[str, float]:
-    """The second one is a tenth worse."""
+    """Return a surface with two valleys, the second a tenth worse."""
     return {"best_gamma": 0.0, "below": 3.0, "above": 3.0, "second_gamma": 1.1, "second_cost": 0.1}
 
 
@@ -55,8 +55,8 @@ def surface(shape: str, deviation: float, seed: int) -> Simulated:
 
     Args:
         shape: One of SHAPES.
-        deviation: Of the log loss between seeds.
-        seed: Of the job.
+        deviation: Standard deviation of the log loss between seeds.
+        seed: Seed of the job.
     """
     rng = np.random.default_rng([seed, *map(ord, shape)])
     step = float(np.exp(rng.uniform(*np.log([0.5, 4.0]))))

@@ -1,1 +1,1 @@
-"""What is lost when something dies: `python -m benchmarks.faults`."""
+"""Losses after killed processes: `python -m benchmarks.faults`."""

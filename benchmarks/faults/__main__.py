@@ -1,15 +1,14 @@
-"""What is lost when something dies: `python -m benchmarks.faults [--quick | --short] [--only EPISODE ...]`.
+"""Losses after killed processes: `python -m benchmarks.faults [--quick | --short] [--only EPISODE ...]`.
 
-Whole jobs are run by `anon-tune worker`, in homes of their own, and things are killed in their middle: the driver, a
-trial's worker process, the raylet, the daemon (another daemon takes its job over); and a daemon with its driver is
-stopped past its lease and goes on then. Driver and worker are killed at named points too (`failpoints.py`). At the
-end the ledger is compared with what it held at each kill, and MLflow with the ledger.
+`anon-tune worker` runs whole jobs, in separate homes, and the benchmark kills processes meanwhile: the driver, a
+trial's worker process, the raylet, the daemon (another daemon takes its job over). It also stops a daemon with its
+driver past its lease, and lets them continue then. It kills driver and worker at named points too (`failpoints.py`).
+At the end it compares the ledger with its state at each kill, and MLflow with the ledger.
 
 `--loaded MINUTES` kills nothing, and keeps every core busy beside a job (`loaded.py`).
 
-Seconds are from the kill to the first report of an attempt that began after it: of an attempt at its trial where a
-worker was killed, else under the lease's next token. Ray's own start, which they hold, is what the driver that took
-over logs of it.
+Seconds are from the kill to the first report of an attempt that began after it: of the killed worker's trial, or
+under the lease's next token. They include Ray's start, which the driver that takes over logs.
 """
 
 from __future__ import annotations
@@ -68,12 +67,12 @@ class Episode:
 
 @dataclass
 class Row:
-    """What is known of one kind of death."""
+    """Results of one kind of death."""
 
     kills: int = 0
     seconds: list[float] = field(default_factory=list)
     besides: list[float] = field(default_factory=list)
-    """Of a driver's and a raylet's, without Ray's start, except where the next driver had Ray running before."""
+    """Seconds without Ray's start, after the death of a driver or raylet, unless the next driver had Ray running."""
     losses: Losses = field(default_factory=Losses)
 
 
@@ -233,7 +232,7 @@ def _die(
 def _daemons_of(
     service: Service, job: str, daemons: Sequence[subprocess.Popen[bytes]]
 ) -> list[subprocess.Popen[bytes]]:
-    """The one that has started the job's driver, if there is one now."""
+    """Return the one that has started the job's driver, if there is one now."""
     parents = {driver.ppid() for driver in service.tree(job)[:1]}
     return [daemon for daemon in daemons if daemon.pid in parents]
 

@@ -1,4 +1,4 @@
-"""What must hold of a job at its end, whatever was killed while it ran."""
+"""Checks of a job at its end, after any kills."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Losses", "losses"]
 
 @dataclass
 class Losses:
-    """How often something was lost or done twice; all 0 is right.
+    """Counts of losses and repetitions, which must all be 0.
 
     Attributes:
         trials_lost: Trials that did not finish, that are gone, or whose end is another than it was.
@@ -43,12 +43,12 @@ class Losses:
 
     @classmethod
     def titles(cls, plain: bool = False) -> list[str]:
-        """Names of the columns."""
+        """Return the names of the columns."""
         names = [each.name for each in dataclasses.fields(cls)]
         return names if plain else [name.replace("_", " ") for name in names]
 
     def cells(self) -> list[str]:
-        """Values of the columns."""
+        """Return the values of the columns."""
         return [str(getattr(self, name)) for name in self.titles(plain=True)]
 
 

@@ -1,8 +1,8 @@
-"""Places in the code at which a process kills itself (SIGKILL), once, when a file with their name is laid out.
+"""Failpoints: places in the code at which a process kills itself (SIGKILL) once, if a file with their name exists.
 
-`sitecustomize` in every process of a benchmarked service calls `install`: it wraps functions of the package as they
-are imported, and the package itself knows nothing of it. The first process that comes to an armed point removes
-its file, notes the time and dies.
+`sitecustomize` in every process of a benchmarked service calls `install`, which wraps functions of the package as
+they are imported; the package has no code for it. The first process that reaches an armed point removes its file,
+notes the time and dies.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ POINTS: Final = {
     "start, not committed": "a new trial and its start are written, and their transaction is open",
     "start, committed": "a trial was started, and its worker does not know of it",
     "report, not committed": "a report is written, and its transaction is open",
-    "report, committed": "a report is stored, and nobody was told",
+    "report, committed": "a report is stored, and no process knows it",
     "report in confirm, committed": "the same in the confirm phase",
     "report in verdict, committed": "the same in the verdict phase",
     "end, not committed": "a trial's end is written, and its transaction is open",
-    "end, committed": "a trial's end is stored, and nobody was told",
+    "end, committed": "a trial's end is stored, and no process knows it",
     "checkpoint, half written": "a checkpoint's temporary file is there in part",
     "checkpoint, not named": "a checkpoint is durable, and the ledger does not name it",
 }
@@ -45,13 +45,13 @@ POINTS: Final = {
 
 
 def arm(folder: Path, point: str) -> None:
-    """Have the next process that comes to `point` die there."""
+    """Make the next process that reaches `point` die there."""
     (folder / _FIRED).unlink(missing_ok=True)
     (folder / point).touch()
 
 
 def fired(folder: Path) -> float | None:
-    """When the armed point killed a process, in seconds since the epoch; None while it has not."""
+    """Return when the armed point killed a process, in seconds since the epoch; None before that."""
     path = folder / _FIRED
     return float(path.read_text()) if path.exists() else None
 

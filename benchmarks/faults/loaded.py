@@ -1,4 +1,4 @@
-"""Every core busy, and nothing killed: is a job ever taken from a process that works on it?"""
+"""False takeovers of a job while every core is busy and nothing is killed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Watched:
-    """What was seen of a job that trained beside busy cores, with a second worker waiting to take it over.
+    """Observations of a job that trained beside busy cores, with a second worker waiting to take it over.
 
     Attributes:
         minutes: How long.

@@ -1,4 +1,4 @@
-"""A service in a home of its own: daemons on a ledger, whose processes can be found, killed and watched."""
+"""A service in a separate home: daemons on a ledger, whose processes can be found, killed and watched."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Service:
         return job.id
 
     def job(self, job: str) -> JobRecord:
-        """The job with its trials."""
+        """Return the job with its trials."""
         return self._ledger.job(job, trials=True)
 
     def has_ended(self, job: str) -> bool:
@@ -155,12 +155,12 @@ class Service:
         return self.job(job)
 
     def token(self, job: str) -> int:
-        """Of the job's lease."""
+        """Return the token of the job's lease."""
         with self._engine.connect() as connection:
             return int(connection.execute(sa.select(JOBS.c.lease_token).where(JOBS.c.id == job)).scalar_one())
 
     def lease_expires(self, job: str) -> datetime.datetime | None:
-        """When the job's lease runs out; None while nobody has it."""
+        """Return when the job's lease expires; None without a holder."""
         lease = self._ledger.job(job).lease
         return None if lease is None else lease.expires
 
@@ -170,7 +170,7 @@ class Service:
         return last is not None and last.timestamp() > since
 
     def ray_start(self, job: str, since: float) -> float | None:
-        """Seconds that Ray took to start when it last did, by the job's log; None if it did not after `since`."""
+        """Return the seconds of Ray's last start after `since`, from the job's log; None without one."""
         found = None
         for line in (self.home / "jobs" / job / "job.log").read_text().splitlines():
             started = re.match(r"(\S+ \S+),\d+ INFO .* Ray started in ([\d.]+) s", line)
@@ -217,7 +217,7 @@ class Service:
     # Processes
 
     def die_at(self, point: str, job: str) -> bool:
-        """Have a process die at a point; False if the job was over first."""
+        """Make a process die at a point; return False if the job was over first."""
         failpoints.arm(self._points, point)
         until(lambda: failpoints.fired(self._points) is not None or self.has_ended(job), point)
         when = failpoints.fired(self._points)
@@ -228,7 +228,7 @@ class Service:
         return True
 
     def tree(self, job: str) -> list[psutil.Process]:
-        """The process that holds the job's lease, and what it has started; nothing while nobody holds it.
+        """Return the process that holds the job's lease, and what it has started; nothing while nobody holds it.
 
         It is the one that has started a projector of this job.
         """
@@ -242,15 +242,15 @@ class Service:
         return []
 
     def workers(self, job: str) -> list[psutil.Process]:
-        """The processes that train, each with a trial."""
+        """Return the processes that train, each with a trial."""
         return [child for child in self.tree(job)[1:] if "TrialTrainable" in _command(child)]
 
     def raylets(self, job: str) -> list[psutil.Process]:
-        """The job's raylet."""
+        """Return the job's raylet."""
         return [child for child in self.tree(job)[1:] if "raylet/raylet" in _command(child)]
 
     def mlflow_runs(self) -> list[tuple[str, str, int]]:
-        """Of every trial's run in MLflow the trial's id, its state, and how many steps its losses have."""
+        """Return the trial id, state and number of reported steps of every trial's run in MLflow."""
         from mlflow import MlflowClient
 
         client = MlflowClient(f"sqlite:///{self.home / 'mlflow.db'}")

@@ -107,7 +107,7 @@ def _make(
 
 @cache
 def _problem(name: str, data: Path) -> tuple[Problem, float]:
-    """A training, and what the probe measures of it."""
+    """Return a training, and what the probe measures of it."""
     torch.set_num_threads(1)
     training = TRAININGS[name]
     problem = training.make(data)
@@ -166,7 +166,7 @@ def write(kept: TextIO, run: Run, result: Result) -> None:
 
 
 def remaining(plan: Sequence[Cell], effort: Effort, done: Mapping[Run, Result]) -> Iterator[tuple[str, int]]:
-    """The training of each cell, and at most how many runs it still needs."""
+    """Yield the training of each cell, and at most how many runs it still needs."""
     made: dict[Cell, int] = defaultdict(int)
     for run in done:
         made[run.cell] += 1

@@ -59,7 +59,7 @@ class Stage(StrEnum):
 
 
 _SEED = 1
-"""Of all seeds; the trial runs that placed the step sizes had others."""
+"""Base of all seeds; the trial runs that placed the step sizes used another."""
 
 _PHASES = {Stage.SCAN: Phase.SEARCH, Stage.CONFIRM: Phase.CONFIRM, Stage.FRESH: Phase.VERDICT}
 
@@ -92,7 +92,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Optimizer, and the setting by which it is told from others of its kind."""
+        """Optimizer, with the setting that distinguishes it from others of its kind."""
         match self.optimizer:
             case "anon":
                 return f"Anon, gamma {self.gamma:g}"
@@ -170,7 +170,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Effort:
-    """How thoroughly cells are run.
+    """Effort of each cell.
 
     Attributes:
         step_sizes: Scanned on one seed each.
@@ -219,7 +219,7 @@ CONTRASTS = (
 
 
 def baselines(training: str, warmup: float) -> list[Cell]:
-    """Return the cells that Anon is held against."""
+    """Return the cells with which Anon is compared."""
     return [
         *(Cell(training, "adamw", warmup, beta2=beta2) for beta2 in (0.95, 0.999, 0.9999)),
         *(Cell(training, "sgd", warmup, momentum=momentum) for momentum in (0.64, 0.9)),
@@ -229,7 +229,7 @@ def baselines(training: str, warmup: float) -> list[Cell]:
 
 
 def cells() -> list[Cell]:
-    """Return all cells in the order in which they are run, so that what is there early is of most use.
+    """Return all cells in the order in which they run, the most useful first.
 
     The contrasts; all of gamma and of the baselines where the contrasts are; the other floors and warm-ups; beta3 and
     a_n.
@@ -253,7 +253,7 @@ def quick_cells() -> list[Cell]:
 
 
 def runs(cell: Cell, done: Mapping[Run, Result], effort: Effort) -> Iterator[Run]:
-    """The runs that a cell still needs and that can be made now: those of its first unfinished stage."""
+    """Yield the runs that a cell still needs and that can be made now: those of its first unfinished stage."""
     stages = (
         [Run(cell, size, Stage.SCAN, 0) for size in effort.step_sizes],
         [
@@ -276,7 +276,7 @@ def runs(cell: Cell, done: Mapping[Run, Result], effort: Effort) -> Iterator[Run
 
 
 def _promising(cell: Cell, done: Mapping[Run, Result], effort: Effort) -> list[float]:
-    """The two step sizes that the scan found best; fewer where others diverged, none before its end."""
+    """Return the two step sizes that the scan found best; fewer where others diverged, none before its end."""
     found: dict[float, float] = {}
     for size in effort.step_sizes:
         result = done.get(Run(cell, size, Stage.SCAN, 0))

@@ -50,7 +50,7 @@ class Paired:
     Attributes:
         difference: Mean.
         half: Half the width of the interval that holds with 95% for all fixed contrasts together (Bonferroni).
-        p: Of the paired t test, two-sided, for this contrast alone.
+        p: Two-sided p value of the paired t test, for this contrast alone.
     """
 
     difference: float
@@ -191,7 +191,7 @@ def _add(table: Table, name: str, values: Sequence[str]) -> None:
 
 
 def _fresh(cell: Cell, done: Done, effort: Effort) -> list[Result]:
-    """The fresh runs of a cell; none before all have ended."""
+    """Return the fresh runs of a cell; none before all have ended."""
     size = chosen(cell, done, effort)
     if size is None:
         return []

@@ -1,1 +1,1 @@
-"""Benchmark of the search, on surfaces whose best configuration is known: `python -m benchmarks.search`."""
+"""Benchmark of the search, on surfaces with a known best configuration: `python -m benchmarks.search`."""

@@ -1,9 +1,9 @@
-"""How good a search is after 10 and 20 trials: `python -m benchmarks.search`.
+"""Quality of a search after 10 and 20 trials: `python -m benchmarks.search`.
 
 Each run is one search of a surface by a policy with a seed. The regret is the log of the final loss of the
 configuration that the policy recommends, judged without noise, over the surface's best. It is 3 at most, and 3 where
 that configuration diverges. Policies are compared in pairs: with the same seed, the n-th trials have the same noise.
-The figure is the geometric mean of the ratios of (regret + 0.02), with a 95% interval from drawing seeds anew.
+The figure is the geometric mean of the ratios of (regret + 0.02), with a 95% bootstrap interval over seeds.
 
 The epochs to the target are the expected running time of the literature on optimizers (Hansen et al., COCO): the
 epochs that all runs spent until the recommended configuration was good enough, over the number of runs that got
@@ -72,7 +72,7 @@ class Row:
         reached: Whether it ever was.
         bound: Share of the model's suggestions with a coordinate at a bound.
         diverged: Trials that diverged, of the first 20.
-        seconds: Of a core.
+        seconds: Seconds of a core.
     """
 
     regrets: tuple[float, ...]
@@ -178,7 +178,7 @@ def run(key: Key) -> Row:
 
 
 def _final(surface: Surface, policy: Policy, trials: list[Trial]) -> float:
-    """The loss of what the policy recommends, without noise; infinite where it recommends nothing."""
+    """Return the loss of what the policy recommends, without noise; infinite where it recommends nothing."""
     arguments = policy.recommended(trials)
     return math.inf if arguments is None else surface.final(arguments)
 
@@ -221,7 +221,7 @@ def regrets(done: dict[Key, Row], names: Sequence[str]) -> Table:
 
 
 def ablations(done: dict[Key, Row], names: Sequence[str]) -> Table:
-    """Return how much worse ours is without each ingredient."""
+    """Return the ratio of ours without each ingredient to ours."""
     shown = [name for name in ABLATED if name in names]
     table = Table("ours with", "seeds", title="ratio of (regret + 0.02), ours with the change / ours")
     for look in LOOKS:
@@ -246,7 +246,7 @@ def ablations(done: dict[Key, Row], names: Sequence[str]) -> Table:
 
 
 def behaviour(done: dict[Key, Row]) -> Table:
-    """Return where each policy's suggestions lie, and their cost."""
+    """Return the share of each policy's suggestions at a bound, and the cost."""
     title = f"first {LOOKS[-1]} trials: suggestions at a bound, trials that diverged"
     table = Table("policy", "runs", "at a bound", "diverged", "CPU seconds a run", title=title)
     for policy in POLICIES:
@@ -302,7 +302,7 @@ def _pairs(done: dict[Key, Row], name: str, first: str, second: str, value: Call
 
 
 def _log_regrets(values: Array) -> Array:
-    """Mean log of (regret + OFFSET) of regrets (..., seeds)."""
+    """Return the mean log of (regret + OFFSET) of regrets (..., seeds)."""
     return np.log(np.maximum(values, 0.0) + OFFSET).mean(axis=-1)
 
 

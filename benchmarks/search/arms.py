@@ -113,7 +113,7 @@ def _until(until: float, data: Path, key: Key) -> Tuned | None:
 
 
 def _fixed(space: Space, **values: float) -> Space:
-    """The space with some of its parameters held at a value."""
+    """Return the space with some of its parameters held at a value."""
     return Space.model_validate(
         {
             **space.model_dump(),
@@ -171,7 +171,7 @@ ARMS = {
 
 @cache
 def _problem(name: str, data: Path) -> tuple[Problem, float]:
-    """A training, and what the probe measures of it."""
+    """Return a training, and what the probe measures of it."""
     torch.set_num_threads(1)
     training = TRAININGS[name]
     problem = training.make(data)
@@ -219,7 +219,7 @@ def search(data: Path, key: Key) -> Tuned:
 def _trained(
     name: str, problem: Problem, optimizer: str, arguments: Mapping[str, Any], seed: int
 ) -> tuple[float | None, float | None]:
-    """The validation and test loss at the end; None where it diverged."""
+    """Return the validation and test loss at the end; None where it diverged."""
     recorded = TRAININGS[name]
     training = Training(
         problem, optimizer, arguments, seed=seed, epochs=recorded.epochs, batch_size=recorded.batch_size

@@ -1,4 +1,4 @@
-"""Which V(gamma) the search should use: `python -m benchmarks.search.coordinates --out docs/img`.
+"""Comparison of candidates for V(gamma): `python -m benchmarks.search.coordinates --out docs/img`.
 
 For each recorded surface: the best step size at each gamma in the units of each candidate, how far it moves, and a
 picture of the surface in raw and in search coordinates.
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def loss_map(surface: Recorded) -> NDArray[np.float64]:
-    """Log of the final loss over (step size, gamma), in the units of the recording."""
+    """Return the log of the final loss over (step size, gamma), in the units of the recording."""
     others = np.random.default_rng(0).random((_OTHERS, len(COORDINATES)))
     found = np.empty((len(_STEPS), len(_GAMMAS)))
     points = np.tile(others, (len(_STEPS), 1))
@@ -69,13 +69,13 @@ def loss_map(surface: Recorded) -> NDArray[np.float64]:
 
 
 def recorded_log_step() -> NDArray[np.float64]:
-    """Log of the step sizes of the map's rows."""
+    """Return the log of the step sizes of the map's rows."""
     low, high, _ = COORDINATES["step_size"]
     return math.log(low) + _STEPS * math.log(high / low)
 
 
 def best_log_lr(surface: Recorded, losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log of the best learning rate at each gamma."""
+    """Return the log of the best learning rate at each gamma."""
     best = recorded_log_step()[losses.argmin(axis=0)]
     return best - np.interp(_GAMMAS, GAMMAS, surface.multipliers["median"])
 

@@ -1,4 +1,4 @@
-"""Whether the search spaces need a `floor`: `python -m benchmarks.search.floor [--points N] [--problems ...]`.
+"""Effect of the search spaces' `floor`: `python -m benchmarks.search.floor [--points N] [--problems ...]`.
 
 Trains Anon at the points of a Sobol sequence over the space `default`, once for each floor, and prints a Markdown
 table for each problem. The trainings of a point share their seed, so that floors are compared in pairs. V(gamma) is
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def draw(count: int) -> list[dict[str, float]]:
-    """The points of the space."""
+    """Return the points of the space."""
     units = qmc.Sobol(len(SPACE.parameters), scramble=True, rng=0).random(count)
     return [{name: float(value) for name, value in SPACE.complete(unit, {}).items()} for unit in units]
 
@@ -99,7 +99,7 @@ def measure(name: str, points: Sequence[dict[str, float]], floors: Sequence[floa
 
 
 def changed(problem: Problem, change: Callable[[nn.Module], None]) -> Problem:
-    """The problem with other initial weights."""
+    """Return the problem with other initial weights."""
 
     def build() -> nn.Module:
         model = problem.build_model()
@@ -111,7 +111,7 @@ def changed(problem: Problem, change: Callable[[nn.Module], None]) -> Problem:
 
 
 def train(problem: Problem, training: RecordedTraining, arguments: Mapping[str, object], seed: int) -> float:
-    """The final log validation loss; `DIVERGED` where it diverged."""
+    """Return the final log validation loss; `DIVERGED` where it diverged."""
     epochs, batch_size = training.epochs, training.batch_size
     run = Training(problem, "anon", arguments, seed=seed, epochs=epochs, batch_size=batch_size)
     loss = math.inf
@@ -123,7 +123,7 @@ def train(problem: Problem, training: RecordedTraining, arguments: Mapping[str, 
 
 
 def table(name: str, points: Sequence[dict[str, float]], floors: Sequence[float], finals: Finals) -> str:
-    """A row for each region of the space: each floor by itself, and the others over the first, point by point."""
+    """Return a table with a row for each region of the space: each floor, and the others over the first by point."""
     gamma, delay = (np.array([point[key] for point in points]) for key in ("gamma", "delay"))
     mean = finals.mean(axis=1)
     regions = {
@@ -156,7 +156,7 @@ def table(name: str, points: Sequence[dict[str, float]], floors: Sequence[float]
 
 
 def compared(differences: Finals) -> str:
-    """The median difference of the log loss, its 95% bootstrap interval, and pairs better:worse, without ties."""
+    """Return the median difference of the log loss, its 95% bootstrap interval, and better:worse without ties."""
     differences = differences[differences != 0]  # Mostly points that diverge with both.
     if not len(differences):
         return "no pair differs"

@@ -1,4 +1,4 @@
-"""The search as it was at commit 24c0adc, kept whole so that changes of the product do not move it."""
+"""The search of commit 24c0adc, as a copy that changes of the product do not affect."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Process:
         points: Coordinates of the runs that did not diverge (runs, coordinates).
         losses: Their log losses (runs, epochs).
         cap: See `CAP`.
-        kernel: Where the fit starts; by default at lengths of half the range.
+        kernel: Start of the fit; by default lengths of half the range.
         restarts: Further starts of the fit, drawn at random.
     """
 

@@ -1,4 +1,4 @@
-"""Search policies that are compared: the product's, its ingredients taken out one by one, and what stock tools do."""
+"""Search policies to compare: the product's, the product's without single ingredients, and those of stock tools."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class Ours:
     Args:
         space: The searched space, with its start points.
         log_mean_sigma: From the probe.
-        seed: Of the search.
+        seed: Seed of the search.
         sampler: `search.sampler`.
         startup: Trials before a model is fitted; the product's number by default.
-        lag: How many trials before a new one are not learnt from.
+        lag: How many trials before a new one it does not learn from.
     """
 
     def __init__(
@@ -171,8 +171,8 @@ class Entry:
     Attributes:
         make: From a surface and a seed to the policy.
         ablation: Whether it is the product's without one ingredient; run on some of the surfaces.
-        trials: Of a search.
-        share: Of the seeds, for how many it is run.
+        trials: Number of trials of a search.
+        share: Share of the seeds for which it runs.
     """
 
     make: Make
@@ -186,7 +186,7 @@ def _product_space(surface: Surface) -> Space:
 
 
 def _ours(change: Callable[[Space, str], Space] = lambda space, family: space, **options: Any) -> Make:
-    """The product's policy with another space, or other keyword arguments of `Ours`."""
+    """Return the product's policy with another space, or other keyword arguments of `Ours`."""
     return lambda surface, seed: Ours(
         change(_product_space(surface), surface.space), surface.log_mean_sigma, seed, **options
     )
@@ -201,7 +201,7 @@ def _wide(space: Space, family: str) -> Space:
 
 
 def _advised(choose: Callable[[list[float]], float]) -> Make:
-    """The product's policy with advice: the gamma whose lowest loss over the step sizes is what `choose` takes."""
+    """Return the product's policy with advice: the gamma that `choose` selects by its lowest loss over step sizes."""
 
     def make(surface: Surface, seed: int) -> Policy:
         space = _product_space(surface)

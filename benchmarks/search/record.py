@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def runs(done: list[dict], points: int, extra: np.ndarray) -> Iterator[tuple[int, np.ndarray, int]]:
-    """The runs still to be made: every point once, good ones again with other seeds, then the extra points."""
+    """Yield the runs still to be made: every point once, good ones again with other seeds, then the extra points."""
     units = qmc.Sobol(len(COORDINATES), scramble=True, rng=0).random(points)
     for index in range(len(done), points):
         yield index, units[index], index
@@ -90,7 +90,7 @@ def runs(done: list[dict], points: int, extra: np.ndarray) -> Iterator[tuple[int
 
 
 def extra_units(count: int, multipliers: dict[str, np.ndarray]) -> np.ndarray:
-    """Points of the unit cube with a gamma and a step size in the ranges of the extra ones."""
+    """Return points of the unit cube with a gamma and a step size in the ranges of the extra ones."""
     units = qmc.Sobol(len(COORDINATES), scramble=True, rng=1).random(count)
     gamma = EXTRA_GAMMAS[0] + units[:, 0] * (EXTRA_GAMMAS[1] - EXTRA_GAMMAS[0])
     steps = EXTRA_STEPS[0] * (EXTRA_STEPS[1] / EXTRA_STEPS[0]) ** units[:, 1]
@@ -105,7 +105,7 @@ def extra_units(count: int, multipliers: dict[str, np.ndarray]) -> np.ndarray:
 def train(
     problem: Problem, training: RecordedTraining, unit: np.ndarray, seed: int, log_v: np.ndarray
 ) -> list[float | None]:
-    """The validation loss after each epoch; None from where it diverged."""
+    """Return the validation loss after each epoch; None from where it diverged."""
     point = from_unit(unit)
     multiplier = math.exp(np.interp(point["gamma"], GAMMAS, log_v))
     hyperparameters = {
@@ -129,7 +129,7 @@ def train(
 
 
 def from_unit(unit: np.ndarray) -> dict[str, float]:
-    """Coordinates of a point of the unit cube."""
+    """Return the coordinates of a point of the unit cube."""
     point = {}
     for u, (name, (low, high, log)) in zip(unit, COORDINATES.items(), strict=True):
         point[name] = float(low * (high / low) ** u if log else low + u * (high - low))
@@ -137,7 +137,8 @@ def from_unit(unit: np.ndarray) -> dict[str, float]:
 
 
 def measure_multipliers(problem: Problem, batch_size: int) -> dict[str, np.ndarray]:
-    """Candidates for log V(gamma) at GAMMAS, from the gradients at the initial weights, as the probe sees them.
+    """Return candidates for log V(gamma) at GAMMAS, from the gradients at the initial weights, as the probe sees
+    them.
 
     s is a coordinate's mean squared gradient, sigma the same with the floor. The candidates: the median and the
     geometric mean of sigma^(-gamma/2) over the coordinates; the RMS of the gradient to the power of -gamma; the RMS

@@ -1,4 +1,4 @@
-"""How faithful the interpolated surfaces are: `python -m benchmarks.search.referee`.
+"""Errors of the interpolated surfaces: `python -m benchmarks.search.referee`.
 
 For each recorded surface: the cross-validated error of its Gaussian process and of two other models, and the profile
 over gamma (the best loss in each bin of gamma, less the best bin) of the interpolations and of the runs themselves;

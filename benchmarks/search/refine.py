@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def best_points(surface: Recorded) -> np.ndarray:
-    """The interpolation's best point of each bin of gamma, in the recording's unit cube."""
+    """Return the interpolation's best point of each bin of gamma, in the recording's unit cube."""
 
     def loss(points: np.ndarray) -> np.ndarray:
         return surface.log_finals(points, math.inf)

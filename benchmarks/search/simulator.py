@@ -27,7 +27,7 @@ class Policy(Protocol):
 
     @property
     def starts(self) -> int:
-        """How many trials there are before the first that a model suggests."""
+        """Number of trials before the first that a model suggests."""
 
     def suggest(self, trials: list[Trial]) -> Trial:
         """Return a new trial, RUNNING."""
@@ -48,10 +48,10 @@ def simulate(
     """Run a search; after each trial, yield all trials so far and the epochs spent.
 
     Args:
-        surface: What is searched.
-        policy: How it is searched.
-        trials: How many configurations are tried.
-        seed: Of the trials' noise: that of the n-th trial is the same in every search with this seed.
+        surface: The surface to search.
+        policy: The search policy.
+        trials: Number of configurations.
+        seed: Seed of the trials' noise; the n-th trial has the same noise in every search with this seed.
     """
     made: list[Trial] = []
     spent = 0

@@ -1,4 +1,4 @@
-"""How long slots idle because a suggestion waits for results: `python -m benchmarks.search.slots`.
+"""Idle time of slots while a suggestion waits for results: `python -m benchmarks.search.slots`.
 
 Searches of 20 trials an arm in virtual time, by the product's own `next_trial`; only the configurations are made up.
 The lag is the job's default, and is compared with a lag so long that nothing waits, where a suggestion learns from
@@ -37,7 +37,7 @@ LAWS: Mapping[str, Draw] = {
     "log-normal": lambda rng: float(rng.lognormal(0.0, 0.3)),
     "stragglers": lambda rng: 3.0 if rng.random() < 0.1 else 1.0,
 }
-"""How long a trial takes."""
+"""Distributions of the duration of a trial."""
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def simulate_slots(job: Plan, slots: int, draw: Draw, seed: int) -> tuple[float,
 
 
 def _any_point(space: Space, *args: object, **options: object) -> dict[str, float | str]:
-    """In place of the product's `suggest`."""
+    """Replace the product's `suggest`."""
     return space.complete([0.5] * len(space.parameters), {})
 
 

@@ -76,7 +76,7 @@ def _unit(arguments: Mapping[str, Any], log_scale: float, per_gamma: float = 0.0
     """Return a configuration's place in the unit cube of the recordings; outside of it, the nearest edge.
 
     Args:
-        arguments: Of the optimizer.
+        arguments: Arguments of the optimizer.
         log_scale: The gradient scale in whose units step size and decay are wanted.
         per_gamma: Log of the recording's units over these, for each unit of gamma.
     """
@@ -108,7 +108,7 @@ class Simulated:
 
     Args:
         name: Name of the surface.
-        best_gamma: Where the valley is deepest.
+        best_gamma: Gamma of the lowest point.
         deviation: See Surface.
         below: How fast the log of the loss rises with the square of the distance to a smaller gamma.
         above: The same for a larger one.
@@ -117,7 +117,7 @@ class Simulated:
         cliff: Log10 of the largest step size that does not diverge, over the best.
         best_others: The best beta3, delay and decay, in the unit cube of the recordings.
         others: How fast the log of the loss rises with the squares of the distances to these.
-        second_gamma: Where a second valley is.
+        second_gamma: Gamma of a second valley.
         second_cost: Log of its lowest loss over the best; infinite: there is none.
         make: Other arguments for a search with a seed; None if all searches have the same surface.
     """
@@ -145,7 +145,7 @@ class Simulated:
         return self if self.make is None else dataclasses.replace(self, **self.make(seed), make=None)
 
     def _parts(self, arguments: Mapping[str, Any]) -> tuple[float, float, float]:
-        """Log of the final loss over the best one, how fast training is, and log10 of step size over the best."""
+        """Return the log of the final loss over the best, the speed, and log10 of the step size over the best."""
         _, _, *others = _unit(arguments, self.log_mean_sigma)
         gamma = arguments["gamma"]
         away = gamma - self.best_gamma
@@ -180,7 +180,7 @@ class Simulated:
 
 
 def _asymmetric(seed: int) -> dict[str, float]:
-    """Steep on one side of the best gamma: above it for even seeds, below it for odd ones."""
+    """Return a surface that is steep on one side of the best gamma: above for even seeds, below for odd ones."""
     rng = np.random.default_rng([1, seed])
     gentle, steep = 0.3, 2.0
     return {
@@ -334,7 +334,7 @@ class Recorded:
         return np.asarray(self._classifier.predict_proba(points)[:, 1] > 0.5)
 
     def _chance(self, unit: NDArray[np.float64]) -> float:
-        """The probability of diverging at one point: predict_proba, without what it takes for each call."""
+        """Return the probability of diverging at one point: predict_proba, without what it takes for each call."""
         if self._classifier is None:
             return 0.0
         point = unit[None].astype(np.float32)

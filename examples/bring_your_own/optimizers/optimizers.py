@@ -1,4 +1,4 @@
-"""Two optimizers as arms of a job. A factory is given the model and the hyperparameters of one trial."""
+"""Two optimizers as arms of a job. A factory gets the model and the hyperparameters of one trial."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Lion(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Make one step; return what the closure does."""
+        """Make one step; return the value of the closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -64,7 +64,7 @@ class MuonWithAdamW(Optimizer):
     Args:
         matrices: Parameters with two dimensions; one at least.
         others: All other parameters; one at least.
-        lr: Of both: Muon's step is scaled to the size that AdamW's has.
+        lr: Learning rate of both: Muon's step is scaled to the size of AdamW's.
         momentum: Muon's, in [0, 1).
         weight_decay: Decoupled, of both.
     """
@@ -94,7 +94,7 @@ class MuonWithAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Make one step; return what the closure does."""
+        """Make one step; return the value of the closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

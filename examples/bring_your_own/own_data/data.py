@@ -1,4 +1,4 @@
-"""scikit-learn's digits; those that are trained on are moved by chance."""
+"""scikit-learn's digits; training images are shifted at random."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -6,7 +6,7 @@ from torch.utils.data import Dataset, TensorDataset, random_split
 
 
 class Moved(Dataset):
-    """Images, each moved by up to `pixels` in both directions, anew each time."""
+    """Images with a new random shift of up to `pixels` in both directions at each access."""
 
     def __init__(self, images, pixels):
         self.images = images

@@ -1,4 +1,4 @@
-"""The answer of a job: what its driver finds at the end, as the ledger keeps it and everybody reads it."""
+"""The answer of a job: the typed document that the driver writes at the end and all other parts read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 VERSION = 2
-"""Version of the layout. Answers of the first version carry no number."""
+"""Version of the layout. Answers of the first version have no number."""
 
 
 class Outcome(StrEnum):
@@ -52,7 +52,7 @@ class Interval(_Part):
 
 
 class Cost(_Part):
-    """How much worse a gamma is than the best one, with a 90% interval. Answer.scale gives the unit."""
+    """Cost of a gamma over the best one, with a 90% interval. Answer.scale gives the unit."""
 
     gamma: float
     cost: float
@@ -61,10 +61,10 @@ class Cost(_Part):
 
 
 class Curve(_Part):
-    """The objective over gamma, all other coordinates at their best, at equally spaced gammas.
+    """The objective over equally spaced gammas, with all other coordinates at their best.
 
-    `low` and `high` hold 90%, `low50` and `high50` half. `flat` is the probability that a gamma costs less than the
-    smallest difference that matters.
+    `low` and `high` are a 90% band, `low50` and `high50` a 50% band. `flat` is the probability that a gamma costs
+    less than the smallest difference that matters.
     """
 
     gamma: list[float]
@@ -80,23 +80,22 @@ class Gamma(_Part):
     """Which gammas do well.
 
     Attributes:
-        best: Of the recommended configuration; None where none was confirmed.
-        low: Lower end of the interval that holds the best gamma with a probability of `level`; None where too little
-            is known.
-        high: Upper end of that interval.
-        low50: Lower end of the interval that holds it with a probability of one half.
+        best: Gamma of the recommended configuration; None if none was confirmed.
+        low: Lower end of the interval that holds the best gamma with a probability of `level`; None with too few
+        trials. high: Upper end of that interval.
+        low50: Lower end of the 50% interval.
         high50: Upper end of that interval.
         flat: Ranges of gammas that cost less than `practical`, each gamma with a probability of one half or more;
-            empty where nothing says what difference matters.
-        indistinguishable: Ranges of gammas that cost less than `deviation`: one run cannot tell them apart.
-        costs: Of SGD's and Adam's gamma, 0 and 1, where the space has them.
-        outside: What the best gamma outside [0, 1] costs over the best within; below 0 where it is better. None where
-            the space has only one of the two.
-        practical: The smallest difference that matters, as the job says.
+            empty without `practical`.
+        indistinguishable: Ranges of gammas that cost less than `deviation`, so single runs cannot rank them.
+        costs: Costs of SGD's and Adam's gamma, 0 and 1, if the space has them.
+        outside: Cost of the best gamma outside [0, 1] over the best one inside; negative if it is better. None if the
+            space has only one of the two.
+        practical: The smallest difference that matters, from the job.
         deviation: Standard deviation of the objective between seeds, on the same scale as costs.
-        enough: Whether the trials say more than what the space allows.
-        trials: Trials of Anon that this rests on.
-        note: How the interval was made, or why there is none.
+        enough: Whether the trials narrow the interval clearly below the searched range.
+        trials: Number of Anon's trials behind this.
+        note: Method of the interval, or why there is none.
     """
 
     best: float | None
@@ -118,7 +117,7 @@ class Gamma(_Part):
 
 
 class Customary(_Part):
-    """Cost of the usual value of a coordinate when all else is tuned; below 0 where it may be better."""
+    """Cost of the usual value of a coordinate when all else is tuned; negative if it may be better."""
 
     coordinate: str
     value: float
@@ -129,12 +128,12 @@ class Spent(_Part):
     """Cost of one phase of an arm, without lost attempts.
 
     Attributes:
-        trials: That trained for an epoch or more.
-        epochs: Of all of them.
-        steps: Of the optimizer; None where they were not counted.
-        samples: That were trained on; None in a training function of the user, which has its own data.
-        seconds: Of training and validation, without waiting.
-        typical: Median seconds of a trial that was COMPLETE; None if none was.
+        trials: Number of trials that trained for an epoch or more.
+        epochs: Their epochs in total.
+        steps: Optimizer steps in total; None if they were not counted.
+        samples: Training samples in total; None for a user's training function, which has its own data.
+        seconds: Time of training and validation, without waiting.
+        typical: Median seconds of a COMPLETE trial; None without one.
     """
 
     arm: str
@@ -151,7 +150,7 @@ class Repeats(_Part):
     """One configuration on several seeds.
 
     Attributes:
-        mean: Of those that completed, on the objective's scale (geometric of a loss); None if none did.
+        mean: Mean of the completed runs on the objective's scale (geometric for a loss); None if none completed.
         seeds: Value by seed; None where it diverged or failed.
     """
 
@@ -160,16 +159,16 @@ class Repeats(_Part):
 
 
 class Winner(_Part):
-    """The configuration that an arm was tuned to.
+    """The winning configuration of an arm.
 
     Attributes:
-        trial: Whose configuration it is.
+        trial: The trial with this configuration.
         params: Its search coordinates.
-        hyperparameters: What the optimizer is made with.
+        hyperparameters: Arguments of the optimizer.
         finalists: The trials whose configurations were rerun.
-        confirm: On the seeds by which it was chosen, validation data: too good, as the best of several.
-        test: On fresh seeds, test data.
-        at_bound: Search coordinates at an end of their range, where a wider space might have better ones.
+        confirm: Values on the seeds that selected it, on validation data; biased, as the best of several.
+        test: Values on fresh seeds and test data.
+        at_bound: Search coordinates at an end of their range; a wider space might have better values.
     """
 
     trial: str
@@ -186,11 +185,11 @@ class Search(_Part):
 
     Attributes:
         arm: Its name.
-        repeat: Which of its searches, from 0.
-        trial: Whose configuration won it; None where no configuration was confirmed.
-        gamma: Of that configuration; None where its optimizer has none.
-        confirm: Its mean on the seeds by which it was chosen, as in Repeats.
-        test: Its mean on fresh seeds of its own.
+        repeat: Number of the search, from 0.
+        trial: The trial with the winning configuration; None if none was confirmed.
+        gamma: Gamma of that configuration; None if its optimizer has none.
+        confirm: Its mean on the seeds that selected it, as in Repeats.
+        test: Its mean on the search's own fresh seeds.
     """
 
     arm: str
@@ -202,19 +201,19 @@ class Search(_Part):
 
 
 class Confirmed(_Part):
-    """Runs of finalists: as many as there would be without racing, and as many as were made."""
+    """Runs of finalists: the number without racing, and the number that ran."""
 
     planned: int
     made: int
 
 
 class Stopped(_Part):
-    """A search that ended before its budget, since more trials were not expected to help (`search.stop`).
+    """A search that `search.stop` ended before its budget, because more trials were not expected to help.
 
     Attributes:
-        arm: Whose search.
-        repeat: The search of the arm, from 0.
-        trials: That it has.
+        arm: Name of the arm.
+        repeat: Number of the search, from 0.
+        trials: Number of its trials.
         planned: `budget.trials`.
     """
 
@@ -227,24 +226,25 @@ class Stopped(_Part):
 class Comparison(_Part):
     """Anon against one baseline.
 
-    A difference is Anon's value less the baseline's, so below 0 where Anon's loss, or error, is smaller.
+    A difference is Anon's value less the baseline's, so it is negative if Anon's loss, or error, is smaller.
 
     Attributes:
         baseline: The other arm.
-        of: Two configurations, or two optimizers as they were tuned: then the interval holds the luck of the search.
-        searches: Of each optimizer, by which that luck was measured; 1: it is estimated roughly from one.
-        outcome: What can be said.
-        anon: Mean test objective of Anon's winner, as in Repeats, or of the winners of all its searches; None if it
-            completed on no seed.
-        other: The same of the baseline's.
-        difference: None where fewer than two seeds can be compared.
+        of: "configuration" compares two configurations; "optimizer" compares two tuned optimizers, and its interval
+            includes the luck of the search.
+        searches: Number of searches of each optimizer that measured that luck; 1: a rough estimate from one search.
+        outcome: Outcome for Anon.
+        anon: Mean test objective of Anon's winner, as in Repeats, or of the winners of all its searches; None if no
+            run completed.
+        other: The same for the baseline.
+        difference: None if fewer than two seeds can be compared.
         low: Lower end of its interval.
         high: Upper end.
-        level: Of that interval.
-        seeds: Seeds that were compared.
-        detectable: Smallest difference that would have been decided, where nothing was.
-        seeds_needed: About so many seeds would decide it.
-        note: What limits the statement.
+        level: Probability of that interval.
+        seeds: Number of compared seeds.
+        detectable: Smallest difference that would have been decided; None if the comparison is decided.
+        seeds_needed: Approximate number of seeds that would decide it.
+        note: Limitation of the statement.
     """
 
     baseline: str
@@ -267,20 +267,20 @@ class Answer(_Part):
     """A job's answer.
 
     Attributes:
-        version: Of this layout.
-        scale: As `objective.scale`. Differences, costs and margins are shares on the first two, of the loss or of the
-            error (0.12: 12% more), and numbers in units of the objective on the linear one, small being good.
-        trials: Of each search: `budget.trials` when this was found, which an extension raises. None in older answers.
-        tested: Whether the verdict is on test data; False where the user's training reported none.
-        may_differ: Why another run of the job may find something else.
+        version: Version of this layout.
+        scale: `objective.scale`. Differences, costs and margins are shares of the loss or error on the first two
+            scales (0.12: 12% more), and numbers in units of the objective on the linear one; smaller is better.
+        trials: Trials of each search: `budget.trials` at the time of this answer. None in older answers.
+        tested: Whether the verdict is on test data; False if the user's training reported none.
+        may_differ: Reasons why another run of the job may find another answer.
         stopped: Searches that ended before their budget.
-        confirm: How many runs racing saved.
+        confirm: Runs that racing saved.
         gamma: Which gammas do well.
-        customary: Of beta3 and the delay; empty where too little is known.
-        winners: By arm.
-        searches: Of all arms, repeat by repeat; empty where each arm was searched once.
-        verdict: Of each baseline, on the configurations and on the optimizers.
-        spent: By arm and phase.
+        customary: Costs of the usual beta3 and delay; empty with too few trials.
+        winners: Winners by arm.
+        searches: Searches of all arms, repeat by repeat; empty if each arm was searched once.
+        verdict: Comparisons with each baseline, on the configurations and on the optimizers.
+        spent: Costs by arm and phase.
     """
 
     version: int = VERSION
@@ -299,7 +299,7 @@ class Answer(_Part):
 
     @classmethod
     def load(cls, stored: Mapping[str, Any] | None) -> Self | None:
-        """Return a stored result, one of an earlier version as well; None where there is none."""
+        """Return a stored result of this or an earlier version; None if there is none."""
         if stored is None:
             return None
         if stored.get("version", 1) < VERSION:
@@ -307,7 +307,7 @@ class Answer(_Part):
         return cls.model_validate(stored)
 
     def of(self, kind: Literal["configuration", "optimizer"]) -> list[Comparison]:
-        """The verdicts of one kind."""
+        """Return the verdicts of one kind."""
         return [each for each in self.verdict if each.of == kind]
 
 
@@ -315,15 +315,15 @@ _FIRST_OUTCOMES = {"better": Outcome.BETTER, "worse": Outcome.WORSE}
 
 
 def _from_first(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A result of the first version; of its gammas only the chosen one has the same meaning today."""
+    """Return a result of the first version, whose only gamma with the same meaning today is the chosen one."""
     spread = stored["gamma"]
     note = "made by an earlier version, which estimated no interval"
     return {
         **stored,
         "version": VERSION,
         "gamma": {"best": spread["best"], "trials": spread["complete"], "note": note},
-        # An interval that held 0 was called "no difference", however wide it was. Its sign was that of the objective,
-        # which is not known here.
+        # Version 1 called any interval that included 0 "no difference", however wide. Its sign was that of the
+        # objective, which is not known here.
         "verdict": [
             {
                 **each,

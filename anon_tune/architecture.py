@@ -1,6 +1,6 @@
-"""The fingerprint of a torch model: what kind of architecture it is, and how large.
+"""The fingerprint of a torch model: its architecture family and size.
 
-Modules are read by their class names, so this file needs no torch.
+Modules are identified by their class names, so this file needs no torch.
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ _MOST = 0.5
 def fingerprint(model: nn.Module) -> dict[str, Any]:
     """Return family, parameter count, and the share of parameters per kind of layer.
 
-    The family is `recurrent` or `cnn` if most weights are in such layers, `transformer` if layer norms stand
-    between linear layers (attention is linear layers to a parameter count), `unknown` if most are in no known layer,
-    else `mlp`. An embedding, and the layer that leads back to its vocabulary, say nothing of that: they may outweigh
-    all that is between them.
+    The family is `recurrent` or `cnn` if most weights are in such layers, `transformer` if there are layer norms
+    between linear layers (attention counts as linear layers), `unknown` if most are in unknown layers, else `mlp`.
+    Embeddings, and layers that lead back to their vocabulary, are ignored, because they may outweigh the rest.
     """
     total = sum(parameter.numel() for parameter in model.parameters())
     sizes: Counter[str] = Counter()
     layers: Counter[str] = Counter()
-    seen: set[int] = set()  # weights that layers share count for the first of them
+    seen: set[int] = set()  # shared weights count for the first of their layers
     vocabularies = {m.num_embeddings for m in model.modules() if _kind(m) == "embedding"}
     between = total
     for module in model.modules():

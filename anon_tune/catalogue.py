@@ -1,7 +1,6 @@
-"""Names and options of the tasks, data sets, models and arms that exist, without importing torch.
+"""Catalogue of tasks, data sets, models and arms, without importing torch.
 
-The command line and the service answer questions from here. An entry names the function behind it, which is imported
-where it is used (`resolve`).
+The command line and the service read it. An entry names its function, which `resolve` imports when it is needed.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Kind = Literal["images", "surface", "table", "text"]
 
 
 def resolve(name: str) -> Any:
-    """Import what an entry names as "module:name"."""
+    """Import the object that an entry names as "module:name"."""
     return pkgutil.resolve_name(name)
 
 
@@ -38,13 +37,13 @@ class TaskEntry:
     """A kind of training problem.
 
     Attributes:
-        kind: Of its data.
-        problem: The function that makes the problem of data and a model, as "module:function".
-        metrics: Each objective and its better direction.
+        kind: Kind of its data.
+        problem: The function that makes the problem from data and a model, as "module:function".
+        metrics: Each metric and its better direction.
         datasets: Names of its data sets.
         models: Names of its models.
-        own_data: Whether its data may be the user's.
-        labelled: Whether targets have to be classes.
+        own_data: Whether it accepts the user's data.
+        labelled: Whether targets must be classes.
     """
 
     summary: str
@@ -67,10 +66,10 @@ class DatasetEntry:
     """Data that the workers can read.
 
     Attributes:
-        summary: In one sentence.
-        kind: Tasks of this kind can use it.
+        summary: Description in one sentence.
+        kind: Kind of data; tasks of the same kind can use it.
         read: The function that reads it, as "module:function".
-        options: Arguments of that function with their defaults; "" where a value has to be given.
+        options: Arguments of that function with their defaults; "" marks a required one.
     """
 
     summary: str
@@ -84,9 +83,9 @@ class ModelEntry:
     """A model that the workers can build.
 
     Attributes:
-        summary: In one sentence.
+        summary: Description in one sentence.
         build: The class or function that builds it, as "module:name".
-        family: One of FAMILIES, or "unknown", of which no advice is drawn.
+        family: One of FAMILIES, or "unknown", for which there is no advice.
         options: Its sizes with their defaults.
     """
 
@@ -107,7 +106,7 @@ TASKS: Mapping[str, TaskEntry] = {
     ),
     "diffusion": TaskEntry(
         labelled=False,
-        summary="Which noise was added to an image? Squared error, at all strengths of noise.",
+        summary="Noisy image in, the added noise out; squared error, at all noise levels.",
         kind="images",
         problem="anon_tune.workers.problems.tasks.diffusion:problem",
         metrics={"loss": "min"},
@@ -115,7 +114,7 @@ TASKS: Mapping[str, TaskEntry] = {
         models=("unet",),
     ),
     "language_model": TaskEntry(
-        summary="Text in, the character or byte that follows each one out; cross-entropy.",
+        summary="Text in, the next character or byte at each position out; cross-entropy.",
         kind="text",
         problem="anon_tune.workers.problems.tasks.language_model:problem",
         metrics={"loss": "min", "accuracy": "max", "perplexity": "min"},
@@ -131,7 +130,7 @@ TASKS: Mapping[str, TaskEntry] = {
         models=("mlp",),
     ),
     "function": TaskEntry(
-        summary="A function's lowest point is looked for by noisy gradients; its value, 1 at the start.",
+        summary="Minimizes a function by noisy gradients; the loss is its value, 1 at the start.",
         kind="surface",
         problem="anon_tune.workers.problems.tasks.function:problem",
         metrics={"loss": "min", "value": "min", "distance": "min"},
@@ -156,13 +155,13 @@ DATASETS: Mapping[str, DatasetEntry] = {
         read="anon_tune.workers.problems.data.digits:digits",
     ),
     "idx": DatasetEntry(
-        summary="The four files of MNIST, Fashion-MNIST or KMNIST in a folder; train and test: 0 takes all.",
+        summary="The four files of MNIST, Fashion-MNIST or KMNIST in a folder; train and test: 0 uses all.",
         kind="images",
         read="anon_tune.workers.problems.data.idx:idx",
         options={"folder": "", "train": 0, "validation": 10_000, "test": 0},
     ),
     "cifar10": DatasetEntry(
-        summary="CIFAR-10's binary version in a folder; train and test: 0 takes all.",
+        summary="CIFAR-10's binary version in a folder; train and test: 0 uses all.",
         kind="images",
         read="anon_tune.workers.problems.data.cifar10:cifar10",
         options={"folder": "", "train": 0, "validation": 5_000, "test": 0},
@@ -179,31 +178,31 @@ DATASETS: Mapping[str, DatasetEntry] = {
         options={"file": "", "target": ""},
     ),
     "python_source": DatasetEntry(
-        summary="A megabyte of Python's own standard library, as bytes: nothing to download.",
+        summary="One megabyte of Python's standard library, as bytes: nothing to download.",
         kind="text",
         read="anon_tune.workers.problems.data.text:python_source",
         options={"length": 64, "train": 0},
     ),
     "text": DatasetEntry(
-        summary="A text file, as char or byte, in windows of so many; train: 0 takes all windows.",
+        summary="A text file, as char or byte, in windows of the given length; train: 0 uses all windows.",
         kind="text",
         read="anon_tune.workers.problems.data.text:text",
         options={"file": "", "level": "char", "length": 64, "train": 0},
     ),
     "rosenbrock": DatasetEntry(
-        summary="A bent valley; noise on its gradients, normal or Student's t, and a drift an epoch if asked for.",
+        summary="A curved valley; its gradients have normal or Student's t noise, with an optional drift per epoch.",
         kind="surface",
         read="anon_tune.workers.problems.data.surface:rosenbrock_surface",
         options={"dimensions": 2, **_SURFACE},
     ),
     "rastrigin": DatasetEntry(
-        summary="A bowl full of dents; otherwise as rosenbrock.",
+        summary="A bowl with many local minima; options as for rosenbrock.",
         kind="surface",
         read="anon_tune.workers.problems.data.surface:rastrigin_surface",
         options={"dimensions": 2, **_SURFACE},
     ),
     "quadratic": DatasetEntry(
-        summary="Curvatures from 1 to 1/condition, aligned with the coordinates or rotated; otherwise as rosenbrock.",
+        summary="Curvatures from 1 to 1/condition, along the coordinates or rotated; options as for rosenbrock.",
         kind="surface",
         read="anon_tune.workers.problems.data.surface:quadratic_surface",
         options={"dimensions": 10, "condition": 100.0, "axes": "aligned", **_SURFACE},
@@ -236,7 +235,7 @@ MODELS: Mapping[str, ModelEntry] = {
         options={"width": 64},
     ),
     "resnet20": ModelEntry(
-        summary="ResNet-20 as He et al. had it for CIFAR-10: three stages of three blocks.",
+        summary="ResNet-20 of He et al. for CIFAR-10: three stages of three blocks.",
         build="anon_tune.workers.problems.models.resnet:resnet20",
         family="cnn",
         options={"width": 16},
@@ -248,12 +247,12 @@ MODELS: Mapping[str, ModelEntry] = {
         options={"width": 64},
     ),
     "point": ModelEntry(
-        summary="A point: no network, its coordinates are the parameters.",
+        summary="A point, not a network: its coordinates are the parameters.",
         build="anon_tune.workers.problems.models.point:Point",
         family="unknown",
     ),
     "unet": ModelEntry(
-        summary="A U-Net of residual blocks with group norm, told the time.",
+        summary="A U-Net of residual blocks with group norm and a time input.",
         build="anon_tune.workers.problems.models.unet:UNet",
         family="cnn",
         options={"width": 16, "depth": 2},

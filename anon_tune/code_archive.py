@@ -1,4 +1,4 @@
-"""Code that goes to a service with a job: a folder as a zip, which is named by its hash."""
+"""Code archives: a folder of code that goes to a service with a job, as a zip named by its hash."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LARGEST = 8 * 2**20
 _LARGEST_UNPACKED = 64 * 2**20
 _MOST_FILES = 5000
 _LEFT_OUT = {"__pycache__", "node_modules", "venv"}
-_MOMENT = (1980, 1, 1, 0, 0, 0)  # the first that a zip knows: the same files give the same bytes
+_MOMENT = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip: the same files give the same bytes
 
 
 def digest(archive: bytes) -> str:
-    """SHA-256 of an archive, in hexadecimal: its name."""
+    """Return the SHA-256 of an archive, in hexadecimal: its name."""
     return hashlib.sha256(archive).hexdigest()
 
 
@@ -33,10 +33,10 @@ def pack(folder: Path) -> bytes:
     """Return a folder as a zip, without hidden files, caches and virtual environments.
 
     Raises:
-        InputError: It is no folder, or too large.
+        InputError: It is not a folder, or is too large.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder. Give the one that holds the job's modules.")
+        raise InputError(f"{folder} is not a folder. Name the folder of the job's modules.")
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*")):
@@ -48,17 +48,17 @@ def pack(folder: Path) -> bytes:
             )
             if written.tell() > LARGEST:
                 raise InputError(
-                    f"{folder} has more than {LARGEST // 2**20} MiB of code (at {inside}). Data does not go "
-                    "along: put it into the service's folder of data."
+                    f"{folder} has more than {LARGEST // 2**20} MiB of code (at {inside}). Put data into "
+                    "the service's data folder instead."
                 )
     return written.getvalue()
 
 
 def modules(archive: bytes) -> frozenset[str]:
-    """The top-level modules and packages that an archive holds.
+    """Return the top-level modules and packages of an archive.
 
     Raises:
-        InputError: It is no zip, is too large, or has a name that leads out of its folder.
+        InputError: It is not a zip, is too large, or has a path outside its folder.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:
@@ -78,13 +78,13 @@ def modules(archive: bytes) -> frozenset[str]:
     ) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"The archive is no zip that can be read ({error}).") from error
+        raise InputError(f"The archive is not a readable zip ({error}).") from error
     tops = (PurePosixPath(entry.filename).parts[0] for entry in entries if entry.filename.endswith(".py"))
     return frozenset(top.removesuffix(".py") for top in tops)
 
 
 def unpack(archive: bytes, folder: Path) -> Path:
-    """Unpack an archive into a folder, which then holds nothing else, and return it. Raises as `modules`."""
+    """Unpack an archive into a folder, replacing its contents, and return it. Raises the errors of `modules`."""
     modules(archive)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -107,4 +107,6 @@ def _check(entries: list[zipfile.ZipInfo]) -> None:
             or not path.parts
             or kind not in {0, stat.S_IFREG, stat.S_IFDIR}
         ):
-            raise InputError(f"The archive has an entry {entry.filename!r}, which leads out of its folder.")
+            raise InputError(
+                f"The archive has an unsafe entry, a link or a path outside its folder: {entry.filename!r}."
+            )

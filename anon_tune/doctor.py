@@ -1,4 +1,4 @@
-"""Checks of `anon-tune doctor`: is everything that a job needs available, and if not, how to fix it."""
+"""Checks of `anon-tune doctor`: everything that a job needs, and how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TIMEOUT_SECONDS = 3.0
 
 
 class Health(StrEnum):
-    """How something is."""
+    """Status of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -38,7 +38,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check, and what to do about it ("" for nothing)."""
+    """Result of one check, and how to fix it ("" if there is nothing to do)."""
 
     what: str
     health: Health
@@ -47,7 +47,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield a finding for each thing that a job needs, as soon as it is known."""
+    """Yield the finding of each check as soon as it is known."""
     yield _python()
     yield from _guarded("torch", _torch)
     yield from _guarded("ray", lambda: _ray(settings))
@@ -63,10 +63,8 @@ def _guarded(what: str, examined: Callable[[], Iterator[Finding]]) -> Iterator[F
         yield from examined()
     except AnonTuneError as error:
         yield Finding(what, Health.FAILED, "cannot be used", str(error))
-    except Exception as error:  # noqa: BLE001 - whatever ails a library is the finding
-        yield Finding(
-            what, Health.FAILED, f"{type(error).__name__}: {error}", "Install it again: make install"
-        )
+    except Exception as error:  # noqa: BLE001 - any error of a library is the finding
+        yield Finding(what, Health.FAILED, f"{type(error).__name__}: {error}", "Reinstall it: make install")
 
 
 def _python() -> Finding:
@@ -94,15 +92,13 @@ def _ray(settings: Settings) -> Iterator[Finding]:
     importlib.import_module("ray.tune")
     address = settings.ray_address
     if address is None:
-        yield Finding("ray", Health.OK, f"{version('ray')}, one is started here for each job")
+        yield Finding("ray", Health.OK, f"{version('ray')}, each job starts Ray on this machine")
         return
     check_cluster(address)
     try:
         answers = " answers" if knock(address, _TIMEOUT_SECONDS) else ""
     except OSError as error:
-        advice = (
-            "Start it: ray start --head; or check RAY_ADDRESS, or unset it: one is then started for each job."
-        )
+        advice = "Start it: ray start --head; or correct RAY_ADDRESS; without it each job starts its own Ray."
         yield Finding("ray", Health.FAILED, f"cluster {address} does not answer ({error})", advice)
     else:
         yield Finding("ray", Health.OK, f"{version('ray')}, cluster {address}{answers}")
@@ -127,7 +123,7 @@ def _home(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    ledger = Ledger.open(settings.ledger_url)  # brings the schema up to date, or says why it cannot
+    ledger = Ledger.open(settings.ledger_url)  # upgrades the schema, or raises an error with the reason
     try:
         there = ledger.overviews.time()
         jobs = sum(ledger.overviews.counts()["jobs"].values())
@@ -137,7 +133,9 @@ def _database(settings: Settings) -> Iterator[Finding]:
     yield Finding("database", Health.OK, f"{kind}, up to date, {jobs} jobs")
     skew = abs((there - datetime.datetime.now(datetime.UTC)).total_seconds())
     if skew > _LARGEST_SKEW_SECONDS:
-        advice = "Leases go by the database's clock, so nothing breaks; set this one to make logs agree."
+        advice = (
+            "Leases use the database's clock, so nothing breaks; set this machine's clock so that logs agree."
+        )
         yield Finding("clock", Health.WARNING, f"{skew:.0f} s off the database's", advice)
     else:
         yield Finding("clock", Health.OK, "agrees with the database's")
@@ -148,7 +146,7 @@ def _mlflow(settings: Settings) -> Iterator[Finding]:
     try:
         is_server = ask_mlflow(settings.tracking_uri, _TIMEOUT_SECONDS)
     except OSError as error:
-        advice = "Jobs run without it and catch up: start it, or check MLFLOW_TRACKING_URI."
+        advice = "Jobs run without it and catch up later: start it, or check MLFLOW_TRACKING_URI."
         yield Finding("mlflow", Health.WARNING, f"does not answer ({error})", advice)
     else:
         found = "the server answers" if is_server else f"{version('mlflow')}, a database"

@@ -1,4 +1,4 @@
-"""Reading YAML documents into pydantic models, with errors a person can act on."""
+"""Reading of YAML documents into pydantic models, with errors that a person can act on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def _finite_number(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
-    """YAML reads true, yes and on as one value, which pydantic takes for 1; it also takes .inf for any number."""
+    """Reject bools, which pydantic accepts as 0 and 1, and non-finite numbers."""
     if isinstance(value, bool):
         raise ValueError(f"expected a number, found {str(value).lower()}")
     result = number(value)
@@ -40,11 +40,11 @@ def _finite_number(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
 
 
 Number = Annotated[int | float, WrapValidator(_finite_number)]
-"""A number inside a list or a mapping. A field that is a number needs no more than to be in a `Strict`."""
+"""A number inside a list or a mapping; a plain field of a `Strict` does not need it."""
 
 
 class Strict(BaseModel):
-    """A frozen part of a document: unknown keys are refused, and a number is one and finite."""
+    """A frozen part of a document that rejects unknown keys, bools as numbers, and non-finite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -56,7 +56,7 @@ class Strict(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice, of which PyYAML would drop the first."""
+    """Loader that rejects duplicate keys, of which PyYAML would drop the first."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -64,21 +64,21 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 continue
-            name = (key.tag, key.value)  # 1 and "1" are two
+            name = (key.tag, key.value)  # 1 and "1" differ
             if name in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
+                    problem=f"{key.value!r} appears twice", problem_mark=key.start_mark
                 )
             seen.add(name)
         return node
 
 
 def load_yaml(text: str) -> Any:
-    """A YAML document's value.
+    """Return a YAML document's value.
 
     Raises:
-        yaml.YAMLError: It is none, or a mapping has a key twice.
-        ValueError: It has a date or a number in the form of one, but none.
+        yaml.YAMLError: It is not valid YAML, or a mapping has a key twice.
+        ValueError: It has an invalid date or number.
     """
     return yaml.load(text, _Loader)
 
@@ -88,7 +88,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises:
         NotFoundError: There is no such file.
-        SpecError: It is no text, no YAML, or holds something other than a mapping.
+        SpecError: It is not text, not YAML, or not a mapping.
     """
     try:
         data = load_yaml(path.read_text(encoding="utf-8"))
@@ -99,8 +99,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}, column {where.column + 1}: " if where else ""
-        raise SpecError(str(path), [f"{line}not YAML ({getattr(error, 'problem', None) or error})"]) from None
-    except ValueError as error:  # a date or a number in the form of one, but none
+        raise SpecError(
+            str(path), [f"{line}invalid YAML ({getattr(error, 'problem', None) or error})"]
+        ) from None
+    except ValueError as error:  # an invalid date or number
         raise SpecError(str(path), [f"holds a value that cannot be read ({error})"]) from None
     if not isinstance(data, dict):
         found = "nothing" if data is None else type(data).__name__
@@ -111,21 +113,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse(
     model: type[M], data: Mapping[str, Any], source: str, context: Mapping[str, Any] | None = None
 ) -> M:
-    """Return `data` as `model`, whose validators may ask for `context`.
+    """Return `data` as `model`, whose validators may use `context`.
 
     Raises:
-        SpecError: Every problem at once, each with its key's path and, for unknown keys, the nearest one.
+        SpecError: The data is invalid; lists every problem with its key's path and, for unknown keys, the nearest
+        one.
     """
     try:
         return model.model_validate(dict(data), context=context)
     except ValidationError as error:
-        # By path: of a union of plain types, each branch reports the same value.
+        # By path, because each branch of a union of plain types reports the same value.
         problems = dict(_problem(model, dict(item)) for item in error.errors(include_url=False))
         raise SpecError(source, list(problems.values())) from None
 
 
 def is_function(name: str) -> bool:
-    """Whether a name is of the form "package.module:function", by which users name functions of their own."""
+    """Whether a name has the form "package.module:function" of a user's function."""
     module, colon, function = name.partition(":")
     return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
@@ -139,7 +142,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def _problem(model: type[BaseModel], error: dict[str, Any]) -> tuple[str, str]:
-    """Return a problem's path and its line."""
+    """Return a problem's path and its message."""
     keys, _ = _walk(model, error["loc"])
     path, kind = ".".join(keys), error["type"]
     if kind == "extra_forbidden":
@@ -159,9 +162,9 @@ def _problem(model: type[BaseModel], error: dict[str, Any]) -> tuple[str, str]:
 
 
 def _walk(annotation: Any, loc: Sequence[int | str]) -> tuple[list[str], Any]:
-    """Return the keys a person wrote on the way to `loc`, and the annotation that stands there.
+    """Return the document's keys on the way to `loc`, and the annotation at that place.
 
-    Pydantic puts more into `loc`: the branch of a union ("float"), and "[key]" where a key itself is wrong.
+    Pydantic's `loc` has more parts: the branch of a union ("float"), and "[key]" for an invalid key.
     """
     keys: list[str] = []
     for part in loc:
@@ -175,7 +178,7 @@ def _walk(annotation: Any, loc: Sequence[int | str]) -> tuple[list[str], Any]:
 
 
 def _branches(annotation: Any) -> dict[str, Any]:
-    """The types that a value may have, None apart, by the names pydantic gives them."""
+    """Return the types that a value may have, except None, under pydantic's names."""
     if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
         return {name: a for arg in typing.get_args(annotation) for name, a in _branches(arg).items()}
     if typing.get_origin(annotation) is typing.Annotated:

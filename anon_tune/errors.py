@@ -3,15 +3,15 @@
 ::
 
     AnonTuneError                          exit 1   500
-    ├── InputError (ValueError)            exit 2   422   what the user wrote cannot be used
+    ├── InputError (ValueError)            exit 2   422   invalid input of the user
     │   ├── HyperparameterError            exit 2   422   an optimizer argument out of its range
     │   └── SpecError                      exit 2   422   a job file or search space, with the key's path
     ├── NotFoundError (LookupError)        exit 3   404   no such job, trial, file
-    ├── ConflictError                      exit 4   409   the state of things forbids it
+    ├── ConflictError                      exit 4   409   the current state does not allow it
     │   ├── TransitionError                exit 4   409   a state that cannot follow another
-    │   └── LeaseHeldError                 exit 4   409   somebody living works on this job
-    ├── LeaseLostError                     exit 5   409   this process was replaced; it must stop
-    └── DependencyError                    exit 6   503   a library, server or device that is not there
+    │   └── LeaseHeldError                 exit 4   409   another live process works on this job
+    ├── LeaseLostError                     exit 5   409   another process has taken over; this one must stop
+    └── DependencyError                    exit 6   503   a library, server or device is not available
 
 Each message says what is wrong and what to do next.
 """
@@ -33,14 +33,14 @@ __all__ = [
 
 
 class AnonTuneError(Exception):
-    """Base of all; `exit_code` is the command line's, `http_status` the service's."""
+    """Base class of all errors, with the command line's `exit_code` and the service's `http_status`."""
 
     exit_code = 1
     http_status = 500
 
 
 class InputError(AnonTuneError, ValueError):
-    """The user's input cannot be used as it is."""
+    """Invalid input of the user."""
 
     exit_code = 2
     http_status = 422
@@ -51,7 +51,7 @@ class HyperparameterError(InputError):
 
 
 class SpecError(InputError):
-    """A document (job file, search space) with a wrong key or value.
+    """A document (job file, search space) with an invalid key or value.
 
     Attributes:
         problems: One line per problem: the key's path, what is wrong, what is allowed.
@@ -71,29 +71,29 @@ class NotFoundError(AnonTuneError, LookupError):
 
 
 class ConflictError(AnonTuneError):
-    """The present state forbids the request."""
+    """The current state does not allow the request."""
 
     exit_code = 4
     http_status = 409
 
 
 class TransitionError(ConflictError):
-    """A state was asked to become one that cannot follow it."""
+    """A transition between two states that is not allowed."""
 
 
 class LeaseHeldError(ConflictError):
-    """A living process holds this job."""
+    """A live process holds this job."""
 
 
 class LeaseLostError(AnonTuneError):
-    """Another process has taken this job over; nothing of this write was kept."""
+    """Another process has taken this job over; nothing of this write was stored."""
 
     exit_code = 5
     http_status = 409
 
 
 class DependencyError(AnonTuneError):
-    """Something the work needs (a library, a server, a device) is not available."""
+    """A library, server or device that the work needs is not available."""
 
     exit_code = 6
     http_status = 503

@@ -1,6 +1,6 @@
-"""The answer as a document: an optimizer with its hyperparameters, and the evidence behind them.
+"""Export of the answer: an optimizer with its hyperparameters, and the evidence for them.
 
-`anon_tune.load_optimizer` reads the yaml and json forms back; the python form is pasted into a script.
+`anon_tune.load_optimizer` reads the yaml and json formats; the python format is for pasting into a script.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ _VERSIONS = ("anon_tune", "torch", "optuna", "ray", "mlflow")
 
 
 def form_of(path: Path) -> str:
-    """The form that a file's name ends in; "yaml" where it does not say."""
+    """Return the format of a file by its suffix, "yaml" by default."""
     return _SUFFIXES.get(path.suffix.lower(), "yaml")
 
 
 def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
-    """Return the exported form of an arm's winner, as plain values.
+    """Return the exported document of an arm's winner, as plain values.
 
     Raises:
-        ConflictError: The job has no result yet, or no configuration of the arm came through.
+        ConflictError: The job has no result yet, or no configuration of the arm completed.
         InputError: The job has no such arm.
     """
     if arm not in job.spec["arms"]:
@@ -112,7 +112,7 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
 
 
 def render(exported: dict[str, Any], form: str) -> str:
-    """Return a document as text in one of `FORMATS`. Raises InputError for another."""
+    """Return a document as text in one of `FORMATS`. Raises InputError for any other format."""
     if form == "yaml":
         import yaml
 
@@ -121,12 +121,12 @@ def render(exported: dict[str, Any], form: str) -> str:
         return json.dumps(exported, indent=2) + "\n"
     if form == "python":
         return _python(exported)
-    raise InputError(f"{form!r} is no export format; choose {', '.join(FORMATS)}.")
+    raise InputError(f"Unknown export format {form!r}; choose {', '.join(FORMATS)}.")
 
 
 def _python(exported: dict[str, Any]) -> str:
     optimizer = exported["optimizer"]
-    takes = "params" if optimizer in _CLASSES else "model"  # a factory of the user
+    takes = "params" if optimizer in _CLASSES else "model"  # the user's factory
     module, _, name = _CLASSES.get(optimizer, optimizer.replace(":", ".")).rpartition(".")
     arguments = {
         key: tuple(value) if isinstance(value, list) else value
@@ -163,7 +163,7 @@ def _python(exported: dict[str, Any]) -> str:
 
 
 def _wrapped(*sentences: str) -> Iterator[str]:
-    """Sentences as lines of a docstring."""
+    """Yield sentences as lines of a docstring."""
     for sentence in sentences:
         yield from textwrap.wrap(
             sentence.replace("\\", "/").replace('"""', "'"), 108, subsequent_indent="    "
@@ -171,8 +171,8 @@ def _wrapped(*sentences: str) -> Iterator[str]:
 
 
 def _in_words(job: JobRecord, answer: Answer) -> dict[str, Any]:
-    """The answer in sentences, as the report has them."""
-    from anon_tune.spec import stored_spec  # takes a tenth of a second, which every command would wait for
+    """Return the answer in sentences, as the report has them."""
+    from anon_tune.spec import stored_spec  # the import takes 0.1 s, which other commands do not need
 
     spec = stored_spec(job.spec)
     metric = spec.objective.metric
@@ -188,10 +188,10 @@ def _in_words(job: JobRecord, answer: Answer) -> dict[str, Any]:
 
 
 def _interval(values: list[float]) -> list[float] | None:
-    """Student's t interval of the mean, at 95%; None for fewer than two values."""
+    """Return Student's t interval of the mean, at 95%; None for fewer than two values."""
     if len(values) < 2:
         return None
-    from scipy import stats  # takes half a second, which every command would wait for
+    from scipy import stats  # the import takes 0.5 s, which other commands do not need
 
     half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return [fmean(values) - half, fmean(values) + half]

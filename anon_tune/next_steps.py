@@ -1,4 +1,4 @@
-"""What to do next after a job: commands and changes of the job file, by what its answer says."""
+"""Next steps after a job: commands and changes of the job file that follow from its answer."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from anon_tune.answer import Answer, Comparison, Outcome
 from anon_tune.sentences import amount, in_words, rounded
 
 if TYPE_CHECKING:
-    from anon_tune.spec import JobSpec  # pydantic models of job files: not for commands that only look
+    from anon_tune.spec import JobSpec  # pydantic models of job files, which read-only commands do not need
 
 __all__ = ["further_steps", "next_steps"]
 
 _MORE = 3
-"""So many times the trials would say more: at 60 the intervals are about half as wide as at 20."""
+"""Factor for more trials: with 60 the intervals are about half as wide as with 20."""
 
 _MOST_TRIALS = 10_000
-"""As many as `budget.trials` may be."""
+"""Upper limit of `budget.trials`."""
 
 _ENOUGH = 20
-"""Trials with which a job says something."""
+"""Fewest trials for a useful answer."""
 
 _MANY_SEEDS = 100
-"""More than so many are not advised."""
+"""Most seeds to recommend."""
 
 _REPEATS = 5
-"""Searches of each arm that find a difference of three measured deviations in 87% of jobs (docs/advice.md)."""
+"""Searches of each arm to recommend: they detect a difference of three deviations in 87% of jobs (docs/advice.md)."""
 
 _LARGEST_MARGIN = 0.5
-"""Nobody calls two losses equal that may differ by more."""
+"""Largest margin to recommend for calling two losses equal."""
 
 
 def next_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
-    """Yield what to do, the first thing first.
+    """Yield the next steps, the most important first.
 
     Args:
-        answer: Of the job.
+        answer: The job's answer.
         spec: The job.
         job: Its id.
     """
@@ -51,9 +51,9 @@ def next_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
 
 
 def further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
-    """Yield what to do to learn more; the arguments are those of `next_steps`."""
+    """Yield the steps to learn more; the arguments are those of `next_steps`."""
     gamma = answer.gamma
-    is_over = any(each.arm == "anon" for each in answer.stopped)  # and would hardly be extended
+    is_over = any(each.arm == "anon" for each in answer.stopped)  # such an arm can hardly be extended
     if (
         not is_over
         and spec.budget.trials < _MOST_TRIALS
@@ -61,12 +61,12 @@ def further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
     ):
         trials = min(max(_MORE * spec.budget.trials, _ENOUGH), _MOST_TRIALS)
         time = f" --time {_MORE * spec.budget.time:.0f}s" if spec.budget.time is not None else ""
-        total = f"({trials} in all, with those already made)"
+        total = f"({trials} in total, including those already made)"
         yield f"Narrow gamma down: anon-tune extend {job} --trials {trials}{time} {total}."
     winner = answer.winners.get("anon")
     if winner is not None and winner.at_bound:
         yield (
-            f"Look further: {in_words(winner.at_bound)} is at the end of the range. Write a wider space "
+            f"Widen the search: {in_words(winner.at_bound)} is at the end of its range. Write a wider space "
             f"(docs/search.md; anon-tune spaces {spec.space} shows this one) and run the job with it."
         )
     yield from _about_undecided(answer, spec, job)
@@ -80,7 +80,7 @@ def further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
 
 
 def _arm_to_use(answer: Answer) -> str | None:
-    """Anon, but the baseline that is clearly better, where one is."""
+    """Return the arm to use: Anon, or a baseline that is clearly better."""
     ahead = [each for each in answer.of("configuration") if each.outcome is Outcome.WORSE]
     if ahead:
         return max(ahead, key=lambda each: each.difference or math.inf).baseline
@@ -115,7 +115,7 @@ def _about_undecided(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
 
 
 def _about_searches(answer: Answer, spec: JobSpec) -> Iterator[str]:
-    """Yield how to compare optimizers whose settings are told apart, where one search of each is too few."""
+    """Yield how to compare optimizers with different results, if one search of each is too few."""
     told_apart = {
         each.baseline
         for each in answer.of("configuration")
@@ -135,7 +135,7 @@ def _about_searches(answer: Answer, spec: JobSpec) -> Iterator[str]:
 
 
 def _margin(each: Comparison, answer: Answer) -> float:
-    """The smallest margin that holds the interval on both sides; a factor counts alike in both directions."""
+    """Return the smallest symmetric margin that contains the interval, as a factor in both directions."""
     low, high = each.low or 0.0, each.high or 0.0
     return max(-low if answer.scale == "linear" else -low / max(1 + low, 1e-9), high)
 

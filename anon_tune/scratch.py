@@ -1,4 +1,4 @@
-"""Ray's folders of sockets and logs: each is of one process, and goes with it, or after it."""
+"""Ray's folders of sockets and logs: each belongs to one process and is deleted with it, or later."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["ray_folder", "remove_abandoned"]
 
 @contextlib.contextmanager
 def ray_folder(settings: Settings) -> Iterator[Path]:
-    """A folder of this process's own, until the end of the block.
+    """Make a folder for this process, and delete it at the end of the block.
 
-    A lock beside it says that it is in use, and is free as soon as the process has ended, in whatever way.
+    A lock beside the folder marks it as in use. The lock is free as soon as the process has ended, however it ended.
 
     Raises:
-        DependencyError: In the system's temporary folder another user has made the one that is ours.
+        DependencyError: Another user owns our folder in the system's temporary folder.
     """
     folder = settings.ray_temp(secrets.token_hex(3))
     if folder.parent == settings.ray_temps_elsewhere:
@@ -39,18 +39,18 @@ def ray_folder(settings: Settings) -> Iterator[Path]:
 
 
 def remove_abandoned(settings: Settings) -> None:
-    """Delete the folders of processes that were killed. Of one whose Ray is still ending the rest goes next time."""
+    """Delete the folders of killed processes. If a Ray is still ending, the next call deletes the rest."""
     for folder in settings.ray_temps():
         with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(_lock(folder), timeout=0):
             _remove(folder)
 
 
 def _make_own(folder: Path) -> None:
-    """Make a folder that nobody else can write to, in one where everybody can."""
+    """Make a folder that nobody else can write to, inside a folder where everybody can."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.lstat().st_uid != os.getuid():
         raise DependencyError(
-            f"{folder} is of another user. Have it removed, or set TMPDIR to another folder."
+            f"{folder} belongs to another user. Ask for its removal, or set TMPDIR to another folder."
         )
 
 

@@ -45,19 +45,19 @@ EXPLAINED = {
 _SHOWN = ("gamma", "lr", "betas", "delay", "weight_decay", "floor", "momentum", "nesterov")
 
 _QUIET = 2.0
-"""Seeds are quiet where they differ by less than so many times the difference that matters."""
+"""The noise of seeds is small if their deviation is at most so many times the difference that matters."""
 
 _POWER = 16
-"""Runs of each of two for a power of 80%, in units of the squared ratio of deviation and difference."""
+"""Runs of each of two gammas for a power of 80%, in units of the squared ratio of deviation and difference."""
 
 _MANY_SEEDS = 1000
-"""More than so many nobody will run."""
+"""Most seeds to recommend."""
 
 _UNEVEN = 1.5
-"""Trials of two arms take different times where one takes so many times as long."""
+"""Two arms' trials take different times if one takes at least so many times as long."""
 
 _LONG_SECONDS = 1.0
-"""Of shorter trials nobody notices."""
+"""Shortest trials whose time is worth a sentence."""
 
 
 def about_comparison(answer: Answer, spec: JobSpec) -> str:
@@ -75,7 +75,7 @@ def about_comparison(answer: Answer, spec: JobSpec) -> str:
 
 
 def about_plan(spec: JobSpec) -> Iterator[str]:
-    """Yield what several searches of each arm cost, before anything runs."""
+    """Yield the cost of several searches of each arm, before the job starts."""
     repeats = spec.search.repeats
     if repeats > 1:
         counts = in_words(f"{count} {phase}" for phase, count in spec.planned_trials().items())
@@ -84,7 +84,7 @@ def about_plan(spec: JobSpec) -> Iterator[str]:
 
 
 def about_searches(answer: Answer, metric: str) -> Iterator[str]:
-    """Yield what the searches of each arm found, where each arm was searched several times."""
+    """Yield the results of each arm's searches, if each arm was searched several times."""
     chosen = [each.gamma for each in answer.searches if each.gamma is not None]
     if chosen:
         listed = in_words(f"{gamma:.2f}" for gamma in chosen)
@@ -102,8 +102,8 @@ def about_stopping(answer: Answer, metric: str) -> Iterator[str]:
     """Yield which searches ended before their budget, and why.
 
     Args:
-        answer: Of the job.
-        metric: Its objective.
+        answer: The job's answer.
+        metric: Its metric.
     """
     practical = answer.gamma.practical
     if practical is None:
@@ -143,7 +143,7 @@ def about_result(answer: Answer) -> Iterator[str]:
 
 
 def about_settings(hyperparameters: Mapping[str, Any]) -> str:
-    """Return an optimizer's hyperparameters in a line; of Anon, AdamW and SGD those that matter."""
+    """Return an optimizer's hyperparameters in a line; only the important ones of Anon, AdamW and SGD."""
     named = [name for name in _SHOWN if name in hyperparameters] or list(hyperparameters)
     return "  ".join(f"{name} {short(hyperparameters[name])}" for name in named)
 
@@ -165,7 +165,7 @@ def about_training(spec: JobSpec) -> str:
 
 
 def about_coordinates(answer: Answer) -> Iterator[str]:
-    """Yield whether what only Anon has matters: gamma outside [0, 1], beta3 and the delay."""
+    """Yield whether Anon's own coordinates matter: gamma outside [0, 1], beta3 and the delay."""
     if answer.gamma.outside is not None:
         yield _outside(answer.gamma.outside, answer)
     if answer.customary:
@@ -174,13 +174,15 @@ def about_coordinates(answer: Answer) -> Iterator[str]:
 
 
 def about_cost(answer: Answer) -> Iterator[str]:
-    """Yield what to know of the time that arms took, where they differ."""
+    """Yield a note on the time of the arms, if it differs."""
     times = {each.arm: each.typical for each in answer.spent if each.phase == "search" and each.typical}
     if len(times) < 2:
         return
     slow, fast = max(times, key=lambda arm: times[arm]), min(times, key=lambda arm: times[arm])
     if times[slow] > max(_UNEVEN * times[fast], _LONG_SECONDS):
-        known = "The arms did not have the same time" + ("" if answer.stopped else ", only as many trials")
+        known = "The arms did not take the same time" + (
+            "" if answer.stopped else ", only the same number of trials"
+        )
         yield (
             f"{known}: a trial of {slow} took {times[slow] / times[fast]:.1f} times as long as one of {fast} "
             f"({times[slow]:.2g} s and {times[fast]:.2g} s)."
@@ -188,9 +190,9 @@ def about_cost(answer: Answer) -> Iterator[str]:
 
 
 def about_gamma(answer: Answer) -> Iterator[str]:
-    """Yield which gammas do well, the statement with the most evidence first."""
+    """Yield statements on the good gammas, the best supported first."""
     gamma = answer.gamma
-    none = "no configuration of Anon came through"
+    none = "no configuration of Anon completed"
     best = none if gamma.best is None else f"recommended gamma {gamma.best:.2f}"
     if gamma.low is None or gamma.high is None:
         yield f"{best} ({gamma.note})"
@@ -210,9 +212,9 @@ def about_gamma(answer: Answer) -> Iterator[str]:
 
 
 def about_advice(advice: Advice) -> Iterator[str]:
-    """Yield lines on which gamma to expect, what that rests on and what would change it."""
+    """Yield lines on the gamma to expect, its basis and what would change it."""
     if advice.gamma is None or advice.low is None or advice.high is None:
-        yield f"Nothing is known of gamma for {advice.family} yet: search the whole range."
+        yield f"Nothing is known about gamma for {advice.family} yet: search the whole range."
     else:
         yield (
             f"gamma {advice.gamma:.2f} for {advice.family}  (the best one of the next model: {advice.low:.2f} to "
@@ -223,7 +225,7 @@ def about_advice(advice: Advice) -> Iterator[str]:
             f"gamma {each.gamma:g} costs {each.cost:+.1%} ({each.low:+.1%} to {each.high:+.1%})"
             for each in advice.costs
         )
-        yield f"  over it, on average of these searches: {costs}"
+        yield f"  compared with it, on average over these searches: {costs}"
     if advice.start is not None:
         yield f"  start from: {advice.start.line}"
     yield from map(_basis, advice.jobs)
@@ -242,16 +244,16 @@ def _basis(job: Basis) -> str:
 
 
 def about_verdicts(answer: Answer, spec: JobSpec) -> Iterator[str]:
-    """Yield a sentence for each verdict, and one for all where none is decided.
+    """Yield a sentence for each verdict, and one for all if none is decided.
 
     Args:
-        answer: Of the job.
+        answer: The job's answer.
         spec: The job.
     """
     metric, trials = spec.objective.metric, answer.trials or spec.budget.trials
     undecided = [each.baseline for each in answer.of("configuration") if each.outcome is Outcome.UNDECIDED]
     if undecided and len(undecided) == len(answer.of("configuration")):
-        yield f"Nothing here says that Anon is better or worse than {' or '.join(undecided)}."
+        yield f"There is no evidence that Anon is better or worse than {' or '.join(undecided)}."
     for each in answer.verdict:
         if each.of == "configuration":
             said = _configurations(each, answer, metric)
@@ -267,7 +269,7 @@ def about_value(of: str) -> str:
 
 
 def amount(value: float, answer: Answer) -> str:
-    """A difference without its sign: "3.1%", or a number on the linear scale."""
+    """Return a difference without its sign: "3.1%", or a number on the linear scale."""
     if answer.scale == "linear":
         return f"{abs(value):.3g}"
     share = 100 * abs(value)
@@ -275,18 +277,18 @@ def amount(value: float, answer: Answer) -> str:
 
 
 def signed(value: float, answer: Answer) -> str:
-    """A difference with its sign: "-9.1%"."""
+    """Return a difference with its sign: "-9.1%"."""
     return f"{'-' if value < 0 else '+'}{amount(value, answer)}"
 
 
 def in_words(names: Iterable[str]) -> str:
-    """Names as a list in a sentence: "a, b and c"."""
+    """Return the names as a list in a sentence: "a, b and c"."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def rounded(count: int) -> int:
-    """Return a count to one significant digit from 20 on: more would promise too much."""
+    """Return a count, rounded to one significant digit from 20 on, since more digits would be false precision."""
     if count < 20:
         return count
     digit = int(10 ** (len(str(count)) - 1))

@@ -1,7 +1,7 @@
-"""Settings: the only reader of the environment.
+"""Settings from environment variables; no other module reads the environment.
 
-Each field is one environment variable; the README lists them, and a test holds the two together. Pydantic reads them
-without pydantic-settings, which every process would have to load too.
+Each field is one environment variable. A test compares the fields with the README's list. Plain pydantic validates
+them, because every process would have to load pydantic-settings.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from anon_tune.errors import DependencyError, InputError
 
 __all__ = ["Settings"]
 
-# The longest path a Unix socket of Ray leaves for its temporary folder: 107 bytes less Ray's own names.
+# The longest path of Ray's temporary folder: Unix sockets allow 107 bytes, less Ray's own names.
 _RAY_TEMP_LENGTH = 43
 
 
@@ -35,11 +35,11 @@ def _sqlite(file: Path) -> str:
 
 
 def _of_user(folder: Path) -> Path:
-    """A folder of which a file of variables has said "~/anon_tune", which a shell would have replaced."""
+    """Return a folder with "~" expanded, which no shell has done for a value from an env file."""
     try:
         return folder.expanduser()
     except RuntimeError as error:
-        raise ValueError(f"a folder of somebody who is not known ({error})") from None
+        raise ValueError(f"the home folder of an unknown user ({error})") from None
 
 
 _Folder = Annotated[Path, AfterValidator(_of_user)]
@@ -56,7 +56,7 @@ class Settings(BaseModel):
     )
     data: _Folder | None = Field(
         default=None,
-        description="Folder in which a job's data folders are looked for, besides the job file's.",
+        description="Folder to search for a job's data folders, besides the job file's folder.",
     )
     database_url: str | None = Field(
         default=None, description="SQLAlchemy URL of the ledger. Default: sqlite in the home folder."
@@ -69,34 +69,34 @@ class Settings(BaseModel):
     ray_address: str | None = Field(
         default=None,
         validation_alias="RAY_ADDRESS",
-        description="A Ray cluster to run on. Default: one of the driver's own on this machine.",
+        description="Address of a Ray cluster. Default: the driver starts Ray on this machine.",
     )
 
     server: str | None = Field(
         default=None,
-        description="Address of a service; commands then act on its jobs. Default: the ledger here.",
+        description="Address of a service on whose jobs commands act. Default: the local ledger.",
     )
-    token: SecretStr | None = Field(default=None, description="The token that the service is asked with.")
+    token: SecretStr | None = Field(default=None, description="Token for requests to the service.")
     allowed_modules: str = Field(
         default="",
-        description="Modules, with commas between, of which jobs that come over the network may name functions.",
+        description="Comma-separated modules whose functions jobs from the network may name.",
     )
 
     allow_code: bool = Field(
         default=False,
-        description="Whether a service takes jobs that bring code, from tokens that may send it.",
+        description="Whether the service accepts code with a job, from tokens with that permission.",
     )
     keep_ready: bool = Field(
         default=True,
-        description="Whether a worker that waits has Ray and processes loaded for the next job (1.1 GB, two cores).",
+        description="Whether a waiting worker keeps Ray and processes loaded for the next job (1.1 GB on two cores).",
     )
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """The settings that the environment's variables make; an empty one is as none.
+        """Return the settings of the environment variables; an empty variable counts as unset.
 
         Raises:
-            InputError: A variable has a value that makes no sense there.
+            InputError: A variable has an invalid value.
         """
         variables = {name: value for name, value in os.environ.items() if value.strip()}
         try:
@@ -106,7 +106,9 @@ class Settings(BaseModel):
                 f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}"
                 for problem in error.errors()
             ]
-            raise InputError(f"{'; '.join(problems)}. Set it anew, or unset it for its default.") from None
+            raise InputError(
+                f"{'; '.join(problems)}. Set a valid value, or unset the variable for its default."
+            ) from None
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -129,39 +131,39 @@ class Settings(BaseModel):
         return self.home.absolute() / "mlflow-artifacts"
 
     def make_home(self) -> None:
-        """Make the home folder where it is missing.
+        """Make the home folder if it is missing.
 
         Raises:
-            DependencyError: It cannot be, or is no folder.
+            DependencyError: It cannot be made, or is not a folder.
         """
         try:
             self.home.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DependencyError(
                 f"ANON_TUNE_HOME={str(self.home)!r} cannot be used as a folder ({error.strerror}). "
-                "Set it to one that can be made and written to."
+                "Set it to a folder that you can write to."
             ) from error
 
     def job_folder(self, job_id: str) -> Path:
-        """Folder of a job's files: log, exports."""
+        """Return the folder of a job's files: log, exports."""
         return self.home.absolute() / "jobs" / job_id
 
     def checkpoints(self, job_id: str) -> Path:
-        """Folder of the checkpoints of a job's unfinished trials; gone when the job has ended."""
+        """Return the folder of the checkpoints of a job's unfinished trials; deleted when the job has ended."""
         return self.job_folder(job_id) / "checkpoints"
 
     def ray_temp(self, name: str) -> Path:
-        """A short folder, in ASCII, for Ray's sockets and logs: under the home where it fits, else the system's."""
+        """Return a short ASCII folder for Ray's sockets and logs: in the home if it fits, else the system's."""
         inside = self.home.absolute() / "ray" / name
         fits = str(inside).isascii() and len(str(inside)) <= _RAY_TEMP_LENGTH
         return inside if fits else self.ray_temps_elsewhere / name
 
     def ray_temps(self) -> list[Path]:
-        """Those folders that are there."""
+        """Return the existing folders of Ray's sockets and logs."""
         places = (self.home.absolute() / "ray", self.ray_temps_elsewhere)
         return [path for place in places for path in place.glob("*") if path.is_dir()]
 
     @property
     def ray_temps_elsewhere(self) -> Path:
-        """Parent of the folders that do not fit under the home: of this user alone."""
+        """Parent of the folders that do not fit under the home; private to this user."""
         return Path(tempfile.gettempdir()) / f"at-{os.getuid()}"

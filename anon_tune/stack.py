@@ -1,4 +1,4 @@
-"""Everything on this machine by one command: service, worker and MLflow's pages, as processes that stop together."""
+"""`anon-tune up`: service, worker and MLflow's pages on this machine, as processes that stop together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LOG_LINES = 15
 
 @dataclass(frozen=True)
 class _Part:
-    """One process of the stack, and the address that answers once it is up."""
+    """One process of the stack, and the address at which it answers."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -49,15 +49,16 @@ def run_stack(
     """Run service, worker and MLflow's pages on loopback until `stop` is set; then end all of them.
 
     Args:
-        settings: Where jobs and logs are. Where they name an MLflow server, none is started.
-        port: Of the service; 0: any that is free.
-        mlflow_port: Of MLflow's pages; 0: any that is free.
-        jobs: How many the worker runs at once.
-        stop: Set from outside.
-        say: Is told what people should know, a line each time.
+        settings: Folders of jobs and logs. With an MLflow server in them, none is started.
+        port: Port of the service; 0: any free port.
+        mlflow_port: Port of MLflow's pages; 0: any free port.
+        jobs: Number of jobs that the worker runs at once.
+        stop: Event that the caller sets.
+        say: Called with each line to print.
 
     Raises:
-        DependencyError: A port cannot be had, or one of the processes has ended; says which, with the end of its log.
+        DependencyError: A port is not available, or one of the processes has ended; the message names it and has the
+            end of its log.
     """
     port, mlflow_port = _free(port, "--port"), _free(mlflow_port, "--mlflow-port")
     service = f"http://{_HOST}:{port}"
@@ -78,7 +79,7 @@ def run_stack(
             _check(parts)
             if time.monotonic() > limit:
                 raise DependencyError(
-                    f"Not everything has come up within {_START_SECONDS:.0f} s; see {parts[0].log.parent}."
+                    f"Not all processes have started within {_START_SECONDS:.0f} s; see {parts[0].log.parent}."
                 )
             if stop.wait(_POLL_SECONDS):
                 return
@@ -86,7 +87,7 @@ def run_stack(
         say(f"MLflow   {pages}")
         say(f"Logs     {parts[0].log.parent}")
         say(f"Submit from another terminal: anon-tune --server {service} submit examples/digits_cnn.yaml")
-        say("Ctrl-C stops all of it; jobs that run are queued again, and nothing is lost.")
+        say("Ctrl-C stops everything; running jobs go back to the queue, and nothing is lost.")
         while not stop.wait(_POLL_SECONDS):
             _check(parts)
 
@@ -104,10 +105,11 @@ def _start(
     environment = {
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,  # not in its arguments, which all can see: a password
+        # Not an argument, which all users could see: the URL may hold a password.
+        "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
     }
     with log.open("ab") as output:
-        # Of its own session: Ctrl-C is for this process, which tells them.
+        # In a session of its own: only this process gets Ctrl-C, and it stops the others.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -122,7 +124,7 @@ def _start(
 
 @contextlib.contextmanager
 def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Have a process, and what it started, end with the context."""
+    """End a process, and the processes that it started, with the context."""
     try:
         yield
     finally:
@@ -158,9 +160,7 @@ def _check(parts: Sequence[_Part]) -> None:
         if code is not None:
             lines = part.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
             end = "\n".join(f"  | {line}" for line in lines)
-            raise DependencyError(
-                f"The {part.name} has ended (exit code {code}); the end of {part.log}:\n{end}"
-            )
+            raise DependencyError(f"The {part.name} has exited (code {code}); the end of {part.log}:\n{end}")
 
 
 def _free(port: int, option: str) -> int:
@@ -169,5 +169,5 @@ def _free(port: int, option: str) -> int:
             return int(found.getsockname()[1])
     except OSError as error:
         raise DependencyError(
-            f"{_HOST}:{port} cannot be listened on ({error.strerror}). Choose another {option}; 0 takes a free one."
+            f"Cannot listen on {_HOST}:{port} ({error.strerror}). Choose another {option}; 0 takes a free port."
         ) from error

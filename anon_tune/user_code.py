@@ -1,4 +1,4 @@
-"""Functions of the user, named "module:function". Needs the standard library alone."""
+"""The user's functions, named "module:function". Needs the standard library alone."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ from anon_tune.errors import InputError
 __all__ = ["ENTERED", "load_function", "provide"]
 
 ENTERED = "__main__"
-"""Module of functions that were entered in a notebook, or are the script that runs."""
+"""Module name of functions from a notebook or from the running script."""
 
 _provided: dict[str, Callable[..., Any]] = {}
 
 
 def provide(functions: Mapping[str, Callable[..., Any]]) -> None:
-    """Have `load_function` find functions of this process's own under their names, which no module has."""
+    """Register this process's own functions, which are in no module, for `load_function`."""
     _provided.update(functions)
 
 
 def load_function(name: str, folder: str | None) -> Callable[..., Any]:
-    """Import a module, from the folder first, as Python does for a script that is there, and return a function of it.
+    """Import a module and return a function of it; the folder comes first, as for a script in it.
 
-    The folder stays first in `sys.path`: what the function imports later is looked for there too.
+    The folder stays first in `sys.path`, so the function's later imports search it too.
 
     Args:
         name: "package.module:function".
-        folder: The job file's; None: installed packages only, and of a module only what its package defines.
+        folder: The job file's folder. None: installed packages only, and only functions that the module's own
+            package defines.
 
     Raises:
-        InputError: There is no such module or function, or something else of that name; or the process has another
-            module of that name; or it was entered in a notebook, and nobody has provided it here. An error inside the
-            module is its own, and passes through.
+        InputError: There is no such module or function, or the name is not a function; or the process has another
+            module of that name; or the function is from a notebook and is not registered here. Errors inside the
+            module pass through.
     """
     if name in _provided:
         return _provided[name]
     module_name, _, attribute = name.partition(":")
     if module_name == ENTERED:
         raise InputError(
-            f"The function {attribute} was entered in a notebook or script, and is in no module. Go on from there: "
+            f"The function {attribute} is from a notebook or script, not from a module. Resume the job there: "
             f"anon_tune.tune({attribute}, resume=JOB)"
         )
     if folder is not None:
@@ -56,7 +57,7 @@ def load_function(name: str, folder: str | None) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # something that the module itself imports
+            raise  # an import inside the module
         where = f"in {folder} or " if folder else ""
         raise InputError(
             f"There is no module {error.name!r} {where}among the installed packages ({name})."
@@ -71,23 +72,21 @@ def load_function(name: str, folder: str | None) -> Callable[..., Any]:
         raise InputError(f"{_file(module)}: {attribute} is a {type(found).__name__}, not a function.")
     home = str(getattr(found, "__module__", None) or module_name)
     if folder is None and home.partition(".")[0] != module_name.partition(".")[0]:
-        # Whoever allows a module does not allow all that it imports.
-        raise InputError(
-            f"{name} is {home}:{attribute}, which {module_name} has only imported. Name it by that."
-        )
+        # Allowing a module does not allow everything that it imports.
+        raise InputError(f"{module_name} only imports {attribute}; name it {home}:{attribute}.")
     function: Callable[..., Any] = found
     return function
 
 
 def _refuse_another(name: str, folder: str) -> None:
-    """Raise where the folder has a module that Python would not import, having another of the same name."""
+    """Raise if the folder has a module that Python would not import, because of another with the same name."""
     loaded, here = sys.modules.get(name), PathFinder.find_spec(name, [folder])
     if loaded is None or here is None or here.origin is None:
         return
     if Path(getattr(loaded, "__file__", None) or name).resolve() != Path(here.origin).resolve():
         raise InputError(
             f"This process has the module {name!r} from {_file(loaded)}, and {here.origin} has the same name: rename "
-            "one of them, or load them in processes of their own."
+            "one of them, or use separate processes."
         )
 
 

@@ -1,11 +1,11 @@
-"""What the sampler costs: seconds of a suggestion, and how long workers wait for it.
+"""Cost of the sampler: seconds per suggestion, and how long workers wait for it.
 
     python -m benchmarks.sampler [--quick] [--only ask tell rebuild wait]
 
 - ask: one suggestion in the five coordinates of the space `default`, by sampler and number of trials, with GP beyond
   GP_TRIALS too; `running`: with three RUNNING trials among them. On one core, as in the service, where not said.
-- tell: TPE with 5,000 trials. Those it is told are told anew for each suggestion, so that its time holds both.
-- rebuild: reading 5,000 trials of ten epochs from the ledger, and telling a sampler of them.
+- tell: TPE with 5,000 trials. Each suggestion rebuilds the training data, so the time includes both.
+- rebuild: reading 5,000 trials of ten epochs from the ledger, and converting them to training data.
 - wait: whole Ray Tune through the service's own shims, on two cores with two workers, and an sqlite ledger that
   begins with 280 trials an arm. The trials sleep two seconds. What a worker waits between two trials of its own, as a
   share of the time; beside `random`, which costs nothing, the sampler's part is the difference. Fresh processes.
@@ -43,7 +43,7 @@ from anon_tune.search import study
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.policy import Plan
 from anon_tune.search.seeds import trial_seed
-from anon_tune.search.told import told
+from anon_tune.search.training_data import as_frozen_trials
 from anon_tune.settings import Settings
 from anon_tune.spec import Objective, parse_spec, spaces_of
 from benchmarks.jobs import two_cores
@@ -86,7 +86,7 @@ def plan_of(sampler: str, trials: int, epochs: int, arms: Sequence[str] = ("anon
 
 
 def loss_of(hyperparameters: dict[str, Any], seed: int) -> float:
-    """A surface with a best learning rate, a best gamma and noise."""
+    """Return a surface with a best learning rate, a best gamma and noise."""
     far = abs(math.log10(hyperparameters["lr"]) + 2.0) + abs(hyperparameters.get("gamma", 1.0) - 0.7)
     return math.exp(0.3 * far + 0.05 * float(np.random.default_rng(seed).standard_normal()))
 
@@ -162,7 +162,7 @@ def store(engine: sa.Engine, trials: Sequence[Trial]) -> None:
 
 
 def seconds(work: Callable[[int], object], repeats: int) -> float:
-    """The median; a first call, which imports and allocates, does not count."""
+    """Return the median; a first call, which imports and allocates, does not count."""
     times = []
     for repeat in range(repeats + 1):
         start = time.perf_counter()
@@ -211,7 +211,9 @@ def rebuild(quick: bool) -> None:
         repeats = 1 if quick else 3
         reading = seconds(lambda _: ledger.job(job, trials=True), repeats)
         trials = ledger.job(job, trials=True).trials
-        telling = seconds(lambda _: told(space, trials, study.distributions(space), Objective()), repeats)
+        telling = seconds(
+            lambda _: as_frozen_trials(space, trials, study.distributions(space), Objective()), repeats
+        )
         ledger.close()
     print(
         f"rebuilding {MANY} trials: {reading + telling:.2f} s (goal 3), of it reading the ledger {reading:.2f} s"
@@ -237,7 +239,7 @@ def wait(quick: bool) -> None:
 
 
 def sleeper(epochs: int) -> type:
-    """A trainable that sleeps, and tells when and in which process."""
+    """Return a trainable that sleeps, and tells when and in which process."""
     from ray import tune
 
     class Sleeper(tune.Trainable):
@@ -268,7 +270,7 @@ def sleeper(epochs: int) -> type:
 
 
 def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("anon", "adamw")) -> list[Trial]:
-    """The last `live` trials of each arm of a job of 300, as the driver runs them."""
+    """Return the last `live` trials of each arm of a job of 300, as the driver runs them."""
     from anon_tune.workers.driver import cluster
     from anon_tune.workers.driver import job as driver
 
@@ -303,7 +305,7 @@ def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("ano
 
 
 def waited(trials: Sequence[Trial]) -> dict[str, float]:
-    """What workers wait between two of these trials: its share of the time, the median, the longest."""
+    """Return how long workers wait between two of these trials: the share of the time, the median, the longest."""
     workers: dict[float, list[tuple[float, float]]] = {}
     for trial in trials:
         last = trial.reports[-1].metrics

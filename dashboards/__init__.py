@@ -1,1 +1,1 @@
-"""Charts and pages of a job, drawn from the ledger's records."""
+"""Charts and descriptions of a job, made from the ledger's records."""

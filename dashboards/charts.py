@@ -13,13 +13,13 @@ from anon_tune.records import JobRecord, Phase, Trial, TrialState, objective_key
 
 __all__ = ["best_so_far", "charts_page", "learning_curves", "loss_over_gamma"]
 
-# Okabe and Ito's palette, which people with colour blindness can tell apart.
+# Okabe and Ito's palette, which people with colour blindness can distinguish.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _FAINT = 0.35
 
 
 def loss_over_gamma(job: JobRecord) -> go.Figure:
-    """The objective over gamma, one point per search trial of Anon; diverged trials stand at the top edge."""
+    """Return the chart of the objective over gamma, a point per search trial of Anon, diverged ones at the top."""
     trials = [trial for trial in _search(job) if trial.arm == "anon"]
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
     figure = go.Figure()
@@ -76,7 +76,7 @@ def loss_over_gamma(job: JobRecord) -> go.Figure:
 
 
 def _add_response(figure: go.Figure, gamma: Gamma) -> None:
-    """The response with its bands, and where the best gamma lies."""
+    """Add the response with its bands, and the interval of the best gamma."""
     curve = gamma.curve
     if curve is None or gamma.low is None or gamma.high is None:
         return
@@ -114,7 +114,7 @@ def _add_response(figure: go.Figure, gamma: Gamma) -> None:
 
 
 def learning_curves(job: JobRecord) -> go.Figure:
-    """The objective over epochs of every search trial, a colour per arm; the best of each arm is bold."""
+    """Return the chart of learning curves of all search trials, a colour per arm, with the best of each arm bold."""
     figure = go.Figure()
     for colour, arm in zip(_COLOURS, job.spec["arms"], strict=False):
         trials = [trial for trial in _search(job) if trial.arm == arm and trial.reports]
@@ -138,7 +138,7 @@ def learning_curves(job: JobRecord) -> go.Figure:
 
 
 def best_so_far(job: JobRecord) -> go.Figure:
-    """The best objective so far over the trials a search has started, a line per search, a colour per arm."""
+    """Return the chart of the best objective so far over the started trials, a line per search, a colour per arm."""
     figure = go.Figure()
     better = min if job.spec["objective"]["mode"] == "min" else max
     for colour, arm in zip(_COLOURS, job.spec["arms"], strict=False):
@@ -170,7 +170,7 @@ def best_so_far(job: JobRecord) -> go.Figure:
 
 
 def charts_page(job: JobRecord) -> str:
-    """All charts of a job as one HTML page that needs no network."""
+    """Return all charts of a job as one HTML page that needs no network."""
     figures = [loss_over_gamma(job), learning_curves(job), best_so_far(job)]
     parts = [
         figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False})
@@ -193,14 +193,14 @@ def _last(trial: Trial) -> float | None:
 
 
 def _edge(values: Sequence[float], job: JobRecord) -> float:
-    """Where diverged trials are drawn: a little on the bad side of everything else."""
+    """Return the value at which diverged trials are drawn: slightly worse than all others."""
     if job.spec["objective"]["mode"] == "max":
         return min(values, default=1.0) * 0.9
     return max(values, default=1.0) * 1.2
 
 
 def _bulk(job: JobRecord) -> list[float] | None:
-    """The axis range that holds all but the worst twentieth of the reports, which may be off by decades."""
+    """Return the axis range without the worst twentieth of the reports, which may be off by orders of magnitude."""
     values = sorted(r.value for trial in _search(job) for r in trial.reports if math.isfinite(r.value))
     if not values:
         return None
@@ -215,7 +215,7 @@ def _bulk(job: JobRecord) -> list[float] | None:
 
 
 def _positive(job: JobRecord) -> bool:
-    """Whether every value drawn is above 0, so that a log axis can show it."""
+    """Whether all values are above 0, so that a log axis can show them."""
     if job.spec["objective"]["mode"] == "max":
         return False
     return all(not report.value <= 0 for trial in job.trials for report in trial.reports)
@@ -226,7 +226,7 @@ def _objective(job: JobRecord) -> str:
 
 
 def _titled(figure: go.Figure, title: str) -> go.Figure:
-    # The legend lies above the plot: on the right it would cover the colour bar.
+    # The legend is above the plot, because on the right it would cover the colour bar.
     legend = {
         "groupclick": "togglegroup",
         "orientation": "h",
@@ -239,6 +239,6 @@ def _titled(figure: go.Figure, title: str) -> go.Figure:
 
 
 def _best(trials: Sequence[Trial], mode: str) -> Trial | None:
-    """The COMPLETE trial with the best value."""
+    """Return the COMPLETE trial with the best value."""
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
     return min(complete, key=lambda trial: objective_key(trial.value or 0.0, mode), default=None)

@@ -1,4 +1,4 @@
-"""A job's answer in Markdown: the description of its run in MLflow."""
+"""A job's answer in Markdown, for the description of its run in MLflow."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["description"]
 
 
 def description(job: JobRecord) -> str:
-    """Return what was compared and found, how sure that is and what to do next, or that there is no answer yet."""
+    """Return the comparison, findings, uncertainty and next steps of a job, or that it has no answer yet."""
     answer = Answer.load(job.result)
     spec = stored_spec(job.spec)
     lines = [f"**{_plain(job.name)}** ({job.id}): {job.state.value}"]
     if job.reason:
         lines += ["", _plain(job.reason)]
     if answer is None:
-        lines += ["", f"It has no answer yet. `anon-tune show {job.id}` says how far it is."]
+        lines += ["", f"It has no answer yet. `anon-tune show {job.id}` shows its progress."]
     else:
         lines += _found(job, answer, spec)
     return "\n".join(lines) + "\n"
@@ -81,6 +81,6 @@ def _table(answer: Answer, spec: JobSpec) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, in one line."""
+    """Return text in one line, escaped for Markdown."""
     escaped = "".join(f"\\{sign}" if sign in "\\`*_[]<>#|" else sign for sign in text)
     return " ".join(escaped.split())

@@ -1,4 +1,4 @@
-"""Search spaces: one commented YAML per architecture family and per baseline, and their loader."""
+"""Search spaces: one commented YAML file per architecture family and per baseline, and their loader."""
 
 from anon_tune.search_spaces.domains import Choice, Range, Value
 from anon_tune.search_spaces.loader import COORDINATES, DELAYS, FIXABLE, Space, load_space, space_names

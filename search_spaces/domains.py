@@ -1,4 +1,4 @@
-"""Domains of coordinates: a range or a choice, always there or on a condition."""
+"""Domains of coordinates: ranges and choices, with or without a condition."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["Choice", "Domain", "Range", "Value", "shown"]
 
 def _number_or_name(value: Any) -> float | str:
     if isinstance(value, bool):
-        raise ValueError(f"expected a number or a name, found {value!r}; write {value:d} for it")
+        raise ValueError(f"expected a number or a name, found {value!r}; write {value:d} instead")
     if not isinstance(value, int | float | str):
         raise ValueError(f"expected a number or a name, found {value!r}")
     try:
-        return float(value)  # YAML takes 1e-3 for a text
+        return float(value)  # YAML reads 1e-3 as text
     except OverflowError:
-        raise ValueError("expected a number that is not so large") from None
+        raise ValueError("expected a smaller number") from None
     except ValueError:
         return str(value)
 
@@ -41,14 +41,14 @@ Values = Annotated[tuple[Value, ...], Field(min_length=1)]
 
 
 class _Conditional(Strict):
-    """A domain that may depend on a parameter with choices; attributes are in the subclasses."""
+    """Base class of domains, which may depend on a parameter with choices; the subclasses document the attributes."""
 
     when: dict[str, Values] | None = Field(default=None, min_length=1)
 
     @field_validator("when", mode="before")
     @classmethod
     def _one_or_several(cls, when: Any) -> Any:
-        """`when: {delay_family: every}` is short for `when: {delay_family: [every]}`."""
+        """Accept `when: {delay_family: every}` as short for `when: {delay_family: [every]}`."""
         if not isinstance(when, Mapping):
             return when
         return {
@@ -57,7 +57,7 @@ class _Conditional(Strict):
 
     @property
     def condition(self) -> str:
-        """The condition in words, "delay_family is every"; empty without one."""
+        """The condition in words, such as "delay_family is every"; empty without one."""
         return " and ".join(
             f"{name} is {' or '.join(map(shown, values))}" for name, values in (self.when or {}).items()
         )
@@ -70,8 +70,8 @@ class Range(_Conditional):
         low: Smallest value.
         high: Largest value.
         log: Whether the logarithm is searched.
-        integer: Whether only whole numbers are meant.
-        when: Parameter with choices -> its values at which this coordinate exists; all of them must hold.
+        integer: Whether the range has only whole numbers.
+        when: Maps a parameter with choices to the values at which this coordinate exists; all conditions must hold.
     """
 
     low: float
@@ -95,23 +95,23 @@ class Range(_Conditional):
 
     @property
     def size(self) -> float:
-        """How many values there are."""
+        """The number of values."""
         return self.high - self.low + 1 if self.integer else math.inf
 
     def at(self, u: float) -> float:
-        """The value at a fraction of the range, u in [0, 1]."""
+        """Return the value at a fraction of the range, u in [0, 1]."""
         value = self.low * (self.high / self.low) ** u if self.log else self.low + u * (self.high - self.low)
         return min(max(float(round(value)) if self.integer else value, self.low), self.high)
 
     def fraction(self, value: float) -> float:
-        """The inverse of `at`."""
+        """Return the inverse of `at`."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     @property
     def text(self) -> str:
-        """The domain in words: "1 to 100, whole, log"."""
+        """The domain in words, such as "1 to 100, whole, log"."""
         return (
             f"{self.low:g} to {self.high:g}{', whole' if self.integer else ''}{', log' if self.log else ''}"
         )
@@ -124,7 +124,7 @@ class Range(_Conditional):
         if not self.low <= number <= self.high:
             return f"{shown(number)} is outside {self.text}"
         if self.integer and not number.is_integer():
-            return f"{shown(number)} is not a whole number; allowed is {self.text}"
+            return f"{shown(number)} is not a whole number; allowed: {self.text}"
         return None
 
 
@@ -147,16 +147,16 @@ class Choice(_Conditional):
 
     @property
     def size(self) -> float:
-        """How many values there are."""
+        """The number of values."""
         return len(self.choices)
 
     def at(self, u: float) -> float | str:
-        """The choice at a fraction of the list, u in [0, 1]."""
+        """Return the choice at a fraction of the list, u in [0, 1]."""
         return self.choices[min(int(u * len(self.choices)), len(self.choices) - 1)]
 
     @property
     def text(self) -> str:
-        """The domain in words: "2, 4, 8"."""
+        """The domain in words, such as "2, 4, 8"."""
         return ", ".join(map(shown, self.choices))
 
     def problem(self, value: Any) -> str | None:
@@ -169,7 +169,7 @@ class Choice(_Conditional):
 
 
 def _kind(value: Any) -> str:
-    """Which of the two a domain is meant to be, so that only that one's problems are told."""
+    """Return the tag of the intended domain, so that errors concern only that one."""
     chosen = isinstance(value, Choice) or (isinstance(value, Mapping) and "choices" in value)
     return "choice" if chosen else "range"
 
@@ -178,5 +178,5 @@ Domain = Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("choic
 
 
 def shown(value: Any) -> str:
-    """A value as a person would write it."""
+    """Return a value as a person would write it."""
     return f"{value:.8g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The schema of a search space, and loading one by name or path."""
+"""The schema of a search space, and loading of a space by name or path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FOLDER = Path(__file__).parent
 _MOST_PARTS = 1000
 _EVERY_FAMILY = "default"
 _AT_BOUND = 1e-6
-"""Share of a range: a value so near to its end counts as at the end."""
+"""Distance from the end of a range, as a share of it, within which a value counts as at the end."""
 
 COORDINATES: Mapping[str, Mapping[str, str]] = {
     "anon": {
@@ -40,7 +40,7 @@ COORDINATES: Mapping[str, Mapping[str, str]] = {
     },
     "sgd": {"lr": "learning rate", "momentum": "momentum", "weight_decay": "coupled weight decay (L2)"},
 }
-"""Coordinates that a sampler may search, by optimizer, with meanings. A user's factory has names of its own."""
+"""Coordinates that a sampler may search, by optimizer, with meanings. A user's factory has its own names."""
 
 FIXABLE: Mapping[str, Mapping[str, str]] = {
     "anon": {
@@ -73,13 +73,13 @@ DEFAULTS: Mapping[str, Mapping[str, float | str]] = {
     "adamw": {"beta1": 0.9, "one_minus_beta2": 0.001, "eps": 1e-8, "weight_decay": 0.01},
     "sgd": {"momentum": 0.0, "weight_decay": 0.0},
 }
-"""The optimizer's own values: of an argument no space names, and of a coordinate where its condition fails.
+"""The optimizer's defaults, for arguments that no space names and for coordinates whose condition fails.
 
-A coordinate that is not here is needed in every configuration.
+Every configuration needs all other coordinates.
 """
 
 DELAYS: Mapping[str, str] = {"geometric": "delay", "polynomial": "delay_power", "every": "delay_period"}
-"""The families of a_n, with the coordinate that each takes."""
+"""The families of a_n, with the coordinate of each."""
 
 _ALLOWED: Mapping[str, tuple[float, float]] = {
     "gamma": (-5.0, 5.0),
@@ -87,7 +87,7 @@ _ALLOWED: Mapping[str, tuple[float, float]] = {
     "beta2": (0.0, 0.9999999),
     "beta3": (0.0, 0.999999),
     "momentum": (0.0, 0.999999),
-    "delay": (1.01, 1e6),  # nearer to 1 it is every:1
+    "delay": (1.01, 1e6),  # closer to 1 it is the same as every:1
     "delay_power": (1.0, 10.0),
     "delay_period": (1.0, 1e6),
     "one_minus_beta2": (1e-7, 1.0),
@@ -101,13 +101,13 @@ class Space(Strict):
     """Search space of one arm.
 
     Attributes:
-        optimizer: "anon", "adamw" or "sgd"; or a factory of the user ("module:function"), whose keyword arguments the
-            parameters and fixed values then are.
+        optimizer: "anon", "adamw" or "sgd"; or the user's factory ("module:function"), which gets the parameters and
+            fixed values as keyword arguments.
         summary: One line for `anon-tune spaces`.
         parameters: Search coordinates and their ranges.
-        fixed: Coordinates and other optimizer arguments held at one value.
-        start: Points that are tried first, by architecture family; those under "default" where a family has none of
-            its own. A list is meant for all families. Coordinates that a point leaves out are filled in.
+        fixed: Coordinates and other optimizer arguments with a fixed value.
+        start: Start points by architecture family, with "default" for families without their own. A list is for all
+            families. Coordinates that a point omits are filled in.
     """
 
     optimizer: str
@@ -126,19 +126,21 @@ class Space(Strict):
     def _optimizer_exists(cls, name: str) -> str:
         if name not in COORDINATES and not is_function(name):
             raise ValueError(
-                f"{unknown('optimizer', name, COORDINATES)}, or a factory of yours, module:function"
+                f"{unknown('optimizer', name, COORDINATES)}, or your own factory, module:function"
             )
         return name
 
     @model_validator(mode="after")
     def _consistent(self) -> Space:
         parts = math.prod(float(domain.size) for domain in self._parents().values())
-        if parts > _MOST_PARTS:  # each is looked at
-            raise ValueError(f"`when` divides the space into {parts:g} parts; {_MOST_PARTS} are the most")
+        if parts > _MOST_PARTS:  # each part is checked
+            raise ValueError(
+                f"`when` divides the space into {parts:g} parts; at most {_MOST_PARTS} are allowed"
+            )
         problems = [*self._name_problems(), *self._value_problems(), *self._condition_problems()]
         if self.optimizer == "anon":
             problems += self._delay_problems()
-        if not problems:  # the points are looked up in the parameters
+        if not problems:  # the points refer to the parameters
             problems += self._start_problems()
         if problems:
             raise ValueError("; ".join(problems))
@@ -148,10 +150,10 @@ class Space(Strict):
         for name in self.fixed:
             if name in self.parameters:
                 yield f"{name}: is in both `parameters` and `fixed`"
-        if self.of_factory:  # which names it takes is known where it is called
+        if self.of_factory:  # the names are checked when the factory is called
             for name in (*self.parameters, *self.fixed):
                 if not name.isidentifier():
-                    yield f"{name!r}: is no name of a keyword argument"
+                    yield f"{name!r}: is not a valid keyword argument"
             return
         coordinates, fixable = COORDINATES[self.optimizer], FIXABLE[self.optimizer]
         for name in self.parameters:
@@ -220,7 +222,10 @@ class Space(Strict):
             if family in families and not given:
                 yield f"{name}: is in neither `parameters` nor `fixed`, and delay_family can be {family}"
             elif given and family not in families:
-                yield f"{name}: is of delay_family {family}, which this space has not; remove one or add the other"
+                yield (
+                    f"{name}: belongs to delay_family {family}, which is not in this space; "
+                    "remove one or add the other"
+                )
             elif searched and domain and (domain.when or {}).get("delay_family") != (family,):
                 yield (
                     f"parameters.{name}.when: delay_family is searched, so this must have "
@@ -233,18 +238,18 @@ class Space(Strict):
                 yield from (f"start.{family}.{index}.{problem}" for problem in self.problems_of(point))
 
     def for_family(self, family: str) -> Space:
-        """The space with the points that are tried first on an architecture family, and those of no other."""
+        """Return the space with the start points of one architecture family only."""
         points = self.start.get(family, self.start_points)
         return self.model_copy(update={"start": {_EVERY_FAMILY: points} if points else {}})
 
     @property
     def start_points(self) -> tuple[dict[str, Value], ...]:
-        """The points that are tried first on a family that has none of its own."""
+        """The start points for families without their own."""
         return self.start.get(_EVERY_FAMILY, ())
 
     @property
     def of_factory(self) -> bool:
-        """Whether the optimizer is made by a function of the user."""
+        """Whether the user's function makes the optimizer."""
         return is_function(self.optimizer)
 
     @property
@@ -253,12 +258,12 @@ class Space(Strict):
 
     @property
     def is_conditional(self) -> bool:
-        """Whether some coordinate exists in a part of the configurations only."""
+        """Whether some coordinate exists in only a part of the configurations."""
         return any(domain.when for domain in self.parameters.values())
 
     @property
     def configurations(self) -> float:
-        """How many configurations there are; infinitely many with a range that is not of whole numbers."""
+        """The number of configurations; infinite with a range of real numbers."""
         return sum(
             math.prod(
                 float(domain.size) for name, domain in self.parameters.items() if self._free(name, point)
@@ -267,7 +272,7 @@ class Space(Strict):
         )
 
     def points(self) -> Iterator[dict[str, float | str]]:
-        """Every configuration of a space that has finitely many; none of any other."""
+        """Yield every configuration of a finite space; nothing for an infinite one."""
         if math.isinf(self.configurations):
             return
         for point in self._conditions():
@@ -282,7 +287,7 @@ class Space(Strict):
                 yield {**point, **dict(zip(free, values, strict=True))}
 
     def on_grid(self, levels: int) -> Space:
-        """The space with each range replaced by `levels` values of it, ends included."""
+        """Return the space with each range replaced by `levels` of its values, including both ends."""
         coarse = {
             name: Choice(
                 choices=tuple(dict.fromkeys(domain.at(i / (levels - 1)) for i in range(levels))),
@@ -295,7 +300,7 @@ class Space(Strict):
         return self.model_copy(update={"parameters": coarse})
 
     def complete(self, unit: Sequence[float], point: Mapping[str, float | str]) -> dict[str, float | str]:
-        """A configuration: `point`, with what it leaves out at these fractions of the ranges, in their order."""
+        """Return `point` as a full configuration, with missing coordinates at these fractions of their ranges."""
         params = dict(point)
         places = list(zip(self.parameters.items(), unit, strict=True))
         # Those without a condition first: the others depend on them.
@@ -305,18 +310,18 @@ class Space(Strict):
         return params
 
     def middles(self) -> Iterator[dict[str, float | str]]:
-        """The middle of the space; of each of its parts, where conditions divide it."""
+        """Yield the middle of the space, or of each of its parts if conditions divide it."""
         for point in self._conditions():
             yield self.complete([0.5] * len(self.parameters), point)
 
     def _conditions(self) -> Iterator[dict[str, float | str]]:
-        """Every point of the parameters that others depend on."""
+        """Yield every point of the parameters that others depend on."""
         parents = self._parents()
         for values in itertools.product(*(domain.choices for domain in parents.values())):
             yield dict(zip(parents, values, strict=True))
 
     def _parents(self) -> dict[str, Choice]:
-        """The parameters that others depend on."""
+        """Return the parameters that others depend on."""
         conditions = {parent for domain in self.parameters.values() for parent in domain.when or {}}
         return {
             name: domain
@@ -325,20 +330,20 @@ class Space(Strict):
         }
 
     def _free(self, name: str, point: Mapping[str, float | str]) -> bool:
-        """Whether a coordinate exists there, and is not given by the point."""
+        """Whether a coordinate exists at these params and the point does not set it."""
         return name not in point and self.active(name, point)
 
     def active(self, name: str, params: Mapping[str, Any]) -> bool:
-        """Whether a searched coordinate exists in a point that has these params."""
+        """Whether a searched coordinate exists at these params."""
         domain = self.parameters.get(name)
         return domain is not None and all(
             params.get(parent) in values for parent, values in (domain.when or {}).items()
         )
 
     def unit(self, params: Mapping[str, Any]) -> list[float]:
-        """A point's place in the unit cube: a number in [0, 1] for each range, and one for each choice.
+        """Return a point's place in the unit cube: a number in [0, 1] for each range, and one for each choice.
 
-        A coordinate that does not exist there stands in the middle.
+        A coordinate that does not exist at the point is in the middle.
         """
         place: list[float] = []
         for name, domain in self.parameters.items():
@@ -349,7 +354,7 @@ class Space(Strict):
         return place
 
     def at_unit(self, place: Sequence[float]) -> dict[str, float | str]:
-        """The inverse of `unit` in a space without conditions; of the choices the one with the largest number."""
+        """Return the inverse of `unit` in a space without conditions; choices take their largest number's value."""
         numbers = iter(place)
         params: dict[str, float | str] = {}
         for name, domain in self.parameters.items():
@@ -361,7 +366,7 @@ class Space(Strict):
         return params
 
     def at_bound(self, params: Mapping[str, Any]) -> list[str]:
-        """The coordinates that are at an end of their range."""
+        """Return the coordinates at an end of their range."""
         return [
             name
             for name, domain in self.parameters.items()
@@ -370,27 +375,27 @@ class Space(Strict):
         ]
 
     def is_constant(self, name: str) -> bool:
-        """Whether every configuration has an argument, at the same value."""
+        """Whether every configuration has the same value of an argument."""
         default = name in self._defaults and name not in DELAYS.values()
         return name not in self.parameters and (default or name in self.fixed)
 
     def constant(self, name: str) -> float | str:
-        """The value of an argument where this space does not search it."""
+        """Return the value of an argument that this space does not search."""
         return self.fixed.get(name, self._defaults.get(name, math.nan))
 
     def problems_of(self, point: Mapping[str, Any]) -> list[str]:
-        """Yield the problems of a point given by a person, which may leave coordinates out; one line each."""
+        """Yield the problems of a user's point, which may omit coordinates; one line each."""
         return [f"{name}: {problem}" for name in point if (problem := self._problem_of(name, point))]
 
     def _problem_of(self, name: str, point: Mapping[str, Any]) -> str | None:
         domain = self.parameters.get(name)
         if domain is None:
             if self.is_constant(name):
-                return f"is fixed at {shown(self.constant(name))} in this space; leave it out"
+                return f"is fixed at {shown(self.constant(name))} in this space; omit it"
             return unknown("coordinate", name, self.parameters)
         if not self.active(name, point):
             found = ", ".join(
-                f"{parent} is {shown(point[parent])}" if parent in point else f"{parent} is left out"
+                f"{parent} is {shown(point[parent])}" if parent in point else f"{parent} is missing"
                 for parent in domain.when or {}
             )
             return f"exists only where {domain.condition}; here {found}"
@@ -417,7 +422,7 @@ def _wrong(name: str, value: float | str) -> str | None:
 
 
 def space_names() -> list[str]:
-    """Names of the spaces that come with anon_tune."""
+    """Return the names of the spaces that come with anon_tune."""
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
@@ -425,7 +430,7 @@ def load_space(name: str) -> Space:
     """Return a space by name, or from a file if `name` ends in .yaml or .yml.
 
     Raises:
-        SpecError: The name is unknown, or the file is wrong; says which key and what is allowed.
+        SpecError: The name is unknown, or the file is invalid; says which key and what is allowed.
         NotFoundError: There is no such file.
     """
     if name.endswith((".yaml", ".yml")):

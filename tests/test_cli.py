@@ -246,7 +246,7 @@ def test_a_job_that_is_held_is_told_and_says_so(ledger: Ledger):
         (("resume", "nothere"), 3, "There is no job 'nothere'"),
         (("extend", "JOB", "--trials", "2"), 4, "has a budget.trials of 4; give --trials more"),
         (("extend", "JOB", "--trials", "99999"), 2, "budget.trials"),
-        (("extend", "JOB", "--time", "soon"), 2, "--time: expected a length of time"),
+        (("extend", "JOB", "--time", "soon"), 2, "--time: expected a duration"),
         (("extend", "JOB"), 2, "--trials, --time or --seeds"),
         (("logs", "nothere"), 3, "There is no job 'nothere'"),
         (("logs", "JOB", "--trial", "x"), 3, "has no trial 'x'"),

@@ -54,7 +54,7 @@ def test_a_report_says_what_was_found_how_sure_it_is_and_what_to_do_next():
         "with all else tuned, gamma 0 costs +12% (+5% to +21%); gamma 1 costs +0.3% (+0% to +2%) (90% intervals)",
         "recommended: gamma 0.5  lr 0.01  betas (0.9, 0.999, 0.5)  delay 2.5",
         "gamma: adaptivity: 0 scales steps as SGD does, 1 as Adam",
-        "Nothing here says that Anon is better or worse than adamw.",
+        "There is no evidence that Anon is better or worse than adamw.",
         "No winner between these settings of Anon and these of adamw: test loss 3% lower (-9% to +4%, 10 seeds). "
         "A difference of 6.6% would have shown; if the true difference is 3%, about 40 more seeds would show it.",
         "Whether Anon would beat adamw if each were tuned anew with 4 trials is undecided: -17% to +13% (rough: from "
@@ -129,14 +129,17 @@ def test_a_report_says_which_reports_counted(of: str, said: str):
 def test_each_outcome_has_its_sentence(outcome: Outcome, of: str, said: str):
     shown = text(report(job(result=stored(verdict=[compared(outcome=outcome, of=of)]))), 250)
     assert said in shown
-    assert "Nothing here says" not in shown
+    assert "There is no evidence" not in shown
 
 
 def test_without_enough_evidence_that_is_said_with_what_would_help():
     gamma = GAMMA.model_copy(update={"enough": False, "low": -0.4, "high": 1.4})
     shown = text(report(job(result=stored(gamma=gamma))), 250)
     assert "too few trials to locate the best gamma: it is between -0.40 and 1.40" in shown
-    assert "Narrow gamma down: anon-tune extend j --trials 20 (20 in all, with those already made)." in shown
+    assert (
+        "Narrow gamma down: anon-tune extend j --trials 20 (20 in total, including those already made)."
+        in shown
+    )
 
 
 def test_an_answer_from_before_an_extension_names_the_trials_that_it_had():

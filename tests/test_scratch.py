@@ -69,7 +69,7 @@ def test_a_folder_that_another_user_has_made_in_its_place_is_not_used(
     settings.ray_temps_elsewhere.mkdir()
     monkeypatch.setattr("anon_tune.scratch.os.getuid", lambda: 12345)
     monkeypatch.setattr(Settings, "ray_temps_elsewhere", settings.ray_temps_elsewhere)
-    with pytest.raises(DependencyError, match="is of another user"), scratch.ray_folder(settings):
+    with pytest.raises(DependencyError, match="belongs to another user"), scratch.ray_folder(settings):
         pass
 
 

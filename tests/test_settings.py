@@ -74,7 +74,7 @@ def test_a_folder_of_a_user_is_found(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_folder_of_nobody_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ANON_TUNE_HOME", "~nobody-of-this-name/x")
-    with pytest.raises(InputError, match="ANON_TUNE_HOME: a folder of somebody who is not known"):
+    with pytest.raises(InputError, match="ANON_TUNE_HOME: the home folder of an unknown user"):
         Settings.from_environment()
 
 

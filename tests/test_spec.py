@@ -136,12 +136,12 @@ BAD = [
     ("space", "no/such/space.yaml", ["space: ", "no/such/space.yaml"]),
     ("space", "sgd", ["space: ", "'sgd' is a space of sgd"]),
     ("objective.metric", "acuracy", ["objective.metric: unknown metric", "did you mean 'accuracy'?"]),
-    ("objective.mode", "max", ["objective.mode: loss is better at its min"]),
+    ("objective.mode", "max", ["objective.mode: the best loss is its minimum"]),
     ("objective.mode", "least", ["objective.mode: ", "'min' or 'max'", "found 'least'"]),
     ("objective.of", "worst", ["objective.of: expected `last`, `best`", "`last 3`", "found 'worst'"]),
     ("objective.of", "last 0", ["objective.of: expected `last`", "found 'last 0'"]),
     ("objective.of", 3, ["objective.of: expected `last`", "found 3"]),
-    ("objective.of", "last 7", ["objective.of: last 7 takes more reports than the 6 of budget.epochs"]),
+    ("objective.of", "last 7", ["objective.of: last 7 needs more reports than budget.epochs (6)"]),
     ("budget", REMOVE, ["budget: is missing"]),
     ("budget", 12, ["budget: expected keys and values", "found 12"]),
     ("budget.trials", 0, ["budget.trials: ", "greater than or equal to 1", "found 0"]),
@@ -150,14 +150,14 @@ BAD = [
     ("budget.trails", 3, ["budget.trails: unknown key", "did you mean 'trials'?"]),
     ("budget.epochs", -1, ["budget.epochs: "]),
     ("search", {"pruner": "asha", "grace": 20}, ["search.grace: 20 epochs of grace", "budget's 6"]),
-    ("budget.time", "soon", ["budget.time: expected a length of time", "90m, 2h or 3600", "found 'soon'"]),
-    ("budget.time", "1.2.3h", ["budget.time: expected a length of time"]),
-    ("budget.time", "2 weeks", ["budget.time: expected a length of time"]),
+    ("budget.time", "soon", ["budget.time: expected a duration", "90m, 2h or 3600", "found 'soon'"]),
+    ("budget.time", "1.2.3h", ["budget.time: expected a duration"]),
+    ("budget.time", "2 weeks", ["budget.time: expected a duration"]),
     ("budget.time", 0, ["budget.time: ", "above 0", "found 0"]),
     ("budget.time", -3, ["budget.time: ", "above 0"]),
     ("budget.time", True, ["budget.time: ", "found True"]),
     ("budget.time", float("inf"), ["budget.time: "]),
-    ("budget.trial_time", "soon", ["budget.trial_time: expected a length of time", "found 'soon'"]),
+    ("budget.trial_time", "soon", ["budget.trial_time: expected a duration", "found 'soon'"]),
     ("budget.trial_time", 0, ["budget.trial_time: ", "above 0", "found 0"]),
     ("budget.trial_time", float("inf"), ["budget.trial_time: "]),
     ("training.schedule", "cosin", ["training.schedule: ", "'cosine'", "found 'cosin'"]),
@@ -173,7 +173,7 @@ BAD = [
     ("search.try_first", [3], ["search.try_first.anon.0: expected keys and values", "found 3"]),
     ("search.try_first", [{"gamma": 9}], ["search.try_first.anon.0.gamma: 9 is outside -0.5 to 1.5"]),
     ("search.try_first", [{"gama": 1}], ["search.try_first.anon.0.gama: unknown", "did you mean 'gamma'?"]),
-    ("search.try_first", [{"floor": 0}], ["search.try_first.anon.0.floor: is fixed at 0.03", "leave it out"]),
+    ("search.try_first", [{"floor": 0}], ["search.try_first.anon.0.floor: is fixed at 0.03", "omit it"]),
     ("search.try_first", [{"gamma": True}], ["search.try_first.anon.0.gamma: ", "found True"]),
     ("search.try_first", [{"gamma": "high"}], ["search.try_first.anon.0.gamma: ", "-0.5 to 1.5", "'high'"]),
     (
@@ -184,7 +184,7 @@ BAD = [
     (
         "search.try_first",
         [{"gamma": n / 9} for n in range(5)],
-        ["try_first.anon: 5 points", "4 trials of budget"],
+        ["try_first.anon: 5 points", "budget.trials (4)"],
     ),
     (
         "search.try_first",
@@ -201,7 +201,7 @@ BAD = [
     ("confirm.verdict_seeds", 1, ["confirm.verdict_seeds: "]),
     ("training.batch_size", 0, ["training.batch_size: "]),
     ("training.label_smoothing", 1.0, ["training.label_smoothing: "]),
-    ("training.channels_last", True, ["training.channels_last: ", "vit_tiny has none", "leave it out"]),
+    ("training.channels_last", True, ["training.channels_last: ", "vit_tiny has none", "remove it"]),
     ("training.augment", ["crops"], ["training.augment.0: "]),
     ("training.precision", "fp16", ["training.precision: "]),
     ("arms", "anon", ["arms: expected a list", "found 'anon'"]),
@@ -280,7 +280,7 @@ def test_a_budget_larger_than_the_space_is_refused(tmp_path: Path):
     data = {**GOOD, "space": "four.yaml"}
     assert parse_spec(data, folder=tmp_path).budget.trials == 4
     data["budget"] = {"trials": 5, "epochs": 6}
-    with pytest.raises(SpecError, match=r"budget\.trials: 5 are more than the 4 configurations .* of anon"):
+    with pytest.raises(SpecError, match=r"budget\.trials: 5 is more than the 4 configurations .* of anon"):
         parse_spec(data, folder=tmp_path)
 
 
@@ -291,7 +291,9 @@ def test_a_budget_larger_than_the_grid_is_refused():
     with pytest.raises(SpecError) as caught:
         parse_spec(data)
     for arm in ("adamw", "sgd"):  # anon has more coordinates
-        problem = f"budget.trials: 9 are more than the 8 points of the grid of 2 levels in the space of {arm}; lower"
+        problem = (
+            f"budget.trials: 9 is more than the 8 points of the grid of 2 levels in the space of {arm}; lower"
+        )
         assert problem in str(caught.value)
     assert "of anon;" not in str(caught.value)
 
@@ -350,12 +352,12 @@ def test_a_job_file_is_read_with_overrides(tmp_path: Path):
         ("", "found nothing"),
         ("- a\n- b\n", "found list"),
         ("just words", "found str"),
-        ("a: [1, 2\n", "line 2, column 1: not YAML"),
+        ("a: [1, 2\n", "line 2, column 1: invalid YAML"),
         ("a: b: c\n", "line 1"),
         (b"name: \xff\xfe\x00", "UTF-8"),
         ("name: 2001-99-99\n", "cannot be read"),
         ("name: " + "1" * 5000, "cannot be read"),
-        ("name: a\nbudget: {trials: 4}\nname: b\n", "line 3, column 1: not YAML ('name' is given twice)"),
+        ("name: a\nbudget: {trials: 4}\nname: b\n", "line 3, column 1: invalid YAML ('name' appears twice)"),
         ("name: !!python/object/apply:os.system [ls]\n", "not YAML"),
     ],
     ids=[
@@ -409,7 +411,7 @@ def test_an_override_sets_one_value(override: str, path: str, value: Any):
 
 
 def test_an_override_has_each_key_once():
-    with pytest.raises(SpecError, match="the value is not YAML"):
+    with pytest.raises(SpecError, match="the value is not valid YAML"):
         apply_overrides({}, ["model={width: 8, width: 16}"])
 
 
@@ -541,9 +543,7 @@ def test_a_larger_budget_has_to_fit_the_spaces():
     spec = builders.spec(search={"sampler": "grid", "levels": 2, "grace": 1})
     spaces = spaces_of(spec)
     assert extended(spec, spaces, 8).budget.trials == 8
-    with pytest.raises(
-        SpecError, match=r"--trials: budget\.trials: 9 are more than the 8 points of the grid"
-    ):
+    with pytest.raises(SpecError, match=r"--trials: budget\.trials: 9 is more than the 8 points of the grid"):
         extended(spec, spaces, 9)
     with pytest.raises(SpecError, match=r"budget\.trials"):
         extended(spec, spaces, 10_001)
@@ -598,9 +598,9 @@ def test_a_file_with_a_space_is_an_arm(tmp_path: Path, keys: dict[str, Any]):
         ({"arms": ["anon", "broken.yaml"]}, ["spaces.broken: parameters.lr.low: is missing; parameters.lr.lowest: "]),
         ({"arms": ["anon", "muon"]}, ["arms: unknown arm 'muon'", "or the path of a .yaml file"]),
         ({"arms": ["anon", "gamma.yaml"]}, ["spaces.gamma", "is a space of anon", "`space`"]),
-        ({"arms": ["anon.yaml", "sgd"]}, ["spaces.anon: the space of anon is the key `space`"]),
+        ({"arms": ["anon.yaml", "sgd"]}, ["spaces.anon: set the space of anon with the key `space`"]),
         ({"arms": ["anon", "sgd.yaml"]}, ["spaces.sgd", "is a space of mine:make; give this arm another name"]),
-        ({"arms": ["anon", "my muon.yaml"]}, ["arms: 'my muon' is no name of an arm", "rename its file"]),
+        ({"arms": ["anon", "my muon.yaml"]}, ["arms: 'my muon' is not a valid arm name", "rename its file"]),
         ({"arms": ["anon", "muon.yaml", "./muon.yaml"]}, ["arms: the same arm is listed twice"]),
         ({"arms": ["anon"], "spaces": {"muon": "muon.yaml"}}, ["spaces.muon: unknown arm 'muon'"]),
         ({"arms": ["anon", "muon"], "spaces": {"muon": 3}}, ["spaces.muon: expected the path of a .yaml file"]),
@@ -622,7 +622,9 @@ def test_what_is_wrong_with_an_arm_of_the_user_is_said(
 
 def test_a_factory_needs_a_folder_to_be_imported_from(tmp_path: Path):
     (tmp_path / "muon.yaml").write_text(MINE)
-    with pytest.raises(SpecError, match="folder: is missing; it says where mine:make is imported from"):
+    with pytest.raises(
+        SpecError, match="folder: is missing; it is the folder from which mine:make is imported"
+    ):
         parse_spec({**GOOD, "arms": ["anon", str(tmp_path / "muon.yaml")]})
 
 

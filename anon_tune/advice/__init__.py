@@ -1,1 +1,1 @@
-"""Conclusions from trials: which gammas do well, whether Anon beats a baseline, and what to try on the next model."""
+"""Conclusions from trials: good gammas, verdicts on Anon against baselines, and advice for the next model."""

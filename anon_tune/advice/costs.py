@@ -15,12 +15,12 @@ _PHASES: Sequence[Literal["search", "confirm", "verdict"]] = ("search", "confirm
 
 
 def spent(trials: Sequence[Trial], arms: Sequence[str], probe: Mapping[str, Any]) -> Iterator[Spent]:
-    """Yield what each phase of each arm took.
+    """Yield the cost of each phase of each arm.
 
     Args:
         trials: All trials of a job, with their reports.
-        arms: In the order to yield them.
-        probe: What the probe measured: of interest is `steps_per_epoch` and `samples_per_epoch`, where it has them.
+        arms: The arms, in the order to yield them.
+        probe: Measurements of the probe; `steps_per_epoch` and `samples_per_epoch` are used if present.
     """
     for arm in arms:
         for phase in _PHASES:

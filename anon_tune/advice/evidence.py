@@ -1,4 +1,4 @@
-"""The searches that advice rests on: finished jobs, and those that come with anon_tune."""
+"""The searches behind advice: finished jobs, and the searches that come with anon_tune."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anon_tune.records import JobRecord
 __all__ = ["SHIPPED", "ShippedEvidence", "distinct", "evidence_of", "shipped", "subject_of"]
 
 SHIPPED = Path(__file__).with_name("evidence.json")
-"""Searches of small models that come with anon_tune; `python -m benchmarks.evidence` makes it."""
+"""File of searches of small models that comes with anon_tune; `python -m benchmarks.evidence` makes it."""
 
 _SUBJECT = ("task", "arguments", "data", "model")
 
@@ -26,10 +26,10 @@ class ShippedEvidence(BaseModel):
     """The file of searches that come with anon_tune.
 
     Attributes:
-        made_by: The command.
-        versions: Of what the searches depend on.
-        trials: Of each search.
-        searches: Those that were finished.
+        made_by: The command that made the file.
+        versions: Versions of the packages that the searches depend on.
+        trials: Number of trials of each search.
+        searches: The finished searches.
     """
 
     made_by: str
@@ -40,19 +40,19 @@ class ShippedEvidence(BaseModel):
 
 @cache
 def shipped() -> tuple[Evidence, ...]:
-    """Return the searches that come with anon_tune; none where the file was left out."""
+    """Return the searches that come with anon_tune; none if the file is missing."""
     if not SHIPPED.exists():
         return ()
     return tuple(ShippedEvidence.model_validate_json(SHIPPED.read_bytes()).searches)
 
 
 def subject_of(spec: Mapping[str, Any]) -> str:
-    """Return the model and data of a job, which has its `spec` as plain values."""
+    """Return the model and data of a job, whose `spec` has plain values."""
     return json.dumps({key: spec.get(key) for key in _SUBJECT if spec.get(key)}, sort_keys=True)
 
 
 def evidence_of(job: JobRecord) -> Evidence | None:
-    """Return what a job has found; None where it has no model that is known, no answer, or too few trials."""
+    """Return a job's findings; None if its model is unknown, it has no answer, or it has too few trials."""
     answer = Answer.load(job.result)
     if answer is None or job.architecture is None or answer.gamma.low is None or answer.gamma.high is None:
         return None
@@ -70,6 +70,6 @@ def evidence_of(job: JobRecord) -> Evidence | None:
 
 
 def distinct(evidence: Iterable[Evidence]) -> list[Evidence]:
-    """Return one search of each subject, finished jobs first: that with the most trials, of equal ones the first."""
+    """Return one search of each subject, finished jobs first: the one with the most trials, the first if tied."""
     ordered = sorted(evidence, key=lambda each: (each.shipped, -each.gamma.trials))
     return list({each.subject: each for each in reversed(ordered)}.values())[::-1]

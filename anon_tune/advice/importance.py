@@ -1,7 +1,7 @@
-"""Whether the coordinates that only Anon has matter, by joint draws from the arm's landscape.
+"""Importance of the coordinates that only Anon has, by joint draws from the arm's landscape.
 
-The cost of a customary value is the objective where it is expected to be lowest with that value, less where it is
-expected to be lowest at all: a difference between two fixed places, so that noise alone does not make it large.
+The cost of a customary value compares two fixed places: the expected minimum with that value, and the expected
+minimum overall. So noise alone does not make it large.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Array = NDArray[np.float64]
 
 
 def customary_values(landscape: Landscape, scale: Scale) -> Iterator[Customary]:
-    """Yield what the optimizer's own beta3 and delay cost when all else is tuned, where the space has them.
+    """Yield the cost of the optimizer's default beta3 and delay when all else is tuned, if the space has them.
 
     Args:
-        landscape: Of Anon; it must be known.
-        scale: Of the objective.
+        landscape: Anon's landscape; it must be known.
+        scale: Scale of the objective.
     """
     best = landscape.low_points(1, landscape.mean)[0]
     for name in _COMPARED:
@@ -45,14 +45,14 @@ def customary_values(landscape: Landscape, scale: Scale) -> Iterator[Customary]:
 
 
 def interval(differences: Array, scale: Scale) -> Interval:
-    """Return the median of drawn differences, and what holds them with a probability of LEVEL."""
+    """Return the median of drawn differences, and the interval that holds them with a probability of LEVEL."""
     tail = (1 - LEVEL) / 2
     low, middle, high = (scale.difference(float(q)) for q in np.quantile(differences, [tail, 0.5, 1 - tail]))
     return Interval(low=low, middle=middle, high=high)
 
 
 def _own_value(space: Space, name: str) -> float | None:
-    """The optimizer's own value of a coordinate, if the space searches it in every configuration and has that."""
+    """Return the optimizer's default of a coordinate, if all configurations search it and its range includes that."""
     domain = space.parameters.get(name)
     if domain is None or domain.when:
         return None

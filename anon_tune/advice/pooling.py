@@ -1,13 +1,13 @@
-"""Pooling of best gammas over jobs: random effects whose spread between jobs is shrunk towards a usual one.
+"""Pooling of best gammas over jobs by random effects, with the spread between jobs shrunk towards a usual one.
 
-Job i has its own best gamma, theta_i ~ N(mu, tau^2), and tells it with a standard deviation of s_i. The next job's
-best gamma is what is asked for. With few jobs tau cannot be told, so it is shrunk: a spread of `USUAL_SPREAD` counts
-for `_PRIOR_FREEDOM` degrees of freedom. tau solves
+Job i has its own best gamma, theta_i ~ N(mu, tau^2), and estimates it with a standard deviation of s_i. The aim is
+the next job's best gamma. Few jobs do not determine tau, so it is shrunk: a spread of `USUAL_SPREAD` counts for
+`_PRIOR_FREEDOM` degrees of freedom. tau solves
 
     3 * 0.4^2 / tau^2 + sum_i (m_i - mu)^2 / (s_i^2 + tau^2) = 3 + k - 1
 
 which is the moment equation of Paule and Mandel with three more observations; with s_i = 0 it is the mode of the
-conjugate prior. docs/advice.md has how often the interval holds the next job's best gamma.
+conjugate prior. docs/advice.md has the coverage of the interval for the next job's best gamma.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ USUAL_SPREAD = 0.4
 
 _PRIOR_FREEDOM = 3
 _BROAD = 0.1
-"""Probability that the next job has nothing to do with the others: then any gamma of the range may be best."""
+"""Probability that the next job is unrelated to the others; any gamma of the range may then be best."""
 
 _NORMAL_90 = 1.6449
 _LEAST_DEVIATION = 0.05
@@ -40,7 +40,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Location:
-    """The best gamma of one job: an estimate, and its standard deviation (infinite where the job does not tell)."""
+    """The best gamma of one job: an estimate and its standard deviation (infinite if the job is uninformative)."""
 
     mean: float
     deviation: float
@@ -51,8 +51,8 @@ class Pooled:
     """Predictive distribution of the next job's best gamma.
 
     Attributes:
-        mean: Of the jobs' best gammas.
-        error: Its standard deviation.
+        mean: Mean of the jobs' best gammas.
+        error: Standard deviation of that mean.
         spread: Standard deviation between jobs, shrunk.
         freedom: Degrees of freedom of Student's t.
         weights: Share of each job in the mean.
@@ -65,14 +65,14 @@ class Pooled:
     weights: tuple[float, ...]
 
     def interval(self, level: float, low: float, high: float) -> tuple[float, float]:
-        """Return the interval that holds the next job's best gamma, equal shares of the rest on both sides.
+        """Return the equal-tailed interval that holds the next job's best gamma.
 
         Args:
             level: The probability.
-            low: Lower end of the range that is searched; where the best would be below, this end is.
+            low: Lower end of the searched range; a best gamma below it counts as this end.
             high: Upper end.
         """
-        from scipy.special import stdtr  # takes a moment, which other commands need not wait for
+        from scipy.special import stdtr  # a slow import, which other commands do not need
 
         at = np.linspace(low, high, _CELLS + 1)
         scale = math.hypot(self.error, self.spread)
@@ -84,10 +84,10 @@ class Pooled:
 
 
 def located(low: float, high: float, bottom: float, top: float) -> Location:
-    """Return what a job's interval says, apart from the range that it searched.
+    """Return a job's estimate without the information that the searched range alone gives.
 
-    An interval of a search is narrower than the range even where the trials say nothing. That is taken out: what is
-    left of its precision is the trials' own.
+    A search's interval is narrower than the range even if the trials carry no information. That part of its precision
+    is removed; the rest comes from the trials.
 
     Args:
         low: Lower end of the 90% interval that holds the job's best gamma.
@@ -105,7 +105,7 @@ def located(low: float, high: float, bottom: float, top: float) -> Location:
 
 
 def pool(jobs: Sequence[Location]) -> Pooled | None:
-    """Return what the jobs say together; None where none of them tells."""
+    """Return the pooled distribution of the jobs; None if none of them carries information."""
     telling = [job for job in jobs if math.isfinite(job.deviation)]
     if not telling:
         return None

@@ -1,4 +1,4 @@
-"""The advised gamma for a family of models, before any trial of a new job."""
+"""The advised gamma of a model family, before any trial of a new job."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ GAMMAS = (-0.5, 1.5)
 LEVEL = 0.9
 
 _PUBLISHED_DEVIATION = 0.5
-"""The published guidance counts as a search that tells its best gamma with this standard deviation."""
+"""The published guidance counts as a search that estimates its best gamma with this standard deviation."""
 
 _PUBLISHED_WEIGHT, _BROAD_WEIGHT = 0.5, 0.25
-"""Weights in the mean cost curve, where a search has 1: of the published guidance, and of a best gamma that may be
+"""Weights in the mean cost curve, relative to a search: of the published guidance, and of a best gamma that may be
 anywhere."""
 
 _STEP = 0.05
@@ -50,22 +50,22 @@ Array = NDArray[np.float64]
 
 
 def advise(family: str, evidence: Iterable[Evidence], without: str | None = None) -> Advice:
-    """Return the advised gamma for a family, how sure it is, and what it rests on.
+    """Return the advised gamma of a family, its interval and its basis.
 
     The interval is that of the next job's best gamma (`pooling.py`). The advised gamma is where the searches' cost
-    curves are lowest on average; a search that cannot tell gammas apart has a flat one, and changes nothing.
+    curves are lowest on average; a search that cannot distinguish gammas has a flat curve and changes nothing.
 
     Args:
-        family: As in a model's fingerprint: "cnn", "transformer", "mlp", ...
-        evidence: Any searches, of other families too.
+        family: Family of a model's fingerprint: "cnn", "transformer", "mlp", ...
+        evidence: Searches, which may be of other families too.
         without: A subject whose searches do not count.
     """
     if family == UNKNOWN:
-        return Advice(family=family, would_change=["No advice is drawn for a model of unknown layers."])
+        return Advice(family=family, would_change=["There is no advice for a model of unknown layers."])
     known = distinct(e for e in evidence if e.architecture.family == family and e.subject != without)
     found = _Family(known, PUBLISHED.get(family))
     if not known and found.published is None:
-        return Advice(family=family, would_change=["One finished job of this family would be a beginning."])
+        return Advice(family=family, would_change=["A finished job of this family would change that."])
     pooled = found.pooled()
     low, high = found.range
     interval = pooled.interval(LEVEL, low, high) if pooled is not None else (low, high)
@@ -97,39 +97,39 @@ class _Family:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The gammas that are looked at: those of the spaces, and what jobs searched beyond."""
+        """The gammas to consider: those of the spaces, and any that jobs searched beyond."""
         curves = [each.gamma.curve for each in self.known if each.gamma.curve is not None]
         ends = [*GAMMAS, *(end for curve in curves for end in (curve.gamma[0], curve.gamma[-1]))]
         return min(ends), max(ends)
 
     def pooled(self) -> Pooled | None:
-        """The best gammas, pooled."""
+        """Return the best gammas, pooled."""
         locations = [_location(each) for each in self.known]
         if self.published is not None:
             locations.append(Location(_middle(self.published), _PUBLISHED_DEVIATION))
         return pool(locations)
 
     def gammas(self) -> Array:
-        """Gammas of the cost curves, ascending, shape (g,)."""
+        """Return the gammas of the cost curves in ascending order, shape (g,)."""
         low, high = self.range
         return np.linspace(low, high, round((high - low) / _STEP) + 1)
 
     def costs(self, at: Array) -> Array:
-        """Each search's cost curve, shape (searches, len(at)); without those on a linear scale."""
+        """Return each search's cost curve, shape (searches, len(at)); those on a linear scale are omitted."""
         rows = [row for each in self.known if (row := cost_curve(each, at)) is not None]
         return np.array(rows).reshape(-1, len(at))
 
     def cheapest(self, costs: Array) -> float:
-        """The gamma where the mean cost is lowest, by cost curves at `gammas()`."""
+        """Return the gamma where the mean cost is lowest, by cost curves at `gammas()`."""
         at = self.gammas()
-        # Of the same mean over the range as the searches' own: as steep as they are.
+        # Scaled to the same mean over the range as the searches' curves, so it is as steep.
         usual = float(costs.mean()) if costs.any() else 1.0
         beliefs = [(_BROAD_WEIGHT, float(at.mean()))]
         if self.published is not None:
             beliefs.append((_PUBLISHED_WEIGHT, _middle(self.published)))
         if (
             not len(costs) and (pooled := self.pooled()) is not None
-        ):  # linear scales: costs cannot be added up
+        ):  # linear scales, whose costs cannot be added
             beliefs.append((float(len(self.known)), pooled.mean))
         total = costs.sum(axis=0)
         for weight, middle in beliefs:
@@ -151,10 +151,9 @@ def _location(evidence: Evidence) -> Location:
 
 
 def cost_curve(evidence: Evidence, at: Array) -> Array | None:
-    """Return what gammas cost over the search's best in the log of the loss or error, shape (len(at),).
+    """Return the cost of gammas over the search's best, in the log of the loss or error, shape (len(at),).
 
-    Beyond the searched range they cost as much as at its end. None where the search has no curve, or its scale is
-    linear.
+    Beyond the searched range the cost is that of its end. None if the search has no curve or a linear scale.
     """
     curve = evidence.gamma.curve
     if curve is None or evidence.scale == "linear":
@@ -195,7 +194,7 @@ def _customary_costs(family: _Family, gamma: float) -> Iterator[Cost]:
 def _changes(
     family: _Family, pooled: Pooled | None, gamma: float, interval: tuple[float, float]
 ) -> Iterator[str]:
-    """Return what would change the advice: another job, one less, or nothing since gamma hardly matters."""
+    """Return what would change the advice: another job, or one job less; or that gamma hardly matters."""
     if not family.known:
         yield "It rests on published examples alone: the first finished job of this family weighs more."
         return
@@ -204,19 +203,19 @@ def _changes(
         yield "In these searches no gamma costs 1% on average: tune the step size first."
     if pooled is not None and interval[1] - interval[0] > _NARROW:
         if pooled.error > pooled.spread:
-            yield "Each search leaves much open: jobs with more trials would narrow the interval."
+            yield "Each search leaves a wide interval: jobs with more trials would narrow it."
         else:
             yield (
                 f"The best gamma differs by about {pooled.spread:.2f} between models of this family: more jobs "
-                "narrow the interval little, a job on your model does."
+                "would hardly narrow the interval, but a job on your model would."
             )
     moved = [(abs(other - gamma), each, other) for each, other in _left_out(family)]
     if moved and (most := max(moved, key=lambda item: item[0]))[0] >= _MOVES:
-        yield f"Without {most[1].name} it would be {most[2]:.2f}."
+        yield f"Without {most[1].name} the advised gamma would be {most[2]:.2f}."
 
 
 def _left_out(family: _Family) -> Iterator[tuple[Evidence, float]]:
-    """The advised gamma without each of the searches that have a cost curve."""
+    """Yield the advised gamma without each of the searches that have a cost curve."""
     at = family.gammas()
     curved = [each for each in family.known if cost_curve(each, at) is not None]
     costs = family.costs(at)

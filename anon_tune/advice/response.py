@@ -1,8 +1,8 @@
-"""The response: what each gamma costs with all other coordinates at their best, and how sure that is.
+"""The response: the cost of each gamma with all other coordinates at their best, and its uncertainty.
 
-By joint draws from the arm's landscape (`search/landscape.py`): each draw is a surface that the trials allow. Its
-lowest value at each gamma is the profile, the lowest of these is at the best gamma, and what a gamma is above that is
-its cost.
+It is computed by joint draws from the arm's landscape (`search/landscape.py`). Each draw is a plausible surface. Its
+lowest value at each gamma is the profile, the minimum of the profile is at the best gamma, and the cost of a gamma is
+its distance from that minimum.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from anon_tune.search_spaces import Choice, Range
 __all__ = ["FEWEST_TRIALS", "LEVEL", "respond", "seed_deviation"]
 
 FEWEST_TRIALS = 8
-"""The response is estimated from at least so many COMPLETE trials."""
+"""The fewest COMPLETE trials from which the response is estimated."""
 
 LEVEL = 0.9
 """Probability with which the best gamma lies in its interval."""
 
 _EACH = 2
-"""Each second gamma at which the response is computed is in the curve."""
+"""The curve contains every second gamma at which the response is computed."""
 
 _FEWEST_FREEDOM = 4
-"""With fewer degrees of freedom Anon's own confirm runs do not tell the deviation between seeds."""
+"""The fewest degrees of freedom with which Anon's own confirm runs give the deviation between seeds."""
 
 _MOST_OF_THE_RANGE = 0.75
 _ALL_OF_THE_RANGE = 0.8
@@ -52,11 +52,11 @@ def respond(
     """Return which gammas do well.
 
     Args:
-        landscape: Of the arm anon.
-        gamma: What its space searches of gamma; None where that is fixed.
+        landscape: Landscape of the arm anon.
+        gamma: The searched range or choices of gamma; None if gamma is fixed.
         best: Gamma of the recommended configuration.
-        deviation: As `seed_deviation`; the landscape's noise where that is None.
-        scale: Of the objective.
+        deviation: Result of `seed_deviation`; None: the landscape's noise.
+        scale: Scale of the objective.
     """
     margin = scale.practical
     unknown = Gamma(
@@ -68,12 +68,10 @@ def respond(
     if gamma is None:
         return unknown
     if landscape.complete < FEWEST_TRIALS:
-        found = f"{landscape.complete} trials of anon were completed"
-        return unknown.model_copy(
-            update={"note": f"{found}; it takes {FEWEST_TRIALS} to say how sure this is"}
-        )
+        found = f"{landscape.complete} trials of anon completed"
+        return unknown.model_copy(update={"note": f"{found}; an interval takes {FEWEST_TRIALS}"})
     if landscape.is_level:
-        return unknown.model_copy(update={"note": "all trials of anon came to the same value"})
+        return unknown.model_copy(update={"note": "all trials of anon have the same value"})
     response = Response(gamma, landscape)
     seeds = landscape.noise if deviation is None else deviation
     low, high = response.interval(LEVEL)
@@ -101,10 +99,11 @@ def respond(
 
 
 def seed_deviation(trials: Sequence[Trial], scale: Scale) -> float | None:
-    """Standard deviation between seeds of one configuration of Anon, on a scale, by the confirm runs.
+    """Return the standard deviation between seeds of one configuration of Anon, on a scale, from the confirm runs.
 
-    Finalists that fell behind are left out: one that is near divergence differs far more than those that one would
-    use. Where Anon has few runs, those of all arms are pooled. None where no configuration was COMPLETE on two seeds.
+    Finalists that fell behind are excluded: one that is close to divergence varies far more than a configuration that
+    anybody would use. If Anon has few runs, those of all arms are pooled. None if no configuration was COMPLETE on
+    two seeds.
     """
     arms = sorted({trial.arm for trial in trials})
     for chosen, fewest in ((["anon"], _FEWEST_FREEDOM), (arms, 1)):
@@ -117,7 +116,7 @@ def seed_deviation(trials: Sequence[Trial], scale: Scale) -> float | None:
 
 
 def _not_behind(runs: Sequence[list[float]]) -> list[list[float]]:
-    """The finalists of an arm that were run on all of its confirm seeds."""
+    """Return the finalists of an arm that ran on all of its confirm seeds."""
     most = max(map(len, runs), default=0)
     return [each for each in runs if len(each) == most]
 
@@ -134,7 +133,7 @@ def _costs(found: Response, scale: Scale) -> Iterator[Cost]:
 
 
 def _outside(found: Response, scale: Scale) -> Interval | None:
-    """Return the cost of the best gamma outside [0, 1] over the best within, each where the lowest is expected."""
+    """Return the cost of the best gamma outside [0, 1] over the best one inside, each at its expected minimum."""
     low, high = _CUSTOMARY
     within = (found.gammas >= low) & (found.gammas <= high)
     if within.all() or not within.any():

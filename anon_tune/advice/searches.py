@@ -1,8 +1,8 @@
-"""Two optimizers by several searches of each: a two-sample t test over the searches' results.
+"""Comparison of two optimizers by several searches of each: a two-sample t test over the searches' results.
 
-Each search has a seed of its own for all that it draws, and its winner is tested on fresh seeds of its own. So the
-results differ by everything that would differ if somebody tuned the optimizer anew (Bouthillier et al. 2021,
-arXiv 2103.03098), and their spread need not be guessed. docs/advice.md has the error rates and the power.
+Each search has its own seed for all random draws, and its winner is tested on its own fresh seeds. So the results
+vary by everything that would vary if somebody tuned the optimizer again (Bouthillier et al. 2021, arXiv 2103.03098),
+and their spread is measured. docs/advice.md has the error rates and the power.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from anon_tune.search.spread import pooled
 __all__ = ["Runs", "SearchesResult", "compare_searches"]
 
 Runs = Sequence[float | None]
-"""The winner of one search on its test seeds, on the objective's scale; None where it diverged."""
+"""Results of one search's winner on its test seeds, on the objective's scale; None where it diverged."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class SearchesResult:
     """Two optimizers by their searches; differences are on the objective's scale, the first less the second.
 
     Attributes:
-        outcome: Of the first; None while nothing is decided.
-        searches: Compared, of each.
-        means: Of each over its searches; None where no run completed, or no search has one.
-        half: Half the width of the interval; None with fewer than two searches of one, or where all came to the same.
+        outcome: Outcome for the first; None while undecided.
+        searches: Number of compared searches of each.
+        means: Mean of each over its searches; None if no run completed.
+        half: Half the width of the interval; None with fewer than two searches of either, or without any variation.
     """
 
     outcome: Outcome | None
@@ -50,14 +50,14 @@ def compare_searches(
 ) -> SearchesResult:
     """Compare two optimizers by Welch's t test on the means of their searches' winners.
 
-    A run that diverged counts as `PENALTY` deviations worse than the worst of both optimizers that completed, where
-    the deviation is that of an optimizer's completed runs. So it is held against its optimizer, and equal optimizers
-    stay equal.
+    A diverged run counts as `PENALTY` deviations worse than the worst completed run of both optimizers, where the
+    deviation is that of an optimizer's completed runs. So divergence counts against its optimizer, and equal
+    optimizers stay equal.
 
     Args:
-        first: Each search of the first optimizer; one without runs is left out.
-        second: The same of the second.
-        level: Of the test, two-sided.
+        first: The searches of the first optimizer; those without runs are omitted.
+        second: The searches of the second.
+        level: Two-sided level of the test.
         practical: The smallest difference that matters, on the scale.
     """
     both = [[runs for runs in searches if runs] for searches in (first, second)]
@@ -75,12 +75,12 @@ def compare_searches(
 
 
 def _half_width(results: Sequence[Sequence[float]], level: float) -> float | None:
-    """Half the width of Welch's interval for the difference of two means; None where neither varies."""
+    """Return half the width of Welch's interval for the difference of two means; None if neither varies."""
     if not sum(map(variance, results)) > (1e-9 * max(abs(fmean(each)) for each in results)) ** 2:
         return None
-    from scipy.stats import ttest_ind  # takes seconds, which Ray's start can hide
+    from scipy.stats import ttest_ind  # the import takes seconds, which Ray's start can hide
 
-    # SciPy warns where all searches of one of them came to the same, which is no fault here.
+    # SciPy warns if all searches of one of them have the same result, which is fine here.
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         between = ttest_ind(*results, equal_var=False).confidence_interval(1.0 - level)
     return float(between.high - between.low) / 2

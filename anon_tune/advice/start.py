@@ -15,14 +15,14 @@ _DIGITS = 3
 
 
 def first_points(space: Space, gamma: float) -> Space:
-    """Return Anon's space with an advised gamma among the points that are tried first.
+    """Return Anon's space with an advised gamma among the start points.
 
-    The points at gamma 0 and gamma 1 stay. The others, which try a longer and a shorter step between them, do so at
-    the advised gamma, so that advice costs no trial.
+    The points at gamma 0 and gamma 1 stay. The others, which try a longer and a shorter step at a gamma in between,
+    move to the advised gamma, so advice costs no extra trial.
 
     Args:
-        space: One that comes with anon_tune, for one family.
-        gamma: The advised one; the nearest that the space has is taken.
+        space: A space that comes with anon_tune, for one family.
+        gamma: The advised gamma, which is clipped to the space's range.
     """
     domain = space.parameters.get("gamma")
     if not isinstance(domain, Range):
@@ -36,11 +36,11 @@ def first_points(space: Space, gamma: float) -> Space:
 
 
 def start_of(advice: Advice, log_mean_sigma: float) -> Start | None:
-    """Return the optimizer that advice leads to; None where it has no gamma.
+    """Return the optimizer that the advice suggests; None if the advice has no gamma.
 
     Args:
-        advice: For the model.
-        log_mean_sigma: Scale of the model's gradients, as the probe measures it.
+        advice: Advice for the model.
+        log_mean_sigma: Scale of the model's gradients, from the probe.
     """
     if advice.gamma is None:
         return None

@@ -1,4 +1,4 @@
-"""Advice and its basis, as the service sends it and everybody reads it. Needs pydantic alone."""
+"""Advice and its basis, as all interfaces read it. Needs pydantic alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from anon_tune.answer import Cost, Gamma
 __all__ = ["UNKNOWN", "Advice", "Basis", "Evidence", "Fingerprint", "Published", "Source", "Start"]
 
 UNKNOWN = "unknown"
-"""Family of a model most of whose weights are in no known layer."""
+"""Family of a model with most weights in unknown layers."""
 
 
 class Source(StrEnum):
-    """The strongest of what advice rests on."""
+    """The strongest basis of an advice."""
 
     JOBS = "finished jobs"
     SHIPPED = "shipped searches"
@@ -33,9 +33,9 @@ class Fingerprint(_Part):
 
     Attributes:
         family: "cnn", "mlp", "recurrent", "transformer" or "unknown".
-        parameters: How many there are.
-        layers: How many there are of each kind.
-        share: Of the parameters, by kind of layer.
+        parameters: Number of parameters.
+        layers: Number of layers of each kind.
+        share: Share of the parameters in each kind of layer.
     """
 
     family: str = Field(max_length=32)
@@ -48,14 +48,14 @@ class Evidence(_Part):
     """Findings of one search about gamma.
 
     Attributes:
-        id: Of the job; the name of a search that comes with anon_tune.
-        name: For people.
+        id: Id of the job, or name of a search that comes with anon_tune.
+        name: Display name.
         shipped: Whether it comes with anon_tune.
         subject: Its model and data. Several searches of one subject count once.
         architecture: Fingerprint of the model.
-        scale: As `Answer.scale`.
+        scale: `Answer.scale`.
         gamma: Which gammas do well.
-        step_size: Of the recommended configuration, in units of a typical step; None where it has none.
+        step_size: Step size of the recommended configuration, in units of a typical step; None if it has none.
     """
 
     id: str
@@ -69,17 +69,17 @@ class Evidence(_Part):
 
 
 class Basis(_Part):
-    """A search that advice rests on.
+    """A search that the advice is based on.
 
     Attributes:
         job: Its id.
-        name: For people.
+        name: Display name.
         shipped: Whether it comes with anon_tune.
         best: Gamma of its recommended configuration.
         low: Lower end of the interval that holds its best gamma.
         high: Upper end.
-        weight: Its share in the mean of the best gammas. Next to 0 where the search cannot tell gammas apart: then
-            its cost curve alone counts.
+        weight: Its share in the mean of the best gammas. It is close to 0 if the search cannot distinguish gammas;
+            only its cost curve counts then.
     """
 
     job: str
@@ -101,10 +101,10 @@ class Published(_Part):
 
 
 class Start(_Part):
-    """A configuration to start from, where the gradients of the model could be measured.
+    """A configuration to start from, if the gradients of the model could be measured.
 
     Attributes:
-        hyperparameters: Of `anon_tune.optim.Anon`.
+        hyperparameters: Arguments of `anon_tune.optim.Anon`.
         line: The same as a line of Python.
     """
 
@@ -113,20 +113,20 @@ class Start(_Part):
 
 
 class Advice(_Part):
-    """Which gamma to expect of a model, before anything is spent.
+    """The gamma to expect for a model, before any trial.
 
     Attributes:
-        family: Of its architecture.
-        gamma: The advised one; None where nothing is known.
+        family: Family of its architecture.
+        gamma: The advised gamma; None if nothing is known.
         low: Lower end of the interval that holds the best gamma of the next job with a probability of `level`.
         high: Upper end.
-        level: Of that interval.
+        level: Probability of that interval.
         spread: Standard deviation of the best gamma between models of the family.
-        source: The strongest of what it rests on.
-        jobs: Searches that it rests on, finished jobs first.
+        source: The strongest basis of the advice.
+        jobs: Searches that the advice is based on, finished jobs first.
         published: Guidance on the family, which counts as one weak search.
-        costs: What gamma 0 and gamma 1 cost over the advised one, on average over these searches, as a share of the
-            loss or error, with a 90% interval of that average; empty with fewer than two searches.
+        costs: Average cost of gamma 0 and gamma 1 over the advised gamma in these searches, as a share of the loss or
+            error, with a 90% interval of that average; empty with fewer than two searches.
         step_size: Typical step size of the recommended configurations, in units of a typical step.
         would_change: Sentences on what would change the advice.
         start: A configuration to start from.

@@ -1,4 +1,4 @@
-"""The answer of a job: all that its trials say, in one value."""
+"""The answer of a job, computed from its trials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["summarize"]
 
 
 def summarize(plan: Plan, trials: list[Trial], probe: Mapping[str, Any] | None = None) -> Answer:
-    """Return a job's answer, by all its trials and what the probe measured."""
+    """Return a job's answer, from all its trials and the probe's measurements."""
     spec, mode = plan.spec, plan.spec.objective.mode
     scale = scale_of(spec.objective, trials)
     best = {arm: found for arm in spec.arms if (found := winner(trials, arm, mode)) is not None}
@@ -94,7 +94,7 @@ def _search(trials: list[Trial], found: Searched, scale: Scale) -> Search:
 
 
 def _repeats(trials: list[Trial], source: Trial, phase: Phase, scale: Scale) -> Repeats:
-    """Values of a configuration's reruns by seed; None where it did not complete."""
+    """Return the values of a configuration's reruns by seed; None for a rerun that did not complete."""
     found = [trial for trial in trials if trial.phase is phase and trial.origin == source.id]
     mean = scale.mean(trial.value for trial in found if trial.value is not None)
     return Repeats(mean=mean, seeds={str(trial.seed): trial.value for trial in found})

@@ -1,10 +1,10 @@
-"""Is Anon better than each baseline? Two answers, which must not be taken for one another.
+"""Verdicts: whether Anon is better than each baseline, in two senses that must not be confused.
 
-That on the *configurations* compares the winners of two arms on fresh seeds and a split that nothing was selected on
-(`search/sequential.py`). That on the *optimizers*, each tuned with its budget, must also allow for the luck of the
-searches: another search of the same arm would have come up with another winner. Where arms were searched several
-times, how much that matters is measured (`searches.py`). Otherwise it is estimated by joint draws from each arm's
-landscape: what a draw has at the winner, above its own lowest value.
+The verdict on the *configurations* compares the winners of two arms on fresh seeds and a split that no selection used
+(`search/sequential.py`). The verdict on the *optimizers*, each tuned with its budget, must also allow for the luck of
+the searches: another search of the same arm would have found another winner. If arms were searched several times,
+that variance is measured (`searches.py`). Otherwise it is estimated by joint draws from each arm's landscape, from
+the distance of the winner to the minimum of each draw.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["search_variance", "verdicts"]
 
 _DRAWS, _POINTS = 256, 96
 _SHARE = 0.1
-"""Share of the variance that the landscapes give to the luck of a search, which overstate it; by calibration
+"""Factor on the landscapes' variance of the luck of a search, which they overestimate; from calibration
 (docs/advice.md)."""
 
 
@@ -43,13 +43,13 @@ def verdicts(
     """Compare Anon with every other arm.
 
     Args:
-        scale: Of the objective.
+        scale: Scale of the objective.
         trials: All trials of a job.
         baselines: Its other arms.
-        winners: By arm, the trial that stands for its winner, where it has one.
-        landscapes: By arm.
-        rounds: Of the verdict.
-        searches: Of all arms, where they were searched several times.
+        winners: By arm, the trial that represents its winner, if it has one.
+        landscapes: Landscapes by arm.
+        rounds: Rounds of the verdict.
+        searches: Searches of all arms, if they were searched several times.
     """
     return [
         each
@@ -59,9 +59,9 @@ def verdicts(
 
 
 def search_variance(landscape: Landscape, winner: Trial) -> float | None:
-    """Return the mean square of what a winner is above the best of its space, on the objective's scale.
+    """Return the mean square of a winner's distance from the best of its space, on the objective's scale.
 
-    None where the landscape is not known.
+    None if the landscape is not known.
     """
     if not landscape.is_known:
         return None
@@ -84,7 +84,7 @@ def _pair(
 ) -> Iterator[Comparison]:
     without = [each for each in ("anon", arm) if each not in winners]
     if without:
-        note = f"{' and '.join(without)} came up with no configuration"
+        note = f"{' and '.join(without)} found no configuration"
         nothing = Comparison(
             baseline=arm, outcome=Outcome.UNDECIDED, anon=None, other=None, difference=None, low=None, high=None,
             seeds=0, note=note,
@@ -121,12 +121,12 @@ def _pair(
 def _optimizers(
     scale: Scale, found: Comparison, judged: InterimResult, variances: Sequence[float | None]
 ) -> Comparison:
-    """The verdict on two tuned optimizers, from that on their winners."""
+    """Return the verdict on two tuned optimizers, from the verdict on their winners."""
     known = [each for each in variances if each is not None]
     tuned = found.model_copy(update={"of": "optimizer", "outcome": Outcome.UNDECIDED})
     if judged.difference is None or judged.half is None or len(known) < len(variances):
-        return tuned.model_copy(update={"note": "too few trials or seeds to tell the luck of the search"})
-    from scipy.stats import t as student  # takes seconds, which Ray's start can hide
+        return tuned.model_copy(update={"note": "too few trials or seeds to estimate the luck of the search"})
+    from scipy.stats import t as student  # the import takes seconds, which Ray's start can hide
 
     total = judged.variance / judged.seeds + _SHARE * sum(known)
     half = float(student.isf(judged.level / 2, judged.freedom)) * math.sqrt(total)
@@ -138,7 +138,7 @@ def _optimizers(
 def _measured(
     scale: Scale, trials: Sequence[Trial], arm: str, searches: Sequence[Searched], comparisons: int
 ) -> Comparison:
-    """The verdict on two tuned optimizers, from several searches of each."""
+    """Return the verdict on two tuned optimizers, from several searches of each."""
     both = [[each for each in searches if each.arm == name] for name in ("anon", arm)]
     runs = [[_search_runs(scale, trials, each) for each in of_arm] for of_arm in both]
     tested = [
@@ -166,7 +166,7 @@ def _measured(
 
 
 def _search_runs(scale: Scale, trials: Sequence[Trial], search: Searched) -> Runs:
-    """A search's runs for `compare_searches`; those that failed are left out.
+    """Return a search's runs for `compare_searches`, without those that failed.
 
     A search without a winner counts as one run that diverged, if one of its trials did.
     """
@@ -183,15 +183,15 @@ def _about_searches(
     for name, of_arm, runs in zip(("Anon", arm), searches, tested, strict=True):
         in_vain = sum(each.winner is None for each in of_arm)
         if in_vain:
-            yield f"no configuration of {name} came through in {in_vain} of {len(of_arm)} searches"
+            yield f"{in_vain} of {len(of_arm)} searches of {name} found no configuration"
         lost = sum(value is None for value in runs)
         if lost:
             yield f"{name} diverged on {lost} of {len(runs)} seeds"
     low, high = sorted(judged.searches)
     if low < 2:
-        yield f"too few searches came to a result: {judged.searches[0]} of Anon and {judged.searches[1]} of {arm}"
+        yield f"too few searches have a result: {judged.searches[0]} of Anon and {judged.searches[1]} of {arm}"
     elif judged.half is None:
-        yield "all searches of each optimizer gave the same value, so more of them add nothing"
+        yield "all searches of each optimizer have the same value, so more searches would add nothing"
     else:
         count = str(low) if low == high else f"{judged.searches[0]} and {judged.searches[1]}"
         yield f"measured over {count} searches of each"
@@ -204,7 +204,7 @@ def _with_interval(
     half: float | None,
     seeds_needed: int | None = None,
 ) -> Comparison:
-    """A comparison with its interval; differences and `half` are on the scale."""
+    """Return a comparison with its interval; differences and `half` are on the scale."""
     if difference is None or half is None:
         return found
     undecided = found.outcome is Outcome.UNDECIDED
@@ -220,9 +220,9 @@ def _with_interval(
 
 def _limits(judged: InterimResult) -> Iterator[str]:
     if judged.seeds < 2:
-        yield f"{judged.seeds} seeds to compare are too few"
+        yield f"{judged.seeds} seeds are too few for a comparison"
     elif judged.half is None and judged.outcome is None:
-        yield "the seed changes nothing, so that more seeds say no more than one"
+        yield "the seed changes nothing, so more seeds add nothing"
 
 
 def _runs(trials: Sequence[Trial], winner: Trial, seeds: Sequence[int]) -> list[Trial]:
@@ -241,7 +241,7 @@ def _mean(scale: Scale, runs: Sequence[Trial]) -> float | None:
 
 
 def _losses(name: str, runs: Sequence[Trial]) -> str | None:
-    """Count the runs that did not complete: "Anon diverged on 1 of 5 seeds"."""
+    """Return a note on the runs that did not complete: "Anon diverged on 1 of 5 seeds"."""
     words = {TrialState.DIVERGED: "diverged", TrialState.FAILED: "failed"}
     counts = {
         word: sum(trial.state is state for trial in runs)

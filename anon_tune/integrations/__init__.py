@@ -1,1 +1,1 @@
-"""Callbacks for frameworks that have a training loop of their own; each needs its framework installed."""
+"""Callbacks for frameworks with their own training loop; each needs its framework installed."""

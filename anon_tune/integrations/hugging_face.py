@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer: a callback that reports each evaluation, and its own checkpoints inside the trial's.
+"""Callback for Hugging Face's Trainer that reports each evaluation, with the Trainer's checkpoints in the trial's.
 
 ::
 
@@ -34,14 +34,15 @@ __all__ = ["ReportCallback"]
 
 
 class ReportCallback(TrainerCallback):
-    """Reports what an evaluation measured; stops the trainer when the trial is over.
+    """Reports the metrics of each evaluation; stops the trainer when the trial is over.
 
-    `eval_loss` is reported as `loss`, and `test_loss`, of `trainer.evaluate(..., metric_key_prefix="test")` after the
-    training, is the verdict's. So the job file says `objective: {metric: loss}`. A report's step is the share of the
-    training that is done, in units of `budget.epochs`: an epoch where those are the Trainer's.
+    `eval_loss` is reported as `loss`. The verdict uses `test_loss` from
+    `trainer.evaluate(..., metric_key_prefix="test")` after the training. So the job file has
+    `objective: {metric: loss}`. A report's step is the completed share of the training in units of `budget.epochs`,
+    which are usually the Trainer's epochs.
 
     Attributes:
-        checkpoint: For `trainer.train(resume_from_checkpoint=...)`: a folder where the trial goes on, else None.
+        checkpoint: Argument of `trainer.train(resume_from_checkpoint=...)`: a folder if the trial resumes, else None.
     """
 
     def __init__(self, context: Context) -> None:
@@ -56,12 +57,12 @@ class ReportCallback(TrainerCallback):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Arguments of TrainingArguments inside a trial: its length and seed, quiet, files in the trial's folder."""
+        """Arguments of TrainingArguments inside a trial: its length and seed, no output, its own folder."""
         return {
             "output_dir": str(self._written),
             "num_train_epochs": self._context.epochs,
             "eval_strategy": "epoch",
-            "save_strategy": "no",  # the callback asks for what is needed
+            "save_strategy": "no",  # the callback requests saves and evaluations
             "save_total_limit": 1,
             "logging_strategy": "no",
             "report_to": "none",
@@ -71,16 +72,16 @@ class ReportCallback(TrainerCallback):
         }
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Return the trainer's checkpoint, and the weights by the names that the model has for them.
+        """Return the trainer's checkpoint, and the weights under the model's own names.
 
-        transformers writes some models' weights under older names, which `resume_from_checkpoint` does not find
-        again: a Vision Transformer went on from fresh weights with version 5.24.
+        transformers saves some models' weights under older names, which `resume_from_checkpoint` does not find: with
+        version 5.24 a Vision Transformer resumed from fresh weights.
         """
         model = self._model
         return {"files": self._files.state_dict(), "model": model.state_dict() if model is not None else {}}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Have the trainer go on from there."""
+        """Make the trainer resume from the checkpoint."""
         self._files.load_state_dict(state_dict["files"])
         self._weights = state_dict["model"]
 
@@ -92,7 +93,7 @@ class ReportCallback(TrainerCallback):
         model: nn.Module | None = None,
         **_: Any,
     ) -> None:
-        """Load the weights that the trial goes on with."""
+        """Load the weights from which the trial resumes."""
         self._model = model
         weights, self._weights = self._weights, None
         if model is not None and weights is not None:
@@ -106,7 +107,7 @@ class ReportCallback(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Report, or have the trainer write a checkpoint first; note what was measured on the test data."""
+        """Report, after the trainer has written a checkpoint if one is due; record the metrics on the test data."""
         found = metrics or {}
         tested = _named(found, "test_")
         if tested:
@@ -122,7 +123,7 @@ class ReportCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Report with the checkpoint that was just written."""
+        """Report with the checkpoint that the trainer has just written."""
         if self._metrics:
             self._report(state, resumable=True)
 
@@ -136,7 +137,7 @@ _SPEED = ("runtime", "samples_per_second", "steps_per_second")
 
 
 def _named(metrics: dict[str, float], prefix: str) -> dict[str, float]:
-    """Return the metrics under a prefix, without it, and without the times."""
+    """Return the metrics with a prefix, without the prefix, and omit the times."""
     return {
         name.removeprefix(prefix): value
         for name, value in metrics.items()

@@ -1,4 +1,4 @@
-"""Lightning: a callback that reports each epoch, and its own checkpoints inside the trial's.
+"""Callback for Lightning that reports each epoch, with Lightning's checkpoints in the trial's.
 
 ::
 
@@ -27,13 +27,13 @@ _FILE = "trainer.ckpt"
 
 
 class ReportCallback(Callback):
-    """Reports what was logged, after each epoch; stops the trainer when the trial is over.
+    """Reports the logged metrics after each epoch; stops the trainer when the trial is over.
 
-    A metric that is logged as `val_loss` is reported as `loss`, and `test_loss` of `trainer.test` is the verdict's;
-    all others keep their names. So the job file says `objective: {metric: loss}`. `budget.epochs` are the trainer's.
+    `val_loss` is reported as `loss`, and the verdict uses `test_loss` from `trainer.test`; all other metrics keep
+    their names. So the job file has `objective: {metric: loss}`. `budget.epochs` are the trainer's epochs.
 
     Attributes:
-        checkpoint: For `trainer.fit(ckpt_path=...)`: a file where the trial goes on, else None.
+        checkpoint: Argument of `trainer.fit(ckpt_path=...)`: a file if the trial resumes, else None.
     """
 
     def __init__(self, context: Context) -> None:
@@ -45,7 +45,7 @@ class ReportCallback(Callback):
 
     @property
     def trainer_options(self) -> dict[str, Any]:
-        """Options of a Trainer inside a trial: quiet, files in the trial's folder, tests in the verdict's only."""
+        """Options of a Trainer inside a trial: no output, its own folder, tests in verdict trials only."""
         return {
             "default_root_dir": self._context.folder,
             "accelerator": "gpu" if self._context.device.type == "cuda" else "cpu",
@@ -58,7 +58,7 @@ class ReportCallback(Callback):
         }
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the epoch, with a checkpoint where one is due."""
+        """Report the epoch, with a checkpoint if one is due."""
         logged = trainer.callback_metrics
         validated = {name.removeprefix("val_"): logged[name] for name in logged if name.startswith("val_")}
         metrics = {**{name: logged[name] for name in logged if not name.startswith("val_")}, **validated}
@@ -69,6 +69,6 @@ class ReportCallback(Callback):
         self._context.report_state(trainer.current_epoch + 1, metrics, due)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note what `trainer.test` measured."""
+        """Record the metrics of `trainer.test`."""
         tested = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("test_")}
         self._context.test(**{name.removeprefix("test_"): value for name, value in tested.items()})

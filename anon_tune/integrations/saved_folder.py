@@ -1,4 +1,4 @@
-"""A framework's own checkpoint, a folder of files, as a part of a trial's."""
+"""A framework's own checkpoint, a folder of files, as part of a trial's checkpoint."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class SavedFolder:
     """The files of a folder, for `context.resume`.
 
     Args:
-        path: Where the framework writes before a report that is to be saved.
-        restored: Where they are when a trial goes on; not there in a fresh one.
+        path: Folder that the framework writes before a report with a checkpoint.
+        restored: Folder of the files when a trial resumes; missing in a fresh trial.
     """
 
     def __init__(self, path: Path, restored: Path) -> None:

@@ -46,7 +46,7 @@ class Anon(Optimizer):
 
     Args:
         params: Parameters, named parameters, or param groups.
-        lr: Learning rate, >= 0. Where gradients scale by c, steps scale by c^(1-gamma): tune it with gamma.
+        lr: Learning rate, >= 0. If gradients scale by c, steps scale by c^(1-gamma), so tune lr with gamma.
         betas: Weights of the old values in m, s and v^-2 (the paper's beta3), each in [0, 1).
         eps: Added to sigma, >= 0, in units of a squared gradient. 1e-16 is the source's; it bounds v by
             eps^(-gamma/2) for gamma > 0.
@@ -57,12 +57,13 @@ class Anon(Optimizer):
         floor: Adds this share of the tensor's mean second moment to sigma, >= 0; 0 is the paper's rule.
         decoupled_weight_decay: Shrink the parameter by lr * weight_decay (AdamW), or add
             weight_decay * parameter to the gradient (the authors' default).
-        foreach: Whether to use torch's kernels for lists of tensors; None does, but for subclasses of Tensor.
-        fused: Whether to use one kernel for the whole step: C on CPU. Needs a C compiler there; without one a
-            warning says so once, and foreach runs. None leaves torch's fused SGD kernel to gamma = 0; False
-            leaves nothing.
-        maximize: Climb instead of descend.
-        capturable: Whether a CUDA graph may record the step; every step then costs as much as a refresh.
+        foreach: Whether to use torch's kernels for lists of tensors. None uses them, except for subclasses of
+            Tensor.
+        fused: Whether to use one kernel for the whole step: C on CPU. That needs a C compiler; without one, Anon
+            warns once and uses foreach. None uses torch's fused SGD kernel at gamma = 0; False uses no fused
+            kernel.
+        maximize: Maximize the objective instead of minimizing it.
+        capturable: Whether a CUDA graph may record the step. Every step then costs as much as a refresh.
         differentiable: Not supported.
 
     Raises:
@@ -70,7 +71,7 @@ class Anon(Optimizer):
     """
 
     _settled: dict[int, tuple[Tensor | None, bool]]
-    """By the id of a step count: the multipliers of its parameter, and whether all are known to be positive."""
+    """Maps the id of a step count to its parameter's multipliers, and whether all are known to be positive."""
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ class Anon(Optimizer):
         super().__init__(params, {name: _plain(name, value) for name, value in defaults.items()})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group; its options are checked as the constructor's are.
+        """Add a param group and check its options as the constructor does.
 
         Args:
             param_group: `params` and any options that differ from the defaults.
@@ -133,19 +134,19 @@ class Anon(Optimizer):
                 group.setdefault(name, default)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what `state_dict` gave.
+        """Load a state that `state_dict` returned.
 
-        torch casts floating state to the dtype of its parameter, where the float32 state of half-precision
-        parameters would lose its digits, and keeps tensors that need no cast, so that two optimizers would
-        write into one state. Here the state is copied from its source, as wide as it is made. Keys that a wrapper
-        has added are loaded as torch does.
+        torch casts floating-point state to the dtype of its parameter, which would round the float32 state of
+        half-precision parameters. It also keeps tensors that need no cast, so that two optimizers would share one
+        state. This method copies the state from its source, in the dtype that it was saved in. Keys that a wrapper
+        added are loaded as torch does.
 
         Args:
-            state_dict: The dictionary; not changed, and not kept. `step` may be a number.
+            state_dict: The dictionary; neither changed nor kept. `step` may be a number.
 
         Raises:
-            InputError: The state is another optimizer's, or its shapes are not those of the parameters. Nothing
-                has changed then.
+            InputError: The state is another optimizer's, or its shapes do not match the parameters. The optimizer
+                is unchanged.
         """
         sources: list[dict[str, Any]] = []
 
@@ -156,8 +157,8 @@ class Anon(Optimizer):
         def widen(_: Optimizer) -> None:
             self._copy_state(sources[0])
 
-        # The last pre-hook sees what the user's pre-hooks made of the dictionary; the user's post-hooks see, and may
-        # change, what the first post-hook made of the state.
+        # The last pre-hook sees the dictionary after the user's pre-hooks. The user's post-hooks see, and may
+        # change, the state after the first post-hook.
         handles = [
             self.register_load_state_dict_pre_hook(check),
             self.register_load_state_dict_post_hook(widen, prepend=True),
@@ -169,7 +170,7 @@ class Anon(Optimizer):
                 handle.remove()
 
     def _copy_state(self, source: dict[str, Any]) -> None:
-        """Replaces the tensors that torch has loaded by copies of their source, as wide as they are made."""
+        """Replace the tensors that torch has loaded with copies of their source, in the source's dtype."""
         ids = (i for group in source["param_groups"] for i in group["params"])
         params = ((p, group) for group in self.param_groups for p in group["params"])
         for i, (p, group) in zip(ids, params, strict=True):
@@ -193,13 +194,13 @@ class Anon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Takes one step with the gradients at hand; `p.grad` is not changed.
+        """Take one step with the current gradients; `p.grad` is not changed.
 
         Args:
             closure: Computes the loss again, with gradients, and returns it.
 
         Returns:
-            What the closure returned.
+            The closure's return value.
 
         Raises:
             InputError: A gradient is sparse, or gamma left 0 after the first step.
@@ -213,8 +214,8 @@ class Anon(Optimizer):
 
     @_disable_dynamo
     def _take_step(self) -> None:
-        """The step itself, which torch.compile calls and does not trace: its paths are chosen by step count."""
-        # Whatever is refused is refused before anything has moved.
+        """Take the step. torch.compile calls this untraced, because the path depends on the step count."""
+        # All checks come before the first parameter moves.
         found = [(group, *self._rows(group)) for group in self.param_groups]
         for group, rows, counts in found:
             if not rows:
@@ -226,7 +227,7 @@ class Anon(Optimizer):
                 _path(group, bucket)(Step.of(group, int(steps[0])), bucket)
 
     def _rows(self, group: dict[str, Any]) -> tuple[list[Row], list[Tensor]]:
-        """The rows of the parameters that have a gradient, and their step counts."""
+        """Return the rows of the parameters with a gradient, and their step counts."""
         three_betas(group)
         Delay.parse(group["delay"])
         adaptive = group["gamma"] != 0
@@ -241,7 +242,7 @@ class Anon(Optimizer):
                     "Anon does not support sparse gradients; use Embedding(sparse=False), "
                     "or torch.optim.SparseAdam for that layer"
                 )
-            # Kernels read memory, where a lazy conjugate or negative does not show.
+            # Kernels read memory, which does not show a lazy conjugate or negation.
             if grad.is_conj():
                 grad = grad.resolve_conj()
             if grad.is_neg():
@@ -261,7 +262,7 @@ class Anon(Optimizer):
         return rows, steps
 
     def _make_state(self, group: dict[str, Any], p: Tensor) -> None:
-        """Makes the state of a parameter, or makes it fit the parameter's dtype and the group's gamma."""
+        """Make the state of a parameter, or adapt it to the parameter's dtype and the group's gamma."""
         state = self.state[p]
         dtype = _state_dtype(p)
         if "exp_avg" not in state:
@@ -270,7 +271,7 @@ class Anon(Optimizer):
             if group["gamma"] != 0:
                 state["exp_avg_sq"] = torch.zeros_like(p, dtype=dtype)
                 state["multiplier"] = torch.zeros_like(p, dtype=dtype)
-        # The model has been cast since, as by model.double().
+        # The model has been cast since, e.g. by model.double().
         state.update({name: state[name].to(dtype) for name in STATE - {"step"} if name in state})
         if group["gamma"] == 0:
             state.pop("exp_avg_sq", None)
@@ -284,13 +285,13 @@ class Anon(Optimizer):
     def _buckets(
         self, group: dict[str, Any], rows: list[Row], steps: list[Tensor]
     ) -> list[tuple[Bucket, list[Tensor]]]:
-        """Counts the step, and sorts the rows and their counts by count, device, dtype and `settled`.
+        """Count the step, and sort the rows and their counts by count, device, dtype and `settled`.
 
-        Unless gamma is 0, a tensor's count begins with its first gradient. Until then its steps are those of a
-        parameter without one, but for decoupled decay.
+        Unless gamma is 0, a tensor's count begins with its first nonzero gradient. Until then only decoupled decay
+        moves it.
         """
         if group["capturable"]:
-            # A captured step must not look at the count; its arithmetic needs no common one either.
+            # A captured step must not read the count, and its arithmetic needs no common one.
             self._count_captured(group, rows, steps)
             return _sorted(rows, steps, [0.0] * len(rows), [False] * len(rows))
         counts = list(map(Tensor.item, steps))
@@ -306,22 +307,22 @@ class Anon(Optimizer):
             for row, step, count in zip(rows, steps, counts, strict=True)
         ]
         if steps:
-            # On the host a number would be made a tensor again for each of them.
+            # A number on the host would become a tensor again for each of them.
             torch._foreach_add_(steps, torch.ones((), dtype=torch.float64, device="cpu"), alpha=1.0)
         return _sorted(rows, steps, counts, settled)
 
     def _count_captured(self, group: dict[str, Any], rows: list[Row], steps: list[Tensor]) -> None:
-        """Counts a step as `_buckets` does, without a look at the gradients."""
+        """Count a step as `_buckets` does, without reading the gradients."""
         if group["gamma"] == 0:
             torch._foreach_add_(steps, 1.0)
         elif steps:
-            heard = (_has_gradient(row[1]) for row in rows)
-            torch._foreach_add_(steps, [((t > 0) | h).to(t) for t, h in zip(steps, heard, strict=True)])
+            nonzero = (_has_gradient(row[1]) for row in rows)
+            torch._foreach_add_(steps, [((t > 0) | h).to(t) for t, h in zip(steps, nonzero, strict=True)])
 
     def _is_settled(self, group: dict[str, Any], v: Tensor | None, step: Tensor, count: float) -> bool:
         """Whether all multipliers v are known to be positive after `count` steps.
 
-        They are looked at where v is not the tensor that was looked at last, and, until all are, after each refresh.
+        The tensor is checked when v has been replaced and, until all multipliers are positive, after each refresh.
         """
         known, settled = self._settled.get(id(step), (None, False))
         if known is v and (settled or not Delay.parse(group["delay"]).is_refresh(int(count))):
@@ -334,9 +335,9 @@ class Anon(Optimizer):
 def _sorted(
     rows: list[Row], steps: list[Tensor], counts: list[float], settled: list[bool]
 ) -> list[tuple[Bucket, list[Tensor]]]:
-    """Buckets of rows that have a count, a device, a dtype and `settled` in common, with their step counts."""
+    """Return buckets of rows that share a count, a device, a dtype and `settled`, with their step counts."""
     keys = (counts, settled, [row[0].device for row in rows], [row[0].dtype for row in rows])
-    if all(len(set(key)) == 1 for key in keys):  # Nearly always so.
+    if all(len(set(key)) == 1 for key in keys):  # The usual case.
         return [(Bucket.of(rows, settled[0]), steps)]
     found: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for index, key in enumerate(zip(*keys, strict=True)):
@@ -348,30 +349,30 @@ def _sorted(
 
 
 def _as_reals(row: Row) -> Row:
-    """Complex numbers are pairs of reals here, as in Adam."""
+    """Return a view with complex numbers as pairs of reals, as in Adam."""
     p, g, m, s, v = row
     pairs = torch.view_as_real
     return pairs(p), pairs(g), pairs(m), None if s is None else pairs(s), None if v is None else pairs(v)
 
 
 def _has_gradient(grad: Tensor) -> Tensor:
-    """Whether any entry is not 0, as a 0-d tensor; true of an empty tensor, which has nothing to wait for."""
+    """Whether any entry is nonzero, as a 0-d tensor; true for an empty tensor, which has no gradient to wait for."""
     return _whole((grad != 0).any()) | (not grad.numel())
 
 
 def _whole(value: Tensor) -> Tensor:
-    """A 0-d value, gathered from all ranks where it is distributed (DTensor)."""
+    """Return a 0-d value; a distributed one (DTensor) is gathered from all ranks."""
     gather: Callable[[], Tensor] | None = getattr(value, "full_tensor", None)
     return gather() if gather else value
 
 
 def _is_true(value: Tensor) -> bool:
-    """The truth of a 0-d value; a meta tensor has none, and passes."""
+    """Return a 0-d value as a bool; True for a meta tensor, which has no value."""
     return value.is_meta or bool(value)
 
 
 def _decay(group: dict[str, Any], p: Tensor) -> None:
-    """Decoupled decay, which needs no gradient; coupled decay moves nothing without a multiplier."""
+    """Apply decoupled decay, which needs no gradient; coupled decay moves nothing without a multiplier."""
     if group["decoupled_weight_decay"] and group["weight_decay"]:
         p.mul_(1.0 - float(group["lr"]) * float(group["weight_decay"]))
 
@@ -385,12 +386,12 @@ def _state_dtype(p: Tensor) -> torch.dtype:
 
 
 def _step_device(group: dict[str, Any], p: Tensor) -> torch.device:
-    """The host, where a look at the count costs nothing, unless a CUDA graph must count."""
+    """Return the device of the step count: the host, where reading it is free, unless a CUDA graph must count."""
     return p.device if group["capturable"] else torch.device("cpu")
 
 
 def _path(group: dict[str, Any], bucket: Bucket) -> Callable[[Step, Bucket], None]:
-    """The user's choice; else torch's SGD kernel at gamma = 0, and foreach for plain tensors."""
+    """Return the user's choice; by default torch's SGD kernel at gamma = 0, and foreach for plain tensors."""
     if group["fused"]:
         return fused
     if group["foreach"] is not None:
@@ -402,7 +403,7 @@ def _path(group: dict[str, Any], bucket: Bucket) -> Callable[[Step, Bucket], Non
 
 
 def _plain(name: str, value: Any) -> Any:
-    """An option in Python's own types, which torch.load reads with weights_only=True: not NumPy's, and no Delay."""
+    """Return an option in Python's own types, because torch.load(weights_only=True) rejects NumPy's and Delay."""
     if name == "params":
         return value
     if isinstance(value, Delay):
@@ -415,7 +416,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _check_options(group: dict[str, Any]) -> None:
-    """Raises HyperparameterError for the first option out of its range."""
+    """Raise HyperparameterError for the first option that is out of its range."""
     for name in ("lr", "eps", "weight_decay", "floor"):
         if not 0.0 <= _number(name, group[name]) < math.inf:
             raise HyperparameterError(f"{name} must be a finite number >= 0, not {group[name]}")
@@ -439,11 +440,11 @@ def _check_options(group: dict[str, Any]) -> None:
 
 
 def _number(name: str, value: Any) -> float:
-    """The value as a float; raises HyperparameterError where it is no number."""
+    """Return the value as a float; raise HyperparameterError if it is not a number."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise HyperparameterError(f"Tensor {name} must be 1-element, not of {value.numel()} elements")
     elif not isinstance(value, Real):
-        hint = "; in YAML write 1.0e-3, because 1e-3 is text there" if isinstance(value, str) else ""
+        hint = "; in YAML write 1.0e-3, because YAML reads 1e-3 as text" if isinstance(value, str) else ""
         raise HyperparameterError(f"{name} must be a number, not {value!r}{hint}")
     return float(value)

@@ -1,4 +1,4 @@
-"""The tensors that take one step together, and which of them a kernel can walk through side by side."""
+"""Buckets: tensors that take one step together, and which of them a kernel can walk through side by side."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Bucket:
 
     @classmethod
     def of(cls, rows: Sequence[Row], settled: bool = False) -> Bucket:
-        """The bucket of these rows; all of them have s and v, or none has."""
+        """Return the bucket of these rows; all of them have s and v, or none has."""
         p, g, m, s, v = zip(*rows, strict=True) if rows else ((),) * 5
         adaptive = bool(s) and s[0] is not None
         second, multipliers = (list(s), list(v)) if adaptive else ([], [])
@@ -60,13 +60,13 @@ class Bucket:
         )
 
     def split_by_order(self) -> tuple[Bucket, Bucket]:
-        """The tensors that `one_order` accepts, and the others."""
+        """Return the tensors that `one_order` accepts, and the others."""
         return (self, Bucket.of([])) if self._is_contiguous() else self.split(one_order)
 
     def _is_contiguous(self) -> bool:
         """Whether `one_order` accepts every tensor, and in the usual order of memory."""
-        # Nearly always so, and then no Python function runs per tensor: a step of many small tensors would
-        # spend more time on the question than on the work.
+        # The usual case. No Python function runs per tensor here: with many small tensors the check would
+        # take longer than the step.
         first = self.params[0]
         shapes = list(map(_SHAPE, self.params))
         states = (self.params, self.exp_avgs, self.exp_avg_sqs, self.multipliers)
@@ -82,7 +82,7 @@ class Bucket:
         )
 
     def parts(self, entries: int) -> Iterator[Bucket]:
-        """The bucket in pieces of about so many entries, and of whole tensors."""
+        """Yield the bucket in pieces of whole tensors, each of about so many entries."""
         part: list[Row] = []
         held = 0
         for row in self.rows():
@@ -95,7 +95,7 @@ class Bucket:
             yield Bucket.of(part, self.settled)
 
     def split(self, takes: Callable[[Row], bool]) -> tuple[Bucket, Bucket]:
-        """The tensors whose row a predicate takes, and the others."""
+        """Return the tensors whose row satisfies a predicate, and the others."""
         rows = list(self.rows())
         taken = [takes(row) for row in rows]
         if all(taken):
@@ -106,7 +106,7 @@ class Bucket:
         )
 
     def aligned_grads(self) -> list[Tensor]:
-        """The gradients, entry by entry in the order of their parameters; copied where they are not."""
+        """Return the gradients in the memory order of their parameters, copied if they are in another."""
         if all(map(Tensor.is_contiguous, self.grads)) and all(map(Tensor.is_contiguous, self.params)):
             return self.grads
         return [
@@ -118,9 +118,9 @@ class Bucket:
 def one_order(row: Row) -> bool:
     """Whether a kernel may walk through the memory of these plain tensors side by side.
 
-    A kernel is told one size and one dtype and trusts them, so that all five must have the same shape, dtype and
-    device, which a parameter whose `data` was replaced has not. Parameter and state must fill their memory
-    without gaps and in the same order; a gradient in another order is no hindrance (`Bucket.aligned_grads`).
+    A kernel gets one size and one dtype and trusts them, so all five must have the same shape, dtype and device. A
+    parameter whose `data` was replaced may not. Parameter and state must fill their memory without gaps and in the
+    same order; a gradient may be in another order (`Bucket.aligned_grads`).
     """
     p, g, *states = row
     order = _order(p)
@@ -132,6 +132,6 @@ def one_order(row: Row) -> bool:
 
 
 def _order(tensor: Tensor) -> torch.memory_format:
-    """The order that the tensor's memory is in, or would best be brought into."""
+    """Return the memory order of the tensor, or the best one to copy it into."""
     images = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if images and not tensor.is_contiguous() else torch.contiguous_format

@@ -1,7 +1,8 @@
-"""One step of Anon without a look at the device: what a CUDA graph can record and replay.
+"""One step of Anon that a CUDA graph can record and replay, because the host never reads from the device.
 
 The step count lives on the device, so whether a step is a refresh is not known when the graph is recorded.
-Every step therefore computes a refresh and keeps it or not: dearer than the other paths, same numbers.
+Every step therefore computes a refresh and keeps it or not. That is slower than the other paths and gives the same
+numbers.
 """
 
 from __future__ import annotations
@@ -32,14 +33,13 @@ _LEAST_REACH = 2**24
 """Steps that a table of refresh steps must cover."""
 
 _USUAL_TABLE = 2**16
-"""Entries after which a table that reaches far enough ends: with a delay of `polynomial:2` there is no refresh after
-step 2^32."""
+"""Entries after which a table that reaches far enough ends. With `polynomial:2` the last refresh is at step 2^32."""
 
 _LONGEST_TABLE = 2**20
 
 
 def capturable(group: Mapping[str, Any], bucket: Bucket, steps: list[Tensor]) -> None:
-    """Moves the bucket's parameters and state in place; `steps` are 0-d and count this step already."""
+    """Move the bucket's parameters and state in place; `steps` are 0-d and count this step already."""
     beta1, beta2, beta3 = three_betas(group)
     lr = group["lr"].reshape(()) if isinstance(group["lr"], Tensor) else group["lr"]
     decay, decoupled = float(group["weight_decay"]), group["decoupled_weight_decay"]
@@ -53,7 +53,7 @@ def capturable(group: Mapping[str, Any], bucket: Bucket, steps: list[Tensor]) ->
             d = d.add(x, alpha=decay)
         if decay and decoupled:
             x.mul_(1.0 - lr * decay)
-        # Before the first gradient t is 0 and m stays 0, also where decay is coupled.
+        # Before the first gradient t is 0 and m stays 0, with coupled decay too.
         m.lerp_(d, (t > 0).to(m.dtype) * (1.0 - beta1))
         update = m * (lr / _one_minus_power(beta1, t.clamp(min=1), m.dtype))
         if s is not None and v is not None and s.numel():
@@ -75,7 +75,7 @@ def capturable(group: Mapping[str, Any], bucket: Bucket, steps: list[Tensor]) ->
 
 
 def _one_minus_power(beta: float, t: Tensor, dtype: torch.dtype) -> Tensor:
-    """1 - beta^t without the cancellation that a float32 beta^t near 1 would bring."""
+    """Return 1 - beta^t, without the cancellation of a float32 beta^t near 1."""
     return torch.expm1(t.to(dtype) * (math.log(beta) if beta else -math.inf)).neg()
 
 
@@ -93,7 +93,7 @@ def _refresh(delay: Delay, t: Tensor) -> tuple[Tensor, Tensor]:
 
 @functools.lru_cache(maxsize=16)
 def _table(delay: Delay, device: torch.device) -> Tensor:
-    """0, a_1, a_2, ... and infinity, as float64."""
+    """Return 0, a_1, a_2, ... and infinity, as float64."""
     steps = [0]
     while (following := delay.next_after(steps[-1])) is not None:
         if following > _LEAST_REACH and len(steps) > _USUAL_TABLE:

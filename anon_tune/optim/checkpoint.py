@@ -1,4 +1,4 @@
-"""Whether saved state is Anon's, and fits the parameters that it is loaded for."""
+"""Checks that saved state is Anon's and fits the parameters that it is loaded for."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _ADAPTIVE = _MOMENTUM | {"exp_avg_sq", "multiplier"}
 STATE = _ADAPTIVE
 """Names of Anon's own state; a wrapper may keep more beside it."""
 
-_START_AFRESH = "leave load_state_dict out, so that Anon starts with state of its own"
+_START_AFRESH = "do not call load_state_dict, and Anon starts with fresh state"
 
 
 def check_state_dict(source: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
-    """Raises where a state dictionary would not give the param groups state that Anon can go on from.
+    """Raise if Anon cannot continue these param groups from a state dictionary.
 
-    Numbers of groups and of parameters that do not fit are left to torch, which checks them next.
+    torch checks the numbers of groups and of parameters afterwards.
 
     Args:
-        source: What `state_dict` of some optimizer gave.
-        groups: The param groups of the optimizer that shall go on.
+        source: The `state_dict` of some optimizer.
+        groups: The param groups of the optimizer that loads it.
 
     Raises:
-        InputError: The state is another optimizer's, or its shapes are not those of the parameters.
+        InputError: The state is another optimizer's, or its shapes do not match the parameters.
     """
     for saved, group in zip(source["param_groups"], groups, strict=False):
         if "gamma" not in saved:
-            raise InputError(f"this state is {_owner(saved)}, which Anon cannot go on from; {_START_AFRESH}")
+            raise InputError(f"this state is {_owner(saved)}, which Anon cannot load; {_START_AFRESH}")
         for i, p in zip(saved["params"], group["params"], strict=False):
             state = source["state"].get(i)
             if state:
@@ -42,7 +42,7 @@ def check_state_dict(source: Mapping[str, Any], groups: Sequence[Mapping[str, An
 
 
 def _owner(saved: Mapping[str, Any]) -> str:
-    """Whose param group this is, as far as its options tell."""
+    """Return whose param group this is, as far as its options tell."""
     if "dampening" in saved:
         return "SGD's"
     return "Adam's or AdamW's" if "amsgrad" in saved else "another optimizer's"
@@ -62,6 +62,6 @@ def _check_tensors(i: Any, state: Mapping[str, Any], p: Tensor) -> None:
         expected = () if name == "step" else tuple(p.shape)
         if isinstance(value, Tensor) and tuple(value.shape) != expected:
             raise InputError(
-                f"{name} of parameter {i} has shape {tuple(value.shape)} and not {expected}: this state was saved "
-                "for another model; build the model that it was saved with, or leave load_state_dict out"
+                f"{name} of parameter {i} has shape {tuple(value.shape)}, not {expected}: this state was saved for "
+                "another model; build that model, or do not call load_state_dict"
             )

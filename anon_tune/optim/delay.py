@@ -19,8 +19,8 @@ from anon_tune.errors import HyperparameterError
 __all__ = ["Delay", "DelayLike"]
 
 DelayLike: TypeAlias = "float | str | Sequence[int] | Delay"
-"""A delay as a user may write it: `2.0`, `"geometric:2"`, `"polynomial:2"`, `"every:10"`, `[1, 3, 9]`; numbers and
-arrays of NumPy and torch too."""
+"""A delay as a user may write it: `2.0`, `"geometric:2"`, `"polynomial:2"`, `"every:10"`, `[1, 3, 9]`. Numbers and
+arrays of NumPy and torch are accepted too."""
 
 _FAMILIES = {
     "geometric": "a_n = ceil(b^(n-1)), with a base b > 1",
@@ -34,7 +34,7 @@ _ROUNDING = 1e-6
 """Far more than the relative error of a power."""
 
 _NEVER = 2**63
-"""Stands for refresh steps that are too large for a float, as the second of `polynomial:2000` is."""
+"""Stands for refresh steps that are too large for a float, such as the second of `polynomial:2000`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,7 @@ class Delay:
         if not self._valid():
             allowed = "; ".join(f"{name}: {rule}" for name, rule in _FAMILIES.items())
             given = self.steps or self.parameter
-            raise HyperparameterError(
-                f"delay {self.family} of {given} is not possible; allowed are {allowed}"
-            )
+            raise HyperparameterError(f"delay {self.family} of {given} is not allowed; use {allowed}")
 
     def _valid(self) -> bool:
         match self.family:
@@ -78,7 +76,7 @@ class Delay:
 
     @classmethod
     def parse(cls, value: DelayLike) -> Delay:
-        """Reads a delay; `Delay.parse(str(delay)) == delay`.
+        """Read a delay; `Delay.parse(str(delay)) == delay`.
 
         Args:
             value: A base b > 1 of the geometric family, `"family:parameter"`, or the rising steps themselves.
@@ -108,11 +106,11 @@ class Delay:
         return self.at_or_before(t) == t
 
     def at_or_before(self, t: int) -> int:
-        """The largest a_n <= t, or 0 (which is a_0) where t < 1."""
+        """Return the largest a_n <= t, or a_0 = 0 if t < 1."""
         return self._value(self._index(t)) if t >= 1 else 0
 
     def next_after(self, t: int) -> int | None:
-        """The smallest a_n > t, or None where no step will be one: after the end of a list, or from 2^63 on."""
+        """Return the smallest a_n > t, or None if there is none: after the end of a list, or from 2^63 on."""
         if t < 1:
             return 1
         index = self._index(t) + 1
@@ -122,19 +120,18 @@ class Delay:
         return value if value < _NEVER else None
 
     def window(self, t: int) -> int:
-        """The steps a_n - a_(n-1) that end in a refresh at t = a_n, with a_0 = 0; 0 if t is no refresh."""
+        """Return the window a_n - a_(n-1) of a refresh at t = a_n, with a_0 = 0; 0 if t is not a refresh step."""
         return t - self.at_or_before(t - 1) if self.is_refresh(t) else 0
 
     def count(self, t: int) -> int:
-        """How many refreshes the steps 1..t hold."""
+        """Return the number of refreshes in the steps 1..t."""
         if t < 1:
             return 0
         index = self._index(t)
         if self.family != "geometric":
             return index + 1
-        # A base below 2 gives the same whole number several times at the start. Powers less than 1 apart, which
-        # those below 1/(b-1) are, hit every whole number, and those above it none twice: only at the border,
-        # where rounding decides, are they looked at.
+        # A base below 2 repeats whole numbers at the start. Powers below 1/(b-1) are less than 1 apart and hit every
+        # whole number; powers above it hit none twice. Only those at the border are computed.
         border = 1.0 / (self.parameter - 1.0)
         low = self._index(max(1, min(t, math.floor(border * (1.0 - _ROUNDING)))))
         high = self._index(min(t, math.ceil(border * (1.0 + _ROUNDING))))
@@ -142,7 +139,7 @@ class Delay:
         return self._value(low) - 1 + len(between) + index - high
 
     def _value(self, index: int) -> int:
-        """a_(index+1), repeats of the geometric family included."""
+        """Return a_(index+1), including repeats of the geometric family."""
         match self.family:
             case "geometric":
                 return _power(self.parameter, index)
@@ -154,7 +151,7 @@ class Delay:
                 return self.steps[index]
 
     def _index(self, t: int) -> int:
-        """The largest index with a value <= t, for t >= 1."""
+        """Return the largest index with a value <= t, for t >= 1."""
         match self.family:
             case "steps":
                 return bisect.bisect_right(self.steps, t) - 1
@@ -202,7 +199,7 @@ def _parse(value: float | str) -> Delay:
             if isinstance(error, HyperparameterError):
                 raise
             raise HyperparameterError(
-                f"delay {value!r} cannot be read; write a base such as 2.0, or "
+                f"invalid delay {value!r}; write a base such as 2.0, or "
                 '"geometric:2", "polynomial:2", "every:10", "steps:1,3,9"'
             ) from error
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""One door to every optimizer that is tuned, and from an exported answer back to an optimizer."""
+"""Factory of every optimizer that a job tunes, and of the optimizer of an exported configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], frozenset[str]]] = {
     "anon": (Anon, frozenset({"lr", "betas", "gamma", "delay", "eps", "floor", "weight_decay"})),
     "sgd": (torch.optim.SGD, frozenset({"lr", "momentum", "weight_decay", "nesterov"})),
 }
-"""Name of an optimizer -> its class, and the hyperparameters it takes."""
+"""Maps the name of an optimizer to its class and its hyperparameters."""
 
 VERSIONS = (1, 2)
 """The layouts of exported files that `load_optimizer` reads."""
@@ -37,26 +37,26 @@ def make_optimizer(
     hyperparameters: Mapping[str, Any],
     folder: str | PathLike[str] | None = None,
 ) -> Optimizer:
-    """Makes the optimizer of an arm.
+    """Make the optimizer of an arm.
 
     Args:
-        name: `anon`, `adamw` or `sgd`; or a factory of the user, "module:function", which is called with the model
-            and the hyperparameters.
-        params: A model, all of whose parameters are trained; or parameters, named parameters or param groups, as
+        name: `anon`, `adamw` or `sgd`; or the user's factory, "module:function", which is called with the model and
+            the hyperparameters.
+        params: A model, whose parameters are all trained; or parameters, named parameters or param groups, as
             torch's optimizers take them. A factory takes a model only.
-        hyperparameters: Keyword arguments by their names in the optimizer; what is left out has its default.
-        folder: Where a factory's module is looked for first; then, and by default, where Python looks.
+        hyperparameters: Keyword arguments by their names in the optimizer; others keep their defaults.
+        folder: Folder to search first for a factory's module, before Python's own path.
 
     Raises:
-        InputError: The name is unknown, or there is no such factory, or it returned something else.
+        InputError: The name is unknown, or the factory does not exist or does not return an optimizer.
         HyperparameterError: A hyperparameter is unknown or out of its range.
-        Exception: Whatever a factory raised.
+        Exception: The factory raised it.
     """
     if ":" in name:
         return _from_factory(name, params, hyperparameters, folder)
     if name not in OPTIMIZERS:
         raise InputError(
-            f"optimizer {name!r} is unknown; known are {', '.join(OPTIMIZERS)}, or a factory, module:function"
+            f"unknown optimizer {name!r}; use {', '.join(OPTIMIZERS)}, or a factory, module:function"
         )
     if isinstance(params, nn.Module):
         params = params.parameters()
@@ -69,7 +69,7 @@ def make_optimizer(
     arguments = dict(hyperparameters)
     if isinstance(betas := arguments.get("betas"), Sequence) and not isinstance(betas, str):
         arguments["betas"] = betas = tuple(betas)
-    # torch.optim.AdamW would accept a third one, and fail at the first step.
+    # torch.optim.AdamW would accept a third value and fail at the first step.
     if name == "adamw" and "betas" in arguments and not (isinstance(betas, tuple) and len(betas) == 2):
         raise HyperparameterError(f"adamw takes two betas, not {betas!r}")
     try:
@@ -78,7 +78,7 @@ def make_optimizer(
         raise
     except KeyError as error:
         raise InputError(
-            f"A param group of {name} has no key {error}. Add its parameters under it."
+            f"A param group of {name} has no key {error}. Add its parameters under that key."
         ) from error
     except (TypeError, ValueError) as error:
         raise HyperparameterError(f"{name} cannot be made with {arguments}: {error}") from error
@@ -92,7 +92,7 @@ def _from_factory(
 ) -> Optimizer:
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"{name} makes an optimizer for a model: give it the model, not parameters or groups"
+            f"{name} makes an optimizer for a model: pass it the model, not parameters or groups"
         )
     factory = load_function(name, None if folder is None else str(folder))
     try:
@@ -111,19 +111,18 @@ def load_optimizer(
     params: nn.Module | Params,
     folder: str | PathLike[str] | None = None,
 ) -> Optimizer:
-    """Makes the optimizer of an exported configuration.
+    """Make the optimizer of an exported configuration.
 
     Args:
         source: The exported document, or the path of its `.yaml`, `.yml` or `.json` file. Only its keys
             `version`, `optimizer` and `hyperparameters` are read.
-        params: A model; or parameters, named parameters or param groups. The factory of an arm of the user takes a
-            model only.
-        folder: Where the module of such a factory is, if Python does not find it by itself.
+        params: A model; or parameters, named parameters or param groups. A user's factory takes a model only.
+        folder: Folder of that factory's module, if Python does not find it by itself.
 
     Raises:
         NotFoundError: There is no such file.
         DependencyError: The file is YAML, and PyYAML is not installed.
-        InputError: The file cannot be read, its layout is not known here, or its factory cannot be found.
+        InputError: The file cannot be read, its version is not supported, or its factory cannot be found.
         HyperparameterError: A hyperparameter is unknown or out of its range.
     """
     document = source if isinstance(source, Mapping) else _read(Path(source))
@@ -139,7 +138,7 @@ def load_optimizer(
         )
     hyperparameters = document["hyperparameters"]
     if not isinstance(hyperparameters, Mapping):
-        raise InputError("hyperparameters must be a mapping of names to values; export the job again")
+        raise InputError("`hyperparameters` must be a mapping of names to values; export the job again")
     return make_optimizer(str(document["optimizer"]), params, hyperparameters, folder)
 
 
@@ -167,5 +166,5 @@ def _read(path: Path) -> Mapping[str, Any]:
         case suffix:
             raise InputError(f"{path} ends in {suffix!r}; an exported file ends in .yaml, .yml or .json")
     if not isinstance(document, Mapping):
-        raise InputError(f"{path} holds no mapping; export the job again")
+        raise InputError(f"{path} does not hold a mapping; export the job again")
     return document

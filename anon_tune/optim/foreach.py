@@ -12,15 +12,15 @@ from anon_tune.optim.rule import Step, renew_multiplier, without_decay_alone
 __all__ = ["foreach", "has_torch_kernel"]
 
 _CACHED = 2**18
-"""Entries that go through all operations together on CPU: with five lists 5 MiB in float32, which caches hold."""
+"""Entries per chunk on CPU: five lists take 5 MiB in float32, which fits into caches."""
 
 _COPIED = 2**24
-"""As many on other devices: half-precision tensors are widened by copies, which must not take the memory that a
-whole model would, and kernels of this size no longer notice their launch."""
+"""Entries per chunk on other devices. Half-precision tensors are widened by copies, which must not take the memory of
+a whole model; at this size the launch of a kernel costs next to nothing."""
 
 
 def foreach(step: Step, bucket: Bucket) -> None:
-    """Moves the bucket's parameters and state in place, many tensors at once.
+    """Move the bucket's parameters and state in place, many tensors at once.
 
     Refreshes are rare (10 in the first 1000 steps by default) and go tensor by tensor.
     """
@@ -37,8 +37,8 @@ def has_torch_kernel(p: torch.Tensor) -> bool:
 
 
 def _by_adam_kernel(step: Step, bucket: Bucket) -> None:
-    """A step whose decay, m and s are one pass of torch's fused Adam: with eps = inf it moves nothing else."""
-    # Coupled decay goes into m and not into s where the gradient is 0, which that kernel does not know.
+    """Take a step whose decay, m and s are one pass of torch's fused Adam; with eps = inf it moves nothing else."""
+    # Where the gradient is 0, coupled decay goes into m but not into s, which that kernel does not support.
     if not bucket.multipliers or step.coupling:
         _by_operations(step, bucket)
         return
@@ -61,7 +61,7 @@ def _by_adam_kernel(step: Step, bucket: Bucket) -> None:
 
 
 def _by_operations(step: Step, bucket: Bucket) -> None:
-    """A step in elementary operations: any dtype and any layout."""
+    """Take a step in elementary operations, for any dtype and layout."""
     dtype = bucket.exp_avgs[0].dtype
     half = bucket.params[0].dtype != dtype
     params = [p.to(dtype) for p in bucket.params] if half else bucket.params

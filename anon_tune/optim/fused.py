@@ -1,4 +1,4 @@
-"""One step of Anon in one pass over memory, where a kernel for the tensors exists."""
+"""One step of Anon in one pass over memory, if there is a kernel for the tensors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _Kernel = Callable[[Step, Bucket], None]
 
 
 def fused(step: Step, bucket: Bucket) -> None:
-    """Moves the bucket's parameters and state in place.
+    """Move the bucket's parameters and state in place.
 
-    Half-precision parameters and tensors with gaps in memory go the foreach way; on a GPU, refreshes too, and tensors
-    with coordinates that still wait for a first gradient or a first refresh.
+    Half-precision parameters and tensors with gaps in memory take the foreach path. So do, on a GPU, refreshes and
+    tensors with coordinates that still wait for a first gradient or a first refresh.
     """
     first = bucket.params[0]
     plain = first.is_cpu or not bucket.multipliers or (bucket.settled and not step.refresh)
@@ -39,7 +39,7 @@ def fused(step: Step, bucket: Bucket) -> None:
 
 @functools.cache
 def _kernel(device: str) -> _Kernel | None:
-    """The kernel of a type of device, or None, after one warning where it cannot be had."""
+    """Return the kernel of a type of device; if it is unavailable, warn once and return None."""
     if device == "cpu":
         return native.step_on_cpu if native.load_kernels() else None
     problem = "its kernels are for CPU and CUDA"
@@ -50,14 +50,12 @@ def _kernel(device: str) -> _Kernel | None:
             problem = f"{error}; install triton"
         else:
             return gpu.step_on_gpu
-    warnings.warn(
-        f"Anon(fused=True) runs its foreach path on {device}: {problem}", RuntimeWarning, stacklevel=2
-    )
+    warnings.warn(f"Anon(fused=True) uses foreach on {device}: {problem}", RuntimeWarning, stacklevel=2)
     return None
 
 
 def momentum(step: Step, bucket: Bucket) -> None:
-    """Moves a bucket at gamma = 0 in place, by torch's fused SGD kernel where that applies.
+    """Move a bucket at gamma = 0 in place, by torch's fused SGD kernel if possible.
 
     Momentum and dampening are beta1, and the bias correction is in the learning rate. Without momentum that
     kernel keeps no m, which Anon's state has.

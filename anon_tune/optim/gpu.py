@@ -9,7 +9,7 @@ Importing this module needs Triton, which the CUDA builds of torch bring along.
 
 # ruff: noqa: ANN001, ANN202
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-# Triton reads annotations, and knows its own only.
+# Triton reads annotations and supports only its own.
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _move(numbers, p_at, g_at, m_at, s_at, v_at, inside, REAL: tl.constexpr, ADA
     update = size * m
     if ADAPTIVE:
         s = tl.load(s_at, mask=inside)
-        seen = tl.where(g == 0, g, d)  # decay alone is no gradient
+        seen = tl.where(g == 0, g, d)  # decay alone does not count as a gradient
         tl.store(s_at, beta2 * s + new2 * seen * seen, mask=inside)
         update *= tl.load(v_at, mask=inside)
     tl.store(p_at, shrink * p - update, mask=inside)
@@ -85,7 +85,7 @@ def _step_kernel(
         p, g, m = tl.multiple_of(p, 16), tl.multiple_of(g, 16), tl.multiple_of(m, 16)
         s, v = tl.multiple_of(s, 16), tl.multiple_of(v, 16)
 
-    # A mask keeps the compiler from reading 16 bytes at once, so that only the last block of a tensor has one.
+    # A mask keeps the compiler from reading 16 bytes at once, so only the last block of a tensor has one.
     if start + BLOCK <= end:
         _move(numbers, p + entry, g + entry, m + entry, s + entry, v + entry, None, REAL, ADAPTIVE)
     else:
@@ -96,10 +96,10 @@ _REALS = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
 def step_on_gpu(step: Step, bucket: Bucket) -> None:
-    """Moves the bucket's parameters and state in place, for a step that is no refresh.
+    """Move the bucket's parameters and state in place, for a step that is not a refresh.
 
     Args:
-        step: The step's numbers; it must not be a refresh.
+        step: The step's numbers; not a refresh.
         bucket: Tensors of float32 or float64 on one device that `one_order` accepts; settled.
     """
     device, dtype = bucket.params[0].device, bucket.params[0].dtype
@@ -144,7 +144,7 @@ def step_on_gpu(step: Step, bucket: Bucket) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _blocks(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Which tensor each block belongs to, and at which entry it starts; and the sizes, as int64."""
+    """Return each block's tensor and first entry, and the sizes, as int64."""
     lengths = torch.tensor(sizes, dtype=torch.int64, device="cpu")
     blocks = (lengths + _BLOCK - 1) // _BLOCK
     owners = torch.repeat_interleave(torch.arange(len(sizes), device="cpu"), blocks)

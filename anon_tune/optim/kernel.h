@@ -37,9 +37,9 @@ static int NAME(moments)(const REAL *restrict p, const REAL *restrict g, REAL *r
     int waiting = 0;
     for (int64_t i = 0; i < n; i++) {
         const REAL d = sign * g[i] + coupling * p[i];
-        const REAL heard = g[i] == 0 ? 0 : d; /* decay alone is no gradient */
+        const REAL nonzero = g[i] == 0 ? 0 : d; /* decay alone is not a gradient */
         m[i] += new1 * (d - m[i]);
-        s[i] = beta2 * s[i] + new2 * heard * heard;
+        s[i] = beta2 * s[i] + new2 * nonzero * nonzero;
         waiting |= v[i] <= 0;
     }
     return waiting;
@@ -55,9 +55,9 @@ static int NAME(step)(REAL *restrict p, const REAL *restrict g, REAL *restrict m
     int waiting = 0;
     for (int64_t i = 0; i < n; i++) {
         const REAL d = sign * g[i] + coupling * p[i];
-        const REAL heard = g[i] == 0 ? 0 : d;
+        const REAL nonzero = g[i] == 0 ? 0 : d;
         m[i] += new1 * (d - m[i]);
-        s[i] = beta2 * s[i] + new2 * heard * heard;
+        s[i] = beta2 * s[i] + new2 * nonzero * nonzero;
         waiting |= v[i] <= 0;
         p[i] = shrink * p[i] - size * m[i] * (v[i] < 0 ? 0 : v[i]);
     }

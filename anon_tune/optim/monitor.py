@@ -1,6 +1,6 @@
 """Summary of the multiplier in a few numbers per param group: for logs, once an epoch.
 
-The paper's convergence proof asks for bounds on the preconditioner; here they are measured.
+The paper's convergence proof assumes bounds on the preconditioner; this module measures them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from anon_tune.optim.rule import Step, multiplier_in_use
 __all__ = ["monitor"]
 
 _SAMPLE = 65_536
-"""Coordinates of a group that its quantiles are taken from, evenly spaced."""
+"""Number of a group's coordinates, evenly spaced, that its quantiles are computed from."""
 
 _QUANTILES = {"multiplier_q05": 0.05, "multiplier_q50": 0.5, "multiplier_q95": 0.95}
 
 
 @torch.no_grad()
 def monitor(optimizer: Anon) -> dict[str, float]:
-    """Measures the state after any step, in a few passes over it, and changes nothing.
+    """Measure the state after any step, in a few passes over it, and change nothing.
 
     Args:
-        optimizer: Its parameters and state may be on any device. Where they are distributed (DTensor), all
-            ranks must call this together, and each gets the numbers of the whole tensors.
+        optimizer: Its parameters and state may be on any device. If they are distributed (DTensor), all ranks must
+            call this function together, and each gets the numbers of the whole tensors.
 
     Returns:
         For each param group i that has taken a step, with keys `group{i}/...`:
@@ -38,15 +38,14 @@ def monitor(optimizer: Anon) -> dict[str, float]:
         - `multiplier_min`, `multiplier_max`, and `multiplier_q05`, `_q50`, `_q95` (from at most 65,536
           coordinates): the multiplier v of the coordinates that have had a gradient, all 1 at gamma = 0;
         - `waiting_share`: the share of coordinates, 0 to 1, that have had no gradient yet; 0 at gamma = 0;
-        - `refreshes`: how many there have been; `next_refresh`: the step of the next, left out where none
-          follows;
+        - `refreshes`: the number so far; `next_refresh`: the step of the next one, omitted if there is none;
         - `update_rms`: RMS of the last step without decay; `update_ratio`: that over the RMS of the
-          parameters, left out where all of these are 0;
+          parameters, omitted if all of these are 0;
         - `floor_share`: the share of coordinates, 0 to 1, whose own second moment was no larger than what eps
           and floor add to it, read back from v; 0 at gamma = 0.
 
-        A group none of whose parameters has had a gradient is left out; where the squares of all gradients were 0,
-        `multiplier_*` and `floor_share` are.
+        A group without any gradient so far is omitted. If the squares of all its gradients were 0, `multiplier_*`
+        and `floor_share` are omitted.
     """
     report: dict[str, float] = {}
     for index, group in enumerate(optimizer.param_groups):
@@ -95,7 +94,7 @@ def _update(group: dict[str, Any], states: list[tuple[Tensor, dict[str, Tensor]]
 def _multiplier(
     group: dict[str, Any], states: list[tuple[Tensor, dict[str, Tensor]]], everything: int
 ) -> dict[str, float]:
-    """The figures of v; `everything` counts the coordinates of tensors without a gradient so far, too."""
+    """Return the figures of v; `everything` also counts the coordinates of tensors without a gradient so far."""
     if not group["gamma"]:
         ones = dict.fromkeys(("multiplier_min", "multiplier_max", *_QUANTILES), 1.0)
         return {**ones, "waiting_share": 0.0, "floor_share": 0.0}
@@ -121,14 +120,14 @@ def _multiplier(
 
 
 def _in_use(group: dict[str, Any], state: dict[str, Tensor]) -> Tensor:
-    """The multipliers of the last step, in one row."""
+    """Return the multipliers of the last step, in one row."""
     s, v = _reals(state["exp_avg_sq"]), _reals(state["multiplier"])
     step = Step.of(group, int(state["step"]))
     return multiplier_in_use(s, v, step.gamma, step.eps, step.floor, step.correction)
 
 
 def _quantile(values: Tensor, share: float) -> float:
-    """As torch.quantile, which sorts: that takes as long as some steps of a small model."""
+    """Return torch.quantile's value without its sort, which takes as long as some steps of a small model."""
     position = share * (values.numel() - 1)
     below = int(position)
     low = values.kthvalue(below + 1).values.item()
@@ -137,11 +136,11 @@ def _quantile(values: Tensor, share: float) -> float:
 
 
 def _at_floor(v: Tensor, entries: int, group: dict[str, Any]) -> Tensor:
-    """How many coordinates of one tensor have sigma = v^(-2/gamma) <= 2 * (what was added to s_hat).
+    """Count the coordinates of one tensor with sigma = v^(-2/gamma) <= 2 * (what was added to s_hat).
 
     Of `entries` coordinates, the n in v have begun: sigma = s_hat + floor * mean(s_hat) + eps. The others have
-    s_hat = 0, so that mean(s_hat) = (sum(sigma) - n * eps) / (entries + n * floor). In logs, because v^(-2/gamma)
-    leaves the range of floats where gamma is small.
+    s_hat = 0, so mean(s_hat) = (sum(sigma) - n * eps) / (entries + n * floor). The computation is in logs, because
+    v^(-2/gamma) leaves the range of floats if gamma is small.
     """
     log_sigma = v.log() * (-2.0 / float(group["gamma"]))
     eps, floor = float(group["eps"]), float(group["floor"])
@@ -155,7 +154,7 @@ def _at_floor(v: Tensor, entries: int, group: dict[str, Any]) -> Tensor:
 
 
 def _reals(tensor: Tensor) -> Tensor:
-    """All real coordinates in one row, those of a DTensor gathered from all ranks."""
+    """Return all real coordinates in one row, those of a DTensor gathered from all ranks."""
     if hasattr(tensor, "full_tensor"):
         tensor = tensor.full_tensor()
     return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).flatten()

@@ -1,7 +1,7 @@
 """The fused CPU step: `kernel.c`, compiled for this machine once per process and called through ctypes.
 
-Plain C takes half a second to compile, needs none of torch's headers, takes lists of tensors as they are (no flat
-copies), and has no graphs that could be compiled again when a number changes.
+Plain C compiles in half a second, without torch's headers. The kernel takes lists of tensors as they are (no flat
+copies), and nothing is compiled again when a number changes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ENTRIES_PER_THREAD = 32_768
 """Below this, starting a thread costs more than its work (torch's own grain size)."""
 
 _PATIENCE = 60.0
-"""Seconds for one run of a compiler, which takes half a second on a machine that is not busy."""
+"""Limit in seconds for one run of the compiler, which takes half a second on an idle machine."""
 
 _Kernel = Callable[..., None]
 
@@ -49,7 +49,7 @@ class _Numbers(ctypes.Structure):
 
 
 def step_on_cpu(step: Step, bucket: Bucket) -> None:
-    """Moves the bucket's parameters and state in place, at refreshes too.
+    """Move the bucket's parameters and state in place, at refreshes too.
 
     Args:
         step: The step's numbers.
@@ -68,7 +68,7 @@ def step_on_cpu(step: Step, bucket: Bucket) -> None:
 
 
 def _run(task: int, step: Step, bucket: Bucket) -> array[int]:
-    """Makes one pass of the kernel over the bucket; returns a mark for each tensor with coordinates that are new."""
+    """Make one pass of the kernel over the bucket; return a mark for each tensor with new coordinates."""
     grads = bucket.aligned_grads()  # named, so that copies live until the kernel returns
     count = len(grads)
     sizes = array("q", map(Tensor.numel, bucket.params))
@@ -79,7 +79,7 @@ def _run(task: int, step: Step, bucket: Bucket) -> array[int]:
         added = array("d", [step.eps]) * count
     lists = (bucket.params, grads, bucket.exp_avgs, bucket.exp_avg_sqs, bucket.multipliers)
     marks = array("B", bytes(count))
-    # An array of Python takes and gives 64-bit numbers in half the time that one of ctypes does.
+    # Python's array is twice as fast with 64-bit numbers as an array of ctypes.
     arrays: list[array[Any]] = [sizes, *map(_addresses, lists), added, marks]
     numbers = _Numbers(
         step.shrink,
@@ -103,7 +103,7 @@ def _run(task: int, step: Step, bucket: Bucket) -> array[int]:
 
 
 def _added(step: Step, s: Tensor, v: Tensor, settled: bool) -> float:
-    """As `added_to_moment`; where all is finite and settled, in one pass over s."""
+    """Return `added_to_moment`, in one pass over s if all of it is finite and settled."""
     if not s.numel():
         return step.eps
     mean = s.mean().item() if settled else math.nan
@@ -118,22 +118,22 @@ def _addresses(tensors: list[Tensor]) -> array[int]:
 
 @functools.cache
 def load_kernels() -> dict[str, _Kernel]:
-    """The functions of `kernel.c` by name; empty, after one warning, where they cannot be had."""
+    """Return the functions of `kernel.c` by name; if they are unavailable, warn once and return none."""
     compilers = [path for name in _COMPILERS if (path := shutil.which(name))]
     problems: list[str] = []
     for compiler in compilers:
         try:
             return _compile(compiler)
-        # AttributeError: what was loaded lacks the functions.
+        # AttributeError: the loaded library lacks the functions.
         except (OSError, AttributeError, subprocess.SubprocessError) as error:
             problems.append(f"{compiler}: {error}")
     if problems:
-        reason = f"its kernel could not be made ({'; '.join(problems)})"
-        advice = "fix the compiler, set TMPDIR to a folder that is mounted without noexec, or leave fused out"
+        reason = f"its kernel could not be compiled ({'; '.join(problems)})"
+        advice = "fix the compiler, set TMPDIR to a folder that is not mounted with noexec, or omit `fused`"
     else:
         reason, advice = "no C compiler was found", "install gcc or clang"
     warnings.warn(
-        f"Anon(fused=True) runs its foreach path on CPU, because {reason}; {advice}",
+        f"Anon(fused=True) uses foreach on CPU, because {reason}; {advice}",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -141,15 +141,15 @@ def load_kernels() -> dict[str, _Kernel]:
 
 
 def _compile(compiler: str) -> dict[str, _Kernel]:
-    """Compile `kernel.c`; raises OSError or SubprocessError where the compiler makes nothing of use."""
+    """Compile `kernel.c`; raise OSError or SubprocessError if the compiler fails."""
     source = Path(__file__).with_name("kernel.c")
-    # The library stays mapped after its file is gone, and nobody else can put a file of theirs in its place.
+    # The library stays mapped after its file is deleted, so nobody can replace the file.
     with tempfile.TemporaryDirectory(prefix="anon-tune-", ignore_cleanup_errors=True) as folder:
         library, said = Path(folder) / "kernel.so", Path(folder) / "errors"
         # Apple's clang has no OpenMP; one thread of the fused step still beats the other paths.
         for openmp in (["-fopenmp"], []):
             with said.open("wb") as errors:
-                # Into a file: a pipe would stay open as long as any process that a killed compiler leaves behind.
+                # Into a file: a pipe would stay open as long as any process that a killed compiler left behind.
                 done = subprocess.run(
                     [compiler, *_FLAGS, *openmp, str(source), "-lm", "-o", str(library)],
                     stdin=subprocess.DEVNULL,
@@ -161,12 +161,12 @@ def _compile(compiler: str) -> dict[str, _Kernel]:
             if done.returncode == 0:
                 try:
                     return _load(library)
-                except OSError:  # Such as an OpenMP or a vector library that is not there.
+                except OSError:  # For example because an OpenMP or a vector library is missing.
                     if not openmp:
                         raise
         lines = said.read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        raise OSError(last or f"it ended with code {done.returncode} and said nothing")
+        raise OSError(last or f"it ended with exit code {done.returncode} and no output")
 
 
 def _load(library: Path) -> dict[str, _Kernel]:

@@ -1,9 +1,9 @@
 """Anon line by line, in the paper's notation: slow, clear, and independent of the fast paths.
 
-It exists to be compared with: the tests drive it and `anon_tune.optim.Anon` with the same gradients.
-Source: arXiv 2605.02317; what the paper's text leaves open (order of operations, beta3 on the old value,
-correction by the length of the window) follows the authors' published code. Gradients of exactly 0 are ours: where
-every coordinate has a gradient at every step, the rule is the published one.
+The tests drive it and `anon_tune.optim.Anon` with the same gradients and compare the results.
+Source: arXiv 2605.02317. Where the paper's text is ambiguous (order of operations, beta3 on the old value,
+correction by the length of the window), the code follows the authors' published code. The treatment of gradients of
+exactly 0 is ours: if every coordinate has a nonzero gradient at every step, the rule is the published one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class ReferenceAnon:
         self.refreshed = torch.zeros_like(self.theta, dtype=torch.bool)
 
     def step(self, gradient: Tensor) -> None:
-        """One step t -> t + 1 with a gradient of theta's shape."""
+        """Take one step t -> t + 1 with a gradient of theta's shape."""
         if self.decoupled:
             self.theta = self.theta * (1 - self.alpha * self.weight_decay)
         silent = gradient == 0
@@ -74,7 +74,7 @@ class ReferenceAnon:
             g = g + self.weight_decay * self.theta
 
         self.m = self.beta1 * self.m + (1 - self.beta1) * g
-        # Decay alone is no gradient.
+        # Decay alone does not count as a gradient.
         self.s = self.beta2 * self.s + (1 - self.beta2) * torch.where(silent, 0, g * g)
 
         # A coordinate begins with its first gradient.
@@ -87,10 +87,12 @@ class ReferenceAnon:
 
         if self.delay.is_refresh(self.t):
             # A window without a gradient says nothing.
-            heard = self.s > 0
+            has_gradient = self.s > 0
             blended = self.beta3 * self.w + (1 - self.beta3) * sigma**self.gamma
-            self.w = torch.where(heard, torch.where(self.refreshed, blended, sigma**self.gamma), self.w)
-            self.refreshed = self.refreshed | heard
+            self.w = torch.where(
+                has_gradient, torch.where(self.refreshed, blended, sigma**self.gamma), self.w
+            )
+            self.refreshed = self.refreshed | has_gradient
             self.v = torch.where(self.refreshed, self.w**-0.5, 0)
             self.s = torch.zeros_like(self.s)
             self.steps = torch.zeros_like(self.steps)

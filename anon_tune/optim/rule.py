@@ -38,11 +38,11 @@ __all__ = [
 ]
 
 _BLOCK = 32_000
-"""Entries whose intermediate results stay in a CPU's cache. Below torch's grain size, 32,768: a refresh is a dozen
-operations a block, and a region of threads for each of them would wait for seconds where other processes are busy."""
+"""Entries whose intermediate results stay in a CPU's cache. It is below torch's grain size, 32,768, so that a refresh
+starts no threads: on a busy machine each of a block's dozen operations would wait seconds for them."""
 
 _LARGE_BLOCK = 2**24
-"""As many on other devices, where intermediate results must not take the memory of a whole model."""
+"""Entries per block on other devices, where intermediate results must not take the memory of a whole model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Step:
     Attributes:
         t: The step, counted from 1.
         lr: Learning rate, as decoupled decay uses it.
-        size: lr / (1 - beta1^t), what multiplies m * v.
+        size: lr / (1 - beta1^t), the factor of m * v.
         beta1: Weight of the old value in m.
         beta2: Weight of the old value in s.
         beta3: Weight of the old value in w = v^-2.
@@ -83,10 +83,10 @@ class Step:
 
     @classmethod
     def of(cls, group: Mapping[str, Any], t: int) -> Step:
-        """The step t of a param group of `Anon`.
+        """Return the step t of a param group of `Anon`.
 
         Raises:
-            HyperparameterError: `betas` of the group are no longer three numbers.
+            HyperparameterError: A scheduler has replaced `betas` by something other than three numbers.
         """
         beta1, beta2, beta3 = three_betas(group)
         lr = float(group["lr"])
@@ -110,7 +110,7 @@ class Step:
 
     @property
     def shrink(self) -> float:
-        """What decoupled decay multiplies the parameter with; 1 where there is none."""
+        """The factor of decoupled decay on the parameter; 1 without decay."""
         return 1.0 - self.lr * self.weight_decay if self.decoupled else 1.0
 
     @property
@@ -120,26 +120,26 @@ class Step:
 
     @property
     def coupling(self) -> float:
-        """What coupled decay multiplies the parameter with before it joins the gradient."""
+        """The factor of coupled decay on the parameter before it is added to the gradient."""
         return 0.0 if self.decoupled else self.weight_decay
 
 
 def three_betas(group: Mapping[str, Any]) -> tuple[float, float, float]:
-    """beta1, beta2 and beta3 of a param group; raises HyperparameterError where a scheduler left fewer."""
+    """Return beta1, beta2 and beta3 of a param group; raise HyperparameterError if a scheduler left fewer."""
     try:
         beta1, beta2, beta3 = (float(beta) for beta in group["betas"])
     except (TypeError, ValueError):
         raise HyperparameterError(
             f"A param group has betas {group['betas']!r}; Anon needs beta1, beta2 and beta3. "
-            "Make the scheduler keep the third value, as torch's OneCycleLR does."
+            "Use a scheduler that keeps the third value, as torch's OneCycleLR does."
         ) from None
     return beta1, beta2, beta3
 
 
 def single_tensor(step: Step, bucket: Bucket) -> None:
-    """Moves the bucket's parameters and state in place, one tensor after the other."""
+    """Move the bucket's parameters and state in place, one tensor after the other."""
     for p, g, m, s, v in bucket.rows():
-        # A half-precision parameter is widened to the dtype of its state, and rounded once at the end.
+        # A half-precision parameter is widened to the dtype of its state and rounded once at the end.
         x = p.to(m.dtype)
         g = g.to(m.dtype)
         d = -g if step.maximize else g
@@ -160,21 +160,21 @@ def single_tensor(step: Step, bucket: Bucket) -> None:
 
 
 def without_decay_alone(d: Tensor, g: Tensor) -> Tensor:
-    """The gradient with coupled decay, d, as s takes it: 0 where g is 0, because decay alone is no gradient."""
+    """Return d, the gradient with coupled decay, for s: 0 where g is 0, because decay alone is not a gradient."""
     return torch.where(g == 0, g, d)
 
 
 def renew_multiplier(step: Step, s: Tensor, v: Tensor, settled: bool) -> Tensor:
-    """Brings v up to this step, whose gradient s has taken, and returns the multipliers that m takes.
+    """Update v for this step, whose gradient s already holds, and return the multipliers for m.
 
     Args:
-        step: The step, a refresh or not.
+        step: The step; it may be a refresh.
         s: Second moment of the window so far, any shape; emptied by a refresh.
         v: The state `multiplier`, shape of s; changed in place.
-        settled: Whether all of v is known to be positive, which saves a look at it.
+        settled: Whether all of v is known to be positive, which saves a check.
 
     Returns:
-        The multipliers of this step, shape of s: v itself, unless some coordinates are not settled.
+        The multipliers of this step, shape of s: v itself if all coordinates are settled.
     """
     if s.numel() == 0:
         return v
@@ -194,7 +194,7 @@ def renew_multiplier(step: Step, s: Tensor, v: Tensor, settled: bool) -> Tensor:
 
 
 def count_begun(s: Tensor, v: Tensor, beta2: float) -> Tensor:
-    """The multipliers v, with this step counted for the coordinates that began after the last refresh.
+    """Return the multipliers v, with this step counted for the coordinates that began after the last refresh.
 
     A coordinate whose s has become 0 again, as it does at once with beta2 = 0, waits for a gradient again.
     """
@@ -204,7 +204,7 @@ def count_begun(s: Tensor, v: Tensor, beta2: float) -> Tensor:
 def multiplier_in_use(
     s: Tensor, v: Tensor, gamma: float, eps: float, floor: float, correction: float | Tensor
 ) -> Tensor:
-    """The multipliers of a step that is no refresh.
+    """Return the multipliers of a step that is not a refresh.
 
     Args:
         s: Second moment of the window so far, any shape.
@@ -237,17 +237,17 @@ def refreshed(
     correction: float | Tensor,
     settled: bool,
 ) -> Tensor:
-    """The multipliers after a refresh.
+    """Return the multipliers after a refresh.
 
-    A window without a gradient says nothing, so that v stays where s is 0. A coordinate that began in this window
-    has no older multiplier to be blended with: for it this is the first refresh.
+    A window without a gradient carries no information, so v stays where s is 0. A coordinate that began in this
+    window has no older multiplier to blend with: this is its first refresh.
 
     Args:
         s: Second moment of the finished window, any shape.
         v: Multipliers before the refresh, shape of s.
         gamma: Adaptivity.
         beta3: Weight of the old value in w = v^-2.
-        added: What makes sigma of the mean square: `added_to_moment` of the whole tensor.
+        added: `added_to_moment` of the whole tensor: sigma less the mean square.
         correction: Weight of the window in s, 1 - beta2^(a_n - a_(n-1)).
         settled: Whether all of v is known to be positive.
     """
@@ -259,12 +259,12 @@ def refreshed(
 def added_to_moment(
     s: Tensor, v: Tensor, eps: float, floor: float, correction: float | Tensor, settled: bool
 ) -> float | Tensor:
-    """Return what sigma adds to the mean square: eps, and the floor's share of the mean over the tensor.
+    """Return the addend of sigma: eps, plus the floor's share of the mean square over the tensor.
 
-    Coordinates that are infinite or no numbers count as 0 there, so that they do not spread.
+    Infinite and NaN coordinates count as 0 in that mean, so that they do not spread.
 
     Returns:
-        A number, or 0-d where there is a floor.
+        A number; a 0-d tensor with a floor.
     """
     if not floor:
         return eps
@@ -273,12 +273,12 @@ def added_to_moment(
 
 
 def _mean_square(s: Tensor, v: Tensor, correction: float | Tensor, settled: bool) -> Tensor:
-    """The mean square of each coordinate's gradients: since they began, or in the window so far."""
+    """Return the mean square of each coordinate's gradients: since they began, or in the window so far."""
     return s / correction if settled else s / torch.where(v < 0, -v, correction)
 
 
 def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """Tensors of one shape in pieces, so that intermediate results stay small.
+    """Return tensors of one shape in pieces, to keep intermediate results small.
 
     Pieces of a plain tensor are views; a subclass, such as DTensor, stays whole, because its pieces may be copies.
     """
@@ -289,7 +289,7 @@ def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
 
 
 def _unsettled(s: Tensor, v: Tensor, *others: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """The blocks in which some of v are not positive; all of them on other devices, where to ask costs more."""
+    """Return the blocks with some v that are not positive; all blocks on other devices, where a check costs more."""
     blocks = _blocks(s, v, *others)
     return (each for each in blocks if each[1].min() <= 0) if _is_plain(v) and v.is_cpu else blocks
 
@@ -299,19 +299,19 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _window_multiplier(mean_square: Tensor, gamma: float, added: float | Tensor) -> Tensor:
-    """sigma^(-gamma/2), kept between the smallest normal number of its dtype and the inverse of that.
+    """Return sigma^(-gamma/2), clamped between the smallest normal number of its dtype and its inverse.
 
     Args:
         mean_square: Mean square of a window's gradients; overwritten.
         gamma: Adaptivity.
-        added: What makes sigma of it, a number or 0-d.
+        added: Sigma less the mean square, a number or a 0-d tensor.
     """
     tiny = torch.finfo(mean_square.dtype).tiny
     return mean_square.add_(added).pow_(-0.5 * gamma).clamp_(tiny, 1.0 / tiny)
 
 
 def _blend_multipliers(v: Tensor, u: Tensor, beta3: float) -> Tensor:
-    """The multiplier (beta3*v^-2 + (1-beta3)*u^-2)^(-1/2) of an old one v and a window's u.
+    """Return the multiplier (beta3*v^-2 + (1-beta3)*u^-2)^(-1/2) of an old v and a window's u.
 
     This is w <- beta3*w + (1-beta3)*sigma^gamma with w = v^-2. Divided by the smaller of the two, both terms
     lie in [0, 1]: nothing overflows, and the result lies between v and u.

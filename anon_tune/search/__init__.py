@@ -1,1 +1,1 @@
-"""Pure search policy: what to try next and what to stop, as functions of the trials so far and a seed."""
+"""Search policy: the next trial and early stopping, as pure functions of the trials so far and a seed."""

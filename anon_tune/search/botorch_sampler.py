@@ -25,7 +25,7 @@ class BoTorchSampler(optuna.samplers.BaseSampler):
     Args:
         space: The arm's space, without conditions.
         domain: Its coordinates as Optuna's distributions.
-        seed: Of the draws by which the improvement is estimated.
+        seed: Seed of the draws that estimate the improvement.
     """
 
     def __init__(self, space: Space, domain: Mapping[str, BaseDistribution], seed: int) -> None:
@@ -34,7 +34,7 @@ class BoTorchSampler(optuna.samplers.BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return all coordinates: they are suggested together."""
+        """Return all coordinates, which are suggested together."""
         return dict(self._domain)
 
     def sample_relative(

@@ -1,8 +1,8 @@
-"""From search coordinates to optimizer arguments.
+"""Conversion of search coordinates to optimizer arguments.
 
-The search moves in (gamma, step_size, decay), not in (gamma, lr, weight_decay): a change of 0.1 in gamma alone
-changes the length of Anon's step by a factor that depends on the model's gradients, so the best lr moves by
-orders of magnitude over the range of gamma. With V(gamma) a typical multiplier at that gamma,
+The search uses the coordinates (gamma, step_size, decay) instead of (gamma, lr, weight_decay). A change of 0.1 in
+gamma alone changes the length of Anon's step by a factor that depends on the model's gradients, so the best lr varies
+by orders of magnitude over the range of gamma. With V(gamma) a typical multiplier at that gamma,
 
     lr = step_size / V(gamma)        weight_decay = decay * V(gamma)
 
@@ -21,14 +21,14 @@ __all__ = ["optimizer_arguments", "typical_multiplier"]
 
 
 def typical_multiplier(gamma: float, log_mean_sigma: float) -> float:
-    """V(gamma) = (mean over coordinates of sigma)^(-gamma/2): the RMS of the gradient to the power of -gamma.
+    """Return V(gamma) = (mean over coordinates of sigma)^(-gamma/2), the gradient's RMS to the power of -gamma.
 
-    Of the candidates measured, this one lets the best step size move least with gamma (docs/search.md).
+    With this candidate the best step size depends least on gamma, of all that were measured (docs/search.md).
 
     Args:
         gamma: Adaptivity.
-        log_mean_sigma: Logarithm of the mean over the model's coordinates of sigma, the second moment of the
-            gradient with the floor added, as the probe measured it.
+        log_mean_sigma: Logarithm of the mean over the model's coordinates of sigma, which is the second moment of
+            the gradient with the floor added; the probe measures it.
     """
     return math.exp(-0.5 * gamma * log_mean_sigma)
 
@@ -36,12 +36,12 @@ def typical_multiplier(gamma: float, log_mean_sigma: float) -> float:
 def optimizer_arguments(space: Space, params: Mapping[str, Any], log_mean_sigma: float) -> dict[str, Any]:
     """Return keyword arguments of the arm's optimizer, or of its factory, for one point of its space.
 
-    A factory is given what the point and `fixed` name, as it is; whole numbers of choices, of integer ranges and of
-    `fixed` as an int.
+    A factory gets the values of the point and of `fixed` unchanged; whole numbers of choices, of integer ranges and
+    of `fixed` are ints.
 
     Args:
         space: The arm's space.
-        params: Values of its searched coordinates; those whose condition does not hold are not looked at.
+        params: Values of its searched coordinates; those whose condition does not hold are ignored.
         log_mean_sigma: From the probe; only Anon's arguments depend on it.
     """
     if space.of_factory:
@@ -82,5 +82,5 @@ def _factory_arguments(space: Space, params: Mapping[str, Any]) -> dict[str, Any
 
 
 def _whole(value: float | str) -> int | float | str:
-    """The int that was written: a space holds every number as a float."""
+    """Return a whole number as the int that the user wrote; a space holds every number as a float."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

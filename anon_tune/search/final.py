@@ -1,4 +1,4 @@
-"""The final value of a trial, from its reports alone: an attempt that was resumed gives the same."""
+"""The final value of a trial, from its reports alone, so a resumed attempt gives the same value."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["final_value"]
 
 
 def final_value(objective: Objective, reports: Sequence[Report], *, tested: bool) -> float | None:
-    """Return what a trial that has completed is judged by; see `Objective.of`.
+    """Return the final value of a completed trial; see `Objective.of`.
 
-    The reports are chosen by their validation values. With `tested` their test values count. A training function of
-    the user measures one test value, after its last report: then that one counts.
+    The reports are chosen by their validation values. With `tested` their test values count. A user's training
+    function measures one test value, after its last report; that value counts then.
 
     Args:
-        objective: Of the job.
-        reports: All of the trial's, in the order of their steps.
-        tested: Whether the trial is one of the verdict's.
+        objective: The job's objective.
+        reports: All reports of the trial, in the order of their steps.
+        tested: Whether the trial belongs to the verdict.
 
     Returns:
-        A finite value; None if there is no report with one.
+        A finite value; None if no report has one.
     """
     known = [report for report in reports if math.isfinite(report.value)]
     if not known:
@@ -38,5 +38,5 @@ def final_value(objective: Objective, reports: Sequence[Report], *, tested: bool
     if tested and name in known[-1].metrics:
         each = [report.metrics[name] for report in chosen if name in report.metrics]
         values = each if len(each) == len(chosen) else [known[-1].metrics[name]]
-    # A single value stays as it is, to the last bit.
+    # A single value is returned unchanged, to the last bit.
     return values[0] if len(values) == 1 else Scale(objective, values).mean(values)

@@ -1,8 +1,8 @@
-"""Forecast of the end of a trial that was stopped or still runs, learnt from the trials that were run to the end.
+"""Forecast of the final value of a trial that was stopped or still runs, learnt from the completed trials.
 
-Loss curves cross: early in training a high adaptivity is ahead, whatever is best in the end. So trials are compared,
-and samplers are told, not by what was reported but by what it comes to. How much a trial still changes after a step
-is a ridge regression on its report there and on its place in the space.
+Loss curves cross: early in training a high adaptivity leads, even if another is best in the end. Pruners and samplers
+therefore use forecasts of the final value instead of the last report. A ridge regression on a trial's report at a
+step, and on its place in the space, predicts how much its value still changes after that step.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from anon_tune.spec import Objective
 __all__ = ["Forecast"]
 
 _FEWEST = 4
-"""With fewer completed trials the median change is taken for all."""
+"""With fewer completed trials, the forecast is the median change."""
 
 _SHRINKAGE = 0.3
 """Ridge penalty; coordinates are in [0, 1], and changes in natural logarithms on most scales."""
 
 
 class Forecast:
-    """Final values of one arm's trials, on the scale of the objective.
+    """Forecasts of the final values of one arm's trials, on the scale of the objective.
 
     Args:
-        space: What the arm searches.
+        space: The arm's search space.
         trials: Its search trials so far.
-        objective: What they are judged by.
+        objective: The job's objective.
     """
 
     def __init__(self, space: Space, trials: Sequence[Trial], objective: Objective) -> None:
@@ -49,7 +49,7 @@ class Forecast:
         self._fits: dict[int, _Fit | None] = {}
 
     def final(self, trial: Trial, step: int | None = None) -> float | None:
-        """Forecast a trial's end from its report at `step` (default: its last); None if that says nothing."""
+        """Return a forecast of a trial's final value from its report at `step` (default: its last), or None."""
         if step is None:
             if trial.state is TrialState.COMPLETE and trial.value is not None:
                 return self.scaled(trial.value)
@@ -61,11 +61,11 @@ class Forecast:
         if fit is None:
             return self.scaled(last)
         change = fit.intercept + float((self._features(trial, last) - fit.centre) @ fit.weights)
-        # Never further than what was seen: far from all that was completed, a line leads anywhere.
+        # Never beyond the observed changes: a linear model extrapolates badly.
         return self.scaled(last) + min(max(change, fit.low), fit.high)
 
     def error(self, step: int) -> float:
-        """Standard deviation of the error of what is forecast at a step; 0 while too little is known to tell.
+        """Return the standard deviation of the forecasts' error at a step; 0 with too few completed trials.
 
         Each completed trial is forecast from the others.
         """
@@ -81,7 +81,7 @@ class Forecast:
         return self._fits[step]
 
     def _fitted(self, seen: Sequence[tuple[Trial, float]]) -> _Fit:
-        """How completed trials, each with a report, went on from there."""
+        """Return how the values of completed trials changed after a step."""
         changes = np.array([self.scaled(t.value) - self.scaled(r) for t, r in seen if t.value is not None])
         features = np.array([self._features(t, r) for t, r in seen])
         centre, low, high = features.mean(axis=0), changes.min(), changes.max()
@@ -100,7 +100,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class _Fit:
-    """How trials go on after a step: change = intercept + (features - centre) @ weights, within what was seen."""
+    """Change after a step: intercept + (features - centre) @ weights, clipped to the observed changes."""
 
     intercept: float
     centre: NDArray[np.float64]
@@ -111,5 +111,5 @@ class _Fit:
 
 
 def _report(trial: Trial, step: int) -> float | None:
-    """The trial's first report at or after a step."""
+    """Return the trial's first report at or after a step."""
     return next((report.value for report in trial.reports if report.step >= step), None)

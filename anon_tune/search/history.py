@@ -1,4 +1,4 @@
-"""A job's trials, found by phase, arm and repeat without looking at all of them."""
+"""A job's trials, indexed by phase, arm and repeat."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _Key = tuple[Phase, str, int]
 class History(Mapping[str, Trial]):
     """Trials by id, in the order in which they were first kept.
 
-    A decision among 10,000 trials needs those of one search, which of all have not ended, and whether a configuration
-    was tried: all are at hand.
+    A decision among 10,000 trials needs the trials of one search, the trials that have not ended, and whether a
+    configuration was tried. None of these needs a pass over all trials.
     """
 
     def __init__(self, trials: Iterable[Trial] = ()) -> None:
@@ -30,7 +30,7 @@ class History(Mapping[str, Trial]):
             self.keep(trial)
 
     def keep(self, trial: Trial) -> None:
-        """Add a trial, or put it in place of the one with its id."""
+        """Add a trial, or replace the one with its id."""
         self._by_id[trial.id] = trial
         key = trial.phase, trial.arm, trial.repeat
         of_search = self._by_search.setdefault(key, [])
@@ -46,7 +46,7 @@ class History(Mapping[str, Trial]):
             self._unfinished[trial.id] = trial
 
     def copy(self) -> History:
-        """The history as it is now, which later changes of this one leave alone; the trials are shared."""
+        """Return a snapshot of the history, which later changes leave alone; the trials are shared."""
         copied = History()
         copied._by_id = self._by_id.copy()
         copied._by_search = {key: trials.copy() for key, trials in self._by_search.items()}
@@ -55,11 +55,11 @@ class History(Mapping[str, Trial]):
         return copied
 
     def count(self, phase: Phase, arm: str, repeat: int) -> int:
-        """Return how many trials a phase of one of an arm's searches has."""
+        """Return the number of trials in a phase of one of an arm's searches."""
         return len(self.select(phase, arm, repeat))
 
     def select(self, phase: Phase, arm: str, repeat: int) -> Sequence[Trial]:
-        """Return the trials of a phase of one search in the order of their numbers: no copy, `keep` changes it."""
+        """Return the trials of a phase of one search by number; this is not a copy, and `keep` changes it."""
         return self._by_search.get((phase, arm, repeat), ())
 
     def tried(self, phase: Phase, arm: str, repeat: int, params: Mapping[str, Any]) -> bool:
@@ -68,7 +68,7 @@ class History(Mapping[str, Trial]):
 
     @property
     def unfinished(self) -> list[Trial]:
-        """Those that wait or run."""
+        """The trials that wait or run."""
         return list(self._unfinished.values())
 
     def __getitem__(self, trial_id: str) -> Trial:

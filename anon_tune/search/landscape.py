@@ -1,7 +1,7 @@
-"""The landscape of an arm: its objective over its space, as its trials tell it.
+"""The landscape of an arm: an estimate of its objective over its space.
 
-It is the surrogate of the search, fitted to the search trials and to the reruns of finalists, whose other seeds tell
-it how large the noise is.
+It is the surrogate of the search, fitted to the search trials and to the reruns of finalists. The reruns have other
+seeds, which shows how large the noise is.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from anon_tune.spec import Objective
 __all__ = ["FEWEST_TRIALS", "Landscape"]
 
 FEWEST_TRIALS = 5
-"""With fewer COMPLETE search trials there is no landscape."""
+"""The fewest COMPLETE search trials of a landscape."""
 
 _MOST = 300
-"""Of more trials the best half of so many by value are fitted, and as many of the others, evenly over their values:
-the time grows with the cube."""
+"""The most trials that are fitted, because the time grows with the cube: half of them the best by value, the others
+spread evenly over the remaining values."""
 
 _FAR, _FAR_FROM_MEDIAN = 1.2, 3.0
-"""What is worse than the best by more counts as so much worse: a cliff would stretch the scale of the fit. On a
-linear scale, where no number is large by itself, so many times what the median is worse."""
+"""Values that are worse than the best by more than this are clipped: a cliff would stretch the scale of the fit. On a
+linear scale the limit is this many times the median's distance from the best."""
 
 _SOBOL, _MOVED, _SPREADS = 128, 16, (0.15, 0.05)
-"""Low points are looked for among so many of a Sobol sequence and those that were tried; then so many around each of
-the best, at these standard deviations, in the unit cube."""
+"""The search for low points starts with so many points of a Sobol sequence and all tried points. It then draws so
+many around each of the best, at these standard deviations in the unit cube."""
 
 _FOLLOWED = 8
 
 _GAIN_POINTS = 96
-"""The gain of further trials is looked for among so many low points."""
+"""Number of low points among which the gain of further trials is computed."""
 
 _CAUTION = 2.0
-"""Posterior standard deviations by which a value may be worse than expected."""
+"""Posterior standard deviations that `bound` adds to the mean."""
 
 Points = NDArray[np.float64]
 
@@ -52,14 +52,14 @@ class Landscape:
     """A Gaussian process over the unit cube of an arm's space; small is good.
 
     Args:
-        space: What the arm searches.
-        trials: The arm's, of one of its searches or of all; of confirm too where finalists were rerun.
-        objective: What they are judged by.
+        space: The arm's search space.
+        trials: Trials of one of the arm's searches or of all, with the reruns of finalists in the confirm phase.
+        objective: The job's objective.
 
     Attributes:
-        space: What the arm searches.
+        space: The arm's search space.
         by_value: The COMPLETE search trials, best first.
-        trials: The search trials that it is fitted to, in the order of their searches and numbers.
+        trials: The search trials that the fit uses, in the order of their searches and numbers.
         points: Their places in the unit cube, shape (n, d).
     """
 
@@ -97,17 +97,17 @@ class Landscape:
 
     @property
     def complete(self) -> int:
-        """How many search trials are COMPLETE."""
+        """The number of COMPLETE search trials."""
         return len(self.by_value)
 
     @property
     def is_level(self) -> bool:
-        """Whether all trials came to the same value."""
+        """Whether all trials have the same value."""
         return len(set(self._data[1])) <= 1
 
     @property
     def is_known(self) -> bool:
-        """Whether there are enough trials to say anything."""
+        """Whether there are enough trials for a fit."""
         return self.complete >= FEWEST_TRIALS
 
     def place(self, params: Mapping[str, Any]) -> list[float]:
@@ -116,7 +116,7 @@ class Landscape:
 
     @property
     def noise(self) -> float:
-        """Standard deviation between seeds, as the fit has it."""
+        """Standard deviation between seeds, from the fit."""
         return self._surrogate.noise
 
     @cached_property
@@ -132,12 +132,12 @@ class Landscape:
         return self._surrogate.at(points)[0]
 
     def bound(self, points: Points) -> Points:
-        """Return what the objective at points (m, d) is below with a probability of about 98%, shape (m,)."""
+        """Return upper bounds of the objective at points (m, d), each with a probability of about 98%, shape (m,)."""
         mean, deviation = self._surrogate.at(points)
         return mean + _CAUTION * deviation
 
     def gain(self, trials: int) -> float:
-        """Return by how much further trials are expected to lower the lowest expected objective."""
+        """Return the amount by which further trials are expected to lower the lowest expected objective."""
         return _gain(self, trials)
 
     def draw(self, points: Points, count: int) -> Points:
@@ -155,13 +155,13 @@ class Landscape:
         name: str = "",
         values: Sequence[float] = (),
     ) -> Points:
-        """Return points where something is low, the lowest first, shape (1, count, d).
+        """Return points where `mean` or `bound` is low, the lowest first, shape (1, count, d).
 
         Args:
-            count: How many.
-            judge: What is low: `mean` or `bound`.
-            name: A coordinate that is held; then there are `count` points for each of its values.
-            values: These, g in number; the shape is (g, count, d) then.
+            count: The number of points.
+            judge: `mean` or `bound`.
+            name: A coordinate to hold fixed; there are `count` points for each of its values then.
+            values: The g values of that coordinate; the shape is (g, count, d) then.
         """
         column = self._columns.get(name, slice(0))
         held = np.array([_place(self.space.parameters[name], value) for value in values]).reshape(
@@ -192,7 +192,7 @@ def _place_in_job(trial: Trial) -> tuple[int, int]:
 
 
 def _columns(space: Space) -> dict[str, slice]:
-    """Where each coordinate is in the unit cube: a choice has a column for each of its values."""
+    """Return each coordinate's columns in the unit cube: a choice has one for each of its values."""
     found, start = {}, 0
     for name, domain in space.parameters.items():
         stop = start + (len(domain.choices) if isinstance(domain, Choice) else 1)
@@ -214,7 +214,7 @@ def _best_of(points: Points, count: int, judge: Callable[[Points], Points]) -> P
 
 
 def _kept(values: Sequence[float]) -> list[int]:
-    """Which trials are fitted, in their order."""
+    """Return the indices of the trials that are fitted, in order."""
     order = np.argsort(values, kind="stable")
     if len(order) > _MOST:
         others = np.linspace(_MOST // 2, len(order) - 1, _MOST - _MOST // 2).round().astype(int)
@@ -223,7 +223,7 @@ def _kept(values: Sequence[float]) -> list[int]:
 
 
 def _worst(values: list[float], objective: Objective) -> float:
-    """The value that the worst trials count for, and those that diverged."""
+    """Return the value at which bad values are clipped, which is also that of diverged trials."""
     if not values:
         return 0.0
     best, median = min(values), float(np.median(values))
@@ -236,7 +236,7 @@ def _tells(trial: Trial) -> bool:
     return trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
 
 
-# The same is asked of all searches for every rerun of their finalists.
+# Every rerun of a finalist asks for the fits of all searches again.
 _MEMORY = 128
 
 
@@ -261,14 +261,14 @@ def _fitted(points: tuple[tuple[float, ...], ...], values: tuple[float, ...]) ->
 
 
 def forget() -> None:
-    """Forget what was fitted: of use to tests, which ask whether it is found again."""
+    """Clear the cache of fits; for tests, which check that a new fit gives the same."""
     for cached in (_lowest, _bounds, _gain, _fitted):
         cached.cache_clear()
 
 
 @lru_cache(maxsize=8)
 def _sobol(dimension: int) -> Points:
-    from scipy.stats import qmc  # takes seconds, which Ray's start can hide
+    from scipy.stats import qmc  # the import takes seconds, which Ray's start can hide
 
     found: Points = qmc.Sobol(dimension, rng=0).random(_SOBOL)
     return found

@@ -1,4 +1,4 @@
-"""What a job does next: search, confirm and verdict as one pure function of the trials so far."""
+"""The next trial of a job: search, confirm and verdict as one pure function of the trials so far."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _NEAR = 0.01
 """In the unit cube of the space."""
 
 FAILURES_IN_A_ROW = 3
-"""So many trials that FAILED one after another for the same reason pause a job."""
+"""Number of consecutive trials that FAILED for the same reason and so pause the job."""
 
 
 class Signal(Enum):
-    """What `next_trial` returns when there is no trial to add."""
+    """Result of `next_trial` when there is no trial to add."""
 
     WAIT = "running trials must end first"
     DONE = "every phase is over"
@@ -53,13 +53,13 @@ class Signal(Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job's decisions depend on besides its trials.
+    """Everything that a job's decisions depend on, apart from its trials.
 
     Attributes:
-        spec: What the user asked for.
-        spaces: By arm.
-        log_mean_sigma: As the probe measured it.
-        search_over: No further search trial is made, since the time for it is spent.
+        spec: The job.
+        spaces: The search space of each arm.
+        log_mean_sigma: Gradient scale from the probe.
+        search_over: Whether the time for the search is spent, so that it makes no more trials.
     """
 
     spec: JobSpec
@@ -71,10 +71,10 @@ class Plan:
 def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Signal:
     """Return the next trial to add, WAIT while running trials decide what comes next, or DONE.
 
-    An arm may be searched several times (`search.repeats`). The search that has started the fewest trials is next, of
-    those whose next trial has nothing to wait for (`lag.py`). With `search.stop: decided` a search may have no next
-    trial (`stop.py`). Finalists are chosen when all search trials have ended, and a finalist falls behind after whole
-    rounds of confirm seeds, so the order in which trials end changes nothing.
+    An arm may be searched several times (`search.repeats`). Among the searches whose next trial need not wait
+    (`lag.py`), the one that has started the fewest trials is next. With `search.stop: decided` a search may have no
+    next trial (`stop.py`). Finalists are chosen after all search trials have ended, and a finalist is dropped only
+    after whole rounds of confirm seeds, so the order in which trials end changes nothing.
     """
     history = trials if isinstance(trials, History) else History(trials)
     search = _searched_next(plan, history)
@@ -93,13 +93,13 @@ def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Sign
 
 
 def draws(plan: Plan, history: History) -> bool:
-    """Whether `next_trial` draws a configuration, in a time that does not grow with the trials."""
+    """Whether `next_trial` draws a configuration at random, in a time that does not grow with the trials."""
     drawn = plan.spec.search.sampler == "random" and plan.spec.search.stop == "never"
     return drawn and _searched_next(plan, history) is not None
 
 
 def stopped(plan: Plan, trials: Sequence[Trial] | History) -> dict[tuple[str, int], int]:
-    """Return how many trials each search has, by arm and repeat, that `search.stop` ended before `budget.trials`."""
+    """Return the number of trials of each search that `search.stop` ended early, by arm and repeat."""
     history = trials if isinstance(trials, History) else History(trials)
     made = {each: history.count(Phase.SEARCH, *each) for each in _every_search(plan.spec)}
     return {each: number for each, number in made.items() if _is_stopped(plan, history, *each, number)}
@@ -107,12 +107,12 @@ def stopped(plan: Plan, trials: Sequence[Trial] | History) -> dict[tuple[str, in
 
 @dataclass(frozen=True)
 class Configuration:
-    """What is rerun.
+    """A configuration that is rerun.
 
     Attributes:
         params: Search coordinates.
-        hyperparameters: What the optimizer is made with.
-        origin: Id of the trial that had it first; None where none has.
+        hyperparameters: Arguments of the optimizer.
+        origin: Id of the first trial with this configuration; None if there is none yet.
         repeat: The search that it comes from.
     """
 
@@ -123,14 +123,14 @@ class Configuration:
 
     @classmethod
     def of(cls, trial: Trial) -> Configuration:
-        """The configuration of a trial."""
+        """Return the configuration of a trial."""
         return cls(trial.params, trial.hyperparameters, trial.origin, trial.repeat)
 
 
 def finalists(plan: Plan, trials: Sequence[Trial], arm: str, repeat: int = 0) -> list[Configuration]:
-    """What is rerun on the confirm seeds of one of the arm's searches, the most promising first.
+    """Return the finalists of one of the arm's searches, the most promising first.
 
-    The first is what the landscape promises most of, tried or not (`recommend.py`); the others were tried.
+    The first is the most promising one by the landscape, tried or not (`recommend.py`); the others were tried.
     """
     space = plan.spaces[arm]
     own = sorted((t for t in trials if t.arm == arm and t.repeat == repeat), key=lambda trial: trial.number)
@@ -151,7 +151,7 @@ def finalists(plan: Plan, trials: Sequence[Trial], arm: str, repeat: int = 0) ->
 
 
 def repeated_failure(trials: Sequence[Trial]) -> str | None:
-    """The reason shared by the last three trials that ended, if all three FAILED for it."""
+    """Return the reason for which the last three ended trials all FAILED, if there is one."""
     ended = sorted(
         (trial for trial in trials if trial.is_finished and trial.finished is not None),
         key=lambda trial: (trial.finished, trial.id),
@@ -167,7 +167,7 @@ def repeated_failure(trials: Sequence[Trial]) -> str | None:
 
 
 def _searched_next(plan: Plan, history: History) -> tuple[str, int] | None:
-    """The arm and the repeat whose search trial is next; None if all are made, or running trials must end first."""
+    """Return the arm and repeat of the next search trial; None if none is left or running trials must end first."""
     if plan.search_over:
         return None
     spec = plan.spec
@@ -181,7 +181,7 @@ def _searched_next(plan: Plan, history: History) -> tuple[str, int] | None:
 
 
 def _every_search(spec: JobSpec) -> list[tuple[str, int]]:
-    """Every arm and repeat."""
+    """Return every arm and repeat."""
     return [(arm, repeat) for repeat in range(spec.search.repeats) for arm in spec.arms]
 
 
@@ -194,14 +194,14 @@ def _may_start(plan: Plan, history: History, arm: str, repeat: int, number: int)
 
 
 def _is_known(plan: Plan, history: History, arm: str, repeat: int, number: int) -> bool:
-    """Whether the trials have ended that a decision about trial `number` rests on."""
+    """Whether all trials that a decision about trial `number` depends on have ended."""
     search = (Phase.SEARCH, arm, repeat)
     unfinished = (t for t in history.unfinished if (t.phase, t.arm, t.repeat) == search)
     return may_start(unfinished, number, plan.spec.lag)
 
 
 def _is_checked(plan: Plan, arm: str, number: int) -> bool:
-    """Whether an arm's search may end after so many trials; not before the user's own points were tried."""
+    """Whether an arm's search may end after so many trials; never before the user's own points were tried."""
     search = plan.spec.search
     return search.stop == "decided" and number in CHECKS and number >= len(search.try_first.get(arm, ()))
 
@@ -234,21 +234,21 @@ def _search_trial(plan: Plan, arm: str, repeat: int, history: History) -> NewTri
 
 
 def _is_near(space: Space, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two configurations are the same for all purposes: a fit on another machine may differ by as much."""
+    """Whether two configurations are the same, up to what a fit on another machine may differ by."""
     pairs = zip(space.unit(one), space.unit(other), strict=True)
     return all(abs(a - b) < _NEAR for a, b in pairs)
 
 
 def _confirm(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
-    """The next confirm trial, of the first repeat that has one now; None if none has."""
+    """Return the next confirm trial, from the first repeat that has one now, or None."""
     found = (_confirmed(plan, trials, repeat) for repeat in range(plan.spec.search.repeats))
     return next((new for new in found if new is not None), None)
 
 
 def _confirmed(plan: Plan, trials: Sequence[Trial], repeat: int) -> NewTrial | None:
-    """The next confirm trial of a repeat, arms taking turns.
+    """Return the next confirm trial of a repeat, with arms taking turns.
 
-    Returns None if nothing is missing, or if a whole round of seeds must end before finalists can fall behind.
+    Returns None if none is missing, or if a whole round of seeds must end before finalists can be dropped.
     """
     spec, trials = plan.spec, [trial for trial in trials if trial.repeat == repeat]
     chosen = {arm: finalists(plan, trials, arm, repeat) for arm in spec.arms}
@@ -273,9 +273,9 @@ def _confirmed(plan: Plan, trials: Sequence[Trial], repeat: int) -> NewTrial | N
 
 
 def _verdict(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
-    """The next verdict trial: first of the winners of all searches, then of the arms', by seed, arms taking turns.
+    """Return the next verdict trial: first winners of searches, then of arms, by seed, with arms taking turns.
 
-    Returns None if nothing is missing or all is decided, or if the seeds before a look must end first.
+    Returns None if none is missing, if everything is decided, or if the seeds before a look must end first.
     """
     spec = plan.spec
     best = {
@@ -298,7 +298,7 @@ def _verdict(plan: Plan, trials: Sequence[Trial]) -> NewTrial | None:
 def _wanted(
     plan: Plan, trials: Sequence[Trial], best: Mapping[str, Trial]
 ) -> Iterator[list[tuple[int, str]]]:
-    """Yield, look by look, the seeds that are needed, each with an arm, in the order in which they are run."""
+    """Yield the required seeds, each with an arm, look by look and in the order in which they are run."""
     spec, rounds = plan.spec, rounds_of(plan.spec)
     place = {seed: index for index, seed in enumerate(seed for each in rounds for seed in each.seeds)}
     baselines = [arm for arm in spec.arms if arm != "anon"]

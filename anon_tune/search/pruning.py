@@ -1,7 +1,7 @@
-"""Stopping trials early: Optuna's pruners, asked with a study rebuilt from the reports.
+"""Early stopping of trials by Optuna's pruners, with a study rebuilt from the reports.
 
-Optuna's successive halving keeps its rungs in system attributes of the live study; here they are recomputed, so that
-a decision is the same before and after a crash. What is compared are the final values that are forecast.
+Optuna's successive halving keeps its rungs in system attributes of the live study. This module recomputes them, so a
+decision is the same before and after a crash. The pruners compare forecasts of the final values.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from anon_tune.spec import Objective, Search
 __all__ = ["NEVER_STOPPED", "should_prune"]
 
 NEVER_STOPPED = 8
-"""So many trials of an arm are trained to their end."""
+"""Number of an arm's first trials that are always trained to their end."""
 
 _DOUBT = 2.0
-"""Standard deviations of the forecast's error by which a trial must be behind to be stopped."""
+"""A trial is stopped if it is behind by so many standard deviations of the forecast's error."""
 
 
 def should_prune(
@@ -31,14 +31,14 @@ def should_prune(
 ) -> bool:
     """Whether `trial` should stop after its last report.
 
-    The first NEVER_STOPPED of an arm never stop: forecasts learnt from survivors alone would favour their like.
+    The first NEVER_STOPPED of an arm never stop: forecasts learnt from survivors alone would be biased towards them.
 
     Args:
-        space: What its arm searches.
+        space: The arm's search space.
         trial: A running search trial with its reports.
-        others: The other search trials of its arm, with theirs.
-        search: Which pruner, its grace in epochs, its reduction factor.
-        objective: What they are judged by.
+        others: The other search trials of the arm, with their reports.
+        search: The pruner, its grace in epochs and its reduction factor.
+        objective: The job's objective.
     """
     if search.pruner == "none" or trial.number < NEVER_STOPPED:
         return False
@@ -51,7 +51,7 @@ def should_prune(
     forecast = Forecast(space, [*others, trial], objective)
     own = forecast.final(trial, step)
     if own is None:
-        return False  # not a finite value: it ends as DIVERGED
+        return False  # not finite: the trial ends as DIVERGED
     own -= _DOUBT * forecast.error(step)
     if rung is not None:
         number, at = rung
@@ -60,7 +60,7 @@ def should_prune(
 
 
 def _finals(forecast: Forecast, trials: Iterable[Trial], step: int | None = None) -> list[float]:
-    """Return the forecasts of trials from a step (None: the last), where there are any."""
+    """Return the available forecasts of trials from a step (None: the last)."""
     return [final for trial in trials if (final := forecast.final(trial, step)) is not None]
 
 
@@ -69,7 +69,7 @@ def _has_ended(trial: Trial) -> bool:
 
 
 def _reached(search: Search, trial: Trial) -> tuple[int, int] | None:
-    """Number and step of the rung that a trial's last report reached: at most one, as steps are taken one by one."""
+    """Return the number and step of the rung that a trial's last report reached, if it reached one."""
     before = trial.reports[-2].step if len(trial.reports) > 1 else 0
     number, at, found = 0, search.grace, None
     while at <= trial.reports[-1].step:
@@ -97,7 +97,7 @@ def _halved(rung: int, step: int, own: float, finals: Sequence[float], search: S
 
 
 def _below_median(step: int, own: float, finals: Sequence[float]) -> bool:
-    """Whether the median rule stops a trial; `finals` are those of all that have ended, forecast where pruned."""
+    """Whether the median rule stops a trial; `finals` are the values of all ended trials, forecast if pruned."""
     study = optuna.create_study()
     for final in finals:
         study.add_trial(create_trial(value=final, intermediate_values={step: final}))

@@ -1,8 +1,8 @@
-"""Racing: a finalist that is clearly behind after some of its confirm seeds need not be rerun on the others.
+"""Racing: a finalist that is clearly behind after some of its confirm seeds is not rerun on the others.
 
 With three seeds no rank test decides anything (Wilcoxon's smallest p is 0.125). But all finalists of all arms run on
-the same seeds, and the noise that remains when the effects of finalist and seed are taken out can be pooled over the
-arms. So a finalist is compared with its arm's leader by a paired, one-sided t test with that pooled deviation.
+the same seeds, and the noise that remains after the effects of finalist and seed can be pooled over the arms. A
+paired, one-sided t test with that pooled deviation compares a finalist with its arm's leader.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ __all__ = ["FEWEST_SEEDS", "fallen_behind"]
 
 _CONFIDENCE = 0.95
 FEWEST_SEEDS = 2
-"""On so many seeds every finalist is rerun."""
+"""Number of seeds on which every finalist is rerun."""
 
 _FEWEST_FREEDOM = 3
 
 
 def fallen_behind(trials: Sequence[Trial], mode: str) -> set[str]:
-    """Ids of the finalists that need no further confirm seeds: clearly behind, or not COMPLETE on one.
+    """Return the ids of the finalists that need no further confirm seeds: clearly behind, or not COMPLETE on one.
 
     Args:
-        trials: All trials of a job; its confirm trials are looked at.
+        trials: All trials of a job; only its confirm trials are used.
         mode: "min" or "max".
     """
     runs: dict[str, dict[str, dict[int, float]]] = {}
     broken: set[str] = set()
-    for trial in sorted(trials, key=lambda trial: trial.id):  # sums depend on the order
+    for trial in sorted(trials, key=lambda trial: trial.id):  # floating-point sums depend on the order
         if trial.phase is not Phase.CONFIRM or not trial.is_finished:
             continue
         if trial.state is TrialState.COMPLETE and trial.value is not None:
@@ -64,7 +64,7 @@ def fallen_behind(trials: Sequence[Trial], mode: str) -> set[str]:
 
 
 def _noise(arms: Sequence[dict[str, dict[int, float]]]) -> tuple[float, int]:
-    """Standard deviation of a run beyond the effects of its finalist and of its seed, and degrees of freedom."""
+    """Return a run's standard deviation after the effects of finalist and seed, and its degrees of freedom."""
     squares, freedom = 0.0, 0
     for of_arm in arms:
         if len(of_arm) < 2:

@@ -1,8 +1,8 @@
-"""Which configurations to recommend: not the luckiest of many noisy ones, nor one that nobody has been near.
+"""Choice of the configurations to recommend: neither the luckiest of many noisy ones, nor an untested outlier.
 
-What counts is a value that a configuration stays below with a probability of about 98%, by the arm's landscape. So a
-good value on one seed raises hope for its neighbours, and what is far from all that was tried is not trusted.
-docs/search.md has what it brings.
+Configurations are ranked by an upper bound of their value, which holds with a probability of about 98% by the arm's
+landscape. So a good value on one seed also counts for its neighbours, and a point far from all tried ones ranks low.
+docs/search.md has the benefit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["ranked", "recommended"]
 
 
 def ranked(landscape: Landscape) -> list[Trial]:
-    """Return the COMPLETE search trials, best first: by value where the landscape is not known."""
+    """Return the COMPLETE search trials, best first; by value if there is no landscape."""
     by_value = landscape.by_value
     if not landscape.is_known or len({trial.value for trial in by_value}) == 1:
         return by_value
@@ -28,9 +28,9 @@ def ranked(landscape: Landscape) -> list[Trial]:
 
 
 def recommended(landscape: Landscape) -> Mapping[str, Any] | None:
-    """Return the coordinates that promise most, tried or not; None while too little is known.
+    """Return the most promising coordinates, tried or not; None without a landscape.
 
-    In a space with conditions too little is always known: the landscape has no place between two branches.
+    A space with conditions has no landscape, because there are no points between two branches.
     """
     if landscape.space.is_conditional or not landscape.is_known:
         return None

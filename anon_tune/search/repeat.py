@@ -1,4 +1,4 @@
-"""Whether the same job, run again, makes the same trials and finds the same."""
+"""Repeatability: whether the same job, run again, makes the same trials and finds the same answer."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ __all__ = ["reasons_to_differ"]
 
 
 def reasons_to_differ(spec: JobSpec, trials: Sequence[Trial]) -> Iterator[str]:
-    """Yield why another run of a job may make other trials; nothing where it makes the same.
+    """Yield the reasons why another run of a job may make other trials; none if it makes the same.
 
-    That holds for the same versions of all packages and the same type of CPU.
+    This assumes the same versions of all packages and the same type of CPU.
 
     Args:
-        spec: The job's.
+        spec: The job.
         trials: All its trials.
     """
     if spec.budget.time is not None:
         yield "budget.time ends the search by the clock"
     if spec.search.pruner != "none":
-        yield f"search.pruner ({spec.search.pruner}) compares a trial with what others have reported by then"
+        yield f"search.pruner ({spec.search.pruner}) compares a trial with the reports of others at that time"
     if spec.resources.gpu:
-        yield "a GPU may add numbers in another order"
+        yield "a GPU may add numbers in a different order"
     lost = sum(
         trial.state is TrialState.FAILED and (trial.reason or "").startswith((WORKER_DIED, RAN_TOO_LONG))
         for trial in trials
     )
     if lost:
-        yield f"{lost} of its trials were ended from outside (`anon-tune logs` says why)"
+        yield f"{lost} of its trials died or ran too long (see `anon-tune logs`)"

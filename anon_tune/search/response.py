@@ -1,4 +1,4 @@
-"""The profile of a landscape over gamma, by joint draws: each draw is a surface that the trials allow."""
+"""The profile of a landscape over gamma, by joint draws; each draw is one plausible surface."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from anon_tune.search_spaces import Choice, Range
 __all__ = ["GAMMAS", "Response"]
 
 GAMMAS = 49
-"""The response is computed at so many gammas of a range."""
+"""Number of gammas of a range at which the response is computed."""
 
 _DRAWS = 256
 
 _POINTS = 24
-"""Places of the other coordinates that are looked at for each gamma."""
+"""Number of points of the other coordinates for each gamma."""
 
 Array = NDArray[np.float64]
 
@@ -28,14 +28,14 @@ class Response:
     """The response of one arm, by draws.
 
     Args:
-        gamma: What is searched of gamma.
-        landscape: Of the arm; it must be known.
+        gamma: The searched range or choices of gamma.
+        landscape: The arm's landscape; it must be known.
 
     Attributes:
         gammas: Shape (g,), ascending.
         profiles: The lowest value at each gamma on the objective's scale, shape (draws, g).
-        expected: The value at each gamma where the lowest is expected, shape (draws, g): unlike the minimum of each
-            draw it is not too low.
+        expected: The value at each gamma at the point of the lowest expected value, shape (draws, g). Unlike the
+            minimum of each draw it is not biased.
     """
 
     def __init__(self, gamma: Range | Choice, landscape: Landscape) -> None:
@@ -58,7 +58,7 @@ class Response:
     def interval(self, level: float, within: tuple[float, float] | None = None) -> tuple[float, float]:
         """Return the shortest interval that holds the best gamma with a probability of `level`.
 
-        The shortest of half the draws need not lie in the shortest of 90%; with `within`, a wider one, it does.
+        The shortest 50% interval need not lie in the shortest 90% interval; pass that as `within` to ensure it.
         """
         best = np.sort(self.gammas[self.profiles.argmin(axis=1)])
         held = math.ceil(level * len(best))
@@ -69,13 +69,14 @@ class Response:
         return float(best[first]), float(best[first + held - 1])
 
     def are_within(self, margin: float) -> NDArray[np.bool_]:
-        """Return which gammas cost less than `margin`, each with a probability of one half or more, shape (g,)."""
+        """Return which gammas cost less than `margin`, each with a probability of at least one half, shape (g,)."""
         return self._shares(margin) >= 0.5
 
     def within(self, margin: float) -> list[tuple[float, float]]:
         """Return the ranges between gammas that `are_within` a margin.
 
-        A gap in which one half lies within the error of the draws is none: it would come and go with their seed.
+        A gap whose probability differs from one half by less than the error of the draws is ignored: it would depend
+        on their seed.
         """
         shares = self._shares(margin)
         inside, near = shares >= 0.5, shares >= 0.5 - 1.0 / math.sqrt(len(self.profiles))
@@ -84,11 +85,11 @@ class Response:
         return [(float(self.gammas[part[0]]), float(self.gammas[part[-1]])) for part in parts if len(part)]
 
     def _shares(self, margin: float) -> Array:
-        """The share of draws in which each gamma costs less than a margin, shape (g,)."""
+        """Return the share of draws in which each gamma costs less than a margin, shape (g,)."""
         found: Array = (self.costs < margin).mean(axis=0)
         return found
 
     def share(self, ranges: Sequence[tuple[float, float]]) -> float:
-        """Return how much of the gammas lies in some ranges."""
+        """Return the share of the gammas that lies in some ranges."""
         inside = [any(low <= gamma <= high for low, high in ranges) for gamma in self.gammas]
         return float(np.mean(inside))

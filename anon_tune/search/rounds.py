@@ -1,8 +1,8 @@
-"""Rounds of the verdict: common seeds that are tested by themselves.
+"""Rounds of the verdict: sets of common seeds, each with a test of its own.
 
-A job has one. `anon-tune extend` adds others: for a comparison that is undecided, and where more trials have changed
-a winner, which is then compared on seeds of its own. Each round has a share of the job's error rate, so however often
-a job is extended, the rate of all its verdicts stays below it.
+A job has one round. `anon-tune extend` adds others: for a comparison that is undecided, and for a winner that more
+trials have changed, which is then compared on new seeds. Each round has a share of the job's error rate, so the rate
+of all its verdicts stays below it, however often the job is extended.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from anon_tune.spec import JobSpec
 __all__ = ["FIRST_ALPHA", "Round", "RoundsOfTwo", "first_seeds", "rounds_of", "search_round"]
 
 _KEPT = 0.2
-"""Share of the error rate that is kept for extensions; each takes half of what is left."""
+"""Share of the error rate that is reserved for extensions; each takes half of the rest."""
 
 FIRST_ALPHA = (1 - _KEPT) * ALPHA
 """Error rate of the round that every job has."""
 
 _HALVINGS = 20
-"""Then what is left is nothing to speak of."""
+"""Number of rounds after which the rest is negligible."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """Seeds that are tested by themselves.
+    """Seeds of one test.
 
     Attributes:
         seeds: In the order in which they are run.
@@ -55,8 +55,8 @@ def rounds_of(spec: JobSpec) -> list[Round]:
 def search_round(spec: JobSpec, trials: Sequence[Trial], winner: Trial) -> Round:
     """Return the round in which the winner of one of an arm's searches is tested.
 
-    The winners of a repeat are tested on the same seeds. A winner that more trials have brought is tested in the
-    round of that extension, so that each extension spends its own error rate and no other's.
+    The winners of a repeat are tested on the same seeds. If an extension has changed the winner, it is tested in the
+    round of that extension, so each extension spends only its own error rate.
     """
     count = spec.confirm.verdict_seeds
     numbers = [range(count * index, count * (index + 1)) for index in range(1 + len(spec.budget.more_seeds))]
@@ -81,15 +81,15 @@ def first_seeds(rounds: Sequence[Round], trials: Sequence[Trial], winners: Mappi
 
 
 class RoundsOfTwo:
-    """The winners of two arms over the rounds of a job, look by look.
+    """Comparison of the winners of two arms over the rounds of a job, look by look.
 
     Args:
-        scale: Of the objective.
+        scale: Scale of the objective.
         trials: All trials of the job.
-        arms: The two.
-        winners: By arm, the trial that stands for its winner.
-        rounds: Of the job.
-        comparisons: How many the job has, which share the error rate of a round.
+        arms: The two arms.
+        winners: By arm, the trial that represents its winner.
+        rounds: Rounds of the job.
+        comparisons: Number of the job's comparisons, which share the error rate of a round.
     """
 
     def __init__(
@@ -110,17 +110,17 @@ class RoundsOfTwo:
         self._looks = [(test, look) for test in self._tests for look in test.looks]
 
     def wanted(self, look: int) -> Sequence[int]:
-        """Return the seeds that a look needs, counted from 0 over all rounds; none where it is not taken."""
+        """Return the seeds that a look needs, counted from 0 over all rounds; empty if the look is not taken."""
         if look >= len(self._looks) or self.judge(look).outcome is not None:
             return ()
         test, count = self._looks[look]
         return test.seeds[:count]
 
     def judge(self, most: int | None = None) -> InterimResult:
-        """Return what decides it; of what does not, that which says most.
+        """Return the look that decides the comparison; if none does, the most informative one.
 
         Args:
-            most: Later looks than so many, over all rounds, are not taken.
+            most: The most looks to take, over all rounds.
         """
         found = []
         for test in self._tests:
@@ -136,7 +136,7 @@ class RoundsOfTwo:
 def _usable(
     rounds: Sequence[Round], trials: Sequence[Trial], winners: Mapping[str, Trial]
 ) -> Sequence[Round]:
-    """The rounds in which no other configuration of these arms has been run; the last one where there is none."""
+    """Return the rounds in which no other configuration of these arms has run; by default the last one."""
     spent = {
         trial.seed
         for trial in trials
@@ -146,10 +146,10 @@ def _usable(
 
 
 def _alpha(index: int) -> float:
-    """The error rate of a round."""
+    """Return the error rate of a round."""
     return FIRST_ALPHA if index == 0 else ALPHA * _KEPT / 2 ** min(index, _HALVINGS)
 
 
 def _width(found: InterimResult) -> tuple[bool, float, int]:
-    """Small for what says much."""
+    """Return a sort key that is small for an informative result."""
     return found.half is None, found.half or 0.0, -found.seeds

@@ -1,4 +1,4 @@
-"""The scale of a job's objective: on it small is good, and equal differences count alike."""
+"""The scale of a job's objective, on which smaller is better and equal differences count alike."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from anon_tune.spec import Objective
 __all__ = ["Scale", "scale_of"]
 
 _LARGEST, _LARGEST_LOG = 1e100, 700.0
-"""Beyond it values are all as large, so that their squares are numbers."""
+"""Largest absolute value on the scale, so that squares stay finite."""
 
 
 class Scale:
-    """Values of an objective as its `scale` says.
+    """Conversion of an objective's values to its `scale` and back.
 
-    A loss of 0, or an accuracy of 1, has no logarithm. It counts as half the smallest distance from there that was
-    seen.
+    A loss of 0, or an accuracy of 1, has no logarithm. It counts as half the smallest observed distance from there.
 
     Args:
-        objective: Of the job.
-        seen: Values that were measured, by which the ends of the scale are placed.
+        objective: The job's objective.
+        seen: Measured values, which determine the ends of the scale.
     """
 
     def __init__(self, objective: Objective, seen: Iterable[float] = ()) -> None:
@@ -40,7 +39,7 @@ class Scale:
         return math.log(max(distance, self._least))
 
     def value(self, scaled: float) -> float:
-        """Return the value of the objective at a place on this scale: the inverse of the call."""
+        """Return the objective's value at a place on this scale; the inverse of the call."""
         match self._objective.scale:
             case "log":
                 return math.exp(scaled)
@@ -49,17 +48,17 @@ class Scale:
         return scaled if self._objective.mode == "min" else -scaled
 
     def difference(self, scaled: float) -> float:
-        """Return a difference on this scale as people are told it: a share, but a number on the linear scale."""
+        """Return a difference on this scale as reports show it: a share, or a number on the linear scale."""
         return scaled if self._objective.scale == "linear" else math.expm1(min(scaled, _LARGEST_LOG))
 
     def mean(self, values: Iterable[float]) -> float | None:
-        """Return the mean on this scale, as a value of the objective: geometric on a log scale. None of no values."""
+        """Return the mean on this scale as an objective value (geometric on log scales); None without values."""
         scaled = [self(value) for value in values]
         return self.value(fmean(scaled)) if scaled else None
 
     @property
     def practical(self) -> float | None:
-        """The smallest difference that matters, on this scale; None where the user gave none."""
+        """The smallest difference that matters, on this scale; None if the user gave none."""
         given = self._objective.practical
         return given if given is None or self._objective.scale == "linear" else math.log1p(given)
 
@@ -73,5 +72,5 @@ class Scale:
 
 
 def scale_of(objective: Objective, trials: Iterable[Trial]) -> Scale:
-    """Return the scale whose ends are placed by the final values of trials."""
+    """Return the scale with ends from the final values of trials."""
     return Scale(objective, (trial.value for trial in trials if trial.value is not None))

@@ -1,9 +1,8 @@
-"""Seeds: which random numbers a trial gets.
+"""Random seeds of trials.
 
-The n-th trial of a phase has the same seed in every arm, so that arms are compared on the same initial weights
-and data order; seeds of different phases are never equal, so that nothing is judged on what it was chosen by. Where
-arms are searched several times (`search.repeats`), each repeat has seeds of its own, and the first has those of a job
-with one search.
+The n-th trial of a phase has the same seed in every arm, so arms are compared on the same initial weights and data
+order. Seeds of different phases never coincide, so a configuration is never judged on the seeds it was chosen by.
+With `search.repeats` each repeat has its own seeds; the first has those of a job with one search.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ def _seed(digest: int, phase: Phase) -> int:
 
 
 def trial_seed(job_seed: int, phase: Phase, number: int, repeat: int = 0) -> int:
-    """Seed of the `number`-th trial of a phase, below 2^31; the two lowest bits tell the phase."""
+    """Return the seed of the `number`-th trial of a phase, below 2^31; the two lowest bits encode the phase."""
     return _seed(_digest("trial", job_seed, phase.value, number, *_of(repeat)), phase)
 
 
 def winner_test_seed(job_seed: int, repeat: int, number: int) -> int:
-    """Seed of the `number`-th run in which the winner of one search is tested, below 2^31.
+    """Return the seed of the `number`-th test run of the winner of one search, below 2^31.
 
-    It is none of the seeds on which the arms' winners are compared, in the first repeat neither.
+    It differs from all seeds on which the arms' winners are compared, in the first repeat too.
     """
     return _seed(_digest("test", job_seed, repeat, number), Phase.VERDICT)
 
 
 def sampler_seed(job_seed: int, arm: str, number: int, repeat: int = 0) -> int:
-    """Seed of the sampler made for one suggestion, below 2^31."""
+    """Return the seed of the sampler of one suggestion, below 2^31."""
     return _digest("sampler", job_seed, arm, number, *_of(repeat)) % 2**31

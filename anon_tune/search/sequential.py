@@ -1,9 +1,9 @@
-"""Comparing two configurations on common seeds, looked at again and again until it is decided.
+"""Sequential comparison of two configurations on common seeds.
 
-By a paired t test whose variance is moderated (Smyth 2004, doi 10.2202/1544-6115.1027): of three differences alone
-hardly anything is known of it, and the confirm runs of both arms say more. The looks share the error rate by a
-spending function (Lan and DeMets 1983, doi 10.1093/biomet/70.3.659), so that looking often does not raise it.
-docs/advice.md has the error rates and the power that were simulated.
+It is a paired t test with a moderated variance (Smyth 2004, doi 10.2202/1544-6115.1027): three differences alone
+hardly determine the variance, so the confirm runs of both arms contribute. The looks share the error rate by a
+spending function (Lan and DeMets 1983, doi 10.1093/biomet/70.3.659), so repeated looks do not raise it.
+docs/advice.md has the simulated error rates and power.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ ALPHA = 0.05
 _LOOKS = (
     3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 63, 80, 100, 125, 160, 200, 250, 320, 400, 500, 630, 800, 1000,
 )  # fmt: skip
-"""Seeds after which it is looked whether a comparison is decided."""
+"""Numbers of seeds after which there is a look: a test whether the comparison is decided."""
 
 _SPENDING = 2.0
-"""By look n of N a share (n / N)^2 of the error rate is spent."""
+"""Look n of N may have spent a share (n / N)^2 of the error rate."""
 
 _MOST_PRIOR_FREEDOM = 4
-"""Degrees of freedom that the confirm runs count for at most: test data may be noisier than validation data."""
+"""Most degrees of freedom of the confirm runs: test data may be noisier than validation data."""
 
 PENALTY = 3.0
-"""Seed deviations by which a run that diverged counts as worse than the worst that completed."""
+"""A diverged run counts as so many seed deviations worse than the worst completed one."""
 
 _MOST_SEEDS = 10_000
 
 _FOUR_OF_FIVE = 0.84
-"""Standard errors that a difference must be beyond the half-width for a power of 80%."""
+"""A difference this many standard errors beyond the half-width has a power of 80%."""
 
 
 Array = NDArray[np.float64]
@@ -57,14 +57,14 @@ class InterimResult:
     """Two configurations after some seeds; differences are on the objective's scale, the first less the second.
 
     Attributes:
-        outcome: Of the first; None while nothing is decided.
-        seeds: That were compared.
-        difference: None for fewer than two seeds.
-        variance: Of one difference, moderated.
+        outcome: Outcome for the first; None while undecided.
+        seeds: Number of compared seeds.
+        difference: Mean difference; None with fewer than two seeds.
+        variance: Moderated variance of one difference.
         freedom: Its degrees of freedom.
-        level: Of the test, two-sided.
-        half: Half the width of the interval, by which it was looked.
-        seeds_needed: So many fresh ones would decide it with a power of 80%, about; None if decided, or if too many.
+        level: Two-sided level of the test.
+        half: Half the width of the interval at this look.
+        seeds_needed: About so many fresh seeds would decide it with a power of 80%; None if decided, or if too many.
         of: All seeds of the test.
     """
 
@@ -80,24 +80,24 @@ class InterimResult:
 
 
 class PairedTest:
-    """The winners of two arms on the verdict's seeds.
+    """Comparison of the winners of two arms on the verdict's seeds.
 
-    A run that diverged counts as `PENALTY` seed deviations worse than the worst run of the two that completed. So it
-    is held against its configuration, and equal configurations stay equal. A seed on which a run failed for another
-    reason says nothing, and is left out.
+    A diverged run counts as `PENALTY` seed deviations worse than the worst completed run of the two. So divergence
+    counts against its configuration, and equal configurations stay equal. A seed on which a run failed for another
+    reason is omitted.
 
     Args:
-        scale: Of the objective.
+        scale: Scale of the objective.
         trials: All trials of the job.
-        arms: The two.
-        winners: By arm, the trial that stands for its winner.
-        seeds: In the order in which they are run.
-        alpha: Error rate of this comparison, two-sided.
-        following: That of the next, on seeds of its own, where this one decides nothing.
+        arms: The two arms.
+        winners: By arm, the trial that represents its winner.
+        seeds: Seeds, in the order in which they are run.
+        alpha: Two-sided error rate of this comparison.
+        following: Error rate of the next comparison, on new seeds, if this one is undecided.
 
     Attributes:
-        seeds: As given.
-        looks: Numbers of seeds after which it is looked.
+        seeds: The argument `seeds`.
+        looks: Numbers of seeds after which there is a look.
     """
 
     def __init__(
@@ -118,13 +118,13 @@ class PairedTest:
         }
         self._scale = scale
         self._levels, self._following = levels(len(seeds), alpha), following
-        # The winners' own: those of other finalists may come later, and would judge anew what was looked at.
+        # Only the winners' runs: runs of other finalists may come later and would change earlier looks.
         self._confirm = [pooled(confirm_runs(trials, scale, of=winners[arm])) for arm in arms]
         self._found: dict[int, InterimResult] = {}
         self._runs = [[runs.get((arm, seed)) for seed in seeds] for arm in arms]
 
     def at(self, look: int) -> InterimResult:
-        """Return what is known after the first `look` seeds, by these alone."""
+        """Return the result of the first `look` seeds alone."""
         if look not in self._found:
             self._found[look] = self._at(look)
         return self._found[look]
@@ -136,7 +136,7 @@ class PairedTest:
         level = self._levels[self.looks.index(look)]
         for lost, others, outcome in ((first, both[1], Outcome.WORSE), (second, both[0], Outcome.BETTER)):
             complete = [t is not None and t.value is not None for t in others]
-            # By Fisher's exact test, where one always diverged and the other never.
+            # Fisher's exact test, if one always diverged and the other never.
             if all(lost) and all(complete) and 2 / math.comb(2 * look, look) <= level:
                 return InterimResult(outcome, look)
         values = [
@@ -155,13 +155,13 @@ class PairedTest:
 
     def _tested(self, differences: Sequence[float], look: int, diverged: bool, noise: float) -> InterimResult:
         mean, spread, count = fmean(differences), variance(differences), len(differences)
-        # Confirm runs know nothing of the spread that comes from diverging: a winner completed on all of them.
+        # Confirm runs do not include the spread from divergence: a winner completed on all of them.
         freedom = 0 if diverged else min(sum(each for _, each in self._confirm), _MOST_PRIOR_FREEDOM)
         prior = sum(v if each else noise for v, each in self._confirm)
         total = freedom + count - 1
         moderated = (freedom * prior + (count - 1) * spread) / total
         if not moderated > (1e-9 * mean) ** 2:
-            return InterimResult(None, count, mean)  # the seed changes nothing: as good as one run
+            return InterimResult(None, count, mean)  # the seed changes nothing, so this is as good as one run
         level = self._levels[self.looks.index(look)]
         half = _half_width(moderated, total, count, level)
         outcome = outcome_of(mean, half, self._scale.practical)
@@ -169,10 +169,10 @@ class PairedTest:
         return InterimResult(outcome, count, mean, moderated, total, level, half, needed)
 
     def judge(self, most: int | None = None) -> InterimResult:
-        """Return what is known at the first look that decides it, or at the last whose seeds have all ended.
+        """Return the result of the first look that decides the comparison, or of the last whose seeds have all ended.
 
         Args:
-            most: Later looks than after so many seeds are not taken.
+            most: The most seeds of a look.
         """
         found = InterimResult(None, 0)
         for look in self.looks:
@@ -186,7 +186,7 @@ class PairedTest:
         return dataclasses.replace(found, of=self.seeds)
 
     def _needed(self, mean: float, moderated: float, freedom: int) -> int | None:
-        """The number of fresh seeds that decide it in four of five jobs, were this the true difference."""
+        """Return the number of fresh seeds for a power of 80%, if this is the true difference."""
         practical = self._scale.practical
         margin = max(abs(mean), practical - abs(mean) if practical is not None else 0.0)
         low, high = 2, _MOST_SEEDS
@@ -199,12 +199,12 @@ class PairedTest:
 
 
 def outcome_of(difference: float, half: float, practical: float | None) -> Outcome | None:
-    """Return what an interval says of the first of two, small being good; None where it leaves that open.
+    """Return the outcome for the first of two, where smaller is better; None if the interval leaves it open.
 
     Args:
         difference: The middle of the interval, the first less the second.
         half: Half its width.
-        practical: The smallest difference that matters, where there is one.
+        practical: The smallest difference that matters, if there is one.
     """
     if difference + half < 0:
         return Outcome.BETTER
@@ -216,28 +216,28 @@ def outcome_of(difference: float, half: float, practical: float | None) -> Outco
 
 
 def looks(most: int) -> list[int]:
-    """Return after how many seeds it is looked, of `most` at most."""
+    """Return the numbers of seeds after which there is a look, up to `most`."""
     return [look for look in _LOOKS if look < most] + [most]
 
 
 @lru_cache(maxsize=64)
 def levels(most: int, alpha: float) -> tuple[float, ...]:
-    """Return the two-sided level of the test at each look, so that all together err with a probability of `alpha`.
+    """Return the two-sided level of the test at each look, for a total error rate of `alpha`.
 
-    By integrating the density of the sum of normal differences that have not been decided, from look to look. The
-    levels are then used with Student's distribution.
+    The function integrates the density of the sum of undecided normal differences from look to look. The levels are
+    then used with Student's distribution.
     """
     from scipy.optimize import brentq
-    from scipy.stats import norm  # takes seconds, which Ray's start can hide
+    from scipy.stats import norm  # the import takes seconds, which Ray's start can hide
 
     times = np.array(looks(most)) / most
     spent = alpha * times**_SPENDING
     found: list[float] = []
-    grid, density = np.zeros(1), np.ones(1)  # of the sum at the look before
+    grid, density = np.zeros(1), np.ones(1)  # density of the sum at the previous look
     step, before, paid = 1.0, 0.0, 0.0
     for time, total in zip(times, spent, strict=True):
         width = math.sqrt(time - before)
-        ways = grid / width, step * density  # to get across a bound, and how likely each is
+        ways = grid / width, step * density  # distances to a bound, and the probability of each
         bound = brentq(_crossing, 0.0, 10.0, args=(*ways, width, total - paid))
         found.append(2 * float(norm.sf(bound / math.sqrt(time))))
         new = np.linspace(-bound, bound, _GRID)
@@ -247,7 +247,7 @@ def levels(most: int, alpha: float) -> tuple[float, ...]:
 
 
 def _crossing(bound: float, starts: Array, weights: Array, width: float, owed: float) -> float:
-    """The probability of a sum beyond a bound on either side, less what it should be."""
+    """Return the probability of a sum beyond a bound on either side, less the target."""
     from scipy.special import ndtr
 
     tails = ndtr(starts - bound / width) + ndtr(-bound / width - starts)

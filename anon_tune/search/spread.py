@@ -1,4 +1,4 @@
-"""How much the values of one configuration differ from seed to seed."""
+"""Variance of one configuration's values between seeds."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def confirm_runs(
     """Return the values of COMPLETE confirm runs on a scale, a list for each configuration.
 
     Args:
-        trials: Any of a job.
-        scale: Of its objective.
-        arm: Only this one's.
-        of: Only this trial's configuration.
+        trials: Trials of a job.
+        scale: Scale of its objective.
+        arm: Only runs of this arm.
+        of: Only runs of this trial's configuration.
     """
     runs: dict[str, list[float]] = defaultdict(list)
     for trial in trials:
@@ -32,7 +32,7 @@ def confirm_runs(
 
 
 def pooled(groups: Iterable[Sequence[float]]) -> tuple[float, int]:
-    """Return the variance within groups, 0 where none has two values, and its degrees of freedom."""
+    """Return the variance within groups, and its degrees of freedom; both are 0 if no group has two values."""
     repeated = [values for values in groups if len(values) > 1]
     freedom = sum(len(values) - 1 for values in repeated)
     squares = sum(variance(values) * (len(values) - 1) for values in repeated)

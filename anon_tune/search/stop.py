@@ -1,9 +1,9 @@
-"""When an arm's search ends before its budget: `search.stop: decided`.
+"""Early end of an arm's search: `search.stop: decided`.
 
-At fixed numbers of trials it is asked what the trials that are left would bring. They are not made where they are not
-expected to lower the loss by `objective.practical`, and, for Anon, where the gammas that do well are those of the
-check before. Both follow from the trials up to the lag, as suggestions do, so the same job ends at the same trial.
-docs/search.md has what this saves and what it costs.
+At fixed numbers of trials a check estimates the gain of the remaining trials. The search ends if they are not
+expected to lower the loss by `objective.practical` and, for Anon, if the good gammas are the same as at the previous
+check. Both depend only on the trials up to the lag, as suggestions do, so the same job ends at the same trial.
+docs/search.md has the savings and the cost.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from anon_tune.spec import Objective
 __all__ = ["CHECKS", "is_decided"]
 
 _MOST_TRIALS = 10_000
-"""As many as `budget.trials` may be."""
+"""Upper limit of `budget.trials`."""
 
 
 def _checks() -> tuple[int, ...]:
-    """Every four trials from 12 on, and from 40 on after a fifth more: with many trials a check takes seconds."""
+    """Return 12, 16, ..., 40, then steps of a fifth: with many trials a check takes seconds."""
     found = [12]
     while found[-1] < _MOST_TRIALS:
         found.append(found[-1] + (4 if found[-1] < 40 else found[-1] // 5))
@@ -36,7 +36,7 @@ CHECKS = _checks()
 """Numbers of trials after which a search may end."""
 
 _ALIKE = 0.5
-"""Two sets of gammas are alike where so many of the gammas in either are in both."""
+"""Two sets of gammas are alike if their intersection is at least this share of their union."""
 
 
 def is_decided(
@@ -44,15 +44,15 @@ def is_decided(
 ) -> bool:
     """Return whether a search ends after `number` trials.
 
-    In a space with conditions it never does: the landscape has no place between two branches.
+    In a space with conditions it never does, because there is no landscape between two branches.
 
     Args:
-        space: What the arm searches.
+        space: The arm's search space.
         trials: Its search trials, in the order of their numbers; those below `number` - `lag` have ended.
         number: One of CHECKS.
         most: `budget.trials`.
-        lag: How many trials before `number` are not looked at.
-        objective: What they are judged by.
+        lag: How many trials before `number` are ignored.
+        objective: The job's objective.
     """
     practical = Scale(objective).practical
     landscape = Landscape(space, trials[: max(0, number - lag)], objective)
@@ -68,9 +68,9 @@ def is_decided(
 
 
 def _is_stable(earlier: Landscape, landscape: Landscape, practical: float) -> bool:
-    """Return whether two landscapes have about the same gammas that do well.
+    """Return whether the good gammas of two landscapes are about the same.
 
-    These cost less than `practical`, or less than one standard deviation between seeds where that is larger, each
+    A good gamma costs less than `practical`, or less than one standard deviation between seeds if that is larger,
     with a probability of one half or more.
     """
     margin = max(practical, landscape.noise)
@@ -78,12 +78,12 @@ def _is_stable(earlier: Landscape, landscape: Landscape, practical: float) -> bo
     return bool((one & other).sum() >= _ALIKE * (one | other).sum() > 0)
 
 
-# A search that has ended is asked after as long as the job goes on.
+# A search that has ended is checked again as long as the job runs.
 @lru_cache(maxsize=64)
 def _response(landscape: Landscape) -> Response:
     return Response(landscape.space.parameters["gamma"], landscape)
 
 
 def forget() -> None:
-    """Forget what was computed: of use to tests, as `landscape.forget`."""
+    """Clear the cache, as `landscape.forget` does; for tests."""
     _response.cache_clear()

@@ -1,4 +1,4 @@
-"""Suggesting a configuration: an in-memory Optuna study, made of the trials for every ask.
+"""Suggestion of a configuration by an in-memory Optuna study, which is rebuilt from the trials for every ask.
 
 Suggestion n of a search is a function of the space, the seed, n, and the results of its trials up to the lag
 (`lag.py`). Optuna stores no sampler, so one is made for each ask, seeded from (job seed, arm, trial number, repeat).
@@ -29,7 +29,7 @@ from anon_tune.records import Trial, TrialState, objective_key
 from anon_tune.search.botorch_sampler import BoTorchSampler
 from anon_tune.search.lag import as_known
 from anon_tune.search.seeds import sampler_seed
-from anon_tune.search.told import told
+from anon_tune.search.training_data import as_frozen_trials
 from anon_tune.search_spaces import Choice, Range, Space
 from anon_tune.spec import Objective, Search
 
@@ -46,18 +46,19 @@ __all__ = [
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 STARTUP_TRIALS = 4
-"""Trials of an arm before a model is fitted: the points to start from, filled up with points of a Sobol sequence."""
+"""Trials of an arm before a model is fitted: the start points, filled up with points of a Sobol sequence."""
 
 FEWEST_KNOWN = 2
-"""With fewer results than this the Sobol sequence goes on."""
+"""With fewer results than this, the Sobol sequence continues."""
 
 GP_TRIALS = 300
-"""Beyond so many trials of an arm TPE suggests; docs/performance.md has the times."""
+"""Beyond so many trials of an arm, TPE replaces the Gaussian process; docs/performance.md has the times."""
 
-_BEST_TOLD, _LATEST_TOLD = 100, 900
-"""Trials that TPE is told; the rest are old and not good, which it would hardly weigh, and would cost time each.
+_TPE_BEST, _TPE_LATEST = 100, 900
+"""Number of trials that TPE learns from. The rest are old and not good: TPE would give them little weight, and each
+takes time.
 
-TPE contrasts the best, of which it takes 25 at most, with the others, of which old ones weigh little.
+TPE contrasts the best trials, at most 25, with the others, among which old ones have little weight.
 """
 
 _TRIES = 100
@@ -76,19 +77,19 @@ def suggest(
 ) -> dict[str, Any]:
     """Return the coordinates of the arm's `number`-th search trial.
 
-    First come the points to start from (`search.try_first`, else the space's), then some of a Sobol sequence, then
-    what the sampler suggests.
+    The start points come first (`search.try_first`, else the space's), then points of a Sobol sequence, then the
+    sampler's suggestions.
 
     Args:
-        space: What the arm searches.
+        space: The arm's search space.
         trials: The trials of the arm's search so far, in the order of their numbers.
         number: The new trial's number.
         search: Sampler, seed, points to try first.
         arm: The arm's name, part of the seed.
-        objective: What they are judged by.
-        lag: How many trials before this one are not learnt from.
-        tried: Whether one of the trials has a configuration, where it is known without looking at all of them.
-        repeat: Which of the arm's searches, part of the seed.
+        objective: The job's objective.
+        lag: How many trials before this one the suggestion does not learn from.
+        tried: A faster test of whether a trial has a configuration than a pass over all trials.
+        repeat: Number of the arm's search, part of the seed.
 
     Raises:
         InputError: The space has no untried configuration left.
@@ -110,10 +111,10 @@ def learns(space: Space, search: Search, arm: str, number: int) -> bool:
 
 
 def sampler_of(space: Space, search: Search, number: int) -> str:
-    """Return which sampler suggests trial `number`: a Gaussian process gives way to `tpe` where it cannot follow.
+    """Return the sampler that suggests trial `number`: TPE replaces a Gaussian process where that is unsuitable.
 
-    It models only coordinates that all trials have, so conditional spaces are searched by TPE, and it takes about a
-    second for a suggestion beyond GP_TRIALS.
+    A Gaussian process models only coordinates that all trials have, so TPE searches conditional spaces. Beyond
+    GP_TRIALS a Gaussian process takes about a second per suggestion.
     """
     if search.sampler in {"botorch", "gp"} and (space.is_conditional or number > GP_TRIALS):
         return "tpe"
@@ -121,7 +122,7 @@ def sampler_of(space: Space, search: Search, number: int) -> str:
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """The space's searched coordinates as Optuna distributions."""
+    """Return the space's searched coordinates as Optuna distributions."""
     return {name: _distribution(domain) for name, domain in space.parameters.items()}
 
 
@@ -134,14 +135,14 @@ def _distribution(domain: Range | Choice) -> BaseDistribution:
 
 
 def _first_points(space: Space, search: Search, arm: str) -> Sequence[Mapping[str, float | str]]:
-    """The user's points; without any the space's own, but for samplers that are there to be compared with."""
+    """Return the user's start points, else the space's; baseline samplers use only the user's."""
     own = () if search.sampler in {"random", "grid"} else space.start_points
     return search.try_first.get(arm) or own
 
 
 @dataclass(frozen=True)
 class _Suggestion:
-    """A suggestion in the making; fields as the arguments of `suggest`."""
+    """One call of `suggest`; the fields are its arguments."""
 
     space: Space
     trials: Sequence[Trial]
@@ -153,7 +154,7 @@ class _Suggestion:
     repeat: int
 
     def candidates(self) -> Iterator[dict[str, Any]]:
-        """The point that is wanted, then others in case it was tried before."""
+        """Yield the preferred point, then others in case it was tried before."""
         seed = self._seed(self.number)
         first = _first_points(self.space, self.search, self.arm)
         name = sampler_of(self.space, self.search, self.number)
@@ -172,30 +173,30 @@ class _Suggestion:
                 yield self.space.complete(self._sobol(self.number), {})
         for retry in range(_TRIES):
             yield _ask(optuna.samplers.RandomSampler(seed=(seed + retry) % 2**31), self.space, [])
-        yield from self.space.points()  # a finite space with few left is not found by drawing
+        yield from self.space.points()  # drawing rarely finds the last points of a finite space
 
     def _seed(self, number: int) -> int:
         return sampler_seed(self.search.seed, self.arm, number, self.repeat)
 
     @property
     def _own_seed(self) -> int:
-        """Of the whole search."""
+        """Seed of the whole search."""
         return self._seed(-1)
 
     def _sobol(self, index: int) -> list[float]:
-        """A point of the search's scrambled Sobol sequence; the same, however many of them are drawn."""
-        from scipy.stats import qmc  # takes seconds, which Ray's start can hide
+        """Return a point of the search's scrambled Sobol sequence, the same however many are drawn."""
+        from scipy.stats import qmc  # the import takes seconds, which Ray's start can hide
 
         sequence = qmc.Sobol(len(self.space.parameters), scramble=True, rng=self._own_seed)
         points: list[list[float]] = sequence.random_base2(index.bit_length()).tolist()
         return points[index]
 
     def _past(self, name: str) -> list[FrozenTrial]:
-        """Return the sampler's training data: the trials that it may know."""
+        """Return the sampler's training data: the trials that it may learn from."""
         known: Sequence[Trial] = as_known(self.trials, self.number, self.lag)
         if name == "tpe":
             known = _best_and_latest(known, self.objective.mode)
-        return told(self.space, known, distributions(self.space), self.objective)
+        return as_frozen_trials(self.space, known, distributions(self.space), self.objective)
 
     def _sampler(self, name: str, seed: int) -> optuna.samplers.BaseSampler:
         if name == "botorch":
@@ -218,41 +219,41 @@ def _in_random_order(points: list[dict[str, Any]], seed: int) -> list[dict[str, 
 
 
 def _best_and_latest(trials: Sequence[Trial], mode: str) -> list[Trial]:
-    """In the order of `trials`."""
-    older = trials[: max(0, len(trials) - _LATEST_TOLD)]
+    """Return the best and the latest trials, in the order of `trials`."""
+    older = trials[: max(0, len(trials) - _TPE_LATEST)]
     values = [
         (objective_key(trial.value, mode), index)
         for index, trial in enumerate(older)
         if trial.state is TrialState.COMPLETE and trial.value is not None
     ]
-    best = sorted(index for _, index in heapq.nsmallest(_BEST_TOLD, values))
+    best = sorted(index for _, index in heapq.nsmallest(_TPE_BEST, values))
     return [*(older[index] for index in best), *trials[len(older) :]]
 
 
 class _Past(InMemoryStorage):
-    """A storage whose study begins with given trials: they are shared, where adding them would copy each."""
+    """Storage of a study that begins with given trials, which it shares instead of copying."""
 
     def __init__(self, past: list[FrozenTrial]) -> None:
         super().__init__()
         self._past = past
-        for number, trial in enumerate(past, 1):  # the one that is asked for is 0
+        for number, trial in enumerate(past, 1):  # the trial of this ask has number 0
             trial.number = number
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[optuna.trial.TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """The past, then what was asked for since."""
+        """Return the given trials, then those of this study."""
         asked = super().get_all_trials(study_id, deepcopy, states)
         return [trial for trial in self._past if states is None or trial.state in states] + asked
 
 
 def _ask(sampler: optuna.samplers.BaseSampler, space: Space, past: list[FrozenTrial]) -> dict[str, Any]:
     study = optuna.create_study(storage=_Past(past), sampler=sampler)
-    # Where no trial was feasible, every point is as bad to the GP, and the weights of its starts are 0 / 0.
+    # Without a feasible trial, every point is equally bad to the GP, and the weights of its starts are 0 / 0.
     with np.errstate(invalid="ignore"):
         trial = study.ask(distributions(space) if not space.is_conditional else None)
         params: dict[str, Any] = dict(trial.params)
-        # Those without a condition first: the others depend on them.
+        # Coordinates without a condition come first: the others depend on them.
         for name, domain in sorted(space.parameters.items(), key=lambda item: bool(item[1].when)):
             if name not in params and space.active(name, params):
                 params[name] = _suggested(trial, name, domain)

@@ -1,8 +1,8 @@
 """The surrogate: a Gaussian process of an arm's results over the unit cube of its space.
 
-BoTorch's SingleTaskGP with its default priors, whose length scales grow with the dimension (Hvarfner et al. 2024,
-arXiv 2402.02229): with ten or twenty noisy values, lengths by maximum likelihood alone are fitted to the noise.
-Everything is computed in double precision and in one thread, so the same values give the same result.
+It is BoTorch's SingleTaskGP with its default priors, whose length scales grow with the dimension (Hvarfner et al.
+2024, arXiv 2402.02229). With ten or twenty noisy values, maximum likelihood alone would fit the lengths to the noise.
+All computations are in double precision and in one thread, so the same values give the same result.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["Surrogate"]
 
 _SAMPLES = 128
-"""Joint draws by which the acquisition function is computed."""
+"""Number of joint draws of the acquisition function."""
 
 _PAIRS = 512
-"""Pairs of opposite draws by which `gain` is computed."""
+"""Number of pairs of opposite draws of `gain`."""
 
 _RESTARTS, _RAW_POINTS = 4, 256
-"""From so many of the best of so many points the acquisition function is maximized."""
+"""Number of starts of the maximization of the acquisition function, and of points they are the best of."""
 
 
 class Surrogate:
-    """Gaussian process fitted to noisy values, the smaller the better.
+    """Gaussian process fitted to noisy values; smaller is better.
 
     Args:
         points: Places in the unit cube, shape (n, d).
@@ -47,21 +47,21 @@ class Surrogate:
 
         with _reproducibly(seed=0):
             self._points = _tensor(points)
-            # BoTorch maximizes.
+            # BoTorch maximizes, hence the signs.
             self._model = SingleTaskGP(
                 self._points, -_tensor(values)[:, None], outcome_transform=Standardize(m=1)
             )
             fit_gpytorch_mll(ExactMarginalLogLikelihood(self._model.likelihood, self._model))
 
     def suggest(self, pending: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-        """Return the point of the unit cube from which the largest improvement is expected, shape (d,).
+        """Return the point of the unit cube with the largest expected improvement, shape (d,).
 
-        By noisy expected improvement (Letham et al. 2019, arXiv 1706.07094; its logarithm: Ament et al. 2023, arXiv
-        2310.20708).
+        The criterion is noisy expected improvement (Letham et al. 2019, arXiv 1706.07094) in its logarithmic form
+        (Ament et al. 2023, arXiv 2310.20708).
 
         Args:
-            pending: Places of running trials, shape (k, d): no improvement is expected from trying them twice.
-            seed: Of the draws and the starting points.
+            pending: Places of running trials, shape (k, d), where a second trial would bring no improvement.
+            seed: Seed of the draws and the starting points.
         """
         import torch
         from botorch.acquisition import qLogNoisyExpectedImprovement
@@ -91,19 +91,19 @@ class Surrogate:
         import torch
 
         with _reproducibly(seed=0), torch.no_grad():
-            # Each point by itself: together they have a covariance of (m, m).
+            # Each point by itself, because a joint posterior has a covariance of (m, m).
             posterior = self._model.posterior(_tensor(points)[:, None])
             return -posterior.mean[:, 0, 0].numpy(), posterior.variance[:, 0, 0].sqrt().numpy()
 
     def gain(self, points: NDArray[np.float64], trials: int) -> float:
-        """Return by how much further trials are expected to lower the lowest expected value of some points.
+        """Return the amount by which further trials are expected to lower the lowest expected value of some points.
 
-        It is the knowledge gradient of a batch (Wu and Frazier 2016, arXiv 1606.04414). Each point is tried as often
-        as it is the lowest of a joint draw. A noisy trial teaches little.
+        This is the knowledge gradient of a batch (Wu and Frazier 2016, arXiv 1606.04414). Each point is tried as
+        often as it is the lowest of a joint draw. The noisier a trial, the smaller the gain.
 
         Args:
             points: Places where low values are expected, shape (m, d).
-            trials: How many trials there will be, at least 1.
+            trials: Number of further trials, at least 1.
         """
         import torch
 
@@ -147,7 +147,7 @@ def _tensor(values: NDArray[np.float64]) -> Tensor:
 
 @contextlib.contextmanager
 def _reproducibly(seed: int) -> Iterator[None]:
-    """Compute in one thread, from a seed, and leave torch as it was."""
+    """Compute in one thread, from a seed, and restore torch's settings afterwards."""
     import torch
     from botorch.utils.sampling import manual_seed
 
@@ -155,7 +155,7 @@ def _reproducibly(seed: int) -> Iterator[None]:
     torch.set_num_threads(1)
     try:
         with manual_seed(seed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a fit that ends at the limit of its iterations is good enough
+            warnings.simplefilter("ignore")  # a fit that stops at its iteration limit is good enough
             yield
     finally:
         torch.set_num_threads(threads)

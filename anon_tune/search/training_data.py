@@ -1,4 +1,4 @@
-"""Training data of the sampler: the ledger's trials as Optuna's, in one pure function."""
+"""Training data of the sampler: the ledger's trials as Optuna trials, by one pure function."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from anon_tune.search.forecast import Forecast
 from anon_tune.search_spaces import Space
 from anon_tune.spec import Objective
 
-__all__ = ["told"]
+__all__ = ["as_frozen_trials"]
 
 _BAD = 0.9
-"""The quantile of the values that a diverged trial is told with."""
+"""A diverged trial has this quantile of the values."""
 
 
-def told(
+def as_frozen_trials(
     space: Space, trials: Sequence[Trial], domain: Mapping[str, BaseDistribution], objective: Objective
 ) -> list[FrozenTrial]:
     """Return the sampler's training data as Optuna trials; the values are to be minimized.
 
-    - COMPLETE: its value, as `Forecast` scales it.
-    - PRUNED: COMPLETE, with the final value that is forecast for it. (Optuna's GP reads no PRUNED trial.)
-    - DIVERGED: COMPLETE, with the value that nine in ten of these are below. So it repels the sampler, does not
-      stretch the scale of the fit, and is no cliff beside the best configurations, which are often next to it.
-      (A constraint, which is a model of its own, brought nothing: docs/search.md.)
-    - RUNNING and WAITING: RUNNING, so that concurrent suggestions keep apart.
-    - FAILED and CANCELLED, and a PRUNED trial without a finite report: nothing; they say nothing of the value.
+    - COMPLETE: COMPLETE, with its value as `Forecast` scales it.
+    - PRUNED: COMPLETE, with its forecast final value. (Optuna's GP ignores PRUNED trials.)
+    - DIVERGED: COMPLETE, with the 90% quantile of these values. So it repels the sampler, does not stretch the scale
+      of the fit, and is not a cliff beside the best configurations, which are often next to it. (A constraint, which
+      needs a model of its own, did not help: docs/search.md.)
+    - RUNNING and WAITING: RUNNING, so that concurrent suggestions differ.
+    - FAILED and CANCELLED, and a PRUNED trial without a finite report: omitted, since their value is unknown.
     """
     forecast = Forecast(space, trials, objective)
     finals = {

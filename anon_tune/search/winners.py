@@ -1,4 +1,4 @@
-"""The winner of an arm, and of each of its searches where it is searched several times (`search.repeats`)."""
+"""The winner of an arm and, with `search.repeats`, of each of its searches."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Searched:
 
     Attributes:
         arm: Its name.
-        repeat: Which of its searches, from 0.
-        winner: The trial that stands for the winner; None where no configuration was rerun.
+        repeat: Number of the search, from 0.
+        winner: The trial that represents the winner; None if no configuration was rerun.
         round: Seeds on which the winner is tested.
     """
 
@@ -34,14 +34,14 @@ class Searched:
 def winner(trials: Sequence[Trial], arm: str, mode: str, repeat: int | None = None) -> Trial | None:
     """Return the first trial of the finalist with the best mean over its confirm seeds; None if none was rerun.
 
-    One that did not complete on all of them comes last, and one that fell behind and was not rerun on all before
-    it; among those that did not complete the order of the finalists stands.
+    Finalists that completed on all seeds come first, then those that fell behind and were not rerun on all, then
+    those that did not complete on some. The last keep the order of the finalists.
 
     Args:
-        trials: Of the job.
+        trials: Trials of the job.
         arm: The arm's name.
         mode: "min" or "max".
-        repeat: Among the finalists of one search; None: among those of all.
+        repeat: Number of the search whose finalists count; None: all searches.
     """
     by_id = {trial.id: trial for trial in trials}
     runs: dict[str, list[Trial]] = {}
@@ -60,14 +60,14 @@ def winner(trials: Sequence[Trial], arm: str, mode: str, repeat: int | None = No
             return True, 0.0
         return False, fmean(values) if len(values) == most else math.inf
 
-    first = min(runs, key=key, default=None)  # of equals the first
+    first = min(runs, key=key, default=None)  # the first of equals
     return by_id[first] if first is not None else None
 
 
 def searches(spec: JobSpec, trials: Sequence[Trial]) -> list[Searched]:
-    """Return the searches of all arms, repeat by repeat; none where each arm is searched once.
+    """Return the searches of all arms, repeat by repeat; empty if each arm is searched once.
 
-    The winner of a single search is the arm's, which the rounds of the verdict test.
+    The winner of a single search is the arm's winner, which the rounds of the verdict test.
     """
     if spec.search.repeats == 1:
         return []

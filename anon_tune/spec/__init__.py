@@ -1,4 +1,4 @@
-"""The job file: its parts, the job as a whole, and where jobs are read from."""
+"""The job file: its sections, the job as a whole, and the sources that jobs are read from."""
 
 from anon_tune.spec.job import SMALLEST_LAG, JobSpec, spaces_of
 from anon_tune.spec.places import space_files

@@ -1,4 +1,4 @@
-"""JobSpec: what a user writes to ask for a tuning job, and what is said when it is wrong."""
+"""JobSpec: the user's description of a tuning job, with its validation."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from anon_tune.spec.sections import (
 __all__ = ["SMALLEST_LAG", "JobSpec", "spaces_of"]
 
 _ARM = re.compile(r"\w[\w-]{0,31}", re.ASCII)
-"""It is part of the ids of trials, and of their folders."""
+"""An arm's name is part of the ids of trials and of their folders."""
 
 _LARGEST_GRID = 100_000
-"""Points of a grid: it is made anew for each suggestion, in a fifth of a second at this size."""
+"""Most points of a grid, which is rebuilt for each suggestion: 0.2 s at this size."""
 
 SMALLEST_LAG, _SLOTS = 4, 8
-"""The default lag, and the trials at a time for which it is enough."""
+"""The default lag, and the number of parallel trials for which it suffices."""
 
 _OF_FUNCTIONS = {"schedule", "warmup", "checkpoint_seconds"}
-"""Keys of `training` that hold for a training function of the user as well."""
+"""Keys of `training` that also apply to a user's training function."""
 
 
 class JobSpec(Strict):
     """A tuning job.
 
     Attributes:
-        task: One of the catalogue; or a training function of the user ("module:function"), which brings its own data
-            and model, and reports `objective.metric`.
-        arguments: Of that function, by name.
-        keep: Of the weights, when the job has ended: `best` keeps `best.pt`, the model trained with Anon's chosen
-            configuration; of its verdict trials, the one with the best validation value. `none` keeps none.
-        spaces: By arm, search spaces from files of the user, each of which says what makes the arm's optimizer.
-            `arms: [anon, muon.yaml]` is short for the arm muon with that file here.
-        folder: Where modules of the user are imported from; by default the job file's.
+        task: A task of the catalogue, or the user's training function ("module:function"), which brings its own data
+            and model and reports `objective.metric`.
+        arguments: Keyword arguments of that function.
+        keep: `best` keeps the weights of one model after the job, as `best.pt`: of the verdict trials with Anon's
+            chosen configuration, the one with the best validation value. `none` keeps no weights.
+        spaces: By arm, search spaces from the user's files, each of which names the arm's optimizer.
+            `arms: [anon, muon.yaml]` is short for an arm muon with that file here.
+        folder: Folder of the user's modules; by default the job file's.
     """
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^[\w .:+-]+$")
@@ -89,7 +89,7 @@ class JobSpec(Strict):
     @field_validator("data", "model", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
-        """`model: cnn` and `model: {name: cnn, width: 32}` are both allowed."""
+        """Accept `model: cnn` as short for `model: {name: cnn}`."""
         if isinstance(value, str):
             return {"name": value}
         if isinstance(value, Mapping) and "options" not in value:
@@ -100,7 +100,7 @@ class JobSpec(Strict):
     @field_validator("data")
     @classmethod
     def _data_found(cls, data: DataChoice | None, info: ValidationInfo) -> DataChoice | None:
-        """Make the path absolute; what is there is looked at where the job runs."""
+        """Make the path absolute; its contents are checked where the job runs."""
         context = info.context or {}
         if data is None or context.get("stored"):
             return data
@@ -115,7 +115,7 @@ class JobSpec(Strict):
     @field_validator("arms")
     @classmethod
     def _arms_exist(cls, arms: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        # Where spaces are wrong, which is said already, they may be those of any arm.
+        # If `spaces` are invalid, which is reported already, any arm may belong to them.
         spaces: Mapping[str, UserSpace] = info.data.get("spaces", dict.fromkeys(arms))
         for arm in arms:
             if is_function(arm) and arm not in spaces:
@@ -127,7 +127,7 @@ class JobSpec(Strict):
                 raise ValueError(f"{unknown('arm', arm, catalogue.ARMS)}, or the path of a .yaml file")
             if not _ARM.fullmatch(arm):
                 raise ValueError(
-                    f"{arm!r} is no name of an arm: up to 32 letters, digits, '_' and '-'; rename its file"
+                    f"{arm!r} is not a valid arm name: use up to 32 letters, digits, '_' and '-'; rename its file"
                 )
         if "anon" not in arms:
             raise ValueError("must contain 'anon', the optimizer this job tunes")
@@ -140,7 +140,7 @@ class JobSpec(Strict):
     def _space_for_anon(cls, name: str, info: ValidationInfo) -> str:
         context = info.context or {}
         if context.get("stored"):
-            return name  # the ledger holds the space as it was; the file may have gone
+            return name  # the ledger holds the original space; the file may have been deleted
         name, space = named_space(name, context)
         if space.optimizer != "anon":
             raise ValueError(f"{name!r} is a space of {space.optimizer}; this key is for the arm anon")
@@ -164,7 +164,7 @@ class JobSpec(Strict):
             )
         if self.search.sampler == "grid" and self.search.repeats > 1:
             problems.append(
-                "search.repeats: a grid is the same in each repeat, so that it says nothing of the luck of a search; "
+                "search.repeats: a grid is the same in each repeat, so it cannot measure the luck of a search; "
                 "set 1, or another search.sampler"
             )
         problems += [*self._arm_problems(), *self._value_problems()]
@@ -175,7 +175,7 @@ class JobSpec(Strict):
         return self
 
     def functions(self) -> dict[str, str]:
-        """The user's functions ("module:function") that the job names, by the key that names each."""
+        """Return the user's functions ("module:function") that the job names, by the key that names each."""
         named = {
             "task": self.task,
             "data": self.data.name if self.data else "",
@@ -186,38 +186,41 @@ class JobSpec(Strict):
 
     def _folder_problems(self, remote: bool) -> Iterator[str]:
         if remote and self.folder is not None:
-            yield "folder: is for job files; what a service's workers import is installed there"
+            yield "folder: is for job files only; a service's workers import installed modules"
         elif not remote and self.folder is None:
             for name in self.functions().values():
-                yield f"folder: is missing; it says where {name} is imported from"
+                yield f"folder: is missing; it is the folder from which {name} is imported"
 
     def _value_problems(self) -> Iterator[str]:
         of, epochs = self.objective.of, self.budget.epochs
         if (self.objective.reports or 0) > epochs:
-            yield f"objective.of: {of} takes more reports than the {epochs} of budget.epochs; lower it"
+            yield f"objective.of: {of} needs more reports than budget.epochs ({epochs}); lower it"
         if self.search.stop == "decided" and self.objective.practical is None:
             yield (
-                "search.stop: decided needs to know which difference matters; set objective.practical, in units of "
-                f"{self.objective.metric}"
+                "search.stop: decided needs the smallest difference that matters; set objective.practical, in units "
+                f"of {self.objective.metric}"
             )
         if of == "best" and self.keep == "best":
-            yield "keep: best keeps the weights of the last epoch, and objective.of: best another; leave one out"
+            yield (
+                "keep: best keeps the weights of the last epoch, and objective.of: best selects another epoch; "
+                "remove one of them"
+            )
 
     def _arm_problems(self) -> Iterator[str]:
         for arm, space in self.spaces.items():
             if arm not in self.arms:
                 yield f"spaces.{arm}: {unknown('arm', arm, self.arms)}"
             if arm == "anon":
-                yield "spaces.anon: the space of anon is the key `space`"
+                yield "spaces.anon: set the space of anon with the key `space`"
             elif arm in catalogue.ARMS and space.optimizer != arm:
                 yield f"spaces.{arm}: {space.file} is a space of {space.optimizer}; give this arm another name"
 
     def _function_problems(self, stored: bool) -> Iterator[str]:
         for key in ("data", "model"):
             if getattr(self, key) is not None:
-                yield f"{key}: {self.task} brings its own; give it what it needs by `arguments`"
+                yield f"{key}: {self.task} brings its own; pass it through `arguments`"
         if self.keep != "none":
-            yield f"keep: the weights of {self.task} are its own; have it save them, and leave this out"
+            yield f"keep: only {self.task} can save its weights; save them there, and remove this key"
         for key in sorted(self.training.model_fields_set - _OF_FUNCTIONS if not stored else ()):
             yield (
                 f"training.{key}: has no effect with your own training function {self.task}; "
@@ -226,28 +229,29 @@ class JobSpec(Strict):
 
     def _task_problems(self, task: catalogue.TaskEntry) -> Iterator[str]:
         if self.arguments:
-            yield f"arguments: are for a training function of yours; {self.task} has none"
+            yield f"arguments: are for your own training function; {self.task} takes none"
         if self.data is None:
-            known = ", ".join(task.datasets) + (", or give a function of yours" if task.own_data else "")
-            yield f"data: is missing; {self.task} has {known}"
+            known = ", ".join(task.datasets) + (", or name your own function" if task.own_data else "")
+            yield f"data: is missing; {self.task} accepts {known}"
         else:
             yield from self._data_problems(task, self.data)
         if self.model is None:
-            yield f"model: is missing; {self.task} has {', '.join(task.models)}, or give a function of yours"
+            yield f"model: is missing; {self.task} has {', '.join(task.models)}, or name your own function"
         else:
             yield from self._model_problems(task, self.model)
         if self.training.augment and not task.images:
-            yield f"training.augment: is for images, and {self.task} has none; leave it out"
+            yield f"training.augment: is for images, and {self.task} has none; remove it"
         if self.training.channels_last and self.model is not None:
             entry = catalogue.MODELS.get(self.model.name)
             if not task.images or (entry is not None and entry.family != "cnn"):
                 what = self.model.name if task.images else self.task
-                yield f"training.channels_last: is for convolutions of images, and {what} has none; leave it out"
+                yield f"training.channels_last: is for convolutions of images, and {what} has none; remove it"
         metric = self.objective.metric
         if metric not in task.metrics:
             yield f"objective.metric: {unknown(f'metric of {self.task}', metric, task.metrics)}"
         elif self.objective.mode != task.metrics[metric]:
-            yield f"objective.mode: {metric} is better at its {task.metrics[metric]}; set that"
+            mode = task.metrics[metric]
+            yield f"objective.mode: the best {metric} is its {mode}imum; set mode: {mode}"
 
     def _model_problems(self, task: catalogue.TaskEntry, model: ModelChoice) -> Iterator[str]:
         if is_function(model.name):
@@ -283,7 +287,7 @@ class JobSpec(Strict):
                 yield f"data.{option}: expected text, found {value!r}"
         for option in known:
             if known[option] == "" and not options.get(option):
-                yield f"data.{option}: is missing; data: {{name: {name}, {option}: {option.upper()}}} says it"
+                yield f"data.{option}: is missing; write data: {{name: {name}, {option}: {option.upper()}}}"
 
     def _data_function_problems(self, options: Mapping[str, JsonValue]) -> Iterator[str]:
         classes = options.get("classes", 1)
@@ -291,27 +295,27 @@ class JobSpec(Strict):
             yield f"data.classes: expected a whole number of at least 1, found {classes!r}"
 
     def optimizer(self, arm: str) -> str:
-        """What makes an arm's optimizer: "anon", "adamw", "sgd", or a factory of the user ("module:function")."""
+        """Return an arm's optimizer: "anon", "adamw", "sgd", or the user's factory ("module:function")."""
         return self.spaces[arm].optimizer if arm in self.spaces else arm
 
     @property
     def family(self) -> str:
-        """The architecture family that the spec names: the registered model's, else that of `space`."""
+        """The architecture family of the spec: that of the registered model, else that of `space`."""
         entry = catalogue.MODELS.get(self.model.name) if self.model is not None else None
         return entry.family if entry is not None and entry.family in catalogue.FAMILIES else self.space
 
     @property
     def lag(self) -> int:
-        """How many trials of an arm before a suggestion may still be running, and are not learnt from.
+        """The number of an arm's trials before a suggestion that it does not learn from and that may still run.
 
-        By default 4, and 8 with one arm: enough for eight equally long trials at a time (docs/search.md).
+        The default is 4, and 8 with one arm: enough for eight parallel trials of equal length (docs/search.md).
         """
         if self.search.lag is not None:
             return self.search.lag
         return max(SMALLEST_LAG, math.ceil(_SLOTS / len(self.arms)))
 
     def space_problems(self, spaces: Mapping[str, Space]) -> Iterator[str]:
-        """What keeps the search from having its trials in these spaces, by the arms; each with its key's path."""
+        """Yield the reasons why the search cannot make its trials in these spaces, each with its key's path."""
         for arm, space in spaces.items():
             count, what = space.configurations, "configurations in the space"
             if self.search.sampler == "grid":
@@ -321,7 +325,7 @@ class JobSpec(Strict):
                     yield f"search.levels: a grid of {count:g} points in the space of {arm} is too large; lower it"
             if count < self.budget.trials:
                 yield (
-                    f"budget.trials: {self.budget.trials} are more than the {count:g} {what} of {arm}; "
+                    f"budget.trials: {self.budget.trials} is more than the {count:g} {what} of {arm}; "
                     "lower it, or widen the space"
                 )
         for arm, points in self.search.try_first.items():
@@ -330,22 +334,22 @@ class JobSpec(Strict):
                 yield f"{key}: {unknown('arm', arm, spaces)}"
                 continue
             if len(points) > self.budget.trials:
-                yield f"{key}: {len(points)} points are more than the {self.budget.trials} trials of budget.trials"
+                yield f"{key}: {len(points)} points are more than budget.trials ({self.budget.trials})"
             for index, point in enumerate(points):
                 if point in points[:index]:
                     yield f"{key}.{index}: the same point is listed twice"
                 yield from (f"{key}.{index}.{problem}" for problem in spaces[arm].problems_of(point))
 
     def may_keep(self, arm: str, phase: str) -> bool:
-        """Whether a trial of this arm and phase may be the one whose weights are kept.
+        """Whether the job may keep the weights of a trial of this arm and phase.
 
-        These are the verdict's: they train the chosen configuration at full length. Search trials may not have been
-        trained to their end, and which of them is chosen is known only after all of them.
+        Only the verdict's trials qualify: they train the chosen configuration at full length. Search trials may have
+        been stopped early, and the choice among them is known only after all of them.
         """
         return self.keep == "best" and arm == "anon" and phase == Phase.VERDICT
 
     def planned_trials(self) -> dict[Phase, int]:
-        """How many trials each phase has at most: when every arm gets through, and no finalist falls behind."""
+        """Return the most trials of each phase: if every arm completes, and no finalist falls behind."""
         arms, repeats, more = len(self.arms), self.search.repeats, self.budget.more_seeds
         searches = arms * repeats
         tests = searches * self.confirm.verdict_seeds * (1 + len(more)) if repeats > 1 else 0
@@ -357,9 +361,9 @@ class JobSpec(Strict):
 
 
 def spaces_of(spec: JobSpec, given: Mapping[str, Space] | None = None) -> dict[str, Space]:
-    """The search space of each arm, in the spec's order, with the start points of the job's architecture family.
+    """Return the search space of each arm, in the spec's order, with the start points of the job's family.
 
-    `given` are those that are in no file here, by name.
+    `given` are spaces by name that are not in a file on this machine.
     """
     given = given or {}
 
@@ -375,5 +379,5 @@ def spaces_of(spec: JobSpec, given: Mapping[str, Space] | None = None) -> dict[s
 
 
 def _is_size(value: JsonValue) -> bool:
-    """Whether it is a finite number of at least 0; true and false are none."""
+    """Whether it is a finite number of at least 0; bools do not count."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -1,4 +1,4 @@
-"""Paths of the search spaces and the data that a job names."""
+"""Paths of the search spaces and data that a job names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPACE_FILE = (".yaml", ".yml")
 
 
 def space_files(document: Mapping[str, Any]) -> list[str]:
-    """Names of the files that a job, as it is written, takes search spaces from."""
+    """Return the file names of the search spaces in a job document."""
     arms, spaces = document.get("arms"), document.get("spaces")
     named = [
         document.get("space"),
@@ -28,7 +28,7 @@ def space_files(document: Mapping[str, Any]) -> list[str]:
 
 
 def found(option: str, named: str, context: Mapping[str, Any]) -> str:
-    """The absolute path of data beside the job file, or in the data folder. Raises ValueError."""
+    """Return the absolute path of data beside the job file, or in the data folder. Raises ValueError."""
     roots = [context.get("folder", Path()), *filter(None, [Settings.from_environment().data])]
     path = Path(named).expanduser()
     if path.is_absolute():
@@ -37,17 +37,15 @@ def found(option: str, named: str, context: Mapping[str, Any]) -> str:
         if (root / path).exists():
             return str((root / path).absolute())
     looked = " and ".join(str(root.absolute()) for root in roots)
-    raise ValueError(
-        f"there is no {option} {named!r} in {looked}; set ANON_TUNE_DATA to the folder of all data"
-    )
+    raise ValueError(f"there is no {option} {named!r} in {looked}; set ANON_TUNE_DATA to your data folder")
 
 
 def served(option: str, named: str) -> str:
-    """The absolute path of data that a service has: in its data folder, and nowhere else. Raises ValueError."""
+    """Return the absolute path of a service's data, which must be in its data folder. Raises ValueError."""
     root = Settings.from_environment().data
     if root is None:
         raise ValueError(
-            f"this service has no folder of data; {option} needs ANON_TUNE_DATA to be set where it runs"
+            f"this service has no data folder; {option} needs ANON_TUNE_DATA to be set for the service"
         )
     try:
         path = (root / named).resolve()
@@ -55,27 +53,25 @@ def served(option: str, named: str) -> str:
     except (OSError, ValueError, RuntimeError):
         inside = False
     if not inside:
-        raise ValueError(f"there is no {option} {named!r} in this service's folder of data")
+        raise ValueError(f"there is no {option} {named!r} in this service's data folder")
     return str(path)
 
 
 def named_space(name: str, context: Mapping[str, Any]) -> tuple[str, Space]:
-    """A space by its name, or its absolute path, and what it is. Raises ValueError, as validators do."""
+    """Return a space's name or absolute path, and the space. Raises ValueError, as validators do."""
     given = context.get("spaces", {})
     if name in given:
         return name, given[name]
     if context.get("remote"):
         if name.endswith(SPACE_FILE) or name not in space_names():
-            raise ValueError(
-                f"{unknown('space', name, space_names())}; a file of yours goes along, in `spaces`"
-            )
+            raise ValueError(f"{unknown('space', name, space_names())}; send your own file in `spaces`")
     elif name.endswith(SPACE_FILE):
         name = str(context.get("folder", Path()) / Path(name).expanduser())
     return name, _space_from(name)
 
 
 def _space_from(name: str) -> Space:
-    """Return a space by name or path. Raises ValueError, as validators do, for what is wrong with it."""
+    """Return a space by name or path. Raises ValueError, as validators do, with its problems."""
     try:
         return load_space(name)
     except SpecError as error:

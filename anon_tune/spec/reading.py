@@ -1,4 +1,4 @@
-"""Jobs from where they come: a file, the network, the ledger."""
+"""Reading of jobs from a file, the network or the ledger."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class JobFile:
-    """A job as it was written.
+    """A job document before validation.
 
     Attributes:
         document: Its keys and values.
-        source: What messages call it.
-        folder: Where its files are looked for.
+        source: Its name in messages.
+        folder: Folder of its files.
     """
 
     document: Mapping[str, Any]
@@ -46,7 +46,7 @@ def read_job_file(path: Path, overrides: Sequence[str] = ()) -> JobFile:
 
     Raises:
         NotFoundError: There is no such file.
-        SpecError: It is no YAML, or an override is wrong.
+        SpecError: It is not YAML, or an override is invalid.
     """
     return JobFile(apply_overrides(read_yaml(path), overrides), str(path), path.absolute().parent)
 
@@ -56,7 +56,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
 
     Raises:
         NotFoundError: There is no such file.
-        SpecError: The file or an override is wrong.
+        SpecError: The file or an override is invalid.
     """
     written = read_job_file(path, overrides)
     return parse_spec(written.document, written.source, written.folder)
@@ -80,15 +80,15 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         try:
             node[last] = load_yaml(value)
         except (yaml.YAMLError, ValueError):
-            raise SpecError("--set", [f"{override!r}: the value is not YAML"]) from None
+            raise SpecError("--set", [f"{override!r}: the value is not valid YAML"]) from None
     return result
 
 
 def parse_spec(data: Mapping[str, Any], source: str = "job", folder: Path | None = None) -> JobSpec:
-    """Return a validated job; a search space given as a file is looked for from `folder`.
+    """Return a validated job; paths of search spaces are relative to `folder`.
 
     Raises:
-        SpecError: Every problem at once, each with its key's path.
+        SpecError: The job is invalid; lists every problem with its key's path.
     """
     if folder is not None:
         data = {"folder": str(folder.absolute()), **data}
@@ -96,16 +96,16 @@ def parse_spec(data: Mapping[str, Any], source: str = "job", folder: Path | None
 
 
 def remote_spec(data: Mapping[str, Any], spaces: Mapping[str, Space], modules: Sequence[str] = ()) -> JobSpec:
-    """Return a validated job that came over the network, which can name nothing but what is offered.
+    """Return a validated job from the network, which may name only what the service offers.
 
     Args:
         data: The job.
-        spaces: Search spaces that came with it, by the file's name that the job gives them.
-        modules: What functions may be named of: these modules, and those inside them.
+        spaces: Search spaces sent with it, by the file name in the job.
+        modules: Modules, including their submodules, whose functions the job may name.
 
     Raises:
-        SpecError: Every problem at once, each with its key's path; data outside the data folder too, and functions
-            of modules that are not allowed.
+        SpecError: The job is invalid; lists every problem with its key's path. Data outside the data folder and
+            functions of other modules are problems too.
     """
     spec = parse(JobSpec, data, "job", {"remote": True, "spaces": spaces})
     problems = [
@@ -120,7 +120,7 @@ def remote_spec(data: Mapping[str, Any], spaces: Mapping[str, Space], modules: S
 
 
 def stored_spec(data: Mapping[str, Any]) -> JobSpec:
-    """Return a job as the ledger holds it, without looking for its search space."""
+    """Return a job from the ledger, without reading its search space."""
     return parse(JobSpec, data, "ledger", {"stored": True})
 
 
@@ -128,7 +128,7 @@ def extended(spec: JobSpec, spaces: Mapping[str, Space], trials: int) -> JobSpec
     """Return a job with another `budget.trials`.
 
     Raises:
-        SpecError: The spaces do not have so many configurations, or it is out of range.
+        SpecError: The spaces have fewer configurations, or the number is out of range.
     """
     budget = {**spec.budget.model_dump(), "trials": trials}
     larger = parse(JobSpec, {**spec.model_dump(), "budget": budget}, "--trials", {"stored": True})

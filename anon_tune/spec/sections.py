@@ -1,4 +1,4 @@
-"""The parts of a job: each a key of the job file."""
+"""The sections of a job, each a key of the job file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 MOST_SEEDS = 1000
-"""Of the verdict, in one round or in all."""
+"""Most seeds of the verdict, in one round or in all."""
 
 _PRACTICAL = 0.01
 """A margin of 1%."""
@@ -37,16 +37,16 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class ModelChoice(Strict):
-    """A registered model and its sizes, or a function of the user ("module:function") and its keyword arguments."""
+    """A registered model and its sizes, or the user's function ("module:function") and its keyword arguments."""
 
     name: str
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class DataChoice(Strict):
-    """A registered data set and its options, or a function of the user ("module:function") and its arguments.
+    """A registered data set and its options, or the user's function ("module:function") and its arguments.
 
-    Of both an option `folder` or `file` is a path, and absolute once the job has been read.
+    In both, an option `folder` or `file` is a path, which is absolute after the job has been read.
     """
 
     name: str
@@ -54,19 +54,20 @@ class DataChoice(Strict):
 
 
 class Objective(Strict):
-    """What is optimized, on the validation split.
+    """The objective on the validation split.
 
     Attributes:
-        metric: Name of what is measured.
-        mode: Whether a small value is good, or a large one.
-        scale: Where differences count alike: `log` by the factor between two losses; `log_error` by that between two
-            errors, 1 - x for an accuracy x; `linear` as they are. By default `log` for what is minimized, `log_error`
-            for what is called an accuracy and maximized, else `linear`.
-        practical: The smallest difference that matters: on the first two scales a share (0.01 is 1%, the default), on
-            the linear one a number in units of the metric; without it nothing is called practically equal there.
-        of: Which of a trial's reports count in the end: `last`; `last 3`, the mean of the last 3 on the scale (or of
-            as many as there are); `best`. The search sees validation values. A verdict takes the test values of the
-            same reports, so with `best` the epoch is chosen by the validation value.
+        metric: Name of the metric.
+        mode: `min` if smaller is better, `max` if larger is better.
+        scale: Scale on which differences are compared: `log` uses the factor between two losses; `log_error` uses the
+            factor between two errors, 1 - x for an accuracy x; `linear` uses the plain difference. The default is
+            `log` for a minimized metric, `log_error` for a maximized accuracy, else `linear`.
+        practical: The smallest difference that matters: a share on the first two scales (default 0.01, which is 1%),
+            a number in units of the metric on the linear one. Without it, a linear scale has no verdict "practically
+            equal".
+        of: The reports of a trial that count: `last`; `last 3`, the mean of the last 3 on the scale (or of as many as
+            there are); `best`. The search uses validation values. A verdict uses the test values of the same reports,
+            so with `best` the validation value chooses the epoch.
     """
 
     metric: str = "loss"
@@ -107,7 +108,7 @@ class Objective(Strict):
 
     @property
     def reports(self) -> int | None:
-        """How many of a trial's last reports count; None: its best one."""
+        """The number of a trial's last reports that count; None: its best one."""
         return None if self.of == "best" else int(self.of.removeprefix("last") or 1)
 
     @model_validator(mode="after")
@@ -118,11 +119,11 @@ class Objective(Strict):
         return self
 
     def problem_of(self, value: float, *, untrained: bool = False) -> str | None:
-        """Return what is wrong with a value on this scale and what to do; None where it has a place there.
+        """Return the problem of a value on this scale and how to fix it; None if the value is valid.
 
         Args:
-            value: As it was reported; one that is not finite is of a training that diverged.
-            untrained: Whether it is of a model before its training, which has no reason to be at the scale's end.
+            value: The reported value; a non-finite one is from a diverged training.
+            untrained: Whether it is from an untrained model, for which a value at the scale's end is implausible.
         """
         distance = value if self.scale == "log" else 1.0 - value
         off = not 0 <= distance <= (math.inf if self.scale == "log" else 1)
@@ -130,22 +131,22 @@ class Objective(Strict):
             return None
         taken = "a loss above 0" if self.scale == "log" else "an accuracy from 0 to 1"
         return (
-            f"{self.metric} is {value:g}, where the job's objective.scale {self.scale} takes {taken}. "
+            f"{self.metric} is {value:g}, but the job's objective.scale {self.scale} needs {taken}. "
             "Set `scale: linear` under `objective`, or report another number."
         )
 
 
 class Budget(Strict):
-    """What each search of an arm may spend: `trials` configurations of up to `epochs` epochs each.
+    """Budget of each search of an arm: `trials` configurations of up to `epochs` epochs each.
 
-    `time` limits the whole job, in seconds of being worked on: once they are spent the search gives out no more
-    trials, and confirm and verdict follow on what there is.
+    `time` limits the working time of the whole job, in seconds. After that the search starts no more trials, and
+    confirm and verdict use the trials there are.
 
-    `trial_time` limits one attempt at a trial, in seconds: a trial that takes longer is FAILED. By default the limit
-    is ten times the median of the arm's COMPLETE trials, and ten minutes at least.
+    `trial_time` limits one attempt at a trial, in seconds; a trial that takes longer is FAILED. The default is ten
+    times the median of the arm's COMPLETE trials, and at least ten minutes.
 
-    `more_seeds` are further rounds of the verdict by their numbers of seeds, besides `confirm.verdict_seeds`;
-    `anon-tune extend` writes them. Each is tested by itself (docs/advice.md).
+    `more_seeds` are the numbers of seeds of further rounds of the verdict, beyond `confirm.verdict_seeds`;
+    `anon-tune extend` writes them. Each round has its own test (docs/advice.md).
     """
 
     trials: int = Field(ge=1, le=10_000)
@@ -161,26 +162,26 @@ class Budget(Strict):
 
 
 class Search(Strict):
-    """How configurations are proposed and stopped early.
+    """Sampling of configurations, and early stopping.
 
     Attributes:
         sampler: `botorch`, `gp` (Optuna's Gaussian process) and `tpe` learn from the trials; `random` and `grid` do
             not.
-        lag: A suggestion learns from the arm's trials but for the last `lag` before it, which may still be running.
-            So the same job makes the same trials, however long each takes. By default 4; 8 with one arm.
-        stop: `never` makes `budget.trials` trials of each arm. `decided` ends an arm's search earlier, from 12 trials
-            on, where the trials that are left are not expected to help by `objective.practical`, and, for the arm
-            anon, the gammas that do well have not moved.
-        pruner: `none` stops nothing; `median` stops what is forecast to end behind the median; `asha` is successive
+        lag: A suggestion does not learn from the arm's last `lag` trials before it, which may still be running. So
+            the same job makes the same trials, however long each takes. The default is 4; 8 with one arm.
+        stop: `never` makes `budget.trials` trials of each arm. `decided` may end an arm's search earlier, from 12
+            trials on: if the remaining trials are not expected to help by `objective.practical` and, for the arm
+            anon, the good gammas have not changed.
+        pruner: `none` stops no trial; `median` stops trials whose forecast is behind the median; `asha` is successive
             halving.
-        seed: Of the samplers, and of all trials.
-        repeats: So many times each arm is searched from scratch, with the whole of `budget.trials` and seeds of its
-            own. With 2 or more the verdict on the optimizers is measured; 5 are a good number (docs/advice.md).
+        seed: Seed of the samplers and of all trials.
+        repeats: Number of independent searches of each arm, each with the whole of `budget.trials` and its own seeds.
+            With 2 or more the verdict on the optimizers is measured; 5 is a good number (docs/advice.md).
         grace: Epochs before any pruning.
-        reduction: At each rung of `asha` one in `reduction` goes on.
-        levels: Of each range in a `grid`.
-        try_first: By arm, points that are tried first, in place of the space's own; coordinates that are left out
-            are filled in. A list is meant for the arm anon.
+        reduction: At each rung of `asha`, one in `reduction` continues.
+        levels: Number of values of each range in a `grid`.
+        try_first: Start points by arm, instead of the space's own; missing coordinates are filled in. A list is for
+            the arm anon.
     """
 
     sampler: Literal["botorch", "gp", "tpe", "random", "grid"] = "botorch"
@@ -201,11 +202,11 @@ class Search(Strict):
 
 
 class Confirm(Strict):
-    """Finalists of each arm are rerun on `seeds` seeds; the winners are compared on up to `verdict_seeds` others.
+    """Reruns: `seeds` seeds for each finalist, then up to `verdict_seeds` others to compare the winners.
 
     With `race`, a finalist that is clearly behind after some of its seeds is not rerun on the others. A comparison
-    that is decided after fewer seeds ends there. With `search.repeats` the winner of each search is tested on
-    `verdict_seeds` seeds of its own, too.
+    ends as soon as it is decided. With `search.repeats` the winner of each search is also tested on `verdict_seeds`
+    seeds of its own.
     """
 
     finalists: int = Field(default=3, ge=1, le=20)
@@ -215,23 +216,24 @@ class Confirm(Strict):
 
 
 class Training(Strict):
-    """How every trial of the job is trained; only the optimizer differs between arms.
+    """Training settings of every trial of the job; only the optimizer differs between arms.
 
     Attributes:
         batch_size: Examples per step.
-        schedule: Of the learning rate: `constant`; `cosine` to 0; `step`, to a tenth at the half and again at three
-            quarters; `wsd`, constant and to 0 in the last fifth.
-        warmup: Over this share of the steps the learning rate rises first.
-        clip: Gradients longer than this, over all parameters together, are shortened to it.
-        accumulate: A batch is done in so many parts, one after another, for want of memory.
-        num_workers: Processes of each trial that make the examples of a Dataset of the user; 0: the trial's own. They
-            are besides `resources.cpu`. Results do not depend on it.
-        augment: Of images: `crop` moves each by up to an eighth of its side, `flip` mirrors half of them.
-        precision: `bf16` computes in bfloat16 where torch's autocast does; parameters stay in 32 bits.
-        channels_last: Convolutions' weights in that order, which GPUs with tensor cores are faster with.
-        compile: The model is compiled by torch.compile at the start of each trial; on CPU that takes a C++ compiler.
-        checkpoint_seconds: At least so long between two checkpoints of a trial, and before its first; what an
-            attempt that is lost has done since is done again. 0: after each epoch, but for what writing costs.
+        schedule: Learning rate schedule: `constant`; `cosine` to 0; `step`, to a tenth after half of the steps and
+            again after three quarters; `wsd`, constant, then to 0 in the last fifth.
+        warmup: Share of the steps over which the learning rate rises at first.
+        clip: Largest norm of the gradient over all parameters; longer gradients are scaled down to it.
+        accumulate: Number of parts in which a batch is processed one after another, to save memory.
+        num_workers: Processes of each trial that load the user's Dataset, beyond `resources.cpu`; 0 loads in the
+            trial itself. Results do not depend on it.
+        augment: Augmentation of images: `crop` shifts each by up to an eighth of its side, `flip` mirrors half of
+        them. precision: `bf16` computes in bfloat16 where torch's autocast does; parameters stay in 32 bits.
+        channels_last: Whether convolutions use the channels-last layout, which is faster on GPUs with tensor cores.
+        compile: Whether torch.compile compiles the model at the start of each trial; on CPU that needs a C++
+        compiler. checkpoint_seconds: Least time between two checkpoints of a trial, and before its first. A lost
+            attempt repeats the work since its last checkpoint. 0: after each epoch, unless writing takes too large a
+            share of the time.
     """
 
     batch_size: int = Field(default=64, ge=1)
@@ -249,7 +251,7 @@ class Training(Strict):
 
 
 class UserSpace(Strict):
-    """An arm's search space from a file of the user, named by its path from the job file's folder.
+    """An arm's search space from the user's file, named by its path relative to the job file's folder.
 
     Attributes:
         file: Its absolute path.
@@ -264,28 +266,28 @@ class UserSpace(Strict):
     def _from_file(cls, value: Any, info: ValidationInfo) -> Any:
         context = info.context or {}
         if context.get("stored"):
-            return value  # as for `space`
+            return value  # same as for `space`
         if not isinstance(value, str) or not value.endswith(SPACE_FILE):
             raise ValueError(f"expected the path of a .yaml file, found {value!r}")
         file, space = named_space(value, context)
         optimizer = space.optimizer
         if optimizer == "anon":
-            raise ValueError(f"{file} is a space of anon, which has one in this job: `space`")
+            raise ValueError(f"{file} is a space of anon; set it with the key `space`")
         return {"file": file, "optimizer": optimizer}
 
 
 class Resources(Strict):
-    """What one trial takes; `gpu` may be a fraction."""
+    """Resources of one trial; `gpu` may be a fraction."""
 
     cpu: int = Field(default=1, ge=1)
     gpu: float = Field(default=0.0, ge=0.0)
 
 
 def seconds(value: Any) -> float:
-    """Return a length of time in seconds: a number of them, or a number with s, m, h or d, as in "90m".
+    """Return a duration in seconds, from a number of seconds or a number with s, m, h or d, such as "90m".
 
     Raises:
-        ValueError: It is none, or not above 0; says what is allowed.
+        ValueError: It is not a duration, or not above 0.
     """
     found = re.fullmatch(r"([\d.]+)\s*([smhd]?)", str(value).strip())
     try:
@@ -293,7 +295,5 @@ def seconds(value: Any) -> float:
     except ValueError:
         length = 0.0
     if isinstance(value, bool) or not 0 < length < math.inf:
-        raise ValueError(
-            f"expected a length of time above 0, such as 90m, 2h or 3600 (seconds), found {value!r}"
-        )
+        raise ValueError(f"expected a duration above 0, such as 90m, 2h or 3600 (seconds), found {value!r}")
     return length

@@ -25,6 +25,6 @@ def test_each_phase_of_each_arm_is_added_up():
     assert (verdict.phase, verdict.epochs, verdict.seconds) == ("verdict", 2, 5.0)
 
 
-def test_what_the_probe_did_not_count_is_left_open():
+def test_counts_missing_from_the_probe_are_none():
     search, *_ = spent([builders.trial(0, value=1.0, curve=[1.0])], ["anon"], {"steps_per_epoch": None})
     assert (search.epochs, search.steps, search.samples) == (1, None, None)

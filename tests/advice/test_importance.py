@@ -38,7 +38,7 @@ def test_a_customary_value_costs_what_it_is_off_the_best():
     assert found.cost.low <= math.expm1(4.0 * 0.3**2) <= found.cost.high
 
 
-def test_of_a_coordinate_that_does_nothing_no_cost_is_shown():
+def test_a_coordinate_without_effect_has_no_significant_cost():
     (found,) = customary_values(landscape(0.5, 0.8, rise=0.0), Scale(LOSS))
     assert found.cost.low <= 0 <= found.cost.high
 

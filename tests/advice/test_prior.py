@@ -46,17 +46,17 @@ def interval(advice: Advice) -> tuple[float, float]:
     return advice.low, advice.high
 
 
-def test_without_evidence_no_gamma_is_made_up() -> None:
+def test_without_evidence_there_is_no_advised_gamma() -> None:
     found = advise("mlp", [])
     assert (found.gamma, found.source, found.published) == (None, Source.NOTHING, None)
     assert found.would_change
 
 
-def test_no_advice_is_drawn_of_unknown_layers() -> None:
+def test_unknown_layers_have_no_advice() -> None:
     assert advise("unknown", [searched("a", 0.5, family="unknown")]).gamma is None
 
 
-def test_published_examples_alone_advise_a_gamma_and_are_no_narrow_interval() -> None:
+def test_published_examples_alone_give_a_gamma_and_a_wide_interval() -> None:
     found = advise("transformer", [])
     assert found.source is Source.PUBLISHED
     assert found.gamma is not None
@@ -98,7 +98,7 @@ def test_more_agreeing_jobs_narrow_the_interval() -> None:
     assert widths[0] > widths[1] > widths[2]
 
 
-def test_what_gamma_0_and_1_cost_comes_with_an_interval() -> None:
+def test_costs_of_gamma_0_and_1_have_intervals() -> None:
     jobs = [searched(str(index), 0.5 + 0.1 * index, steepness=0.4) for index in range(-1, 2)]
     costs = {each.gamma: each for each in advise("mlp", jobs).costs}
     assert costs.keys() == {0.0, 1.0}
@@ -108,12 +108,12 @@ def test_what_gamma_0_and_1_cost_comes_with_an_interval() -> None:
     assert advise("mlp", jobs[:1]).costs == []
 
 
-def test_it_says_which_job_decides() -> None:
+def test_advice_names_the_decisive_job() -> None:
     found = advise("mlp", [searched("odd one", 1.4, steepness=2.0), searched("a", 0.2), searched("b", 0.3)])
-    assert any("Without odd one it would be" in sentence for sentence in found.would_change)
+    assert any("Without odd one the advised gamma would be" in sentence for sentence in found.would_change)
 
 
-def test_it_says_where_gamma_hardly_matters() -> None:
+def test_advice_says_that_gamma_hardly_matters() -> None:
     found = advise("mlp", [searched(str(index), 0.5, 0.6, 0.002) for index in range(3)])
     assert any("no gamma costs 1%" in sentence for sentence in found.would_change)
 
@@ -149,7 +149,7 @@ def job(**keys: object) -> JobRecord:
     return dataclasses.replace(plain, **keys)  # type: ignore[arg-type]
 
 
-def test_a_finished_job_is_evidence_even_where_it_says_not_enough() -> None:
+def test_a_finished_job_with_a_wide_interval_is_evidence() -> None:
     found = evidence_of(job(result=stored(gamma=GAMMA.model_copy(update={"enough": False}))))
     assert found is not None
     assert (found.id, found.name, found.architecture.family, found.scale) == ("a", "a name", "cnn", "log")
@@ -159,7 +159,7 @@ def test_a_finished_job_is_evidence_even_where_it_says_not_enough() -> None:
 @pytest.mark.parametrize(
     "keys", [{"result": None}, {"architecture": None}, {"result": stored(gamma=Gamma(best=0.2))}]
 )
-def test_a_job_without_an_interval_is_none(keys: dict[str, object]) -> None:
+def test_a_job_without_an_interval_does_not_count(keys: dict[str, object]) -> None:
     assert evidence_of(job(**keys)) is None
 
 
@@ -183,14 +183,14 @@ def test_one_job_has_the_usual_spread_and_equal_jobs_a_smaller_one() -> None:
     assert eight.spread == pytest.approx(USUAL_SPREAD * math.sqrt(3 / 10), rel=1e-3)
 
 
-def test_jobs_that_do_not_tell_are_no_jobs() -> None:
+def test_uninformative_jobs_do_not_count() -> None:
     assert pool([Location(0.5, math.inf)]) is None
     found = pool([Location(0.2, 0.1), Location(1.5, math.inf)])
     assert found is not None
     assert (found.mean, found.weights) == (pytest.approx(0.2), (pytest.approx(1.0), 0.0))
 
 
-def test_an_interval_of_the_whole_range_says_nothing() -> None:
+def test_an_interval_of_the_whole_range_is_uninformative() -> None:
     assert located(-0.5, 1.5, -0.5, 1.5).deviation == math.inf
     told = located(0.4, 0.6, -0.5, 1.5)
     assert told.mean == pytest.approx(0.5, abs=0.01)
@@ -206,7 +206,7 @@ def test_the_interval_holds_the_best_gamma_of_the_next_job(law: str, jobs: int) 
     assert found["cost"] < min(found["cost of 0"], found["cost of 1"])
 
 
-def test_the_shipped_searches_are_what_they_say() -> None:
+def test_the_shipped_evidence_is_consistent() -> None:
     file = ShippedEvidence.model_validate_json(SHIPPED.read_bytes())
     assert shipped() == tuple(file.searches)
     assert len({each.subject for each in file.searches}) == len(file.searches) >= 12

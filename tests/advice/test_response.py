@@ -105,7 +105,7 @@ def test_the_curve_is_in_units_of_the_objective_and_bands_hold_one_another():
     assert curve.flat[0] < 0.05
 
 
-def test_of_an_accuracy_the_curve_is_one_of_accuracies():
+def test_the_curve_of_an_accuracy_has_accuracies():
     objective = Objective(metric="accuracy", mode="max")
     trials = [
         trial(t.number, value=1 - 0.1 * (t.value or 0.0), params=t.params)
@@ -153,13 +153,13 @@ def test_confirm_runs_and_trials_that_diverged_count():
 
 
 @pytest.mark.parametrize("count", [0, 3, FEWEST_TRIALS - 1])
-def test_few_trials_say_nothing_and_that_is_said(count: int):
+def test_with_few_trials_there_is_no_interval_but_a_note(count: int):
     found = response(sharp, count=count)
     assert (found.low, found.curve, found.enough) == (None, None, False)
-    assert f"{count} trials of anon were completed" in found.note
+    assert f"{count} trials of anon completed" in found.note
 
 
-def test_where_gamma_is_fixed_there_is_no_response():
+def test_a_fixed_gamma_has_no_response():
     landscape = Landscape(SPACE, searched(sharp), LOSS)
     assert respond(landscape, None, 0.5, None, Scale(LOSS)).note == "the space fixes gamma"
 
@@ -183,7 +183,7 @@ def test_the_deviation_between_seeds_is_pooled_over_configurations():
     assert seed_deviation(confirmed({"a": [1.0], "b": [2.0, None]}), Scale(LOSS)) is None
 
 
-def test_a_gap_that_the_number_of_draws_cannot_tell_is_no_gap():
+def test_gaps_within_the_error_of_the_draws_are_closed():
     found = Response(SPACE.parameters["gamma"], Landscape(SPACE, searched(sharp), LOSS))
     # The gammas cost nothing in so many of 100 draws, and 1 in the others; something else costs nothing in all.
     counts = np.array([45, 60, 45, 55, 20, 70, 45, 10])

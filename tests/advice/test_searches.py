@@ -66,18 +66,18 @@ def at_most(level: float) -> float:
 
 @pytest.mark.parametrize("repeats", [2, 3, 5, 10])
 @pytest.mark.parametrize("law", LAWS)
-def test_equal_optimizers_are_seldom_told_apart(law: str, repeats: int):
+def test_equal_optimizers_are_rarely_called_different(law: str, repeats: int):
     assert wrong(outcomes(0.05, repeats, law=law)) <= at_most(0.05)
 
 
 @pytest.mark.parametrize("repeats", [2, 5])
 @pytest.mark.parametrize("wide", [0.2, 3.0])
-def test_so_are_those_whose_searches_differ_more(wide: float, repeats: int):
+def test_equal_optimizers_with_unequal_spread_are_rarely_called_different(wide: float, repeats: int):
     assert wrong(outcomes(0.05, repeats, wide=wide)) <= at_most(0.055)
 
 
 @pytest.mark.parametrize("lost", [0.05, 0.2, 0.5])
-def test_so_are_those_that_diverge_as_often(lost: float):
+def test_equal_optimizers_that_diverge_are_rarely_called_different(lost: float):
     assert wrong(outcomes(0.05, 5, lost=lost)) <= at_most(0.05)
 
 
@@ -103,7 +103,7 @@ def test_searches_without_runs_are_left_out():
     assert judged.means == (1.5, 2.0)
 
 
-def test_one_that_always_diverges_is_worse():
+def test_a_configuration_that_always_diverges_is_worse():
     rng = np.random.default_rng(0)
     lost = [[None] * TESTS for _ in range(5)]
     found = [compare_searches(lost, arm(rng, 5), FIRST_ALPHA / 2).outcome for _ in range(100)]
@@ -120,7 +120,7 @@ def test_too_few_searches_or_none_that_differ_decide_nothing():
     assert same.difference == -1.0
 
 
-def test_within_the_margin_they_are_practically_equal():
+def test_a_difference_within_the_margin_is_practically_equal():
     rng = np.random.default_rng(1)
     one, other = arm(rng, 10, noise=0.0), arm(rng, 10, noise=0.0)
     assert compare_searches(one, other, 0.05, practical=5.0).outcome is Outcome.EQUAL

@@ -97,7 +97,7 @@ def test_differences_are_shares_of_the_baselines_loss():
     assert optimizer.low < configuration.low
 
 
-def test_what_is_sure_of_two_configurations_need_not_be_of_the_optimizers():
+def test_a_verdict_on_configurations_may_be_decided_while_the_optimizers_are_not():
     """The winner is far from the best of its space: another search would have found a better one."""
     configuration, optimizer = compare(0.15, away=4)
     assert configuration.outcome is Outcome.WORSE
@@ -109,7 +109,7 @@ def test_equal_within_the_margin_is_practically_equal():
     assert configuration.outcome is Outcome.EQUAL
 
 
-def test_what_could_have_been_seen_is_said_where_nothing_was():
+def test_an_undecided_verdict_has_the_detectable_difference():
     configuration, optimizer = compare(0.0)
     assert configuration.detectable is not None
     assert 0 < configuration.detectable < 0.1
@@ -117,7 +117,7 @@ def test_what_could_have_been_seen_is_said_where_nothing_was():
     assert optimizer.detectable > configuration.detectable
 
 
-def test_divergence_is_said():
+def test_the_note_counts_diverged_runs():
     configuration, _ = compare(0.0, lost=2)
     assert "Anon diverged on 2 of 10 seeds" in configuration.note
 
@@ -134,7 +134,7 @@ def test_an_arm_without_a_winner_leaves_its_verdicts_undecided():
         SEEDS,
     )
     assert {each.outcome for each in found} == {Outcome.UNDECIDED}
-    assert all("sgd came up with no configuration" in each.note for each in found)
+    assert all("sgd found no configuration" in each.note for each in found)
 
 
 def several(
@@ -195,17 +195,17 @@ def test_several_searches_measure_the_verdict_on_optimizers():
     assert found.note == "measured over 3 searches of each"
 
 
-def test_searches_in_which_nothing_was_confirmed_are_counted_as_searches():
+def test_searches_without_a_confirmed_configuration_count():
     _, found = several({"anon": [0.0, None, None, None, None], "sgd": [0.5, 0.51, 0.49, 0.5, 0.5]})
     assert found.seeds == 2
-    assert found.note.startswith("no configuration of Anon came through in 4 of 5 searches; measured over")
+    assert found.note.startswith("4 of 5 searches of Anon found no configuration; measured over")
     configuration, found = several({"anon": [None] * 3, "sgd": [0.5, 0.51, 0.49]})
     assert configuration.outcome is Outcome.UNDECIDED
     assert found.outcome is Outcome.WORSE
-    assert found.note.startswith("no configuration of Anon came through in 3 of 3 searches")
+    assert found.note.startswith("3 of 3 searches of Anon found no configuration")
 
 
-def test_searches_that_differ_much_leave_it_open():
+def test_searches_with_a_large_spread_are_undecided():
     _, found = several({"anon": [0.0, 0.6, -0.4], "sgd": [0.5, 0.2, 0.9]})
     assert found.outcome is Outcome.UNDECIDED
     assert found.detectable is not None

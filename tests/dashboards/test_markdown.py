@@ -21,7 +21,7 @@ def job(result: dict[str, Any] | None = None, **keys: Any) -> JobRecord:
     )
 
 
-def test_says_what_was_found_how_sure_it_is_what_to_do_and_what_words_mean() -> None:
+def test_the_description_has_findings_uncertainty_next_steps_and_terms() -> None:
     found = answer(verdict=[compared(outcome=Outcome.BETTER, low=-0.05, high=-0.01)])
     text = description(job(found.model_dump(mode="json")))
     said = [*about_gamma(found), *about_verdicts(found, builders.spec()), *EXPLAINED.values()]
@@ -32,12 +32,12 @@ def test_says_what_was_found_how_sure_it_is_what_to_do_and_what_words_mean() -> 
     assert len(text) < 8000  # MLflow's limit of a tag
 
 
-def test_says_how_far_a_job_is_that_has_no_answer() -> None:
+def test_a_job_without_an_answer_shows_its_progress() -> None:
     text = description(job(state=JobState.PAUSED, reason="three trials failed: a|b_c"))
     assert text.startswith("**mine** (abc): PAUSED\n\nthree trials failed: a\\|b\\_c\n")
     assert "anon-tune show abc" in text
 
 
-def test_a_name_is_shown_as_it_is() -> None:
+def test_a_name_is_escaped_for_markdown() -> None:
     odd = dataclasses.replace(job(), name="<b>*a*\n# b")
     assert description(odd).startswith("**\\<b\\>\\*a\\* \\# b** (abc)")

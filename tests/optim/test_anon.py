@@ -195,7 +195,7 @@ def test_state_of_another_shape_is_refused_and_changes_nothing(gamma, shape):
     source, optimizer = Anon([small], gamma=gamma), Anon([large], gamma=gamma)
     train(source, [small], 2)
     train(optimizer, [large], 3)
-    with pytest.raises(InputError, match=r"exp_avg of parameter 0 has shape \(3, 4\) and not"):
+    with pytest.raises(InputError, match=r"exp_avg of parameter 0 has shape \(3, 4\), not"):
         optimizer.load_state_dict(source.state_dict())
     assert int(optimizer.state[large]["step"]) == 3
 
@@ -222,7 +222,7 @@ def test_the_users_hooks_see_the_state_dict_first():
 
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
-def test_copies_go_on_alike(copier):
+def test_copies_continue_identically(copier):
     params = tensors()
     optimizer = Anon([{"params": params[:2]}, {"params": params[2:], "gamma": 0.0}], floor=0.1)
     train(optimizer, params, 5)

@@ -37,7 +37,7 @@ def test_one_tensor_unlike_the_others_keeps_its_row_from_the_kernel(name, other)
     assert any(other is t for tensors in (*rest.rows(),) for t in tensors)
 
 
-def test_rows_alike_are_taken_whole():
+def test_rows_of_one_order_stay_whole():
     nhwc = torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last)
     bucket = Bucket.of([row(), row(g=torch.ones(4, 3).t())])
     assert bucket.split_by_order()[0] is bucket

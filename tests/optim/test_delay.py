@@ -46,12 +46,12 @@ def test_families(value, expected):
         *([], [2, 4], [1, 1], [1, 5, 3], [1, 2.5]),
     ],
 )
-def test_what_is_no_delay_is_refused(value):
+def test_invalid_delays_are_refused(value):
     with pytest.raises(HyperparameterError):
         Delay.parse(value)
 
 
-def test_the_end_of_a_list():
+def test_after_the_end_of_a_list_there_is_no_refresh():
     delay = Delay.parse([1, 3, 9])
     assert [delay.next_after(t) for t in (0, 1, 2, 3, 8, 9, 100)] == [1, 3, 3, 9, 9, None, None]
     assert delay.at_or_before(1000) == 9
@@ -75,12 +75,12 @@ delays = st.one_of(
 
 
 @given(delays)
-def test_text_and_back(delay):
+def test_a_delay_round_trips_through_text(delay):
     assert Delay.parse(str(delay)) == delay
 
 
 @given(delays, st.integers(1, 10**7))
-def test_neighbours_agree(delay, t):
+def test_neighbouring_refresh_steps_agree(delay, t):
     last, following = delay.at_or_before(t), delay.next_after(t)
     assert 1 <= last <= t
     assert delay.is_refresh(last)

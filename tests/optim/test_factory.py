@@ -69,7 +69,7 @@ def test_arms(name, given, kind):
         ("anon", {"betas": [0.9, 0.99]}, "three numbers"),
     ],
 )
-def test_what_cannot_be_made_says_why(name, given, words):
+def test_invalid_arguments_of_make_optimizer_are_named(name, given, words):
     with pytest.raises(InputError, match=words):
         make_optimizer(name, params(), given)
 
@@ -102,7 +102,7 @@ def test_groups_of_a_loaded_optimizer_may_differ():
         ({"hyperparameters": {"gamma": 1.0, "momentum": 0.9}}, "no hyperparameter 'momentum'"),
     ],
 )
-def test_documents_of_another_make_are_refused(change, words):
+def test_documents_of_another_version_are_refused(change, words):
     with pytest.raises(InputError, match=words):
         load_optimizer({**DOCUMENT, **change}, params())
 
@@ -112,12 +112,12 @@ def test_documents_of_another_make_are_refused(change, words):
     [
         ("best.yaml", "a: [", "not YAML"),
         ("best.json", "{", "not JSON"),
-        ("best.json", "[1]", "no mapping"),
+        ("best.json", "[1]", "does not hold a mapping"),
         ("best.txt", "", "ends in"),
         ("best.yaml", "version: 1", "needs optimizer, hyperparameters"),
     ],
 )
-def test_files_that_cannot_be_read_are_refused(tmp_path, name, text, words):
+def test_unreadable_exported_files_are_refused(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=words):
         load_optimizer(tmp_path / name, params())
@@ -182,7 +182,7 @@ def test_a_factory_of_the_user_is_given_the_model(folder: Path):
 @pytest.mark.parametrize(
     ("name", "target", "given", "words"),
     [
-        ("of_the_user:make", params(), {"lr": 0.1}, "give it the model, not parameters"),
+        ("of_the_user:make", params(), {"lr": 0.1}, "pass it the model, not parameters"),
         ("of_the_user:make", torch.nn.Linear(2, 1), {"lr": 0.1, "momentum": 1}, "unexpected keyword argument"),
         ("of_the_user:make", torch.nn.Linear(2, 1), {}, "missing a required argument: 'lr'"),
         ("of_the_user:nothing", torch.nn.Linear(2, 1), {}, "returned a Linear, not a torch.optim.Optimizer"),
@@ -197,6 +197,6 @@ def test_a_factory_that_cannot_be_used_says_why(folder: Path, name: str, target,
         load_optimizer(document, target, folder)
 
 
-def test_what_a_factory_raises_is_its_own(folder: Path):
+def test_errors_of_a_factory_pass_through(folder: Path):
     with pytest.raises(RuntimeError, match="too large"):
         make_optimizer("of_the_user:make", torch.nn.Linear(2, 1), {"lr": 4.0}, folder)

@@ -158,13 +158,13 @@ def falls_back(words):
         ("#!/bin/sh\nsleep 5\n", r"cc: .*timed out"),
     ],
 )
-def test_whatever_a_compiler_does_wrong_is_quoted(monkeypatch, tmp_path, fresh_kernels, text, words):
+def test_errors_of_the_compiler_are_quoted(monkeypatch, tmp_path, fresh_kernels, text, words):
     monkeypatch.setattr(native, "_PATIENCE", 0.3)
     stand_in(monkeypatch, tmp_path, "cc", text)
     falls_back(words)
 
 
-def test_a_library_that_may_not_be_loaded_is_quoted(monkeypatch, fresh_kernels):
+def test_the_error_of_a_library_that_cannot_be_loaded_is_quoted(monkeypatch, fresh_kernels):
     def refuse(_):
         raise OSError("failed to map segment from shared object: Operation not permitted")
 
@@ -237,7 +237,7 @@ def test_the_cuda_kernel_equals_the_plain_path_in_tritons_interpreter():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.15])
-def test_on_a_gpu_it_equals_the_plain_path(gamma):
+def test_the_fused_path_on_a_gpu_equals_the_plain_path(gamma):
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     params = [torch.ones(n, device="cuda") for n in (1, 70_000, 0, 3000)]

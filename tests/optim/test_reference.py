@@ -189,7 +189,7 @@ def test_the_capturable_path_survives_a_mean_that_overflows(floor, delay):
     torch.testing.assert_close(*moved, rtol=1e-5, atol=1e-6)
 
 
-def test_deepcopy_goes_on_alike():
+def test_a_deepcopy_continues_identically():
     optimizer = anon_run(Rule(), (1.0,), torch.float64, steps=5)
     twin = copy.deepcopy(optimizer)
     for o in (optimizer, twin):

@@ -118,7 +118,7 @@ def test_hooks_after_loading_have_the_last_word(dtype):
     assert not other._optimizer_load_state_dict_pre_hooks
 
 
-def test_what_a_wrapper_keeps_beside_the_state_is_loaded():
+def test_state_added_by_a_wrapper_is_loaded():
     """timm's Lookahead, which keeps its slow weights in the state of its base optimizer."""
     params = tensors()
     optimizer = Anon(params)
@@ -186,7 +186,7 @@ def test_a_model_may_be_cast_in_the_middle_of_training(path, gamma):
 @pytest.mark.parametrize("floor", [0.0, 0.1])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("when", [0, 1, 2, 5])
-def test_what_is_not_finite_stays_in_its_coordinate(path, floor, bad, when):
+def test_non_finite_gradients_stay_in_their_coordinate(path, floor, bad, when):
     ends = []
     for spoilt in (False, True):
         p = torch.ones(40)
@@ -274,7 +274,7 @@ def test_numbers_of_numpy_are_numbers(given, plain):
 
 
 @pytest.mark.parametrize("delay", [[[1, 2], [3, 4]], [1.5, 3.0], [2, 3], ["a"]])
-def test_arrays_that_are_no_delay_are_refused(delay):
+def test_arrays_that_are_not_a_delay_are_refused(delay):
     with pytest.raises(HyperparameterError, match="delay"):
         Anon(tensors(), delay=np.array(delay))
 

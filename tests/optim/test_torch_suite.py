@@ -529,7 +529,7 @@ def test_defaults_changed_to_foreach(monkeypatch):
         assert called == ["momentum" if kwargs.get("gamma") == 0.0 else "foreach"]
 
 
-@pytest.mark.filterwarnings(r"ignore:Anon\(fused=True\) runs its foreach path on meta:RuntimeWarning")
+@pytest.mark.filterwarnings(r"ignore:Anon\(fused=True\) uses foreach on meta:RuntimeWarning")
 @each_case
 def test_params_on_meta(kwargs):
     with torch.device("meta"):

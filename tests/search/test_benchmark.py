@@ -96,7 +96,7 @@ def test_gammas_beyond_the_recording_count_as_its_last() -> None:
     assert places[0] == pytest.approx(places[1])
 
 
-def test_the_process_follows_what_it_is_given() -> None:
+def test_the_gaussian_process_follows_its_data() -> None:
     rng = np.random.default_rng(0)
     points = rng.random((80, 2))
     losses = np.sin(3 * points[:, :1]) + 0.3 * points[:, 1:] + np.array([[0.5, 0.0]])  # two epochs

@@ -193,7 +193,7 @@ def test_a_search_that_is_decided_ends_at_the_same_trial(sampler: str, slots: in
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_until_it_is_decided_a_search_makes_the_same_trials(sampler: str):
+def test_an_early_stopped_search_makes_the_first_trials_of_the_full_search(sampler: str):
     counts = {}
     for arm in ("anon", "sgd"):
         made, all_of_them = (

@@ -53,7 +53,7 @@ def test_the_end_of_the_scale_is_placed_by_what_was_seen():
     assert Forecast(LINE, trials, Objective()).final(trials[2]) == pytest.approx(math.log(0.25))
 
 
-def test_without_a_complete_trial_it_is_the_last_report():
+def test_without_a_complete_trial_the_forecast_is_the_last_report():
     forecast = Forecast(LINE, [running([4.0, 3.0])], Objective())
     assert forecast.final(running([4.0, 3.0])) == math.log(3.0)
     assert forecast.final(running([4.0, 3.0]), step=1) == math.log(4.0)
@@ -69,7 +69,7 @@ def test_a_step_that_a_trial_did_not_reach_says_nothing():
     assert Forecast(LINE, trials, Objective()).final(running([3.0]), step=2) is None
 
 
-def test_with_few_complete_trials_it_is_the_median_change():
+def test_with_few_complete_trials_the_forecast_is_the_median_change():
     trials = [ended(0, [1.0, -2.0]), ended(1, [1.0, 0.5]), ended(2, [1.0, 0.9])]
     assert Forecast(LINE, trials, LINEAR).final(running([5.0], gamma=1.0)) == pytest.approx(4.5)
 
@@ -88,7 +88,7 @@ def test_the_change_depends_on_the_place_in_the_space():
     st.floats(-1e6, 1e6),
     st.sampled_from(["min", "max"]),
 )
-def test_no_change_goes_beyond_those_that_were_seen(
+def test_a_forecast_change_stays_within_the_observed_changes(
     past: list[tuple[float, float, float]], gamma: float, last: float, mode: str
 ):
     trials = [ended(n, [first, final], gamma=g) for n, (g, first, final) in enumerate(past)]
@@ -103,7 +103,7 @@ def test_no_change_goes_beyond_those_that_were_seen(
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_numbers_that_overflow_are_no_error(mode: str):
+def test_numbers_that_overflow_are_not_an_error(mode: str):
     trials = [ended(n, [(-1.0) ** n * 1e307, 0.0, n / 10], gamma=n / 9) for n in range(9)]
     found = Forecast(LINE, trials, Objective(mode=mode, scale="linear")).final(running([1e307]))
     assert found is None or math.isfinite(found)

@@ -60,7 +60,7 @@ def agrees(history: History, trials: dict[str, Trial]) -> bool:
 
 
 @given(changes, changes)
-def test_the_index_is_what_all_trials_say_and_a_copy_keeps_it(
+def test_the_index_equals_a_pass_over_all_trials_and_a_snapshot_keeps_it(
     first: list[tuple[str, int, Phase, int, TrialState]], later: list[tuple[str, int, Phase, int, TrialState]]
 ):
     before = {trial.id: trial for trial in (of(*change) for change in first)}

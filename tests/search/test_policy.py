@@ -313,7 +313,7 @@ def test_the_winner_has_the_best_mean_over_the_confirm_seeds(mode: str):
     assert winner([lucky, steady, *repeats], "sgd", mode) is None
 
 
-def test_of_equal_finalists_the_first_wins_in_whatever_order_they_come():
+def test_the_first_of_equal_finalists_wins_in_any_order():
     """Accuracies on a small set are often equal."""
     first, second = trial(5, value=0.1), trial(2, value=0.1)
     repeats = [
@@ -325,7 +325,7 @@ def test_of_equal_finalists_the_first_wins_in_whatever_order_they_come():
 
 
 @pytest.mark.parametrize("lead", [0.1, 5.0])
-def test_one_that_fell_behind_does_not_win_however_lucky_its_first_seeds_were(lead: float):
+def test_a_dropped_finalist_does_not_win_by_lucky_first_seeds(lead: float):
     dropped, whole, broken = (trial(n, value=1.0) for n in range(3))
     repeats = [
         trial(0, value=lead, phase=Phase.CONFIRM, source=dropped.id, seed=0),

@@ -111,7 +111,7 @@ def test_a_comparison_is_the_paired_t_test() -> None:
     assert (paired.difference - paired.half, paired.difference + paired.half) == pytest.approx((low, high))
 
 
-def test_a_run_that_diverged_is_held_against_its_side() -> None:
+def test_a_diverged_run_counts_against_its_optimizer() -> None:
     rng = np.random.default_rng(1)
     first, second = ([float(v) for v in rng.normal(size=20)] for _ in range(2))
     before = compare(first, second, 9)
@@ -137,7 +137,7 @@ def test_equal_optimizers_are_seldom_called_different(seeds: int, diverge: float
     assert 0.005 <= wrong / 600 <= 0.075
 
 
-def test_the_tables_show_a_difference_that_was_put_in() -> None:
+def test_the_tables_show_a_simulated_difference() -> None:
     contrast = CONTRASTS[0]
     done = finished(contrast.first, level=0.0) | finished(contrast.second, level=0.2)
     # Noise of a seed is the same on both sides, so the losing side gets some more.

@@ -103,7 +103,7 @@ def complete(number: int, values: list[float]) -> Trial:
 
 @pytest.mark.parametrize("pruner", ["asha", "median"])
 @pytest.mark.parametrize(("mode", "sign"), [("min", 1.0), ("max", -1.0)])
-def test_the_worst_is_stopped_and_the_best_goes_on(pruner: str, mode: str, sign: float):
+def test_pruning_stops_the_worst_and_keeps_the_best(pruner: str, mode: str, sign: float):
     search = Search(pruner=pruner, grace=2)
     others = [complete(n, [sign * (1 + n / 10)] * 9) for n in range(6)]
     best, worst = (trial(9, RUNNING, curve=[sign * level] * 2) for level in (0.5, 5.0))

@@ -40,7 +40,7 @@ NOISY = [*runs("x", {0: 1.0, 1: 1.1, 2: 1.05}, "sgd"), *runs("y", {0: 1.1, 1: 1.
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("min", 1.0), ("max", -1.0)])
-def test_one_that_is_clearly_behind_after_two_seeds_is_left_out(mode: str, sign: float):
+def test_a_finalist_clearly_behind_after_two_seeds_is_dropped(mode: str, sign: float):
     trials = [
         *runs("a", {0: sign * 1.00, 1: sign * 1.20}),
         *runs("b", {0: sign * 1.01, 1: sign * 1.18}),
@@ -51,7 +51,7 @@ def test_one_that_is_clearly_behind_after_two_seeds_is_left_out(mode: str, sign:
     assert fallen_behind(trials[::-1], mode) == {"c"}
 
 
-def test_an_effect_of_the_seed_is_no_noise():
+def test_racing_removes_the_effect_of_the_seed():
     """A seed that is bad for all does not hide that one of them is behind."""
     trials = [
         *runs("a", {0: 1.00, 1: 101.01}),
@@ -75,21 +75,21 @@ def test_one_seed_decides_nothing():
     assert fallen_behind(trials, "min") == set()
 
 
-def test_too_little_noise_that_is_known_decides_nothing():
+def test_racing_needs_degrees_of_freedom():
     trials = [*runs("a", {0: 1.0, 1: 1.1}), *runs("b", {0: 9.0, 1: 9.05})]
     assert fallen_behind(trials, "min") == set()  # one degree of freedom
     assert fallen_behind([*trials, *NOISY], "min") == {"b"}  # three: the arms' are put together
 
 
 @pytest.mark.parametrize("end", [TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED])
-def test_one_that_did_not_get_through_is_left_out_and_leads_nobody(end: TrialState):
+def test_an_incomplete_finalist_is_dropped_and_never_leads(end: TrialState):
     broken = runs("a", {0: 0.1, 1: 0.1, 2: end})
     trials = [*broken, *runs("b", {0: 1.0, 1: 1.1}), *runs("c", {0: 1.01, 1: 1.08}), *NOISY]
     assert fallen_behind(trials, "min") == {"a"}
     assert fallen_behind(runs("a", {0: end}), "min") == {"a"}
 
 
-def test_one_that_broke_at_once_does_not_hide_the_noise_of_its_arm():
+def test_a_finalist_that_diverged_does_not_hide_the_noise_of_its_arm():
     quick = runs("a", {0: 1.0, 1: TrialState.DIVERGED})
     pairs = {"b": (1.0, 1.13), "c": (1.02, 1.1), "d": (9.0, 9.1), "e": (1.01, 1.12)}
     rest = [t for name, pair in pairs.items() for t in runs(name, dict(enumerate(pair)))]
@@ -136,7 +136,7 @@ def race(means: np.ndarray, noise: np.ndarray, shared: np.ndarray, seeds: int) -
     [((0.0, 1e-6, 1e-6), 0.1, 0.02), ((0.0, 0.5, 4.0), 0.05, 0.8), ((0.0, 4.0, 4.0), 0.01, 0.8)],
     ids=["all equal", "one laggard", "a clear leader"],
 )
-def test_the_best_is_seldom_left_out_and_laggards_often(
+def test_racing_rarely_drops_the_best_and_often_the_worst(
     behind: tuple[float, ...], most_lost: float, fewest_dropped: float
 ):
     """Three arms with three finalists each, before their third seed; in standard deviations of the noise."""
@@ -194,9 +194,7 @@ def confirmed(job: Plan, broken: int | None = None) -> list[Trial]:
         (False, 1, [3, 3, 3, 3]),
     ],
 )
-def test_a_race_saves_the_reruns_of_those_that_fell_behind(
-    raced: bool, broken: int | None, expected: list[int]
-):
+def test_racing_saves_the_reruns_of_dropped_finalists(raced: bool, broken: int | None, expected: list[int]):
     trials = confirmed(plan(raced), broken)
     sources = [t.source for t in trials if t.phase is Phase.CONFIRM]
     assert [sources.count(f"j-anon-s{n:03d}") for n in range(4)] == expected

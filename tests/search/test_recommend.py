@@ -38,7 +38,7 @@ def bowl(space: Space, seed: int, count: int, noise: float) -> tuple[list[Trial]
     return trials, truths
 
 
-def test_of_a_noisy_bowl_it_is_nearer_to_the_middle_than_the_luckiest():
+def test_on_a_noisy_bowl_the_recommendation_is_closer_to_the_middle_than_the_luckiest_trial():
     anywhere, tried, luckiest = [], [], []
     for seed in range(30):
         trials, truths = bowl(PLANE, seed, 24, noise=0.15)
@@ -75,7 +75,7 @@ def test_on_a_linear_scale_the_unit_does_not_matter(unit: float):
     assert found == pytest.approx(same, abs=0.02)
 
 
-def test_what_is_far_from_all_that_was_tried_is_not_recommended():
+def test_a_point_far_from_all_trials_is_not_recommended():
     """A slope leads on beyond the trials, where a cliff may be."""
     params = [{"gamma": n / 40} for n in range(16)]  # up to 0.375
     trials = [trial(n, value=math.exp(-point["gamma"]), params=point) for n, point in enumerate(params)]
@@ -85,7 +85,7 @@ def test_what_is_far_from_all_that_was_tried_is_not_recommended():
 
 
 @pytest.mark.parametrize("space", [load_space("delays"), LINE], ids=["conditional", "few trials"])
-def test_where_too_little_is_known_nothing_untried_is_recommended(space: Space):
+def test_without_a_landscape_nothing_untried_is_recommended(space: Space):
     trials, _ = bowl(space, 1, 18 if space.is_conditional else 4, noise=0.1)
     assert recommended(Landscape(space, trials, Objective())) is None
 
@@ -104,7 +104,7 @@ def test_few_trials_are_ranked_by_value(mode: str, order: list[int]):
 
 
 @pytest.mark.parametrize("count", [3, 8])
-def test_of_equal_values_the_earlier_comes_first(count: int):
+def test_equal_values_are_ordered_by_trial(count: int):
     trials = [trial(n, value=0.5, params={"gamma": n / 9}) for n in range(count)]
     assert ranked(Landscape(LINE, trials[::-1], Objective())) == trials
 
@@ -127,7 +127,7 @@ def test_the_order_of_the_trials_does_not_matter(space: Space):
     assert ranked(Landscape(space, random.Random(0).sample(trials, 18), Objective())) == expected
 
 
-def test_in_a_conditional_space_families_are_told_apart():
+def test_a_conditional_space_distinguishes_families():
     """The one family is better by more than the noise; a trial of another that was very lucky does not come first."""
     space = load_space("delays")
     rng = np.random.default_rng(0)
@@ -143,14 +143,14 @@ def test_in_a_conditional_space_families_are_told_apart():
 
 
 @pytest.mark.parametrize("extreme", [1e-300, 1e300])
-def test_one_extreme_value_is_no_error(extreme: float):
+def test_one_extreme_value_is_not_an_error(extreme: float):
     trials, _ = bowl(LINE, 2, 12, noise=0.1)
     odd = [*trials, trial(12, value=extreme, params={"gamma": 0.5}), trial(13, value=0.0)]
     for of in (odd[:-1], odd):  # by factors, and where a 0 makes that impossible
         assert {t.number for t in ranked(Landscape(LINE, of, Objective()))} == {t.number for t in of}
 
 
-def test_of_many_trials_the_best_and_some_others_are_smoothed(monkeypatch: pytest.MonkeyPatch):
+def test_the_landscape_fits_the_best_and_some_others_of_many_trials(monkeypatch: pytest.MonkeyPatch):
     """The time grows with the cube of their number; without the others the bad regions would be forgotten."""
     trials, _ = bowl(LINE, 4, 40, noise=0.1)
     monkeypatch.setattr(landscape, "_MOST", 20)

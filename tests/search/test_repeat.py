@@ -22,7 +22,7 @@ from tests import builders
         ({"search": {"pruner": "median"}, "resources": {"gpu": 1}}, ["search.pruner (median)", "GPU"]),
     ],
 )
-def test_what_depends_on_time_or_device_is_named(keys: dict[str, Any], expected: list[str]):
+def test_reasons_to_differ_name_time_and_device(keys: dict[str, Any], expected: list[str]):
     found = list(reasons_to_differ(builders.spec(**keys), []))
     assert len(found) == len(expected)
     assert all(part in reason for part, reason in zip(expected, found, strict=True))
@@ -37,4 +37,4 @@ def test_a_trial_that_failed_by_itself_fails_again_and_one_that_was_lost_may_not
     assert list(reasons_to_differ(spec, [failed("ValueError: no")])) == []
     lost = [failed(f"{WORKER_DIED} (3 times)"), failed(str(overdue(61.0, 60.0, [])))]
     (reason,) = reasons_to_differ(spec, lost)
-    assert reason.startswith("2 of its trials were ended from outside")
+    assert reason.startswith("2 of its trials died or ran too long")

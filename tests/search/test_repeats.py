@@ -106,7 +106,7 @@ def test_repeats_share_no_seed_and_arms_share_those_of_a_repeat():
             assert not seeds["anon", one] & seeds["anon", other]
 
 
-def test_all_searches_begin_at_the_start_points_and_then_go_their_own_ways():
+def test_all_searches_share_the_start_points_and_then_differ():
     points = [{"gamma": 0.25}, {"gamma": 0.75}]
     trials = [t for t in finished(plan(2, "tpe", 6, try_first=points)) if t.phase is Phase.SEARCH]
     one, other = ([t.params for t in trials if t.arm == "anon" and t.repeat == repeat] for repeat in range(2))
@@ -205,7 +205,7 @@ def test_more_seeds_change_nothing_of_the_searches():
     assert one == other
 
 
-def test_a_search_without_a_winner_is_said_to_have_none():
+def test_a_search_without_a_winner_has_a_note():
     job = plan(2)
     trials: list[Trial] = []
     while isinstance(new := next_trial(job, trials), NewTrial):
@@ -216,7 +216,7 @@ def test_a_search_without_a_winner_is_said_to_have_none():
     assert found == {("anon", 0): True, ("sgd", 0): True, ("anon", 1): False, ("sgd", 1): True}
 
 
-def test_what_it_costs_is_known_before_anything_runs():
+def test_the_number_of_trials_is_planned_before_the_job_starts():
     planned = plan(3).spec.planned_trials()
     arms, trials, finalists, seeds, verdict = 2, 5, 2, 3, 4
     assert planned == {

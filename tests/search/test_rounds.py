@@ -69,11 +69,11 @@ def test_a_second_round_is_judged_by_its_seeds_alone():
     assert found.difference == pytest.approx(-0.9, abs=0.02)
 
 
-def test_what_is_decided_wants_no_more():
+def test_a_decided_comparison_needs_no_more_seeds():
     assert list(two(runs(FIRST, -0.9), FIRST, SECOND).wanted(1)) == []
 
 
-def test_of_rounds_that_decide_nothing_the_narrowest_interval_is_told():
+def test_without_a_decisive_round_the_narrowest_interval_is_reported():
     wide = [
         verdict(arm, seed, 5 * off) for seed, off in zip(SECOND.seeds, NOISE, strict=True) for arm in ("sgd",)
     ]
@@ -82,7 +82,7 @@ def test_of_rounds_that_decide_nothing_the_narrowest_interval_is_told():
     assert found == two(runs(FIRST, 0.0), FIRST, SECOND).judge()
 
 
-def test_another_winner_is_tested_on_seeds_that_the_first_did_not_have():
+def test_a_new_winner_is_tested_on_unused_seeds():
     former = trial(1, value=1.0)
     spent = [*(verdict("anon", seed, 0.0, former) for seed in FIRST.seeds)]
     spent += [verdict("sgd", seed, 0.5) for seed in FIRST.seeds]
@@ -91,7 +91,7 @@ def test_another_winner_is_tested_on_seeds_that_the_first_did_not_have():
 
 
 @pytest.mark.slow
-def test_equal_winners_are_seldom_told_apart_however_often_a_job_is_extended():
+def test_equal_winners_are_rarely_called_different_after_any_number_of_extensions():
     """Five extensions, each asked for because the ones before left it open; two-sided 5% is what is allowed."""
     rng = np.random.default_rng(4)
     counts = itertools.accumulate([10, 10, 20, 10, 30, 10], initial=0)
@@ -174,7 +174,7 @@ def test_divergence_decides_no_more_often_in_the_small_rounds_of_an_extension(sh
     assert wrong / jobs <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / jobs)
 
 
-def test_one_that_always_diverges_is_worse_where_chance_is_ruled_out():
+def test_a_configuration_that_always_diverges_is_worse_by_fishers_test():
     def judged(count: int, other: Callable[[str, int], Trial]) -> Outcome | None:
         trials = [run for seed in range(count) for run in (lost("anon", seed), other("sgd", seed))]
         return two(trials, Round(tuple(range(count)), 0.04)).judge().outcome

@@ -45,7 +45,7 @@ def test_the_scale_follows_from_metric_and_mode(keys: dict[str, object], scale: 
         ({"scale": "log2"}, "'log', 'log_error' or 'linear'"),
     ],
 )
-def test_a_scale_that_cannot_be_is_refused(keys: dict[str, object], said: str):
+def test_an_impossible_scale_is_refused(keys: dict[str, object], said: str):
     with pytest.raises(SpecError, match=said):
         builders.spec(objective=keys)
 
@@ -79,7 +79,7 @@ def test_a_value_off_the_scale_is_named_with_a_way_out(
 @pytest.mark.parametrize("keys", ALL)
 @given(values=st.lists(st.floats(0, 1), min_size=2, max_size=6))
 @example(values=[5e-324, 0.0])  # half of the smallest number is 0
-def test_better_is_never_larger(keys: dict[str, object], values: list[float]):
+def test_better_values_are_never_larger_on_the_scale(keys: dict[str, object], values: list[float]):
     objective = Objective.model_validate(keys)
     scale = Scale(objective, values)
     best_first = sorted(values, reverse=objective.mode == "max")

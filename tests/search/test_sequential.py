@@ -110,7 +110,7 @@ def test_the_seeds_that_would_decide_it_do_so():
     assert judge(anon, sgd, seeds=10 * many, deviation=0.03).outcome is Outcome.BETTER
 
 
-def test_a_run_that_diverged_is_held_against_its_configuration():
+def test_a_diverged_run_counts_against_its_configuration():
     whole = judge(shifted(-0.02), shifted(0.0, sign=-1.0), deviation=0.01)
     lost = judge([None, *shifted(-0.02)[1:]], shifted(0.0, sign=-1.0), deviation=0.01)
     assert lost.difference is not None
@@ -124,7 +124,7 @@ def test_a_run_that_diverged_is_held_against_its_configuration():
     )
 
 
-def test_what_was_decided_stays_so_whatever_the_later_seeds_bring():
+def test_later_seeds_do_not_change_a_decided_comparison():
     first = judge(shifted(-0.5, 3), shifted(0.0, 3, -1.0))
     for later in ([None] * 7, [9.0] * 7, [TrialState.FAILED] * 7):
         assert judge([*shifted(-0.5, 3), *later], shifted(0.0, 10, -1.0)) == first
@@ -136,12 +136,12 @@ def test_a_run_that_failed_says_nothing():
     assert judge([TrialState.FAILED] * 3, shifted(0.0, 3), seeds=3).seeds == 0
 
 
-def test_where_the_seed_changes_nothing_no_number_of_seeds_decides():
+def test_without_noise_between_seeds_the_verdict_is_undecided():
     found = judge([0.1] * 10, [0.2] * 10, deviation=0.0)
     assert (found.outcome, found.half, found.difference) == (None, None, pytest.approx(-0.1))
 
 
-def test_without_confirm_runs_it_is_students_test():
+def test_without_confirm_runs_the_comparison_is_students_t_test():
     """Differences -0.1, -0.2, -0.3: mean -0.2, standard error 0.1 / sqrt(3), t at 97.5% with two degrees 4.3027."""
     found = judge([-0.1, -0.2, -0.3], [0.0, 0.0, 0.0], seeds=3, deviation=0.0)
     assert found.difference == pytest.approx(-0.2)
@@ -156,14 +156,14 @@ def test_without_confirm_runs_it_is_students_test():
         *(pytest.param(law, marks=pytest.mark.slow) for law in ("log-normal", "Anon 3 times as noisy")),
     ],
 )
-def test_equal_configurations_are_rarely_told_apart(law: str):
+def test_equal_configurations_are_rarely_called_different(law: str):
     """At most 2.7% of jobs are said to have a better Anon; of 300, 16 or more would be a chance of 1 in 200."""
     found = simulate(Cell(law, seeds=10), jobs=300)
     assert found.better <= 15 / 300
     assert found.worse <= 15 / 300
 
 
-def test_two_deviations_are_found_within_ten_seeds():
+def test_ten_seeds_detect_a_difference_of_two_deviations():
     """In 90% at least; of 100, fewer than 80 would be a chance of 1 in 1000."""
     found = simulate(Cell(shift=2.0), jobs=100)
     assert found.first >= 0.8

@@ -72,7 +72,7 @@ def test_the_checks_are_every_four_trials_and_few_in_a_long_search():
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2])
-def test_endless_trials_would_find_the_lowest_point_of_every_surface_that_is_possible(noise: float):
+def test_the_gain_of_endless_trials_is_that_of_the_lowest_point_of_every_draw(noise: float):
     landscape = Landscape(PLANE, searched(12, noise), LOSS)
     points = landscape.low_points(96, landscape.mean)[0]
     in_the_end = landscape.mean(points).min() - landscape.draw(points, 4096).min(axis=1).mean()
@@ -96,7 +96,7 @@ def test_a_search_ends_when_the_lowest_point_is_known():
     assert found[0] > CHECKS[0]  # before the first check there is none to compare gammas with
 
 
-def test_it_looks_at_no_trial_within_the_lag():
+def test_a_check_ignores_trials_within_the_lag():
     trials = searched(24)
     number, lag = 24, 6
     assert ends(trials, number, 60, lag=lag)
@@ -113,7 +113,7 @@ def test_a_larger_budget_asks_for_more():
     assert not is_decided(SGD, trials, 20, 120, 4, objective)
 
 
-def test_gammas_that_move_are_not_stable():
+def test_changed_good_gammas_are_not_stable():
     """The first trials say that low gammas are best, and those since then that high ones are."""
     before, since = searched(12, best=0.1), searched(40, best=0.9, seed=1)
     moved = [*before, *(dataclasses.replace(t, number=n) for n, t in enumerate(since[:28], 12))]
@@ -127,7 +127,7 @@ def test_a_baseline_has_no_gamma_to_be_stable():
     assert ends(searched(12, space=SGD), 12, 13, SGD)
 
 
-def test_where_nothing_is_known_a_search_goes_on():
+def test_a_search_without_a_landscape_continues():
     assert not ends(searched(40, space=CONDITIONAL), 40, 60, CONDITIONAL)
     level = [dataclasses.replace(t, value=0.5) for t in searched(40)]
     assert not ends(level, 40, 60)
@@ -190,7 +190,7 @@ def test_a_check_waits_for_the_trials_that_it_looks_at():
     assert new.number == CHECKS[0]
 
 
-def test_a_check_is_no_quick_draw():
+def test_a_stop_check_is_not_a_quick_draw():
     assert draws(plan(stop="never"), History())
     assert not draws(plan(), History())
 
@@ -208,7 +208,7 @@ def test_a_budget_is_never_exceeded(trials: int):
     assert stopped(plan(trials), made) in ({}, {("anon", 0): len(search_of(made))})
 
 
-def test_an_extended_job_is_asked_anew_with_what_is_left_then():
+def test_an_extended_job_checks_again_with_the_remaining_trials():
     """What matters is between what four trials promise and what thousands do."""
     landscape = Landscape(LINE, search_of(decided())[:12], LOSS)
     few, many = landscape.gain(4), landscape.gain(10_000 - 16)

@@ -17,7 +17,7 @@ from anon_tune.errors import InputError
 from anon_tune.records import Trial, TrialState
 from anon_tune.search import study
 from anon_tune.search.study import GP_TRIALS, STARTUP_TRIALS, distributions, sampler_of, suggest
-from anon_tune.search.told import told
+from anon_tune.search.training_data import as_frozen_trials
 from anon_tune.search_spaces import Space, load_space
 from anon_tune.spec import Objective, Search
 from tests.builders import trial
@@ -165,7 +165,7 @@ def test_a_gaussian_process_gives_way_to_tpe_where_it_cannot_follow():
 
 
 @pytest.mark.parametrize("count", [12, GP_TRIALS + 1])
-def test_where_gp_gives_way_it_is_tpe_that_suggests(count: int):
+def test_tpe_suggests_in_place_of_gp(count: int):
     trials = [trial(n, value=1.0 + n % 7, params={"gamma": n / 400}) for n in range(count)]
     by_gp, by_tpe = (
         suggest(LINE, trials, count, Search(sampler=s), "anon", Objective()) for s in ("gp", "tpe")
@@ -254,7 +254,7 @@ def test_a_point_is_not_tried_again_after_a_restart(sampler: str, state: TrialSt
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_what_a_point_leaves_out_is_filled_in(sampler: str):
+def test_missing_coordinates_of_a_point_are_filled_in(sampler: str):
     search = Search(sampler=sampler, seed=3, try_first={"anon": [{"gamma": 0.25}, {"gamma": 0.5}]})
     first = suggest(MIXED, [], 0, search, "anon", Objective())
     assert first == suggest(MIXED, [], 0, search, "anon", Objective())
@@ -294,7 +294,7 @@ def test_points_to_try_first_replace_the_spaces_own(sampler: str):
 
 
 @pytest.mark.parametrize("sampler", ["random", "grid"])
-def test_what_is_there_to_be_compared_with_has_no_points_of_the_space(sampler: str):
+def test_baseline_samplers_ignore_the_start_points_of_the_space(sampler: str):
     plain, started = (
         search_of(space, Search(sampler=sampler, levels=3), STARTUP_TRIALS) for space in (MIXED, STARTED)
     )
@@ -302,7 +302,7 @@ def test_what_is_there_to_be_compared_with_has_no_points_of_the_space(sampler: s
 
 
 @pytest.mark.parametrize("sampler", LEARNING)
-def test_while_too_little_is_known_the_sobol_sequence_goes_on(sampler: str):
+def test_with_few_results_the_sobol_sequence_continues(sampler: str):
     """With a lag of 4, trials 4 and 5 know of one result at most."""
     search = Search(sampler=sampler)
     trials = search_of(MIXED, search, 6)
@@ -334,7 +334,7 @@ def test_no_configuration_is_ever_repeated(seed: int, firsts: int):
         assert found == list(itertools.product([0.0, 1.0, 2.0], [2.0, 3.0, 4.0]))
 
 
-def test_tpe_is_told_the_best_and_the_latest_of_many(monkeypatch: pytest.MonkeyPatch):
+def test_tpe_learns_from_the_best_and_the_latest_of_many(monkeypatch: pytest.MonkeyPatch):
     count, best = 1500, 7
     trials = [at(n % 60, value=1.0 - (n == best)) for n in range(count)]
     trials = [dataclasses.replace(t, number=n) for n, t in enumerate(trials)]
@@ -342,9 +342,9 @@ def test_tpe_is_told_the_best_and_the_latest_of_many(monkeypatch: pytest.MonkeyP
 
     def tell(space: Space, told_of: Sequence[Trial], *rest: Any) -> list[FrozenTrial]:
         heard.extend(told_of)
-        return told(space, told_of, *rest)
+        return as_frozen_trials(space, told_of, *rest)
 
-    monkeypatch.setattr(study, "told", tell)
+    monkeypatch.setattr(study, "as_frozen_trials", tell)
     suggest(MIXED, trials, count, Search(sampler="tpe"), "anon", Objective())
     numbers = [t.number for t in heard]
     assert len(numbers) == 1000

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from anon_tune.records import Trial, TrialState
 from anon_tune.search.study import distributions
-from anon_tune.search.told import told
+from anon_tune.search.training_data import as_frozen_trials
 from anon_tune.search_spaces import load_space
 from anon_tune.spec import Objective
 from tests.builders import trial
@@ -30,7 +30,7 @@ def at(
 
 
 def tell(trials: list[Trial], objective: Objective = LINEAR) -> list[FrozenTrial]:
-    return told(LINE, trials, DOMAIN, objective)
+    return as_frozen_trials(LINE, trials, DOMAIN, objective)
 
 
 def of(found: list[FrozenTrial]) -> list[tuple[str, float | None]]:
@@ -38,7 +38,7 @@ def of(found: list[FrozenTrial]) -> list[tuple[str, float | None]]:
     return [(t.state.name, t.value if t.state.name == "COMPLETE" else None) for t in found]
 
 
-def test_what_says_nothing_is_not_told():
+def test_trials_without_information_are_not_training_data():
     trials = [at(0, TrialState.FAILED, curve=[0.1]), at(1, TrialState.CANCELLED), at(2, value=-0.5)]
     assert of(tell(trials)) == [("COMPLETE", -0.5)]
 
@@ -51,7 +51,7 @@ def test_trials_without_an_end_keep_suggestions_apart():
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_a_complete_trial_is_told_its_value_smaller_being_better(mode: str):
+def test_a_complete_trial_has_its_value_with_smaller_being_better(mode: str):
     """Losses by their logarithm: among them differences are factors."""
     (low, high) = tell([at(0, value=0.2), at(1, value=0.8)], Objective(mode=mode))
     expected = [math.log(0.2), math.log(0.8)] if mode == "min" else [-0.2, -0.8]
@@ -61,7 +61,7 @@ def test_a_complete_trial_is_told_its_value_smaller_being_better(mode: str):
 @pytest.mark.parametrize(
     ("mode", "bad"), [("min", 0.2 * math.log(0.5) + 0.8 * math.log(0.9)), ("max", 0.2 * -0.5 + 0.8 * -0.2)]
 )
-def test_divergence_is_told_as_a_bad_value(mode: str, bad: float):
+def test_a_diverged_trial_has_a_bad_value(mode: str, bad: float):
     """Nine in ten are below: of three values a point between the second and the third."""
     trials = [
         at(0, value=0.5),
@@ -80,7 +80,7 @@ def test_the_bad_value_is_recomputed_as_trials_come():
     assert of(tell(trials[:1])) == [("COMPLETE", 0.0)]  # without any value it is told all the same
 
 
-def test_a_pruned_trial_is_told_where_it_would_have_ended():
+def test_a_pruned_trial_has_its_forecast_value():
     trials = [
         at(0, value=-0.1, curve=[1.0, 0.7, -0.1]),  # from step 2 on it gained 0.8,
         at(1, value=0.3, curve=[1.0, 0.4, 0.3]),  # 0.1,
@@ -95,7 +95,7 @@ def test_a_pruned_trial_is_told_where_it_would_have_ended():
 
 
 @pytest.mark.parametrize("curve", [[], [math.nan], [0.5, math.inf]], ids=["no report", "NaN", "inf"])
-def test_a_pruned_trial_that_says_nothing_is_not_told(curve: list[float]):
+def test_a_pruned_trial_without_a_finite_report_is_omitted(curve: list[float]):
     trials = [at(0, value=-0.4, curve=[1.0, -0.4]), at(1, TrialState.PRUNED, curve=curve)]
     assert of(tell(trials)) == [("COMPLETE", -0.4)]
 
@@ -105,7 +105,7 @@ CURVES = st.lists(st.sampled_from([0.1, 1.0, -1.0, 1e300, math.nan, math.inf, -m
 
 
 @given(st.lists(st.tuples(STATES, CURVES, st.floats(-1e6, 1e6)), max_size=8), st.sampled_from(["min", "max"]))
-def test_only_finite_numbers_are_told_and_nothing_stays_running(
+def test_training_data_is_finite_and_leaves_no_trial_running(
     drawn: list[tuple[TrialState, list[float], float]], mode: str
 ):
     trials = [
@@ -119,7 +119,7 @@ def test_only_finite_numbers_are_told_and_nothing_stays_running(
     assert [t.params for t in found if t.state is optuna.trial.TrialState.RUNNING] == unfinished
 
 
-def test_a_point_of_a_conditional_space_is_told_with_its_own_coordinates():
+def test_a_trial_of_a_conditional_space_has_only_its_own_coordinates():
     space = load_space("delays")
     common = {"gamma": 0.0, "step_size": 1.0, "beta3": 0.5, "decay": 1e-3}
     points = [
@@ -127,6 +127,6 @@ def test_a_point_of_a_conditional_space_is_told_with_its_own_coordinates():
         {**common, "delay_family": "geometric", "delay": 2.0},
     ]
     trials = [trial(n, value=1.0, params=point) for n, point in enumerate(points)]
-    found = told(space, trials, distributions(space), Objective())
+    found = as_frozen_trials(space, trials, distributions(space), Objective())
     assert [t.params for t in found] == points
     assert [t.distributions.keys() for t in found] == [point.keys() for point in points]

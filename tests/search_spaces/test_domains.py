@@ -26,7 +26,7 @@ def test_sizes():
     assert Choice(choices=(1, 2, 4)).size == 3
 
 
-def test_how_they_are_said():
+def test_domains_and_conditions_in_words():
     assert WHOLE.text == "1 to 10, whole, log"
     assert Range(low=-0.5, high=1.5).text == "-0.5 to 1.5"
     assert Choice(choices=("geometric", "every")).text == "geometric, every"
@@ -37,12 +37,12 @@ def test_how_they_are_said():
 
 
 @pytest.mark.parametrize(("written", "value"), [("1e-3", 1e-3), (2, 2.0), ("every", "every"), (0.5, 0.5)])
-def test_a_value_is_a_number_where_it_can_be_one(written: object, value: float | str):
+def test_a_value_is_parsed_as_a_number_if_possible(written: object, value: float | str):
     assert TypeAdapter(Value).validate_python(written) == value
 
 
 @pytest.mark.parametrize("written", [True, None, [1], {"a": 1}])
-def test_a_value_is_nothing_else(written: object):
+def test_values_must_be_numbers_or_names(written: object):
     with pytest.raises(ValidationError, match="expected a number or a name"):
         TypeAdapter(Value).validate_python(written)
 

@@ -69,19 +69,19 @@ def test_a_job_is_queued_as_the_command_line_queues_it(http: httpx2.Client, ledg
         ({"data": "subprocess:run"}, "data: subprocess:run is of a module"),
         (
             {"data": {"name": "idx", "folder": "../home"}},
-            "no folder '../home' in this service's folder of data",
+            "no folder '../home' in this service's data folder",
         ),
-        ({"data": {"name": "idx", "folder": "/etc"}}, "no folder '/etc' in this service's folder of data"),
-        ({"data": {"name": "idx", "folder": "~"}}, "no folder '~' in this service's folder of data"),
+        ({"data": {"name": "idx", "folder": "/etc"}}, "no folder '/etc' in this service's data folder"),
+        ({"data": {"name": "idx", "folder": "~"}}, "no folder '~' in this service's data folder"),
         (
             {"data": {"name": "idx", "folder": "a\0b"}},
             "spec.data.folder: has characters that cannot be stored",
         ),
-        ({"data": {"name": "idx", "folder": "x" * 9000}}, "in this service's folder of data"),
+        ({"data": {"name": "idx", "folder": "x" * 9000}}, "in this service's data folder"),
         ({"folder": "/tmp"}, "folder: is for job files"),
-        ({"space": "/etc/passwd.yaml"}, "a file of yours goes along, in `spaces`"),
+        ({"space": "/etc/passwd.yaml"}, "send your own file in `spaces`"),
         ({"space": "../../x"}, "space: unknown space '../../x'"),
-        ({"arms": ["anon", "muon.yaml"]}, "a file of yours goes along, in `spaces`"),
+        ({"arms": ["anon", "muon.yaml"]}, "send your own file in `spaces`"),
     ],
 )
 def test_what_a_job_may_not_name_is_refused_by_its_key(http: httpx2.Client, keys: dict[str, Any], says: str):
@@ -406,4 +406,4 @@ def test_a_space_of_too_many_parts_is_refused_at_once(http: httpx2.Client):
         "fixed": {"delay": 2},
     }
     body = {**spec(space="many.yaml"), "spaces": {"many.yaml": space}}
-    assert "64000 parts; 1000 are the most" in problem(http.post("/jobs", json=body), 422)["detail"]
+    assert "64000 parts; at most 1000 are allowed" in problem(http.post("/jobs", json=body), 422)["detail"]

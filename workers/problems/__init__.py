@@ -1,1 +1,1 @@
-"""Problems: the tasks, data and models that the package brings along."""
+"""Problems: the tasks, data and models that come with the package."""

@@ -15,7 +15,7 @@ from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.search.policy import Plan
 from anon_tune.search.pruning import NEVER_STOPPED
 from anon_tune.search.study import distributions
-from anon_tune.search.told import told
+from anon_tune.search.training_data import as_frozen_trials
 from anon_tune.workers.driver.run import Run
 from tests.workers.runs import OVER, begin, failure, plan, result, started, stored
 
@@ -24,7 +24,7 @@ def told_running(job: Plan, trials: Any, arm: str) -> list[dict[str, Any]]:
     """Places that the sampler is told somebody works on."""
     search = [t for t in trials if t.arm == arm and t.phase is Phase.SEARCH]
     space = job.spaces[arm]
-    found = told(space, search, distributions(space), job.spec.objective)
+    found = as_frozen_trials(space, search, distributions(space), job.spec.objective)
     return [t.params for t in found if t.state is optuna.trial.TrialState.RUNNING]
 
 

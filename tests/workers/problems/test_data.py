@@ -216,7 +216,7 @@ def test_a_text_is_cut_into_windows_with_the_tokens_that_follow(tmp_path: Path):
 def test_any_file_is_text_by_its_bytes(tmp_path: Path):
     path = tmp_path / "file"
     path.write_bytes(bytes(range(256)) * 4)
-    with pytest.raises(InputError, match=r"no UTF-8 text .* data\.level: byte reads any file"):
+    with pytest.raises(InputError, match=r"not UTF-8 text .* data\.level: byte reads any file"):
         text(str(path), "char", 4, 0)
     found = text(str(path), "byte", 4, 0)
     assert found.vocabulary == 256
@@ -288,7 +288,7 @@ def test_the_error_is_given_in_the_unit_of_the_target(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        ("", "is no CSV file"),
+        ("", "is not a CSV file"),
         ("a,b\n1,2\n", r"has no column 'dose' \(data.target\). Its columns: a, b"),
         ("a,dose\nx,2\n", "column 'a' holds text"),
         (

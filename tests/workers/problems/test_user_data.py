@@ -423,11 +423,11 @@ def test_each_task_trains_on_it(folder: Path, task: str, function: str, model: s
         ("lists", ["mydata:lists, train: a list, not a map-style torch.utils.data.Dataset"]),
         ("streams", ["mydata:streams, train: a Stream, not a map-style"]),
         ("empty", ["mydata:empty, test: the Dataset is empty"]),
-        ("without_targets", ["train: a TensorDataset of 1 tensors; give it inputs and targets"]),
+        ("without_targets", ["train: a TensorDataset of 1 tensors; it needs two, inputs and targets"]),
         ("without_pairs", ["train: item 0 is a Tensor; return pairs (input, target)"]),
         ("words", ["train: the target of item 0 is a str; make it a tensor in __getitem__"]),
         ("ragged", ["train: the input of item 0 is (1, 4, 4), and that of item 1 is (1, 4, 5)"]),
-        ("mixed", ["train: the targets make no batch: ", "expected Tensor"]),
+        ("mixed", ["train: the targets cannot form a batch: ", "expected Tensor"]),
         ("nested", ["train: the input of item 0 is a list; make it a tensor"]),
         ("other_sizes", ["the validation Dataset are (1, 3, 4) of torch.float32", "one (1, 4, 4) of"]),
         (
@@ -436,7 +436,7 @@ def test_each_task_trains_on_it(folder: Path, task: str, function: str, model: s
         ),
         ("unsigned", ["train: a target is torch.uint16; classes are whole numbers from 0"]),
         ("flat", ["train: an input is (16,), and images are (channels, height, width)"]),
-        ("channels_last", ["an input is (5, 4, 3): channels come first"]),
+        ("channels_last", ["an input is (5, 4, 3), but channels come first"]),
         ("whole", ["inputs are torch.int64; images are bytes (torch.uint8) or floating-point"]),
         ("soft", ["a target is torch.float32; classes are whole numbers from 0"]),
         ("negative", ["there is the target -1, and classes go from 0"]),
@@ -452,8 +452,8 @@ def test_what_is_wrong_is_said_when_it_is_read(folder: Path, function: str, part
 @pytest.mark.parametrize(
     ("task", "function", "part"),
     [
-        ("regression", "texts", r"inputs are torch\.int64; give floating-point numbers"),
-        ("regression", "images_with_captions", r"a target is \(3,\), and regression is to one number"),
+        ("regression", "texts", r"inputs are torch\.int64; return floating-point numbers"),
+        ("regression", "images_with_captions", r"a target is \(3,\), and regression needs one number"),
         ("language_model", "held", r"an input is \(1, 4, 4\) and its target \(\); give \(length,\) tokens"),
         ("language_model", "numbered", "an input is"),
     ],

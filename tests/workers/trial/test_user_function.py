@@ -312,7 +312,7 @@ def test_a_function_that_cannot_be_stopped_costs_its_process(folder: Path, monke
         ("text", "loss is a str, not a number"),
         (
             "negative",
-            "report: loss is -0.5, where the job's objective.scale log takes a loss above 0. Set `scale",
+            "report: loss is -0.5, but the job's objective.scale log needs a loss above 0. Set `scale",
         ),
         ("negative_test", "test: loss is -0.5"),
         ("backwards", "expected a step after 2 and up to budget.epochs 5, found 1"),

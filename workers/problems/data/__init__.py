@@ -1,4 +1,4 @@
-"""Data sets that a job may name, one file for each format, and data of the user."""
+"""Data sets that a job may name, one file for each format, and the user's data."""
 
 from anon_tune.workers.problems.data.images import Images
 from anon_tune.workers.problems.data.read import read_images, read_surface, read_table, read_text

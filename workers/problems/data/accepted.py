@@ -1,4 +1,4 @@
-"""Checks of a batch of a user's Dataset, for each kind of data; errors leave out whose it is."""
+"""Checks of a batch of a user's Dataset for each kind of data; the caller adds the Dataset's name to errors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from anon_tune.workers.problems.data.split import Split
 __all__ = ["images", "is_whole", "rows", "windows"]
 
 _WHOLE = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
-"""Those that torch computes with: of unsigned ones with more bits it finds no largest value."""
+"""Integer dtypes that torch computes with; it has no maximum for larger unsigned ones."""
 
 
 def images(batch: Split, classes: int | None) -> Split:
     """Return images (n, channels, height, width) as bytes or float32, and classes (n) below `classes`.
 
     Raises:
-        InputError: They are none. Where `classes` is None the targets are not looked at, and 0.
+        InputError: They are invalid. If `classes` is None, the targets are ignored and returned as 0.
     """
     inputs, shape = batch.inputs, batch.shape
     if len(shape) != 3:
@@ -27,7 +27,7 @@ def images(batch: Split, classes: int | None) -> Split:
             "(1, 1, n) for a row of n numbers"
         )
     if shape[0] > 4 and shape[2] in {1, 3, 4}:
-        raise InputError(f"an input is {shape}: channels come first; image.permute(2, 0, 1) moves them")
+        raise InputError(f"an input is {shape}, but channels come first: use image.permute(2, 0, 1)")
     if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
         raise InputError(
             f"inputs are {inputs.dtype}; images are bytes (torch.uint8) or floating-point numbers"
@@ -41,18 +41,18 @@ def images(batch: Split, classes: int | None) -> Split:
 
 
 def rows(batch: Split) -> Split:
-    """Return inputs (n, ...) and targets (n) as float32. Raises InputError where they are none."""
+    """Return inputs (n, ...) and targets (n) as float32. Raises InputError if they are invalid."""
     if not batch.inputs.is_floating_point():
         raise InputError(
-            f"inputs are {batch.inputs.dtype}; give floating-point numbers, of a scale of about 1"
+            f"inputs are {batch.inputs.dtype}; return floating-point numbers with a scale of about 1"
         )
     if batch.targets.shape not in {(len(batch),), (len(batch), 1)} or batch.targets.is_complex():
-        raise InputError(f"a target is {tuple(batch.targets.shape[1:])}, and regression is to one number")
+        raise InputError(f"a target is {tuple(batch.targets.shape[1:])}, and regression needs one number")
     return Split(batch.inputs.float(), batch.targets.float().reshape(-1))
 
 
 def windows(batch: Split, vocabulary: int) -> Split:
-    """Return tokens (n, length) and those that follow (n, length), below `vocabulary`. Raises InputError."""
+    """Return tokens and next tokens, each (n, length) and below `vocabulary`. Raises InputError."""
     if batch.inputs.ndim != 2 or batch.targets.shape != batch.inputs.shape:
         raise InputError(
             f"an input is {batch.shape} and its target {tuple(batch.targets.shape[1:])}; give (length,) tokens and "

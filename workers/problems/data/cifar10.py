@@ -21,7 +21,7 @@ def cifar10(folder: str, train: int, validation: int, test: int) -> Images:
     """Read `data_batch_1.bin` .. `data_batch_5.bin` and `test_batch.bin`.
 
     Raises:
-        InputError: A file is missing or damaged; names it.
+        InputError: A file is missing or damaged.
     """
     root = Path(folder)
     batches = [_read(root / f"data_batch_{number}.bin") for number in range(1, 6)]
@@ -33,7 +33,7 @@ def cifar10(folder: str, train: int, validation: int, test: int) -> Images:
 
 
 def _read(path: Path) -> Split:
-    """A row is a label, then the red, the green and the blue plane of 32 x 32 bytes."""
+    """Return images and labels. A row is a label, then the red, green and blue planes of 32 x 32 bytes."""
     try:
         content = path.read_bytes()
     except OSError as error:

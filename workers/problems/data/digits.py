@@ -1,4 +1,4 @@
-"""The handwritten digits of scikit-learn, without it: to load it takes longer than torch, in every process."""
+"""The handwritten digits of scikit-learn, without importing it, which takes longer than importing torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from anon_tune.workers.problems.data.split import Split
 __all__ = ["digits"]
 
 _FILE = Path(__file__).with_suffix(".npz")
-"""Images (n, 8, 8) and classes (n) of each split, as scikit-learn's load_digits and train_test_split give them."""
+"""File of images (n, 8, 8) and classes (n) of each split, from scikit-learn's load_digits and train_test_split."""
 
 
 def digits() -> Images:
-    """1,797 images (1, 8, 8), 60/20/20 by class, scaled by the training split."""
+    """Return the 1,797 images (1, 8, 8), split 60/20/20 by class and scaled by the training split."""
     with np.load(_FILE) as arrays:
         pixels = arrays["train_images"].astype(np.float64)
         mean, std = pixels.mean(), pixels.std()

@@ -26,10 +26,10 @@ _GZIP = b"\x1f\x8b"
 
 
 def idx(folder: str, train: int, validation: int, test: int) -> Images:
-    """Read `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and both of `t10k-`, each as it is or with `.gz`.
+    """Read `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and both `t10k-` files, with or without `.gz`.
 
     Raises:
-        InputError: A file is missing or damaged, or does not fit the others; names it.
+        InputError: A file is missing or damaged, or does not match the others.
     """
     root = Path(folder)
     parts = []
@@ -60,10 +60,10 @@ def idx(folder: str, train: int, validation: int, test: int) -> Images:
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
-    """Return the values of one file, uint8, with so many dimensions.
+    """Return the values of one file, uint8, with the given number of dimensions.
 
     Raises:
-        InputError: It cannot be read, or is no such file.
+        InputError: The file cannot be read, or is not such a file.
     """
     try:
         content = path.read_bytes()
@@ -75,20 +75,20 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     start = len(magic) + 4 * dimensions
     if content[: len(magic)] != magic or len(content) < start:
         raise InputError(
-            f"{path} is no IDX file of bytes in {dimensions} dimensions: it begins with {content[:4].hex(' ')}, "
+            f"{path} is not an IDX file of bytes in {dimensions} dimensions: it begins with {content[:4].hex(' ')}, "
             f"not with {magic.hex(' ')}."
         )
     shape = struct.unpack(f">{dimensions}I", content[len(magic) : start])
     if len(content) - start != math.prod(shape) or not math.prod(shape):
         raise InputError(
             f"{path} says it holds {' x '.join(map(str, shape))} bytes, and {len(content) - start:,} follow: "
-            "it is empty or was not downloaded to its end."
+            "it is empty or its download is incomplete."
         )
     return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).view(shape)
 
 
 def _find(root: Path, name: str) -> Path:
-    # Some publish with a dot in place of the last hyphen.
+    # Some sources use a dot instead of the last hyphen.
     names = [name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz"]
     for each in names:
         if (root / each).is_file():

@@ -1,4 +1,4 @@
-"""Labelled images: what every reader of them returns, and how they are split."""
+"""Labelled images: the result of every reader, and the splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anon_tune.workers.problems.data.split import Examples, Split
 
 __all__ = ["Images", "split_images"]
 
-# Splits are a property of the data, not of a job: the same examples are tested on whatever a job's seed is.
+# Splits are a property of the data: the test examples do not depend on a job's seed.
 _SPLIT_SEED = 0
 
 
@@ -21,11 +21,11 @@ class Images:
     """Splits of images (n, channels, height, width) and classes (n) from 0.
 
     Attributes:
-        classes: How many there are.
-        mean: Of each channel, by which bytes are standardized once they are in [0, 1]; (channels, 1, 1). That of the
-            training split, or 0.5 in data of the user. Other numbers are taken as they are.
-        std: Likewise.
-        range: The lowest and the highest value that a pixel is taken to have.
+        classes: Number of classes.
+        mean: Mean of each channel, (channels, 1, 1), for standardizing bytes after scaling to [0, 1]. It is that of
+            the training split, or 0.5 for the user's data. Other numbers are not standardized.
+        std: Standard deviation of each channel, likewise.
+        range: The assumed lowest and highest value of a pixel.
     """
 
     train: Examples
@@ -43,17 +43,14 @@ class Images:
 
 
 def split_images(source: str, train: Split, test: Split, classes: int, sizes: tuple[int, int, int]) -> Images:
-    """Return published training and test examples as three splits; validation is held out of the training ones.
+    """Return published training and test examples as three splits; validation is a part of the training examples.
 
     Args:
-        source: Named in errors.
+        source: Name in errors.
         train: uint8 images (n, channels, height, width), int64 classes (n).
         test: Likewise.
-        classes: How many there are.
-        sizes: How many examples of train, validation and test to keep; 0 in train or test: all that there are.
-
-    Raises:
-        InputError: There are fewer than that.
+        classes: Number of classes.
+        sizes: Numbers of examples of train, validation and test to keep; 0 in train or test keeps all.
     """
     of_train, of_validation, of_test = sizes
     if of_train + of_validation > len(train) or of_validation >= len(train) or of_test > len(test):

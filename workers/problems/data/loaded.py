@@ -1,4 +1,4 @@
-"""Examples that a Dataset of the user makes when they are needed, by chance perhaps."""
+"""Examples that a user's Dataset makes on demand, possibly at random."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _CPU = torch.device("cpu")
 class LoadedSplit:
     """A map-style Dataset as examples; see `Examples`.
 
-    While a batch is made, the global random states of torch, numpy and Python are seeded by the batch's own seed, and
-    afterwards they are as before. So augmentation depends on the trial's seed, the epoch and the batch alone, whoever
-    makes it.
+    While a batch is made, the global random states of torch, numpy and Python are seeded with the batch's own seed;
+    afterwards they are restored. So augmentation depends only on the trial's seed, the epoch and the batch, whichever
+    process makes it.
 
     Args:
-        dataset: Its items are pairs (input, target) of what `default_collate` takes.
-        name: Of the data and the split, for errors.
-        accept: Returns a batch as the task needs it. Raises InputError, without the name.
-        num_workers: Processes that make batches beside the training; 0: the training's own.
-        device: Where batches are given out.
+        dataset: Dataset whose items are pairs (input, target) that `default_collate` accepts.
+        name: Name of the data and the split, for errors.
+        accept: Converts a batch to the task's form. Raises InputError without the name.
+        num_workers: Processes that make batches beside the training process; 0 makes them in that process.
+        device: Device of the batches.
 
     Raises:
-        InputError: The first item is not what it should be.
+        InputError: The first item is invalid.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class LoadedSplit:
         self._accept = accept
         self._num_workers = num_workers
         self._device = device
-        self._length = len(dataset)  # type: ignore[arg-type]  # map-style ones have it
+        self._length = len(dataset)  # type: ignore[arg-type]  # map-style datasets have a length
         self._first = next(self._loaded(1, torch.zeros(1, dtype=torch.int64), (), 0))
 
     @property
@@ -69,7 +69,7 @@ class LoadedSplit:
         return self._length
 
     def batches(self, size: int, order: Tensor | None = None, seed: Sequence[int] = ()) -> Iterator[Split]:
-        """See Examples. Raises InputError: an item is not as the first one was, or no pair."""
+        """Yield batches; see Examples. Raises InputError if an item is not a pair or differs from the first."""
         order = torch.arange(len(self)) if order is None else order.cpu()
         for batch in self._loaded(size, order, seed, self._num_workers):
             if (batch.shape, batch.dtype) != (self.shape, self.dtype):
@@ -88,12 +88,12 @@ class LoadedSplit:
     def _loaded(self, size: int, order: Tensor, seed: Sequence[int], num_workers: int) -> Iterator[Split]:
         loader = DataLoader(
             _Batches(self._dataset, self._accept),
-            batch_size=None,  # an index stands for a batch
+            batch_size=None,  # an index refers to a batch
             sampler=_Indices(order, size, seed),
             collate_fn=_as_it_is,
             num_workers=num_workers,
             pin_memory=self._device.type == "cuda",
-            generator=torch.Generator(),  # or torch's global random state would go on
+            generator=torch.Generator(),  # otherwise torch's global random state would advance
         )
         for made in loader:
             if isinstance(made, str):
@@ -103,7 +103,7 @@ class LoadedSplit:
 
 @contextlib.contextmanager
 def seeded(seed: Sequence[int]) -> Iterator[None]:
-    """Seed the global random states of torch on CPU, numpy and Python, and set them back at the end."""
+    """Seed the global random states of torch on CPU, numpy and Python, and restore them at the end."""
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     (value,) = np.random.SeedSequence(tuple(seed)).generate_state(1, np.uint64).tolist()
     torch.default_generator.manual_seed(value)
@@ -139,7 +139,7 @@ class _Batches(Dataset[Any]):
         self._accept = accept
 
     def __getitem__(self, batch: tuple[tuple[int, ...], list[int]]) -> tuple[Tensor, Tensor] | str:
-        """A batch's inputs and targets; or what is wrong with it, which another process may have to say."""
+        """Return a batch's inputs and targets, or its problem, which another process may have to raise."""
         seed, indices = batch
         with seeded(seed):
             items = [self._dataset[index] for index in indices]
@@ -162,22 +162,22 @@ def _batch(items: Sequence[Any], indices: Sequence[int]) -> Split:
 
 
 def _stacked(part: str, values: Sequence[Any], indices: Sequence[int]) -> Tensor:
-    """Tensors, arrays and numbers of one shape as one tensor (n, ...)."""
+    """Return tensors, arrays and numbers of one shape as one tensor (n, ...)."""
     why, plain = "", [value.detach() if isinstance(value, Tensor) else value for value in values]
     try:
         stacked = default_collate(plain)
     except (RuntimeError, TypeError) as error:
         stacked, why = None, str(error)
     if not isinstance(stacked, Tensor):
-        raise InputError(_difference(part, values, indices) or f"the {part}s make no batch: {why}")
-    # Collating makes one dtype of several in this process, and refuses them in another.
+        raise InputError(_difference(part, values, indices) or f"the {part}s cannot form a batch: {why}")
+    # Collating merges several dtypes into one in this process, and rejects them in another.
     if len({value.dtype for value in plain if isinstance(value, Tensor)}) > 1:
-        raise InputError(_difference(part, values, indices) or f"the {part}s are of several dtypes")
+        raise InputError(_difference(part, values, indices) or f"the {part}s have several dtypes")
     return stacked
 
 
 def _difference(part: str, values: Sequence[Any], indices: Sequence[int]) -> str | None:
-    """Return the type, shape or dtype that keeps values from being one tensor, if one does."""
+    """Return the type, shape or dtype that prevents stacking values into one tensor, if there is one."""
     for index, value in zip(indices, values, strict=True):
         if not isinstance(value, Tensor | np.ndarray | np.generic | int | float):
             return f"the {part} of item {index} is a {type(value).__name__}; make it a tensor in __getitem__"

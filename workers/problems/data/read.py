@@ -1,4 +1,4 @@
-"""Reading data of the catalogue, or of the user, by name."""
+"""Reading of the catalogue's or the user's data by name."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def read_images(
     *,
     labelled: bool = True,
 ) -> Images:
-    """Return images of the catalogue or of the user; in one process they are read once.
+    """Return the catalogue's or the user's images; each process reads them once.
 
     Args:
         name: A data set of the catalogue; or "module:function", see user_images.
-        options: Those that differ from the catalogue's defaults.
-        folder: Where a module of the user is looked for first.
-        num_workers: Processes that make the user's examples, where these are not held in memory.
-        labelled: Whether targets have to be classes.
+        options: Options that differ from the catalogue's defaults.
+        folder: Folder to search first for the user's module.
+        num_workers: Processes that make the user's examples, unless they are held in memory.
+        labelled: Whether targets must be classes.
 
     Raises:
-        InputError: The name or an option is unknown, or the data is not what it should be.
+        InputError: The name or an option is unknown, or the data is invalid.
     """
     if is_function(name):
         return user_images(name, options, folder, num_workers, labelled=labelled)
@@ -45,7 +45,7 @@ def read_images(
 
 
 def read_text(name: str, options: Mapping[str, Any], folder: str | None = None, num_workers: int = 0) -> Text:
-    """Return a text; otherwise as read_images."""
+    """Return a text; see read_images."""
     if is_function(name):
         return user_text(name, options, folder, num_workers)
     found: Text = _read(name, _filled_in(name, options, "text"))
@@ -55,7 +55,7 @@ def read_text(name: str, options: Mapping[str, Any], folder: str | None = None, 
 def read_table(
     name: str, options: Mapping[str, Any], folder: str | None = None, num_workers: int = 0
 ) -> Table:
-    """Return a table; otherwise as read_images."""
+    """Return a table; see read_images."""
     if is_function(name):
         return user_table(name, options, folder, num_workers)
     found: Table = _read(name, _filled_in(name, options, "table"))
@@ -63,7 +63,7 @@ def read_table(
 
 
 def read_surface(name: str, options: Mapping[str, Any]) -> Surface:
-    """Return a test function of the catalogue; otherwise as read_images."""
+    """Return a test function of the catalogue; see read_images."""
     found: Surface = _read(name, _filled_in(name, options, "surface"))
     return found
 

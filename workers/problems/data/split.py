@@ -1,4 +1,4 @@
-"""Examples of one split, given out in batches."""
+"""Examples of one split, in batches."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 __all__ = ["Examples", "Split"]
 
 _GATHERED = 16
-"""So many batches are picked from the examples at a time: of a small model that is a share of a step's time."""
+"""Number of batches that are picked from the examples at a time, which takes a share of a small model's step."""
 
 
 class Examples(Protocol):
-    """One split of the data, wherever it is."""
+    """One split of the data, on any device or made on demand."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -29,12 +29,12 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, size: int, order: Tensor | None = None, seed: Sequence[int] = ()) -> Iterator[Split]:
-        """Give out examples in batches, on the device.
+        """Yield examples in batches, on the device.
 
         Args:
-            size: Of a batch, from 1; the last one may be smaller.
-            order: Which examples, as indices (m); None: all of them as they are stored.
-            seed: Whole numbers from 0: the same ones give the same examples, where these are made by chance.
+            size: Size of a batch, at least 1; the last one may be smaller.
+            order: Indices (m) of the examples; None: all of them in stored order.
+            seed: Whole numbers from 0; the same seed gives the same examples if they are random.
         """
 
     def to(self, device: torch.device) -> Examples:
@@ -43,7 +43,7 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """Examples that are held on one device: inputs (n, ...) and targets (n, ...). A batch is one too."""
+    """Examples on one device: inputs (n, ...) and targets (n, ...). A batch is of this class too."""
 
     inputs: Tensor
     targets: Tensor
@@ -66,7 +66,7 @@ class Split:
         return Split(self.inputs[index], self.targets[index])
 
     def batches(self, size: int, order: Tensor | None = None, seed: Sequence[int] = ()) -> Iterator[Split]:
-        """See Examples; nothing is made by chance here."""
+        """Yield examples in batches; see Examples. Nothing is random here."""
         parts = (
             [self]
             if order is None
@@ -76,7 +76,7 @@ class Split:
             yield from map(Split, part.inputs.split(size), part.targets.split(size))
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Split:
-        """Return the split on a device; `non_blocking` as in Tensor.to."""
+        """Return the split on a device; `non_blocking` has its meaning in Tensor.to."""
         return Split(
             self.inputs.to(device, non_blocking=non_blocking),
             self.targets.to(device, non_blocking=non_blocking),

@@ -1,4 +1,4 @@
-"""A test function to minimize, where it is begun, and the noise of its gradients."""
+"""A test function to minimize, its start point, and the noise of its gradients."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _AXES = ("aligned", "rotated")
 
 @dataclass(frozen=True)
 class Surface:
-    """A function of points (dimensions) whose lowest value is 0, and draws of noise as its examples.
+    """A function of points (dimensions) with a minimum of 0, and draws of noise as its examples.
 
     An example's inputs (dimensions) are the scale of its noise in each coordinate, in units of the value at the
-    start, and 0 in validation and test; its target is the lowest value.
+    start; they are 0 in validation and test. Its target is the minimum.
 
     Attributes:
-        value: Points (..., dimensions) -> values (...).
-        lowest: The lowest point, where it is at first.
-        start: Where the search for it begins, near enough.
-        degrees_of_freedom: Of the noise, which is Student's t; infinite: normal.
-        drift: How far the function moves in the time of the training split's length, along the diagonal.
+        value: Maps points (..., dimensions) to values (...).
+        lowest: The initial position of the minimum.
+        start: The approximate start of the optimization.
+        degrees_of_freedom: Degrees of freedom of the noise, which is Student's t; infinite: normal.
+        drift: Distance that the function moves along the diagonal over one training split.
     """
 
     train: Split
@@ -46,11 +46,11 @@ class Surface:
 
     @property
     def first_value(self) -> float:
-        """At the start."""
+        """The value at the start."""
         return float(self.value(self.start))
 
     def noise(self, examples: Split) -> Tensor:
-        """Return one draw for each example, (n, dimensions), from torch's global random state."""
+        """Return one draw of noise for each example, (n, dimensions), from torch's global random state."""
         scale = examples.inputs
         drawn = torch.randn_like(scale)
         if math.isfinite(self.degrees_of_freedom):
@@ -59,28 +59,29 @@ class Surface:
         return scale * drawn
 
     def moved(self, examples: Tensor) -> Tensor:
-        """How far the function has moved, (dimensions), when it has been used with so many examples, a scalar."""
+        """Return the distance that the function has moved, (dimensions), after a number of examples, a scalar."""
         share = examples / (len(self.train) * math.sqrt(len(self.lowest)))
         return (self.drift * share) * torch.ones_like(self.lowest, device=share.device)
 
 
 _Shape = Callable[[int], tuple[Callable[[Tensor], Tensor], Tensor, Tensor]]
-"""Dimensions -> the function, its lowest point and its usual start."""
+"""Maps dimensions to the function, its minimum and its usual start."""
 
 
 def rosenbrock_surface(
     dimensions: int, start: float, train: int, noise: float, degrees_of_freedom: float, drift: float
 ) -> Surface:
-    """Rosenbrock's valley, from (-1.2, 1, -1.2, ...).
+    """Return Rosenbrock's valley with a start at (-1.2, 1, -1.2, ...).
 
     Args:
         dimensions: At least 2.
-        start: Above 0: how far from the lowest point it is begun, as a multiple of the usual start's distance.
+        start: Distance of the start from the minimum, as a multiple of the usual one; above 0.
         train: Draws of noise in an epoch.
-        noise: Its scale in each coordinate of an example's gradient, in units of the value at the start; of normal
-            noise the deviation.
-        degrees_of_freedom: Of Student's t, from 1: up to 2 its variance is infinite. 0: the noise is normal.
-        drift: How far the lowest point moves in an epoch.
+        noise: Scale of the noise in each coordinate of an example's gradient, in units of the value at the start; the
+            standard deviation if the noise is normal.
+        degrees_of_freedom: Degrees of freedom of Student's t, from 1; up to 2 the variance is infinite. 0: the noise
+            is normal.
+        drift: Distance that the minimum moves in an epoch.
 
     Raises:
         InputError: An option is out of its range.
@@ -93,7 +94,7 @@ def rosenbrock_surface(
 def rastrigin_surface(
     dimensions: int, start: float, train: int, noise: float, degrees_of_freedom: float, drift: float
 ) -> Surface:
-    """Rastrigin's dents, from (-2.2, 2.7, -2.2, ...); otherwise as rosenbrock_surface, from 1 dimension on."""
+    """Return Rastrigin's function, in 1 dimension or more, from (-2.2, 2.7, ...); see rosenbrock_surface."""
     return _surface(_rastrigin, dimensions, start, train, noise, degrees_of_freedom, drift)
 
 
@@ -107,18 +108,17 @@ def quadratic_surface(
     degrees_of_freedom: float,
     drift: float,
 ) -> Surface:
-    """A quadratic function with curvatures from 1 to 1/condition, evenly on a log scale, from (1, ..., 1).
+    """Return a quadratic function with curvatures evenly from 1 to 1/condition on a log scale, from (1, ..., 1).
 
     Args:
         dimensions: At least 1.
         condition: The largest curvature over the smallest, at least 1.
-        axes: "aligned": the curvatures are those of the coordinates. "rotated": of directions across them, the same
-            each time.
-        start: As in rosenbrock_surface, and all that follow.
-        train: See there.
-        noise: See there.
-        degrees_of_freedom: See there.
-        drift: See there.
+        axes: "aligned": the curvatures are those of the coordinates. "rotated": of a fixed set of rotated directions.
+        start: See rosenbrock_surface.
+        train: See rosenbrock_surface.
+        noise: See rosenbrock_surface.
+        degrees_of_freedom: See rosenbrock_surface.
+        drift: See rosenbrock_surface.
 
     Raises:
         InputError: An option is out of its range.
@@ -169,7 +169,9 @@ def _surface(
         if count < 1:
             raise InputError(f"data.{option}: expected a whole number of at least 1, found {count}")
     if not start > 0.0:
-        raise InputError(f"data.start: expected a number above 0, the multiple of the usual, found {start:g}")
+        raise InputError(
+            f"data.start: expected a number above 0, a multiple of the usual distance, found {start:g}"
+        )
     if degrees_of_freedom and degrees_of_freedom < 1.0:
         raise InputError(
             f"data.degrees_of_freedom: expected at least 1, or 0 for normal noise, found {degrees_of_freedom:g}"

@@ -1,4 +1,4 @@
-"""Tables of numbers, one column of which is to be predicted."""
+"""Tables of numbers with one column to predict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from anon_tune.workers.problems.data.split import Examples, Split
 __all__ = ["Table", "csv", "diabetes"]
 
 _DIABETES = Path(__file__).with_name("diabetes.npz")
-"""Features (n, 10) and target (n), as from scikit-learn, which takes longer to load than torch."""
+"""File of features (n, 10) and target (n) from scikit-learn, whose import takes longer than torch's."""
 _SPLIT_SEED = 0
 _HELD_OUT = 0.2
 _FEWEST = 10
@@ -24,12 +24,12 @@ _FEWEST = 10
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of features (n, columns) and targets (n), all of mean 0 and deviation 1 over the training split.
+    """Rows of features (n, columns) and targets (n), standardized to mean 0 and deviation 1 over the training split.
 
-    Data of the user is as it is, its inputs (n, ...).
+    The user's data, with inputs (n, ...), is not standardized.
 
     Attributes:
-        deviation: One of the target is so much in its own unit.
+        deviation: Standard deviation of the target in its own unit.
     """
 
     train: Examples
@@ -44,16 +44,16 @@ class Table:
 
 
 def diabetes() -> Table:
-    """scikit-learn's diabetes: 442 patients, 10 measurements, how the disease went on in the year after."""
+    """Return scikit-learn's diabetes data: 442 patients, 10 measurements, and the disease's progress after a year."""
     with np.load(_DIABETES) as arrays:
         return _split(arrays["features"], arrays["target"])
 
 
 def csv(file: str, target: str) -> Table:
-    """Read a file with a header: one column is the target, all others are features.
+    """Read a file with a header; one column is the target, all others are features.
 
     Raises:
-        InputError: It cannot be read, has no such column, or holds something else than numbers; names it.
+        InputError: The file cannot be read, has no such column, or holds something other than numbers.
     """
     import pandas as pd
 
@@ -63,29 +63,29 @@ def csv(file: str, target: str) -> Table:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"{path} is no CSV file: {error}") from None
+        raise InputError(f"{path} is not a CSV file: {error}") from None
     if target not in frame.columns:
         raise InputError(
             f"{path} has no column {target!r} (data.target). Its columns: {', '.join(frame.columns)}"
         )
     for column in frame.columns:
         if not pd.api.types.is_numeric_dtype(frame[column]):
-            raise InputError(f"{path}: column {column!r} holds text. Turn it into numbers, or leave it out.")
+            raise InputError(f"{path}: column {column!r} holds text. Convert it to numbers, or remove it.")
         empty = np.flatnonzero(~np.isfinite(frame[column].to_numpy(dtype=float)))
         if len(empty):
             raise InputError(
                 f"{path}: column {column!r} has no number in row {empty[0] + 1} after the header (and in "
-                f"{len(empty) - 1} others). Fill the gaps, or leave the rows out."
+                f"{len(empty) - 1} others). Fill the gaps, or remove the rows."
             )
     if len(frame) < _FEWEST or len(frame.columns) < 2:
         raise InputError(
-            f"{path} has {len(frame)} rows of {len(frame.columns)} columns; at least {_FEWEST} of 2 are needed."
+            f"{path} has {len(frame)} rows of {len(frame.columns)} columns; it needs {_FEWEST} rows of 2 columns."
         )
     return _split(frame.drop(columns=target).to_numpy(dtype=float), frame[target].to_numpy(dtype=float))
 
 
 def _split(features: NDArray[Any], target: NDArray[Any]) -> Table:
-    """60/20/20 at random, the same each time."""
+    """Return a random 60/20/20 split, always the same."""
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(target))
     held_out = int(_HELD_OUT * len(target))
     validation, test, train = np.split(order, [held_out, 2 * held_out])

@@ -23,10 +23,10 @@ _SOURCE_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Text:
-    """Windows of tokens (n, length), each with the tokens that follow its own (n, length), as small integers.
+    """Windows of tokens (n, length) with the next token at each position (n, length), as small integers.
 
     Attributes:
-        vocabulary: How many different tokens there are.
+        vocabulary: Number of different tokens.
     """
 
     train: Examples
@@ -41,16 +41,16 @@ class Text:
 
 
 def text(file: str, level: str, length: int, train: int) -> Text:
-    """Read a file: its first 80% are for training, the next 10% for validation, the last for the test.
+    """Read a file; the first 80% are for training, the next 10% for validation, the last 10% for the test.
 
     Args:
-        file: Its path.
-        level: "char": the characters of the file, in the order of their code points, are the tokens. "byte".
-        length: Of a window.
-        train: How many windows to train on, the first ones; 0: all.
+        file: Path of the file.
+        level: "char": the tokens are the file's characters, in the order of their code points. "byte": its bytes.
+        length: Length of a window.
+        train: Number of training windows, taken from the start; 0: all.
 
     Raises:
-        InputError: It cannot be read or is too short.
+        InputError: The file cannot be read or is too short.
     """
     path = Path(file)
     tokens: NDArray[Any]
@@ -67,14 +67,14 @@ def text(file: str, level: str, length: int, train: int) -> Text:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text ({error}); data.level: byte reads any file.") from None
+        raise InputError(f"{path} is not UTF-8 text ({error}); data.level: byte reads any file.") from None
     return _windows(str(path), tokens, vocabulary, length, train)
 
 
 def python_source(length: int, train: int) -> Text:
-    """The first megabyte of Python's own standard library, in the order of its files' names, as bytes.
+    """Return the first megabyte of Python's standard library, ordered by file name, as bytes.
 
-    Another version of Python has another text.
+    The text depends on the version of Python.
     """
     library = Path(sysconfig.get_paths()["stdlib"])
     content = bytearray()
@@ -91,7 +91,7 @@ def _windows(source: str, tokens: NDArray[Any], vocabulary: int, length: int, tr
     if held_out < length + 1:
         raise InputError(
             f"{source} has {len(tokens):,} tokens; a tenth of them, for validation, is less than a window of "
-            f"data.length {length} and the token after it. Take a longer text or shorter windows."
+            f"data.length {length} and the token after it. Use a longer text or shorter windows."
         )
     cut = np.split(tokens, [len(tokens) - 2 * held_out, len(tokens) - held_out])
     kind = torch.uint8 if vocabulary <= _BYTES else torch.int32

@@ -1,4 +1,4 @@
-"""Data of the user: a function "module:function" that returns three torch Datasets."""
+"""The user's data: a function "module:function" that returns three torch Datasets."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ _PARTS = ("train", "validation", "test")
 _FACTORY_SEED = (0,)
 _COUNTING_BATCH = 256
 _MOST = 2**31
-"""Classes, while they are being counted."""
+"""Limit of classes while they are counted."""
 
 
 def user_images(
     name: str, options: Mapping[str, Any], folder: str | None, num_workers: int, *, labelled: bool = True
 ) -> Images:
-    """Return the user's images; in one process the function is called once, as for the other two.
+    """Return the user's images; each process calls the function once, as for tables and texts.
 
-    The function is called with the options as keyword arguments, and returns (train, validation, test): map-style
-    torch Datasets whose items are pairs (input, target) of tensors, arrays or numbers. It is called with fixed random
-    states, so that what it splits at random is split in the same way each time. A TensorDataset, and a Subset of one,
-    is held on the device; of others the items are made when they are needed.
+    The function gets the options as keyword arguments and returns (train, validation, test): map-style torch Datasets
+    whose items are pairs (input, target) of tensors, arrays or numbers. The global random states are fixed during the
+    call, so random splits are always the same. A TensorDataset, or a Subset of one, is held on the device; other
+    Datasets make their items on demand.
 
-    - Of images an input is (channels, height, width): bytes, which become numbers in [-1, 1], or numbers, which are
-      taken as they are. A target is a class from 0.
-    - Of a table an input is floating-point numbers of any one shape, a target a number; both are taken as they are.
-    - Of a text an input is tokens (length), whole numbers from 0, and a target the token that follows each, (length).
+    - Images: an input is (channels, height, width): bytes, which are scaled to [-1, 1], or numbers, which are used
+      unchanged. A target is a class from 0.
+    - Table: an input is floating-point numbers of one shape, a target is a number; both are used unchanged.
+    - Text: an input is tokens (length), whole numbers from 0; a target is the next token at each position, (length).
 
-    How many classes (or tokens of a vocabulary) there are is what the first of these says that is there: the option
-    `classes`, which the function gets only where it takes it; `classes` of the training Dataset, a number or a list
-    of their names; its targets. Where it has no list `targets` and is not held, all its items are read for that.
+    The number of classes (or of tokens in the vocabulary) comes from the first of these that exists: the option
+    `classes`, which the function gets only if it has that parameter; `classes` of the training Dataset, a number or a
+    list of names; its targets. Without a list `targets`, all items of a Dataset that is not held are read.
 
     Args:
         name: "module:function".
         options: Plain values, as in a job file.
-        folder: Where the module is looked for first.
+        folder: Folder to search first for the module.
         num_workers: As in LoadedSplit.
-        labelled: Whether the targets are classes; where they are not they are left out, and there is one class.
+        labelled: Whether the targets are classes; otherwise they are ignored, and there is one class.
 
     Raises:
-        InputError: It does not return that; says what it returns.
-        Exception: Whatever it raises itself.
+        InputError: The function returns something else.
+        Exception: The function raised it.
     """
     return _read_images(name, json.dumps(options, sort_keys=True), folder, num_workers, labelled)
 
@@ -103,7 +103,7 @@ def _read_text(name: str, options: str, folder: str | None, num_workers: int) ->
 
 @dataclass(frozen=True)
 class _Source:
-    """Return value of a function of the user, and the call that made it."""
+    """Return value of a user's function, and the call that made it."""
 
     name: str
     options: Mapping[str, Any]
@@ -111,7 +111,7 @@ class _Source:
     num_workers: int
 
     def splits(self, accept: Callable[[Split], Split]) -> tuple[Examples, Examples, Examples]:
-        """Training, validation and test data as the task needs it."""
+        """Return training, validation and test data in the task's form."""
         train, validation, test = (self._split(part, accept) for part in range(len(_PARTS)))
         for part, split in zip(_PARTS[1:], (validation, test), strict=True):
             if (split.shape, split.dtype) != (train.shape, train.dtype):
@@ -122,7 +122,7 @@ class _Source:
         return train, validation, test
 
     def counted(self, accept: Callable[[Split], Split], numbers: Callable[[Split], Tensor]) -> int:
-        """One more than the largest of the numbers in the training data, all of which is read."""
+        """Return one more than the largest number in the training data, which is read completely."""
         batches = self._split(0, accept).batches(_COUNTING_BATCH)
         return 1 + max(int(numbers(batch).max()) for batch in batches)
 
@@ -133,7 +133,7 @@ class _Source:
             return LoadedSplit(dataset, name, accept, self.num_workers)
         if len(tensors) != 2:
             raise InputError(
-                f"{name}: a TensorDataset of {len(tensors)} tensors; give it inputs and targets."
+                f"{name}: a TensorDataset of {len(tensors)} tensors; it needs two, inputs and targets."
             )
         try:
             return accept(Split(*(tensor.detach() for tensor in tensors)))
@@ -156,7 +156,7 @@ def _call(name: str, options: Mapping[str, Any], folder: str | None, num_workers
         many = f" of {len(made)}" if isinstance(made, tuple | list) else ""
         raise InputError(
             f"{name} returned a {type(made).__name__}{many}; return three Datasets, (train, validation, test). "
-            "torch.utils.data.random_split(dataset, [0.6, 0.2, 0.2]) makes them of one."
+            "torch.utils.data.random_split(dataset, [0.6, 0.2, 0.2]) splits one into three."
         )
     for part, dataset in zip(_PARTS, made, strict=True):
         if not isinstance(dataset, Dataset) or isinstance(dataset, IterableDataset):
@@ -170,7 +170,7 @@ def _call(name: str, options: Mapping[str, Any], folder: str | None, num_workers
 
 
 def _tensors(dataset: Dataset[Any]) -> tuple[Tensor, ...] | None:
-    """Those of a TensorDataset, or of a Subset of one. Others may do anything in __getitem__, as subclasses may."""
+    """Return the tensors of a TensorDataset or a Subset of one; None for others, whose items may be computed."""
     if type(dataset) is TensorDataset:
         return dataset.tensors
     if type(dataset) is Subset and (whole := _tensors(dataset.dataset)) is not None:
@@ -180,7 +180,7 @@ def _tensors(dataset: Dataset[Any]) -> tuple[Tensor, ...] | None:
 
 
 def _said(source: _Source) -> int | None:
-    """How many classes the job file or the training Dataset says there are."""
+    """Return the number of classes from the job file or the training Dataset."""
     classes, dataset = source.options.get("classes"), source.datasets[0]
     while classes is None and type(dataset) is Subset and not hasattr(dataset, "classes"):
         dataset = dataset.dataset
@@ -190,13 +190,13 @@ def _said(source: _Source) -> int | None:
         classes = len(classes)
     if classes is not None and (not isinstance(classes, int) or isinstance(classes, bool) or classes < 1):
         raise InputError(
-            f"{source.name}: expected `classes` to be a number from 1 or all names, found {classes!r}."
+            f"{source.name}: expected `classes` to be a number from 1 or a list of names, found {classes!r}."
         )
     return classes
 
 
 def _by_targets(dataset: Dataset[Any]) -> int | None:
-    """How many classes there are by the Dataset's list of all targets, if it has one."""
+    """Return the number of classes in the Dataset's list of targets, if it has one."""
     if type(dataset) is Subset:
         return _by_targets(dataset.dataset)
     try:

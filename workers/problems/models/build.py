@@ -1,4 +1,4 @@
-"""Building a model of the catalogue, or of the user, by name."""
+"""Building of the catalogue's or the user's model by name."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def build_model(
 
     Args:
         name: A model of the catalogue; or "module:function", which is called with the options alone.
-        shape: Of one input: (channels, height, width) of images, (length,) of text, (dimensions,) of a function.
-        classes: Outputs; of a language model, the size of its vocabulary; of a function, its dimensions.
+        shape: Shape of one input: (channels, height, width) for images, (length,) for text, (dimensions,) for a
+            function.
+        classes: Number of outputs; the size of a language model's vocabulary, or the dimensions of a function.
         options: Sizes that differ from the catalogue's defaults.
-        folder: Where the module is looked for first.
+        folder: Folder to search first for the module.
 
     Raises:
-        InputError: The name or an option is unknown, the sizes do not fit the input, or the function returns no
-            model.
+        InputError: The name or an option is unknown, the sizes do not fit the input, or the function does not return
+            a model.
     """
     if is_function(name):
         return _of_user(name, options, folder)

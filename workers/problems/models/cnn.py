@@ -16,7 +16,7 @@ class CNN(nn.Module):
         strides = [1, 2, 1]
         layers: list[nn.Module] = []
         for before, after, stride in zip(channels, channels[1:], strides, strict=False):
-            # Batch norm has its own shift, so the convolution needs none.
+            # Batch norm has its own shift, so the convolution needs no bias.
             layers += [
                 nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
                 nn.BatchNorm2d(after),
@@ -26,7 +26,7 @@ class CNN(nn.Module):
         self.head = nn.Linear(channels[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, height, width) -> (n, classes)."""
+        """Map (n, channels, height, width) to (n, classes)."""
         features: Tensor = self.features(x)  # (n, 2 * width, height / 2, width / 2)
         logits: Tensor = self.head(features.mean(dim=(2, 3)))
         return logits

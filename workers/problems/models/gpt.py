@@ -15,14 +15,14 @@ _STD = 0.02
 
 
 class GPT(nn.Module):
-    """Token and position embeddings, pre-norm blocks that look back only, a head that shares the embedding.
+    """Token and position embeddings, causal pre-norm blocks, and a head that shares the embedding.
 
     Args:
-        shape: Of one input: (length,), the most tokens that it can look back on.
+        shape: Shape of one input: (length,), the longest context.
         classes: Size of the vocabulary.
-        width: Of the tokens.
-        depth: Blocks.
-        heads: Of attention.
+        width: Width of the tokens.
+        depth: Number of blocks.
+        heads: Number of attention heads.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, *, width: int, depth: int, heads: int) -> None:
@@ -35,13 +35,13 @@ class GPT(nn.Module):
         self.head = nn.Linear(width, classes, bias=False)
         self.head.weight = self.embed.weight
         self.apply(_initialize)
-        # So that the sum over the blocks has the same scale whatever the depth.
+        # The sum over the blocks has the same scale at any depth.
         for name, parameter in self.named_parameters():
             if name.endswith(("out.weight", "mlp.2.weight")):
                 nn.init.normal_(parameter, std=_STD / math.sqrt(2 * depth))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(n, length) integers -> (n, length, vocabulary)."""
+        """Map (n, length) integers to (n, length, vocabulary)."""
         x = self.embed(tokens) + self.position(torch.arange(tokens.shape[1], device=tokens.device))
         logits: Tensor = self.head(self.norm(self.blocks(x)))
         return logits

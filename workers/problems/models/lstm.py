@@ -11,10 +11,10 @@ class LSTM(nn.Module):
     """Embedding, LSTM layers from a state of zeros, linear.
 
     Args:
-        shape: Of one input: (length,); any length will do.
+        shape: Shape of one input: (length,); any length works.
         classes: Size of the vocabulary.
-        width: Of the embedding and of the state.
-        depth: Layers.
+        width: Width of the embedding and of the state.
+        depth: Number of layers.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, *, width: int, depth: int) -> None:
@@ -24,7 +24,7 @@ class LSTM(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(n, length) integers -> (n, length, vocabulary)."""
+        """Map (n, length) integers to (n, length, vocabulary)."""
         states, _ = self.lstm(self.embed(tokens))  # (n, length, width)
         logits: Tensor = self.head(states)
         return logits

@@ -19,6 +19,6 @@ class MLP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, height, width) -> (n, classes)."""
+        """Map (n, channels, height, width) to (n, classes)."""
         logits: Tensor = self.net(x)
         return logits

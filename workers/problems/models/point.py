@@ -11,11 +11,11 @@ _SPREAD = 0.1
 
 
 class Point(nn.Module):
-    """How far a point is from the start; at first a little, in each coordinate normal with deviation 0.1.
+    """Displacement of a point from the start, initially normal with deviation 0.1 in each coordinate.
 
     Args:
-        shape: Of one input, which it does not look at.
-        dimensions: Of the point.
+        shape: Shape of one input, which is ignored.
+        dimensions: Dimensions of the point.
     """
 
     def __init__(self, shape: tuple[int, ...], dimensions: int) -> None:
@@ -23,5 +23,5 @@ class Point(nn.Module):
         self.position = nn.Parameter(_SPREAD * torch.randn(dimensions))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(n, ...) -> (dimensions,), the same for all examples."""
+        """Map (n, ...) to (dimensions,), the same for all examples."""
         return self.position

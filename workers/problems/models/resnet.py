@@ -26,19 +26,19 @@ class Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, before, height, width) -> (n, after, height / stride, width / stride)."""
+        """Map (n, before, height, width) to (n, after, height / stride, width / stride)."""
         y = F.relu(self.norm1(self.conv1(x)))
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
 class ResNet(nn.Module):
-    """A 3x3 convolution, stages of residual blocks of twice the width and half the size each, pooling, linear.
+    """A 3x3 convolution, stages of residual blocks with twice the width and half the size each, pooling, linear.
 
     Args:
-        shape: Of one image: (channels, height, width).
-        classes: Outputs.
+        shape: Shape of one image: (channels, height, width).
+        classes: Number of outputs.
         width: Channels of the first stage.
-        blocks: How many each stage has.
+        blocks: Number of blocks of each stage.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, *, width: int, blocks: Sequence[int]) -> None:
@@ -56,17 +56,17 @@ class ResNet(nn.Module):
         self.head = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, height, width) -> (n, classes)."""
+        """Map (n, channels, height, width) to (n, classes)."""
         features: Tensor = self.stages(F.relu(self.norm(self.stem(x))))
         logits: Tensor = self.head(features.mean(dim=(2, 3)))
         return logits
 
 
 def resnet18(shape: tuple[int, ...], classes: int, *, width: int) -> ResNet:
-    """Four stages of two blocks."""
+    """Return ResNet-18: four stages of two blocks."""
     return ResNet(shape, classes, width=width, blocks=(2, 2, 2, 2))
 
 
 def resnet20(shape: tuple[int, ...], classes: int, *, width: int) -> ResNet:
-    """Three stages of three blocks, as He et al. had it for CIFAR-10."""
+    """Return ResNet-20 of He et al. for CIFAR-10: three stages of three blocks."""
     return ResNet(shape, classes, width=width, blocks=(3, 3, 3))

@@ -1,4 +1,4 @@
-"""The block that transformers are made of."""
+"""The transformer block."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, tokens, width) -> (n, tokens, width)."""
+        """Map (n, tokens, width) to (n, tokens, width)."""
         n, tokens, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(n, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (n, heads, tokens, width / heads)

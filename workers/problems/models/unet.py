@@ -29,20 +29,20 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """(n, before, height, width), (n, time) -> (n, after, height, width)."""
+        """Map (n, before, height, width) and (n, time) to (n, after, height, width)."""
         y = self.conv1(F.silu(self.norm1(x))) + self.time(time)[:, :, None, None]
         mixed: Tensor = self.shortcut(x) + self.conv2(F.silu(self.norm2(y)))
         return mixed
 
 
 class UNet(nn.Module):
-    """Down by halves, a block at the bottom, and up again beside what was seen on the way down.
+    """A contracting path that halves the size, a block at the bottom, and an expanding path with skip connections.
 
     Args:
-        shape: Of one image: (channels, height, width); both sizes a multiple of 2 ** (depth - 1).
-        classes: Not used: the outputs are an image.
-        width: Channels at full size, a multiple of 4; twice as many at each smaller one.
-        depth: Sizes.
+        shape: Shape of one image: (channels, height, width); both sizes a multiple of 2 ** (depth - 1).
+        classes: Ignored, because the output is an image.
+        width: Channels at full size, a multiple of 4; twice as many at each smaller size.
+        depth: Number of sizes.
 
     Raises:
         InputError: The sizes do not fit.
@@ -71,7 +71,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Images (n, channels, height, width) and times (n) in [0, 1] -> noise, shaped as the images."""
+        """Map images (n, channels, height, width) and times (n) in [0, 1] to noise of the images' shape."""
         time = F.silu(self.time(_waves(t, self.width)))
         x = self.stem(x)
         seen = []
@@ -88,7 +88,7 @@ class UNet(nn.Module):
 
 
 def _waves(t: Tensor, width: int) -> Tensor:
-    """Sines and cosines (n, width) of times in [0, 1], of periods from 1 step in 1,000 on."""
+    """Return sines and cosines (n, width) of times in [0, 1], counted as 1,000 steps."""
     exponents = torch.arange(width // 2, device=t.device) / (width // 2)
     angles = 1000.0 * t[:, None] * torch.exp(-math.log(_LONGEST_PERIOD) * exponents)
     return torch.cat([angles.sin(), angles.cos()], dim=1)

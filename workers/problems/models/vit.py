@@ -41,7 +41,7 @@ class ViT(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, height, width) -> (n, classes)."""
+        """Map (n, channels, height, width) to (n, classes)."""
         tokens = self.embed(x).flatten(2).transpose(1, 2) + self.position  # (n, tokens, width)
         logits: Tensor = self.head(self.norm(self.blocks(tokens)).mean(dim=1))
         return logits

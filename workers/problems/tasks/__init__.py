@@ -1,4 +1,4 @@
-"""Tasks: data, model and loss of a training problem, ready for the training loop."""
+"""Tasks: data, model and loss of a training problem, for the training loop."""
 
 from anon_tune.workers.problems.tasks.problem import Problem, load_problem
 

@@ -1,8 +1,7 @@
-"""A function to minimize: a model says a point (dimensions); the loss is the value there over that at the start.
+"""Minimization of a function: the model is a point (dimensions), and the loss is its value over that at the start.
 
-A batch's gradient has noise on it, the mean of one draw for each example. The model says how far the point is from
-the start, so that weight decay pulls towards the start: towards 0 it would pull towards the lowest point of some
-functions.
+A batch's gradient has noise, the mean of one draw for each example. The model holds the displacement from the start,
+so weight decay pulls towards the start; a pull towards 0 would lead to the minimum of some functions.
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ def problem(surface: Surface, build: Build) -> Problem:
 
 
 def _build(build: Build, dimensions: int) -> nn.Module:
-    """The function moves with the examples that were trained on; their count is the model's, to be in checkpoints."""
+    """Build the model with a count of training examples, which checkpoints include and which moves the function."""
     model = build((dimensions,), dimensions)
     model.register_buffer(_SEEN, torch.zeros((), dtype=torch.int64))
     return model
 
 
 def _place(model: nn.Module, examples: Split, surface: Surface) -> Tensor:
-    """The model's point (dimensions), as seen from a function that has moved."""
+    """Return the model's point (dimensions), relative to the moved function."""
     away = expect(model(examples.inputs), tuple(surface.start.shape), examples.inputs)
     return surface.start.to(away) + away - surface.moved(model.get_buffer(_SEEN))
 
 
 def _loss(model: nn.Module, examples: Split, label_smoothing: float, surface: Surface) -> Tensor:
-    """Noise from torch's global random state is on the gradient alone; there are no labels to smooth."""
+    """Return the loss with noise, from torch's global random state, on the gradient only; there are no labels."""
     place = _place(model, examples, surface)
     noise = surface.noise(examples).mean(0)
     if model.training:

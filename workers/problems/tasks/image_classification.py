@@ -39,7 +39,7 @@ def loss(
     *,
     classes: int,
 ) -> Tensor:
-    """Mean cross-entropy in nats; `prepare` makes stored images what the model takes."""
+    """Return the mean cross-entropy in nats; `prepare` converts stored images to the model's input."""
     logits = _logits(model, prepare(examples.inputs), classes)
     return F.cross_entropy(logits, examples.targets, label_smoothing=label_smoothing)
 
@@ -47,7 +47,7 @@ def loss(
 def metrics(
     model: nn.Module, examples: Split, prepare: Callable[[Tensor], Tensor] = _unchanged, *, classes: int
 ) -> dict[str, Tensor]:
-    """Mean cross-entropy in nats, and accuracy in [0, 1]."""
+    """Return the mean cross-entropy in nats, and accuracy in [0, 1]."""
     logits = _logits(model, prepare(examples.inputs), classes)
     return {
         "loss": F.cross_entropy(logits, examples.targets),
@@ -61,7 +61,7 @@ def _logits(model: nn.Module, images: Tensor, classes: int) -> Tensor:
 
 
 def _scaled(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Bytes become numbers of mean 0 and deviation 1 in each channel."""
+    """Convert bytes to numbers of mean 0 and deviation 1 in each channel."""
     if pixels.is_floating_point():
         return pixels
     return (pixels.float() / 255 - mean.to(pixels.device)) / std.to(pixels.device)

@@ -1,4 +1,4 @@
-"""Language modelling: tokens (n, length) in, the token that follows each out, cross-entropy."""
+"""Language modelling: tokens (n, length) in, the next token at each position out, cross-entropy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def problem(text: Text, build: Build) -> Problem:
 
 
 def _logits(model: nn.Module, examples: Split, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """Logits (n * length, vocabulary) and the tokens (n * length) that they are about."""
+    """Return the logits (n * length, vocabulary) and their target tokens (n * length)."""
     tokens = examples.inputs.long()
     logits = expect(model(tokens), (*tokens.shape, vocabulary), tokens)
     return logits.flatten(0, 1), examples.targets.long().flatten()
@@ -40,7 +40,7 @@ def _loss(model: nn.Module, examples: Split, label_smoothing: float, vocabulary:
 
 
 def _metrics(model: nn.Module, examples: Split, vocabulary: int) -> dict[str, Tensor]:
-    """Mean cross-entropy in nats a token, and the share of tokens that are the most likely one."""
+    """Return the mean cross-entropy in nats per token, and the share of tokens that the model ranks first."""
     logits, targets = _logits(model, examples, vocabulary)
     return {
         "loss": F.cross_entropy(logits, targets),
@@ -49,4 +49,4 @@ def _metrics(model: nn.Module, examples: Split, vocabulary: int) -> dict[str, Te
 
 
 def _perplexity(means: Mapping[str, float]) -> dict[str, float]:
-    return {"perplexity": math.exp(min(means["loss"], 700.0))}  # beyond which a float has no room
+    return {"perplexity": math.exp(min(means["loss"], 700.0))}  # beyond this, exp overflows a float

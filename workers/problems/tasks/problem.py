@@ -1,4 +1,4 @@
-"""A training problem: three splits of data, a model factory, and what is minimized and measured."""
+"""A training problem: three splits of data, a model factory, a loss and metrics."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["Build", "Problem", "expect", "load_problem"]
 
 
 _LARGEST_BATCH = 2**24
-"""Numbers in the inputs that are measured at once: several batches of large images may be waiting."""
+"""Most input numbers that are evaluated at once, because several batches of large images may be waiting."""
 
 Build = Callable[[tuple[int, ...], int], nn.Module]
-"""Makes a model for the shape of one input and a number of outputs."""
+"""Function that makes a model for the shape of one input and a number of outputs."""
 
 
 def expect(outputs: object, shape: tuple[int, ...], inputs: Tensor) -> Tensor:
-    """Return what a model returned, if it is a tensor of this shape; losses of it are computed in 32 bits at least.
+    """Return a model's output as a tensor of this shape, in 32 bits at least for the loss.
 
     Raises:
-        InputError: It is not; says what is expected.
+        InputError: The output is not a tensor of this shape.
     """
     found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if not isinstance(outputs, Tensor) or found != shape:
@@ -49,16 +49,16 @@ def _nothing(_means: Mapping[str, float]) -> Mapping[str, float]:
 
 @dataclass(frozen=True)
 class Problem:
-    """A task as the training loop needs it.
+    """A training problem for the training loop.
 
     Attributes:
-        train: What the model is fitted to.
-        validation: What configurations are chosen by.
-        test: What only the verdict looks at.
+        train: Data to train on.
+        validation: Data that selects configurations.
+        test: Data that only the verdict uses.
         build_model: Makes a freshly initialized model from torch's global random state.
-        loss: (model, examples, label_smoothing) -> mean loss over the examples, a scalar with a gradient.
-        metrics: (model, examples) -> metric name to its mean over the examples, a scalar.
-        derive: Means over a whole split -> metrics that are no means, such as perplexity.
+        loss: Maps (model, examples, label_smoothing) to the mean loss over the examples, a scalar with a gradient.
+        metrics: Maps (model, examples) to each metric's mean over the examples, a scalar.
+        derive: Maps means over a whole split to metrics that are not means, such as perplexity.
     """
 
     train: Examples
@@ -78,13 +78,13 @@ class Problem:
     def measure(
         self, model: nn.Module, split: Examples, batch_size: int = 1024, batches: int | None = None
     ) -> dict[str, float]:
-        """Return all metrics over a split, of the model as it is (in evaluation mode or not).
+        """Return all metrics over a split; the model stays in its mode (training or evaluation).
 
         Args:
             model: A model of the problem.
             split: One of its splits.
             batch_size: Examples at once, at most; fewer where they are large.
-            batches: Only the first so many of them, at least 1.
+            batches: The number of batches to use, from the first, at least 1.
         """
         totals: dict[str, Tensor] = {}
         count = 0
@@ -109,13 +109,13 @@ def load_problem(
     """Return the problem of a job.
 
     Args:
-        task: One of the catalogue.
-        data: A data set of the task, or a function of the user; see data.user_data.
-        model: A model of the task, or a function of the user; see build_model.
-        options: Of the model, those that differ from its defaults.
-        data_options: Of the data, likewise.
-        folder: Where a module of the user is looked for first.
-        num_workers: Processes that make the user's examples, where these are not held in memory.
+        task: A task of the catalogue.
+        data: A data set of the task, or the user's function; see data.user_data.
+        model: A model of the task, or the user's function; see build_model.
+        options: Options of the model that differ from its defaults.
+        data_options: Options of the data that differ from its defaults.
+        folder: Folder to search first for the user's module.
+        num_workers: Processes that make the user's examples, unless they are held in memory.
 
     Raises:
         InputError: The task, data set, model or an option is unknown, or the data cannot be read.

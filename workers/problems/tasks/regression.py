@@ -29,7 +29,7 @@ def problem(table: Table, build: Build) -> Problem:
 
 
 def _loss(model: nn.Module, examples: Split, label_smoothing: float) -> Tensor:
-    """Mean squared error of the standardized target, which has no labels to smooth."""
+    """Return the mean squared error of the standardized target, which has no labels to smooth."""
     found = expect(model(examples.inputs), (len(examples), 1), examples.inputs)
     return F.mse_loss(found.squeeze(1), examples.targets)
 

@@ -64,7 +64,9 @@ def at_most(level: float) -> float:
     return level + 2 * math.sqrt(level * (1 - level) / JOBS)
 
 
-@pytest.mark.parametrize("repeats", [2, 3, 5, 10])
+@pytest.mark.parametrize(
+    "repeats", [2, 5, pytest.param(3, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("law", LAWS)
 def test_equal_optimizers_are_rarely_called_different(law: str, repeats: int):
     assert wrong(outcomes(0.05, repeats, law=law)) <= at_most(0.05)

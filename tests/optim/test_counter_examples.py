@@ -48,7 +48,7 @@ def average_regret(optimizer: torch.optim.Optimizer, xs: list[torch.Tensor], slo
     return list(zip(*marks, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["online", "stochastic"])
+@pytest.mark.parametrize("kind", ["online", pytest.param("stochastic", marks=pytest.mark.slow)])
 def test_adam_goes_the_wrong_way_and_anon_does_not(kind):
     slope = slopes(kind)
     beta2 = 1 / (1 + 4.0**2)

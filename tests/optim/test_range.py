@@ -73,7 +73,9 @@ def test_blended_multiplier_equals_float64_where_the_square_leaves_float32(gamma
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("floor", [0.0, 0.01])
-@pytest.mark.parametrize("gamma", [0.5, 1.0, 1.15, 1.5])
+@pytest.mark.parametrize(
+    "gamma", [pytest.param(0.5, marks=pytest.mark.slow), 1.0, pytest.param(1.15, marks=pytest.mark.slow), 1.5]
+)
 def test_a_feature_that_is_silent_at_first_trains_when_it_wakes_up(gamma, floor, path):
     """One of eight features is 0 until step 40. Its multiplier was eps^(-gamma/2), and the loss ended above 1,000."""
     generator = torch.Generator().manual_seed(0)

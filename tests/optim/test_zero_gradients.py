@@ -159,7 +159,10 @@ def largest_moves(situation: str, steps: int, wait: bool, **options: Any) -> dic
     return largest
 
 
-@every_path
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path in ("foreach", "fused") else pytest.mark.slow) for path in PATHS],
+)
 @every_rule
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("floor", [0.03, pytest.param(0.0, marks=pytest.mark.slow)])

@@ -85,8 +85,15 @@ seeds = st.integers(0, 2**31 - 1)
 few = settings(suppress_health_check=list(HealthCheck), max_examples=6)
 
 
-@pytest.mark.parametrize("pruner", PRUNERS)
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+@pytest.mark.parametrize(
+    ("sampler", "pruner"),
+    [
+        # Each once in `make test`.
+        pytest.param(sampler, pruner, marks=() if (row + column) % 3 == 0 else pytest.mark.slow)
+        for row, sampler in enumerate(("tpe", "random", "grid"))
+        for column, pruner in enumerate(PRUNERS)
+    ],
+)
 @few
 @given(outcome=outcomes, seed=seeds, changes=CHANGES)
 def test_a_rebuilt_study_decides_the_same(
@@ -170,7 +177,7 @@ def same_whatever_happens(sampler: str, trials: int, slots: int, chance: int, en
     assert worked_off(job, slots, random.Random(chance), 0.1) == alone(sampler, trials, ends)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", pytest.param("grid", marks=pytest.mark.slow)])
 @settings(few, max_examples=5)
 @given(slots=st.integers(2, 9), chance=st.integers(0, 2**32))
 def test_the_same_job_makes_the_same_trials_and_the_same_choices(sampler: str, slots: int, chance: int):

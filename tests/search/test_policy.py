@@ -114,7 +114,7 @@ def test_the_next_trial_depends_on_the_trials_alone(
     assert next_trial(fresh, shuffled) == next_trial(job, interrupted)
 
 
-@pytest.mark.parametrize("sampler", ["botorch", "gp"])
+@pytest.mark.parametrize("sampler", ["botorch", pytest.param("gp", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("interrupted", "ends"), [(10, ENDS), (11, (TrialState.DIVERGED,))])
 def test_a_gaussian_process_suggests_the_same_after_a_crash(
     sampler: str, interrupted: int, ends: tuple[TrialState, ...]

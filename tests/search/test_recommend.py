@@ -52,6 +52,7 @@ def test_on_a_noisy_bowl_the_recommendation_is_closer_to_the_middle_than_the_luc
     assert np.mean(tried) - best < 0.75 * (np.mean(luckiest) - best)
 
 
+@pytest.mark.slow
 def test_scores_are_smoothed_too():
     """Where larger is better it is the same choice, but for the scale."""
     smoothed, luckiest = [], []

@@ -16,7 +16,7 @@ from anon_tune.advice.summary import summarize
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import ENDED, JobState, Phase, TrialState
+from anon_tune.records import ENDED, JobState, Phase, Request, TrialState
 from anon_tune.scratch import remove_abandoned
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.policy import Plan
@@ -26,7 +26,9 @@ from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.user_code import ENTERED
 from anon_tune.workers.driver import cluster
-from anon_tune.workers.driver.watch import Watch
+from anon_tune.workers.driver.hang_watchdog import HangWatchdog
+from anon_tune.workers.driver.lease_renewal import LeaseRenewal
+from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 
 if TYPE_CHECKING:
     from anon_tune.workers.driver.run import Run
@@ -35,6 +37,8 @@ __all__ = ["drive"]
 
 # Enough for random and TPE, which then answer at once; while a GP computes, Tune's loop goes on.
 _PATIENCE_SECONDS = 0.02
+
+_LOOKS_PER_LEASE = 30  # at what needs no database
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ def drive(
     ledger: Ledger,
     lease: Lease,
     settings: Settings,
-    watch: Watch | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
     interrupted: JobState = JobState.PAUSED,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     on_hang: Callable[[], None] = lambda: None,
@@ -66,7 +70,7 @@ def drive(
         ledger: Where the job is.
         lease: The right to work on it.
         settings: Where its files are.
-        watch: What is heard meanwhile.
+        is_wanted: Whether the process that started this one still lives; its end is an interrupt.
         interrupted: What an interrupt (SIGINT, SIGTERM) leaves the job in; its running trials wait.
         functions: The user's functions that are in no module, by the names that the job gives them.
         on_hang: Called by another thread where this one hangs.
@@ -77,28 +81,31 @@ def drive(
             queues again: the job is left as it was, to be resumed.
         KeyboardInterrupt: After an interrupt, once the job is left.
     """
-    watch = watch or Watch()
+    renewal = LeaseRenewal(ledger, lease)
+    shutdown = _shutdown_request(renewal, is_wanted)
 
     def leave() -> None:
+        renewal.stop()
         if interrupted is not JobState.QUEUED:
             with contextlib.suppress(LeaseLostError, DependencyError):
                 _release(ledger, lease, settings, _Ending(interrupted, "its process hung; see its job.log"))
         on_hang()
 
-    watch.on_hang = leave
+    look = lease.seconds / _LOOKS_PER_LEASE
+    watchdog = HangWatchdog(lease.job, shutdown, leave)
     _log.info("job %s: taken by %s, token %d", lease.job, lease.holder, lease.token)
     try:
-        with watch.heartbeats(ledger, lease), watch.signals():
-            ending = _work(ledger, lease, settings, watch, functions or {})
+        with renewal.running(), shutdown.watching(look), watchdog.watching(look), shutdown.signals():
+            ending = _work(ledger, lease, settings, renewal, shutdown, functions or {})
     except BaseException as error:
-        if watch.lost or isinstance(error, LeaseLostError):
+        if renewal.lost or isinstance(error, LeaseLostError):
             raise LeaseLostError(
                 f"Job {lease.job} was taken over by another process; this one has stopped."
             ) from error
-        if watch.failure is not None and interrupted is JobState.QUEUED:
-            _log.error("job %s stopped: %s", lease.job, watch.failure)
-            raise watch.failure from error
-        cause = watch.unwritable or watch.failure or error
+        if shutdown.failure is not None and interrupted is JobState.QUEUED:
+            _log.error("job %s stopped: %s", lease.job, shutdown.failure)
+            raise shutdown.failure from error
+        cause = renewal.unwritable or shutdown.failure or error
         if not isinstance(cause, Exception):
             state = _release(ledger, lease, settings, _Ending(interrupted, "interrupted"))
             _log.error("job %s stopped by %s: %s", lease.job, type(error).__name__, state)
@@ -112,6 +119,13 @@ def drive(
     state = _release(ledger, lease, settings, ending)
     _log.info("job %s: %s %s", lease.job, state, ending.reason or "")
     return state
+
+
+def _shutdown_request(renewal: LeaseRenewal, is_wanted: Callable[[], bool]) -> ShutdownRequest:
+    """Return the request of a job's process, which stops at once without its lease, its parent or its job."""
+    return ShutdownRequest(
+        lambda: renewal.is_over or renewal.orders.request is Request.CANCEL or not is_wanted()
+    )
 
 
 def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) -> JobState:
@@ -161,7 +175,8 @@ def _work(
     ledger: Ledger,
     lease: Lease,
     settings: Settings,
-    watch: Watch,
+    renewal: LeaseRenewal,
+    shutdown: ShutdownRequest,
     functions: Mapping[str, Callable[..., Any]],
 ) -> _Ending:
     cluster.prepare_environment(settings)
@@ -183,7 +198,7 @@ def _work(
         )
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
     # Once more: Ray, when it starts, puts a handler of its own in place of ours.
-    with cluster.connected(settings) as runs, watch.depending_on(runs, _ended()), watch.signals():
+    with cluster.connected(settings) as runs, shutdown.depending_on(runs, _ended()), shutdown.signals():
         cluster.load()
         from anon_tune.workers.driver.best_weights import write_best
         from anon_tune.workers.driver.run import Run
@@ -221,16 +236,16 @@ def _work(
         checkpoints = settings.checkpoints(job.id)
         checkpoints.mkdir(parents=True, exist_ok=True)
         ask(checkpoints, wanted=False)
-        with Run(ledger, lease, plan, _PATIENCE_SECONDS, watch, checkpoints) as run:
+        with Run(ledger, lease, plan, _PATIENCE_SECONDS, renewal, shutdown, checkpoints) as run:
             # Once more where the budget was raised after Tune had been told that there is nothing left.
             while not run.stopping:
-                with watch.notice(lambda: ask(checkpoints)):
+                with shutdown.notice(lambda: ask(checkpoints)):
                     _tune(run, spec, plain_spec, functions, settings.job_folder(job.id), checkpoints)
-                watch.check()
-                watch.orders = ledger.heartbeat(lease)
+                shutdown.check()
+                renewal.renew()
                 if not run.stopping and run.is_done():
                     break
-    cut_off = _cut_off(run, watch)
+    cut_off = _cut_off(run, renewal)
     if cut_off is not None:
         return cut_off
     ledger.update_job(lease, result=summarize(run.plan, run.trials, measured).model_dump(mode="json"))
@@ -251,14 +266,14 @@ def _points_to_try(spaces: Mapping[str, Space]) -> dict[str, list[dict[str, Any]
     }
 
 
-def _cut_off(run: Run, watch: Watch) -> _Ending | None:
+def _cut_off(run: Run, renewal: LeaseRenewal) -> _Ending | None:
     """Where a run leaves its job that has not come to its end; None if it has. Raises the error that stopped it."""
     if run.error is not None:
         raise run.error
     if run.paused is not None:
         return _Ending(JobState.PAUSED, f"three trials in a row failed: {run.paused}")
-    if watch.orders.request is not None:  # a cancel may be heard before its interrupt; `release` answers it
-        return _Ending(JobState.PAUSED, f"{watch.orders.request} requested")
+    if renewal.orders.request is not None:  # a cancel may be heard before its interrupt; `release` answers it
+        return _Ending(JobState.PAUSED, f"{renewal.orders.request} requested")
     return None
 
 

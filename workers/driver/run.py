@@ -30,7 +30,8 @@ from anon_tune.search.policy import (
 from anon_tune.search.pruning import should_prune
 from anon_tune.spec import Budget
 from anon_tune.workers.driver.best_weights import kept_trial
-from anon_tune.workers.driver.watch import Watch
+from anon_tune.workers.driver.lease_renewal import LeaseRenewal
+from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 from anon_tune.workers.trial.checkpoints import remove, step_of
 from anon_tune.workers.trial.watchdog import ask_to_end, overdue, withdraw
 
@@ -58,7 +59,8 @@ class Run:
         lease: The right to write about it.
         plan: What the job's decisions depend on besides its trials.
         patience: Seconds for which `next` waits for a suggestion that it has asked for; None: until it is there.
-        watch: What the process hears meanwhile.
+        renewal: Keeps the ledger's last response: what is asked of the job, and its budget.
+        shutdown: Interrupts this process; a write to the ledger is finished first.
         folder: The job's, of checkpoints; those of trials that have ended are deleted. None: there are none.
     """
 
@@ -68,14 +70,16 @@ class Run:
         lease: Lease,
         plan: Plan,
         patience: float | None = None,
-        watch: Watch | None = None,
+        renewal: LeaseRenewal | None = None,
+        shutdown: ShutdownRequest | None = None,
         folder: Path | None = None,
     ) -> None:
         self._ledger = ledger
         self._lease = lease
         self._plan = plan
         self._patience = patience
-        self._watch = watch or Watch()
+        self._renewal = renewal or LeaseRenewal(ledger, lease)
+        self._shutdown = shutdown or ShutdownRequest()
         self._obeyed: Orders | None = None
         self._thread = ThreadPoolExecutor(1, "suggestion", _use_one_core)
         self._asked: Future[NewTrial | Signal] | None = None
@@ -125,7 +129,7 @@ class Run:
     @property
     def stopping(self) -> bool:
         """Whether no further trial is given out, though there may be more to do."""
-        asked = self._watch.leaving or self._watch.orders.request is not None
+        asked = self._shutdown.leaving or self._renewal.orders.request is not None
         return asked or self.error is not None or self.paused is not None
 
     @property
@@ -150,8 +154,8 @@ class Run:
         return f"budget.time ({spec.budget.time:g} s) was spent after {made} of {planned} search trials"
 
     def check(self) -> None:
-        """Raises as Watch.check."""
-        self._watch.check()
+        """Raises as ShutdownRequest.check."""
+        self._shutdown.check()
 
     def is_done(self) -> bool:
         """Whether there is nothing left to do, by what was heard last."""
@@ -159,8 +163,8 @@ class Run:
         return next_trial(self._plan, self.trials) is Signal.DONE
 
     def guard(self, call: Callable[[], T], otherwise: D) -> T | D:
-        """Return `call()`, or `otherwise` if it or an earlier call failed. Raises as Watch.check."""
-        self._watch.check()
+        """Return `call()`, or `otherwise` if it or an earlier call failed. Raises as `check`."""
+        self._shutdown.check()
         if self.error is not None:
             return otherwise
         try:
@@ -212,7 +216,7 @@ class Run:
         It shall where it is pruned, or where this process is to end and the trial can go on from here. An interrupt
         comes before or after.
         """
-        with self._watch.undisturbed():
+        with self._shutdown.undisturbed():
             return self._report(trial_id, result)
 
     def _report(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -269,7 +273,7 @@ class Run:
             return False
         if self._prune(trial, result["step"]):
             return True
-        if self._watch.leaving and checkpoint is not None:
+        if self._shutdown.leaving and checkpoint is not None:
             self._left.add(trial.id)
             return True
         return False
@@ -297,7 +301,7 @@ class Run:
         trial = self._trials[trial_id]
         if trial.is_finished:
             return
-        with self._watch.undisturbed():
+        with self._shutdown.undisturbed():
             late = self._overdue.get(trial.id)
             if late is not None and late != self.paused:  # as in `_report`
                 self._finish(trial, TrialState.FAILED, late, log)
@@ -336,7 +340,7 @@ class Run:
 
     def _obey(self) -> None:
         """Work by the budget that was heard last."""
-        orders = self._watch.orders
+        orders = self._renewal.orders
         if orders is self._obeyed or not orders.budget:
             return
         self._obeyed = orders

@@ -21,9 +21,10 @@ from anon_tune.search.policy import Plan, Signal
 from anon_tune.search.rounds import rounds_of
 from anon_tune.settings import Settings
 from anon_tune.spec import spaces_of
+from anon_tune.workers.driver import hang_watchdog
 from anon_tune.workers.driver import job as driver
+from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.run import Run
-from anon_tune.workers.driver.watch import Watch
 from tests import builders
 
 
@@ -208,10 +209,12 @@ def test_an_interrupt_that_was_raised_unheard_is_raised_again(
 ):
     """As in a destructor or a callback of C code, where Python ignores it."""
 
-    def work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch, functions: Any) -> None:
+    def work(
+        _: Ledger, lease: Lease, settings: Settings, renewal: Any, shutdown: Any, functions: Any
+    ) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(number)
-        run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), watch=watch)
+        run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), shutdown=shutdown)
         run.guard(lambda: None, otherwise=None)
         pytest.fail("the work went on")
 
@@ -247,15 +250,22 @@ def test_a_job_whose_process_hangs_is_given_back(
     """A worker's is not: it counts the deaths of its processes."""
     ended: list[JobState] = []
 
-    def hang(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch, functions: Any) -> None:
-        watch.on_hang()
-        raise KeyboardInterrupt
+    def hang(
+        _: Ledger, lease: Lease, settings: Settings, renewal: Any, shutdown: Any, functions: Any
+    ) -> None:
+        shutdown.check()
+        for _ in range(6000):
+            if ended:
+                raise KeyboardInterrupt
+            threading.Event().wait(0.01)
+        pytest.fail("nobody noticed")
 
     monkeypatch.setattr(driver, "_work", hang)
+    monkeypatch.setattr(hang_watchdog, "_TURN_SECONDS", 0.1)
     with pytest.raises((LeaseLostError, KeyboardInterrupt)):
         driver.drive(
             ledger,
-            lease,
+            dataclasses.replace(lease, seconds=0.5),
             Settings.from_environment(),
             interrupted=left,
             on_hang=lambda: ended.append(ledger.job(lease.job).state),
@@ -273,8 +283,8 @@ def test_a_job_whose_ray_has_ended_is_given_back(
 ):
     """A worker's is not: it counts the ends of its processes."""
 
-    def end(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch, functions: Any) -> None:
-        with watch.depending_on(lambda: False, driver._ended()):
+    def end(_: Ledger, lease: Lease, settings: Settings, renewal: Any, shutdown: Any, functions: Any) -> None:
+        with shutdown.depending_on(lambda: False, driver._ended()):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(driver, "_work", end)
@@ -293,9 +303,10 @@ def test_a_run_that_was_told_to_stop_is_not_at_its_end(ledger: Ledger, lease: Le
     """Also where a cancel is heard, and its interrupt is still to come."""
     for request in asked:
         getattr(ledger, request)(lease.job)
-    watch = Watch(ledger.heartbeat(lease))
-    run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), watch=watch)
-    ending = driver._cut_off(run, watch)
+    renewal = LeaseRenewal(ledger, lease)
+    renewal.renew()
+    run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), renewal=renewal)
+    ending = driver._cut_off(run, renewal)
     if not asked:
         assert ending is None
         return

@@ -9,8 +9,8 @@ import pytest
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, Trial, TrialState
 from anon_tune.search.policy import Signal
+from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.run import Run
-from anon_tune.workers.driver.watch import Watch
 from tests.workers.runs import OVER, begin, failure, plan, result, seen, started, stored
 
 LIMITED = {"trial_time": "5s"}
@@ -138,11 +138,12 @@ def test_a_larger_budget_leaves_the_limit_as_it_was(ledger: Ledger, tmp_path: Pa
     job = plan(2, budget={**LIMITED, "time": "1h"})
     job_id, lease = begin(ledger, job)
     lease = ledger.acquire(job_id, "again", 60.0)
-    watch = Watch(ledger.heartbeat(lease))
-    run = Run(ledger, lease, job, watch=watch, folder=tmp_path)
+    renewal = LeaseRenewal(ledger, lease)
+    renewal.renew()
+    run = Run(ledger, lease, job, renewal=renewal, folder=tmp_path)
     trial = started(run)
     assert ledger.extend(job_id, trials=3, time=7200.0) is JobState.RUNNING
-    watch.orders = ledger.heartbeat(lease)
+    renewal.renew()
     started(run)
     assert dict(run.budget) == {**job.spec.budget.model_dump(mode="json"), "trials": 3, "time": 7200.0}
     assert not run.end_if_overdue(trial.id, 5.0)

@@ -20,6 +20,7 @@ from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.run import Run
 from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 from anon_tune.workers.trial.checkpoints import checkpoint_name
+from anon_tune.workers.trial.messages import Completed, Diverged
 from tests.workers.runs import MODELLED, Held, begin, failure, plan, result, seen, started, stored
 
 
@@ -29,7 +30,7 @@ def orders(job: Plan, spent: float = 0.0, request: Request | None = None, **budg
 
 
 def complete(run: Run, trial: Trial, value: float = 0.5) -> None:
-    run.report(trial.id, result(4, value, outcome=TrialState.COMPLETE, final=value))
+    run.report(trial.id, result(4, value, Completed(value)))
 
 
 def work_off(run: Run) -> None:
@@ -160,8 +161,8 @@ def test_the_end_of_what_a_worker_wrote_is_kept_with_its_attempt(ledger: Ledger)
     run = Run(ledger, lease, plan())
     died, failed, diverged = (started(run) for _ in range(3))
     run.lose(died.id, "the worker process died", "Segmentation fault")
-    run.report(failed.id, {**failure(), "log": "Traceback"})
-    odd = result(1, math.nan, outcome=TrialState.DIVERGED, reason="diverged", log="a warning")
+    run.report(failed.id, failure(log="Traceback"))
+    odd = result(1, math.nan, Diverged("diverged", "a warning"))
     run.report(diverged.id, odd)
     assert [(a.trial, a.outcome, a.log) for a in ledger.attempts(job_id)] == [
         (died.id, "LOST", "Segmentation fault"),
@@ -203,7 +204,7 @@ def test_a_process_that_is_to_end_lets_each_trial_write_a_checkpoint_first(ledge
         name = checkpoint_name(first.id, 1, 2)
         assert run.report(first.id, result(2, 0.5, checkpoint=name))
         run.report(first.id, result(2, 0.5, checkpoint=name))  # as Tune repeats it
-        assert not run.report(second.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))
+        assert not run.report(second.id, result(4, 0.5, Completed(0.5)))
     kept = stored(ledger, job_id)
     assert [(trial.state, len(trial.reports)) for trial in kept] == [
         (TrialState.RUNNING, 2),

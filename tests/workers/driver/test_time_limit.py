@@ -11,6 +11,7 @@ from anon_tune.records import JobState, Trial, TrialState
 from anon_tune.search.policy import Signal
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.run import Run
+from anon_tune.workers.trial.messages import Completed
 from tests.workers.runs import OVER, begin, failure, plan, result, seen, started, stored
 
 LIMITED = {"trial_time": "5s"}
@@ -25,8 +26,8 @@ def asked(folder: Path) -> set[str]:
 def complete(run: Run, trial: Trial, *seconds: float) -> None:
     """Have a trial report epochs that took so long, and end."""
     for step, each in enumerate(seconds, 1):
-        end = {"outcome": TrialState.COMPLETE, "final": 0.5} if step == len(seconds) else {}
-        run.report(trial.id, result(step, 0.5, **{"metrics/epoch_seconds": each}, **end))
+        end = Completed(0.5) if step == len(seconds) else None
+        run.report(trial.id, result(step, 0.5, end, epoch_seconds=each))
 
 
 def test_a_trial_that_hangs_is_failed_at_its_first_attempt_and_others_go_on(ledger: Ledger, tmp_path: Path):

@@ -253,13 +253,11 @@ def run_job(
         KeyboardInterrupt: After an interrupt, once the job is PAUSED, or QUEUED where a daemon started it.
     """
     from anon_tune.workers.driver.job import drive
-    from anon_tune.workers.driver.watch import Watch
 
     LocalBackend(ledger, settings).remove_leftovers()
-    watch = Watch(is_wanted=lambda: parent in {None, os.getppid()})
     left = JobState.PAUSED if parent is None else JobState.QUEUED
     with _log_file(settings.job_folder(lease.job)), _projector(settings, lease):
-        drive(ledger, lease, settings, watch, left, functions, on_hang)
+        drive(ledger, lease, settings, lambda: parent in {None, os.getppid()}, left, functions, on_hang)
         job = ledger.job(lease.job, trials=True)
         if job.state is JobState.SUCCEEDED:
             with contextlib.suppress(ConflictError):  # Anon itself may not have come through

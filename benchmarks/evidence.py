@@ -110,11 +110,11 @@ def search(name: str) -> Searched:
     space = load_space(spec.space).for_family(spec.family)
     floor = float(space.constant("floor"))
     measured = probe(problem, seed=0, batch_size=spec.training.batch_size, floor=floor, device="cpu")
-    plan = Plan(spec, {"anon": space}, float(measured["log_mean_sigma"]))
+    plan = Plan(spec, {"anon": space}, measured.log_mean_sigma)
     trials: list[Trial] = []
     while isinstance(new := next_trial(plan, trials), NewTrial) and new.phase is not Phase.VERDICT:
         trials.append(_trained(new, problem, spec))
-    return Searched(plan, measured, trials)
+    return Searched(plan, dataclasses.asdict(measured), trials)
 
 
 def _trained(new: NewTrial, problem: Problem, spec: JobSpec) -> Trial:

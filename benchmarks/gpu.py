@@ -137,7 +137,7 @@ def show_speed(problem: Problem, workload: Workload, options: argparse.Namespace
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
             took = begin(some, workload, computations[name], options, epochs=1).dry_run()
-            peak, fit = f"{took['peak_memory_bytes'] / 2**20:.0f}", str(took["trials_per_device"])
+            peak, fit = f"{(took.peak_memory_bytes or 0) / 2**20:.0f}", str(took.trials_per_device)
         print(f"| {name} | {speed:.0f} | {speed / base:.2f} | {peak} | {fit} |", flush=True)
 
 
@@ -150,7 +150,7 @@ def show_losses(problem: Problem, workload: Workload, options: argparse.Namespac
     for gamma in GAMMAS[::2] if options.quick else GAMMAS:
         losses = {}
         for step_size in STEP_SIZES[::3] if options.quick else STEP_SIZES:
-            lr = step_size / typical_multiplier(gamma, found["log_mean_sigma"])
+            lr = step_size / typical_multiplier(gamma, found.log_mean_sigma)
             training = begin(
                 problem, workload, computation, options, epochs=options.epochs,
                 hyperparameters={"lr": lr, "gamma": gamma},

@@ -23,9 +23,10 @@ from unittest import mock
 
 from anon_tune import api
 from anon_tune.local import open_ledger
-from anon_tune.records import JobState, TrialState
+from anon_tune.records import JobState
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
+from anon_tune.workers.trial.messages import Completed, Measurement, StepResult
 from benchmarks.jobs import two_cores
 
 WORKERS, EPOCHS, GOAL = 2, 10, 0.03
@@ -47,10 +48,8 @@ def sleeping(seconds: float) -> type:
             self._steps += 1
             time.sleep(max(0.0, self._began + seconds * self._steps / EPOCHS - time.time()))
             metrics = {"began": self._began, "worker": float(os.getpid())}
-            result = {"step": self._steps, "value": 0.5, "done": False, "metrics": metrics}
-            if self._steps == EPOCHS:
-                result |= {"done": True, "outcome": TrialState.COMPLETE.value, "final": 0.5}
-            return result
+            outcome = Completed(0.5) if self._steps == EPOCHS else None
+            return StepResult(measurement=Measurement(self._steps, 0.5, metrics), outcome=outcome).to_tune()
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
             pass

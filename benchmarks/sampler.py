@@ -46,6 +46,7 @@ from anon_tune.search.seeds import trial_seed
 from anon_tune.search.training_data import as_frozen_trials
 from anon_tune.settings import Settings
 from anon_tune.spec import Objective, parse_spec, spaces_of
+from anon_tune.workers.trial.messages import Completed, Measurement, StepResult, TrialAssignment
 from benchmarks.jobs import two_cores
 
 EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -244,7 +245,8 @@ def sleeper(epochs: int) -> type:
 
     class Sleeper(tune.Trainable):
         def setup(self, config: dict[str, Any], spec: Any = None, functions: Any = None) -> None:
-            self._value = loss_of(config["hyperparameters"], config["seed"])
+            trial = TrialAssignment.from_config(config).trial
+            self._value = loss_of(dict(trial.hyperparameters), trial.seed)
             self._steps, self._began = 0, time.time()
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -255,10 +257,9 @@ def sleeper(epochs: int) -> type:
             time.sleep(TRIAL_SECONDS / epochs)
             self._steps += 1
             metrics = {"worker": os.getpid(), "began": self._began, "ended": time.time()}
-            result = {"step": self._steps, "value": self._value, "done": False, "metrics": metrics}
-            if self._steps == epochs:
-                result |= {"done": True, "outcome": TrialState.COMPLETE, "final": self._value}
-            return result
+            measurement = Measurement(self._steps, self._value, metrics)
+            outcome = Completed(self._value) if self._steps == epochs else None
+            return StepResult(measurement=measurement, outcome=outcome).to_tune()
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
             pass
@@ -296,7 +297,7 @@ def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("ano
     ):
         folder, checkpoints = settings.job_folder(job), settings.checkpoints(job)
         checkpoints.mkdir(parents=True, exist_ok=True)
-        driver._tune(run, plan.spec, plan.spec.model_dump(mode="json"), {}, folder, checkpoints)
+        driver._tune(run, plan.spec, {}, folder, checkpoints)
         if run.error is not None:
             raise run.error
     trials = ledger.job(job, trials=True).trials

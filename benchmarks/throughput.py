@@ -42,6 +42,7 @@ from anon_tune.local import open_ledger
 from anon_tune.records import JobState, TrialState
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
+from anon_tune.workers.trial.messages import Completed, Measurement, StepResult, TrialAssignment
 from benchmarks.jobs import two_cores
 from benchmarks.mlflow_server import MlflowServer
 
@@ -132,7 +133,7 @@ def run_ours(folder: Path, trials: int) -> dict[str, Any]:
     from anon_tune.workers.trial import trainable
 
     memory = Memory()
-    with memory.sampled(), mock.patch.object(trainable, "TrialTrainable", trivial()):
+    with memory.sampled(), mock.patch.object(trainable, "TrialTrainable", trivial_of_ours()):
         found = api.run_job(ledger, settings, lease)
     if found.state is not JobState.SUCCEEDED or found.finished is None:
         raise SystemExit(f"the job is {found.state}: {found.reason}")
@@ -195,7 +196,7 @@ def trivial() -> type:
     from ray import tune
 
     class Trivial(tune.Trainable):
-        def setup(self, config: dict[str, Any], spec: Any = None, functions: Any = None) -> None:
+        def setup(self, config: dict[str, Any]) -> None:
             self._value = abs(math.log10(config["hyperparameters"]["lr"]) + 2.0)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -219,6 +220,20 @@ def trivial() -> type:
             pass
 
     return Trivial
+
+
+def trivial_of_ours() -> type:
+    """The same, with the messages between our driver and its trials."""
+
+    class Ours(trivial()):  # type: ignore[misc]
+        def setup(self, config: dict[str, Any], spec: Any = None, functions: Any = None) -> None:
+            super().setup({"hyperparameters": TrialAssignment.from_config(config).trial.hyperparameters})
+
+        def step(self) -> dict[str, Any]:
+            measurement = Measurement(1, self._value, {"val_loss": self._value})
+            return StepResult(measurement=measurement, outcome=Completed(self._value)).to_tune()
+
+    return Ours
 
 
 def rates(ended: Sequence[float]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def test_a_model_beside_the_job_file_is_probed(folder: Path):
     assert spec.folder == str(folder)
     problem = load_problem(spec.task, spec.data.name, spec.model.name, spec.model.options, {}, spec.folder)
     found = probe(problem, seed=0, batch_size=32, floor=0.03, device="cpu")
-    assert found["architecture"]["parameters"] == 64 * 5 + 5 + 5 * 10
+    assert found.architecture["parameters"] == 64 * 5 + 5 + 5 * 10
 
 
 def test_weights_are_drawn_from_the_seed(folder: Path):

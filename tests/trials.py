@@ -2,50 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anon_tune.records import Phase
+from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.spec import JobSpec
+from anon_tune.workers.trial.messages import Completed, Failed, Measurement, StepResult, TrialAssignment
 from anon_tune.workers.trial.trainable import TrialTrainable
 
 TRIAL = "j-anon-s000"
 _TIMES = {"epoch_seconds", "samples_per_second", "seconds", "typical"}
-_ABOUT_THE_ATTEMPT = {"checkpoint", "resumed", "warnings", "metrics"}
 
 
 class Local(TrialTrainable):
-    """Takes the job's file from the config, as Tune hands it over to each worker."""
+    """Takes the job from the config, as Tune hands it over to each worker."""
 
     def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
         super().setup(config, config["spec"])
 
+    def advance(self) -> StepResult:
+        """Return the next message to the driver."""
+        return StepResult.from_tune(self.step())
+
 
 def config(
-    spec: Mapping[str, Any], checkpoints: Path, attempt: int = 1, *names: str, **keys: Any
+    spec: JobSpec,
+    checkpoints: Path,
+    attempt: int = 1,
+    *names: str,
+    trial: str = TRIAL,
+    arm: str = "anon",
+    phase: Phase = Phase.SEARCH,
+    seed: int = 3,
+    hyperparameters: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What Tune gives to a trial's worker; `names` are the checkpoints that it may go on from."""
-    return {
-        "spec": spec,
-        "trial": TRIAL,
-        "attempt": attempt,
-        "arm": "anon",
-        "phase": Phase.SEARCH.value,
-        "seed": 3,
-        "hyperparameters": {"lr": 0.01, "gamma": 1.0, "floor": 0.03},
-        "folder": str(checkpoints),
-        "checkpoints": list(names),
-        "output": str(checkpoints.parent / f"output{attempt}.log"),
-        **keys,
-    }
+    assigned = Trial(
+        id=trial,
+        job="j",
+        arm=arm,
+        phase=phase,
+        number=0,
+        seed=seed,
+        state=TrialState.RUNNING,
+        params={},
+        hyperparameters=hyperparameters or {"lr": 0.01, "gamma": 1.0, "floor": 0.03},
+        attempts=attempt,
+        checkpoints=names,
+    )
+    assignment = TrialAssignment(assigned, checkpoints, checkpoints.parent / f"output{attempt}.log")
+    return {"spec": spec, **assignment.to_config()}
 
 
-def results(trial: TrialTrainable) -> list[dict[str, Any]]:
+def results(trial: Local) -> list[StepResult]:
     """Every result until the trial is over."""
-    found = [trial.step()]
-    while not found[-1]["done"]:
-        found.append(trial.step())
+    found = [trial.advance()]
+    while found[-1].outcome is None:
+        found.append(trial.advance())
     return found
+
+
+def measured(result: StepResult) -> Measurement:
+    """The measurement of a result that has one."""
+    assert result.measurement is not None
+    return result.measurement
+
+
+def steps(found: Sequence[StepResult]) -> list[int | None]:
+    """The step of each result; None where it has none."""
+    return [None if result.measurement is None else result.measurement.step for result in found]
+
+
+def final(result: StepResult) -> float:
+    """The value of a trial that ends with this result."""
+    assert isinstance(result.outcome, Completed)
+    return result.outcome.final
+
+
+def failed(result: StepResult) -> Failed:
+    """The failure of a trial that ends with this result."""
+    assert isinstance(result.outcome, Failed)
+    return result.outcome
 
 
 def untimed(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -53,7 +91,8 @@ def untimed(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name not in _TIMES}
 
 
-def learned(result: Mapping[str, Any]) -> dict[str, Any]:
+def learned(result: StepResult) -> dict[str, Any]:
     """What must be the same in another attempt: all but how long it took and which file holds it."""
-    others = {key: value for key, value in result.items() if key not in _ABOUT_THE_ATTEMPT}
-    return {**others, **untimed(result.get("metrics", {}))}
+    found = result.measurement
+    own = {} if found is None else {"step": found.step, "value": found.value, **untimed(found.metrics)}
+    return {"outcome": result.outcome, **own}

@@ -109,12 +109,13 @@ def _measured(file: Path, overrides: Sequence[str]) -> tuple[Fingerprint, float]
     from anon_tune.search.seeds import trial_seed
     from anon_tune.spec import load_spec, spaces_of
     from anon_tune.workers.trial.attempt import run_probe
+    from anon_tune.workers.trial.messages import Failed
 
     spec = load_spec(file, overrides)
     floor = float(spaces_of(spec)["anon"].constant("floor"))
     seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
     with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no part of the answer
-        found = run_probe(spec.model_dump(mode="json"), seed, floor)
-    if "reason" in found:
-        raise InputError(f"{file}: the model cannot be trained: {found['reason']}")
-    return Fingerprint.model_validate(found["architecture"]), float(found["log_mean_sigma"])
+        found = run_probe(spec, seed, floor)
+    if isinstance(found, Failed):
+        raise InputError(f"{file}: the model cannot be trained: {found.reason}")
+    return Fingerprint.model_validate(found.architecture), found.log_mean_sigma

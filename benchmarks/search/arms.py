@@ -176,7 +176,7 @@ def _problem(name: str, data: Path) -> tuple[Problem, float]:
     training = TRAININGS[name]
     problem = training.make(data)
     measured = probe(problem, seed=0, batch_size=training.batch_size, floor=FLOOR, device="cpu")
-    return problem, float(measured["log_mean_sigma"])
+    return problem, measured.log_mean_sigma
 
 
 def search(data: Path, key: Key) -> Tuned:

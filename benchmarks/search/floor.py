@@ -90,7 +90,7 @@ def measure(name: str, points: Sequence[dict[str, float]], floors: Sequence[floa
     finals = np.empty((len(points), len(floors)))
     for column, floor in enumerate(floors):
         batch_size = training.batch_size
-        scale = probe(problem, seed=0, batch_size=batch_size, floor=floor, device="cpu")["log_mean_sigma"]
+        scale = probe(problem, seed=0, batch_size=batch_size, floor=floor, device="cpu").log_mean_sigma
         space = SPACE.model_copy(update={"fixed": {**SPACE.fixed, "floor": floor}})
         for seed, point in enumerate(points):
             arguments = optimizer_arguments(space, point, scale)

@@ -1,4 +1,4 @@
-"""A run of a job by hand: results as Tune hands them on, and what the ledger has of it."""
+"""A run of a job by hand: results as trials send them, and what the ledger has of it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import NewTrial, Trial, TrialState
+from anon_tune.records import NewTrial, Trial
 from anon_tune.search.policy import Plan, Signal, next_trial
 from anon_tune.spec import spaces_of
 from anon_tune.workers.driver import run as run_module
 from anon_tune.workers.driver.run import Run
+from anon_tune.workers.trial.messages import Failed, Measurement, Outcome, StepResult
 from tests import builders
 
 RANDOM = {"sampler": "random", "pruner": "asha", "grace": 1, "reduction": 2}
@@ -37,13 +38,23 @@ def begin(ledger: Ledger, job: Plan) -> tuple[str, Lease]:
     return made.id, ledger.acquire(made.id, "first", OVER)
 
 
-def result(step: int, value: float, **keys: Any) -> dict[str, Any]:
-    """A result as Tune hands it on."""
-    return {"step": step, "value": value, "metrics/val_loss": value, "done": False, **keys}
+def result(
+    step: int,
+    value: float,
+    outcome: Outcome | None = None,
+    *,
+    checkpoint: str | None = None,
+    resumed: int | None = None,
+    warnings: Sequence[str] = (),
+    **metrics: float,
+) -> StepResult:
+    """A report of a trial, and its end where there is an outcome."""
+    measurement = Measurement(step, value, {"val_loss": value, **metrics}, checkpoint)
+    return StepResult(measurement=measurement, outcome=outcome, resumed=resumed, warnings=tuple(warnings))
 
 
-def failure(reason: str = "no such file") -> dict[str, Any]:
-    return {"done": True, "outcome": TrialState.FAILED, "reason": reason, "traceback": "..."}
+def failure(reason: str = "no such file", log: str | None = None) -> StepResult:
+    return StepResult(outcome=Failed(reason, "...", log))
 
 
 def started(run: Run) -> Trial:

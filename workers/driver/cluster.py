@@ -21,7 +21,7 @@ from anon_tune.loading import uncollected
 from anon_tune.reachable import knock
 from anon_tune.scratch import ray_folder
 from anon_tune.settings import Settings
-from anon_tune.workers.driver.watch import stacks
+from anon_tune.workers.driver.hang_watchdog import stacks
 
 __all__ = [
     "ahead",

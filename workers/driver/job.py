@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,7 @@ from anon_tune.advice.summary import summarize
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import ENDED, JobState, Phase, TrialState
+from anon_tune.records import ENDED, JobRecord, JobState, Phase, Request, TrialState
 from anon_tune.scratch import remove_abandoned
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.policy import Plan
@@ -26,21 +27,26 @@ from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.user_code import ENTERED
 from anon_tune.workers.driver import cluster
-from anon_tune.workers.driver.watch import Watch
+from anon_tune.workers.driver.hang_watchdog import HangWatchdog
+from anon_tune.workers.driver.lease_renewal import LeaseRenewal
+from anon_tune.workers.driver.shutdown_request import ShutdownRequest
+from anon_tune.workers.trial.messages import Failed, ProbeResult
 
 if TYPE_CHECKING:
     from anon_tune.workers.driver.run import Run
 
-__all__ = ["drive"]
+__all__ = ["JobDriver", "drive"]
 
 # Enough for random and TPE, which then answer at once; while a GP computes, Tune's loop goes on.
 _PATIENCE_SECONDS = 0.02
+
+_LOOKS_PER_LEASE = 30  # at what needs no database
 
 _log = logging.getLogger(__name__)
 
 
 class _Ending(NamedTuple):
-    """Where a job is left; `budget` is the one by which there was nothing left to do."""
+    """State in which to leave a job; `budget` is the one by which there was nothing left to do."""
 
     state: JobState
     reason: str | None = None
@@ -51,7 +57,7 @@ def drive(
     ledger: Ledger,
     lease: Lease,
     settings: Settings,
-    watch: Watch | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
     interrupted: JobState = JobState.PAUSED,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     on_hang: Callable[[], None] = lambda: None,
@@ -66,7 +72,7 @@ def drive(
         ledger: Where the job is.
         lease: The right to work on it.
         settings: Where its files are.
-        watch: What is heard meanwhile.
+        is_wanted: Whether the process that started this one still lives; its end is an interrupt.
         interrupted: What an interrupt (SIGINT, SIGTERM) leaves the job in; its running trials wait.
         functions: The user's functions that are in no module, by the names that the job gives them.
         on_hang: Called by another thread where this one hangs.
@@ -77,28 +83,32 @@ def drive(
             queues again: the job is left as it was, to be resumed.
         KeyboardInterrupt: After an interrupt, once the job is left.
     """
-    watch = watch or Watch()
+    renewal = LeaseRenewal(ledger, lease)
+    shutdown = _shutdown_request(renewal, is_wanted)
 
     def leave() -> None:
+        renewal.stop()
         if interrupted is not JobState.QUEUED:
             with contextlib.suppress(LeaseLostError, DependencyError):
                 _release(ledger, lease, settings, _Ending(interrupted, "its process hung; see its job.log"))
         on_hang()
 
-    watch.on_hang = leave
+    look = lease.seconds / _LOOKS_PER_LEASE
+    watchdog = HangWatchdog(lease.job, shutdown, leave)
+    driver = JobDriver(ledger, lease, settings, renewal, shutdown, functions or {})
     _log.info("job %s: taken by %s, token %d", lease.job, lease.holder, lease.token)
     try:
-        with watch.heartbeats(ledger, lease), watch.signals():
-            ending = _work(ledger, lease, settings, watch, functions or {})
+        with renewal.running(), shutdown.watching(look), watchdog.watching(look), shutdown.signals():
+            ending = driver.work()
     except BaseException as error:
-        if watch.lost or isinstance(error, LeaseLostError):
+        if renewal.lost or isinstance(error, LeaseLostError):
             raise LeaseLostError(
                 f"Job {lease.job} was taken over by another process; this one has stopped."
             ) from error
-        if watch.failure is not None and interrupted is JobState.QUEUED:
-            _log.error("job %s stopped: %s", lease.job, watch.failure)
-            raise watch.failure from error
-        cause = watch.unwritable or watch.failure or error
+        if shutdown.failure is not None and interrupted is JobState.QUEUED:
+            _log.error("job %s stopped: %s", lease.job, shutdown.failure)
+            raise shutdown.failure from error
+        cause = renewal.unwritable or shutdown.failure or error
         if not isinstance(cause, Exception):
             state = _release(ledger, lease, settings, _Ending(interrupted, "interrupted"))
             _log.error("job %s stopped by %s: %s", lease.job, type(error).__name__, state)
@@ -112,6 +122,13 @@ def drive(
     state = _release(ledger, lease, settings, ending)
     _log.info("job %s: %s %s", lease.job, state, ending.reason or "")
     return state
+
+
+def _shutdown_request(renewal: LeaseRenewal, is_wanted: Callable[[], bool]) -> ShutdownRequest:
+    """Return the request of a job's process, which stops at once without its lease, its parent or its job."""
+    return ShutdownRequest(
+        lambda: renewal.is_over or renewal.orders.request is Request.CANCEL or not is_wanted()
+    )
 
 
 def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) -> JobState:
@@ -157,89 +174,133 @@ def _in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[-1] if lines[0].startswith('Traceback') else lines[0]}"
 
 
-def _work(
-    ledger: Ledger,
-    lease: Lease,
-    settings: Settings,
-    watch: Watch,
-    functions: Mapping[str, Callable[..., Any]],
-) -> _Ending:
-    cluster.prepare_environment(settings)
-    # Imported here: Ray reads its environment when it is imported, and a refused lease need not wait for it.
-    import ray
+@dataclass(frozen=True)
+class JobDriver:
+    """Takes one job from the probe to the verdict.
 
-    job = ledger.job(lease.job)
-    plain_spec = dict(job.spec)
-    if job.code is not None:
-        code = unpack(ledger.code(job.code), settings.job_folder(job.id) / "code")
-        plain_spec["folder"] = str(code)
-    spec = stored_spec(plain_spec)
-    if spec.task.startswith(f"{ENTERED}:") and spec.task not in functions:
-        name = spec.task.partition(":")[2]
-        return _Ending(
-            JobState.PAUSED,
-            f"its function {name} was entered in a notebook or script; go on there: anon_tune.tune({name}, "
-            f"resume={job.id!r})",
-        )
-    spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
-    # Once more: Ray, when it starts, puts a handler of its own in place of ours.
-    with cluster.connected(settings) as runs, watch.depending_on(runs, _ended()), watch.signals():
-        cluster.load()
-        from anon_tune.workers.driver.best_weights import write_best
-        from anon_tune.workers.driver.run import Run
-        from anon_tune.workers.trial.checkpoints import ask
-        from anon_tune.workers.trial.trainable import run_probe
+    Attributes:
+        ledger: Where the job is.
+        lease: The right to work on it.
+        settings: Where its files are.
+        renewal: Renews the lease.
+        shutdown: Interrupts the work.
+        functions: The user's functions that are in no module, by the names that the job gives them.
+    """
 
-        lacking = _lacking(spec, settings)
+    ledger: Ledger
+    lease: Lease
+    settings: Settings
+    renewal: LeaseRenewal
+    shutdown: ShutdownRequest
+    functions: Mapping[str, Callable[..., Any]]
+
+    def work(self) -> _Ending:
+        """Work until the job ends or is asked to stop, and return where to leave it."""
+        cluster.prepare_environment(self.settings)
+        job = self.ledger.job(self.lease.job)
+        spec = self._spec(job)
+        lacking = self._lacking_function(spec)
         if lacking is not None:
             return _Ending(JobState.PAUSED, lacking)
-        measured = job.probe
-        if measured is None:
-            seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
-            # Its process ends with it: no trial is given one that has run something, and it would keep its memory.
-            task = ray.remote(
-                num_cpus=spec.resources.cpu,
-                num_gpus=spec.resources.gpu,
-                max_calls=1,
-            )(run_probe)
-            floor = spaces["anon"].constant("floor")
-            asked = task.remote(functions, plain_spec, seed, floor, _points_to_try(spaces))
-            cluster.load_statistics()
-            measured = dict(ray.get(asked))
-            if "reason" in measured:
-                _log.error("the probe failed\n%s", measured["traceback"])
+        spaces = {arm: Space.model_validate(space) for arm, space in self.ledger.spaces(job.id).items()}
+        # Signals once more: Ray, when it starts, puts a handler of its own in place of ours.
+        with (
+            cluster.connected(self.settings) as runs,
+            self.shutdown.depending_on(runs, _ended()),
+            self.shutdown.signals(),
+        ):
+            cluster.load()
+            lacking = _lacking_resources(spec, self.settings)
+            if lacking is not None:
+                return _Ending(JobState.PAUSED, lacking)
+            measured = self._probe(spec, spaces) if job.probe is None else job.probe
+            if isinstance(measured, Failed):
                 what = "the model" if spec.model is not None else spec.task
-                return _Ending(JobState.FAILED, f"{what} cannot be trained: {measured['reason']}")
-            architecture = measured.pop("architecture")
-            ledger.update_job(lease, probe=measured, architecture=architecture)
-        _log.info("probe: %s", measured)
-        if spec.resources.gpu and measured.get("device") == "cpu":
-            _log.warning("resources.gpu is %g, and torch finds no CUDA device there", spec.resources.gpu)
-        if not settings.ray_address:
+                return _Ending(JobState.FAILED, f"{what} cannot be trained: {measured.reason}")
+            _log.info("probe: %s", measured)
+            if spec.resources.gpu and measured.get("device") == "cpu":
+                _log.warning("resources.gpu is %g, and torch finds no CUDA device there", spec.resources.gpu)
+            run = self._run_trials(Plan(spec, spaces, float(measured["log_mean_sigma"])))
+        return _cut_off(run, self.renewal) or self._conclude(run, measured)
+
+    def _spec(self, job: JobRecord) -> JobSpec:
+        """Validate the job, the only time in this process; its code, if it brought any, is unpacked here."""
+        if job.code is None:
+            return stored_spec(job.spec)
+        code = unpack(self.ledger.code(job.code), self.settings.job_folder(job.id) / "code")
+        return stored_spec({**job.spec, "folder": str(code)})
+
+    def _lacking_function(self, spec: JobSpec) -> str | None:
+        """Why this process cannot train: the function was entered elsewhere; None if it can."""
+        if not spec.task.startswith(f"{ENTERED}:") or spec.task in self.functions:
+            return None
+        name = spec.task.partition(":")[2]
+        return (
+            f"its function {name} was entered in a notebook or script; go on there: anon_tune.tune({name}, "
+            f"resume={self.lease.job!r})"
+        )
+
+    def _probe(self, spec: JobSpec, spaces: Mapping[str, Space]) -> Mapping[str, Any] | Failed:
+        """Measure the model where its trials will run, and store that; return it as it is stored, or the failure."""
+        import ray
+
+        from anon_tune.workers.trial.trainable import run_probe
+
+        seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
+        # Its process ends with it: no trial is given one that has run something, and it would keep its memory.
+        task = ray.remote(num_cpus=spec.resources.cpu, num_gpus=spec.resources.gpu, max_calls=1)(run_probe)
+        floor = float(spaces["anon"].constant("floor"))
+        asked = task.remote(self.functions, spec, seed, floor, _points_to_try(spaces))
+        cluster.load_statistics()
+        found: ProbeResult | Failed = ray.get(asked)
+        if isinstance(found, Failed):
+            _log.error("the probe failed\n%s", found.traceback)
+            return found
+        measured = found.as_stored()
+        self.ledger.update_job(self.lease, probe=measured, architecture=found.architecture)
+        return measured
+
+    def _run_trials(self, plan: Plan) -> Run:
+        """Run trials until there is nothing left to do, or the job is asked to stop."""
+        from anon_tune.workers.driver.run import Run
+        from anon_tune.workers.trial.checkpoints import ask
+
+        if not self.settings.ray_address:
             cluster.give_trials_loaded_processes()
-        plan = Plan(spec, spaces, float(measured["log_mean_sigma"]))
-        checkpoints = settings.checkpoints(job.id)
+        folder, checkpoints = self._folders
         checkpoints.mkdir(parents=True, exist_ok=True)
         ask(checkpoints, wanted=False)
-        with Run(ledger, lease, plan, _PATIENCE_SECONDS, watch, checkpoints) as run:
+        with Run(
+            self.ledger, self.lease, plan, _PATIENCE_SECONDS, self.renewal, self.shutdown, checkpoints
+        ) as run:
             # Once more where the budget was raised after Tune had been told that there is nothing left.
             while not run.stopping:
-                with watch.notice(lambda: ask(checkpoints)):
-                    _tune(run, spec, plain_spec, functions, settings.job_folder(job.id), checkpoints)
-                watch.check()
-                watch.orders = ledger.heartbeat(lease)
+                with self.shutdown.notice(lambda: ask(checkpoints)):
+                    _tune(run, plan.spec, self.functions, folder, checkpoints)
+                self.shutdown.check()
+                self.renewal.renew()
                 if not run.stopping and run.is_done():
                     break
-    cut_off = _cut_off(run, watch)
-    if cut_off is not None:
-        return cut_off
-    ledger.update_job(lease, result=summarize(run.plan, run.trials, measured).model_dump(mode="json"))
-    if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
-        reasons = ("no arm has a COMPLETE trial", run.cut_short)
-        return _Ending(JobState.FAILED, "; ".join(filter(None, reasons)), run.budget)
-    if spec.keep == "best":
-        write_best(run.trials, spec, checkpoints, settings.job_folder(job.id) / "best.pt")
-    return _Ending(JobState.SUCCEEDED, run.cut_short, run.budget)
+        return run
+
+    def _conclude(self, run: Run, measured: Mapping[str, Any]) -> _Ending:
+        """Store the answer of a job that has come to its end, and keep the best weights if it asks for them."""
+        from anon_tune.workers.driver.best_weights import write_best
+
+        answer = summarize(run.plan, run.trials, measured)
+        self.ledger.update_job(self.lease, result=answer.model_dump(mode="json"))
+        if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
+            reasons = ("no arm has a COMPLETE trial", run.cut_short)
+            return _Ending(JobState.FAILED, "; ".join(filter(None, reasons)), run.budget)
+        if run.plan.spec.keep == "best":
+            folder, checkpoints = self._folders
+            write_best(run.trials, run.plan.spec, checkpoints, folder / "best.pt")
+        return _Ending(JobState.SUCCEEDED, run.cut_short, run.budget)
+
+    @property
+    def _folders(self) -> tuple[Path, Path]:
+        """Folders of the job: its own, and that of its checkpoints."""
+        return self.settings.job_folder(self.lease.job), self.settings.checkpoints(self.lease.job)
 
 
 def _points_to_try(spaces: Mapping[str, Space]) -> dict[str, list[dict[str, Any]]]:
@@ -251,14 +312,14 @@ def _points_to_try(spaces: Mapping[str, Space]) -> dict[str, list[dict[str, Any]
     }
 
 
-def _cut_off(run: Run, watch: Watch) -> _Ending | None:
-    """Where a run leaves its job that has not come to its end; None if it has. Raises the error that stopped it."""
+def _cut_off(run: Run, renewal: LeaseRenewal) -> _Ending | None:
+    """Return how to leave a job that has not come to its end; None if it has. Raises the error that stopped it."""
     if run.error is not None:
         raise run.error
     if run.paused is not None:
         return _Ending(JobState.PAUSED, f"three trials in a row failed: {run.paused}")
-    if watch.orders.request is not None:  # a cancel may be heard before its interrupt; `release` answers it
-        return _Ending(JobState.PAUSED, f"{watch.orders.request} requested")
+    if renewal.orders.request is not None:  # a cancel may be heard before its interrupt; `release` answers it
+        return _Ending(JobState.PAUSED, f"{renewal.orders.request} requested")
     return None
 
 
@@ -273,8 +334,8 @@ def _slots(spec: JobSpec) -> int:
     return max(1, int(min(fits)))
 
 
-def _lacking(spec: JobSpec, settings: Settings) -> str | None:
-    """What one trial takes and this machine has not: Ray would wait for it for ever. A cluster may grow."""
+def _lacking_resources(spec: JobSpec, settings: Settings) -> str | None:
+    """Why this machine cannot run a trial: Ray would wait for ever; None if it can. A cluster may grow."""
     import ray
 
     if settings.ray_address:
@@ -291,13 +352,21 @@ def _lacking(spec: JobSpec, settings: Settings) -> str | None:
 
 
 def _tune(
-    run: Any,
+    run: Run,
     spec: JobSpec,
-    plain_spec: dict[str, Any],
     functions: Mapping[str, Callable[..., Any]],
     folder: Path,
     checkpoints: Path,
 ) -> None:
+    """Have Tune run trials until `run` gives out no more, and those that ran then have ended.
+
+    Args:
+        run: Gives out trials, and stores their results.
+        spec: The job.
+        functions: The user's functions that are in no module.
+        folder: The job's, for files of Tune's and the output of trials; both are deleted at the end.
+        checkpoints: The job's folder of checkpoints.
+    """
     from ray import tune
 
     from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler, JobSearcher
@@ -311,7 +380,7 @@ def _tune(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
     # Not in each trial's config, of which Tune makes several copies and keeps them for as long as the job runs.
-    trainable = tune.with_parameters(TrialTrainable, spec=plain_spec, functions=functions)
+    trainable = tune.with_parameters(TrialTrainable, spec=spec, functions=functions)
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(

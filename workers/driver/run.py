@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from threadpoolctl import threadpool_limits
 
@@ -30,8 +30,10 @@ from anon_tune.search.policy import (
 from anon_tune.search.pruning import should_prune
 from anon_tune.spec import Budget
 from anon_tune.workers.driver.best_weights import kept_trial
-from anon_tune.workers.driver.watch import Watch
+from anon_tune.workers.driver.lease_renewal import LeaseRenewal
+from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 from anon_tune.workers.trial.checkpoints import remove, step_of
+from anon_tune.workers.trial.messages import Completed, Failed, Measurement, Outcome, StepResult
 from anon_tune.workers.trial.watchdog import ask_to_end, overdue, withdraw
 
 __all__ = ["Run"]
@@ -42,6 +44,13 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 D = TypeVar("D")
+
+
+class _End(NamedTuple):
+    """The end of a trial as the ledger has stored it."""
+
+    value: float | None
+    finished: datetime.datetime
 
 
 class Run:
@@ -58,7 +67,8 @@ class Run:
         lease: The right to write about it.
         plan: What the job's decisions depend on besides its trials.
         patience: Seconds for which `next` waits for a suggestion that it has asked for; None: until it is there.
-        watch: What the process hears meanwhile.
+        renewal: Keeps the ledger's last response: what is asked of the job, and its budget.
+        shutdown: Interrupts this process; a write to the ledger is finished first.
         folder: The job's, of checkpoints; those of trials that have ended are deleted. None: there are none.
     """
 
@@ -68,14 +78,16 @@ class Run:
         lease: Lease,
         plan: Plan,
         patience: float | None = None,
-        watch: Watch | None = None,
+        renewal: LeaseRenewal | None = None,
+        shutdown: ShutdownRequest | None = None,
         folder: Path | None = None,
     ) -> None:
         self._ledger = ledger
         self._lease = lease
         self._plan = plan
         self._patience = patience
-        self._watch = watch or Watch()
+        self._renewal = renewal or LeaseRenewal(ledger, lease)
+        self._shutdown = shutdown or ShutdownRequest()
         self._obeyed: Orders | None = None
         self._thread = ThreadPoolExecutor(1, "suggestion", _use_one_core)
         self._asked: Future[NewTrial | Signal] | None = None
@@ -125,7 +137,7 @@ class Run:
     @property
     def stopping(self) -> bool:
         """Whether no further trial is given out, though there may be more to do."""
-        asked = self._watch.leaving or self._watch.orders.request is not None
+        asked = self._shutdown.leaving or self._renewal.orders.request is not None
         return asked or self.error is not None or self.paused is not None
 
     @property
@@ -150,8 +162,8 @@ class Run:
         return f"budget.time ({spec.budget.time:g} s) was spent after {made} of {planned} search trials"
 
     def check(self) -> None:
-        """Raises as Watch.check."""
-        self._watch.check()
+        """Raises as ShutdownRequest.check."""
+        self._shutdown.check()
 
     def is_done(self) -> bool:
         """Whether there is nothing left to do, by what was heard last."""
@@ -159,8 +171,8 @@ class Run:
         return next_trial(self._plan, self.trials) is Signal.DONE
 
     def guard(self, call: Callable[[], T], otherwise: D) -> T | D:
-        """Return `call()`, or `otherwise` if it or an earlier call failed. Raises as Watch.check."""
-        self._watch.check()
+        """Return `call()`, or `otherwise` if it or an earlier call failed. Raises as `check`."""
+        self._shutdown.check()
         if self.error is not None:
             return otherwise
         try:
@@ -206,75 +218,83 @@ class Run:
                 self._lease.job, repeat + 1, arm, made, self._plan.spec.budget.trials,
             )  # fmt: skip
 
-    def report(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def report(self, trial_id: str, result: StepResult) -> bool:
         """Store a result; return whether the trial shall stop now.
 
         It shall where it is pruned, or where this process is to end and the trial can go on from here. An interrupt
         comes before or after.
         """
-        with self._watch.undisturbed():
-            return self._report(trial_id, result)
+        with self._shutdown.undisturbed():
+            trial = self._trials[trial_id]
+            if trial.is_finished or trial.id in self._left:
+                return False  # Tune repeats the last result of a trial that it was told to stop
+            _log_news(trial, result)
+            measurement, outcome = result.measurement, self._explained(trial, result.outcome)
+            report, end = self._store(trial, measurement, outcome)
+            if measurement is not None:
+                trial = self._keep_measured(trial, report, measurement.checkpoint)
+            if outcome is not None:
+                if end is None:
+                    self._lose(trial, str(outcome.reason), outcome.log)
+                else:
+                    self._end(trial, outcome.state, end.value, outcome.reason, end.finished)
+                return False
+            return measurement is not None and self._is_to_stop(trial, measurement)
 
-    def _report(self, trial_id: str, result: dict[str, Any]) -> bool:
-        trial = self._trials[trial_id]
-        if trial.is_finished or trial.id in self._left:
-            return False  # Tune repeats the last result of a trial that it was told to stop
-        if "resumed" in result:
-            _log.info(
-                "trial %s: attempt %d goes on after epoch %d", trial.id, trial.attempts, result["resumed"]
-            )
-        for warning in result.get("warnings", ()):
-            _log.warning("trial %s: %s", trial.id, warning)
-        outcome = TrialState(result["outcome"]) if "outcome" in result else None
-        value, reason, log = result.get("final"), result.get("reason"), result.get("log")
-        if outcome is TrialState.FAILED:  # as its processes are killed, it may come to an error of its own
-            reason = self._overdue.get(trial.id, reason)
-        checkpoint = result.get("checkpoint")
-        # It was given out before the job was paused for this reason: no budget is spent on it any more.
-        spared = outcome is TrialState.FAILED and reason is not None and reason == self.paused
-        report = finished = None
-        with self._ledger.transaction():  # a last report and the end of its trial are stored together
-            if "step" in result:
-                # Tune flattens nested results.
-                metrics = {
-                    key.removeprefix("metrics/"): v for key, v in result.items() if key.startswith("metrics/")
-                }
+    def _explained(self, trial: Trial, outcome: Outcome | None) -> Outcome | None:
+        """Give a failure its true reason: as a trial's processes are killed, it may come to an error of its own."""
+        if isinstance(outcome, Failed):
+            return dataclasses.replace(outcome, reason=self._overdue.get(trial.id, outcome.reason))
+        return outcome
+
+    def _store(
+        self, trial: Trial, measurement: Measurement | None, outcome: Outcome | None
+    ) -> tuple[Report | None, _End | None]:
+        """Write a last report and the end of its trial together.
+
+        A failure for the reason for which the job is paused is no end: the trial was given out before, and no budget
+        is spent on it any more.
+        """
+        report = None
+        with self._ledger.transaction():
+            if measurement is not None:
                 report = self._ledger.report(
                     self._lease,
                     trial.id,
                     trial.attempts,
-                    result["step"],
-                    result["value"],
-                    metrics,
-                    checkpoint,
+                    measurement.step,
+                    measurement.value,
+                    measurement.metrics,
+                    measurement.checkpoint,
                 )
-            if outcome is TrialState.COMPLETE:
-                value = self._final(trial, report, value)
-            if outcome is not None and not spared:
-                finished = self._ledger.finish_trial(self._lease, trial.id, outcome, value, reason, log)
+            if outcome is None or (isinstance(outcome, Failed) and outcome.reason == self.paused):
+                return report, None
+            value = self._final(trial, report, outcome.final) if isinstance(outcome, Completed) else None
+            finished = self._ledger.finish_trial(
+                self._lease, trial.id, outcome.state, value, outcome.reason, outcome.log
+            )
+            return report, _End(value, finished)
+
+    def _keep_measured(self, trial: Trial, report: Report | None, checkpoint: str | None) -> Trial:
+        """Keep a report and its checkpoint as the ledger has them: the first of each step, one of each attempt."""
         if checkpoint is not None:
-            # As the ledger has it: one of each attempt.
             others = (c for c in trial.checkpoints if Path(c).parent != Path(checkpoint).parent)
             trial = self._keep(dataclasses.replace(trial, checkpoints=(checkpoint, *others)))
         if report is not None and all(known.step != report.step for known in trial.reports):
             took = trial.seconds + (report.metrics.get("epoch_seconds") or 0.0)
             trial = self._keep(dataclasses.replace(trial, reports=(*trial.reports, report), seconds=took))
-        if "traceback" in result:
-            _log.error("trial %s failed\n%s", trial.id, result["traceback"])
-        if spared:
-            self._lose(trial, str(reason), log)
-        if outcome is not None and finished is not None:
-            self._end(trial, outcome, value, reason, finished)
-        if outcome is not None:
-            return False
-        if self._prune(trial, result["step"]):
+        return trial
+
+    def _is_to_stop(self, trial: Trial, measurement: Measurement) -> bool:
+        """Whether a trial that would go on is pruned, or left to another process that goes on from here."""
+        if self._prune(trial, measurement.step):
             return True
-        if self._watch.leaving and checkpoint is not None:
+        if self._shutdown.leaving and measurement.checkpoint is not None:
             self._left.add(trial.id)
             return True
         return False
 
-    def _final(self, trial: Trial, last: Report | None, value: float | None) -> float | None:
+    def _final(self, trial: Trial, last: Report | None, value: float) -> float | None:
         """The value of a trial that completes with its last report, or had it before; `value` is its attempt's."""
         objective = self._plan.spec.objective
         if objective.of == "last":
@@ -297,9 +317,9 @@ class Run:
         trial = self._trials[trial_id]
         if trial.is_finished:
             return
-        with self._watch.undisturbed():
+        with self._shutdown.undisturbed():
             late = self._overdue.get(trial.id)
-            if late is not None and late != self.paused:  # as in `_report`
+            if late is not None and late != self.paused:  # as in `_store`
                 self._finish(trial, TrialState.FAILED, late, log)
                 return
             self._deaths[trial.id] += begun
@@ -336,7 +356,7 @@ class Run:
 
     def _obey(self) -> None:
         """Work by the budget that was heard last."""
-        orders = self._watch.orders
+        orders = self._renewal.orders
         if orders is self._obeyed or not orders.budget:
             return
         self._obeyed = orders
@@ -433,6 +453,15 @@ class Run:
     def _keep(self, trial: Trial) -> Trial:
         self._trials.keep(trial)
         return trial
+
+
+def _log_news(trial: Trial, result: StepResult) -> None:
+    if result.resumed is not None:
+        _log.info("trial %s: attempt %d goes on after epoch %d", trial.id, trial.attempts, result.resumed)
+    for warning in result.warnings:
+        _log.warning("trial %s: %s", trial.id, warning)
+    if isinstance(result.outcome, Failed):
+        _log.error("trial %s failed\n%s", trial.id, result.outcome.traceback)
 
 
 def _use_one_core() -> None:

@@ -22,6 +22,7 @@ from ray.tune.search import Searcher
 from anon_tune.records import WORKER_DIED, Trial
 from anon_tune.search.policy import Signal
 from anon_tune.workers.driver.run import Run
+from anon_tune.workers.trial.messages import StepResult, TrialAssignment
 from anon_tune.workers.trial.output import newest, tail
 from anon_tune.workers.trial.trainable import HELD
 
@@ -57,7 +58,7 @@ class JobSearcher(_WithoutRun, Searcher):
         super().__init__(metric="value", mode="min")
         self._run = run
         self._ahead = ahead
-        self._folder = str(folder)
+        self._folder = folder
         self._output = output
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -66,17 +67,8 @@ class JobSearcher(_WithoutRun, Searcher):
             return None
         found = self._run.guard(self._run.next, Signal.DONE)
         if isinstance(found, Trial):
-            return {
-                "trial": found.id,
-                "attempt": found.attempts,
-                "arm": found.arm,
-                "phase": found.phase.value,
-                "seed": found.seed,
-                "hyperparameters": dict(found.hyperparameters),
-                "folder": self._folder,
-                "checkpoints": list(found.checkpoints),
-                "output": str(self._output / f"{found.id}.{found.attempts}.log"),
-            }
+            output = self._output / f"{found.id}.{found.attempts}.log"
+            return TrialAssignment(found, self._folder, output).to_config()
         return Searcher.FINISHED if found is Signal.DONE else None
 
     def on_trial_complete(
@@ -157,7 +149,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         for trial in filter(_has_begun, self._unfinished):
             ran = before[trial.trial_id] + min(passed, _LONGEST_TURN) if trial.trial_id in before else 0.0
             self._ran[trial.trial_id] = ran
-            ask = partial(self._run.end_if_overdue, trial.config["trial"], ran)
+            ask = partial(self._run.end_if_overdue, _assignment(trial).trial.id, ran)
             if self._run.guard(ask, otherwise=False):
                 asked = self._asked.setdefault(trial.trial_id, ran)
                 actor = trial.temporary_state.ray_actor
@@ -167,22 +159,33 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Every result but the last."""
         # After an error the run stores nothing more, and every trial stops.
-        stop = self._run.guard(lambda: self._run.report(trial.config["trial"], result), otherwise=True)
-        decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+        decision: str = TrialScheduler.STOP if self._report(trial, result) else TrialScheduler.CONTINUE
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
         """The last result of a trial that ended by itself."""
-        self._run.guard(lambda: self._run.report(trial.config["trial"], result), otherwise=True)
+        self._report(trial, result)
+
+    def _report(self, trial: TuneTrial, result: dict[str, Any]) -> bool:
+        """Return whether the trial shall stop."""
+        return self._run.guard(
+            lambda: self._run.report(_assignment(trial).trial.id, StepResult.from_tune(result)),
+            otherwise=True,
+        )
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """The worker died, or could not begin."""
-        written = newest(Path(trial.config["output"]))
+        assignment = _assignment(trial)
+        written = newest(assignment.output)
         log = None if written is None else tail(written)
         begun = not _is_held(trial)
         reason = WORKER_DIED if begun else HELD
-        lose = partial(self._run.lose, trial.config["trial"], reason, log, begun=begun)
+        lose = partial(self._run.lose, assignment.trial.id, reason, log, begun=begun)
         self._run.guard(lose, otherwise=None)
+
+
+def _assignment(trial: TuneTrial) -> TrialAssignment:
+    return TrialAssignment.from_config(trial.config)
 
 
 def _controller(given: Any) -> Any:
@@ -193,7 +196,7 @@ def _controller(given: Any) -> Any:
 def _has_begun(trial: TuneTrial) -> bool:
     """Whether a process is at work on a trial; for Tune it is not RUNNING before its model and data are there."""
     return trial.status == TuneTrial.RUNNING or (
-        trial.status == TuneTrial.PENDING and newest(Path(trial.config["output"])) is not None
+        trial.status == TuneTrial.PENDING and newest(_assignment(trial).output) is not None
     )
 
 

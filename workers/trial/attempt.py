@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -24,14 +25,24 @@ with uncollected():  # torch
     from anon_tune.documents import is_function
     from anon_tune.errors import AnonTuneError, InputError
     from anon_tune.optim import Anon, make_optimizer, monitor
-    from anon_tune.records import Phase, TrialState
-    from anon_tune.spec import JobSpec, stored_spec
+    from anon_tune.records import Phase
+    from anon_tune.spec import JobSpec
     from anon_tune.user_code import load_function
     from anon_tune.workers.problems.tasks import Problem, load_problem
     from anon_tune.workers.trial import checkpoints, output
-    from anon_tune.workers.trial.context import Context, Report
+    from anon_tune.workers.trial.context import Context, Progress
     from anon_tune.workers.trial.device import choose_device
     from anon_tune.workers.trial.dry_run import FactoryArm
+    from anon_tune.workers.trial.messages import (
+        Completed,
+        Diverged,
+        Failed,
+        Measurement,
+        Outcome,
+        ProbeResult,
+        StepResult,
+        TrialAssignment,
+    )
     from anon_tune.workers.trial.probe import PROBE_BATCHES, probe
     from anon_tune.workers.trial.training import Training
     from anon_tune.workers.trial.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
@@ -51,71 +62,65 @@ _CLOSE_SECONDS = 10.0
 class Attempt:
     """Trains one trial an epoch at a time; a training function of the user from report to report.
 
-    An error in the training becomes a result with the outcome FAILED.
-
-    Besides step, value and metrics a result may hold `checkpoint` (one that is durable and holds the trial after this
-    step), `resumed` (the epochs that were done before this attempt), `warnings` (lines for the job's log) and, where
-    the trial does not end well, `log` (the end of what its process wrote).
+    An error in the training becomes a result with the outcome `Failed`.
 
     Args:
-        config: Holds `trial`, `attempt`, `arm`, `phase`, `seed`, `hyperparameters`, `folder` (the job's, of
-            checkpoints), `checkpoints` (what the trial may go on from) and `output`, the file for what this process
-            writes meanwhile; see `output.own`.
-        plain_spec: The job's, as plain values.
+        assignment: The trial, and where its files are.
+        spec: The job.
     """
 
     @uncollected()  # the first of a process loads more: the data set's reader, and what torch's optimizers need
-    def __init__(self, config: Mapping[str, Any], plain_spec: Mapping[str, Any]) -> None:
-        self._failure: dict[str, Any] | None = None
-        self._news: dict[str, Any] = {}
+    def __init__(self, assignment: TrialAssignment, spec: JobSpec) -> None:
+        trial = assignment.trial
+        self._trial = trial
+        self._spec = spec
+        self._folder = assignment.folder
+        self._failure: Failed | None = None
+        self._resumed: int | None = None
+        self._warnings: list[str] = []
         self._training: Training | None = None
         self._function: FunctionRun | None = None
-        self._users: str | None = None
-        self._output = output.own(Path(config["output"]))
+        self._output = output.own(assignment.output)
         self._files = self._output.with_suffix(".files")
         output.capture(self._output)
-        self._watchdog = Watchdog(Path(config["folder"]), config["trial"], config["attempt"])
+        self._watchdog = Watchdog(self._folder, trial.id, trial.attempts)
+        self._tests = trial.phase is Phase.VERDICT
+        self._metric = spec.objective.metric
+        self._tests_each = self._tests and spec.objective.of != "last"
+        self._epochs = spec.budget.epochs
+        self._keeps_last = spec.may_keep(trial.arm, trial.phase)
+        self._good: str | None = None
+        self._value: float | None = None
         try:
-            spec = stored_spec(plain_spec)
             _use_threads(spec.resources.cpu)
-            self._tests = config["phase"] == Phase.VERDICT
-            self._metric = spec.objective.metric
-            self._tests_each = self._tests and spec.objective.of != "last"
-            self._epochs = spec.budget.epochs
-            self._trial, self._attempt = config["trial"], config["attempt"]
-            self._folder = Path(config["folder"])
-            self._keeps_last = spec.may_keep(config["arm"], config["phase"])
-            self._good: str | None = None
-            self._users = spec.folder
             if is_function(spec.task):
-                self._value: float | None = None
-                self._function = self._call(spec, config)
+                self._function = self._call()
             else:
-                problem = _problem(spec)
-                self._training = self._go_on(
-                    lambda: _training(
-                        spec, problem, config["arm"], config["hyperparameters"], config["seed"]
-                    ),
-                    config["checkpoints"],
-                )
+                self._training = self._go_on(_problem(spec))
             self._pace = checkpoints.Pace(spec.training.checkpoint_seconds)
             self._since = time.perf_counter()
         except Exception as error:  # noqa: BLE001 - as in step
-            self._failure = _failure(error, self._users)
+            self._failure = _failure(error, spec.folder)
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> StepResult:
         """Train one epoch."""
         output.trim(self._output)
-        if self._failure is not None:
-            result = {"done": True, **self._told(), **self._failure}
-        else:
+        measurement: Measurement | None = None
+        outcome: Outcome | None = self._failure
+        if outcome is None:
             try:
-                result = self._epoch() if self._function is None else self._report(self._function)
+                measurement, outcome = (
+                    self._epoch() if self._function is None else self._report(self._function)
+                )
             except Exception as error:  # noqa: BLE001 - the user's model may raise anything; it is reported
-                result = {"done": True, **self._told(), **_failure(error, self._users)}
-        if result.get("outcome") in {TrialState.FAILED, TrialState.DIVERGED}:
-            result["log"] = output.tail(self._output) or result.get("traceback")
-        return result
+                outcome = _failure(error, self._spec.folder)
+        if isinstance(outcome, Failed):
+            outcome = dataclasses.replace(outcome, log=output.tail(self._output) or outcome.traceback)
+        elif isinstance(outcome, Diverged):
+            outcome = dataclasses.replace(outcome, log=output.tail(self._output))
+        resumed, self._resumed = self._resumed, None
+        warnings, self._warnings = self._warnings, []
+        return StepResult(measurement=measurement, outcome=outcome, resumed=resumed, warnings=tuple(warnings))
 
     def close(self) -> bool:
         """Leave nothing in this process and no file behind; the driver removes those of processes that died.
@@ -133,31 +138,30 @@ class Attempt:
         shutil.rmtree(self._files, ignore_errors=True)
         return ended
 
-    def _call(self, spec: JobSpec, config: Mapping[str, Any]) -> FunctionRun:
+    def _call(self) -> FunctionRun:
         """Make a training function of the user ready, with the furthest checkpoint that is whole."""
-        names, problems = config["checkpoints"], list[str]()
-        found = next(checkpoints.intact(self._folder, names, self._epochs, problems), None)
+        spec, trial, problems = self._spec, self._trial, list[str]()
+        found = next(checkpoints.intact(self._folder, trial.checkpoints, self._epochs, problems), None)
         if found is not None:
             self._good, saved = found
-            self._news["resumed"] = saved["step"]
+            self._resumed = saved["step"]
             self._value = self._objective(saved["metrics"])
-        elif names:
+        elif trial.checkpoints:
             problems.append("no checkpoint can be used: it starts afresh")
-        self._warn(*problems)
+        self._warnings += problems
         self._files.mkdir(parents=True, exist_ok=True)
-        hyperparameters = config["hyperparameters"]
 
-        def context(tell: Callable[[Report], None]) -> Context:
+        def context(tell: Callable[[Progress], None]) -> Context:
             return Context(
-                arm=config["arm"],
-                hyperparameters=hyperparameters,
-                seed=config["seed"],
+                arm=trial.arm,
+                hyperparameters=trial.hyperparameters,
+                seed=trial.seed,
                 device=choose_device(spec.resources.gpu),
                 epochs=self._epochs,
                 objective=spec.objective,
                 folder=self._files,
                 make_optimizer=lambda target: make_optimizer(
-                    spec.optimizer(config["arm"]), target, hyperparameters, spec.folder
+                    spec.optimizer(trial.arm), target, trial.hyperparameters, spec.folder
                 ),
                 tell=tell,
                 tests=self._tests,
@@ -167,19 +171,22 @@ class Attempt:
                 is_due=self._is_due,
             )
 
-        return FunctionRun(_function(spec), context, config["seed"], spec.resources.cpu)
+        return FunctionRun(_function(spec), context, trial.seed, spec.resources.cpu)
 
     def _objective(self, metrics: Mapping[str, float]) -> float:
         """Return the value that one report of a training function would give its trial."""
         value = metrics[self._metric]
         return metrics.get(f"test_{self._metric}", value) if self._tests else value
 
-    def _go_on(self, begin: Callable[[], Training], names: Sequence[str]) -> Training:
+    def _go_on(self, problem: Problem) -> Training:
         """From the furthest checkpoint that can be used, else from fresh weights."""
+        trial, problems = self._trial, list[str]()
+        begin = functools.partial(
+            _training, self._spec, problem, trial.arm, trial.hyperparameters, trial.seed
+        )
         training = begin()
-        problems: list[str] = []
         # The last epoch has its results in one report with the end of the trial: it is trained again.
-        for name, state in checkpoints.intact(self._folder, names, self._epochs, problems):
+        for name, state in checkpoints.intact(self._folder, trial.checkpoints, self._epochs, problems):
             try:
                 training.load_state_dict(state)
             except Exception as error:  # noqa: BLE001 - whatever does not fit, there may be another
@@ -187,39 +194,30 @@ class Attempt:
                 training = begin()
             else:
                 self._good = name
-                self._news["resumed"] = training.epoch
+                self._resumed = training.epoch
                 break
         else:
-            if names:
+            if trial.checkpoints:
                 problems.append("no checkpoint can be used: it starts afresh")
-        self._warn(*problems)
+        self._warnings += problems
         return training
 
-    def _save(self, step: int, state: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """Write a checkpoint and name it for the result; one that cannot be written is no failure of the trial."""
-        name = checkpoints.checkpoint_name(self._trial, self._attempt, step)
+    def _save(self, step: int, state: Callable[[], Mapping[str, Any]]) -> str | None:
+        """Write a checkpoint and return its name; one that cannot be written is no failure of the trial."""
+        name = checkpoints.checkpoint_name(self._trial.id, self._trial.attempts, step)
         try:
             with self._pace.writing():
                 checkpoints.save(self._folder, name, state(), self._good)
         except Exception as error:  # noqa: BLE001 - a full disk, or a state that cannot be saved
-            self._warn(f"no checkpoint after epoch {step}, it goes on without: {error}")
-            return {}
+            self._warnings.append(f"no checkpoint after epoch {step}, it goes on without: {error}")
+            return None
         self._good = name
-        return {"checkpoint": name}
+        return name
 
     def _is_due(self) -> bool:
         return self._pace.due or checkpoints.is_asked(self._folder)
 
-    def _told(self) -> dict[str, Any]:
-        """Return what the next result carries besides its own, once."""
-        news, self._news = self._news, {}
-        return news
-
-    def _warn(self, *lines: str) -> None:
-        if lines:
-            self._news["warnings"] = [*self._news.get("warnings", ()), *lines]
-
-    def _epoch(self) -> dict[str, Any]:
+    def _epoch(self) -> tuple[Measurement, Outcome | None]:
         training = self._training
         if training is None:
             raise RuntimeError("the trial was not prepared")
@@ -230,21 +228,20 @@ class Attempt:
             metrics |= training.test()
         value = metrics[f"val_{self._metric}"]
         final = metrics.get(f"test_{self._metric}", value)
-        result: dict[str, Any] = {"step": training.epoch, "value": value, "done": False}
+        outcome: Outcome | None = None
         if training.diverged or not math.isfinite(final):
-            result |= {"done": True, "outcome": TrialState.DIVERGED, "reason": _divergence(metrics)}
+            outcome = Diverged(_divergence(metrics))
         elif training.epoch == self._epochs:
-            result |= {"done": True, "outcome": TrialState.COMPLETE, "final": final}
-        completed = result.get("outcome") == TrialState.COMPLETE
-        if (completed and self._keeps_last) or (not result["done"] and self._is_due()):
-            result |= self._save(training.epoch, training.state_dict)
-        return {**result, **self._told(), "metrics": metrics}
+            outcome = Completed(final)
+        saves = self._is_due() if outcome is None else isinstance(outcome, Completed) and self._keeps_last
+        checkpoint = self._save(training.epoch, training.state_dict) if saves else None
+        return Measurement(training.epoch, value, metrics, checkpoint), outcome
 
-    def _report(self, function: FunctionRun) -> dict[str, Any]:
+    def _report(self, function: FunctionRun) -> tuple[Measurement | None, Outcome | None]:
         """Have a training function go on to its next report, or to its end."""
         news = function.advance()
         if isinstance(news, Ended):
-            return self._ended(news)
+            return None, self._ended(news)
         now = time.perf_counter()
         metrics = {**news.metrics, "epoch_seconds": now - self._since}
         self._since = now
@@ -253,67 +250,71 @@ class Attempt:
                 metrics |= monitor(optimizer)
         value = news.metrics[self._metric]
         self._value = self._objective(news.metrics)
-        result: dict[str, Any] = {"step": news.step, "value": value, "done": False}
+        outcome, checkpoint = None, None
         if not math.isfinite(value) or not math.isfinite(self._value):
-            reason = f"diverged: {self._metric} {value:g}"
-            result |= {"done": True, "outcome": TrialState.DIVERGED, "reason": reason}
+            outcome = Diverged(f"diverged: {self._metric} {value:g}")
         elif news.state is not None and news.step < self._epochs and self._is_due():
-            result |= self._save(news.step, news.state)
-        return {**result, **self._told(), "metrics": metrics}
+            checkpoint = self._save(news.step, news.state)
+        return Measurement(news.step, value, metrics, checkpoint), outcome
 
-    def _ended(self, end: Ended) -> dict[str, Any]:
+    def _ended(self, end: Ended) -> Outcome:
         if end.error is not None:
-            return {"done": True, **self._told(), **_failure(end.error, self._users)}
+            return _failure(end.error, self._spec.folder)
         if self._value is None:
             raise InputError(NO_REPORT)
-        return {"done": True, **self._told(), "outcome": TrialState.COMPLETE, "final": self._value}
+        return Completed(self._value)
 
 
 @uncollected()
 def run_probe(
-    spec: Mapping[str, Any],
+    spec: JobSpec,
     seed: int,
     floor: float,
     points: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
-) -> dict[str, Any]:
+) -> ProbeResult | Failed:
     """Measure a job's model where its trials will run; see `probe.probe`.
 
-    `points` are, by arm, hyperparameters to try the user's factories with. An error becomes a result, as in the
-    trials: `reason` and `traceback`.
+    An error becomes a result, as in the trials.
+
+    Args:
+        spec: The job.
+        seed: Of the initial weights and of the batches.
+        floor: Of the search space of Anon.
+        points: By arm, hyperparameters to try the user's factories with.
     """
-    folder = None
     try:
-        parsed = stored_spec(spec)
-        _use_threads(parsed.resources.cpu)
-        folder = parsed.folder
+        _use_threads(spec.resources.cpu)
         arms = [
-            FactoryArm(arm, parsed.optimizer(arm), parsed.spaces[arm].file, folder, each)
+            FactoryArm(arm, spec.optimizer(arm), spec.spaces[arm].file, spec.folder, each)
             for arm, each in (points or {}).items()
         ]
-        if is_function(parsed.task):
-            return _probe_function(parsed, seed, floor, arms)
-        problem = _problem(parsed)
-        batch_size = parsed.training.batch_size
-        steps = parsed.budget.epochs * max(1, len(problem.train) // batch_size)
+        if is_function(spec.task):
+            return _probe_function(spec, seed, floor, arms)
+        problem = _problem(spec)
+        batch_size = spec.training.batch_size
+        steps = spec.budget.epochs * max(1, len(problem.train) // batch_size)
         batches = max(1, min(PROBE_BATCHES, int(_PROBE_SHARE * steps)))
         found = probe(
             problem,
             seed=seed,
             batch_size=batch_size,
             floor=floor,
-            device=choose_device(parsed.resources.gpu),
+            device=choose_device(spec.resources.gpu),
             batches=batches,
             arms=arms,
         )
-        return {**found, **_training(parsed, problem, "anon", {"lr": _TINY}, seed).dry_run()}
+        cost = _training(spec, problem, "anon", {"lr": _TINY}, seed).dry_run()
+        return dataclasses.replace(found, cost=cost)
     except Exception as error:  # noqa: BLE001 - as in an attempt
-        return _failure(error, folder)
+        return _failure(error, spec.folder)
 
 
-def _probe_function(spec: JobSpec, seed: int, floor: float, arms: Sequence[FactoryArm]) -> dict[str, Any]:
+def _probe_function(spec: JobSpec, seed: int, floor: float, arms: Sequence[FactoryArm]) -> ProbeResult:
     with tempfile.TemporaryDirectory() as folder:
 
-        def context(tell: Callable[[Report], None], make: Callable[[Any], torch.optim.Optimizer]) -> Context:
+        def context(
+            tell: Callable[[Progress], None], make: Callable[[Any], torch.optim.Optimizer]
+        ) -> Context:
             return Context(
                 arm="anon",
                 hyperparameters={},
@@ -385,8 +386,8 @@ def _divergence(metrics: Mapping[str, float]) -> str:
     return f"diverged: {losses}"
 
 
-def _failure(error: BaseException, folder: str | None = None) -> dict[str, Any]:
-    """A result of FAILED; the traceback begins where the user's own code does, which is in `folder`."""
+def _failure(error: BaseException, folder: str | None = None) -> Failed:
+    """Return the outcome of an error; the traceback begins where the user's own code does, which is in `folder`."""
     trace = "".join(traceback.format_exception(type(error), error, _users_part(error, folder)))
     sys.stdout.flush()
     sys.stderr.write(trace)
@@ -402,7 +403,7 @@ def _failure(error: BaseException, folder: str | None = None) -> dict[str, Any]:
         text = f"torch.compile: {why} Leave out training.compile, or see `anon-tune logs`."
     else:
         text = str(error) if isinstance(error, AnonTuneError) else f"{type(error).__name__}: {error}"
-    return {"outcome": TrialState.FAILED, "reason": text, "traceback": trace}
+    return Failed(text, trace)
 
 
 def _users_part(error: BaseException, folder: str | None) -> TracebackType | None:

@@ -21,7 +21,7 @@ from anon_tune.workers.trial.schedules import schedule_factor
 if TYPE_CHECKING:
     from anon_tune.spec import Objective
 
-__all__ = ["Context", "Report", "Resumable", "TrialStopped"]
+__all__ = ["Context", "Progress", "Resumable", "TrialStopped"]
 
 
 class TrialStopped(BaseException):
@@ -42,8 +42,8 @@ class Resumable(Protocol):
 
 
 @dataclass(frozen=True)
-class Report:
-    """A report of a training function.
+class Progress:
+    """Progress of a training function, from one of its reports: before the ledger has it, and with its state.
 
     Attributes:
         step: How far it is, in the unit of `budget.epochs`.
@@ -97,7 +97,7 @@ class Context:
         objective: Objective,
         folder: Path,
         make_optimizer: Callable[[Any], Optimizer],
-        tell: Callable[[Report], None],
+        tell: Callable[[Progress], None],
         tests: bool = False,
         schedule: str = "constant",
         warmup: float = 0.0,
@@ -122,7 +122,7 @@ class Context:
         self._resumable: dict[str, Resumable] = {}
         self._last = 0
         self._metrics: dict[str, float] = {}
-        self._held: Report | None = None
+        self._held: Progress | None = None
         self.model: nn.Module | None = None
         self.optimizers: list[Optimizer] = []
 
@@ -218,11 +218,11 @@ class Context:
             )
         self._check_scale("report", numbers[self._objective.metric])
         self._last, self._metrics = step, numbers
-        report = Report(step, numbers, (lambda: self._state(step, numbers)) if resumable else None)
+        progress = Progress(step, numbers, (lambda: self._state(step, numbers)) if resumable else None)
         if self.tests and step == self.epochs:
-            self._held = report  # `test` adds to it
+            self._held = progress  # `test` adds to it
         else:
-            self._tell(report)
+            self._tell(progress)
 
     def test(self, **metrics: float | Tensor) -> None:
         """Say how good the trained model is on the test data, after the last report: `test_loss` for `loss=`.
@@ -242,7 +242,7 @@ class Context:
         if self.tests:
             # Training that ended early has, at full length, what it had at its end.
             self._last, self._held = self.epochs, None
-            self._tell(Report(self.epochs, {**reported, **numbers}, None))
+            self._tell(Progress(self.epochs, {**reported, **numbers}, None))
 
     def close(self) -> None:
         """Tell the last report of a function that has ended without `test`."""

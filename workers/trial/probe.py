@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from anon_tune.architecture import fingerprint
 from anon_tune.errors import InputError
 from anon_tune.workers.problems.tasks import Problem
 from anon_tune.workers.trial.dry_run import FactoryArm, dry_run
+from anon_tune.workers.trial.messages import ProbeResult
 
 __all__ = ["PROBE_BATCHES", "gradient_scale", "probe"]
 
@@ -29,7 +29,7 @@ def probe(
     device: torch.device | str,
     batches: int = PROBE_BATCHES,
     arms: Iterable[FactoryArm] = (),
-) -> dict[str, Any]:
+) -> ProbeResult:
     """Measure a freshly initialized model on a few batches, and try the user's arms on it; deterministic for a seed.
 
     Args:
@@ -40,12 +40,6 @@ def probe(
         device: Where to measure.
         batches: How many to average over.
         arms: What is tried, see `dry_run`.
-
-    Returns:
-        - `log_mean_sigma`: logarithm of the mean over all coordinates of sigma = s + eps + floor * (mean of s over
-          the tensor), s being the mean squared gradient over the batches: the scale that V(gamma) is computed from.
-        - `quantiles_log_sigma`: the 5, 25, 50, 75 and 95% quantiles of log sigma.
-        - `architecture`: the model's fingerprint.
 
     Raises:
         InputError: The gradient is not finite, or as `dry_run`.
@@ -63,17 +57,19 @@ def probe(
         for square, parameter in zip(squares, model.parameters(), strict=True):
             if parameter.grad is not None:
                 square += parameter.grad.square() / batches
-    scale = gradient_scale(squares, floor)
+    log_mean_sigma, quantiles = gradient_scale(squares, floor)
     dry_run(arms, model)
-    return {
-        **scale,
-        "batches": batches,
-        "architecture": fingerprint(model),
-    }
+    return ProbeResult(
+        log_mean_sigma=log_mean_sigma,
+        quantiles_log_sigma=quantiles,
+        floor=floor,
+        batches=batches,
+        architecture=fingerprint(model),
+    )
 
 
-def gradient_scale(squares: Sequence[Tensor], floor: float) -> dict[str, Any]:
-    """Return `log_mean_sigma`, `quantiles_log_sigma` and `floor`, as `probe`, from the mean squared gradients.
+def gradient_scale(squares: Sequence[Tensor], floor: float) -> tuple[float, dict[str, float]]:
+    """Return `log_mean_sigma` and `quantiles_log_sigma` of a `ProbeResult` from the mean squared gradients.
 
     Raises:
         InputError: One is not finite.
@@ -81,14 +77,12 @@ def gradient_scale(squares: Sequence[Tensor], floor: float) -> dict[str, Any]:
     log_sigma = torch.cat([(s + _EPS + floor * s.mean()).log().flatten().double() for s in squares]).cpu()
     if not log_sigma.isfinite().all():
         raise InputError("The gradient is not finite at the initial weights; check the data and the model.")
-    quantiles = (0.05, 0.25, 0.5, 0.75, 0.95)
-    return {
-        "log_mean_sigma": (log_sigma.logsumexp(0) - math.log(len(log_sigma))).item(),
-        "quantiles_log_sigma": {
-            f"{q:.0%}": value for q, value in zip(quantiles, _quantiles(log_sigma, quantiles), strict=True)
-        },
-        "floor": floor,
-    }
+    shares = (0.05, 0.25, 0.5, 0.75, 0.95)
+    quantiles = zip(shares, _quantiles(log_sigma, shares), strict=True)
+    return (
+        (log_sigma.logsumexp(0) - math.log(len(log_sigma))).item(),
+        {f"{share:.0%}": value for share, value in quantiles},
+    )
 
 
 def _quantiles(values: Tensor, at: tuple[float, ...]) -> list[float]:

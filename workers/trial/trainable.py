@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anon_tune.loading import uncollected
 
@@ -11,6 +11,10 @@ with uncollected():
     from ray import tune
 
     from anon_tune.user_code import provide
+    from anon_tune.workers.trial.messages import Failed, ProbeResult, TrialAssignment
+
+if TYPE_CHECKING:
+    from anon_tune.spec import JobSpec
 
 __all__ = ["HELD", "TrialTrainable", "run_probe"]
 
@@ -19,27 +23,30 @@ HELD = "the training function of the trial before did not stop"
 
 
 class TrialTrainable(tune.Trainable):
-    """Trains trials on Ray Tune, one after another in the same actor; see `attempt.Attempt` for what it reports.
+    """Trains trials on Ray Tune, one after another in the same actor.
 
-    As an error in the training is a result, only a lost worker is an error to Ray.
+    Its config carries a `TrialAssignment`, and each of its results a `StepResult`; `attempt.Attempt` makes it. As an
+    error in the training is a result, only a lost worker is an error to Ray.
     """
 
     def setup(
         self,
         config: dict[str, Any],
-        spec: Mapping[str, Any],
+        spec: JobSpec,
         functions: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         """Prepare the first trial of this actor.
 
-        `spec` is the job's, as plain values; `functions` are the user's that are in no module, by the names that the
-        job gives them.
+        Args:
+            config: Carries the trial's assignment.
+            spec: The job, validated by the driver.
+            functions: The user's functions that are in no module, by the names that the job gives them.
         """
         from anon_tune.workers.trial.attempt import Attempt
 
         provide(functions or {})
         self._spec = spec
-        self._attempt = Attempt(config, spec)
+        self._attempt = Attempt(TrialAssignment.from_config(config), spec)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepare the next trial in the same process; nothing of the last one stays.
@@ -52,12 +59,12 @@ class TrialTrainable(tune.Trainable):
 
         if not self._attempt.close():
             raise RuntimeError(HELD)  # a fresh process takes the next trial
-        self._attempt = Attempt(new_config, self._spec)
+        self._attempt = Attempt(TrialAssignment.from_config(new_config), self._spec)
         return True
 
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
-        return self._attempt.step()
+        return self._attempt.step().to_tune()
 
     def cleanup(self) -> None:
         """Leave no file behind."""
@@ -70,9 +77,15 @@ class TrialTrainable(tune.Trainable):
         """See save_checkpoint."""
 
 
-def run_probe(functions: Mapping[str, Callable[..., Any]], *asked: Any) -> dict[str, Any]:
-    """Return what `attempt.run_probe(*asked)` measures; `functions` are the user's that are in no module."""
+def run_probe(
+    functions: Mapping[str, Callable[..., Any]],
+    spec: JobSpec,
+    seed: int,
+    floor: float,
+    points: Mapping[str, list[dict[str, Any]]],
+) -> ProbeResult | Failed:
+    """Run `attempt.run_probe` in a process of Ray's; `functions` are as in `TrialTrainable.setup`."""
     from anon_tune.workers.trial import attempt
 
     provide(functions)
-    return attempt.run_probe(*asked)
+    return attempt.run_probe(spec, seed, floor, points)

@@ -19,6 +19,7 @@ from anon_tune.workers.problems.data import Examples, Split
 from anon_tune.workers.problems.tasks import Problem
 from anon_tune.workers.trial.augment import augmented
 from anon_tune.workers.trial.device import describe_device, trials_that_fit
+from anon_tune.workers.trial.messages import TrainingCost
 from anon_tune.workers.trial.schedules import schedule_factor
 
 __all__ = ["DIVERGENCE_FACTOR", "Training"]
@@ -191,13 +192,10 @@ class Training:
             "update_ratio": update.norm().item() / max(before.norm().item(), _SHORTEST),
         }
 
-    def dry_run(self) -> dict[str, Any]:
+    def dry_run(self) -> TrainingCost:
         """Do once all that an epoch does, to find out whether it can be done; of no use for training afterwards.
 
-        Returns:
-            `seconds_per_step` of the second step, `steps_per_epoch` and `samples_per_epoch` of training, and the name
-            of the `device`; of a GPU also `peak_memory_bytes` that tensors took, `device_memory_bytes` that it has,
-            and the `trials_per_device` that fit on it at once.
+        The time of a step is that of the second one. On a GPU its memory is measured too.
         """
         if self._device.type == "cuda":  # what this process did before is no part of a trial
             torch.cuda.empty_cache()
@@ -208,24 +206,25 @@ class Training:
         started = time.perf_counter()
         self._step(batch).item()  # waits for the device
         seconds = time.perf_counter() - started
-        found: dict[str, Any] = {
-            "seconds_per_step": seconds,
-            "steps_per_epoch": self._steps_per_epoch,
-            "samples_per_epoch": self._steps_per_epoch * self._batch_size,
-            "device": describe_device(self._device),
-        }
         self._measured_step(batch)
         self._model.eval()
         with self._autocast:
             self._problem.measure(self._forward, self._problem.validation, batches=1)
-        if self._device.type == "cuda":
-            total = torch.cuda.get_device_properties(self._device).total_memory
-            found |= {
-                "peak_memory_bytes": torch.cuda.max_memory_allocated(self._device),
-                "device_memory_bytes": total,
-                "trials_per_device": trials_that_fit(torch.cuda.max_memory_reserved(self._device), total),
-            }
-        return found
+        cost = TrainingCost(
+            seconds_per_step=seconds,
+            steps_per_epoch=self._steps_per_epoch,
+            samples_per_epoch=self._steps_per_epoch * self._batch_size,
+            device=describe_device(self._device),
+        )
+        if self._device.type != "cuda":
+            return cost
+        total = torch.cuda.get_device_properties(self._device).total_memory
+        return dataclasses.replace(
+            cost,
+            peak_memory_bytes=torch.cuda.max_memory_allocated(self._device),
+            device_memory_bytes=total,
+            trials_per_device=trials_that_fit(torch.cuda.max_memory_reserved(self._device), total),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next epochs depend on, besides the arguments of the training.

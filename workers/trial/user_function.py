@@ -17,8 +17,9 @@ from torch.optim import Optimizer
 
 from anon_tune.architecture import fingerprint
 from anon_tune.errors import InputError
-from anon_tune.workers.trial.context import Context, Report, TrialStopped
+from anon_tune.workers.trial.context import Context, Progress, TrialStopped
 from anon_tune.workers.trial.dry_run import FactoryArm, dry_run
+from anon_tune.workers.trial.messages import ProbeResult, TrainingCost
 from anon_tune.workers.trial.probe import PROBE_BATCHES, gradient_scale
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class FunctionRun:
     def __init__(
         self,
         train: Train,
-        make_context: Callable[[Callable[[Report], None]], Context],
+        make_context: Callable[[Callable[[Progress], None]], Context],
         seed: int,
         threads: int,
     ) -> None:
@@ -66,11 +67,11 @@ class FunctionRun:
         self._seed = seed
         self._threads = threads
         self._orders: SimpleQueue[bool] = SimpleQueue()
-        self._news: SimpleQueue[Report | Ended] = SimpleQueue()
+        self._news: SimpleQueue[Progress | Ended] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="training", daemon=True)
         self._thread.start()
 
-    def advance(self) -> Report | Ended:
+    def advance(self) -> Progress | Ended:
         """Have the function go on to its next report, or to its end."""
         self._orders.put(True)
         return self._news.get()
@@ -97,10 +98,10 @@ class FunctionRun:
         else:
             self._news.put(Ended())
 
-    def _tell(self, report: Report) -> None:
+    def _tell(self, progress: Progress) -> None:
         """In the function's thread."""
         if not self.context.should_stop:
-            self._news.put(report)
+            self._news.put(progress)
             if self._orders.get():
                 return
         raise TrialStopped
@@ -108,14 +109,14 @@ class FunctionRun:
 
 def probe_function(
     train: Train,
-    make_context: Callable[[Callable[[Report], None], Callable[[Any], Optimizer]], Context],
+    make_context: Callable[[Callable[[Progress], None], Callable[[Any], Optimizer]], Context],
     *,
     seed: int,
     floor: float,
     objective: Objective,
     seconds: float = _DRY_RUN_SECONDS,
     arms: Sequence[FactoryArm] = (),
-) -> dict[str, Any]:
+) -> ProbeResult:
     """Measure the gradients of a training function at its initial weights, and find out whether it reports.
 
     It runs with an optimizer that changes nothing, for its first PROBE_BATCHES steps, and on to its first report for
@@ -131,8 +132,8 @@ def probe_function(
         arms: What is tried with the first gradients, see `dry_run`.
 
     Returns:
-        As `probe`, and `steps_per_epoch`: the optimizer's steps before the first report, over the step that this
-        named; None where it was not waited for.
+        As `probe`, with the cost of a step. Its `steps_per_epoch` are the optimizer's steps before the first report,
+        over the step that this report named; None if the probe did not wait for a report.
 
     Raises:
         InputError: It made no step with `context.optimizer`, it ended without a report, or a report was wrong; or as
@@ -157,13 +158,15 @@ def probe_function(
     model, squares = context.model, probing.squares
     total = sum(square.numel() for square in squares)
     unknown = {"family": "unknown", "parameters": total, "layers": {}, "share": {}}
-    return {
-        **gradient_scale(squares, floor),
-        "batches": probing.measured,
-        "seconds_per_step": probing.seconds_per_step,
-        "steps_per_epoch": probing.steps_per_epoch,
-        "architecture": fingerprint(model) if model is not None else unknown,
-    }
+    log_mean_sigma, quantiles = gradient_scale(squares, floor)
+    return ProbeResult(
+        log_mean_sigma=log_mean_sigma,
+        quantiles_log_sigma=quantiles,
+        floor=floor,
+        batches=probing.measured,
+        architecture=fingerprint(model) if model is not None else unknown,
+        cost=TrainingCost(seconds_per_step=probing.seconds_per_step, steps_per_epoch=probing.steps_per_epoch),
+    )
 
 
 class _Probing:
@@ -195,12 +198,12 @@ class _Probing:
         self._recorders.append(recorder)
         return recorder
 
-    def tell(self, report: Report) -> None:
-        problem = self._objective.problem_of(report.metrics[self._objective.metric], untrained=True)
+    def tell(self, progress: Progress) -> None:
+        problem = self._objective.problem_of(progress.metrics[self._objective.metric], untrained=True)
         if problem is not None:
             raise InputError(f"report: {problem}")
         if not self.reports:
-            self.steps_per_epoch = self.steps / report.step
+            self.steps_per_epoch = self.steps / progress.step
         self.reports += 1
         self._stop_if_done()
 

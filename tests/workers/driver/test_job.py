@@ -21,10 +21,14 @@ from anon_tune.search.policy import Plan, Signal
 from anon_tune.search.rounds import rounds_of
 from anon_tune.settings import Settings
 from anon_tune.spec import spaces_of
+from anon_tune.workers.driver import hang_watchdog
 from anon_tune.workers.driver import job as driver
+from anon_tune.workers.driver.job import JobDriver
+from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.run import Run
-from anon_tune.workers.driver.watch import Watch
+from anon_tune.workers.trial.messages import Completed
 from tests import builders
+from tests.workers.runs import result
 
 
 @pytest.fixture
@@ -34,10 +38,10 @@ def lease(ledger: Ledger) -> Lease:
 
 
 def work_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def work(*_: Any) -> None:
+    def work(job: JobDriver) -> None:
         raise error
 
-    monkeypatch.setattr(driver, "_work", work)
+    monkeypatch.setattr(JobDriver, "work", work)
 
 
 @pytest.mark.parametrize(
@@ -97,15 +101,14 @@ def forbid_writes(ledger: Ledger) -> None:
 
 
 def reports_without_end(ledger: Ledger, lease: Lease) -> None:
-    """What the driver's shims do, until the run has an error; as in `_work`, it is raised then."""
+    """What the driver's shims do, until the run has an error; as in `JobDriver`, it is raised then."""
     run = Run(ledger, lease, plan())
     found = run.next()
     assert isinstance(found, Trial)
     step = 0
     while run.error is None:
         step += 1
-        result = {"step": step, "value": 0.5, "metrics/note": 0.5}
-        run.guard(lambda result=result: run.report(found.id, result), otherwise=True)
+        run.guard(lambda step=step: run.report(found.id, result(step, 0.5)), otherwise=True)
     assert run.guard(run.next, Signal.DONE) is Signal.DONE
     raise run.error
 
@@ -121,7 +124,7 @@ def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_space(
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     full = Ledger.open(url)
     limit_pages(full, 30)
-    monkeypatch.setattr(driver, "_work", lambda *_: reports_without_end(full, lease))
+    monkeypatch.setattr(JobDriver, "work", lambda *_: reports_without_end(full, lease))
     # This fits in the pages that are there.
     assert driver.drive(full, lease, Settings.from_environment()) is JobState.PAUSED
     full.close()
@@ -139,7 +142,7 @@ def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_space(
     again = run.next()
     assert isinstance(again, Trial)
     assert (again.id, again.attempts) == (trial.id, 2)
-    run.report(again.id, {"step": 4, "value": 0.5, "outcome": TrialState.COMPLETE, "final": 0.5})
+    run.report(again.id, result(4, 0.5, Completed(0.5)))
     assert ledger.job(lease.job, trials=True).trials[0].state is TrialState.COMPLETE
 
 
@@ -156,7 +159,7 @@ def test_a_database_that_may_only_be_read_ends_in_one_line(
         assert run.error is not None
         raise run.error
 
-    monkeypatch.setattr(driver, "_work", work)
+    monkeypatch.setattr(JobDriver, "work", work)
     with pytest.raises(DependencyError, match=r"attempt to write a readonly database.*run --resume"):
         driver.drive(readable, lease, Settings.from_environment())
     readable.close()
@@ -175,7 +178,7 @@ def test_a_driver_that_cannot_renew_its_lease_stops_though_nothing_reports(
             threading.Event().wait(0.05)
         pytest.fail("it went on")
 
-    monkeypatch.setattr(driver, "_work", work)
+    monkeypatch.setattr(JobDriver, "work", work)
     with pytest.raises(DependencyError, match=r"attempt to write a readonly database.*run --resume"):
         driver.drive(readable, dataclasses.replace(lease, seconds=0.5), Settings.from_environment())
     readable.close()
@@ -195,7 +198,7 @@ def test_checkpoints_and_what_killed_drivers_left_go_when_a_job_has_ended(
     (settings.checkpoints(lease.job) / "t" / "1" / "2.pt").touch()
     abandoned = settings.ray_temp("killed")
     abandoned.mkdir(parents=True)
-    monkeypatch.setattr(driver, "_work", lambda *_: driver._Ending(state, None))
+    monkeypatch.setattr(JobDriver, "work", lambda *_: driver._Ending(state, None))
     assert driver.drive(ledger, lease, settings) is state
     assert settings.checkpoints(lease.job).exists() is left
     assert abandoned.exists() is left
@@ -208,14 +211,14 @@ def test_an_interrupt_that_was_raised_unheard_is_raised_again(
 ):
     """As in a destructor or a callback of C code, where Python ignores it."""
 
-    def work(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch, functions: Any) -> None:
+    def work(job: JobDriver) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(number)
-        run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), watch=watch)
+        run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), shutdown=job.shutdown)
         run.guard(lambda: None, otherwise=None)
         pytest.fail("the work went on")
 
-    monkeypatch.setattr(driver, "_work", work)
+    monkeypatch.setattr(JobDriver, "work", work)
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
         driver.drive(ledger, lease, Settings.from_environment())
@@ -247,15 +250,20 @@ def test_a_job_whose_process_hangs_is_given_back(
     """A worker's is not: it counts the deaths of its processes."""
     ended: list[JobState] = []
 
-    def hang(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch, functions: Any) -> None:
-        watch.on_hang()
-        raise KeyboardInterrupt
+    def hang(job: JobDriver) -> None:
+        job.shutdown.check()
+        for _ in range(6000):
+            if ended:
+                raise KeyboardInterrupt
+            threading.Event().wait(0.01)
+        pytest.fail("nobody noticed")
 
-    monkeypatch.setattr(driver, "_work", hang)
+    monkeypatch.setattr(JobDriver, "work", hang)
+    monkeypatch.setattr(hang_watchdog, "_TURN_SECONDS", 0.1)
     with pytest.raises((LeaseLostError, KeyboardInterrupt)):
         driver.drive(
             ledger,
-            lease,
+            dataclasses.replace(lease, seconds=0.5),
             Settings.from_environment(),
             interrupted=left,
             on_hang=lambda: ended.append(ledger.job(lease.job).state),
@@ -273,11 +281,11 @@ def test_a_job_whose_ray_has_ended_is_given_back(
 ):
     """A worker's is not: it counts the ends of its processes."""
 
-    def end(ledger: Ledger, lease: Lease, settings: Settings, watch: Watch, functions: Any) -> None:
-        with watch.depending_on(lambda: False, driver._ended()):
+    def end(job: JobDriver) -> None:
+        with job.shutdown.depending_on(lambda: False, driver._ended()):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(driver, "_work", end)
+    monkeypatch.setattr(JobDriver, "work", end)
     if left is JobState.QUEUED:
         with pytest.raises(DependencyError, match="Ray has ended"):
             driver.drive(ledger, lease, Settings.from_environment(), interrupted=left)
@@ -293,9 +301,10 @@ def test_a_run_that_was_told_to_stop_is_not_at_its_end(ledger: Ledger, lease: Le
     """Also where a cancel is heard, and its interrupt is still to come."""
     for request in asked:
         getattr(ledger, request)(lease.job)
-    watch = Watch(ledger.heartbeat(lease))
-    run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), watch=watch)
-    ending = driver._cut_off(run, watch)
+    renewal = LeaseRenewal(ledger, lease)
+    renewal.renew()
+    run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), renewal=renewal)
+    ending = driver._cut_off(run, renewal)
     if not asked:
         assert ending is None
         return

@@ -16,9 +16,11 @@ from anon_tune.answer import Stopped
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, Orders, Phase, Request, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal
+from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.run import Run
-from anon_tune.workers.driver.watch import Watch
+from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 from anon_tune.workers.trial.checkpoints import checkpoint_name
+from anon_tune.workers.trial.messages import Completed, Diverged
 from tests.workers.runs import MODELLED, Held, begin, failure, plan, result, seen, started, stored
 
 
@@ -28,7 +30,7 @@ def orders(job: Plan, spent: float = 0.0, request: Request | None = None, **budg
 
 
 def complete(run: Run, trial: Trial, value: float = 0.5) -> None:
-    run.report(trial.id, result(4, value, outcome=TrialState.COMPLETE, final=value))
+    run.report(trial.id, result(4, value, Completed(value)))
 
 
 def work_off(run: Run) -> None:
@@ -41,10 +43,10 @@ def work_off(run: Run) -> None:
 def test_after_a_request_nothing_more_is_given_out_and_what_runs_is_stored(ledger: Ledger, request_: Request):
     job = plan()
     job_id, lease = begin(ledger, job)
-    watch = Watch(orders(job))
-    run = Run(ledger, lease, job, watch=watch)
+    renewal = LeaseRenewal(ledger, lease, orders(job))
+    run = Run(ledger, lease, job, renewal=renewal)
     first, lost = started(run), started(run)
-    watch.orders = orders(job, request=request_)
+    renewal.orders = orders(job, request=request_)
     assert run.stopping
     assert run.next() is Signal.DONE
     complete(run, first)
@@ -56,11 +58,11 @@ def test_after_a_request_nothing_more_is_given_out_and_what_runs_is_stored(ledge
 def test_a_larger_budget_is_searched_without_a_pause(ledger: Ledger):
     job = plan(2)
     job_id, lease = begin(ledger, job)
-    watch = Watch(orders(job))
-    run = Run(ledger, lease, job, watch=watch)
+    renewal = LeaseRenewal(ledger, lease, orders(job))
+    run = Run(ledger, lease, job, renewal=renewal)
     for _ in range(3):
         complete(run, started(run))
-    watch.orders = orders(job, trials=4)
+    renewal.orders = orders(job, trials=4)
     work_off(run)
     assert run.is_done()
     assert run.budget == {**job.spec.budget.model_dump(), "trials": 4}
@@ -72,11 +74,11 @@ def test_a_larger_budget_is_searched_without_a_pause(ledger: Ledger):
 def test_a_larger_budget_after_the_end_is_seen(ledger: Ledger):
     job = plan(2)
     _, lease = begin(ledger, job)
-    watch = Watch(orders(job))
-    run = Run(ledger, lease, job, watch=watch)
+    renewal = LeaseRenewal(ledger, lease, orders(job))
+    run = Run(ledger, lease, job, renewal=renewal)
     work_off(run)
     assert run.is_done()
-    watch.orders = orders(job, trials=3)
+    renewal.orders = orders(job, trials=3)
     assert not run.is_done()
     assert started(run).phase is Phase.SEARCH
 
@@ -85,12 +87,12 @@ def test_what_was_suggested_by_the_budget_before_is_dropped(ledger: Ledger, monk
     held = Held(monkeypatch)
     job = plan(4, arms=["anon"], search=MODELLED)
     job_id, lease = begin(ledger, job)
-    watch = Watch(orders(job))
-    with Run(ledger, lease, job, patience=0.0, watch=watch) as run:
+    renewal = LeaseRenewal(ledger, lease, orders(job))
+    with Run(ledger, lease, job, patience=0.0, renewal=renewal) as run:
         first = started(run)
         held.free.clear()
         assert run.next() is Signal.WAIT  # the second search trial is being found
-        watch.orders = orders(job, spent=9.0, time=5.0)
+        renewal.orders = orders(job, spent=9.0, time=5.0)
         assert run.next() is Signal.WAIT
         complete(run, first)
         held.free.set()
@@ -101,13 +103,13 @@ def test_what_was_suggested_by_the_budget_before_is_dropped(ledger: Ledger, monk
 def test_time_that_is_spent_ends_the_search_and_not_the_job(ledger: Ledger):
     job = plan(4, arms=["anon", "sgd"])
     job_id, lease = begin(ledger, job)
-    watch = Watch(orders(job, spent=4.9, time=5.0))
-    run = Run(ledger, lease, job, watch=watch)
+    renewal = LeaseRenewal(ledger, lease, orders(job, spent=4.9, time=5.0))
+    run = Run(ledger, lease, job, renewal=renewal)
     done, waits, runs = started(run), started(run), started(run)
     complete(run, done)
     run.lose(waits.id, "the worker process died")
     assert run.cut_short is None
-    watch.orders = orders(job, spent=5.0, time=5.0)
+    renewal.orders = orders(job, spent=5.0, time=5.0)
     assert run.next() is Signal.WAIT  # what runs may finish
     complete(run, runs)
     work_off(run)
@@ -122,11 +124,11 @@ def test_time_that_is_spent_ends_the_search_and_not_the_job(ledger: Ledger):
 def test_time_that_is_spent_after_the_search_changes_nothing(ledger: Ledger):
     job = plan(2)
     _, lease = begin(ledger, job)
-    watch = Watch(orders(job, time=5.0))
-    run = Run(ledger, lease, job, watch=watch)
+    renewal = LeaseRenewal(ledger, lease, orders(job, time=5.0))
+    run = Run(ledger, lease, job, renewal=renewal)
     for _ in range(6):
         complete(run, started(run))
-    watch.orders = orders(job, spent=99.0, time=5.0)
+    renewal.orders = orders(job, spent=99.0, time=5.0)
     work_off(run)
     assert run.cut_short is None
 
@@ -138,18 +140,18 @@ def test_a_search_that_ended_early_is_logged_and_was_not_cut_short(
     search = {"sampler": "random", "stop": "decided"}
     job = plan(40, arms=["anon"], search=search, objective={"practical": 100.0})
     job_id, lease = begin(ledger, job)
-    watch = Watch(orders(job))
-    run = Run(ledger, lease, job, watch=watch)
+    renewal = LeaseRenewal(ledger, lease, orders(job))
+    run = Run(ledger, lease, job, renewal=renewal)
     with caplog.at_level(logging.INFO):
         work_off(run)
     assert sum(t.phase is Phase.SEARCH for t in stored(ledger, job_id)) == 20
     assert "search 1 of anon ended after 20 of 40 trials (search.stop: decided)" in caplog.text
     answer = summarize(run.plan, run.trials)
     assert answer.stopped == [Stopped(arm="anon", trials=20, planned=40)]
-    watch.orders = orders(job, spent=9.0, time=5.0)
+    renewal.orders = orders(job, spent=9.0, time=5.0)
     assert run.is_done()
     assert run.cut_short is None
-    watch.orders = orders(job, trials=50)
+    renewal.orders = orders(job, trials=50)
     assert run.is_done()
     assert summarize(run.plan, run.trials).stopped == [Stopped(arm="anon", trials=20, planned=50)]
 
@@ -159,8 +161,8 @@ def test_the_end_of_what_a_worker_wrote_is_kept_with_its_attempt(ledger: Ledger)
     run = Run(ledger, lease, plan())
     died, failed, diverged = (started(run) for _ in range(3))
     run.lose(died.id, "the worker process died", "Segmentation fault")
-    run.report(failed.id, {**failure(), "log": "Traceback"})
-    odd = result(1, math.nan, outcome=TrialState.DIVERGED, reason="diverged", log="a warning")
+    run.report(failed.id, failure(log="Traceback"))
+    odd = result(1, math.nan, Diverged("diverged", "a warning"))
     run.report(diverged.id, odd)
     assert [(a.trial, a.outcome, a.log) for a in ledger.attempts(job_id)] == [
         (died.id, "LOST", "Segmentation fault"),
@@ -171,8 +173,8 @@ def test_the_end_of_what_a_worker_wrote_is_kept_with_its_attempt(ledger: Ledger)
 
 def test_an_interrupt_waits_for_a_report(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
     job_id, lease = begin(ledger, plan())
-    watch = Watch()
-    run = Run(ledger, lease, plan(), watch=watch)
+    shutdown = ShutdownRequest()
+    run = Run(ledger, lease, plan(), shutdown=shutdown)
     trial = started(run)
     store = ledger.report
 
@@ -181,7 +183,7 @@ def test_an_interrupt_waits_for_a_report(ledger: Ledger, monkeypatch: pytest.Mon
         return store(*arguments)
 
     monkeypatch.setattr(ledger, "report", interrupted)
-    with watch.signals(), pytest.raises(KeyboardInterrupt):
+    with shutdown.signals(), pytest.raises(KeyboardInterrupt):
         run.guard(lambda: run.report(trial.id, result(1, 0.5)), otherwise=True)
     assert [report.step for report in stored(ledger, job_id)[0].reports] == [1]
     assert run.error is None
@@ -190,10 +192,10 @@ def test_an_interrupt_waits_for_a_report(ledger: Ledger, monkeypatch: pytest.Mon
 def test_a_process_that_is_to_end_lets_each_trial_write_a_checkpoint_first(ledger: Ledger, tmp_path: Path):
     job = plan(4, search={"sampler": "random", "pruner": "none"})
     job_id, lease = begin(ledger, job)
-    watch = Watch()
-    run = Run(ledger, lease, job, watch=watch)
+    shutdown = ShutdownRequest()
+    run = Run(ledger, lease, job, shutdown=shutdown)
     first, second = started(run), started(run)
-    with watch.signals(), watch.notice(lambda: None):
+    with shutdown.signals(), shutdown.notice(lambda: None):
         signal.raise_signal(signal.SIGTERM)
         assert run.next() is Signal.DONE
         assert not run.report(first.id, result(1, 0.5)), (
@@ -202,7 +204,7 @@ def test_a_process_that_is_to_end_lets_each_trial_write_a_checkpoint_first(ledge
         name = checkpoint_name(first.id, 1, 2)
         assert run.report(first.id, result(2, 0.5, checkpoint=name))
         run.report(first.id, result(2, 0.5, checkpoint=name))  # as Tune repeats it
-        assert not run.report(second.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))
+        assert not run.report(second.id, result(4, 0.5, Completed(0.5)))
     kept = stored(ledger, job_id)
     assert [(trial.state, len(trial.reports)) for trial in kept] == [
         (TrialState.RUNNING, 2),

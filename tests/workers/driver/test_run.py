@@ -18,6 +18,7 @@ from anon_tune.search.pruning import NEVER_STOPPED
 from anon_tune.workers.driver import run as run_module
 from anon_tune.workers.driver.run import Run
 from anon_tune.workers.trial.checkpoints import checkpoint_name
+from anon_tune.workers.trial.messages import Completed, Diverged, Outcome, StepResult
 from tests.workers.runs import (
     MODELLED,
     OVER,
@@ -65,12 +66,12 @@ def test_a_job_that_is_killed_again_and_again_is_exact(
             run.lose(trial_id, "the worker process died")
             del steps[trial_id]
             continue
-        keys: dict[str, Any] = {}
+        end: Outcome | None = None
         if rng.random() < 0.1:
-            value, keys = math.nan, {"outcome": TrialState.DIVERGED, "reason": "diverged"}
+            value, end = math.nan, Diverged("diverged")
         elif step == 4:
-            keys = {"outcome": TrialState.COMPLETE, "final": value}
-        if run.report(trial_id, result(step, value, **keys)) or keys:
+            end = Completed(value)
+        if run.report(trial_id, result(step, value, end)) or end is not None:
             del steps[trial_id]
     assert kills
     assert not steps
@@ -98,7 +99,7 @@ def test_what_runs_is_what_the_ledger_says(ledger: Ledger):
     assert (first.arm, second.arm) == ("anon", "adamw")
     assert ledger.job(job_id).phase is Phase.SEARCH
     run.report(first.id, result(1, 0.5))
-    run.report(first.id, result(2, math.inf, outcome=TrialState.DIVERGED, reason="diverged"))
+    run.report(first.id, result(2, math.inf, Diverged("diverged")))
     assert seen(stored(ledger, job_id)) == seen(run.trials)
     assert [t.state for t in stored(ledger, job_id)] == [TrialState.DIVERGED, TrialState.RUNNING]
     assert not run.report(first.id, result(2, 9.0))  # Tune repeats itself
@@ -113,7 +114,7 @@ def test_a_last_report_and_the_end_of_its_trial_are_there_together_or_not(
     trial = started(run)
     run.report(trial.id, result(1, 0.5))
     before = stored(ledger, job_id)
-    last = result(4, 0.4, outcome=TrialState.COMPLETE, final=0.4)
+    last = result(4, 0.4, Completed(0.4))
 
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -156,7 +157,7 @@ def test_what_was_given_out_before_the_third_failure_spends_no_budget_on_it(ledg
     assert run.paused == "no such file"
     run.report(again.id, failure())
     run.report(other.id, failure("another reason"))
-    run.report(good.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))
+    run.report(good.id, result(4, 0.5, Completed(0.5)))
     assert run.next() is Signal.DONE
     assert seen(stored(ledger, job_id)) == seen(run.trials)
     states = [t.state for t in run.trials]
@@ -197,8 +198,8 @@ def complete_the_startup(run: Run) -> None:
     for _ in range(NEVER_STOPPED):
         trial = started(run)
         for step in range(1, 5):
-            end = {"outcome": TrialState.COMPLETE, "final": 1.0} if step == 4 else {}
-            run.report(trial.id, result(step, 1.0, **end))
+            end = Completed(1.0) if step == 4 else None
+            run.report(trial.id, result(step, 1.0, end))
 
 
 def test_an_attempt_that_begins_again_is_judged_by_the_steps_it_has_done(ledger: Ledger):
@@ -217,12 +218,14 @@ def test_an_attempt_that_begins_again_is_judged_by_the_steps_it_has_done(ledger:
     assert next(t for t in stored(ledger, job_id) if t.id == trial.id).reason == "pruned after epoch 2"
 
 
-def named(folder: Path, trial: Trial, step: int, value: float = 0.5, **keys: Any) -> dict[str, Any]:
+def named(
+    folder: Path, trial: Trial, step: int, value: float = 0.5, outcome: Outcome | None = None
+) -> StepResult:
     """A result whose checkpoint is there."""
     name = checkpoint_name(trial.id, trial.attempts, step)
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(b"weights")
-    return result(step, value, checkpoint=name, **keys)
+    return result(step, value, outcome, checkpoint=name)
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -262,7 +265,9 @@ def test_one_that_goes_on_after_the_step_at_which_it_falls_behind_is_pruned_ther
     complete_the_startup(run)
     trial = started(run)
     assert not run.report(trial.id, result(1, 0.5))
-    checkpoint = named(tmp_path, trial, 2)["checkpoint"]
+    measurement = named(tmp_path, trial, 2).measurement
+    assert measurement is not None
+    checkpoint = measurement.checkpoint
     ledger.report(lease, trial.id, 1, 2, 9.0, {}, checkpoint)  # and killed before it heard that it is pruned
     if heard:
         ledger.report(lease, trial.id, 1, 3, 9.0, {})
@@ -279,12 +284,8 @@ def test_one_that_goes_on_after_the_step_at_which_it_falls_behind_is_pruned_ther
 
 
 ENDS = {
-    "COMPLETE": lambda run, trial: run.report(
-        trial.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5)
-    ),
-    "DIVERGED": lambda run, trial: run.report(
-        trial.id, result(2, math.nan, outcome=TrialState.DIVERGED, reason="diverged")
-    ),
+    "COMPLETE": lambda run, trial: run.report(trial.id, result(4, 0.5, Completed(0.5))),
+    "DIVERGED": lambda run, trial: run.report(trial.id, result(2, math.nan, Diverged("diverged"))),
     "FAILED": lambda run, trial: run.report(trial.id, failure()),
     "lost for good": lambda run, trial: [
         (run.lose(trial.id, "the worker process died"), started(run) if death < 2 else None)
@@ -347,14 +348,14 @@ def test_of_the_verdicts_weights_the_best_are_kept(ledger: Ledger, tmp_path: Pat
     while isinstance(trial := run.next(), Trial):
         of_anon = trial.phase is Phase.VERDICT and trial.arm == "anon"
         value = next(values) if of_anon else 0.1
-        end = {"outcome": TrialState.COMPLETE, "final": 1 - value}
+        end = Completed(1 - value)
         if of_anon:
-            run.report(trial.id, named(tmp_path, trial, 4, value, **end))
+            run.report(trial.id, named(tmp_path, trial, 4, value, end))
             if value < best:
                 kept, best = {trial.id}, value
         else:
             run.report(trial.id, named(tmp_path, trial, 3, value))
-            run.report(trial.id, result(4, value, **end))
+            run.report(trial.id, result(4, value, end))
         if killed:
             run = Run(ledger, ledger.acquire(job_id, "again", OVER), job, folder=tmp_path)
         assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == kept
@@ -422,7 +423,7 @@ def test_an_answer_from_before_the_last_trial_ended_is_asked_for_anew(
         first = started(run)
         held.free.clear()
         assert run.next() is Signal.WAIT  # and WAIT is what is being found
-        run.report(first.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))
+        run.report(first.id, result(4, 0.5, Completed(0.5)))
         held.free.set()
         assert started(run).phase is Phase.CONFIRM
 
@@ -462,7 +463,7 @@ def test_only_what_is_drawn_at_random_is_found_in_the_thread_that_calls(
     with Run(ledger, lease, job) as run:
         first = started(run)
         assert (threads == [threading.main_thread()]) is (sampler == "random")
-        run.report(first.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))
+        run.report(first.id, result(4, 0.5, Completed(0.5)))
         assert started(run).phase is Phase.CONFIRM  # which takes all trials into account
         assert threads[-1] is not threading.main_thread()
 
@@ -514,15 +515,15 @@ def test_a_trial_is_judged_by_its_reports_in_the_ledger_whoever_took_them(
         trial = started(run)
         assert trial.phase is phase
         for step, loss, test in ((1, 0.4, 0.5), (2, 0.1, 0.3), (3, 0.2, 0.2)):
-            run.report(trial.id, {**result(step, loss), "metrics/test_loss": test})
+            run.report(trial.id, result(step, loss, test_loss=test))
         # Another process goes on after the second epoch; its third report is not the one that stands.
         lease = ledger.acquire(job_id, "second", OVER)
         run.close()
         run = Run(ledger, lease, job)
         assert started(run).id == trial.id
-        run.report(trial.id, {**result(3, 9.0), "metrics/test_loss": 9.0})
-        last = result(4, 0.8, outcome=TrialState.COMPLETE, final=3.2 if phase is Phase.VERDICT else 0.8)
-        run.report(trial.id, {**last, "metrics/test_loss": 3.2})
+        run.report(trial.id, result(3, 9.0, test_loss=9.0))
+        end = Completed(3.2 if phase is Phase.VERDICT else 0.8)
+        run.report(trial.id, result(4, 0.8, end, test_loss=3.2))
         expected = tested if phase is Phase.VERDICT else value
         assert stored(ledger, job_id)[-1].value == pytest.approx(expected)
         assert seen(stored(ledger, job_id)) == seen(run.trials)

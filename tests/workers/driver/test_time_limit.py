@@ -9,8 +9,9 @@ import pytest
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, Trial, TrialState
 from anon_tune.search.policy import Signal
+from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.run import Run
-from anon_tune.workers.driver.watch import Watch
+from anon_tune.workers.trial.messages import Completed
 from tests.workers.runs import OVER, begin, failure, plan, result, seen, started, stored
 
 LIMITED = {"trial_time": "5s"}
@@ -25,8 +26,8 @@ def asked(folder: Path) -> set[str]:
 def complete(run: Run, trial: Trial, *seconds: float) -> None:
     """Have a trial report epochs that took so long, and end."""
     for step, each in enumerate(seconds, 1):
-        end = {"outcome": TrialState.COMPLETE, "final": 0.5} if step == len(seconds) else {}
-        run.report(trial.id, result(step, 0.5, **{"metrics/epoch_seconds": each}, **end))
+        end = Completed(0.5) if step == len(seconds) else None
+        run.report(trial.id, result(step, 0.5, end, epoch_seconds=each))
 
 
 def test_a_trial_that_hangs_is_failed_at_its_first_attempt_and_others_go_on(ledger: Ledger, tmp_path: Path):
@@ -138,11 +139,12 @@ def test_a_larger_budget_leaves_the_limit_as_it_was(ledger: Ledger, tmp_path: Pa
     job = plan(2, budget={**LIMITED, "time": "1h"})
     job_id, lease = begin(ledger, job)
     lease = ledger.acquire(job_id, "again", 60.0)
-    watch = Watch(ledger.heartbeat(lease))
-    run = Run(ledger, lease, job, watch=watch, folder=tmp_path)
+    renewal = LeaseRenewal(ledger, lease)
+    renewal.renew()
+    run = Run(ledger, lease, job, renewal=renewal, folder=tmp_path)
     trial = started(run)
     assert ledger.extend(job_id, trials=3, time=7200.0) is JobState.RUNNING
-    watch.orders = ledger.heartbeat(lease)
+    renewal.renew()
     started(run)
     assert dict(run.budget) == {**job.spec.budget.model_dump(mode="json"), "trials": 3, "time": 7200.0}
     assert not run.end_if_overdue(trial.id, 5.0)

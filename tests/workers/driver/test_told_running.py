@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import random
 from typing import Any
@@ -11,12 +12,13 @@ import optuna
 import pytest
 
 from anon_tune.ledger import Ledger
-from anon_tune.records import Phase, Trial, TrialState
+from anon_tune.records import Phase, Trial
 from anon_tune.search.policy import Plan
 from anon_tune.search.pruning import NEVER_STOPPED
 from anon_tune.search.study import distributions
 from anon_tune.search.training_data import as_frozen_trials
 from anon_tune.workers.driver.run import Run
+from anon_tune.workers.trial.messages import Completed, Diverged, Failed, StepResult
 from tests.workers.runs import OVER, begin, failure, plan, result, started, stored
 
 
@@ -28,15 +30,15 @@ def told_running(job: Plan, trials: Any, arm: str) -> list[dict[str, Any]]:
     return [t.params for t in found if t.state is optuna.trial.TrialState.RUNNING]
 
 
-ENDINGS: dict[str, list[dict[str, Any]]] = {
+ENDINGS: dict[str, list[StepResult]] = {
     "complete": [
         result(1, 0.5),
-        result(4, 0.4, outcome=TrialState.COMPLETE, final=0.4),
+        result(4, 0.4, Completed(0.4)),
     ],
-    "NaN": [result(1, math.nan, outcome=TrialState.DIVERGED, reason="diverged")],
-    "inf": [result(1, 0.5), result(2, math.inf, outcome=TrialState.DIVERGED, reason="diverged")],
-    "-inf": [result(1, -math.inf, outcome=TrialState.DIVERGED, reason="diverged")],
-    "NaN at the end": [result(4, 0.4, outcome=TrialState.DIVERGED, final=None, reason="diverged")],
+    "NaN": [result(1, math.nan, Diverged("diverged"))],
+    "inf": [result(1, 0.5), result(2, math.inf, Diverged("diverged"))],
+    "-inf": [result(1, -math.inf, Diverged("diverged"))],
+    "NaN at the end": [result(4, 0.4, Diverged("diverged"))],
     "exception": [failure("its own")],
     "exception later": [result(1, 0.5), failure("its own")],
 }
@@ -52,8 +54,10 @@ def test_a_trial_that_ended_in_any_way_runs_no_more(ledger: Ledger, ending: str,
         first = started(run)
         assert told_running(job, run.trials, "anon") == [dict(first.params)]
         for reported in ENDINGS[ending]:
-            reason = {"reason": f"reason {number}"} if "reason" in reported else {}
-            run.report(first.id, {**reported, **reason})
+            if isinstance(reported.outcome, Diverged | Failed):
+                ended = dataclasses.replace(reported.outcome, reason=f"reason {number}")
+                reported = dataclasses.replace(reported, outcome=ended)
+            run.report(first.id, reported)
         assert told_running(job, run.trials, "anon") == []
         assert told_running(job, stored(ledger, job_id), "anon") == []
     assert run.running == 0
@@ -69,11 +73,11 @@ def test_a_report_that_is_not_finite_is_no_end_by_itself(ledger: Ledger):
         for _ in range(NEVER_STOPPED):
             good = started(run)
             run.report(good.id, result(1, 0.5))
-            run.report(good.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))
+            run.report(good.id, result(4, 0.5, Completed(0.5)))
         odd = started(run)
         assert not run.report(odd.id, result(1, math.nan))
         assert run.running == 1
-        run.report(odd.id, result(1, math.nan, outcome=TrialState.DIVERGED, reason="diverged"))
+        run.report(odd.id, result(1, math.nan, Diverged("diverged")))
         assert run.running == 0
 
 
@@ -98,7 +102,7 @@ def test_after_a_takeover_what_ran_is_given_out_again_before_anything_new(ledger
     job_id, lease = begin(ledger, job)
     run = Run(ledger, lease, job)
     before = [started(run) for _ in range(3)]
-    run.report(before[1].id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))
+    run.report(before[1].id, result(4, 0.5, Completed(0.5)))
     run = Run(ledger, ledger.acquire(job_id, "again", OVER), job)
     assert run.running == 0
     again = [started(run) for _ in range(2)]
@@ -135,9 +139,9 @@ def test_told_as_running_is_exactly_what_is_given_out(ledger: Ledger, seed: int)
                 run.report(trial_id, failure(f"reason {change}"))
             elif happens < 0.4:
                 odd = rng.choice([math.nan, math.inf])
-                run.report(trial_id, result(step, odd, outcome=TrialState.DIVERGED, reason="diverged"))
+                run.report(trial_id, result(step, odd, Diverged("diverged")))
             elif step == 4:
-                run.report(trial_id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))
+                run.report(trial_id, result(4, 0.5, Completed(0.5)))
             else:
                 ended = run.report(trial_id, result(step, rng.uniform(0.1, 2)))
             if ended:
@@ -164,7 +168,7 @@ def test_points_to_try_first_are_tried_once_however_often_the_job_is_killed(ledg
             assert found.params.items() >= points[found.number].items()
         firsts.append(found.number)
         if kill % 2:
-            run.report(found.id, result(4, 0.5, outcome=TrialState.COMPLETE, final=0.5))
+            run.report(found.id, result(4, 0.5, Completed(0.5)))
         run = Run(ledger, ledger.acquire(job_id, f"process {kill}", OVER), job)
     assert firsts == [0, 0, 1, 1, 2, 2]
     assert not any(t.params.items() >= point.items() for t in stored(ledger, job_id)[2:] for point in points)

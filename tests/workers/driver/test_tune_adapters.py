@@ -17,6 +17,7 @@ from anon_tune.records import TrialState
 from anon_tune.workers.driver import tune_adapters as shims
 from anon_tune.workers.driver.run import Run
 from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler
+from anon_tune.workers.trial.messages import TrialAssignment
 from anon_tune.workers.trial.output import own
 from anon_tune.workers.trial.trainable import HELD
 from tests.workers.runs import begin, plan, started, stored
@@ -36,8 +37,8 @@ class Controller:
     def get_trials(self) -> list[TuneTrial]:
         return self.trials
 
-    def add(self, scheduler: JobScheduler, **config: Any) -> TuneTrial:
-        self.trials.append(TuneTrial("t", config=config, trial_id=str(len(self.trials)), stub=True))
+    def add(self, scheduler: JobScheduler, config: dict[str, Any] | None = None) -> TuneTrial:
+        self.trials.append(TuneTrial("t", config=config or {}, trial_id=str(len(self.trials)), stub=True))
         scheduler.on_trial_add(self, self.trials[-1])
         return self.trials[-1]
 
@@ -122,8 +123,8 @@ class Limited:
 
     def add(self, state: str) -> TuneTrial:
         trial = started(self.run)
-        output = str(self.folder / f"{trial.id}.1.log")
-        added = self.controller.add(self.scheduler, trial=trial.id, output=output)
+        assignment = TrialAssignment(trial, self.folder / "asked", self.folder / f"{trial.id}.1.log")
+        added = self.controller.add(self.scheduler, assignment.to_config())
         added.set_status(state)
         return added
 
@@ -148,6 +149,10 @@ class Limited:
         return [trial.state for trial in stored(self.ledger, self.job)]
 
 
+def assigned(trial: TuneTrial) -> TrialAssignment:
+    return TrialAssignment.from_config(trial.config)
+
+
 @pytest.fixture
 def limited(ledger: Ledger, tmp_path: Path) -> Limited:
     return Limited(ledger, tmp_path)
@@ -158,7 +163,7 @@ def test_a_trial_is_asked_to_end_once_it_has_run_for_longer_than_it_may(
 ):
     running = limited.add(TuneTrial.RUNNING)
     assert limited.turns(1, 1, 1, 1, 1, 0.9) == []
-    asked = f"{running.config['trial']}.1.end"
+    asked = f"{assigned(running).trial.id}.1.end"
     assert limited.turns(1.1) == [asked]
     limited.fail(running, monkeypatch)
     assert limited.states == [TrialState.FAILED]
@@ -168,9 +173,9 @@ def test_a_trial_is_asked_to_end_once_it_has_run_for_longer_than_it_may(
 def test_a_trial_that_waits_for_a_process_does_not_run_but_one_in_its_constructor_does(limited: Limited):
     waiting = limited.add(TuneTrial.PENDING)
     assert limited.turns(*[1] * 9) == []
-    own(Path(waiting.config["output"])).touch()
+    own(assigned(waiting).output).touch()
     assert limited.turns(*[1] * 6) == []
-    assert limited.turns(1) == [f"{waiting.config['trial']}.1.end"]
+    assert limited.turns(1) == [f"{assigned(waiting).trial.id}.1.end"]
 
 
 def test_time_in_which_the_driver_was_stopped_does_not_count(limited: Limited):

@@ -18,6 +18,7 @@ from anon_tune.workers.problems.data.functions import quadratic, rastrigin, rose
 from anon_tune.workers.problems.tasks import Problem, load_problem
 from anon_tune.workers.trial.attempt import run_probe
 from anon_tune.workers.trial.checkpoints import intact, save
+from anon_tune.workers.trial.messages import Failed, ProbeResult
 from anon_tune.workers.trial.training import Training
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "rosenbrock.yaml"
@@ -217,25 +218,25 @@ def test_what_is_found_follows_the_function():
 # Before the first trial
 
 
-def probed(*overrides: str) -> dict[str, Any]:
-    return run_probe(load_spec(EXAMPLE, overrides).model_dump(mode="json"), 0, 0.03)
+def probed(*overrides: str) -> ProbeResult | Failed:
+    return run_probe(load_spec(EXAMPLE, overrides), 0, 0.03)
 
 
 def test_the_probe_measures_a_point():
     found = probed()
+    assert isinstance(found, ProbeResult)
     torch.manual_seed(0)
     x, y = (torch.tensor([-1.2, 1.0]) + 0.1 * torch.randn(2)).tolist()
     slopes = (-400 * x * (y - x**2) - 2 * (1 - x)) / 24.2, 200 * (y - x**2) / 24.2
     mean_square = sum(slope**2 for slope in slopes) / 2
-    assert math.exp(found["log_mean_sigma"]) == pytest.approx(
-        1.03 * mean_square, rel=0.1
-    )  # but for the noise
-    assert (found["architecture"]["family"], found["architecture"]["parameters"]) == ("unknown", 2)
+    assert math.exp(found.log_mean_sigma) == pytest.approx(1.03 * mean_square, rel=0.1)  # but for the noise
+    assert (found.architecture["family"], found.architecture["parameters"]) == ("unknown", 2)
 
 
 def test_an_option_out_of_its_range_is_found_by_the_probe():
-    found = probed("data.dimensions=1")["reason"]
-    assert "data.dimensions: Rosenbrock's function has at least 2, found 1." in found
+    found = probed("data.dimensions=1")
+    assert isinstance(found, Failed)
+    assert "data.dimensions: Rosenbrock's function has at least 2, found 1." in found.reason
 
 
 # Models of the user

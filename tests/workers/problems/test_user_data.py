@@ -20,6 +20,7 @@ from anon_tune.workers.problems.data.loaded import LoadedSplit, seeded
 from anon_tune.workers.problems.tasks import Problem, load_problem
 from anon_tune.workers.trial.attempt import run_probe
 from anon_tune.workers.trial.checkpoints import intact, save
+from anon_tune.workers.trial.messages import Failed, ProbeResult
 from anon_tune.workers.trial.training import Training
 
 MODULE = """
@@ -501,16 +502,20 @@ training: {batch_size: 8, num_workers: 1}
 def test_a_job_is_probed_on_it_and_stops_before_the_first_trial_where_it_is_wrong(folder: Path):
     (folder / "job.yaml").write_text(JOB)
 
-    def probed(function: str) -> dict[str, Any]:
+    def probed(function: str) -> ProbeResult | Failed:
         spec = load_spec(folder / "job.yaml", [f"data.name=mydata:{function}"])
-        return run_probe(spec.model_dump(mode="json"), 0, 0.03)
+        return run_probe(spec, 0, 0.03)
 
     found = probed("lazy")
-    assert found["architecture"]["parameters"] == 16 * 4 + 4 + 4 * 3 + 3
-    assert "Stream, not a map-style" in probed("streams")["reason"]
+    assert isinstance(found, ProbeResult)
+    assert found.architecture["parameters"] == 16 * 4 + 4 + 4 * 3 + 3
+    streams = probed("streams")
+    assert isinstance(streams, Failed)
+    assert "Stream, not a map-style" in streams.reason
     broken = probed("broken")
-    assert broken["reason"] == "OSError: no such picture"
-    assert "mydata.py" in broken["traceback"].splitlines()[1], "it begins in the user's file"
+    assert isinstance(broken, Failed)
+    assert broken.reason == "OSError: no such picture"
+    assert "mydata.py" in broken.traceback.splitlines()[1], "it begins in the user's file"
 
 
 def test_paths_among_the_options_are_made_absolute_and_the_rest_is_as_it_is(folder: Path):

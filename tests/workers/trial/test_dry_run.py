@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import torch
 from torch import nn
 
 from anon_tune.errors import InputError
-from anon_tune.records import TrialState
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.spec import load_spec, spaces_of
 from anon_tune.workers.trial.attempt import run_probe
 from anon_tune.workers.trial.dry_run import FactoryArm, dry_run
+from anon_tune.workers.trial.messages import Failed, ProbeResult
 from tests.modules import forgotten
 
 CODE = """
@@ -139,7 +140,7 @@ def test_each_point_is_tried_and_leaves_the_model_as_it_was(folder: Path):
         dry_run([arm(folder, "make", {"lr": 0.1}, {"lr": 0.1, "momentun": 0.9})], model)
 
 
-def probed(folder: Path, factory: str, task: str, *, tries: bool = True) -> dict[str, Any]:
+def probed(folder: Path, factory: str, task: str, *, tries: bool = True) -> ProbeResult | Failed:
     """What the probe of a job says whose arm `mine` is made by a factory."""
     (folder / "mine.yaml").write_text(
         f"optimizer: dry:{factory}\nsummary: x\nparameters: {{lr: {{low: 0.1, high: 1}}}}\n"
@@ -150,9 +151,13 @@ def probed(folder: Path, factory: str, task: str, *, tries: bool = True) -> dict
     spec = load_spec(folder / "job.yaml")
     space = spaces_of(spec)["mine"]
     points = [optimizer_arguments(space, point, 0.0) for point in space.middles()]
-    found = run_probe(spec.model_dump(mode="json"), 7, 0.03, {"mine": points} if tries else None)
-    found.pop("seconds_per_step", None)
-    return found
+    return run_probe(spec, 7, 0.03, {"mine": points} if tries else None)
+
+
+def untimed(found: ProbeResult | Failed) -> ProbeResult:
+    assert isinstance(found, ProbeResult), found
+    assert found.cost is not None
+    return dataclasses.replace(found, cost=dataclasses.replace(found.cost, seconds_per_step=0.0))
 
 
 BUILT_IN = "task: image_classification\ndata: digits\nmodel: {name: mlp, width: 4}"
@@ -160,9 +165,9 @@ BUILT_IN = "task: image_classification\ndata: digits\nmodel: {name: mlp, width: 
 
 @pytest.mark.parametrize("task", [BUILT_IN, "task: dry:by_model"])
 def test_what_the_probe_measures_does_not_depend_on_arms_of_the_user(folder: Path, task: str):
-    found = probed(folder, "make", task)
-    assert found == probed(folder, "make", task, tries=False)
-    assert found["architecture"]["parameters"] > 0
+    found = untimed(probed(folder, "make", task))
+    assert found == untimed(probed(folder, "make", task, tries=False))
+    assert found.architecture["parameters"] > 0
 
 
 @pytest.mark.parametrize(
@@ -176,10 +181,10 @@ def test_what_the_probe_measures_does_not_depend_on_arms_of_the_user(folder: Pat
 )
 def test_the_probe_tells_it(folder: Path, task: str, factory: str, words: str):
     found = probed(folder, factory, task)
-    assert found["outcome"] == TrialState.FAILED
-    assert found["reason"].startswith(f"arm mine ({folder / 'mine.yaml'}): ")
-    assert words in found["reason"]
+    assert isinstance(found, Failed)
+    assert found.reason.startswith(f"arm mine ({folder / 'mine.yaml'}): ")
+    assert words in found.reason
 
 
 def test_an_optimizer_that_needs_a_closure_is_given_the_functions(folder: Path):
-    assert "reason" not in probed(folder, "lbfgs", "task: dry:by_closure")
+    assert isinstance(probed(folder, "lbfgs", "task: dry:by_closure"), ProbeResult)

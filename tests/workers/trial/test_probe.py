@@ -12,6 +12,7 @@ import torch
 
 from anon_tune.workers.problems.data import Split
 from anon_tune.workers.problems.tasks import Problem, load_problem
+from anon_tune.workers.trial.messages import ProbeResult
 from anon_tune.workers.trial.probe import PROBE_BATCHES, probe
 from tests.workers.trial.test_training import line
 
@@ -20,23 +21,23 @@ def digits(model: str = "mlp") -> Problem:
     return load_problem("image_classification", "digits", model, {"width": 8})
 
 
-def measure(problem: Problem, **keys: Any) -> dict[str, Any]:
+def measure(problem: Problem, **keys: Any) -> ProbeResult:
     return probe(problem, **{"seed": 0, "batch_size": 32, "floor": 0.03, "device": "cpu", **keys})
 
 
 def test_it_is_the_same_for_a_seed():
     first, again, other = (measure(digits("cnn"), seed=seed) for seed in (0, 0, 1))
     assert first == again
-    assert other["log_mean_sigma"] != first["log_mean_sigma"]
+    assert other.log_mean_sigma != first.log_mean_sigma
 
 
 def test_on_one_weight_it_is_what_is_done_by_hand():
     """Loss (w - 2)^2 at w = 0: the gradient is -4 in every batch, s = 16 in the one coordinate."""
     found = measure(line(5), floor=0.5)
-    assert found["log_mean_sigma"] == pytest.approx(math.log(16 + 0.5 * 16), abs=1e-6)
-    assert list(found["quantiles_log_sigma"].values()) == pytest.approx([found["log_mean_sigma"]] * 5)
-    assert found["batches"] == PROBE_BATCHES
-    assert found["architecture"]["parameters"] == 1
+    assert found.log_mean_sigma == pytest.approx(math.log(16 + 0.5 * 16), abs=1e-6)
+    assert list(found.quantiles_log_sigma.values()) == pytest.approx([found.log_mean_sigma] * 5)
+    assert found.batches == PROBE_BATCHES
+    assert found.architecture["parameters"] == 1
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.03])
@@ -57,14 +58,14 @@ def test_sigma_is_taken_per_coordinate_and_the_floor_per_tensor(floor: float):
             square += gradient.double().numpy() ** 2 / PROBE_BATCHES
     logs = np.sort(np.concatenate([np.log(s + 1e-16 + floor * s.mean()).ravel() for s in squares]))
     found = measure(problem, seed=4, floor=floor)
-    assert found["log_mean_sigma"] == pytest.approx(np.log(np.exp(logs).mean()), abs=1e-4)
-    assert found["quantiles_log_sigma"]["50%"] == pytest.approx(np.median(logs), abs=1e-2)
-    assert found["quantiles_log_sigma"]["95%"] == pytest.approx(np.quantile(logs, 0.95), abs=2e-2)
-    assert list(found["quantiles_log_sigma"].values()) == sorted(found["quantiles_log_sigma"].values())
+    assert found.log_mean_sigma == pytest.approx(np.log(np.exp(logs).mean()), abs=1e-4)
+    assert found.quantiles_log_sigma["50%"] == pytest.approx(np.median(logs), abs=1e-2)
+    assert found.quantiles_log_sigma["95%"] == pytest.approx(np.quantile(logs, 0.95), abs=2e-2)
+    assert list(found.quantiles_log_sigma.values()) == sorted(found.quantiles_log_sigma.values())
 
 
 def test_a_higher_floor_raises_the_scale():
-    low, high = (measure(digits(), floor=floor)["log_mean_sigma"] for floor in (0.0, 0.1))
+    low, high = (measure(digits(), floor=floor).log_mean_sigma for floor in (0.0, 0.1))
     assert high > low
 
 
@@ -80,10 +81,10 @@ def test_a_coordinate_without_a_gradient_is_at_eps_and_the_floor(floor: float):
         return model
 
     problem = dataclasses.replace(one, train=Split(inputs, one.train.targets), build_model=two_weights)
-    quantiles = measure(problem, floor=floor)["quantiles_log_sigma"]
+    quantiles = measure(problem, floor=floor).quantiles_log_sigma
     assert quantiles["5%"] == pytest.approx(math.log(1e-16 + 8 * floor), abs=1e-5)
     assert quantiles["95%"] == pytest.approx(math.log(16 + 8 * floor), abs=1e-5)
 
 
 def test_a_batch_larger_than_the_data_is_cut():
-    assert measure(line(3), batch_size=64)["log_mean_sigma"] == pytest.approx(math.log(16 * 1.03), abs=1e-6)
+    assert measure(line(3), batch_size=64).log_mean_sigma == pytest.approx(math.log(16 * 1.03), abs=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from anon_tune.errors import InputError
-from anon_tune.records import Phase, TrialState
+from anon_tune.records import Phase
 from anon_tune.spec import parse_spec
 from anon_tune.workers.trial.attempt import _failure
 from anon_tune.workers.trial.checkpoints import ask, checkpoint_name
-from anon_tune.workers.trial.trainable import TrialTrainable
+from anon_tune.workers.trial.messages import Completed, StepResult
 from tests import trials
-from tests.trials import TRIAL, Local, learned
+from tests.trials import TRIAL, Local, failed, learned, measured, steps
 
 EPOCHS = 5
 SPEC: dict[str, Any] = {
@@ -31,12 +32,16 @@ SPEC: dict[str, Any] = {
 
 
 def config(folder: Path, attempt: int = 1, *names: str, **keys: Any) -> dict[str, Any]:
-    spec = parse_spec({**SPEC, **keys.pop("spec", {})}).model_dump(mode="json")
+    spec = parse_spec({**SPEC, **keys.pop("spec", {})})
     return trials.config(spec, folder, attempt, *names, **keys)
 
 
 def name(attempt: int, step: int) -> str:
     return checkpoint_name(TRIAL, attempt, step)
+
+
+def checkpoints(found: Sequence[StepResult]) -> list[str | None]:
+    return [measured(result).checkpoint for result in found]
 
 
 def files(folder: Path) -> set[str]:
@@ -55,21 +60,21 @@ def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anon_tune.workers.trial.checkpoints.WRITING_SHARE", float("inf"))
 
 
-def results(trainable: TrialTrainable, count: int = EPOCHS) -> list[dict[str, Any]]:
-    return [trainable.step() for _ in range(count)]
+def results(trainable: Local, count: int = EPOCHS) -> list[StepResult]:
+    return [trainable.advance() for _ in range(count)]
 
 
 def test_another_attempt_goes_on_after_the_checkpoint_with_the_same_results(tmp_path: Path, always_due: None):
     first = results(Local(config(tmp_path)))
-    assert [result.get("checkpoint") for result in first] == [*(name(1, s) for s in range(1, EPOCHS)), None]
-    assert first[-1]["outcome"] == TrialState.COMPLETE
+    assert checkpoints(first) == [*(name(1, s) for s in range(1, EPOCHS)), None]
+    assert isinstance(first[-1].outcome, Completed)
     assert files(tmp_path) == {name(1, 3), name(1, 4)}
     for done in (4, 3):
         second = results(Local(config(tmp_path, 2, name(1, done))), EPOCHS - done)
-        assert [result["step"] for result in second] == list(range(done + 1, EPOCHS + 1))
+        assert steps(second) == list(range(done + 1, EPOCHS + 1))
         assert [learned(result) for result in second] == [learned(result) for result in first[done:]]
-        assert [result.get("resumed") for result in second] == [done, *[None] * (EPOCHS - done - 1)]
-        assert all("warnings" not in result for result in second)
+        assert [result.resumed for result in second] == [done, *[None] * (EPOCHS - done - 1)]
+        assert not any(result.warnings for result in second)
 
 
 def test_a_trial_uses_as_many_threads_as_it_has_cpus_however_many_there_were(tmp_path: Path):
@@ -100,10 +105,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_then_to_fresh_weig
     newest, before = tmp_path / name(1, 4), tmp_path / name(1, 3)
     newest.write_bytes(newest.read_bytes()[:-1])
     attempt = Local(config(tmp_path, 2, name(1, 4)))
-    result = attempt.step()
-    assert (result["resumed"], result["step"]) == (3, 4)
+    result = attempt.advance()
+    assert (result.resumed, measured(result).step) == (3, 4)
     assert learned(result) == learned(first[3])
-    (warning,) = result["warnings"]
+    (warning,) = result.warnings
     assert warning.startswith(f"checkpoint {name(1, 4)} cannot be used: it is damaged")
     # It keeps the good one beside its own, not the damaged one.
     assert files(tmp_path) == {name(1, 3), name(2, 4)}
@@ -112,44 +117,44 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_then_to_fresh_weig
     (tmp_path / name(2, 4)).write_bytes(b"")
     again = results(Local(config(tmp_path, 3, name(2, 4), name(1, 4))))
     assert [learned(result) for result in again] == [learned(result) for result in first]
-    assert "resumed" not in again[0]
-    assert again[0]["warnings"][-1] == "no checkpoint can be used: it starts afresh"
-    assert len(again[0]["warnings"]) == 3
+    assert again[0].resumed is None
+    assert again[0].warnings[-1] == "no checkpoint can be used: it starts afresh"
+    assert len(again[0].warnings) == 3
 
 
 def test_a_checkpoint_of_another_model_is_not_used(tmp_path: Path, always_due: None):
     results(Local(config(tmp_path, spec={"model": {"name": "cnn", "width": 8}})), 1)
     expected = results(Local(config(tmp_path, trial="j-anon-s001")))
     again = results(Local(config(tmp_path, 2, name(1, 1))))
-    assert "does not fit" in again[0]["warnings"][0]
+    assert "does not fit" in again[0].warnings[0]
     assert [learned(result) for result in again] == [learned(result) for result in expected]
 
 
 def test_short_trials_write_nothing(tmp_path: Path):
     done = results(Local(config(tmp_path, spec={"training": {}})))
-    assert done[-1]["outcome"] == TrialState.COMPLETE
+    assert isinstance(done[-1].outcome, Completed)
     assert files(tmp_path) == set()
-    assert not any("checkpoint" in result for result in done)
+    assert not any(checkpoints(done))
 
 
 def test_a_checkpoint_is_written_when_it_is_asked_for(tmp_path: Path):
     rarely = {"training": {"checkpoint_seconds": 1e6}}
     trial = Local(config(tmp_path, spec=rarely))
-    assert "checkpoint" not in trial.step()
+    first = results(trial, 1)
     ask(tmp_path)
-    assert trial.step()["checkpoint"] == name(1, 2)
+    second = results(trial, 1)
     ask(tmp_path, wanted=False)
-    assert "checkpoint" not in trial.step()
+    assert checkpoints(first + second + results(trial, 1)) == [None, name(1, 2), None]
 
 
 def test_where_no_checkpoint_can_be_written_the_trial_goes_on_without(tmp_path: Path, always_due: None):
     expected = results(Local(config(tmp_path, trial="j-anon-s001")))
     done = results(Local(config(tmp_path / "not there")))
     assert [learned(result) for result in done] == [learned(result) for result in expected]
-    assert not any("checkpoint" in result for result in done)
+    assert not any(checkpoints(done))
     for result in done[:-1]:
-        (warning,) = result["warnings"]
-        assert warning.startswith(f"no checkpoint after epoch {result['step']}, it goes on without: ")
+        (warning,) = result.warnings
+        assert warning.startswith(f"no checkpoint after epoch {measured(result).step}, it goes on without: ")
         assert "No such file or directory" in warning
 
 
@@ -162,11 +167,11 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_only(tmp_path: Path, 
         (second,) = results(trainable, 1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "checkpoint" not in second
-    assert "File too large" in second["warnings"][0]
-    assert files(tmp_path) == {first["checkpoint"]}
+    assert measured(second).checkpoint is None
+    assert "File too large" in second.warnings[0]
+    assert files(tmp_path) == {measured(first).checkpoint}
     (third,) = results(trainable, 1)
-    assert files(tmp_path) == {first["checkpoint"], third["checkpoint"]} == {name(1, 1), name(1, 3)}
+    assert files(tmp_path) == set(checkpoints([first, third])) == {name(1, 1), name(1, 3)}
 
 
 @pytest.mark.parametrize(
@@ -183,10 +188,8 @@ def test_the_last_epoch_is_written_where_its_weights_may_be_kept(
 ):
     spec = {"keep": keep, "training": {}}
     hyperparameters = {"lr": 0.01}
-    done = results(
-        Local(config(tmp_path, spec=spec, phase=phase.value, arm=arm, hyperparameters=hyperparameters))
-    )
-    assert done[-1].get("checkpoint") == (name(1, EPOCHS) if kept else None)
+    done = results(Local(config(tmp_path, spec=spec, phase=phase, arm=arm, hyperparameters=hyperparameters)))
+    assert measured(done[-1]).checkpoint == (name(1, EPOCHS) if kept else None)
     assert files(tmp_path) == ({name(1, EPOCHS)} if kept else set())
     if (
         kept
@@ -198,7 +201,7 @@ def test_the_last_epoch_is_written_where_its_weights_may_be_kept(
                     2,
                     name(1, EPOCHS),
                     spec=spec,
-                    phase=phase.value,
+                    phase=phase,
                     hyperparameters=hyperparameters,
                 )
             )
@@ -213,35 +216,34 @@ def test_a_failure_is_told_with_what_came_before_it(tmp_path: Path, monkeypatch:
         raise ValueError("the data is not there")
 
     monkeypatch.setattr(trainable._attempt._training, "run_epoch", fails)
-    result = trainable.step()
-    assert result["outcome"] == TrialState.FAILED
-    assert result["warnings"] == ["no checkpoint can be used: it starts afresh"]
+    result = trainable.advance()
+    assert failed(result).reason == "ValueError: the data is not there"
+    assert result.warnings == ("no checkpoint can be used: it starts afresh",)
 
 
 def test_out_of_memory_has_one_reason_that_says_what_to_do(capsys: pytest.CaptureFixture[str]):
     errors = [torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {n} MiB") for n in range(2)]
     first, second = map(_failure, errors)
-    assert first["outcome"] is TrialState.FAILED
-    assert first["reason"] == second["reason"], "three for one reason pause the job"
-    assert "training.batch_size" in first["reason"]
-    assert "Tried to allocate 1 MiB" in second["traceback"]
-    assert second["traceback"] in capsys.readouterr().err
+    assert first.reason == second.reason, "three for one reason pause the job"
+    assert "training.batch_size" in first.reason
+    assert "Tried to allocate 1 MiB" in second.traceback
+    assert second.traceback in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("error", "reason"), [(ValueError("no"), "ValueError: no"), (InputError("Do this."), "Do this.")]
 )
 def test_other_errors_are_their_own_reason(error: Exception, reason: str):
-    assert _failure(error)["reason"] == reason
+    assert _failure(error).reason == reason
 
 
 @pytest.mark.parametrize(
     ("of", "epochs"), [("last", [EPOCHS]), ("best", [1, 2, 3, 4, 5]), ("last 3", [1, 2, 3, 4, 5])]
 )
 def test_the_verdict_tests_each_epoch_that_may_count(tmp_path: Path, of: str, epochs: list[int]):
-    given = config(tmp_path, spec={"objective": {"of": of}}, phase=Phase.VERDICT.value)
-    found = results(Local(given))
-    assert [r["step"] for r in found if "test_loss" in r["metrics"]] == epochs
-    assert not any(
-        "test_loss" in r["metrics"] for r in results(Local({**given, "phase": Phase.SEARCH.value}))
-    )
+    def tested(phase: Phase) -> list[int]:
+        found = results(Local(config(tmp_path, spec={"objective": {"of": of}}, phase=phase)))
+        return [measured(r).step for r in found if "test_loss" in measured(r).metrics]
+
+    assert tested(Phase.VERDICT) == epochs
+    assert tested(Phase.SEARCH) == []

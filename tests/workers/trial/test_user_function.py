@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,14 @@ import pytest
 import torch
 
 from anon_tune.errors import SpecError
-from anon_tune.records import Phase, TrialState
-from anon_tune.spec import load_spec, stored_spec
+from anon_tune.records import Phase
+from anon_tune.spec import JobSpec, load_spec, stored_spec
 from anon_tune.workers.trial.attempt import run_probe
 from anon_tune.workers.trial.checkpoints import ask, checkpoint_name
+from anon_tune.workers.trial.messages import Completed, Diverged, Failed, ProbeResult, StepResult
 from anon_tune.workers.trial.trainable import HELD
 from tests import trials
-from tests.trials import TRIAL, Local, learned, results
+from tests.trials import TRIAL, Local, failed, final, learned, measured, results, steps
 
 EPOCHS = 5
 
@@ -184,13 +186,13 @@ def output_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anon_tune.workers.trial.checkpoints.WRITING_SHARE", float("inf"))
 
 
-def job(folder: Path, function: str, keys: str = "") -> dict[str, Any]:
+def job(folder: Path, function: str, keys: str = "") -> JobSpec:
     path = folder / "job.yaml"
     path.write_text(
         f"name: mine\ntask: 'workers.mine:{function}'\nspace: mlp\nbudget: {{trials: 1, epochs: {EPOCHS}}}\n"
         f"training: {{checkpoint_seconds: 0, schedule: cosine}}\n{keys}\n"
     )
-    return load_spec(path).model_dump(mode="json")
+    return load_spec(path)
 
 
 def trial(folder: Path, function: str = "train", attempt: int = 1, *names: str, **keys: Any) -> Local:
@@ -204,13 +206,13 @@ def trial(folder: Path, function: str = "train", attempt: int = 1, *names: str, 
 
 def test_a_function_is_trained_from_report_to_report(folder: Path):
     found = results(trial(folder))
-    assert [result.get("step") for result in found] == [*range(1, EPOCHS + 1), None]
-    assert found[-1] == {"done": True, "outcome": TrialState.COMPLETE, "final": found[-2]["value"]}
-    assert all(result["metrics"]["loss"] == result["value"] for result in found[:-1])
-    assert found[0]["metrics"].keys() > {"loss", "epoch_seconds"}, "Anon's monitor"
+    assert steps(found) == [*range(1, EPOCHS + 1), None]
+    assert found[-1] == StepResult(outcome=Completed(measured(found[-2]).value))
+    assert all(measured(result).metrics["loss"] == measured(result).value for result in found[:-1])
+    assert measured(found[0]).metrics.keys() > {"loss", "epoch_seconds"}, "Anon's monitor"
 
 
-VERDICT = Phase.VERDICT.value
+VERDICT = Phase.VERDICT
 
 
 def test_an_arm_of_the_user_trains_with_what_its_factory_makes(folder: Path):
@@ -225,44 +227,44 @@ def test_an_arm_of_the_user_trains_with_what_its_factory_makes(folder: Path):
         results(trial(folder, job=arms, arm=arm, hyperparameters={"lr": 0.02})) for arm in ("mine", "adamw")
     )
     assert list(map(learned, mine)) == list(map(learned, adamw))
-    assert mine[-1]["outcome"] == TrialState.COMPLETE
+    assert isinstance(mine[-1].outcome, Completed)
 
 
 def test_only_the_verdict_counts_the_test(folder: Path):
     found = results(trial(folder, phase=VERDICT))
-    assert [result.get("step") for result in found] == [*range(1, EPOCHS + 1), None]
-    assert found[-1]["final"] == found[-2]["metrics"]["test_loss"] != found[-2]["value"]
-    assert all("test_loss" not in result["metrics"] for result in results(trial(folder))[:-1])
+    assert steps(found) == [*range(1, EPOCHS + 1), None]
+    assert final(found[-1]) == measured(found[-2]).metrics["test_loss"] != measured(found[-2]).value
+    assert all("test_loss" not in measured(result).metrics for result in results(trial(folder))[:-1])
 
 
 def test_the_test_of_a_function_that_ended_early_counts_at_full_length(folder: Path):
     early = "arguments: {until: 3}"
     found = results(trial(folder, phase=VERDICT, job=early))
-    assert [result.get("step") for result in found] == [1, 2, 3, EPOCHS, None]
-    assert found[3]["value"] == found[2]["value"]
-    assert found[-1]["final"] == found[3]["metrics"]["test_loss"]
+    assert steps(found) == [1, 2, 3, EPOCHS, None]
+    assert measured(found[3]).value == measured(found[2]).value
+    assert final(found[-1]) == measured(found[3]).metrics["test_loss"]
     cut_off = trial(folder, "train", 2, checkpoint_name(TRIAL, 1, 3), phase=VERDICT, job=early)
-    assert results(cut_off)[-1]["final"] == 7.0
+    assert final(results(cut_off)[-1]) == 7.0
 
 
 def test_a_function_that_does_not_test_has_its_last_report_counted(folder: Path):
     found = results(trial(folder, "silent", phase=VERDICT))
-    assert [result.get("step") for result in found] == [4, EPOCHS, None]
-    assert found[-1]["final"] == found[-2]["value"] == 2.0
+    assert steps(found) == [4, EPOCHS, None]
+    assert final(found[-1]) == measured(found[-2]).value == 2.0
 
 
 def test_another_attempt_goes_on_with_the_same_results(folder: Path):
     first = results(trial(folder))
     for attempt, done in ((2, 4), (3, 3)):  # of a trial the last two are kept
         second = results(trial(folder, "train", attempt, checkpoint_name(TRIAL, 1, done)))
-        assert second[0]["resumed"] == done
+        assert second[0].resumed == done
         assert [learned(result) for result in second] == [learned(result) for result in first[done:]]
 
 
 def test_a_function_that_had_ended_early_ends_with_what_it_had_reported(folder: Path):
     early = "arguments: {until: 3}"
     first = results(trial(folder, job=early))
-    assert [result.get("step") for result in first] == [1, 2, 3, None]
+    assert steps(first) == [1, 2, 3, None]
     second = results(trial(folder, "train", 2, checkpoint_name(TRIAL, 1, 3), job=early))
     assert [learned(result) for result in second] == [learned(first[-1])]
 
@@ -271,8 +273,7 @@ def test_a_process_that_is_used_again_starts_afresh(folder: Path):
     first = results(trial(folder))
     used = trial(folder)
     used.step()  # and is stopped, as it is pruned
-    config = dict(used.config)
-    assert used.reset_config({**config, "attempt": 2})
+    assert used.reset_config(trial(folder, "train", 2).config)
     assert [learned(result) for result in results(used)] == [learned(result) for result in first]
 
 
@@ -280,16 +281,16 @@ def test_a_checkpoint_is_written_when_it_is_asked_for(folder: Path):
     rarely = "arguments: {width: 4}"
     one = trial(folder, job=rarely)
     one._attempt._pace._seconds = 1e9
-    assert "checkpoint" not in one.step()
+    assert measured(one.advance()).checkpoint is None
     ask(folder.parent / "checkpoints")
-    assert one.step()["checkpoint"] == checkpoint_name(TRIAL, 1, 2)
+    assert measured(one.advance()).checkpoint == checkpoint_name(TRIAL, 1, 2)
 
 
 def test_a_stopped_function_cleans_up_though_it_catches_every_exception(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     one = trial(folder, "careless")
-    assert one.step()["step"] == 1
+    assert measured(one.advance()).step == 1
     one.cleanup()
     assert "cleaned up" in capsys.readouterr().out
     assert not one._attempt._files.exists()
@@ -325,43 +326,43 @@ def test_a_function_that_cannot_be_stopped_costs_its_process(folder: Path, monke
 )
 def test_what_is_wrong_with_a_trial_is_its_reason(folder: Path, function: str, reason: str):
     last = results(trial(folder, function))[-1]
-    assert last["outcome"] == TrialState.FAILED
-    assert reason in last["reason"]
+    assert reason in failed(last).reason
 
 
 def test_an_error_is_told_from_the_users_code_on(folder: Path):
-    last = results(trial(folder, "breaks"))[-1]
-    lines = last["traceback"].splitlines()
+    last = failed(results(trial(folder, "breaks"))[-1])
+    lines = last.traceback.splitlines()
     assert "workers/mine.py" in lines[1]
     assert "in breaks" in lines[1]
     assert any("in deeper" in line for line in lines)
-    assert "user_function.py" not in last["traceback"]
-    assert last["reason"].startswith("RuntimeError: ")
+    assert "user_function.py" not in last.traceback
+    assert last.reason.startswith("RuntimeError: ")
 
 
 def test_a_loss_that_is_no_number_is_a_divergence(folder: Path):
     last = results(trial(folder, "explodes"))[-1]
-    assert (last["step"], last["outcome"], last["reason"]) == (2, TrialState.DIVERGED, "diverged: loss nan")
+    assert (measured(last).step, last.outcome) == (2, Diverged("diverged: loss nan"))
 
 
 def test_param_groups_keep_what_is_their_own(folder: Path):
-    first = results(trial(folder, "groups"))[0]
-    assert (first["value"], first["metrics"]["other"]) == (0.1, 0.0)
+    first = measured(results(trial(folder, "groups"))[0])
+    assert (first.value, first.metrics["other"]) == (0.1, 0.0)
 
 
 # Before the first trial
 
 
-def probed(folder: Path, function: str, keys: str = "") -> dict[str, Any]:
+def probed(folder: Path, function: str, keys: str = "") -> ProbeResult | Failed:
     return run_probe(job(folder, function, keys), 7, 0.03)
 
 
 def test_the_probe_measures_the_first_gradients_at_the_initial_weights(folder: Path):
     found = probed(folder, "careless")
+    assert isinstance(found, ProbeResult)
     # one_step: three gradients of 1 in each of its four steps
-    assert found["log_mean_sigma"] == pytest.approx(torch.tensor(1.03).log().item())
-    assert found["batches"] == 4
-    assert found["architecture"] == {
+    assert found.log_mean_sigma == pytest.approx(torch.tensor(1.03).log().item())
+    assert found.batches == 4
+    assert found.architecture == {
         "family": "mlp",
         "parameters": 3,
         "layers": {"linear": 1},
@@ -370,9 +371,13 @@ def test_the_probe_measures_the_first_gradients_at_the_initial_weights(folder: P
 
 
 def test_a_probe_is_the_same_each_time(folder: Path):
-    times = {"seconds_per_step"}
-    first, second = ({k: v for k, v in probed(folder, "train").items() if k not in times} for _ in range(2))
-    assert first == second
+    first, second = (probed(folder, "train") for _ in range(2))
+    assert isinstance(first, ProbeResult)
+    assert isinstance(second, ProbeResult)
+    assert first.cost is not None
+    assert second.cost is not None
+    assert first.cost.steps_per_epoch == second.cost.steps_per_epoch == 3
+    assert dataclasses.replace(first, cost=None) == dataclasses.replace(second, cost=None)
 
 
 @pytest.mark.parametrize(
@@ -393,8 +398,8 @@ def test_a_probe_is_the_same_each_time(folder: Path):
 )
 def test_what_is_wrong_is_said_before_the_first_trial(folder: Path, function: str, keys: str, reason: str):
     found = probed(folder, function, keys)
-    assert found["outcome"] == TrialState.FAILED
-    assert reason in found["reason"]
+    assert isinstance(found, Failed)
+    assert reason in found.reason
 
 
 @pytest.mark.parametrize(
@@ -411,7 +416,7 @@ def test_keys_that_are_the_functions_affair_are_refused(folder: Path, keys: str,
 
 
 def test_settings_of_our_loop_are_refused_and_a_stored_job_is_read_again(folder: Path):
-    stored = job(folder, "train")
+    stored = job(folder, "train").model_dump(mode="json")
     assert stored_spec(stored).model_dump(mode="json") == stored
     path = folder / "job.yaml"
     path.write_text(path.read_text().replace("schedule: cosine", "batch_size: 8"))

@@ -128,7 +128,7 @@ from anon_tune.spec import load_spec
 from tests.trials import Local, config
 
 folder = Path(sys.argv[1])
-spec = load_spec(folder / "job.yaml").model_dump(mode="json")
+spec = load_spec(folder / "job.yaml")
 trial = Local(config(spec, folder))
 while not trial.step()["done"]:
     pass

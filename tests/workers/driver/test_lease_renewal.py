@@ -1,0 +1,64 @@
+"""Renewal of a lease, and what its holder learns from the ledger meanwhile."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from anon_tune.errors import LeaseLostError
+from anon_tune.ledger import Lease, Ledger
+from anon_tune.records import JobState, Request
+from anon_tune.workers.driver.lease_renewal import LeaseRenewal
+from tests.workers.driver.watching import PATIENCE, Watched, wait_for_the_interrupt
+
+
+def test_the_first_orders_are_there_at_once(ledger: Ledger, lease: Lease):
+    ledger.pause(lease.job)
+    renewal = LeaseRenewal(ledger, lease)
+    with renewal.running():
+        assert renewal.orders.request is Request.PAUSE
+        assert renewal.orders.budget == {"trials": 3}
+
+
+def test_a_pause_and_a_larger_budget_are_heard_and_interrupt_nothing(ledger: Ledger, lease: Lease):
+    watched = Watched(ledger, lease)
+    with watched.running():
+        ledger.extend(lease.job, 5)
+        ledger.pause(lease.job)
+        limit = time.monotonic() + PATIENCE
+        while watched.renewal.orders.request is None and time.monotonic() < limit:
+            time.sleep(0.01)
+        orders = watched.renewal.orders
+        assert (orders.request, orders.budget) == (Request.PAUSE, {"trials": 5})
+        assert orders.spent > 0
+        watched.shutdown.check()
+
+
+def test_a_lease_that_is_lost_interrupts(ledger: Ledger, lease: Lease):
+    watched = Watched(ledger, lease)
+    with pytest.raises(KeyboardInterrupt), watched.running():
+        wait_for_the_interrupt(lambda: ledger.release(lease, JobState.QUEUED))
+    assert watched.renewal.lost
+
+
+def test_a_lease_that_was_lost_before_is_not_worked_under(ledger: Ledger, lease: Lease):
+    ledger.release(lease, JobState.QUEUED)
+    with pytest.raises(LeaseLostError), LeaseRenewal(ledger, lease).running():
+        pytest.fail("the work began")
+
+
+def test_a_lease_is_renewed_no_more_once_its_holder_hangs(ledger: Ledger, lease: Lease):
+    """Another process can take the job then."""
+    renewal = LeaseRenewal(ledger, lease)
+    with renewal.running():
+        renewal.stop()
+        limit = time.monotonic() + PATIENCE
+        record = ledger.job(lease.job).lease
+        while record is not None and record.alive and time.monotonic() < limit:
+            time.sleep(0.05)
+            record = ledger.job(lease.job).lease
+        assert record is not None
+        assert not record.alive
+        ledger.acquire(lease.job, "another", 60.0)
+    assert not renewal.lost

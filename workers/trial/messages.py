@@ -1,0 +1,213 @@
+"""Messages between the driver of a job and the processes that train its trials. Needs neither torch nor Ray.
+
+They are pickled as they are. Ray Tune carries dicts, whose nested dicts it flattens: each message is one value of
+such a dict, and `to_config`, `from_config`, `to_tune` and `from_tune` are the only places that know its key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from anon_tune.records import Trial, TrialState
+
+__all__ = [
+    "Completed",
+    "Diverged",
+    "Failed",
+    "Measurement",
+    "Outcome",
+    "ProbeResult",
+    "StepResult",
+    "TrainingCost",
+    "TrialAssignment",
+]
+
+_ASSIGNMENT, _RESULT = "assignment", "step_result"
+
+
+@dataclass(frozen=True)
+class TrialAssignment:
+    """A trial, given to the process that trains it.
+
+    Attributes:
+        trial: The trial as it was when this attempt started. `trial.attempts` is the number of the attempt, and
+            `trial.checkpoints` are those that it may go on from. Its earlier reports are left out.
+        folder: The job's folder of checkpoints.
+        output: File for the output of the process; see `output.own`.
+    """
+
+    trial: Trial
+    folder: Path
+    output: Path
+
+    def __post_init__(self) -> None:
+        if self.trial.reports:
+            object.__setattr__(self, "trial", dataclasses.replace(self.trial, reports=()))
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the config under which Tune starts the trial."""
+        return {_ASSIGNMENT: self}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Return the assignment that `to_config` put into a config."""
+        found: Self = config[_ASSIGNMENT]
+        return found
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Measurements of a trial after a step.
+
+    Attributes:
+        step: Epochs done, from 1.
+        value: The objective on the validation split; NaN or infinite if the trial diverged.
+        metrics: Everything else measured, by name.
+        checkpoint: Name of a checkpoint that is durable and holds the trial after this step; None: there is none.
+    """
+
+    step: int
+    value: float
+    metrics: Mapping[str, float]
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The trial has been trained at full length.
+
+    Attributes:
+        final: Its objective, if the last report counts: on the test split in the verdict, else on validation.
+    """
+
+    state: ClassVar[TrialState] = TrialState.COMPLETE
+    reason: ClassVar[None] = None
+    log: ClassVar[None] = None
+
+    final: float
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """A loss or the objective is not finite, or much larger than before the first step.
+
+    Attributes:
+        reason: The losses, for people.
+        log: Last lines that its process wrote; None: there are none.
+    """
+
+    state: ClassVar[TrialState] = TrialState.DIVERGED
+
+    reason: str
+    log: str | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An error ended a trial, or the probe.
+
+    Attributes:
+        reason: The error in one line, for people. The same error has the same reason in each trial.
+        traceback: From the user's own code on, where the error passed through it.
+        log: Last lines that its process wrote; None: there are none.
+    """
+
+    state: ClassVar[TrialState] = TrialState.FAILED
+
+    reason: str
+    traceback: str
+    log: str | None = None
+
+
+Outcome = Completed | Diverged | Failed
+"""The end of a trial, as its own process tells it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """One message of a trial: an epoch was trained, or the trial has ended, or both.
+
+    Attributes:
+        measurement: Of the epoch; None: none was trained.
+        outcome: How the trial ended; None: it goes on.
+        resumed: Epochs that were done before this attempt, in its first message; None: it did not resume.
+        warnings: Lines for the job's log.
+
+    Raises:
+        ValueError: It has neither a measurement nor an outcome.
+    """
+
+    measurement: Measurement | None = None
+    outcome: Outcome | None = None
+    resumed: int | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.measurement is None and self.outcome is None:
+            raise ValueError("a result needs a measurement or an outcome")
+
+    def to_tune(self) -> dict[str, Any]:
+        """Return the result that a trainable of Tune's gives back; Tune itself reads `done`."""
+        return {_RESULT: self, "done": self.outcome is not None}
+
+    @classmethod
+    def from_tune(cls, result: Mapping[str, Any]) -> Self:
+        """Return the message that `to_tune` put into a result."""
+        found: Self = result[_RESULT]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCost:
+    """Time and memory that training takes, measured before the first trial. None: it was not measured.
+
+    Attributes:
+        seconds_per_step: Of one step of the optimizer.
+        steps_per_epoch: Steps of the optimizer in an epoch, or in whatever unit `budget.epochs` counts.
+        samples_per_epoch: Training examples in an epoch.
+        device: Name of the device.
+        peak_memory_bytes: Most memory of a GPU that tensors took.
+        device_memory_bytes: Memory that the GPU has.
+        trials_per_device: Trials that fit on the GPU at once.
+    """
+
+    seconds_per_step: float
+    steps_per_epoch: float | None = None
+    samples_per_epoch: int | None = None
+    device: str | None = None
+    peak_memory_bytes: int | None = None
+    device_memory_bytes: int | None = None
+    trials_per_device: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult:
+    """Measurements of a job's model before the first trial.
+
+    Attributes:
+        log_mean_sigma: Logarithm of the mean over all coordinates of sigma = s + eps + floor * (mean of s over the
+            tensor), s being the mean squared gradient over the batches: the scale that V(gamma) is computed from.
+        quantiles_log_sigma: The 5, 25, 50, 75 and 95% quantiles of log sigma, by their percentages ("50%").
+        floor: Of the search space of Anon; part of sigma.
+        batches: How many the gradients were averaged over.
+        architecture: The model's fingerprint; see `anon_tune.architecture`.
+        cost: Time and memory of training; None: only the gradients were measured.
+    """
+
+    log_mean_sigma: float
+    quantiles_log_sigma: Mapping[str, float]
+    floor: float
+    batches: int
+    architecture: Mapping[str, Any]
+    cost: TrainingCost | None = None
+
+    def as_stored(self) -> dict[str, Any]:
+        """Return the job's `probe` as the ledger stores it: JSON values, without the architecture."""
+        own = dataclasses.asdict(self)
+        cost = own.pop("cost") or {}
+        del own["architecture"]
+        return own | {name: value for name, value in cost.items() if value is not None}

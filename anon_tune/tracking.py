@@ -142,7 +142,7 @@ class Projector:
             DependencyError: MLflow did not take it; what it took is remembered.
         """
         with self._turn(job_id):
-            return self._write(self._ledger.job(job_id), seconds).trials
+            return self._write(self._ledger.jobs.get(job_id), seconds).trials
 
     def _write(self, job: JobRecord, seconds: float) -> _Written:
         try:
@@ -166,7 +166,7 @@ class Projector:
                     if time.monotonic() > limit:
                         break
             if (written or cursor.state != job.state) and job.state is not JobState.RUNNING:
-                whole = self._ledger.job(job.id, trials=True)
+                whole = self._ledger.jobs.get(job.id, trials=True)
                 self._project_state(whole, cursor.run)
         except self._errors as error:
             raise DependencyError(
@@ -196,7 +196,7 @@ class Projector:
         """
 
         def is_over() -> bool:
-            job = self._ledger.job(job_id)
+            job = self._ledger.jobs.get(job_id)
             running = job.state is JobState.RUNNING and job.lease is not None and job.lease.token == token
             return until() or not running
 
@@ -210,7 +210,7 @@ class Projector:
         begun = False
         while True:
             last = is_over()
-            goes_on = last and self._ledger.job(job_id).state in {JobState.RUNNING, JobState.QUEUED}
+            goes_on = last and self._ledger.jobs.get(job_id).state in {JobState.RUNNING, JobState.QUEUED}
             if goes_on and not begun:
                 return
             begun = True
@@ -218,7 +218,7 @@ class Projector:
             rest = _POLL_SECONDS
             try:
                 with self._turn(job_id):
-                    written = self._write(self._ledger.job(job_id), seconds)
+                    written = self._write(self._ledger.jobs.get(job_id), seconds)
                 rest = max(rest, _REST * written.seconds)
             except DependencyError as error:
                 if last:

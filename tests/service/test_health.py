@@ -51,7 +51,7 @@ def test_without_its_database_it_is_not_ready(serve: Serve, ledger: Ledger, sett
 
 def test_figures_count_requests_jobs_and_trials(serve: Serve, ledger: Ledger):
     address = serve()
-    ledger.create_job("x", parse_spec(SPEC).model_dump(mode="json"), {})
+    ledger.jobs.create("x", parse_spec(SPEC).model_dump(mode="json"), {})
     httpx2.get(f"{address}/api/v1/jobs/nojob")
     text = httpx2.get(f"{address}/metrics").text
     assert 'anon_tune_jobs{state="QUEUED"} 1.0' in text

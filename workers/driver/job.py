@@ -123,7 +123,7 @@ def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) 
         DependencyError: The ledger cannot be told.
     """
     try:
-        state = ledger.release(lease, *ending)
+        state = ledger.leases.release(lease, *ending)
     except (DependencyError, DBAPIError) as error:
         raise _left(lease, error) from error
     if state in ENDED:
@@ -168,10 +168,10 @@ def _work(
     # Imported here: Ray reads its environment when it is imported, and a refused lease need not wait for it.
     import ray
 
-    job = ledger.job(lease.job)
+    job = ledger.jobs.get(lease.job)
     plain_spec = dict(job.spec)
     if job.code is not None:
-        code = unpack(ledger.code(job.code), settings.job_folder(job.id) / "code")
+        code = unpack(ledger.archives.get(job.code), settings.job_folder(job.id) / "code")
         plain_spec["folder"] = str(code)
     spec = stored_spec(plain_spec)
     if spec.task.startswith(f"{ENTERED}:") and spec.task not in functions:
@@ -181,7 +181,7 @@ def _work(
             f"its function {name} was entered in a notebook or script; go on there: anon_tune.tune({name}, "
             f"resume={job.id!r})",
         )
-    spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
+    spaces = {arm: Space.model_validate(space) for arm, space in ledger.jobs.spaces(job.id).items()}
     # Once more: Ray, when it starts, puts a handler of its own in place of ours.
     with cluster.connected(settings) as runs, watch.depending_on(runs, _ended()), watch.signals():
         cluster.load()
@@ -211,7 +211,7 @@ def _work(
                 what = "the model" if spec.model is not None else spec.task
                 return _Ending(JobState.FAILED, f"{what} cannot be trained: {measured['reason']}")
             architecture = measured.pop("architecture")
-            ledger.update_job(lease, probe=measured, architecture=architecture)
+            ledger.jobs.update(lease, probe=measured, architecture=architecture)
         _log.info("probe: %s", measured)
         if spec.resources.gpu and measured.get("device") == "cpu":
             _log.warning("resources.gpu is %g, and torch finds no CUDA device there", spec.resources.gpu)
@@ -227,13 +227,13 @@ def _work(
                 with watch.notice(lambda: ask(checkpoints)):
                     _tune(run, spec, plain_spec, functions, settings.job_folder(job.id), checkpoints)
                 watch.check()
-                watch.orders = ledger.heartbeat(lease)
+                watch.orders = ledger.leases.heartbeat(lease)
                 if not run.stopping and run.is_done():
                     break
     cut_off = _cut_off(run, watch)
     if cut_off is not None:
         return cut_off
-    ledger.update_job(lease, result=summarize(run.plan, run.trials, measured).model_dump(mode="json"))
+    ledger.jobs.update(lease, result=summarize(run.plan, run.trials, measured).model_dump(mode="json"))
     if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
         reasons = ("no arm has a COMPLETE trial", run.cut_short)
         return _Ending(JobState.FAILED, "; ".join(filter(None, reasons)), run.budget)

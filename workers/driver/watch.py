@@ -156,7 +156,7 @@ class Watch:
     def heartbeats(self, ledger: Ledger, lease: Lease) -> Iterator[None]:
         """Renew the lease from now on, and hear what it says. Raises LeaseLostError if it is lost already."""
         done = threading.Event()
-        self.orders = ledger.heartbeat(lease)
+        self.orders = ledger.leases.heartbeat(lease)
         interval = lease.seconds / _HEARTBEATS_PER_LEASE
         look_interval = interval / _LOOKS_PER_HEARTBEAT
 
@@ -198,7 +198,7 @@ class Watch:
     def _renew(self, ledger: Ledger, lease: Lease, renewed: float) -> float:
         """Renew the lease, and return when it was renewed last."""
         try:
-            self.orders = ledger.heartbeat(lease)
+            self.orders = ledger.leases.heartbeat(lease)
             return time.monotonic()
         except LeaseLostError:
             self.lost = True

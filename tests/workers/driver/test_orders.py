@@ -14,6 +14,7 @@ import pytest
 from anon_tune.advice.summary import summarize
 from anon_tune.answer import Stopped
 from anon_tune.ledger import Ledger
+from anon_tune.ledger.trials import Trials
 from anon_tune.records import JobState, Orders, Phase, Request, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal
 from anon_tune.workers.driver.run import Run
@@ -162,7 +163,7 @@ def test_the_end_of_what_a_worker_wrote_is_kept_with_its_attempt(ledger: Ledger)
     run.report(failed.id, {**failure(), "log": "Traceback"})
     odd = result(1, math.nan, outcome=TrialState.DIVERGED, reason="diverged", log="a warning")
     run.report(diverged.id, odd)
-    assert [(a.trial, a.outcome, a.log) for a in ledger.attempts(job_id)] == [
+    assert [(a.trial, a.outcome, a.log) for a in ledger.attempts.of_job(job_id)] == [
         (died.id, "LOST", "Segmentation fault"),
         (failed.id, "FAILED", "Traceback"),
         (diverged.id, "DIVERGED", "a warning"),
@@ -174,13 +175,13 @@ def test_an_interrupt_waits_for_a_report(ledger: Ledger, monkeypatch: pytest.Mon
     watch = Watch()
     run = Run(ledger, lease, plan(), watch=watch)
     trial = started(run)
-    store = ledger.report
+    store = Trials.report
 
     def interrupted(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
         return store(*arguments)
 
-    monkeypatch.setattr(ledger, "report", interrupted)
+    monkeypatch.setattr(Trials, "report", interrupted)
     with watch.signals(), pytest.raises(KeyboardInterrupt):
         run.guard(lambda: run.report(trial.id, result(1, 0.5)), otherwise=True)
     assert [report.step for report in stored(ledger, job_id)[0].reports] == [1]
@@ -209,6 +210,6 @@ def test_a_process_that_is_to_end_lets_each_trial_write_a_checkpoint_first(ledge
         (TrialState.COMPLETE, 1),
     ]
     assert kept[0].checkpoints == (name,)
-    ledger.release(lease, JobState.PAUSED)
-    again = started(Run(ledger, ledger.acquire(job_id, "second", 60.0), job))
+    ledger.leases.release(lease, JobState.PAUSED)
+    again = started(Run(ledger, ledger.leases.acquire(job_id, "second", 60.0), job))
     assert (again.id, again.attempts, again.checkpoints) == (first.id, 2, (name,))

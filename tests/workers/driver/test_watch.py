@@ -23,8 +23,8 @@ _PATIENCE = 60.0
 @pytest.fixture
 def lease(ledger: Ledger) -> Lease:
     """One that is renewed every 0.1 s."""
-    job = ledger.create_job("x", {"budget": {"trials": 3}}, {}).id
-    return dataclasses.replace(ledger.acquire(job, "me", 60.0), seconds=0.5)
+    job = ledger.jobs.create("x", {"budget": {"trials": 3}}, {}).id
+    return dataclasses.replace(ledger.leases.acquire(job, "me", 60.0), seconds=0.5)
 
 
 def wait_for_the_interrupt(cause: Callable[[], object] = lambda: None) -> None:
@@ -36,7 +36,7 @@ def wait_for_the_interrupt(cause: Callable[[], object] = lambda: None) -> None:
 
 
 def test_the_first_orders_are_there_at_once(ledger: Ledger, lease: Lease):
-    ledger.pause(lease.job)
+    ledger.jobs.pause(lease.job)
     watch = Watch()
     with watch.heartbeats(ledger, lease):
         assert watch.orders.request is Request.PAUSE
@@ -46,8 +46,8 @@ def test_the_first_orders_are_there_at_once(ledger: Ledger, lease: Lease):
 def test_a_pause_and_a_larger_budget_are_heard_and_interrupt_nothing(ledger: Ledger, lease: Lease):
     watch = Watch()
     with watch.heartbeats(ledger, lease), watch.signals():
-        ledger.extend(lease.job, 5)
-        ledger.pause(lease.job)
+        ledger.jobs.extend(lease.job, 5)
+        ledger.jobs.pause(lease.job)
         limit = time.monotonic() + _PATIENCE
         while watch.orders.request is None and time.monotonic() < limit:
             time.sleep(0.01)
@@ -58,24 +58,24 @@ def test_a_pause_and_a_larger_budget_are_heard_and_interrupt_nothing(ledger: Led
 
 def test_a_cancel_interrupts(ledger: Ledger, lease: Lease):
     watch = Watch()
-    ledger.cancel(lease.job)
+    ledger.jobs.cancel(lease.job)
     with pytest.raises(KeyboardInterrupt), watch.heartbeats(ledger, lease), watch.signals():
         wait_for_the_interrupt()
     assert not watch.lost
     with pytest.raises(KeyboardInterrupt):
         watch.check()
-    assert ledger.release(lease, JobState.PAUSED) is JobState.CANCELLED
+    assert ledger.leases.release(lease, JobState.PAUSED) is JobState.CANCELLED
 
 
 def test_a_lease_that_is_lost_interrupts(ledger: Ledger, lease: Lease):
     watch = Watch()
     with pytest.raises(KeyboardInterrupt), watch.heartbeats(ledger, lease), watch.signals():
-        wait_for_the_interrupt(lambda: ledger.release(lease, JobState.QUEUED))
+        wait_for_the_interrupt(lambda: ledger.leases.release(lease, JobState.QUEUED))
     assert watch.lost
 
 
 def test_a_lease_that_was_lost_before_is_not_worked_under(ledger: Ledger, lease: Lease):
-    ledger.release(lease, JobState.QUEUED)
+    ledger.leases.release(lease, JobState.QUEUED)
     with pytest.raises(LeaseLostError), Watch().heartbeats(ledger, lease):
         pytest.fail("the work began")
 
@@ -155,8 +155,8 @@ def test_an_error_has_a_cause_where_what_the_work_depends_on_has_ended(before: b
 
 
 def wait_for_heartbeats(ledger: Ledger, lease: Lease) -> None:
-    before, limit = ledger.job(lease.job).spent, time.monotonic() + _PATIENCE
-    while ledger.job(lease.job).spent < before + 0.5 and time.monotonic() < limit:
+    before, limit = ledger.jobs.get(lease.job).spent, time.monotonic() + _PATIENCE
+    while ledger.jobs.get(lease.job).spent < before + 0.5 and time.monotonic() < limit:
         time.sleep(0.01)
 
 
@@ -209,7 +209,7 @@ def test_an_interrupt_that_is_not_heard_is_repeated_with_the_heartbeats(
     monkeypatch.setattr(watch_module._thread, "interrupt_main", lambda _number: raised.append(len(looks)))
     watch = Watch()
     watch._look = lambda: looks.append(None)
-    ledger.cancel(lease.job)
+    ledger.jobs.cancel(lease.job)
     limit = time.monotonic() + _PATIENCE
     with watch.heartbeats(ledger, lease):
         while len(raised) < 3 and time.monotonic() < limit:
@@ -226,7 +226,7 @@ def test_in_another_thread_the_next_check_is_the_interrupt(ledger: Ledger, lease
     def work() -> None:
         watch, limit = Watch(), time.monotonic() + _PATIENCE
         with watch.heartbeats(ledger, lease), watch.signals():
-            ledger.cancel(lease.job)
+            ledger.jobs.cancel(lease.job)
             try:
                 while time.monotonic() < limit:
                     watch.check()
@@ -313,7 +313,7 @@ def test_a_notice_is_over_in_time(monkeypatch: pytest.MonkeyPatch):
 
 def test_what_leaves_no_time_interrupts_in_spite_of_a_notice(ledger: Ledger, lease: Lease):
     watch = Watch()
-    ledger.cancel(lease.job)
+    ledger.jobs.cancel(lease.job)
     with (
         pytest.raises(KeyboardInterrupt),
         watch.heartbeats(ledger, lease),
@@ -342,10 +342,10 @@ def test_one_that_turns_does_not_hang(ledger: Ledger, lease: Lease, monkeypatch:
     monkeypatch.setattr(watch_module, "_TURN_SECONDS", 0.5)
     noticed = threading.Event()
     watch = Watch(on_hang=noticed.set)
-    beats = ledger.job(lease.job).spent
+    beats = ledger.jobs.get(lease.job).spent
     limit = time.monotonic() + _PATIENCE
     with watch.heartbeats(ledger, lease), watch.notice(lambda: None):
-        while ledger.job(lease.job).spent < beats + 1.0 and time.monotonic() < limit:
+        while ledger.jobs.get(lease.job).spent < beats + 1.0 and time.monotonic() < limit:
             watch.check()
             time.sleep(0.01)
     assert not noticed.is_set()

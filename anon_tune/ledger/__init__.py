@@ -1,6 +1,6 @@
 """The ledger: the only truth about jobs, trials, attempts and reports, in an SQL database."""
 
-from anon_tune.ledger.database import open_database
+from anon_tune.ledger.database import database_errors, open_database, sqlite_file, with_sqlite_file
 from anon_tune.ledger.jobs import SubmissionKey
 from anon_tune.ledger.leases import LeaseStatistics
 from anon_tune.ledger.ledger import Ledger, Operations
@@ -14,5 +14,8 @@ __all__ = [
     "Ledger",
     "Operations",
     "SubmissionKey",
+    "database_errors",
     "open_database",
+    "sqlite_file",
+    "with_sqlite_file",
 ]

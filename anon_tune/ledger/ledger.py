@@ -37,8 +37,8 @@ job's row). So a change of state is a compare-and-set: when the state is no long
 raises and changes nothing. Values go in and come out as copies (`records`). Times are the database's, in UTC. The
 time spent on a job grows by the time between its heartbeats, so that a killed holder's last seconds do not count.
 The first report of a trial's step stands. A checkpoint is named together with the report of its step and is durable
-by then: training that goes on from a named checkpoint leaves no step out. A write
-that the database does not take raises DependencyError, and nothing of it is kept.
+by then: training that goes on from a named checkpoint leaves no step out. An error of the database, in a read or a
+write, is a DependencyError, and nothing of the transaction is kept (`database`).
 """
 
 from __future__ import annotations

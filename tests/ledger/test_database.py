@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.util
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -19,8 +22,10 @@ import anon_tune.ledger
 from anon_tune.errors import ConflictError, DependencyError, InputError
 from anon_tune.ledger import Ledger, open_database
 from anon_tune.ledger.database import database_time, read, upgrade, write
-from anon_tune.ledger.tables import JOBS, METADATA
+from anon_tune.ledger.tables import CODE, JOBS, METADATA
 from anon_tune.records import NewTrial, Phase
+
+POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.slow)
 
 
 @pytest.fixture
@@ -205,9 +210,101 @@ def test_a_database_that_may_only_be_read_says_so(new_database: Callable[[], str
     engine.dispose()
 
 
-def test_other_errors_of_the_database_are_left_as_they_are(engine: sa.Engine):
-    with pytest.raises(sa.exc.DBAPIError), write(engine) as connection:
+@pytest.mark.parametrize(("begin", "use"), [(read, "read"), (write, "written")])
+def test_an_error_of_the_database_is_a_dependency_error(
+    engine: sa.Engine, begin: Callable[[sa.Engine], AbstractContextManager[sa.Connection]], use: str
+):
+    failing = pytest.raises(
+        DependencyError, match=rf"cannot be {use} \(.*no_such_table.*ANON_TUNE_DATABASE_URL"
+    )
+    with failing, begin(engine) as connection:
         connection.execute(sa.text("SELECT * FROM no_such_table"))
+    with begin(engine) as connection:
+        assert connection.execute(sa.select(JOBS)).all() == []
+
+
+def test_a_violated_constraint_is_left_to_the_operation(engine: sa.Engine):
+    with write(engine) as connection:
+        connection.execute(sa.insert(CODE).values(digest="x", content=b"", created=database_time(connection)))
+    with pytest.raises(sa.exc.IntegrityError), write(engine) as connection:
+        connection.execute(sa.insert(CODE).values(digest="x", content=b"", created=database_time(connection)))
+
+
+@pytest.mark.parametrize("new_database", [POSTGRESQL], indirect=True)
+def test_a_value_that_the_database_cannot_hold_is_an_input_error_without_it(database_url: str):
+    ledger = Ledger.open(database_url)
+    with pytest.raises(InputError, match="cannot hold a value") as caught:
+        ledger.jobs.create("secret\0", {}, {})
+    assert "secret" not in str(caught.value)
+    assert ledger.overviews.jobs() == []
+    ledger.close()
+
+
+def test_a_file_that_was_removed_is_a_dependency_error_of_reads(tmp_path: Path):
+    file = tmp_path / "ledger.db"
+    ledger = Ledger.open(f"sqlite:///{file}")
+    job = ledger.jobs.create("x", {}, {}).id
+    ledger.close()  # a connection that is open would still have the file
+    file.unlink()
+    for ask in (ledger.overviews.jobs, ledger.leases.statistics, lambda: ledger.jobs.get(job)):
+        with pytest.raises(
+            DependencyError, match=rf"The ledger at sqlite:///{file} cannot be read \(no such table"
+        ):
+            ask()
+    ledger.close()
+
+
+def test_a_file_that_another_process_locked_is_a_dependency_error_of_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("anon_tune.ledger.database._BUSY_SECONDS", 0.05)
+    file = tmp_path / "ledger.db"
+    ledger = Ledger.open(f"sqlite:///{file}")
+    ledger.close()
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DependencyError, match=r"cannot be read \(database is locked\).*Another process"):
+            ledger.overviews.jobs()
+    assert ledger.overviews.jobs() == []
+    ledger.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_was_stopped_is_a_dependency_error_of_reads_and_writes(
+    postgresql_programs: Callable[[str], contextlib.AbstractContextManager[Path]],
+):
+    with postgresql_programs("-c listen_addresses=''") as folder:
+        ledger = Ledger.open(f"postgresql+psycopg://postgres:secret@/postgres?host={folder}")
+        ledger.jobs.create("x", {}, {})
+    for use, ask in (
+        ("read", ledger.overviews.jobs),
+        ("written", lambda: ledger.leases.claim("me", 15.0)),
+        ("read", ledger.overviews.time),
+    ):
+        with pytest.raises(DependencyError, match=rf"cannot be {use}.*Check that its server runs") as caught:
+            ask()
+        assert "secret" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    ledger.close()
+
+
+@pytest.mark.parametrize("new_database", [POSTGRESQL], indirect=True)
+@pytest.mark.parametrize(("begin", "use"), [(read, "read"), (write, "written")])
+def test_a_connection_that_breaks_in_a_transaction_is_a_dependency_error(
+    engine: sa.Engine, begin: Callable[[sa.Engine], AbstractContextManager[sa.Connection]], use: str
+):
+    def breaks() -> None:
+        with begin(engine) as connection:
+            own = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+            with begin(engine) as other:
+                other.execute(sa.text(f"SELECT pg_terminate_backend({own}, 10000)"))
+            connection.execute(sa.select(JOBS))
+
+    with pytest.raises(DependencyError, match=f"cannot be {use}"):
+        breaks()
+    with begin(engine) as connection:
+        assert connection.execute(sa.select(JOBS)).all() == []
 
 
 def test_the_clock_is_utc_and_does_not_go_back(engine: sa.Engine):

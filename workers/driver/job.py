@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy.exc import DBAPIError
-
 from anon_tune.advice.summary import summarize
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
@@ -124,7 +122,7 @@ def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) 
     """
     try:
         state = ledger.leases.release(lease, *ending)
-    except (DependencyError, DBAPIError) as error:
+    except DependencyError as error:
         raise _left(lease, error) from error
     if state in ENDED:
         shutil.rmtree(settings.checkpoints(lease.job), ignore_errors=True)

@@ -14,8 +14,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from sqlalchemy.exc import DBAPIError
-
 from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import Orders, Request
@@ -202,7 +200,7 @@ class Watch:
             return time.monotonic()
         except LeaseLostError:
             self.lost = True
-        except (DependencyError, DBAPIError) as error:
+        except DependencyError as error:
             # For a moment: the lease lasts some heartbeats more, and writes are fenced.
             _log.warning("heartbeat of job %s: %s", lease.job, error)
             if time.monotonic() - renewed > lease.seconds:

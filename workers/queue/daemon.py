@@ -11,8 +11,6 @@ import threading
 import time
 from dataclasses import dataclass
 
-from sqlalchemy.exc import DBAPIError
-
 from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState
@@ -82,8 +80,8 @@ class Daemon:
                 try:
                     self._settle_ended()
                     self._claim()
-                except (DBAPIError, DependencyError) as error:
-                    _log.warning("the ledger cannot be reached: %s", error)
+                except DependencyError as error:
+                    _log.warning("%s", error)
                 stop.wait(_POLL_SECONDS)
         finally:
             self._end()

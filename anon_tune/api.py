@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from anon_tune import export
+from anon_tune import export, submission
 from anon_tune.display import live_table
 from anon_tune.documents import is_function
 from anon_tune.errors import AnonTuneError, ConflictError, InputError, LeaseHeldError, NotFoundError
@@ -26,8 +26,7 @@ from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.reachable import check_cluster
 from anon_tune.records import JobRecord, JobState
 from anon_tune.settings import Settings
-from anon_tune.spec import JobSpec, parse_spec, spaces_of
-from anon_tune.submission import store_job
+from anon_tune.spec import JobSpec, parse_spec
 from anon_tune.tracking import Projector, check_uri
 from anon_tune.user_code import ENTERED
 
@@ -37,9 +36,9 @@ if TYPE_CHECKING:
 __all__ = [
     "acquire",
     "check_settings",
-    "create_job",
     "project",
     "run_job",
+    "start_job",
     "tune",
     "work",
     "work_as_told",
@@ -107,13 +106,12 @@ def tune(
             "budget": {**keys.get("budget", {}), "trials": trials, "epochs": epochs},
             "search": {**keys.get("search", {}), "seed": seed},
         }
-        job_id = create_job(ledger, parse_spec(document, "tune()", folder)).id
+        lease = start_job(ledger, parse_spec(document, "tune()", folder))
     else:
-        job_id = _job_to_resume(ledger, resume, task)
-    lease = acquire(ledger, job_id)
-    with live_table(backend, job_id, Console(stderr=True) if show else None):
+        lease = acquire(ledger, _job_to_resume(ledger, resume, task))
+    with live_table(backend, lease.job, Console(stderr=True) if show else None):
         run_job(ledger, settings, lease, functions=functions)
-    return Result(backend.job(job_id), backend)
+    return Result(backend.job(lease.job), backend)
 
 
 def _named(train: Callable[..., Any]) -> tuple[str, Path, dict[str, Callable[..., Any]]]:
@@ -132,7 +130,7 @@ def _named(train: Callable[..., Any]) -> tuple[str, Path, dict[str, Callable[...
 
 def _job_to_resume(ledger: Ledger, wanted: str, task: str) -> str:
     """The id of the job of that id, or the newest of that name. Raises NotFoundError, ConflictError."""
-    for job in ledger.jobs():
+    for job in ledger.overviews.jobs():
         if wanted in {job.id, job.name}:
             if job.spec["task"] != task:
                 raise ConflictError(f"Job {job.id} ({job.name}) tunes {job.spec['task']}, not {task}.")
@@ -153,9 +151,11 @@ def check_settings(settings: Settings) -> None:
         check_cluster(settings.ray_address)
 
 
-def create_job(ledger: Ledger, spec: JobSpec) -> JobRecord:
-    """Store a job with the search spaces as they are now, for who takes it by its id: workers pass it over."""
-    return store_job(ledger, spec, spaces_of(spec), queued=False)
+def start_job(ledger: Ledger, spec: JobSpec) -> Lease:
+    """Store a job with the search spaces as they are now, and take it, in one transaction."""
+    from anon_tune.workers.queue.holder import LEASE_SECONDS, this_process
+
+    return submission.start_job(ledger, spec, this_process(), LEASE_SECONDS)
 
 
 def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda message: None) -> Lease:
@@ -172,9 +172,9 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
     seen = None
     while True:
         try:
-            return ledger.acquire(job_id, holder, LEASE_SECONDS)
+            return ledger.leases.acquire(job_id, holder, LEASE_SECONDS)
         except LeaseHeldError:
-            lease = ledger.job(job_id).lease
+            lease = ledger.jobs.get(job_id).lease
             if lease is not None and seen is not None and lease.heartbeat > seen:
                 raise
             if lease is not None and seen is None:
@@ -258,12 +258,12 @@ def run_job(
     left = JobState.PAUSED if parent is None else JobState.QUEUED
     with _log_file(settings.job_folder(lease.job)), _projector(settings, lease):
         drive(ledger, lease, settings, lambda: parent in {None, os.getppid()}, left, functions, on_hang)
-        job = ledger.job(lease.job, trials=True)
+        job = ledger.jobs.get(lease.job, trials=True)
         if job.state is JobState.SUCCEEDED:
             with contextlib.suppress(ConflictError):  # Anon itself may not have come through
                 path = settings.job_folder(job.id) / "best.yaml"
                 path.write_text(export.render(export.document(job), "yaml"), encoding="utf-8")
-    return ledger.job(lease.job, trials=True)
+    return ledger.jobs.get(lease.job, trials=True)
 
 
 def project(ledger: Ledger, settings: Settings) -> Projector:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console, RenderableType
 from rich.live import Live
-from sqlalchemy.exc import DBAPIError
 
 from anon_tune.backend import Backend
 from anon_tune.console import live_view
@@ -48,7 +47,7 @@ def _draw(
     while not done.wait(_LIVE_SECONDS):
         try:
             job = backend.job(job_id)
-        except (DBAPIError, DependencyError):
+        except DependencyError:
             continue  # the table may miss a beat; the driver says what ails the database
         show(live_view(job, time.monotonic() - started, before))
 

@@ -114,7 +114,7 @@ class LocalBackend:
         if code_archive.digest(archive) != digest:
             raise InputError("The archive is not the one of this name (SHA-256): it was cut off or changed.")
         code_archive.modules(archive)
-        self._ledger.store_code(digest, archive, self._owner)
+        self._ledger.archives.store(digest, archive, self._owner)
 
     def jobs(self, limit: int | None = None, after: str | None = None) -> list[JobSummary]:
         """As `Backend.jobs`: at most `limit`, those that follow the job `after`."""
@@ -160,7 +160,7 @@ class LocalBackend:
 
     def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
         """As `Backend.logs`."""
-        attempts = self._ledger.attempts(job_id, trial)
+        attempts = self._ledger.attempts.of_job(job_id, trial)
         if trial is None:
             attempts = [attempt for attempt in attempts if attempt.outcome in _SHOWN_OUTCOMES]
         path = self._settings.job_folder(job_id) / "job.log"
@@ -175,15 +175,15 @@ class LocalBackend:
 
     def pause(self, job_id: str) -> ChangeView:
         """As `Backend.pause`."""
-        return self._change(job_id, self._ledger.pause(job_id))
+        return self._change(job_id, self._ledger.jobs.pause(job_id))
 
     def resume(self, job_id: str) -> ChangeView:
         """As `Backend.resume`."""
-        return self._change(job_id, self._ledger.resume(job_id))
+        return self._change(job_id, self._ledger.jobs.resume(job_id))
 
     def cancel(self, job_id: str) -> ChangeView:
         """As `Backend.cancel`."""
-        state = self._ledger.cancel(job_id)
+        state = self._ledger.jobs.cancel(job_id)
         self.remove_leftovers()
         return self._change(job_id, state)
 
@@ -204,14 +204,14 @@ class LocalBackend:
             raise InputError(f"--seeds: expected a whole number of at most {MOST_SEEDS}, found {seeds!r}")
         if seeds is not None and trials is None and seconds is None:
             submission.check_more_seeds(self._ledger, job_id)
-        return self._change(job_id, self._ledger.extend(job_id, trials, seconds, seeds))
+        return self._change(job_id, self._ledger.jobs.extend(job_id, trials, seconds, seeds))
 
     def _change(self, job_id: str, state: JobState) -> ChangeView:
-        return ChangeView(id=job_id, state=state, requested=self._ledger.job(job_id).requested)
+        return ChangeView(id=job_id, state=state, requested=self._ledger.jobs.get(job_id).requested)
 
     def export(self, job_id: str, form: str = "yaml", arm: str = "anon") -> str:
         """As `Backend.export`."""
-        return export.render(export.document(self._ledger.job(job_id), arm), form)
+        return export.render(export.document(self._ledger.jobs.get(job_id), arm), form)
 
     def advice(self, architecture: Fingerprint, log_mean_sigma: float | None = None) -> Advice:
         """As `Backend.advice`."""
@@ -255,5 +255,5 @@ class LocalBackend:
         for folder in (self._settings.home / "jobs").glob("*/checkpoints"):
             job_id = folder.parent.name
             with contextlib.suppress(NotFoundError):  # of another ledger
-                if self._ledger.job(job_id).state in ENDED:
+                if self._ledger.jobs.get(job_id).state in ENDED:
                     shutil.rmtree(folder, ignore_errors=True)

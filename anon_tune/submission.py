@@ -19,7 +19,7 @@ from anon_tune.advice.statement import Advice
 from anon_tune.answer import Answer, Outcome
 from anon_tune.documents import parse
 from anon_tune.errors import ConflictError, SpecError
-from anon_tune.ledger import Ledger, SubmissionKey
+from anon_tune.ledger import Lease, Ledger, SubmissionKey
 from anon_tune.records import JobRecord, JobState
 from anon_tune.search_spaces import Space, space_names
 from anon_tune.spec import (
@@ -33,7 +33,15 @@ from anon_tune.spec import (
     stored_spec,
 )
 
-__all__ = ["advice", "check_extended", "check_more_seeds", "store_job", "submit", "submit_remote"]
+__all__ = [
+    "advice",
+    "check_extended",
+    "check_more_seeds",
+    "start_job",
+    "store_job",
+    "submit",
+    "submit_remote",
+]
 
 _LARGEST_INTEGER = 2**63
 
@@ -41,15 +49,58 @@ _MOST_JOBS = 100
 """Finished jobs of a family that advice is drawn from, the newest: a hundred take 25 ms of a core."""
 
 
-def store_job(ledger: Ledger, spec: JobSpec, spaces: Mapping[str, Space], **how: Any) -> JobRecord:
-    """Store a job with its search spaces as they are now, the advised gamma among Anon's first points.
+def store_job(
+    ledger: Ledger,
+    spec: JobSpec,
+    spaces: Mapping[str, Space],
+    *,
+    priority: int = 0,
+    owner: str | None = None,
+    submission: SubmissionKey | None = None,
+    code: str | None = None,
+) -> JobRecord:
+    """Queue a job with its search spaces as they are now, the advised gamma among Anon's first points.
 
-    `how`, and what is raised, as of `Ledger.create_job`.
+    Args:
+        ledger: Where to store it.
+        spec: The job.
+        spaces: Its search spaces, by arm.
+        priority: Jobs with a higher one are claimed first.
+        owner: Who submitted it.
+        submission: If it was made before, the job that it made then is returned.
+        code: Digest of a stored archive of code.
+
+    Raises:
+        InputError: The submission's key was used for another request.
     """
+    document, plain = _stored(ledger, spec, spaces)
+    return ledger.jobs.create(
+        spec.name, document, plain, priority, owner=owner, submission=submission, code=code
+    )
+
+
+def start_job(ledger: Ledger, spec: JobSpec, holder: str, seconds: float) -> Lease:
+    """Store a job as `store_job` does and take it at once, in one transaction: no worker claims it in between.
+
+    Args:
+        ledger: Where to store it.
+        spec: The job; its search spaces are read as they are now.
+        holder: Name of the process that will work on it.
+        seconds: How long the lease lasts without a heartbeat.
+    """
+    document, plain = _stored(ledger, spec, spaces_of(spec))
+    with ledger.transaction() as transaction:
+        job = transaction.jobs.create(spec.name, document, plain)
+        return transaction.leases.acquire(job.id, holder, seconds)
+
+
+def _stored(
+    ledger: Ledger, spec: JobSpec, spaces: Mapping[str, Space]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return a job and its search spaces as JSON values, the advised gamma among Anon's first points."""
     document = spec.model_dump(mode="json")
     stored = {**spaces, "anon": _advised(ledger, spec, subject_of(document), spaces["anon"])}
-    plain = {arm: stored[arm].model_dump(mode="json") for arm in spaces}
-    return ledger.create_job(spec.name, document, plain, **how)
+    return document, {arm: stored[arm].model_dump(mode="json") for arm in spaces}
 
 
 def advice(ledger: Ledger, family: str, without: str | None = None) -> Advice:
@@ -106,7 +157,7 @@ def submit_remote(
     if problems:
         raise SpecError("job", problems)
     given = {name: _own_space(name, space) for name, space in spaces.items()}
-    brought = code_archive.modules(ledger.code(code)) if code is not None else ()
+    brought = code_archive.modules(ledger.archives.get(code)) if code is not None else ()
     spec = remote_spec(document, given, (*modules, *brought))
     asked = {"spec": document, "spaces": spaces, "priority": priority, "code": code}
     submission = _submission(owner, key, asked)
@@ -117,13 +168,13 @@ def submit_remote(
 
 def check_extended(ledger: Ledger, job_id: str, trials: int) -> None:
     """Raise SpecError where a job cannot have so many trials per arm; NotFoundError where there is no such job."""
-    spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job_id).items()}
-    extended(stored_spec(ledger.job(job_id).spec), spaces, trials)
+    spaces = {arm: Space.model_validate(space) for arm, space in ledger.jobs.spaces(job_id).items()}
+    extended(stored_spec(ledger.jobs.get(job_id).spec), spaces, trials)
 
 
 def check_more_seeds(ledger: Ledger, job_id: str) -> None:
     """Raise ConflictError where more verdict seeds would decide nothing; NotFoundError where there is no such job."""
-    job = ledger.job(job_id)
+    job = ledger.jobs.get(job_id)
     if len(stored_spec(job.spec).arms) == 1:
         raise ConflictError(f"Job {job_id} has no baseline, so that more seeds would compare nothing.")
     answer = Answer.load(job.result)

@@ -23,11 +23,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
-
 from anon_tune.errors import DependencyError
-from anon_tune.ledger import Cursor, Ledger
+from anon_tune.ledger import Cursor, Ledger, database_errors, sqlite_file, with_sqlite_file
 from anon_tune.records import JobRecord, JobState, Trial, TrialState
 
 __all__ = ["EXPERIMENT", "Projector", "check_uri"]
@@ -142,7 +139,7 @@ class Projector:
             DependencyError: MLflow did not take it; what it took is remembered.
         """
         with self._turn(job_id):
-            return self._write(self._ledger.job(job_id), seconds).trials
+            return self._write(self._ledger.jobs.get(job_id), seconds).trials
 
     def _write(self, job: JobRecord, seconds: float) -> _Written:
         try:
@@ -166,7 +163,7 @@ class Projector:
                     if time.monotonic() > limit:
                         break
             if (written or cursor.state != job.state) and job.state is not JobState.RUNNING:
-                whole = self._ledger.job(job.id, trials=True)
+                whole = self._ledger.jobs.get(job.id, trials=True)
                 self._project_state(whole, cursor.run)
         except self._errors as error:
             raise DependencyError(
@@ -196,7 +193,7 @@ class Projector:
         """
 
         def is_over() -> bool:
-            job = self._ledger.job(job_id)
+            job = self._ledger.jobs.get(job_id)
             running = job.state is JobState.RUNNING and job.lease is not None and job.lease.token == token
             return until() or not running
 
@@ -210,7 +207,7 @@ class Projector:
         begun = False
         while True:
             last = is_over()
-            goes_on = last and self._ledger.job(job_id).state in {JobState.RUNNING, JobState.QUEUED}
+            goes_on = last and self._ledger.jobs.get(job_id).state in {JobState.RUNNING, JobState.QUEUED}
             if goes_on and not begun:
                 return
             begun = True
@@ -218,7 +215,7 @@ class Projector:
             rest = _POLL_SECONDS
             try:
                 with self._turn(job_id):
-                    written = self._write(self._ledger.job(job_id), seconds)
+                    written = self._write(self._ledger.jobs.get(job_id), seconds)
                 rest = max(rest, _REST * written.seconds)
             except DependencyError as error:
                 if last:
@@ -257,13 +254,17 @@ class Projector:
         from mlflow import MlflowClient
 
         try:
-            self._make_store()
-            return MlflowClient(self._uri)
-        except (*self._errors, SQLAlchemyError, sqlite3.Error, ImportError) as error:
+            with database_errors(self._no_store):
+                self._make_store()
+                return MlflowClient(self._uri)
+        except (*self._errors, ImportError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise DependencyError(
-                f"MLflow cannot use its store at {self._uri} ({reason}). Check MLFLOW_TRACKING_URI."
-            ) from error
+            raise self._no_store(reason) from error
+
+    def _no_store(self, reason: str) -> DependencyError:
+        return DependencyError(
+            f"MLflow cannot use its store at {self._uri} ({reason}). Check MLFLOW_TRACKING_URI."
+        )
 
     def _make_store(self) -> None:
         """Make an sqlite store that is not there, whole or not at all, and with a log that is written ahead.
@@ -273,13 +274,12 @@ class Projector:
         """
         from mlflow import MlflowClient
 
-        url = make_url(self._uri) if self._uri.startswith("sqlite:") else None
-        if url is None or not url.database or Path(url.database).exists():
+        store = sqlite_file(self._uri)
+        if store is None or store.exists():
             return
-        store = Path(url.database)
         with tempfile.TemporaryDirectory(prefix=f"{store.name}-", dir=store.parent) as folder:
             made, whole = Path(folder, "made.db"), Path(folder, "whole.db")
-            MlflowClient(url.set(database=str(made)).render_as_string()).search_experiments(max_results=1)
+            MlflowClient(with_sqlite_file(self._uri, made)).search_experiments(max_results=1)
             with (
                 contextlib.closing(sqlite3.connect(made)) as source,
                 contextlib.closing(sqlite3.connect(whole)) as target,

@@ -52,8 +52,8 @@ class RunningJob:
 
     def job(self, *, trials: bool = True) -> JobRecord:
         """Return the job as the ledger has it."""
-        (found,) = self.ledger.jobs()
-        return self.ledger.job(found.id, trials=trials)
+        (found,) = self.ledger.overviews.jobs()
+        return self.ledger.jobs.get(found.id, trials=trials)
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition on the ledger."""

@@ -127,7 +127,7 @@ def main() -> None:
     print(f"load before: {', '.join(f'{value:.1f}' for value in os.getloadavg())}; {trials} trials")
     with tempfile.TemporaryDirectory(prefix="at") as made, MlflowServer(Path(made)) as server:
         running = RunningJob(Path(made), SPEC.format(trials=trials), MLFLOW_TRACKING_URI=server.url)
-        running.until(lambda: bool(running.ledger.jobs()))
+        running.until(lambda: bool(running.ledger.overviews.jobs()))
         running.until(lambda: any(trial.mlflow_run for trial in running.job().trials))
         time.sleep(away)
         killed = time.time()

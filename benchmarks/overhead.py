@@ -106,9 +106,8 @@ def main() -> None:
 
         ledger = open_ledger(settings)
         began = time.time()
-        job = api.create_job(ledger, spec).id
-        lease = api.acquire(ledger, job)
-        ledger.update_job(lease, probe={"log_mean_sigma": -9.0}, architecture={"family": "mlp"})
+        lease = api.start_job(ledger, spec)
+        ledger.jobs.update(lease, probe={"log_mean_sigma": -9.0}, architecture={"family": "mlp"})
         with (
             mock.patch.object(trainable, "TrialTrainable", sleeping(seconds)),
             mock.patch.object(cluster, "connected", timed),

@@ -207,11 +207,11 @@ def rebuild(quick: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine = open_database(f"sqlite:///{folder}/ledger.db")
         ledger = Ledger(engine)
-        job = ledger.create_job("sampler", plan.spec.model_dump(mode="json"), {}).id
+        job = ledger.jobs.create("sampler", plan.spec.model_dump(mode="json"), {}).id
         store(engine, history(plan, "anon", MANY, job=job))
         repeats = 1 if quick else 3
-        reading = seconds(lambda _: ledger.job(job, trials=True), repeats)
-        trials = ledger.job(job, trials=True).trials
+        reading = seconds(lambda _: ledger.jobs.get(job, trials=True), repeats)
+        trials = ledger.jobs.get(job, trials=True).trials
         telling = seconds(
             lambda _: as_frozen_trials(space, trials, study.distributions(space), Objective()), repeats
         )
@@ -280,10 +280,10 @@ def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("ano
     settings = Settings(home=folder)
     engine = open_database(settings.ledger_url)
     ledger = Ledger(engine)
-    job = ledger.create_job("sampler", plan.spec.model_dump(mode="json"), {}).id
+    job = ledger.jobs.create("sampler", plan.spec.model_dump(mode="json"), {}).id
     for arm in arms:
         store(engine, history(plan, arm, study.GP_TRIALS - live, job=job))
-    lease = ledger.acquire(job, "benchmark", 3600.0)
+    lease = ledger.leases.acquire(job, "benchmark", 3600.0)
     cluster.prepare_environment(settings)
 
     from anon_tune.workers.driver.run import Run
@@ -300,7 +300,7 @@ def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("ano
         driver._tune(run, plan.spec, {}, folder, checkpoints)
         if run.error is not None:
             raise run.error
-    trials = ledger.job(job, trials=True).trials
+    trials = ledger.jobs.get(job, trials=True).trials
     ledger.close()
     return [t for t in trials if t.phase is Phase.SEARCH and t.number >= study.GP_TRIALS - live]
 

@@ -48,18 +48,18 @@ def fill(ledger: Ledger, jobs: int) -> list[str]:
     spec = parse_spec(SPEC).model_dump(mode="json")
     made = []
     for _ in range(jobs):
-        job = ledger.create_job("filled", spec, {}).id
-        lease = ledger.acquire(job, "benchmark", 3600.0)
+        job = ledger.jobs.create("filled", spec, {}).id
+        lease = ledger.leases.acquire(job, "benchmark", 3600.0)
         for number in range(TRIALS):
             params = {"gamma": number / TRIALS, "step_size": 0.1}
-            with ledger.transaction(durable=False):
-                trial = ledger.add_trial(
+            with ledger.transaction(durable=False) as transaction:
+                trial = transaction.trials.add(
                     lease, NewTrial("anon", Phase.SEARCH, number, number, params, params)
                 )
-                ledger.start_attempt(lease, trial.id)
+                transaction.attempts.start(lease, trial.id)
                 for step in range(1, REPORTS + 1):
-                    ledger.report(lease, trial.id, 1, step, 1.0 / step, {"epoch_seconds": 0.1})
-                ledger.finish_trial(lease, trial.id, TrialState.COMPLETE, abs(number - 77.0))
+                    transaction.trials.report(lease, trial.id, 1, step, 1.0 / step, {"epoch_seconds": 0.1})
+                transaction.trials.finish(lease, trial.id, TrialState.COMPLETE, abs(number - 77.0))
         made.append(job)
     return made
 
@@ -197,7 +197,7 @@ def measure_submissions(count: int) -> bool:
                 found.kill()
                 found.start()
             answered = {f"job {number}": future.result() for number, future in enumerate(futures)}
-        there = [(job.name, job.id) for job in ledger.jobs()]
+        there = [(job.name, job.id) for job in ledger.overviews.jobs()]
         lost = len(set(answered.items()) - set(there))
         doubled = len(there) - len({name for name, _ in there})
         print(f"{count} submissions, killed twice: {lost} lost, {doubled} doubled, {len(there)} jobs")

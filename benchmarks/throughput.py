@@ -124,9 +124,8 @@ def run_ours(folder: Path, trials: int) -> dict[str, Any]:
         }
     )
     ledger = open_ledger(settings)
-    job = api.create_job(ledger, spec).id
-    lease = api.acquire(ledger, job)
-    ledger.update_job(lease, probe={"log_mean_sigma": -9.0}, architecture={"family": "mlp"})
+    lease = api.start_job(ledger, spec)
+    ledger.jobs.update(lease, probe={"log_mean_sigma": -9.0}, architecture={"family": "mlp"})
     from anon_tune.workers.driver import cluster
 
     cluster.prepare_environment(settings)
@@ -137,7 +136,7 @@ def run_ours(folder: Path, trials: int) -> dict[str, Any]:
         found = api.run_job(ledger, settings, lease)
     if found.state is not JobState.SUCCEEDED or found.finished is None:
         raise SystemExit(f"the job is {found.state}: {found.reason}")
-    api.project(ledger, settings).sync(job)  # if the projection was left behind
+    api.project(ledger, settings).sync(lease.job)  # if the projection was left behind
     drained = time.time()
     ended = sorted(trial.finished.timestamp() for trial in found.trials if trial.finished)
     if not len(ended) == len(found.trials) == trials + 3:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
+import signal
 import sys
 import types
 import uuid
@@ -14,11 +17,14 @@ import pytest
 
 from anon_tune import api
 from anon_tune.ledger import Lease, Ledger
+from anon_tune.ledger.leases import Leases
 from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
 from anon_tune.workers.driver import cluster
 from anon_tune.workers.queue import processes
+from anon_tune.workers.queue.holder import this_process
+from tests import builders
 
 
 @pytest.fixture
@@ -38,10 +44,10 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
 def test_what_drivers_left_of_jobs_that_have_ended_is_deleted(settings: Settings, ledger: Ledger):
     left = {}
     for state in (JobState.SUCCEEDED, JobState.CANCELLED, JobState.FAILED, JobState.PAUSED, JobState.RUNNING):
-        job_id = ledger.create_job(state.value, {}, {}).id
-        lease = ledger.acquire(job_id, "me", 60.0)
+        job_id = ledger.jobs.create(state.value, {}, {}).id
+        lease = ledger.leases.acquire(job_id, "me", 60.0)
         if state is not JobState.RUNNING:
-            ledger.release(lease, state)
+            ledger.leases.release(lease, state)
         left[job_id] = state in {JobState.PAUSED, JobState.RUNNING}
     left[uuid.uuid4().hex[:6]] = True  # of a ledger that is elsewhere
     for job_id in left:
@@ -66,6 +72,28 @@ def test_a_log_that_the_disk_does_not_take_says_nothing_in_its_place(
     with api._log_file(tmp_path):
         logging.getLogger("anon_tune.test").warning("kept")
     assert "WARNING anon_tune.test kept" in (tmp_path / "job.log").read_text()
+
+
+def _die_before_the_lease(url: str) -> None:
+    """In a process of its own: be killed when the job is stored and the lease is to be taken."""
+    Leases.acquire = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+    api.start_job(Ledger.open(url), builders.spec())
+
+
+def test_a_job_whose_process_is_killed_before_it_has_the_lease_was_never_there(database_url: str):
+    ledger = Ledger.open(database_url)
+    process = multiprocessing.get_context("spawn").Process(target=_die_before_the_lease, args=(database_url,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert ledger.overviews.jobs() == []
+    lease = api.start_job(ledger, builders.spec())
+    (job,) = ledger.overviews.jobs()
+    assert (job.id, job.state, lease.token) == (lease.job, JobState.RUNNING, 1)
+    assert job.lease is not None
+    assert (job.lease.holder, job.lease.alive) == (this_process(), True)
+    assert ledger.leases.claim("a worker", 15.0) is None
+    ledger.close()
 
 
 class Told:

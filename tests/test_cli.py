@@ -169,8 +169,10 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
 
 
 def test_show_tells_why_a_job_stands_still(ledger: Ledger):
-    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
-    ledger.release(ledger.acquire(job, "me", 60.0), JobState.PAUSED, "three trials in a row failed: no data")
+    job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
+    ledger.leases.release(
+        ledger.leases.acquire(job, "me", 60.0), JobState.PAUSED, "three trials in a row failed: no data"
+    )
     shown = output("show", job)
     assert "three trials in a row failed: no data" in shown
     assert f"Go on with: anon-tune run --resume {job}" in shown
@@ -183,7 +185,7 @@ def test_a_tracking_uri_that_cannot_be_used_stops_a_job_before_it_is_made(
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     code, message = error_of(monkeypatch, capsys, "run", str(ROOT / "examples" / "digits_cnn.yaml"))
-    assert (code, ledger.jobs()) == (6, [])
+    assert (code, ledger.overviews.jobs()) == (6, [])
     assert f"MLFLOW_TRACKING_URI='{uri}'" in message
 
 
@@ -211,25 +213,25 @@ SPEC = str(ROOT / "examples" / "digits_cnn.yaml")
 
 def test_submit_prints_an_id_and_nothing_else(ledger: Ledger):
     job = output("submit", SPEC, "--set", "budget.time=2h", "--priority", "3").strip()
-    found = ledger.job(job)
+    found = ledger.jobs.get(job)
     assert (found.state, found.priority) == (JobState.QUEUED, 3)
     assert found.spec["budget"]["time"] == 7200
-    assert ledger.spaces(job).keys() == {"anon", "adamw", "sgd"}
+    assert ledger.jobs.spaces(job).keys() == {"anon", "adamw", "sgd"}
     made = json.loads(output("submit", SPEC, "--json"))
-    assert ledger.job(made["id"]).priority == made["priority"] == 0
+    assert ledger.jobs.get(made["id"]).priority == made["priority"] == 0
 
 
 def test_a_job_that_nobody_holds_does_what_it_is_told(ledger: Ledger):
-    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
+    job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
     assert output("pause", job) == f"Job {job} is PAUSED. Go on with it: anon-tune resume {job}\n"
     assert "a worker takes it" in output("resume", job)
     assert json.loads(output("cancel", job, "--json")) == {"id": job, "state": "CANCELLED", "requested": None}
-    assert ledger.job(job).state is JobState.CANCELLED
+    assert ledger.jobs.get(job).state is JobState.CANCELLED
 
 
 def test_a_job_that_is_held_is_told_and_says_so(ledger: Ledger):
-    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
-    ledger.acquire(job, "me", 60.0)
+    job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
+    ledger.leases.acquire(job, "me", 60.0)
     assert output("pause", job) == f"Job {job} is PAUSED once its running trials have ended.\n"
     assert "pause requested" in output("show", job)
     assert "RUNNING (pause requested)" in output("jobs")
@@ -263,23 +265,23 @@ def test_what_cannot_be_done_says_so(
 ):
     spec = builders.spec()
     spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
-    job = ledger.create_job("x", spec.model_dump(mode="json"), spaces).id
-    ledger.release(ledger.acquire(job, "me", 60.0), JobState.SUCCEEDED)
-    before = ledger.job(job)
+    job = ledger.jobs.create("x", spec.model_dump(mode="json"), spaces).id
+    ledger.leases.release(ledger.leases.acquire(job, "me", 60.0), JobState.SUCCEEDED)
+    before = ledger.jobs.get(job)
     got, message = error_of(monkeypatch, capsys, *(job if part == "JOB" else part for part in arguments))
     assert got == code
     assert said in message
-    assert ledger.job(job) == before
+    assert ledger.jobs.get(job) == before
 
 
 def test_a_job_that_succeeded_is_given_more(ledger: Ledger):
     spec = builders.spec(budget={"trials": 4, "epochs": 9, "time": "1h"})
     spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
-    job = ledger.create_job("x", spec.model_dump(mode="json"), spaces).id
-    ledger.release(ledger.acquire(job, "me", 60.0), JobState.SUCCEEDED)
+    job = ledger.jobs.create("x", spec.model_dump(mode="json"), spaces).id
+    ledger.leases.release(ledger.leases.acquire(job, "me", 60.0), JobState.SUCCEEDED)
     assert "is QUEUED" in output("extend", job, "--trials", "9", "--time", "90m")
     budget = spec.budget.model_dump(mode="json")
-    assert ledger.job(job).spec["budget"] == {**budget, "trials": 9, "time": 5400}
+    assert ledger.jobs.get(job).spec["budget"] == {**budget, "trials": 9, "time": 5400}
 
 
 @pytest.mark.usefixtures("ledger")
@@ -294,29 +296,29 @@ def test_a_job_with_several_searches_says_what_it_costs(repeats: int):
 def test_more_trials_for_a_search_that_ends_when_it_is_decided_may_not_be_made(ledger: Ledger):
     spec = builders.spec(search={"stop": "decided"})
     spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
-    job = ledger.create_job("x", spec.model_dump(mode="json"), spaces).id
+    job = ledger.jobs.create("x", spec.model_dump(mode="json"), spaces).id
     assert "search.stop is decided" in output("extend", job, "--trials", "9")
-    never = ledger.create_job("x", builders.spec().model_dump(mode="json"), spaces).id
+    never = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), spaces).id
     assert "search.stop" not in output("extend", never, "--trials", "9")
 
 
 def test_logs_of_a_job_that_nobody_has_worked_on_say_so(ledger: Ledger):
-    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
+    job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
     result = CliRunner().invoke(app, ["logs", job])
     assert result.stderr.startswith(f"There is no log of job {job} here")
 
 
 def test_logs_show_why_trials_failed(ledger: Ledger, tmp_path: Path):
-    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {}).id
-    lease = ledger.acquire(job, "me", 60.0)
+    job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
+    lease = ledger.leases.acquire(job, "me", 60.0)
     ids = [
-        ledger.add_trial(lease, NewTrial("anon", Phase.SEARCH, number, number, {"x": number}, {})).id
+        ledger.trials.add(lease, NewTrial("anon", Phase.SEARCH, number, number, {"x": number}, {})).id
         for number in range(2)
     ]
     for trial in ids:
-        ledger.start_attempt(lease, trial)
-    ledger.lose_attempt(lease, ids[0], "the worker process died", "[red]Segmentation fault")
-    ledger.finish_trial(lease, ids[1], TrialState.COMPLETE, 0.5)
+        ledger.attempts.start(lease, trial)
+    ledger.attempts.lose(lease, ids[0], "the worker process died", "[red]Segmentation fault")
+    ledger.trials.finish(lease, ids[1], TrialState.COMPLETE, 0.5)
     folder = tmp_path / "jobs" / job
     folder.mkdir(parents=True)
     (folder / "job.log").write_text("".join(f"line {number}\n" for number in range(80)))

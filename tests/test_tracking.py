@@ -118,16 +118,16 @@ def test_a_kill_while_the_store_is_made_leaves_none_that_mlflow_refuses(ledger: 
 
 
 def begin(ledger: Ledger) -> Lease:
-    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {})
-    return ledger.acquire(job.id, "tests", 60.0)
+    job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {})
+    return ledger.leases.acquire(job.id, "tests", 60.0)
 
 
 def complete(ledger: Ledger, lease: Lease, number: int) -> None:
     new = NewTrial("anon", Phase.SEARCH, number, number, {"gamma": number / 10}, {"gamma": number / 10})
-    trial = ledger.add_trial(lease, new)
-    ledger.start_attempt(lease, trial.id)
-    ledger.report(lease, trial.id, 1, 1, 0.5, {"val_loss": 0.5})
-    ledger.finish_trial(lease, trial.id, TrialState.COMPLETE, 0.5)
+    trial = ledger.trials.add(lease, new)
+    ledger.attempts.start(lease, trial.id)
+    ledger.trials.report(lease, trial.id, 1, 1, 0.5, {"val_loss": 0.5})
+    ledger.trials.finish(lease, trial.id, TrialState.COMPLETE, 0.5)
 
 
 def children(uri: str, job_id: str) -> Counter[str]:
@@ -151,11 +151,11 @@ def test_a_job_that_goes_on_after_a_pause_brings_its_files_up_to_date(
     lease = begin(ledger)
     for number in range(2):
         complete(ledger, lease, number)
-        ledger.release(lease, JobState.PAUSED)
+        ledger.leases.release(lease, JobState.PAUSED)
         assert projector(ledger, uri, tmp_path).sync(lease.job) == 1
-        run = ledger.job(lease.job).mlflow_run
+        run = ledger.jobs.get(lease.job).mlflow_run
         assert summary(uri, run) == f"{number + 1} trials, run {run}"
-        lease = ledger.acquire(lease.job, "tests", 60.0)
+        lease = ledger.leases.acquire(lease.job, "tests", 60.0)
 
 
 def test_the_run_of_a_job_that_is_extended_runs_again(ledger: Ledger, uri: str, tmp_path: Path):
@@ -164,19 +164,19 @@ def test_the_run_of_a_job_that_is_extended_runs_again(ledger: Ledger, uri: str, 
 
     def status() -> str:
         projector(ledger, uri, tmp_path).sync(lease.job)
-        run = MlflowClient(uri).get_run(ledger.job(lease.job).mlflow_run)
-        assert run.data.tags["anon_tune.state"] == ledger.job(lease.job).state
-        assert run.data.tags["mlflow.note.content"] == f"The job is {ledger.job(lease.job).state}."
+        run = MlflowClient(uri).get_run(ledger.jobs.get(lease.job).mlflow_run)
+        assert run.data.tags["anon_tune.state"] == ledger.jobs.get(lease.job).state
+        assert run.data.tags["mlflow.note.content"] == f"The job is {ledger.jobs.get(lease.job).state}."
         return str(run.info.status)
 
     assert status() == "RUNNING"
-    ledger.release(lease, JobState.SUCCEEDED)
+    ledger.leases.release(lease, JobState.SUCCEEDED)
     assert status() == "FINISHED"
-    ledger.extend(lease.job, trials=ledger.job(lease.job).spec["budget"]["trials"] + 1)
+    ledger.jobs.extend(lease.job, trials=ledger.jobs.get(lease.job).spec["budget"]["trials"] + 1)
     assert status() == "RUNNING"
-    lease = ledger.acquire(lease.job, "tests", 60.0)
+    lease = ledger.leases.acquire(lease.job, "tests", 60.0)
     assert status() == "RUNNING"
-    ledger.release(lease, JobState.SUCCEEDED)
+    ledger.leases.release(lease, JobState.SUCCEEDED)
     assert status() == "FINISHED"
 
 
@@ -185,20 +185,20 @@ def test_what_is_not_there_any_more_is_written_anew(ledger: Ledger, uri: str, tm
     lease = begin(ledger)
     complete(ledger, lease, 0)
     complete(ledger, lease, 1)
-    ledger.release(lease, JobState.SUCCEEDED)
+    ledger.leases.release(lease, JobState.SUCCEEDED)
     first = projector(ledger, uri, tmp_path)
     assert first.sync(lease.job) == 2
     assert first.sync(lease.job) == 0
     if where == "another store":
         uri = f"sqlite:///{tmp_path / 'other.db'}"
     else:
-        job = ledger.job(lease.job, trials=True)
+        job = ledger.jobs.get(lease.job, trials=True)
         for run in (job.mlflow_run, *(trial.mlflow_run for trial in job.trials)):
             MlflowClient(uri).delete_run(run)
     again = projector(ledger, uri, tmp_path)
     assert again.sync(lease.job) == 2
     assert again.sync(lease.job) == 0
-    job = ledger.job(lease.job, trials=True)
+    job = ledger.jobs.get(lease.job, trials=True)
     assert children(uri, lease.job) == {trial.id: 1 for trial in job.trials}
     assert {trial.mlflow_run for trial in job.trials} <= {
         run.info.run_id for run in MlflowClient(uri).search_runs(["1"], max_results=1000)
@@ -223,7 +223,7 @@ def test_a_projector_that_died_after_it_made_a_run_leaves_one(
             dying.sync(lease.job)
     assert len(children(uri, lease.job)) == 1  # which no cursor names
     assert projector(ledger, uri, tmp_path).sync(lease.job) == 3
-    trials = ledger.job(lease.job, trials=True).trials
+    trials = ledger.jobs.get(lease.job, trials=True).trials
     assert children(uri, lease.job) == {trial.id: 1 for trial in trials}
 
 
@@ -236,12 +236,12 @@ def test_more_trials_and_metrics_than_go_into_one_batch(
         complete(ledger, lease, number)
     many = {f"metric {n}": float(n) for n in range(2100)}
     new = NewTrial("anon", Phase.SEARCH, 9, 9, {"gamma": 9.0}, {"gamma": 9.0})
-    trial = ledger.add_trial(lease, new)
-    ledger.start_attempt(lease, trial.id)
-    ledger.report(lease, trial.id, 1, 1, 0.5, many)
-    ledger.finish_trial(lease, trial.id, TrialState.DIVERGED, None, "diverged")
+    trial = ledger.trials.add(lease, new)
+    ledger.attempts.start(lease, trial.id)
+    ledger.trials.report(lease, trial.id, 1, 1, 0.5, many)
+    ledger.trials.finish(lease, trial.id, TrialState.DIVERGED, None, "diverged")
     assert projector(ledger, uri, tmp_path).sync(lease.job) == 6
-    trials = ledger.job(lease.job, trials=True).trials
+    trials = ledger.jobs.get(lease.job, trials=True).trials
     assert children(uri, lease.job) == {trial.id: 1 for trial in trials}
     run = MlflowClient(uri).get_run(trials[-1].mlflow_run)
     assert run.data.metrics == many
@@ -281,7 +281,7 @@ def test_projectors_of_one_job_take_turns(ledger: Ledger, uri: str, tmp_path: Pa
     lease = begin(ledger)
     for number in range(4):
         complete(ledger, lease, number)
-    ledger.release(lease, JobState.SUCCEEDED)
+    ledger.leases.release(lease, JobState.SUCCEEDED)
     several = [projector(ledger, uri, tmp_path) for _ in range(3)]
     with ThreadPoolExecutor(len(several)) as pool:
         written = list(pool.map(lambda one: one.sync(lease.job), several))
@@ -350,8 +350,8 @@ def test_a_projector_ends_when_another_process_has_the_job(
     """Though its own driver lives: it has given the job back, and waits for it. The other's projector writes."""
     lease = begin(ledger)
     complete(ledger, lease, 0)
-    ledger.release(lease, JobState.QUEUED)
-    ledger.acquire(lease.job, "another", 60.0)
+    ledger.leases.release(lease, JobState.QUEUED)
+    ledger.leases.acquire(lease.job, "another", 60.0)
     projecting = projector(ledger, uri, tmp_path)
     monkeypatch.setattr(Projector, "_write", lambda *_: pytest.fail("it wrote"))
     projecting.follow(lease.job, lease.token, until=lambda: False)
@@ -380,12 +380,12 @@ def test_what_a_killed_driver_has_left_behind_is_left_to_who_goes_on_with_the_jo
 
     def write_and_leave(*arguments: Any) -> Any:
         found = write(*arguments)
-        if ledger.job(lease.job).state is JobState.RUNNING:
-            ledger.release(lease, left)
+        if ledger.jobs.get(lease.job).state is JobState.RUNNING:
+            ledger.leases.release(lease, left)
         return found
 
     def is_gone() -> bool:
-        return not driver_lives and ledger.job(lease.job).state is left
+        return not driver_lives and ledger.jobs.get(lease.job).state is left
 
     monkeypatch.setattr(Projector, "_write", write_and_leave)
     projector(ledger, f"sqlite:///{store}", tmp_path).follow(lease.job, lease.token, is_gone)

@@ -103,7 +103,7 @@ def mlflow_sync(
         os.nice(19)  # training comes first, whose processes Ray starts at 15, and so does its start
     settings = settings_here("mlflow sync")
     ledger = open_ledger(settings)
-    ledger.job(job_id)
+    ledger.jobs.get(job_id)
     projector = api.project(ledger, settings)
     if follow is None:
         written = projector.sync(job_id)

@@ -49,16 +49,15 @@ def run(
     api.check_settings(settings)
     ledger = open_ledger(settings)
     backend = LocalBackend(ledger, settings)
-    # Not queued: a worker would take it between these two lines.
-    job_id = api.create_job(ledger, parsed).id if parsed is not None else str(resume)
-    lease = api.acquire(ledger, job_id, err.print)
+    lease = api.start_job(ledger, parsed) if parsed else api.acquire(ledger, str(resume), err.print)
+    job_id = lease.job
     if not as_json:
         err.print(Text.assemble("Job ", (job_id, "bold"), ". Ctrl-C pauses it; nothing is lost."))
     try:
         with live_table(backend, job_id, err if not as_json and err.is_terminal else None):
             api.run_job(ledger, settings, lease, on_hang=partial(_end_hung, job_id))
     except KeyboardInterrupt:
-        if ledger.job(job_id).state is JobState.PAUSED:
+        if ledger.jobs.get(job_id).state is JobState.PAUSED:
             err.print(f"Paused. Go on with: anon-tune run --resume {job_id}")
         raise
     job = backend.job(job_id)

@@ -1,7 +1,21 @@
 """The ledger: the only truth about jobs, trials, attempts and reports, in an SQL database."""
 
-from anon_tune.ledger.database import open_database
-from anon_tune.ledger.ledger import Lease, Ledger, Pulse, SubmissionKey
+from anon_tune.ledger.database import database_errors, open_database, sqlite_file, with_sqlite_file
+from anon_tune.ledger.jobs import SubmissionKey
+from anon_tune.ledger.leases import LeaseStatistics
+from anon_tune.ledger.ledger import Ledger, Operations
 from anon_tune.ledger.projections import Cursor
+from anon_tune.ledger.transaction import Lease
 
-__all__ = ["Cursor", "Lease", "Ledger", "Pulse", "SubmissionKey", "open_database"]
+__all__ = [
+    "Cursor",
+    "Lease",
+    "LeaseStatistics",
+    "Ledger",
+    "Operations",
+    "SubmissionKey",
+    "database_errors",
+    "open_database",
+    "sqlite_file",
+    "with_sqlite_file",
+]

@@ -1,25 +1,37 @@
-"""Opening the ledger's database: connections, migrations, and the database's own clock."""
+"""The ledger's database: connections, transactions, errors, migrations, and the database's own clock.
+
+Errors of the database become errors of anon_tune here and nowhere else. No other package imports SQLAlchemy.
+"""
 
 from __future__ import annotations
 
 import datetime
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError, TimeoutError
 
-from anon_tune.errors import ConflictError, DependencyError, InputError
+from anon_tune.errors import AnonTuneError, ConflictError, DependencyError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["database_time", "open_database", "read", "upgrade", "write"]
+__all__ = [
+    "database_errors",
+    "database_time",
+    "open_database",
+    "read",
+    "sqlite_file",
+    "upgrade",
+    "with_sqlite_file",
+    "write",
+]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _READ_ONLY, _DURABLE = "anon_tune_read_only", "anon_tune_durable"
@@ -66,13 +78,6 @@ def open_database(url: str) -> sa.Engine:
         raise DependencyError(f"The ledger's database needs the package {error.name}; install it.") from error
     try:
         upgrade(engine)
-    except DBAPIError as error:
-        engine.dispose()
-        where = engine.url.render_as_string(hide_password=True)
-        raise DependencyError(
-            f"The ledger at {where} cannot be opened ({error.orig}). Check ANON_TUNE_DATABASE_URL, or, where that is "
-            "not set, ANON_TUNE_HOME."
-        ) from error
     except BaseException:
         engine.dispose()
         raise
@@ -80,9 +85,14 @@ def open_database(url: str) -> sa.Engine:
 
 
 def upgrade(engine: sa.Engine) -> None:
-    """Bring the schema to the newest version; concurrent callers wait for one another."""
+    """Bring the schema to the newest version; concurrent callers wait for one another.
+
+    Raises:
+        ConflictError: The database was written by a newer anon_tune.
+        DependencyError: The database cannot be used.
+    """
     known = sorted(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
-    with read(engine) as connection:
+    with _transaction(engine, "opened", **{_READ_ONLY: True}) as connection:
         current = _revision(connection)
     if current == known[-1]:
         return
@@ -111,54 +121,92 @@ def _revision(connection: sa.Connection) -> str | None:
     return None if found is None else str(found)
 
 
-@contextmanager
-def write(engine: sa.Engine, *, durable: bool = True) -> Iterator[sa.Connection]:
-    """One read-and-write transaction. On sqlite it takes the write lock at once, so that what it reads stays true.
+def write(engine: sa.Engine, *, durable: bool = True) -> AbstractContextManager[sa.Connection]:
+    """Begin a transaction that reads and writes. On sqlite it takes the write lock at once: what it reads stays true.
 
-    One that is not `durable` outlives a killed process, but need not outlive a power cut by itself: on sqlite it is
-    not waited for until it is on the disk. The next durable one takes it there, since the log is written in order.
+    One that is not `durable` survives a killed process, but by itself it need not survive a power cut: on sqlite it
+    does not wait for the disk. The next durable one takes it there, since the log is written in order.
 
     Raises:
-        DependencyError: The database takes no writes now: its disk is full, it may only be read, or, sqlite, another
-            process has held its lock for half a minute.
+        DependencyError: The database cannot be written: its disk is full, it may only be read, its server is away,
+            or, on sqlite, another process has held its lock for half a minute.
+        InputError: The database cannot hold a value.
     """
-    options = {_DURABLE: durable}
-    try:
-        with engine.connect().execution_options(**options) as connection, connection.begin():
-            yield connection
-    except DBAPIError as error:
-        if _is_busy(error):
-            advice = "Another process is in the middle of a write; end it, or wake it up if it is stopped."
-        elif _takes_no_writes(error):
-            advice = "Make space on its disk, or make it writable."
-        else:
-            raise
-        raise DependencyError(
-            f"The ledger at {engine.url.render_as_string(hide_password=True)} cannot be written ({error.orig}); "
-            f"what was stored before is safe. {advice}"
-        ) from error
+    return _transaction(engine, "written", **{_DURABLE: durable})
 
 
-@contextmanager
-def read(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One transaction that only reads, and sees one moment of the database."""
+def read(engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
+    """Begin a transaction that only reads, and sees one moment of the database.
+
+    Raises:
+        DependencyError: The database cannot be read.
+        InputError: The database cannot compare with a value.
+    """
     options: dict[str, Any] = {_READ_ONLY: True}
     if engine.dialect.name == "postgresql":  # whose default sees a new moment with each statement
         options["isolation_level"] = "REPEATABLE READ"
-    with engine.connect().execution_options(**options) as connection, connection.begin():
-        yield connection
+    return _transaction(engine, "read", **options)
 
 
-def _is_busy(error: DBAPIError) -> bool:
-    code = getattr(error.orig, "sqlite_errorcode", None)
+@contextmanager
+def database_errors(explain: Callable[[str], AnonTuneError]) -> Iterator[None]:
+    """Raise `explain(reason)` in place of an error of another database's, such as MLflow's store.
+
+    Args:
+        explain: Makes the error from the reason, a line of text.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise explain((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+
+
+@contextmanager
+def _transaction(engine: sa.Engine, use: str, **options: Any) -> Iterator[sa.Connection]:
+    """One transaction. Errors of the database become errors of anon_tune, but for violated constraints.
+
+    These are for the operation that can tell what they mean.
+    """
+    try:
+        with engine.connect().execution_options(**options) as connection, connection.begin():
+            yield connection
+    except IntegrityError:
+        raise
+    except DataError as error:  # not its message, which quotes the value
+        raise InputError(
+            "The ledger's database cannot hold a value of this request: a text with a NUL character, for example, or "
+            "a number that is too large."
+        ) from error
+    except (DBAPIError, TimeoutError) as error:
+        raise DependencyError(_explanation(engine, error, use)) from error
+
+
+def _explanation(engine: sa.Engine, error: DBAPIError | TimeoutError, use: str) -> str:
+    """A database that cannot be used: where it is, why, and what to do next."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if _is_busy(cause):
+        advice = "Another process is in the middle of a write; end it, or wake it up if it is stopped."
+    elif use == "written" and _takes_no_writes(cause):
+        advice = "Make space on its disk, or make it writable."
+    elif engine.dialect.name == "sqlite":
+        advice = "Check ANON_TUNE_DATABASE_URL, or, if that is not set, ANON_TUNE_HOME."
+    else:
+        advice = "Check that its server runs, and ANON_TUNE_DATABASE_URL."
+    where, reason = engine.url.render_as_string(hide_password=True), " ".join(str(cause).split())
+    safe = "; what was stored before is safe" if use == "written" else ""
+    return f"The ledger at {where} cannot be {use} ({reason}){safe}. {advice}"
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
 
 
-def _takes_no_writes(error: DBAPIError) -> bool:
-    if isinstance(error.orig, sqlite3.Error):
+def _takes_no_writes(error: BaseException | None) -> bool:
+    if isinstance(error, sqlite3.Error):
         # The lowest byte is the kind of error, the rest what it happened to.
-        return (getattr(error.orig, "sqlite_errorcode", 0) & 0xFF) in _SQLITE_UNWRITABLE
-    return getattr(error.orig, "sqlstate", None) in _POSTGRESQL_UNWRITABLE
+        return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _SQLITE_UNWRITABLE
+    return getattr(error, "sqlstate", None) in _POSTGRESQL_UNWRITABLE
 
 
 def database_time(connection: sa.Connection) -> datetime.datetime:
@@ -168,6 +216,17 @@ def database_time(connection: sa.Connection) -> datetime.datetime:
         return datetime.datetime.fromisoformat(text)
     moment: datetime.datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     return moment.astimezone(datetime.UTC)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file that an SQLAlchemy URL names; None for other databases and for servers."""
+    database = make_url(url).database if url.startswith("sqlite:") else None
+    return Path(database) if database else None
+
+
+def with_sqlite_file(url: str, file: Path) -> str:
+    """Return an SQLAlchemy URL with another file."""
+    return make_url(url).set(database=str(file)).render_as_string()
 
 
 def _check_keeps(url: sa.URL) -> None:

@@ -8,9 +8,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from anon_tune import records
-from anon_tune.errors import NotFoundError
 from anon_tune.ledger.database import database_time, read
-from anon_tune.ledger.rows import job_record, read_trials, trial_report_record
+from anon_tune.ledger.rows import (
+    check_job,
+    check_trial,
+    job_record,
+    no_such_job,
+    read_job,
+    read_trials,
+    trial_report_record,
+)
 from anon_tune.ledger.tables import JOBS, PROJECTIONS, REPORTS, TRIALS
 from anon_tune.records import ArmRecord, JobRecord, JobState, Overview, Phase, ReportPlace, TrialState
 
@@ -34,7 +41,7 @@ class Overviews:
             if after is not None:
                 created = connection.execute(sa.select(JOBS.c.created).where(JOBS.c.id == after)).scalar()
                 if created is None:
-                    raise _no_job(after)
+                    raise no_such_job(after)
                 same = sa.and_(JOBS.c.created == created, JOBS.c.id > after)
                 query = query.where(sa.or_(JOBS.c.created < created, same))
             now = database_time(connection)
@@ -62,21 +69,15 @@ class Overviews:
     def job(self, job_id: str) -> Overview:
         """Return a job summed up. Raises NotFoundError."""
         with read(self._engine) as connection:
-            now = database_time(connection)
-            row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).mappings().first()
-            if row is None:
-                raise _no_job(job_id)
-            run = connection.execute(
-                sa.select(PROJECTIONS.c.run).where(PROJECTIONS.c.subject == job_id)
-            ).scalar()
+            job = read_job(connection, job_id)
             of_trials = sa.and_(
                 PROJECTIONS.c.job_id == job_id, PROJECTIONS.c.subject != job_id, PROJECTIONS.c.run != ""
             )
             projected = connection.execute(
                 sa.select(sa.func.count()).select_from(PROJECTIONS).where(of_trials)
             ).scalar_one()
-            arms = _arms(connection, row)
-        return Overview(job_record(row, now, run, ()), arms, projected)
+            arms = _arms(connection, job)
+        return Overview(job, arms, projected)
 
     def trials(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[records.Trial]:
         """Return trials without their reports, the first made first: at most `limit`, those `after` one.
@@ -91,9 +92,9 @@ class Overviews:
             .limit(limit)
         )
         with read(self._engine) as connection:
-            _check_job(connection, job_id)
+            check_job(connection, job_id)
             if after is not None:
-                created = _created(connection, job_id, after)
+                created = check_trial(connection, job_id, after)
                 same = sa.and_(TRIALS.c.created == created, TRIALS.c.id > after)
                 query = query.where(sa.or_(TRIALS.c.created > created, same))
             ids = None if limit is None and after is None else connection.execute(query).scalars().all()
@@ -114,14 +115,14 @@ class Overviews:
         query = sa.select(REPORTS).join(TRIALS).where(TRIALS.c.job_id == job_id)
         query = query.order_by(TRIALS.c.created, TRIALS.c.id, REPORTS.c.step)
         with read(self._engine) as connection:
-            _check_job(connection, job_id)
+            check_job(connection, job_id)
             if trial_id is not None:
-                _created(connection, job_id, trial_id)
+                check_trial(connection, job_id, trial_id)
                 query = query.where(TRIALS.c.id == trial_id)
             if after is None:
                 return _reports(connection, query, limit)
             # Two queries, as no index serves "the rest of this trial, or a later one" in one.
-            made = _created(connection, job_id, after.trial), after.trial
+            made = check_trial(connection, job_id, after.trial), after.trial
             rest = query.where(TRIALS.c.id == after.trial, REPORTS.c.step > after.step)
             later = query.where(sa.tuple_(TRIALS.c.created, TRIALS.c.id) > made)
             found = _reports(connection, rest, limit)
@@ -145,32 +146,11 @@ class Overviews:
             }
 
 
-def _no_job(job_id: str) -> NotFoundError:
-    return NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
-
-
-def _check_job(connection: sa.Connection, job_id: str) -> None:
-    """Raise NotFoundError unless there is such a job."""
-    if connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id == job_id)).scalar() is None:
-        raise _no_job(job_id)
-
-
-def _created(connection: sa.Connection, job_id: str, trial_id: str) -> datetime.datetime:
-    """When a trial of the job was made. Raises NotFoundError."""
-    of_job = sa.select(TRIALS.c.created).where(TRIALS.c.id == trial_id, TRIALS.c.job_id == job_id)
-    created: datetime.datetime | None = connection.execute(of_job).scalar()
-    if created is None:
-        raise NotFoundError(
-            f"Job {job_id} has no trial {trial_id!r}. `anon-tune trials {job_id}` lists them."
-        )
-    return created
-
-
 def _reports(connection: sa.Connection, query: sa.Select[Any], limit: int) -> list[records.TrialReport]:
     return [trial_report_record(row) for row in connection.execute(query.limit(limit)).mappings()]
 
 
-def _arms(connection: sa.Connection, job: sa.RowMapping) -> dict[str, ArmRecord]:
+def _arms(connection: sa.Connection, job: JobRecord) -> dict[str, ArmRecord]:
     counted = connection.execute(
         sa.select(
             TRIALS.c.arm,
@@ -180,12 +160,12 @@ def _arms(connection: sa.Connection, job: sa.RowMapping) -> dict[str, ArmRecord]
             sa.func.sum(TRIALS.c.steps).label("steps"),
             sa.func.sum(TRIALS.c.seconds).label("seconds"),
         )
-        .where(TRIALS.c.job_id == job["id"])
+        .where(TRIALS.c.job_id == job.id)
         .group_by(TRIALS.c.arm, TRIALS.c.phase, TRIALS.c.state)
     ).all()
     best = _best(connection, job)
     arms = {}
-    for arm in job["spec"]["arms"]:
+    for arm in job.spec["arms"]:
         rows = [row for row in counted if row.arm == arm]
         search = {TrialState(row.state): row.number for row in rows if row.phase == Phase.SEARCH}
         reruns: dict[TrialState, int] = {}
@@ -199,16 +179,16 @@ def _arms(connection: sa.Connection, job: sa.RowMapping) -> dict[str, ArmRecord]
     return arms
 
 
-def _best(connection: sa.Connection, job: sa.RowMapping) -> dict[str, records.Trial]:
+def _best(connection: sa.Connection, job: JobRecord) -> dict[str, records.Trial]:
     """The COMPLETE search trial with the best value of each arm; of equals the first."""
-    value: Any = TRIALS.c.value if job["spec"]["objective"]["mode"] == "min" else TRIALS.c.value.desc()
+    value: Any = TRIALS.c.value if job.spec["objective"]["mode"] == "min" else TRIALS.c.value.desc()
     place = sa.func.row_number().over(
         partition_by=TRIALS.c.arm, order_by=(value, TRIALS.c.created, TRIALS.c.id)
     )
     ranked = (
         sa.select(TRIALS.c.id, place.label("place"))
         .where(
-            TRIALS.c.job_id == job["id"],
+            TRIALS.c.job_id == job.id,
             TRIALS.c.phase == Phase.SEARCH,
             TRIALS.c.state == TrialState.COMPLETE,
             TRIALS.c.value.is_not(None),
@@ -216,4 +196,4 @@ def _best(connection: sa.Connection, job: sa.RowMapping) -> dict[str, records.Tr
         .subquery()
     )
     ids = connection.execute(sa.select(ranked.c.id).where(ranked.c.place == 1)).scalars().all()
-    return {trial.arm: trial for trial in read_trials(connection, job["id"], ids, reports=False)}
+    return {trial.arm: trial for trial in read_trials(connection, job.id, ids, reports=False)}

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from anon_tune import records
-from anon_tune.errors import NotFoundError
 from anon_tune.ledger.database import database_time, read, write
-from anon_tune.ledger.rows import read_trials
+from anon_tune.ledger.rows import no_such_job, read_trials
 from anon_tune.ledger.tables import JOBS, PROJECTIONS, REPORTS, TRIALS
 from anon_tune.records import TrialState
 
@@ -116,7 +115,7 @@ class Projections:
                 .with_for_update()
             ).first()
             if row is None:
-                raise NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
+                raise no_such_job(job_id)
             now = database_time(connection)
             if row.projector not in {None, projector} and row.projector_expires > now:
                 return False

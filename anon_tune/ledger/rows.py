@@ -1,4 +1,4 @@
-"""From rows of the tables to records."""
+"""Rows of the tables as records."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ import sqlalchemy as sa
 from sqlalchemy import RowMapping
 
 from anon_tune import records
-from anon_tune.ledger.tables import ATTEMPTS, PROJECTIONS, REPORTS, TRIALS
+from anon_tune.errors import NotFoundError
+from anon_tune.ledger.database import database_time
+from anon_tune.ledger.tables import ATTEMPTS, JOBS, PROJECTIONS, REPORTS, TRIALS
 from anon_tune.records import JobRecord, JobState, Phase, Request, Role, TrialState
 
 __all__ = [
     "attempt_record",
+    "check_job",
+    "check_trial",
     "job_record",
+    "no_such_job",
+    "read_job",
     "read_trials",
     "report_record",
     "token_record",
@@ -26,10 +32,42 @@ __all__ = [
 Row = RowMapping | Mapping[str, Any]
 
 
+def no_such_job(job_id: str) -> NotFoundError:
+    """Return the error for an id that no job has."""
+    return NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
+
+
+def check_job(connection: sa.Connection, job_id: str) -> None:
+    """Raise NotFoundError unless there is such a job."""
+    if connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id == job_id)).scalar() is None:
+        raise no_such_job(job_id)
+
+
+def check_trial(connection: sa.Connection, job_id: str, trial_id: str) -> datetime.datetime:
+    """Return when a trial of the job was created (UTC). Raises NotFoundError."""
+    of_job = sa.select(TRIALS.c.created).where(TRIALS.c.id == trial_id, TRIALS.c.job_id == job_id)
+    created: datetime.datetime | None = connection.execute(of_job).scalar()
+    if created is None:
+        raise NotFoundError(
+            f"Job {job_id} has no trial {trial_id!r}. `anon-tune trials {job_id}` lists them."
+        )
+    return created
+
+
+def read_job(connection: sa.Connection, job_id: str, *, trials: bool = False) -> JobRecord:
+    """Return a job, with or without its trials and their reports. Raises NotFoundError."""
+    now = database_time(connection)
+    row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).mappings().first()
+    if row is None:
+        raise no_such_job(job_id)
+    run = connection.execute(sa.select(PROJECTIONS.c.run).where(PROJECTIONS.c.subject == job_id)).scalar()
+    return job_record(row, now, run, read_trials(connection, job_id) if trials else ())
+
+
 def read_trials(
     connection: sa.Connection, job_id: str, trial_ids: Sequence[str] | None = None, *, reports: bool = True
 ) -> tuple[records.Trial, ...]:
-    """Trials of a job (None: all), with or without their reports, in the order in which they were made."""
+    """Return trials of a job (None: all), with or without their reports, in the order in which they were made."""
     of_job = sa.select(TRIALS.c.id).where(TRIALS.c.job_id == job_id)
     if trial_ids is not None:
         of_job = of_job.where(TRIALS.c.id.in_(trial_ids))
@@ -73,7 +111,7 @@ def read_trials(
 
 
 def report_record(row: Row) -> records.Report:
-    """A row of `reports`; null is what was not finite."""
+    """Return the record of a row of `reports`; a null stands for a value that was not finite."""
     return records.Report(
         step=row["step"],
         value=math.nan if row["value"] is None else row["value"],
@@ -83,7 +121,7 @@ def report_record(row: Row) -> records.Report:
 
 
 def trial_report_record(row: Row) -> records.TrialReport:
-    """A row of `reports`, with its trial and attempt."""
+    """Return the record of a row of `reports`, with its trial and attempt."""
     found = report_record(row)
     return records.TrialReport(
         found.step, found.value, found.metrics, found.time, row["trial_id"], row["attempt"]
@@ -91,7 +129,7 @@ def trial_report_record(row: Row) -> records.TrialReport:
 
 
 def attempt_record(row: Row) -> records.Attempt:
-    """A row of `attempts`."""
+    """Return the record of a row of `attempts`."""
     return records.Attempt(
         trial=row["trial_id"],
         number=row["number"],
@@ -104,7 +142,7 @@ def attempt_record(row: Row) -> records.Attempt:
 
 
 def token_record(row: Row) -> records.TokenRecord:
-    """A row of `tokens`."""
+    """Return the record of a row of `tokens`."""
     return records.TokenRecord(
         row["id"], row["owner"], Role(row["role"]), row["may_send_code"], row["created"], row["revoked"]
     )
@@ -145,7 +183,7 @@ def _trial_record(
 def job_record(
     row: Row, now: datetime.datetime, run: str | None, trials: tuple[records.Trial, ...]
 ) -> JobRecord:
-    """A row of `jobs`, as seen at `now` by the database's clock."""
+    """Return the record of a row of `jobs`, as seen at `now` by the database's clock."""
     lease = None
     if row["lease_holder"] is not None:
         lease = records.LeaseRecord(

@@ -80,7 +80,7 @@ class User:
 
     def check_may_change(self, job_id: str) -> None:
         """Raise HTTPException (403) for a job of somebody else, and NotFoundError for none."""
-        owner = self.surroundings.ledger.job(job_id).owner
+        owner = self.surroundings.ledger.jobs.get(job_id).owner
         if self.role is not Role.ADMIN and owner != self.owner:
             raise HTTPException(403, f"Job {job_id} belongs to {owner or 'nobody'}; ask them, or an admin.")
 
@@ -167,7 +167,7 @@ def _owner(job_id: JobId, request: Request, credentials: Credentials) -> User:
 
 def _watcher(job_id: JobId, request: Request, credentials: Credentials) -> User:
     user = _user(request, credentials, Role.READ)
-    user.surroundings.ledger.job(job_id)  # there is no status any more once events have begun
+    user.surroundings.ledger.jobs.get(job_id)  # there is no status any more once events have begun
     return user
 
 

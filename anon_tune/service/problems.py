@@ -11,12 +11,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from anon_tune.backend import API
-from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
+from anon_tune.errors import AnonTuneError, DependencyError, SpecError
 
 __all__ = ["MEDIA_TYPE", "Problem", "install", "responses"]
 
@@ -64,6 +63,13 @@ def install(app: FastAPI) -> None:
         problems = error.problems if isinstance(error, SpecError) else []
         return _response(error.http_status, str(error), type(error).__name__, problems)
 
+    @app.exception_handler(DependencyError)
+    def _database(_: Request, error: DependencyError) -> JSONResponse:
+        # Its message says where the database is, which is not for everyone who asks.
+        _log.error("%s", error)
+        detail = "The database cannot be used now; try again later. The service's log says why."
+        return _response(error.http_status, detail, type(error).__name__)
+
     @app.exception_handler(RequestValidationError)
     def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
@@ -78,17 +84,6 @@ def install(app: FastAPI) -> None:
         elif detail == HTTPStatus.NOT_FOUND.phrase:
             detail = f"There is nothing at {path}. {API}/docs lists what there is."
         return _response(error.status_code, detail, headers=headers)
-
-    @app.exception_handler(DataError)
-    def _unstorable(_: Request, __: DataError) -> JSONResponse:
-        return _response(422, "The request has a value that the database cannot hold.", InputError.__name__)
-
-    @app.exception_handler(DBAPIError)
-    def _database(_: Request, error: DBAPIError) -> JSONResponse:
-        # Not its message, which may quote what was to be stored.
-        state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
-        _log.error("the database cannot be used: %s, %s", type(error.orig).__name__, state)
-        return _response(503, "The database cannot be used now; try again later.", DependencyError.__name__)
 
     @app.exception_handler(Exception)
     def _unknown(request: Request, error: Exception) -> JSONResponse:

@@ -8,6 +8,7 @@ notes the time and dies.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import os
 import signal
@@ -97,20 +98,20 @@ class _Finder(MetaPathFinder):
 
 def _wrap_ledger(module: ModuleType) -> None:
     """The calls of a transaction note their points; it comes to them just before and after it is committed."""
-    open_transaction, called = module.write, threading.local()
+    begin_write, called = module.write, threading.local()
 
     @contextmanager
     def write(*arguments: Any, **keys: Any) -> Iterator[Any]:
         called.points = []
-        with open_transaction(*arguments, **keys) as connection:
+        with begin_write(*arguments, **keys) as connection:
             yield connection
             for point in called.points:
                 _reach(f"{point}, not committed")
         for point in called.points:
             _reach(f"{point}, committed")
 
-    def note(name: str, points: Callable[[str], list[str]]) -> None:
-        method = getattr(module.Ledger, name)
+    def note(owner: type, name: str, points: Callable[[str], list[str]]) -> None:
+        method = getattr(owner, name)
 
         @functools.wraps(method)
         def wrapper(self: Any, lease: Any, trial: Any, *rest: Any, **keys: Any) -> Any:
@@ -118,16 +119,17 @@ def _wrap_ledger(module: ModuleType) -> None:
             called.points += points(str(trial))
             return result
 
-        setattr(module.Ledger, name, wrapper)
+        setattr(owner, name, wrapper)
 
     def reported(trial: str) -> list[str]:
         phase = trial.rpartition("-")[2][0]  # as in JOB-ARM-c003
         return ["report", *{"c": ["report in confirm"], "v": ["report in verdict"]}.get(phase, [])]
 
     module.write = write  # type: ignore[attr-defined]
-    note("start_attempt", lambda _: ["start"])
-    note("report", reported)
-    note("finish_trial", lambda _: ["end"])
+    importlib.import_module("anon_tune.ledger.transaction").write = write  # type: ignore[attr-defined]
+    note(module.Attempts, "start", lambda _: ["start"])
+    note(module.Trials, "report", reported)
+    note(module.Trials, "finish", lambda _: ["end"])
 
 
 def _wrap_checkpoints(module: ModuleType) -> None:

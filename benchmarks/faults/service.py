@@ -136,17 +136,17 @@ class Service:
         """Submit the job, with keys set to other values, and return its id once it trains."""
         overrides = [word for setting in settings for word in ("--set", setting)]
         self._call("submit", str(self.home / "job.yaml"), *overrides)
-        (job,) = self._ledger.jobs()
+        (job,) = self._ledger.overviews.jobs()
         until(lambda: self.got_on(job.id, 0.0), "the first report")
         return job.id
 
     def job(self, job: str) -> JobRecord:
         """Return the job with its trials."""
-        return self._ledger.job(job, trials=True)
+        return self._ledger.jobs.get(job, trials=True)
 
     def has_ended(self, job: str) -> bool:
         """Whether nothing more will happen to the job."""
-        return self._ledger.job(job).state not in {JobState.RUNNING, JobState.QUEUED}
+        return self._ledger.jobs.get(job).state not in {JobState.RUNNING, JobState.QUEUED}
 
     def wait_for_end(self, job: str) -> JobRecord:
         """Wait for the job's end and for MLflow to have it."""
@@ -161,7 +161,7 @@ class Service:
 
     def lease_expires(self, job: str) -> datetime.datetime | None:
         """Return when the job's lease expires; None without a holder."""
-        lease = self._ledger.job(job).lease
+        lease = self._ledger.jobs.get(job).lease
         return None if lease is None else lease.expires
 
     def got_on(self, job: str, since: float) -> bool:

@@ -75,18 +75,18 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def first_gammas(ledger: Ledger, **keys: Any) -> list[float]:
     """The gammas of the points that a new job tries first."""
     spec = parse_spec({**SPEC, **keys})
-    job = store_job(ledger, spec, spaces_of(spec), queued=False)
-    return [point["gamma"] for point in ledger.spaces(job.id)["anon"]["start"]["default"]]
+    job = store_job(ledger, spec, spaces_of(spec))
+    return [point["gamma"] for point in ledger.jobs.spaces(job.id)["anon"]["start"]["default"]]
 
 
 def finish(ledger: Ledger, gamma: Gamma, **keys: Any) -> None:
     """Make a job of a CNN that has found this."""
     spec = parse_spec({**SPEC, **keys})
-    job = store_job(ledger, spec, spaces_of(spec), queued=False)
-    lease = ledger.acquire(job.id, "me", 60.0)
+    job = store_job(ledger, spec, spaces_of(spec))
+    lease = ledger.leases.acquire(job.id, "me", 60.0)
     architecture = {"family": "cnn", "parameters": 10, "layers": {}, "share": {}}
-    ledger.update_job(lease, architecture=architecture, result=stored(gamma=gamma))
-    ledger.release(lease, JobState.SUCCEEDED, None)
+    ledger.jobs.update(lease, architecture=architecture, result=stored(gamma=gamma))
+    ledger.leases.release(lease, JobState.SUCCEEDED, None)
 
 
 def steep(best: float) -> Gamma:

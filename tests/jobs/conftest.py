@@ -82,13 +82,13 @@ class Home:
         if not (self.folder / "ledger.db").exists():
             return None
         ledger = self.ledger
-        jobs = ledger.jobs()
-        return ledger.job(jobs[0].id, trials=True) if jobs else None
+        jobs = ledger.overviews.jobs()
+        return ledger.jobs.get(jobs[0].id, trials=True) if jobs else None
 
     def only_job(self) -> JobRecord:
         ledger = self.ledger
-        (job,) = ledger.jobs()
-        return ledger.job(job.id, trials=True)
+        (job,) = ledger.overviews.jobs()
+        return ledger.jobs.get(job.id, trials=True)
 
 
 @pytest.fixture(scope="module")

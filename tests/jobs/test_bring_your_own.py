@@ -79,7 +79,7 @@ def test_optimizers_of_the_user_are_arms_and_the_ledger_has_their_spaces(home: H
     assert home.call("extend", job_id, "--trials", "2").returncode == 0
     done = home.call("run", "--resume", job_id)
     assert done.returncode == 0, done.stdout + done.stderr
-    job = home.ledger.job(job_id, trials=True)
+    job = home.ledger.jobs.get(job_id, trials=True)
     searched = [
         (trial.arm, set(trial.hyperparameters)) for trial in job.trials if trial.phase is Phase.SEARCH
     ]

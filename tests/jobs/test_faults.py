@@ -22,7 +22,7 @@ OVERRIDES = ("--set", "budget.trials=6", "--set", "budget.epochs=6", "--set", "c
 
 @pytest.fixture
 def running(home: Home) -> subprocess.Popen[str]:
-    for job in home.ledger.jobs() if (home.folder / "ledger.db").exists() else []:
+    for job in home.ledger.overviews.jobs() if (home.folder / "ledger.db").exists() else []:
         assert job.state is not JobState.RUNNING
     return home.start("run", home.spec(), *OVERRIDES)
 

@@ -86,7 +86,7 @@ def test_a_trial_that_hangs_fails_and_the_job_goes_on(home: Home, tmp_path: Path
     assert str(failed.reason).startswith("ran for more than 10 s (budget.trial_time)")
     assert len(job.trials) == 3 + 1 + 2
 
-    (attempt,) = home.ledger.attempts(job.id, failed.id)
+    (attempt,) = home.ledger.attempts.of_job(job.id, failed.id)
     assert attempt.log is not None
     *_, thread = attempt.log.split("Thread ")
     assert thread.startswith("training:")
@@ -147,5 +147,5 @@ def test_a_pruned_trial_that_does_not_leave_its_process_costs_the_next_one_nothi
     assert job.state is JobState.SUCCEEDED
     (pruned,) = [trial for trial in job.trials if trial.state is not TrialState.COMPLETE]
     assert (pruned.seed, pruned.state) == (behind, TrialState.PRUNED)
-    lost = [attempt for attempt in home.ledger.attempts(job.id) if attempt.outcome == "LOST"]
+    lost = [attempt for attempt in home.ledger.attempts.of_job(job.id) if attempt.outcome == "LOST"]
     assert {attempt.reason for attempt in lost} <= {"the training function of the trial before did not stop"}

@@ -120,7 +120,7 @@ def test_a_server_that_is_killed_twice_has_in_the_end_what_the_ledger_has(
         return sum(t.is_finished for t in trials), sum(t.mlflow_run is not None for t in trials)
 
     try:
-        running.until(lambda: bool(running.ledger.jobs()) and counts()[1] > 0)
+        running.until(lambda: bool(running.ledger.overviews.jobs()) and counts()[1] > 0)
         server.stop(signal.SIGKILL)
         ended, known = counts()
         running.until(lambda: counts()[0] > ended + 2)  # training goes on

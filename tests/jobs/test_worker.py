@@ -45,14 +45,14 @@ def stop(process: subprocess.Popen[str]) -> None:
 
 
 def job_of(home: Home, job_id: str) -> JobRecord:
-    return home.ledger.job(job_id, trials=True)
+    return home.ledger.jobs.get(job_id, trials=True)
 
 
 def submit(home: Home, *overrides: str) -> str:
     done = home.call("submit", home.spec(), *overrides)
     assert done.returncode == 0, done.stderr
     job_id = done.stdout.strip()
-    assert home.ledger.job(job_id).state is JobState.QUEUED
+    assert home.ledger.jobs.get(job_id).state is JobState.QUEUED
     return job_id
 
 
@@ -123,7 +123,7 @@ def test_run_obeys_and_spends_its_time(home: Home) -> None:
 
     def begun() -> bool:
         nonlocal job_id
-        running = [job.id for job in home.ledger.jobs() if job.state is JobState.RUNNING]
+        running = [job.id for job in home.ledger.overviews.jobs() if job.state is JobState.RUNNING]
         job_id = running[0] if running else ""
         return bool(running) and ended(home, job_id) >= 1
 

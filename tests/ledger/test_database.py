@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.util
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -19,8 +22,10 @@ import anon_tune.ledger
 from anon_tune.errors import ConflictError, DependencyError, InputError
 from anon_tune.ledger import Ledger, open_database
 from anon_tune.ledger.database import database_time, read, upgrade, write
-from anon_tune.ledger.tables import JOBS, METADATA
+from anon_tune.ledger.tables import CODE, JOBS, METADATA
 from anon_tune.records import NewTrial, Phase
+
+POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.slow)
 
 
 @pytest.fixture
@@ -63,12 +68,14 @@ def test_migrations_are_known_by_their_files():
 
 def test_what_trials_had_reported_before_there_were_counts_is_counted(database_url: str):
     ledger = Ledger.open(database_url)
-    lease = ledger.acquire(ledger.create_job("x", {}, {}).id, "me", 60.0)
+    lease = ledger.leases.acquire(ledger.jobs.create("x", {}, {}).id, "me", 60.0)
     for number, epochs in enumerate((3, 0)):
-        trial = ledger.add_trial(lease, NewTrial("anon", Phase.SEARCH, number, number, {"x": number}, {})).id
-        ledger.start_attempt(lease, trial)
+        trial = ledger.trials.add(lease, NewTrial("anon", Phase.SEARCH, number, number, {"x": number}, {})).id
+        ledger.attempts.start(lease, trial)
         for step in range(1, epochs + 1):
-            ledger.report(lease, trial, 1, step, 1.0, {"epoch_seconds": 1.5} if step > 1 else {"loss": 1.0})
+            ledger.trials.report(
+                lease, trial, 1, step, 1.0, {"epoch_seconds": 1.5} if step > 1 else {"loss": 1.0}
+            )
     ledger.close()
     engine = open_database(database_url)
     config = Config()
@@ -78,7 +85,7 @@ def test_what_trials_had_reported_before_there_were_counts_is_counted(database_u
         command.downgrade(config, "0003")
     engine.dispose()
     again = Ledger.open(database_url)
-    found = again.job(lease.job, trials=True).trials
+    found = again.jobs.get(lease.job, trials=True).trials
     assert [(trial.steps, trial.seconds) for trial in found] == [(3, 3.0), (0, 0.0)]
     again.close()
 
@@ -94,36 +101,36 @@ def migrate_down(engine: sa.Engine, revision: str) -> None:
 def test_trials_of_a_ledger_without_repeats_are_of_the_first_search(database_url: str):
     """Of those of further searches an earlier version knows nothing; the others keep all that refers to them."""
     ledger = Ledger.open(database_url)
-    lease = ledger.acquire(ledger.create_job("x", {}, {}).id, "me", 60.0)
+    lease = ledger.leases.acquire(ledger.jobs.create("x", {}, {}).id, "me", 60.0)
     for repeat in range(2):
         for number in range(3):
             new = NewTrial("anon", Phase.SEARCH, number, 7, {"x": number}, {}, repeat=repeat)
-            trial = ledger.add_trial(lease, new).id
-            ledger.start_attempt(lease, trial)
-            ledger.report(lease, trial, 1, 1, 0.5, {"loss": 0.5})
+            trial = ledger.trials.add(lease, new).id
+            ledger.attempts.start(lease, trial)
+            ledger.trials.report(lease, trial, 1, 1, 0.5, {"loss": 0.5})
     ledger.projections.announce(lease.job)
-    before, attempts = ledger.job(lease.job, trials=True).trials, ledger.attempts(lease.job)
+    before, attempts = ledger.jobs.get(lease.job, trials=True).trials, ledger.attempts.of_job(lease.job)
     assert [trial.repeat for trial in before] == [0, 0, 0, 1, 1, 1]
     ledger.close()
     engine = open_database(database_url)
     migrate_down(engine, "0004")
     engine.dispose()
     again = Ledger.open(database_url)
-    assert again.job(lease.job, trials=True).trials == before[:3]
-    assert again.attempts(lease.job) == attempts[:3]
+    assert again.jobs.get(lease.job, trials=True).trials == before[:3]
+    assert again.attempts.of_job(lease.job) == attempts[:3]
     further = NewTrial("anon", Phase.SEARCH, 0, 7, {"x": 0}, {}, repeat=1)
-    assert again.add_trial(lease, further).id == before[3].id
+    assert again.trials.add(lease, further).id == before[3].id
     with pytest.raises(ConflictError):
-        again.add_trial(lease, further)
+        again.trials.add(lease, further)
     again.close()
 
 
 def test_opening_again_keeps_what_is_there(database_url: str):
     first = Ledger.open(database_url)
-    made = first.create_job("kept", {"a": 1}, {})
+    made = first.jobs.create("kept", {"a": 1}, {})
     first.close()
     second = Ledger.open(database_url)
-    assert second.jobs() == [made]
+    assert second.overviews.jobs() == [made]
     second.close()
 
 
@@ -138,11 +145,11 @@ def test_a_newer_schema_is_refused_and_left_alone(engine: sa.Engine, database_ur
 
 def test_a_reader_sees_one_moment(engine: sa.Engine, database_url: str):
     ledger = Ledger.open(database_url)
-    ledger.create_job("before", {}, {})
+    ledger.jobs.create("before", {}, {})
     count = sa.select(sa.func.count()).select_from(JOBS)
     with read(engine) as connection:
         assert connection.execute(count).scalar() == 1
-        ledger.create_job("meanwhile", {}, {})
+        ledger.jobs.create("meanwhile", {}, {})
         assert connection.execute(count).scalar() == 1
     with read(engine) as connection:
         assert connection.execute(count).scalar() == 2
@@ -169,17 +176,17 @@ def test_a_disk_that_is_full_says_so_and_keeps_what_is_there(tmp_path: Path):
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
     engine.dispose()
     sa.event.listen(engine, "connect", lambda c, _: c.execute(f"PRAGMA max_page_count = {pages + 4}"))
-    kept = [ledger.create_job("small", {}, {})]
+    kept = [ledger.jobs.create("small", {}, {})]
     with pytest.raises(
         DependencyError, match=rf"The ledger at {url} cannot be written \(database or disk is full\).*Make"
     ):
-        ledger.create_job("large", {"text": "x" * 100_000}, {})
-    assert ledger.jobs() == kept
-    kept.append(ledger.create_job("small", {}, {}))
+        ledger.jobs.create("large", {"text": "x" * 100_000}, {})
+    assert ledger.overviews.jobs() == kept
+    kept.append(ledger.jobs.create("small", {}, {}))
     engine.dispose()
     again = Ledger.open(url)
-    again.create_job("large", {"text": "x" * 100_000}, {})
-    assert {job.id for job in kept} < {job.id for job in again.jobs()}
+    again.jobs.create("large", {"text": "x" * 100_000}, {})
+    assert {job.id for job in kept} < {job.id for job in again.overviews.jobs()}
     again.close()
 
 
@@ -198,14 +205,106 @@ def test_a_database_that_may_only_be_read_says_so(new_database: Callable[[], str
     with pytest.raises(
         DependencyError, match=r"cannot be written.*(readonly database|read-only transaction).*Make"
     ):
-        Ledger(engine).create_job("x", {}, {})
-    assert Ledger(engine).jobs() == []
+        Ledger(engine).jobs.create("x", {}, {})
+    assert Ledger(engine).overviews.jobs() == []
     engine.dispose()
 
 
-def test_other_errors_of_the_database_are_left_as_they_are(engine: sa.Engine):
-    with pytest.raises(sa.exc.DBAPIError), write(engine) as connection:
+@pytest.mark.parametrize(("begin", "use"), [(read, "read"), (write, "written")])
+def test_an_error_of_the_database_is_a_dependency_error(
+    engine: sa.Engine, begin: Callable[[sa.Engine], AbstractContextManager[sa.Connection]], use: str
+):
+    failing = pytest.raises(
+        DependencyError, match=rf"cannot be {use} \(.*no_such_table.*ANON_TUNE_DATABASE_URL"
+    )
+    with failing, begin(engine) as connection:
         connection.execute(sa.text("SELECT * FROM no_such_table"))
+    with begin(engine) as connection:
+        assert connection.execute(sa.select(JOBS)).all() == []
+
+
+def test_a_violated_constraint_is_left_to_the_operation(engine: sa.Engine):
+    with write(engine) as connection:
+        connection.execute(sa.insert(CODE).values(digest="x", content=b"", created=database_time(connection)))
+    with pytest.raises(sa.exc.IntegrityError), write(engine) as connection:
+        connection.execute(sa.insert(CODE).values(digest="x", content=b"", created=database_time(connection)))
+
+
+@pytest.mark.parametrize("new_database", [POSTGRESQL], indirect=True)
+def test_a_value_that_the_database_cannot_hold_is_an_input_error_without_it(database_url: str):
+    ledger = Ledger.open(database_url)
+    with pytest.raises(InputError, match="cannot hold a value") as caught:
+        ledger.jobs.create("secret\0", {}, {})
+    assert "secret" not in str(caught.value)
+    assert ledger.overviews.jobs() == []
+    ledger.close()
+
+
+def test_a_file_that_was_removed_is_a_dependency_error_of_reads(tmp_path: Path):
+    file = tmp_path / "ledger.db"
+    ledger = Ledger.open(f"sqlite:///{file}")
+    job = ledger.jobs.create("x", {}, {}).id
+    ledger.close()  # a connection that is open would still have the file
+    file.unlink()
+    for ask in (ledger.overviews.jobs, ledger.leases.statistics, lambda: ledger.jobs.get(job)):
+        with pytest.raises(
+            DependencyError, match=rf"The ledger at sqlite:///{file} cannot be read \(no such table"
+        ):
+            ask()
+    ledger.close()
+
+
+def test_a_file_that_another_process_locked_is_a_dependency_error_of_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("anon_tune.ledger.database._BUSY_SECONDS", 0.05)
+    file = tmp_path / "ledger.db"
+    ledger = Ledger.open(f"sqlite:///{file}")
+    ledger.close()
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DependencyError, match=r"cannot be read \(database is locked\).*Another process"):
+            ledger.overviews.jobs()
+    assert ledger.overviews.jobs() == []
+    ledger.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_was_stopped_is_a_dependency_error_of_reads_and_writes(
+    postgresql_programs: Callable[[str], contextlib.AbstractContextManager[Path]],
+):
+    with postgresql_programs("-c listen_addresses=''") as folder:
+        ledger = Ledger.open(f"postgresql+psycopg://postgres:secret@/postgres?host={folder}")
+        ledger.jobs.create("x", {}, {})
+    for use, ask in (
+        ("read", ledger.overviews.jobs),
+        ("written", lambda: ledger.leases.claim("me", 15.0)),
+        ("read", ledger.overviews.time),
+    ):
+        with pytest.raises(DependencyError, match=rf"cannot be {use}.*Check that its server runs") as caught:
+            ask()
+        assert "secret" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    ledger.close()
+
+
+@pytest.mark.parametrize("new_database", [POSTGRESQL], indirect=True)
+@pytest.mark.parametrize(("begin", "use"), [(read, "read"), (write, "written")])
+def test_a_connection_that_breaks_in_a_transaction_is_a_dependency_error(
+    engine: sa.Engine, begin: Callable[[sa.Engine], AbstractContextManager[sa.Connection]], use: str
+):
+    def breaks() -> None:
+        with begin(engine) as connection:
+            own = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+            with begin(engine) as other:
+                other.execute(sa.text(f"SELECT pg_terminate_backend({own}, 10000)"))
+            connection.execute(sa.select(JOBS))
+
+    with pytest.raises(DependencyError, match=f"cannot be {use}"):
+        breaks()
+    with begin(engine) as connection:
+        assert connection.execute(sa.select(JOBS)).all() == []
 
 
 def test_the_clock_is_utc_and_does_not_go_back(engine: sa.Engine):

@@ -22,7 +22,7 @@ from anon_tune.errors import (
     NotFoundError,
     TransitionError,
 )
-from anon_tune.ledger import Cursor, Lease, Ledger, open_database
+from anon_tune.ledger import Cursor, Lease, Ledger, Operations, open_database
 from anon_tune.ledger.tables import ATTEMPTS
 from anon_tune.records import FINISHED, JobState, NewTrial, Phase, ReportPlace, Trial, TrialReport, TrialState
 
@@ -42,7 +42,7 @@ def ledger(database_url: str) -> Iterator[Ledger]:
 
 @pytest.fixture
 def job(ledger: Ledger) -> str:
-    return ledger.create_job("a job", {"name": "a job"}, {"anon": {}}).id
+    return ledger.jobs.create("a job", {"name": "a job"}, {"anon": {}}).id
 
 
 def new_trial(number: int = 0, **changes: Any) -> NewTrial:
@@ -51,7 +51,7 @@ def new_trial(number: int = 0, **changes: Any) -> NewTrial:
 
 
 def only_trial(ledger: Ledger, job: str) -> Trial:
-    (found,) = ledger.job(job, trials=True).trials
+    (found,) = ledger.jobs.get(job, trials=True).trials
     return found
 
 
@@ -71,24 +71,27 @@ def attempts(url: str, trial_id: str) -> list[tuple[int, str | None, str | None]
 
 def test_a_job_comes_back_as_it_was_stored(ledger: Ledger):
     spec = {"name": "café", "budget": {"trials": 3}, "lr": 0.1 + 0.2}
-    made = ledger.create_job("café", spec, {"anon": {"z": 1, "a": 2}})
-    found = ledger.job(made.id)
+    made = ledger.jobs.create("café", spec, {"anon": {"z": 1, "a": 2}})
+    found = ledger.jobs.get(made.id)
     assert found == made
     assert (found.state, found.phase, found.lease, found.result) == (JobState.QUEUED, Phase.PROBE, None, None)
     assert found.spec == spec
     assert found.created.tzinfo is not None
-    assert list(ledger.spaces(made.id)["anon"]) == ["z", "a"]  # the order of coordinates decides the search
+    assert list(ledger.jobs.spaces(made.id)["anon"]) == [
+        "z",
+        "a",
+    ]  # the order of coordinates decides the search
 
 
 def test_job_ids_are_short_unique_and_safe_in_urls_and_file_names(ledger: Ledger):
-    ids = [ledger.create_job("x", {}, {}).id for _ in range(20)]
+    ids = [ledger.jobs.create("x", {}, {}).id for _ in range(20)]
     assert len(set(ids)) == 20
     assert all(len(i) <= 8 and i.isascii() and i.isalnum() and i == i.lower() for i in ids)
 
 
 def test_jobs_lists_the_newest_first(ledger: Ledger):
-    made = [ledger.create_job(f"job {n}", {}, {}) for n in range(3)]
-    listed = ledger.jobs()
+    made = [ledger.jobs.create(f"job {n}", {}, {}) for n in range(3)]
+    listed = ledger.overviews.jobs()
     assert {record.id for record in listed} == {record.id for record in made}
     assert [record.created for record in listed] == sorted((r.created for r in made), reverse=True)
 
@@ -96,9 +99,9 @@ def test_jobs_lists_the_newest_first(ledger: Ledger):
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda ledger: ledger.job("nothere"),
-        lambda ledger: ledger.spaces("nothere"),
-        lambda ledger: ledger.acquire("nothere", "me", LONG),
+        lambda ledger: ledger.jobs.get("nothere"),
+        lambda ledger: ledger.jobs.spaces("nothere"),
+        lambda ledger: ledger.leases.acquire("nothere", "me", LONG),
     ],
     ids=["job", "spaces", "acquire"],
 )
@@ -108,10 +111,10 @@ def test_an_unknown_job_is_not_found(ledger: Ledger, ask: Callable[[Ledger], Any
 
 
 def test_what_a_job_has_found_out_is_kept(ledger: Ledger, job: str):
-    lease = ledger.acquire(job, "me", LONG)
-    ledger.update_job(lease, phase=Phase.SEARCH, probe={"log_mean_sigma": -9.5})
-    ledger.update_job(lease, architecture={"family": "cnn"}, result={"verdict": []})
-    found = ledger.job(job)
+    lease = ledger.leases.acquire(job, "me", LONG)
+    ledger.jobs.update(lease, phase=Phase.SEARCH, probe={"log_mean_sigma": -9.5})
+    ledger.jobs.update(lease, architecture={"family": "cnn"}, result={"verdict": []})
+    found = ledger.jobs.get(job)
     assert found.phase is Phase.SEARCH
     assert found.probe == {"log_mean_sigma": -9.5}
     assert found.architecture == {"family": "cnn"}
@@ -122,10 +125,10 @@ def test_what_a_job_has_found_out_is_kept(ledger: Ledger, job: str):
 
 
 def test_a_lease_is_held_by_one(ledger: Ledger, job: str):
-    lease = ledger.acquire(job, "first", LONG)
+    lease = ledger.leases.acquire(job, "first", LONG)
     with pytest.raises(LeaseHeldError, match="first"):
-        ledger.acquire(job, "second", LONG)
-    found = ledger.job(job)
+        ledger.leases.acquire(job, "second", LONG)
+    found = ledger.jobs.get(job)
     assert found.state is JobState.RUNNING
     assert found.started is not None
     assert found.lease is not None
@@ -134,24 +137,24 @@ def test_a_lease_is_held_by_one(ledger: Ledger, job: str):
 
 
 def test_a_lease_that_has_run_out_can_be_taken(ledger: Ledger, job: str):
-    first = ledger.acquire(job, "first", OVER)
-    begun = ledger.job(job)
+    first = ledger.leases.acquire(job, "first", OVER)
+    begun = ledger.jobs.get(job)
     assert begun.lease is not None
     assert not begun.lease.alive
-    second = ledger.acquire(job, "second", LONG)
+    second = ledger.leases.acquire(job, "second", LONG)
     assert second.token > first.token
-    found = ledger.job(job)
+    found = ledger.jobs.get(job)
     assert found.lease is not None
     assert found.lease.holder == "second"
     assert found.started == begun.started
 
 
 def test_a_heartbeat_renews(ledger: Ledger, job: str):
-    lease = ledger.acquire(job, "me", OVER)
+    lease = ledger.leases.acquire(job, "me", OVER)
     # Nobody has taken it, so it is still the holder's to renew.
-    ledger.heartbeat(dataclasses.replace(lease, seconds=LONG))
+    ledger.leases.heartbeat(dataclasses.replace(lease, seconds=LONG))
     with pytest.raises(LeaseHeldError):
-        ledger.acquire(job, "other", LONG)
+        ledger.leases.acquire(job, "other", LONG)
 
 
 @pytest.mark.parametrize(
@@ -165,37 +168,37 @@ def test_a_heartbeat_renews(ledger: Ledger, job: str):
     ],
 )
 def test_release_ends_the_lease(ledger: Ledger, job: str, state: JobState, again: bool):
-    lease = ledger.acquire(job, "me", LONG)
-    ledger.release(lease, state, "because")
-    found = ledger.job(job)
+    lease = ledger.leases.acquire(job, "me", LONG)
+    ledger.leases.release(lease, state, "because")
+    found = ledger.jobs.get(job)
     assert (found.state, found.reason, found.lease) == (state, "because", None)
     ended = state in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
     assert (found.finished is not None) == ended
     if again:
-        ledger.acquire(job, "next", LONG)
-        assert ledger.job(job).reason is None
+        ledger.leases.acquire(job, "next", LONG)
+        assert ledger.jobs.get(job).reason is None
     else:
         said = rf"Job {job} has ended, {state} \(because\).*`anon-tune show {job}`.*anon-tune run SPEC"
         with pytest.raises(TransitionError, match=said):
-            ledger.acquire(job, "next", LONG)
-        assert ledger.job(job) == found
+            ledger.leases.acquire(job, "next", LONG)
+        assert ledger.jobs.get(job) == found
 
 
 def test_no_job_runs_without_a_lease(ledger: Ledger, job: str):
-    lease = ledger.acquire(job, "me", LONG)
-    before = ledger.job(job)
+    lease = ledger.leases.acquire(job, "me", LONG)
+    before = ledger.jobs.get(job)
     with pytest.raises(TransitionError):
-        ledger.release(lease, JobState.RUNNING)
-    assert ledger.job(job) == before
+        ledger.leases.release(lease, JobState.RUNNING)
+    assert ledger.jobs.get(job) == before
 
 
 # Trials
 
 
 def test_a_trial_comes_back_as_it_was_stored(ledger: Ledger, job: str):
-    lease = ledger.acquire(job, "me", LONG)
+    lease = ledger.leases.acquire(job, "me", LONG)
     new = new_trial(params={"gamma": 0.1 + 0.2, "delay": 2.0}, hyperparameters={"betas": [0.9, 0.999, 0.5]})
-    made = ledger.add_trial(lease, new)
+    made = ledger.trials.add(lease, new)
     assert made == only_trial(ledger, job)
     assert made.id == f"{job}-anon-s000"
     assert (made.state, made.attempts, made.reports) == (TrialState.WAITING, 0, ())
@@ -203,8 +206,8 @@ def test_a_trial_comes_back_as_it_was_stored(ledger: Ledger, job: str):
 
 
 def test_a_trial_of_a_further_search_says_so_in_its_id(ledger: Ledger, job: str):
-    lease = ledger.acquire(job, "me", LONG)
-    made = ledger.add_trial(lease, new_trial(12, repeat=3))
+    lease = ledger.leases.acquire(job, "me", LONG)
+    made = ledger.trials.add(lease, new_trial(12, repeat=3))
     assert made == only_trial(ledger, job)
     assert (made.id, made.repeat) == (f"{job}-anon-s012r3", 3)
 
@@ -215,12 +218,12 @@ def test_a_trial_of_a_further_search_says_so_in_its_id(ledger: Ledger, job: str)
     ids=["configuration and seed", "number"],
 )
 def test_nothing_is_added_twice(ledger: Ledger, job: str, second: NewTrial):
-    lease = ledger.acquire(job, "me", LONG)
-    ledger.add_trial(lease, new_trial(0, seed=100, params={"gamma": 0.0}))
-    before = ledger.job(job, trials=True)
+    lease = ledger.leases.acquire(job, "me", LONG)
+    ledger.trials.add(lease, new_trial(0, seed=100, params={"gamma": 0.0}))
+    before = ledger.jobs.get(job, trials=True)
     with pytest.raises(ConflictError, match="repeats"):
-        ledger.add_trial(lease, second)
-    assert ledger.job(job, trials=True) == before
+        ledger.trials.add(lease, second)
+    assert ledger.jobs.get(job, trials=True) == before
 
 
 @pytest.mark.parametrize(
@@ -234,28 +237,28 @@ def test_nothing_is_added_twice(ledger: Ledger, job: str, second: NewTrial):
     ids=["another seed", "another arm", "another phase", "another search"],
 )
 def test_what_differs_is_added(ledger: Ledger, job: str, second: NewTrial):
-    lease = ledger.acquire(job, "me", LONG)
-    ledger.add_trial(lease, new_trial(0))
-    ledger.add_trial(lease, dataclasses.replace(second, params={"gamma": 0.0}))
-    assert len(ledger.job(job, trials=True).trials) == 2
+    lease = ledger.leases.acquire(job, "me", LONG)
+    ledger.trials.add(lease, new_trial(0))
+    ledger.trials.add(lease, dataclasses.replace(second, params={"gamma": 0.0}))
+    assert len(ledger.jobs.get(job, trials=True).trials) == 2
 
 
 def into(ledger: Ledger, lease: Lease, trial_id: str, state: TrialState) -> None:
     """Move a WAITING trial to a state by the ledger's own methods."""
     if state is not TrialState.WAITING:
-        ledger.start_attempt(lease, trial_id)
+        ledger.attempts.start(lease, trial_id)
     if state in FINISHED:
-        ledger.finish_trial(lease, trial_id, state)
+        ledger.trials.finish(lease, trial_id, state)
 
 
 def move(ledger: Ledger, lease: Lease, trial_id: str, state: TrialState) -> None:
     """Ask for one step to a state, whatever the state before."""
     if state is TrialState.WAITING:
-        ledger.lose_attempt(lease, trial_id, "lost")
+        ledger.attempts.lose(lease, trial_id, "lost")
     elif state is TrialState.RUNNING:
-        ledger.start_attempt(lease, trial_id)
+        ledger.attempts.start(lease, trial_id)
     else:
-        ledger.finish_trial(lease, trial_id, state)
+        ledger.trials.finish(lease, trial_id, state)
 
 
 ALLOWED = {
@@ -273,41 +276,41 @@ ALLOWED = {
 
 @pytest.mark.parametrize("before", TrialState)
 def test_trial_transitions(ledger: Ledger, job: str, before: TrialState):
-    lease = ledger.acquire(job, "me", LONG)
+    lease = ledger.leases.acquire(job, "me", LONG)
     for number, after in enumerate(TrialState):
-        trial_id = ledger.add_trial(lease, new_trial(number)).id
+        trial_id = ledger.trials.add(lease, new_trial(number)).id
         into(ledger, lease, trial_id, before)
-        stored = ledger.job(job, trials=True)
+        stored = ledger.jobs.get(job, trials=True)
         if after in ALLOWED.get(before, ()):
             move(ledger, lease, trial_id, after)
-            moved = next(t for t in ledger.job(job, trials=True).trials if t.id == trial_id)
+            moved = next(t for t in ledger.jobs.get(job, trials=True).trials if t.id == trial_id)
             assert moved.state is after
             assert (moved.finished is not None) == (after in FINISHED)
         else:
             with pytest.raises(TransitionError):
                 move(ledger, lease, trial_id, after)
-            assert ledger.job(job, trials=True) == stored
+            assert ledger.jobs.get(job, trials=True) == stored
 
 
 @pytest.mark.parametrize("state", [TrialState.WAITING, TrialState.RUNNING])
 def test_only_an_end_finishes_a_trial(ledger: Ledger, job: str, state: TrialState):
-    lease = ledger.acquire(job, "me", LONG)
-    trial_id = ledger.add_trial(lease, new_trial()).id
-    ledger.start_attempt(lease, trial_id)
+    lease = ledger.leases.acquire(job, "me", LONG)
+    trial_id = ledger.trials.add(lease, new_trial()).id
+    ledger.attempts.start(lease, trial_id)
     with pytest.raises(TransitionError):
-        ledger.finish_trial(lease, trial_id, state)
+        ledger.trials.finish(lease, trial_id, state)
     assert only_trial(ledger, job).state is TrialState.RUNNING
 
 
 def test_attempts_are_counted_and_closed(ledger: Ledger, job: str, database_url: str):
-    lease = ledger.acquire(job, "me", LONG)
-    trial_id = ledger.add_trial(lease, new_trial()).id
-    assert ledger.start_attempt(lease, trial_id) == 1
+    lease = ledger.leases.acquire(job, "me", LONG)
+    trial_id = ledger.trials.add(lease, new_trial()).id
+    assert ledger.attempts.start(lease, trial_id) == 1
     started = only_trial(ledger, job).started
-    ledger.lose_attempt(lease, trial_id, "the worker died")
-    assert ledger.start_attempt(lease, trial_id) == 2
+    ledger.attempts.lose(lease, trial_id, "the worker died")
+    assert ledger.attempts.start(lease, trial_id) == 2
     assert attempts(database_url, trial_id) == [(1, "LOST", "the worker died"), (2, None, None)]
-    ended = ledger.finish_trial(lease, trial_id, TrialState.COMPLETE, 0.25, "done")
+    ended = ledger.trials.finish(lease, trial_id, TrialState.COMPLETE, 0.25, "done")
     assert attempts(database_url, trial_id) == [(1, "LOST", "the worker died"), (2, "COMPLETE", "done")]
     found = only_trial(ledger, job)
     assert (found.attempts, found.value, found.reason, found.finished) == (2, 0.25, "done", ended)
@@ -318,16 +321,16 @@ def test_attempts_are_counted_and_closed(ledger: Ledger, job: str, database_url:
 def test_running_trials_wait_again_when_their_holder_is_gone(
     ledger: Ledger, job: str, database_url: str, ending: str
 ):
-    lease = ledger.acquire(job, "old", OVER)
+    lease = ledger.leases.acquire(job, "old", OVER)
     states = [TrialState.RUNNING, TrialState.WAITING, TrialState.COMPLETE, TrialState.RUNNING]
     for number, state in enumerate(states):
-        into(ledger, lease, ledger.add_trial(lease, new_trial(number)).id, state)
+        into(ledger, lease, ledger.trials.add(lease, new_trial(number)).id, state)
     if ending == "acquire":
-        ledger.acquire(job, "new", LONG)
+        ledger.leases.acquire(job, "new", LONG)
         reason = "the process that ran it stopped"
     else:
-        ledger.release(lease, JobState.PAUSED, reason := "interrupted")
-    found = ledger.job(job, trials=True).trials
+        ledger.leases.release(lease, JobState.PAUSED, reason := "interrupted")
+    found = ledger.jobs.get(job, trials=True).trials
     waiting = TrialState.WAITING
     assert [t.state for t in found] == [waiting, waiting, TrialState.COMPLETE, waiting]
     assert [t.attempts for t in found] == [1, 0, 1, 1]
@@ -337,12 +340,12 @@ def test_running_trials_wait_again_when_their_holder_is_gone(
 
 @pytest.mark.parametrize("ended", [JobState.FAILED, JobState.CANCELLED, JobState.SUCCEEDED])
 def test_no_trial_of_an_ended_job_waits(ledger: Ledger, job: str, ended: JobState):
-    lease = ledger.acquire(job, "me", LONG)
+    lease = ledger.leases.acquire(job, "me", LONG)
     states = [TrialState.RUNNING, TrialState.WAITING, TrialState.COMPLETE]
     for number, state in enumerate(states):
-        into(ledger, lease, ledger.add_trial(lease, new_trial(number)).id, state)
-    ledger.release(lease, ended, "enough")
-    found = ledger.job(job, trials=True).trials
+        into(ledger, lease, ledger.trials.add(lease, new_trial(number)).id, state)
+    ledger.leases.release(lease, ended, "enough")
+    found = ledger.jobs.get(job, trials=True).trials
     cancelled = TrialState.CANCELLED
     assert [t.state for t in found] == [cancelled, cancelled, TrialState.COMPLETE]
     assert all(t.finished is not None for t in found)
@@ -354,20 +357,20 @@ def test_no_trial_of_an_ended_job_waits(ledger: Ledger, job: str, ended: JobStat
 @pytest.fixture
 def running(ledger: Ledger, job: str) -> tuple[Lease, str]:
     """A lease and a RUNNING trial."""
-    lease = ledger.acquire(job, "me", LONG)
-    trial_id = ledger.add_trial(lease, new_trial()).id
-    ledger.start_attempt(lease, trial_id)
+    lease = ledger.leases.acquire(job, "me", LONG)
+    trial_id = ledger.trials.add(lease, new_trial()).id
+    ledger.attempts.start(lease, trial_id)
     return lease, trial_id
 
 
 def test_the_first_report_of_a_step_stands(ledger: Ledger, job: str, running: tuple[Lease, str]):
     lease, trial_id = running
-    first = ledger.report(lease, trial_id, 1, 1, 0.5, {"accuracy": 0.7})
-    assert ledger.report(lease, trial_id, 1, 1, 0.1, {"accuracy": 0.9}) == first
-    ledger.lose_attempt(lease, trial_id, "lost")
-    ledger.start_attempt(lease, trial_id)
-    assert ledger.report(lease, trial_id, 2, 1, 0.2, {}) == first
-    second = ledger.report(lease, trial_id, 2, 2, 0.25, {})
+    first = ledger.trials.report(lease, trial_id, 1, 1, 0.5, {"accuracy": 0.7})
+    assert ledger.trials.report(lease, trial_id, 1, 1, 0.1, {"accuracy": 0.9}) == first
+    ledger.attempts.lose(lease, trial_id, "lost")
+    ledger.attempts.start(lease, trial_id)
+    assert ledger.trials.report(lease, trial_id, 2, 1, 0.2, {}) == first
+    second = ledger.trials.report(lease, trial_id, 2, 2, 0.25, {})
     assert only_trial(ledger, job).reports == (first, second)
     assert (first.step, first.value, first.metrics) == (1, 0.5, {"accuracy": 0.7})
 
@@ -377,20 +380,20 @@ def test_a_value_that_is_no_number_reads_as_nan(
     ledger: Ledger, job: str, running: tuple[Lease, str], value: float
 ):
     lease, trial_id = running
-    given = ledger.report(lease, trial_id, 1, 1, value, {"loss": value, "accuracy": 0.5})
+    given = ledger.trials.report(lease, trial_id, 1, 1, value, {"loss": value, "accuracy": 0.5})
     (stored,) = only_trial(ledger, job).reports
     for report in (given, stored):
         assert math.isnan(report.value)
         assert math.isnan(report.metrics["loss"])
         assert report.metrics["accuracy"] == 0.5
-    ledger.finish_trial(lease, trial_id, TrialState.DIVERGED, value)
+    ledger.trials.finish(lease, trial_id, TrialState.DIVERGED, value)
     assert only_trial(ledger, job).value is None
 
 
 @pytest.mark.parametrize("value", [1e-300, -1e300, 0.1 + 0.2, 5e-324])
 def test_values_keep_every_bit(ledger: Ledger, job: str, running: tuple[Lease, str], value: float):
     lease, trial_id = running
-    ledger.report(lease, trial_id, 1, 1, value, {"x": value})
+    ledger.trials.report(lease, trial_id, 1, 1, value, {"x": value})
     (report,) = only_trial(ledger, job).reports
     assert (report.value, report.metrics["x"]) == (value, value)
 
@@ -401,18 +404,18 @@ def test_each_attempt_names_its_newest_checkpoint_and_the_last_attempt_comes_fir
     lease, trial_id = running
     assert only_trial(ledger, job).checkpoints == ()
     for step in (1, 2):
-        ledger.report(lease, trial_id, 1, step, 0.5, {}, f"t/1/{step}.pt")
-    ledger.report(lease, trial_id, 1, 3, 0.5, {})
+        ledger.trials.report(lease, trial_id, 1, step, 0.5, {}, f"t/1/{step}.pt")
+    ledger.trials.report(lease, trial_id, 1, 3, 0.5, {})
     assert only_trial(ledger, job).checkpoints == ("t/1/2.pt",)
     for attempt in (2, 3):
-        ledger.lose_attempt(lease, trial_id, "lost")
-        assert ledger.start_attempt(lease, trial_id) == attempt
+        ledger.attempts.lose(lease, trial_id, "lost")
+        assert ledger.attempts.start(lease, trial_id) == attempt
     assert only_trial(ledger, job).checkpoints == ("t/1/2.pt",)
     # Of a step that was reported before, the first report stands, and this attempt's file is as good.
-    standing = ledger.report(lease, trial_id, 3, 3, 0.9, {}, "t/3/3.pt")
+    standing = ledger.trials.report(lease, trial_id, 3, 3, 0.9, {}, "t/3/3.pt")
     assert standing.value == 0.5
     assert only_trial(ledger, job).checkpoints == ("t/3/3.pt", "t/1/2.pt")
-    ledger.finish_trial(lease, trial_id, TrialState.COMPLETE, 0.5)
+    ledger.trials.finish(lease, trial_id, TrialState.COMPLETE, 0.5)
     assert only_trial(ledger, job).checkpoints == ("t/3/3.pt", "t/1/2.pt")
 
 
@@ -420,24 +423,24 @@ def test_checkpoints_are_named_with_their_report_or_not_at_all(
     ledger: Ledger, job: str, running: tuple[Lease, str]
 ):
     lease, trial_id = running
-    before = ledger.job(job, trials=True)
+    before = ledger.jobs.get(job, trials=True)
     with pytest.raises(NotFoundError, match=f"{trial_id} has no attempt 2"):
-        ledger.report(lease, trial_id, 2, 1, 0.5, {}, "t/2/1.pt")
-    assert ledger.job(job, trials=True) == before
-    ledger.lose_attempt(lease, trial_id, "lost")
-    before = ledger.job(job, trials=True)
+        ledger.trials.report(lease, trial_id, 2, 1, 0.5, {}, "t/2/1.pt")
+    assert ledger.jobs.get(job, trials=True) == before
+    ledger.attempts.lose(lease, trial_id, "lost")
+    before = ledger.jobs.get(job, trials=True)
     with pytest.raises(ConflictError):
-        ledger.report(lease, trial_id, 1, 1, 0.5, {}, "t/1/1.pt")
-    assert ledger.job(job, trials=True) == before
+        ledger.trials.report(lease, trial_id, 1, 1, 0.5, {}, "t/1/1.pt")
+    assert ledger.jobs.get(job, trials=True) == before
 
 
 @pytest.mark.parametrize("state", [s for s in TrialState if s is not TrialState.RUNNING])
 def test_only_a_running_trial_reports(ledger: Ledger, job: str, state: TrialState):
-    lease = ledger.acquire(job, "me", LONG)
-    trial_id = ledger.add_trial(lease, new_trial()).id
+    lease = ledger.leases.acquire(job, "me", LONG)
+    trial_id = ledger.trials.add(lease, new_trial()).id
     into(ledger, lease, trial_id, state)
     with pytest.raises(ConflictError, match=state.value):
-        ledger.report(lease, trial_id, 1, 1, 0.5, {})
+        ledger.trials.report(lease, trial_id, 1, 1, 0.5, {})
     assert only_trial(ledger, job).reports == ()
 
 
@@ -449,15 +452,15 @@ def reported(ledger: Ledger, job: str) -> list[tuple[str, int]]:
     """Trial and step of a job's reports, in order; 3, 0, 5, 1, 4 and 2 of a trial. Another job has some too."""
     numbers = (3, 0, 5, 1, 4, 2)
     found = []
-    for of in (ledger.create_job("another", {}, {}).id, job):
-        lease = ledger.acquire(of, "me", LONG)
-        with ledger.transaction():  # so that all were made at the same time
-            trials = [ledger.add_trial(lease, new_trial(number)).id for number in range(4)]
-        trials += [ledger.add_trial(lease, new_trial(number, arm="adam")).id for number in (4, 5)]
+    for of in (ledger.jobs.create("another", {}, {}).id, job):
+        lease = ledger.leases.acquire(of, "me", LONG)
+        with ledger.transaction() as transaction:  # so that all were made at the same time
+            trials = [transaction.trials.add(lease, new_trial(number)).id for number in range(4)]
+        trials += [ledger.trials.add(lease, new_trial(number, arm="adam")).id for number in (4, 5)]
         for trial_id, steps in zip(reversed(trials), reversed(numbers), strict=True):
-            ledger.start_attempt(lease, trial_id)
+            ledger.attempts.start(lease, trial_id)
             for step in range(1, steps + 1):
-                ledger.report(lease, trial_id, 1, step, step / 8, {"accuracy": step / 16})
+                ledger.trials.report(lease, trial_id, 1, step, step / 8, {"accuracy": step / 16})
         found = [(t, step) for t, steps in zip(trials, numbers, strict=True) for step in range(1, steps + 1)]
     return found
 
@@ -485,7 +488,7 @@ def test_reports_come_in_pages_by_trial_and_step(
 def test_one_trial_has_its_reports_in_pages(
     ledger: Ledger, job: str, reported: list[tuple[str, int]], limit: int
 ):
-    for trial in ledger.job(job, trials=True).trials:
+    for trial in ledger.jobs.get(job, trials=True).trials:
         found = [report for page in in_pages(ledger, job, trial.id, limit) for report in page]
         assert [(report.trial, report.step) for report in found] == [r for r in reported if r[0] == trial.id]
         assert [(report.value, report.metrics, report.time) for report in found] == [
@@ -495,25 +498,25 @@ def test_one_trial_has_its_reports_in_pages(
 
 def test_what_is_reported_meanwhile_moves_no_page(ledger: Ledger, job: str, running: tuple[Lease, str]):
     lease, first = running
-    second = ledger.add_trial(lease, new_trial(1)).id
-    ledger.start_attempt(lease, second)
+    second = ledger.trials.add(lease, new_trial(1)).id
+    ledger.attempts.start(lease, second)
     for trial_id in (first, second):
-        ledger.report(lease, trial_id, 1, 1, 0.5, {})
+        ledger.trials.report(lease, trial_id, 1, 1, 0.5, {})
     (seen,) = ledger.overviews.reports(job, limit=1)
     assert (seen.trial, seen.step, seen.attempt) == (first, 1, 1)
-    ledger.lose_attempt(lease, first, "lost")
-    ledger.start_attempt(lease, first)
-    ledger.report(lease, first, 2, 2, math.nan, {"loss": math.inf})
+    ledger.attempts.lose(lease, first, "lost")
+    ledger.attempts.start(lease, first)
+    ledger.trials.report(lease, first, 2, 2, math.nan, {"loss": math.inf})
     rest = ledger.overviews.reports(job, limit=9, after=ReportPlace(first, 1))
     assert [(report.trial, report.step, report.attempt) for report in rest] == [(first, 2, 2), (second, 1, 1)]
     assert math.isnan(rest[0].value)
     assert math.isnan(rest[0].metrics["loss"])
-    ledger.report(lease, first, 2, 3, 0.5, {})
+    ledger.trials.report(lease, first, 2, 3, 0.5, {})
     assert ledger.overviews.reports(job, limit=9, after=ReportPlace(second, 1)) == []
 
 
 def test_reports_of_what_is_not_there_are_not_found(ledger: Ledger, job: str, running: tuple[Lease, str]):
-    other = ledger.create_job("another", {}, {}).id
+    other = ledger.jobs.create("another", {}, {}).id
     with pytest.raises(NotFoundError, match="no job 'nothere'"):
         ledger.overviews.reports("nothere", limit=1)
     with pytest.raises(NotFoundError, match=f"Job {other} has no trial '{running[1]}'"):
@@ -525,24 +528,27 @@ def test_reports_of_what_is_not_there_are_not_found(ledger: Ledger, job: str, ru
 
 # Fencing
 
-WRITES: dict[str, Callable[[Ledger, Lease, str, str], Any]] = {
-    "heartbeat": lambda ledger, lease, running, waiting: ledger.heartbeat(lease),
-    "release": lambda ledger, lease, running, waiting: ledger.release(lease, JobState.FAILED, "no"),
-    "update_job": lambda ledger, lease, running, waiting: ledger.update_job(lease, result={"x": 1}),
-    "add_trial": lambda ledger, lease, running, waiting: ledger.add_trial(lease, new_trial(9)),
-    "start_attempt": lambda ledger, lease, running, waiting: ledger.start_attempt(lease, waiting),
-    "report": lambda ledger, lease, running, waiting: ledger.report(lease, running, 2, 7, 0.5, {}, "7.pt"),
-    "finish_trial": lambda ledger, lease, running, waiting: ledger.finish_trial(
+WRITES: dict[str, Callable[[Operations, Lease, str, str], Any]] = {
+    "leases.heartbeat": lambda to, lease, running, waiting: to.leases.heartbeat(lease),
+    "leases.release": lambda to, lease, running, waiting: to.leases.release(lease, JobState.FAILED, "no"),
+    "jobs.update": lambda to, lease, running, waiting: to.jobs.update(lease, result={"x": 1}),
+    "trials.add": lambda to, lease, running, waiting: to.trials.add(lease, new_trial(9)),
+    "trials.report": lambda to, lease, running, waiting: to.trials.report(
+        lease, running, 2, 7, 0.5, {}, "7.pt"
+    ),
+    "trials.finish": lambda to, lease, running, waiting: to.trials.finish(
         lease, running, TrialState.COMPLETE, 0.5
     ),
-    "lose_attempt": lambda ledger, lease, running, waiting: ledger.lose_attempt(lease, running, "no"),
+    "attempts.start": lambda to, lease, running, waiting: to.attempts.start(lease, waiting),
+    "attempts.lose": lambda to, lease, running, waiting: to.attempts.lose(lease, running, "no"),
 }
 
 
-def test_every_write_under_a_lease_is_fenced_below():
+def test_every_write_under_a_lease_is_fenced_below(ledger: Ledger):
     takes_a_lease = {
-        name
-        for name, method in inspect.getmembers(Ledger, inspect.isfunction)
+        f"{owner}.{name}"
+        for owner, operations in vars(ledger).items()
+        for name, method in inspect.getmembers(operations, inspect.ismethod)
         if not name.startswith("_") and "lease" in inspect.signature(method).parameters
     }
     assert takes_a_lease == WRITES.keys()
@@ -550,42 +556,42 @@ def test_every_write_under_a_lease_is_fenced_below():
 
 @pytest.mark.parametrize("write", WRITES)
 def test_a_holder_that_was_replaced_writes_nothing(ledger: Ledger, job: str, write: str):
-    old = ledger.acquire(job, "old", OVER)
-    running, waiting = (ledger.add_trial(old, new_trial(number)).id for number in range(2))
-    ledger.start_attempt(old, running)
-    new = ledger.acquire(job, "new", LONG)
-    ledger.start_attempt(new, running)
-    before = ledger.job(job, trials=True)
+    old = ledger.leases.acquire(job, "old", OVER)
+    running, waiting = (ledger.trials.add(old, new_trial(number)).id for number in range(2))
+    ledger.attempts.start(old, running)
+    new = ledger.leases.acquire(job, "new", LONG)
+    ledger.attempts.start(new, running)
+    before = ledger.jobs.get(job, trials=True)
     with pytest.raises(LeaseLostError, match="new"):
         WRITES[write](ledger, old, running, waiting)
-    assert ledger.job(job, trials=True) == before
+    assert ledger.jobs.get(job, trials=True) == before
     WRITES[write](ledger, new, running, waiting)  # the same write is the new holder's to make
-    assert write == "heartbeat" or ledger.job(job, trials=True) != before
+    assert write == "leases.heartbeat" or ledger.jobs.get(job, trials=True) != before
 
 
 @pytest.mark.parametrize("write", WRITES)
 def test_a_lease_that_was_given_back_writes_nothing(ledger: Ledger, job: str, write: str):
-    lease = ledger.acquire(job, "me", LONG)
-    running, waiting = (ledger.add_trial(lease, new_trial(number)).id for number in range(2))
-    ledger.start_attempt(lease, running)
-    ledger.release(lease, JobState.PAUSED)
-    before = ledger.job(job, trials=True)
+    lease = ledger.leases.acquire(job, "me", LONG)
+    running, waiting = (ledger.trials.add(lease, new_trial(number)).id for number in range(2))
+    ledger.attempts.start(lease, running)
+    ledger.leases.release(lease, JobState.PAUSED)
+    before = ledger.jobs.get(job, trials=True)
     with pytest.raises(LeaseLostError):
         WRITES[write](ledger, lease, running, waiting)
-    assert ledger.job(job, trials=True) == before
+    assert ledger.jobs.get(job, trials=True) == before
 
 
-@pytest.mark.parametrize("write", ["start_attempt", "report", "finish_trial", "lose_attempt"])
+@pytest.mark.parametrize("write", ["attempts.start", "trials.report", "trials.finish", "attempts.lose"])
 def test_a_lease_writes_about_its_own_job_alone(ledger: Ledger, job: str, write: str):
-    mine = ledger.acquire(job, "me", LONG)
-    other = ledger.create_job("another", {}, {}).id
-    theirs = ledger.acquire(other, "they", LONG)
-    running, waiting = (ledger.add_trial(theirs, new_trial(number)).id for number in range(2))
-    ledger.start_attempt(theirs, running)
-    before = ledger.job(other, trials=True)
+    mine = ledger.leases.acquire(job, "me", LONG)
+    other = ledger.jobs.create("another", {}, {}).id
+    theirs = ledger.leases.acquire(other, "they", LONG)
+    running, waiting = (ledger.trials.add(theirs, new_trial(number)).id for number in range(2))
+    ledger.attempts.start(theirs, running)
+    before = ledger.jobs.get(other, trials=True)
     with pytest.raises(NotFoundError):
         WRITES[write](ledger, mine, running, waiting)
-    assert ledger.job(other, trials=True) == before
+    assert ledger.jobs.get(other, trials=True) == before
 
 
 # The projection's cursor
@@ -599,14 +605,14 @@ def test_the_cursor_of_the_projection_moves(ledger: Ledger, job: str, running: t
     assert ledger.projections.cursor(job) == Cursor("run of the job", 0, None)
     assert ledger.projections.cursor(trial_id) == Cursor("run of the trial", 3, "COMPLETE")
     assert ledger.projections.cursor("nothere") is None
-    assert ledger.job(job).mlflow_run == "run of the job"
-    assert [record.mlflow_run for record in ledger.jobs()] == ["run of the job"]
+    assert ledger.jobs.get(job).mlflow_run == "run of the job"
+    assert [record.mlflow_run for record in ledger.overviews.jobs()] == ["run of the job"]
     assert only_trial(ledger, job).mlflow_run == "run of the trial"
 
 
 def test_what_has_changed_since_it_was_projected_is_found(ledger: Ledger, job: str):
-    lease = ledger.acquire(job, "me", LONG)
-    first, second, third = (ledger.add_trial(lease, new_trial(number)).id for number in range(3))
+    lease = ledger.leases.acquire(job, "me", LONG)
+    first, second, third = (ledger.trials.add(lease, new_trial(number)).id for number in range(3))
 
     def found() -> list[tuple[str, int, Cursor | None]]:
         return [(trial.id, len(trial.reports), cursor) for trial, cursor in ledger.projections.behind(job, 9)]
@@ -616,14 +622,14 @@ def test_what_has_changed_since_it_was_projected_is_found(ledger: Ledger, job: s
     for trial_id in (first, second, third):
         ledger.projections.set(job, trial_id, "a run", 0, TrialState.WAITING)
     assert found() == []
-    ledger.start_attempt(lease, second)
+    ledger.attempts.start(lease, second)
     assert found() == [(second, 0, Cursor("a run", 0, "WAITING"))]
     ledger.projections.set(job, second, "a run", 0, TrialState.RUNNING)
     assert found() == []
-    ledger.report(lease, second, 1, 1, 0.5, {})
+    ledger.trials.report(lease, second, 1, 1, 0.5, {})
     assert found() == [(second, 1, Cursor("a run", 0, "RUNNING"))]
     ledger.projections.set(job, second, "a run", 1, TrialState.RUNNING)
-    ledger.finish_trial(lease, second, TrialState.COMPLETE, 0.5)
+    ledger.trials.finish(lease, second, TrialState.COMPLETE, 0.5)
     assert found() == [(second, 1, Cursor("a run", 1, "RUNNING"))]
     ledger.projections.set(job, second, "a run", 1, TrialState.COMPLETE)
     assert found() == []
@@ -631,13 +637,13 @@ def test_what_has_changed_since_it_was_projected_is_found(ledger: Ledger, job: s
 
 def test_runs_that_are_about_to_be_made_are_announced(ledger: Ledger, job: str, running: tuple[Lease, str]):
     lease, trial_id = running
-    other = ledger.add_trial(lease, new_trial(1)).id
+    other = ledger.trials.add(lease, new_trial(1)).id
     ledger.projections.announce(job, [trial_id])
     assert {t.id: cursor for t, cursor in ledger.projections.behind(job, 9)} == {
         trial_id: Cursor("", 0, None),
         other: None,
     }
-    assert [t.mlflow_run for t in ledger.job(job, trials=True).trials] == [None, None]
+    assert [t.mlflow_run for t in ledger.jobs.get(job, trials=True).trials] == [None, None]
     ledger.projections.set(job, trial_id, "a run", 0, TrialState.RUNNING)
     ledger.projections.announce(job)  # of all; what is known stays so
     assert [(t.id, cursor) for t, cursor in ledger.projections.behind(job, 9)] == [
@@ -650,38 +656,38 @@ def test_runs_that_are_about_to_be_made_are_announced(ledger: Ledger, job: str, 
 
 
 def test_calls_of_one_transaction_are_all_kept_or_none(ledger: Ledger, job: str):
-    lease = ledger.acquire(job, "me", LONG)
-    with ledger.transaction(durable=False):
-        trial_id = ledger.add_trial(lease, new_trial()).id
-        assert ledger.start_attempt(lease, trial_id) == 1
+    lease = ledger.leases.acquire(job, "me", LONG)
+    with ledger.transaction(durable=False) as transaction:
+        trial_id = transaction.trials.add(lease, new_trial()).id
+        assert transaction.attempts.start(lease, trial_id) == 1
     before = only_trial(ledger, job)
     assert before.state is TrialState.RUNNING
 
     def fails() -> None:
-        with ledger.transaction():
-            ledger.report(lease, trial_id, 1, 1, 0.5, {})
-            ledger.add_trial(lease, new_trial(1))
-            ledger.finish_trial(lease, trial_id, TrialState.WAITING)
+        with ledger.transaction() as transaction:
+            transaction.trials.report(lease, trial_id, 1, 1, 0.5, {})
+            transaction.trials.add(lease, new_trial(1))
+            transaction.trials.finish(lease, trial_id, TrialState.WAITING)
 
     with pytest.raises(TransitionError):
         fails()
     assert only_trial(ledger, job) == before
-    with ledger.transaction():
-        report = ledger.report(lease, trial_id, 1, 1, 0.5, {})
-        finished = ledger.finish_trial(lease, trial_id, TrialState.COMPLETE, 0.5)
+    with ledger.transaction() as transaction:
+        report = transaction.trials.report(lease, trial_id, 1, 1, 0.5, {})
+        finished = transaction.trials.finish(lease, trial_id, TrialState.COMPLETE, 0.5)
     assert finished == report.time
     assert only_trial(ledger, job).reports == (report,)
 
 
 def test_a_lost_lease_loses_the_whole_transaction(ledger: Ledger, job: str):
-    lease = ledger.acquire(job, "first", OVER)
-    second = ledger.acquire(job, "second", LONG)
-    trial_id = ledger.add_trial(second, new_trial()).id
+    lease = ledger.leases.acquire(job, "first", OVER)
+    second = ledger.leases.acquire(job, "second", LONG)
+    trial_id = ledger.trials.add(second, new_trial()).id
 
     def late() -> None:
-        with ledger.transaction():
-            ledger.start_attempt(second, trial_id)
-            ledger.add_trial(lease, new_trial(1))
+        with ledger.transaction() as transaction:
+            transaction.attempts.start(second, trial_id)
+            transaction.trials.add(lease, new_trial(1))
 
     with pytest.raises(LeaseLostError):
         late()
@@ -689,15 +695,15 @@ def test_a_lost_lease_loses_the_whole_transaction(ledger: Ledger, job: str):
 
 
 def test_a_transaction_of_one_thread_is_not_that_of_another(ledger: Ledger, job: str):
-    lease = ledger.acquire(job, "me", LONG)
+    lease = ledger.leases.acquire(job, "me", LONG)
     with ThreadPoolExecutor(1) as pool:
         others = []
 
         def fails() -> None:
-            with ledger.transaction():
-                first = ledger.add_trial(lease, new_trial()).id
-                others.append(pool.submit(ledger.add_trial, lease, new_trial(1)))  # it waits for this one
-                ledger.finish_trial(lease, first, TrialState.COMPLETE)
+            with ledger.transaction() as transaction:
+                first = transaction.trials.add(lease, new_trial()).id
+                others.append(pool.submit(ledger.trials.add, lease, new_trial(1)))  # it waits for this one
+                transaction.trials.finish(lease, first, TrialState.COMPLETE)
 
         with pytest.raises(TransitionError):
             fails()
@@ -726,32 +732,32 @@ def at_once(call: Callable[[int], Any], count: int = 8) -> list[Any]:
 @pytest.mark.parametrize("held_before", [False, True], ids=["free", "run out"])
 def test_of_many_threads_one_gets_the_lease(ledger: Ledger, job: str, held_before: bool):
     if held_before:
-        ledger.acquire(job, "dead", OVER)
-    results = at_once(lambda index: ledger.acquire(job, f"thread {index}", LONG))
+        ledger.leases.acquire(job, "dead", OVER)
+    results = at_once(lambda index: ledger.leases.acquire(job, f"thread {index}", LONG))
     (lease,) = [result for result in results if isinstance(result, Lease)]
     assert sum(isinstance(result, LeaseHeldError) for result in results) == len(results) - 1
-    found = ledger.job(job).lease
+    found = ledger.jobs.get(job).lease
     assert found is not None
     assert (found.holder, found.token) == (lease.holder, lease.token)
 
 
 def test_of_many_reports_of_a_step_one_stands(ledger: Ledger, job: str, running: tuple[Lease, str]):
     lease, trial_id = running
-    results = at_once(lambda index: ledger.report(lease, trial_id, 1, 1, float(index), {}))
+    results = at_once(lambda index: ledger.trials.report(lease, trial_id, 1, 1, float(index), {}))
     assert only_trial(ledger, job).reports == (results[0],)
     assert all(result == results[0] for result in results)
 
 
 def test_of_many_reports_of_many_steps_all_are_kept(ledger: Ledger, job: str, running: tuple[Lease, str]):
     lease, trial_id = running
-    results = at_once(lambda index: ledger.report(lease, trial_id, 1, index + 1, float(index), {}))
+    results = at_once(lambda index: ledger.trials.report(lease, trial_id, 1, index + 1, float(index), {}))
     assert only_trial(ledger, job).reports == tuple(results)
 
 
 def test_of_many_starts_of_a_trial_one_succeeds(ledger: Ledger, job: str):
-    lease = ledger.acquire(job, "me", LONG)
-    trial_id = ledger.add_trial(lease, new_trial()).id
-    results = at_once(lambda _: ledger.start_attempt(lease, trial_id))
+    lease = ledger.leases.acquire(job, "me", LONG)
+    trial_id = ledger.trials.add(lease, new_trial()).id
+    results = at_once(lambda _: ledger.attempts.start(lease, trial_id))
     assert [result for result in results if not isinstance(result, TransitionError)] == [1]
 
 
@@ -771,7 +777,7 @@ def _meet(barrier: Any) -> None:
 def _open_and_create(url: str) -> str:
     _barrier.wait()
     ledger = Ledger.open(url)
-    made = ledger.create_job("x", {}, {}).id
+    made = ledger.jobs.create("x", {}, {}).id
     ledger.close()
     return made
 
@@ -780,7 +786,7 @@ def _claim(url: str, job: str) -> bool:
     ledger = Ledger.open(url)
     _barrier.wait()
     try:
-        ledger.acquire(job, "me", LONG)
+        ledger.leases.acquire(job, "me", LONG)
     except LeaseHeldError:
         return False
     finally:
@@ -805,7 +811,7 @@ def test_processes_that_open_an_empty_database_together_all_can(
         opening = [processes.submit(_open_and_create, url) for _ in range(TOGETHER)]
         made = {future.result() for future in opening}
         ledger = Ledger.open(url)
-        assert {record.id for record in ledger.jobs()} == made
+        assert {record.id for record in ledger.overviews.jobs()} == made
         assert len(made) == TOGETHER
         ledger.close()
 

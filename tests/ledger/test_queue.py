@@ -6,13 +6,13 @@ import itertools
 import math
 import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError, NotFoundError, TransitionError
-from anon_tune.ledger import Lease, Ledger
+from anon_tune.ledger import Lease, LeaseStatistics, Ledger
 from anon_tune.records import ENDED, JobState, NewTrial, Phase, Request, TrialState
 from tests.ledger.test_ledger import LONG, OVER, TOGETHER, at_once, new_trial
 
@@ -28,11 +28,11 @@ BUDGET = {"trials": 4, "epochs": 2, "time": None}
 
 
 def submit(ledger: Ledger, priority: int = 0, **budget: Any) -> str:
-    return ledger.create_job("x", {"budget": {**BUDGET, **budget}}, {}, priority).id
+    return ledger.jobs.create("x", {"budget": {**BUDGET, **budget}}, {}, priority).id
 
 
 def claimed(ledger: Ledger, seconds: float = LONG) -> str | None:
-    lease = ledger.claim("me", seconds)
+    lease = ledger.leases.claim("me", seconds)
     return None if lease is None else lease.job
 
 
@@ -44,71 +44,79 @@ def test_the_highest_priority_comes_first_and_within_it_who_came_first(ledger: L
     assert [claimed(ledger) for _ in range(5)] == [high, first, second, low, None]
 
 
-def test_a_job_that_was_made_for_its_maker_is_not_claimed(ledger: Ledger):
-    """As `run` makes it, which takes it by its id."""
-    job = ledger.create_job("x", {"budget": BUDGET}, {}, queued=False).id
+def test_a_job_that_is_created_and_taken_in_one_transaction_is_not_claimed(ledger: Ledger):
+    """As `anon-tune run` makes it."""
+    with ThreadPoolExecutor(1) as pool:
+        with ledger.transaction() as transaction:
+            job = transaction.jobs.create("x", {"budget": BUDGET}, {}).id
+            meanwhile = pool.submit(claimed, ledger)  # on sqlite it waits for this transaction
+            lease = transaction.leases.acquire(job, "maker", LONG)
+        assert meanwhile.result() is None
+    assert lease == Lease(job, "maker", 1, LONG)
+    assert ledger.jobs.get(job).state is JobState.RUNNING
     assert claimed(ledger) is None
-    assert ledger.acquire(job, "maker", LONG).token == 1
-    assert ledger.job(job).state is JobState.RUNNING
 
 
 def test_a_claim_is_a_lease_like_any_other(ledger: Ledger):
     job = submit(ledger)
-    lease = ledger.claim("worker", LONG)
+    lease = ledger.leases.claim("worker", LONG)
     assert lease == Lease(job, "worker", 1, LONG)
-    ledger.add_trial(lease, new_trial())
-    assert ledger.job(job).state is JobState.RUNNING
+    ledger.trials.add(lease, new_trial())
+    assert ledger.jobs.get(job).state is JobState.RUNNING
     with pytest.raises(LeaseHeldError, match="worker"):
-        ledger.acquire(job, "other", LONG)
+        ledger.leases.acquire(job, "other", LONG)
 
 
 def test_a_job_whose_holder_died_keeps_its_place(ledger: Ledger):
     job, later = submit(ledger), submit(ledger)
-    dead = ledger.claim("dead", OVER)
+    dead = ledger.leases.claim("dead", OVER)
     assert dead is not None
-    trial = ledger.add_trial(dead, new_trial()).id
-    ledger.start_attempt(dead, trial)
+    trial = ledger.trials.add(dead, new_trial()).id
+    ledger.attempts.start(dead, trial)
     assert [claimed(ledger), claimed(ledger)] == [job, later]
     with pytest.raises(LeaseLostError):
-        ledger.heartbeat(dead)
-    (found,) = ledger.job(job, trials=True).trials
+        ledger.leases.heartbeat(dead)
+    (found,) = ledger.jobs.get(job, trials=True).trials
     assert (found.state, found.attempts) == (TrialState.WAITING, 1)
 
 
 @pytest.mark.parametrize("state", [JobState.PAUSED, *sorted(ENDED)])
 def test_what_rests_is_not_claimed(ledger: Ledger, state: JobState):
     job = submit(ledger)
-    ledger.release(ledger.acquire(job, "me", LONG), state)
+    ledger.leases.release(ledger.leases.acquire(job, "me", LONG), state)
     assert claimed(ledger) is None
 
 
-def test_the_pulse_is_another_one_when_a_job_changes_hands(ledger: Ledger):
-    seen = [ledger.pulse()]
+def test_lease_statistics_change_with_every_takeover_and_release(ledger: Ledger):
+    def known(statistics: LeaseStatistics) -> tuple[int, int]:
+        return statistics.takeovers, statistics.running
+
+    seen = [ledger.leases.statistics()]
     assert seen[0].seconds == math.inf
     submit(ledger)
-    assert ledger.pulse() == seen[0], "nobody works on it"
-    lease = ledger.claim("me", LONG)
+    assert ledger.leases.statistics() == seen[0], "nobody works on it"
+    lease = ledger.leases.claim("me", LONG)
     assert lease is not None
-    seen.append(ledger.pulse())
+    seen.append(ledger.leases.statistics())
     assert 0 < seen[-1].seconds <= LONG
     assert seen[-1].holders == {"me"}
-    other = ledger.acquire(submit(ledger), "you", OVER)
-    seen.append(ledger.pulse())
+    other = ledger.leases.acquire(submit(ledger), "you", OVER)
+    seen.append(ledger.leases.statistics())
     assert seen[-1].seconds <= OVER, "of the one that runs out first"
-    ledger.heartbeat(lease)
-    assert ledger.pulse().hands == seen[-1].hands
-    ledger.acquire(other.job, "a third", LONG)
-    seen.append(ledger.pulse())
-    ledger.release(lease, JobState.PAUSED)
-    seen.append(ledger.pulse())
+    ledger.leases.heartbeat(lease)
+    assert known(ledger.leases.statistics()) == known(seen[-1])
+    ledger.leases.acquire(other.job, "a third", LONG)
+    seen.append(ledger.leases.statistics())
+    ledger.leases.release(lease, JobState.PAUSED)
+    seen.append(ledger.leases.statistics())
     submit(ledger)
-    lease = ledger.claim("me", LONG)
-    seen.append(ledger.pulse())
+    lease = ledger.leases.claim("me", LONG)
+    seen.append(ledger.leases.statistics())
     assert lease is not None
-    ledger.release(lease, JobState.PAUSED)
-    ledger.acquire(submit(ledger), "you", LONG)
-    seen.append(ledger.pulse())
-    assert all(before.hands != after.hands for before, after in itertools.pairwise(seen))
+    ledger.leases.release(lease, JobState.PAUSED)
+    ledger.leases.acquire(submit(ledger), "you", LONG)
+    seen.append(ledger.leases.statistics())
+    assert all(known(before) != known(after) for before, after in itertools.pairwise(seen))
 
 
 def test_threads_that_claim_together_get_different_jobs(ledger: Ledger):
@@ -139,7 +147,7 @@ def _drain(url: str) -> list[str]:
 def test_processes_that_drain_a_queue_get_each_job_once(database_url: str, ledger: Ledger):
     jobs = [submit(ledger) for _ in range(40)]
     for job in jobs[::4]:
-        ledger.acquire(job, "dead", OVER)
+        ledger.leases.acquire(job, "dead", OVER)
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(TOGETHER)
     with ProcessPoolExecutor(TOGETHER, context, initializer=_meet, initargs=(barrier,)) as pool:
@@ -153,22 +161,22 @@ def test_processes_that_drain_a_queue_get_each_job_once(database_url: str, ledge
 
 def test_what_is_asked_of_a_held_job_reaches_its_holder(ledger: Ledger):
     job = submit(ledger)
-    lease = ledger.acquire(job, "me", LONG)
-    assert ledger.heartbeat(lease).request is None
-    assert ledger.pause(job) is JobState.RUNNING
-    assert ledger.pause(job) is JobState.RUNNING  # asking twice is asking
-    assert ledger.heartbeat(lease).request is Request.PAUSE
-    assert ledger.job(job).requested is Request.PAUSE
-    assert ledger.cancel(job) is JobState.RUNNING
-    assert ledger.heartbeat(lease).request is Request.CANCEL
+    lease = ledger.leases.acquire(job, "me", LONG)
+    assert ledger.leases.heartbeat(lease).request is None
+    assert ledger.jobs.pause(job) is JobState.RUNNING
+    assert ledger.jobs.pause(job) is JobState.RUNNING  # asking twice is asking
+    assert ledger.leases.heartbeat(lease).request is Request.PAUSE
+    assert ledger.jobs.get(job).requested is Request.PAUSE
+    assert ledger.jobs.cancel(job) is JobState.RUNNING
+    assert ledger.leases.heartbeat(lease).request is Request.CANCEL
     with pytest.raises(ConflictError, match="being cancelled"):
-        ledger.pause(job)
-    assert ledger.heartbeat(lease).request is Request.CANCEL
+        ledger.jobs.pause(job)
+    assert ledger.leases.heartbeat(lease).request is Request.CANCEL
 
 
 ASK: dict[Request, Callable[[Ledger, str], JobState]] = {
-    Request.PAUSE: Ledger.pause,
-    Request.CANCEL: Ledger.cancel,
+    Request.PAUSE: lambda ledger, job: ledger.jobs.pause(job),
+    Request.CANCEL: lambda ledger, job: ledger.jobs.cancel(job),
 }
 ANSWER = {Request.PAUSE: JobState.PAUSED, Request.CANCEL: JobState.CANCELLED}
 
@@ -177,11 +185,11 @@ ANSWER = {Request.PAUSE: JobState.PAUSED, Request.CANCEL: JobState.CANCELLED}
 @pytest.mark.parametrize("left", [JobState.QUEUED, JobState.PAUSED, *sorted(ENDED)])
 def test_no_request_is_forgotten_by_the_holder(ledger: Ledger, request_: Request, left: JobState):
     job = submit(ledger)
-    lease = ledger.acquire(job, "me", LONG)
+    lease = ledger.leases.acquire(job, "me", LONG)
     ASK[request_](ledger, job)
     expected = left if left in ENDED else ANSWER[request_]
-    assert ledger.release(lease, left, "its own") is expected
-    found = ledger.job(job)
+    assert ledger.leases.release(lease, left, "its own") is expected
+    found = ledger.jobs.get(job)
     assert (found.state, found.requested, found.lease) == (expected, None, None)
     assert (found.finished is not None) == (expected in ENDED)
     assert found.reason == ("its own" if expected is left else f"{request_} requested")
@@ -190,96 +198,97 @@ def test_no_request_is_forgotten_by_the_holder(ledger: Ledger, request_: Request
 @pytest.mark.parametrize("request_", Request)
 def test_no_request_is_forgotten_where_the_holder_died(ledger: Ledger, request_: Request):
     job, next_one = submit(ledger), submit(ledger)
-    lease = ledger.acquire(job, "dead", LONG)
+    lease = ledger.leases.acquire(job, "dead", LONG)
     ASK[request_](ledger, job)
-    ledger.heartbeat(Lease(job, "dead", lease.token, OVER))
+    ledger.leases.heartbeat(Lease(job, "dead", lease.token, OVER))
     assert claimed(ledger) == next_one
-    assert ledger.job(job).state is ANSWER[request_]
+    assert ledger.jobs.get(job).state is ANSWER[request_]
     with pytest.raises(LeaseLostError):
-        ledger.heartbeat(lease)
+        ledger.leases.heartbeat(lease)
 
 
 @pytest.mark.parametrize("request_", Request)
 @pytest.mark.parametrize("before", [JobState.QUEUED, JobState.PAUSED, "left behind"])
 def test_a_job_that_nobody_holds_is_changed_at_once(ledger: Ledger, request_: Request, before: JobState):
     job = submit(ledger)
-    lease = ledger.acquire(job, "me", OVER)
+    lease = ledger.leases.acquire(job, "me", OVER)
     for number in range(3):
-        ledger.add_trial(lease, new_trial(number))
-    trials = [trial.id for trial in ledger.job(job, trials=True).trials]
+        ledger.trials.add(lease, new_trial(number))
+    trials = [trial.id for trial in ledger.jobs.get(job, trials=True).trials]
     for trial in trials[:2]:
-        ledger.start_attempt(lease, trial)
-    ledger.finish_trial(lease, trials[0], TrialState.COMPLETE, 0.5)
+        ledger.attempts.start(lease, trial)
+    ledger.trials.finish(lease, trials[0], TrialState.COMPLETE, 0.5)
     if before != "left behind":
-        ledger.release(lease, before)
+        ledger.leases.release(lease, before)
     if before is ANSWER[request_]:
         with pytest.raises(TransitionError, match=f"is {before}: there is nothing to {request_}"):
             ASK[request_](ledger, job)
         return
     assert ASK[request_](ledger, job) is ANSWER[request_]
-    found = ledger.job(job, trials=True)
+    found = ledger.jobs.get(job, trials=True)
     rest = TrialState.CANCELLED if request_ is Request.CANCEL else TrialState.WAITING
     assert found.state is ANSWER[request_]
     assert [trial.state for trial in found.trials] == [TrialState.COMPLETE, rest, rest]
     assert all((trial.finished is not None) == trial.is_finished for trial in found.trials)
     with pytest.raises(LeaseLostError):
-        ledger.heartbeat(lease)
+        ledger.leases.heartbeat(lease)
     assert claimed(ledger) is None
 
 
 @pytest.mark.parametrize("ended", sorted(ENDED))
 def test_nothing_is_asked_of_a_job_that_has_ended(ledger: Ledger, ended: JobState):
     job = submit(ledger)
-    ledger.release(ledger.acquire(job, "me", LONG), ended)
-    before = ledger.job(job)
-    for ask in (Ledger.pause, Ledger.cancel, Ledger.resume):
+    ledger.leases.release(ledger.leases.acquire(job, "me", LONG), ended)
+    before = ledger.jobs.get(job)
+    for ask in (ledger.jobs.pause, ledger.jobs.cancel, ledger.jobs.resume):
         with pytest.raises(TransitionError, match=str(ended)):
-            ask(ledger, job)
-    assert ledger.job(job) == before
+            ask(job)
+    assert ledger.jobs.get(job) == before
 
 
-@pytest.mark.parametrize("ask", [Ledger.pause, Ledger.cancel, Ledger.resume, Ledger.extend, Ledger.attempts])
-def test_what_is_asked_of_no_job_says_so(ledger: Ledger, ask: Callable[[Ledger, str], Any]):
-    with pytest.raises(NotFoundError, match="nothere"):
-        ask(ledger, "nothere")
+def test_what_is_asked_of_no_job_says_so(ledger: Ledger):
+    jobs = ledger.jobs
+    for ask in (jobs.pause, jobs.cancel, jobs.resume, jobs.extend, ledger.attempts.of_job):
+        with pytest.raises(NotFoundError, match="nothere"):
+            ask("nothere")
 
 
 @pytest.mark.parametrize("left_behind", [False, True])
 def test_resume_queues_what_rests(ledger: Ledger, left_behind: bool):
     job = submit(ledger)
-    lease = ledger.acquire(job, "me", OVER)
+    lease = ledger.leases.acquire(job, "me", OVER)
     if not left_behind:
-        ledger.release(lease, JobState.PAUSED, "interrupted")
-    assert ledger.resume(job) is JobState.QUEUED
-    assert ledger.job(job).reason is None
+        ledger.leases.release(lease, JobState.PAUSED, "interrupted")
+    assert ledger.jobs.resume(job) is JobState.QUEUED
+    assert ledger.jobs.get(job).reason is None
     with pytest.raises(TransitionError, match="QUEUED; only a PAUSED"):
-        ledger.resume(job)
+        ledger.jobs.resume(job)
     assert claimed(ledger) == job
     with pytest.raises(LeaseHeldError, match="nothing to resume"):
-        ledger.resume(job)
+        ledger.jobs.resume(job)
 
 
 def test_who_takes_a_job_by_name_takes_back_what_was_asked(ledger: Ledger):
     job = submit(ledger)
-    lease = ledger.acquire(job, "dead", LONG)
-    ledger.cancel(job)
-    ledger.heartbeat(Lease(job, "dead", lease.token, OVER))
-    assert ledger.heartbeat(ledger.acquire(job, "me", LONG)).request is None
+    lease = ledger.leases.acquire(job, "dead", LONG)
+    ledger.jobs.cancel(job)
+    ledger.leases.heartbeat(Lease(job, "dead", lease.token, OVER))
+    assert ledger.leases.heartbeat(ledger.leases.acquire(job, "me", LONG)).request is None
 
 
 def test_of_a_cancel_and_an_end_at_once_one_is_told_so(ledger: Ledger):
     for _ in range(10):
         job = submit(ledger)
-        lease = ledger.acquire(job, "me", LONG)
+        lease = ledger.leases.acquire(job, "me", LONG)
 
         def call(index: int, job: str = job, lease: Lease = lease) -> JobState:
-            return ledger.cancel(job) if index else ledger.release(lease, JobState.PAUSED)
+            return ledger.jobs.cancel(job) if index else ledger.leases.release(lease, JobState.PAUSED)
 
         released, asked = at_once(call, 2)
         # Whichever came first, the job is CANCELLED: asked of the holder, or of nobody.
         assert asked in {JobState.RUNNING, JobState.CANCELLED}
         assert released in {JobState.PAUSED, JobState.CANCELLED}
-        assert ledger.job(job).state is JobState.CANCELLED
+        assert ledger.jobs.get(job).state is JobState.CANCELLED
 
 
 # More budget
@@ -287,15 +296,15 @@ def test_of_a_cancel_and_an_end_at_once_one_is_told_so(ledger: Ledger):
 
 def test_a_job_that_has_succeeded_is_queued_with_more_trials(ledger: Ledger):
     job = submit(ledger)
-    lease = ledger.acquire(job, "me", LONG)
-    trial = ledger.add_trial(lease, new_trial()).id
-    ledger.start_attempt(lease, trial)
-    ledger.finish_trial(lease, trial, TrialState.COMPLETE, 0.5)
-    ledger.update_job(lease, phase=Phase.VERDICT, result={"verdict": []})
-    ledger.release(lease, JobState.SUCCEEDED, "well", BUDGET)
-    done = ledger.job(job, trials=True)
-    assert ledger.extend(job, 6) is JobState.QUEUED
-    found = ledger.job(job, trials=True)
+    lease = ledger.leases.acquire(job, "me", LONG)
+    trial = ledger.trials.add(lease, new_trial()).id
+    ledger.attempts.start(lease, trial)
+    ledger.trials.finish(lease, trial, TrialState.COMPLETE, 0.5)
+    ledger.jobs.update(lease, phase=Phase.VERDICT, result={"verdict": []})
+    ledger.leases.release(lease, JobState.SUCCEEDED, "well", BUDGET)
+    done = ledger.jobs.get(job, trials=True)
+    assert ledger.jobs.extend(job, 6) is JobState.QUEUED
+    found = ledger.jobs.get(job, trials=True)
     assert found.spec == {"budget": {**BUDGET, "trials": 6}}
     assert (found.state, found.finished, found.reason) == (JobState.QUEUED, None, None)
     assert (found.trials, found.result, found.started) == (done.trials, done.result, done.started)
@@ -304,80 +313,80 @@ def test_a_job_that_has_succeeded_is_queued_with_more_trials(ledger: Ledger):
 
 def test_a_held_job_hears_of_its_budget_and_keeps_its_holder(ledger: Ledger):
     job = submit(ledger, time=60.0)
-    lease = ledger.acquire(job, "me", LONG)
-    assert ledger.heartbeat(lease).budget == {**BUDGET, "time": 60.0}
-    assert ledger.extend(job, 5, 90.0) is JobState.RUNNING
-    assert ledger.heartbeat(lease).budget == {**BUDGET, "trials": 5, "time": 90.0}
+    lease = ledger.leases.acquire(job, "me", LONG)
+    assert ledger.leases.heartbeat(lease).budget == {**BUDGET, "time": 60.0}
+    assert ledger.jobs.extend(job, 5, 90.0) is JobState.RUNNING
+    assert ledger.leases.heartbeat(lease).budget == {**BUDGET, "trials": 5, "time": 90.0}
 
 
 @pytest.mark.parametrize("ending", [JobState.SUCCEEDED, JobState.FAILED])
 def test_a_budget_that_was_raised_before_the_end_is_spent(ledger: Ledger, ending: JobState):
     job = submit(ledger)
-    lease = ledger.acquire(job, "me", LONG)
-    ledger.extend(job, 5)
-    assert ledger.release(lease, ending, None, BUDGET) is JobState.QUEUED
-    lease = ledger.acquire(job, "me", LONG)
-    assert ledger.release(lease, ending, None, {**BUDGET, "trials": 5}) is ending
+    lease = ledger.leases.acquire(job, "me", LONG)
+    ledger.jobs.extend(job, 5)
+    assert ledger.leases.release(lease, ending, None, BUDGET) is JobState.QUEUED
+    lease = ledger.leases.acquire(job, "me", LONG)
+    assert ledger.leases.release(lease, ending, None, {**BUDGET, "trials": 5}) is ending
 
 
 @pytest.mark.parametrize(("trials", "time"), [(4, None), (1, None), (None, 60.0), (9, 59.0)])
 def test_a_budget_is_only_raised(ledger: Ledger, trials: int | None, time: float | None):
     job = submit(ledger, time=60.0)
-    before = ledger.job(job)
+    before = ledger.jobs.get(job)
     with pytest.raises(ConflictError, match="it is the new total"):
-        ledger.extend(job, trials, time)
-    assert ledger.job(job) == before
+        ledger.jobs.extend(job, trials, time)
+    assert ledger.jobs.get(job) == before
 
 
 CONFIRM = {"verdict_seeds": 3}
 
 
 def test_more_seeds_are_a_round_of_their_own(ledger: Ledger):
-    job = ledger.create_job("x", {"budget": BUDGET, "confirm": CONFIRM}, {}).id
+    job = ledger.jobs.create("x", {"budget": BUDGET, "confirm": CONFIRM}, {}).id
     with pytest.raises(ConflictError, match="has not come to its verdict"):
-        ledger.extend(job, seeds=8)
-    lease = ledger.acquire(job, "me", LONG)
-    ledger.add_trial(lease, NewTrial("anon", Phase.VERDICT, 0, 7, {"gamma": 0.5}, {}))
-    ledger.release(lease, JobState.SUCCEEDED)
-    assert ledger.extend(job, seeds=8) is JobState.QUEUED
-    assert ledger.extend(job, seeds=10) is JobState.QUEUED
-    assert ledger.job(job).spec["budget"] == {**BUDGET, "more_seeds": [5, 2]}
+        ledger.jobs.extend(job, seeds=8)
+    lease = ledger.leases.acquire(job, "me", LONG)
+    ledger.trials.add(lease, NewTrial("anon", Phase.VERDICT, 0, 7, {"gamma": 0.5}, {}))
+    ledger.leases.release(lease, JobState.SUCCEEDED)
+    assert ledger.jobs.extend(job, seeds=8) is JobState.QUEUED
+    assert ledger.jobs.extend(job, seeds=10) is JobState.QUEUED
+    assert ledger.jobs.get(job).spec["budget"] == {**BUDGET, "more_seeds": [5, 2]}
     with pytest.raises(ConflictError, match="has 10 verdict seeds; give --seeds at least 12"):
-        ledger.extend(job, seeds=10)
+        ledger.jobs.extend(job, seeds=10)
 
 
 @pytest.mark.parametrize("phase", list(Phase))
 def test_more_trials_bring_verdict_seeds_where_some_were_used(ledger: Ledger, phase: Phase):
     """They may change a winner, which is then tested on seeds of its own."""
-    job = ledger.create_job("x", {"budget": BUDGET, "confirm": CONFIRM}, {}).id
-    lease = ledger.acquire(job, "me", LONG)
-    ledger.add_trial(lease, NewTrial("anon", phase, 0, 7, {"gamma": 0.5}, {}))
-    ledger.extend(job, 9)
-    assert ledger.job(job).spec["budget"].get("more_seeds") == ([3] if phase is Phase.VERDICT else None)
+    job = ledger.jobs.create("x", {"budget": BUDGET, "confirm": CONFIRM}, {}).id
+    lease = ledger.leases.acquire(job, "me", LONG)
+    ledger.trials.add(lease, NewTrial("anon", phase, 0, 7, {"gamma": 0.5}, {}))
+    ledger.jobs.extend(job, 9)
+    assert ledger.jobs.get(job).spec["budget"].get("more_seeds") == ([3] if phase is Phase.VERDICT else None)
 
 
 def test_time_without_limit_is_not_raised(ledger: Ledger):
     with pytest.raises(ConflictError, match="no limit on its budget"):
-        ledger.extend(submit(ledger), time=60.0)
+        ledger.jobs.extend(submit(ledger), time=60.0)
 
 
 @pytest.mark.parametrize("ended", [JobState.FAILED, JobState.CANCELLED])
 def test_what_failed_is_not_extended(ledger: Ledger, ended: JobState):
     job = submit(ledger)
-    ledger.release(ledger.acquire(job, "me", LONG), ended)
+    ledger.leases.release(ledger.leases.acquire(job, "me", LONG), ended)
     with pytest.raises(TransitionError, match="cannot be given more"):
-        ledger.extend(job, 9)
+        ledger.jobs.extend(job, 9)
 
 
 def test_more_trials_without_time_for_them_are_refused(ledger: Ledger):
     job = submit(ledger, time=1e-9)
-    lease = ledger.acquire(job, "me", LONG)
-    ledger.heartbeat(lease)
-    ledger.release(lease, JobState.SUCCEEDED)
-    assert ledger.job(job).spent > 1e-9
+    lease = ledger.leases.acquire(job, "me", LONG)
+    ledger.leases.heartbeat(lease)
+    ledger.leases.release(lease, JobState.SUCCEEDED)
+    assert ledger.jobs.get(job).spent > 1e-9
     with pytest.raises(ConflictError, match=r"budget.time .* is spent"):
-        ledger.extend(job, 9)
-    assert ledger.extend(job, 9, 60.0) is JobState.QUEUED
+        ledger.jobs.extend(job, 9)
+    assert ledger.jobs.extend(job, 9, 60.0) is JobState.QUEUED
 
 
 # Time
@@ -385,23 +394,23 @@ def test_more_trials_without_time_for_them_are_refused(ledger: Ledger):
 
 def test_the_time_spent_is_that_of_all_stretches(ledger: Ledger):
     job = submit(ledger)
-    seen = [ledger.job(job).spent]
+    seen = [ledger.jobs.get(job).spent]
     for holder, end in (("first", None), ("second", JobState.PAUSED), ("third", JobState.SUCCEEDED)):
-        lease = ledger.acquire(job, holder, OVER)
-        begun = ledger.job(job)
+        lease = ledger.leases.acquire(job, holder, OVER)
+        begun = ledger.jobs.get(job)
         assert begun.spent == seen[-1], (
             "nothing between two stretches counts, nor what a killed holder did last"
         )
         for _ in range(2):
-            seen.append(ledger.heartbeat(lease).spent)
-        found = ledger.job(job)
+            seen.append(ledger.leases.heartbeat(lease).spent)
+        found = ledger.jobs.get(job)
         assert found.lease is not None
         assert begun.lease is not None
         stretch = (found.lease.heartbeat - begun.lease.heartbeat).total_seconds()
         assert seen[-1] - begun.spent == pytest.approx(stretch)
         if end is not None:
-            ledger.release(lease, end)
-            seen.append(ledger.job(job).spent)
+            ledger.leases.release(lease, end)
+            seen.append(ledger.jobs.get(job).spent)
     assert seen == sorted(seen)
     assert seen[0] == 0.0
 
@@ -411,22 +420,22 @@ def test_the_time_spent_is_that_of_all_stretches(ledger: Ledger):
 
 def test_attempts_keep_their_logs(ledger: Ledger):
     job = submit(ledger)
-    lease = ledger.acquire(job, "me", LONG)
-    first, second = (ledger.add_trial(lease, new_trial(number)).id for number in range(2))
-    ledger.start_attempt(lease, first)
-    ledger.lose_attempt(lease, first, "the worker process died", "Segmentation fault\n")
-    ledger.start_attempt(lease, second)
-    ledger.finish_trial(
+    lease = ledger.leases.acquire(job, "me", LONG)
+    first, second = (ledger.trials.add(lease, new_trial(number)).id for number in range(2))
+    ledger.attempts.start(lease, first)
+    ledger.attempts.lose(lease, first, "the worker process died", "Segmentation fault\n")
+    ledger.attempts.start(lease, second)
+    ledger.trials.finish(
         lease, second, TrialState.FAILED, None, "ValueError: no", "Traceback\nValueError: no\n"
     )
-    ledger.start_attempt(lease, first)
-    found = ledger.attempts(job)
+    ledger.attempts.start(lease, first)
+    found = ledger.attempts.of_job(job)
     assert [(a.trial, a.number, a.outcome, a.reason, a.log) for a in found] == [
         (first, 1, "LOST", "the worker process died", "Segmentation fault\n"),
         (second, 1, "FAILED", "ValueError: no", "Traceback\nValueError: no\n"),
         (first, 2, None, None, None),
     ]
     assert all((a.finished is None) == (a.outcome is None) for a in found)
-    assert ledger.attempts(job, first) == [found[0], found[2]]
+    assert ledger.attempts.of_job(job, first) == [found[0], found[2]]
     with pytest.raises(NotFoundError, match=f"anon-tune trials {job}"):
-        ledger.attempts(job, "another")
+        ledger.attempts.of_job(job, "another")

@@ -87,9 +87,9 @@ def test_each_route_asks_for_its_role(serve: Serve, ledger: Ledger, role: Role |
     stored = parse_spec(SPEC).model_dump(mode="json")
     with httpx2.Client(base_url=serve(on_loopback=False), headers=headers) as http:
         for (method, path), needs in NEEDS.items():
-            job = ledger.create_job("x", stored, {}, owner="me" if owns else "you").id
+            job = ledger.jobs.create("x", stored, {}, owner="me" if owns else "you").id
             if path.endswith((":resume", "/events")):
-                ledger.pause(job)
+                ledger.jobs.pause(job)
             other, _ = ledger.tokens.create("other", Role.READ)
             url = path.format(job_id=job, trial_id="x", token_id=other.id, digest="0" * 64)
             query = {"family": "cnn"} if path.endswith("advice") else {}
@@ -104,7 +104,7 @@ def test_each_route_asks_for_its_role(serve: Serve, ledger: Ledger, role: Role |
                 assert answer.status_code in expected, (method, path, answer.text)
             else:
                 problem(answer, 401 if role is None else 403)
-                assert ledger.job(job).state in {JobState.QUEUED, JobState.PAUSED}
+                assert ledger.jobs.get(job).state in {JobState.QUEUED, JobState.PAUSED}
                 assert ledger.tokens.all()[-1].revoked is None
 
 
@@ -179,7 +179,7 @@ def test_secrets_are_not_logged(
 
 def test_a_stream_of_events_ends_with_its_token(serve: Serve, ledger: Ledger):
     token, secret = ledger.tokens.create("me", Role.READ)
-    job = ledger.create_job("x", parse_spec(SPEC).model_dump(mode="json"), {}).id
+    job = ledger.jobs.create("x", parse_spec(SPEC).model_dump(mode="json"), {}).id
     headers = {"Authorization": f"Bearer {secret}"}
     with (
         httpx2.Client(base_url=serve(), headers=headers) as http,

@@ -46,8 +46,8 @@ def call(request: pytest.FixtureRequest, serve: Serve, monkeypatch: pytest.Monke
 def done(ledger: Ledger) -> str:
     """A job that has SUCCEEDED, with gammas around 0.4 the best; one of its trials FAILED."""
     spec = parse_spec({**SPEC, "confirm": {"finalists": 1, "seeds": 1, "verdict_seeds": 2}})
-    job = ledger.create_job("done", spec.model_dump(mode="json"), {}).id
-    lease = ledger.acquire(job, "me", 60.0)
+    job = ledger.jobs.create("done", spec.model_dump(mode="json"), {}).id
+    lease = ledger.leases.acquire(job, "me", 60.0)
 
     def trial(
         arm: str,
@@ -62,13 +62,15 @@ def done(ledger: Ledger) -> str:
         if arm == "anon":
             given |= {"gamma": gamma, "betas": [0.9, 0.999, 0.5], "delay": 2.0, "floor": 0.03}
         new = NewTrial(arm, phase, number, seed, {"gamma": gamma}, given, source)
-        made = ledger.add_trial(lease, new).id
-        ledger.start_attempt(lease, made)
+        made = ledger.trials.add(lease, new).id
+        ledger.attempts.start(lease, made)
         if value is None:
-            ledger.finish_trial(lease, made, TrialState.FAILED, reason="no data", log="Traceback: no data")
+            ledger.trials.finish(lease, made, TrialState.FAILED, reason="no data", log="Traceback: no data")
             return made
-        ledger.report(lease, made, 1, 1, value, {"loss": value, "test_loss": value, "epoch_seconds": 1.0})
-        ledger.finish_trial(lease, made, TrialState.COMPLETE, value)
+        ledger.trials.report(
+            lease, made, 1, 1, value, {"loss": value, "test_loss": value, "epoch_seconds": 1.0}
+        )
+        ledger.trials.finish(lease, made, TrialState.COMPLETE, value)
         return made
 
     for arm in spec.arms:
@@ -77,14 +79,14 @@ def done(ledger: Ledger) -> str:
         for number, seed in enumerate(rounds_of(spec)[0].seeds):
             trial(arm, Phase.VERDICT, number, seed, 0.4, 0.02 + number / 100, tried[2])
     trial("anon", Phase.SEARCH, 9, 9, 0.9, None)
-    result = summarize(Plan(spec, spaces_of(spec), 0.0), list(ledger.job(job, trials=True).trials))
-    ledger.update_job(
+    result = summarize(Plan(spec, spaces_of(spec), 0.0), list(ledger.jobs.get(job, trials=True).trials))
+    ledger.jobs.update(
         lease,
         phase=Phase.VERDICT,
         result=result.model_dump(mode="json"),
         architecture={"family": "mlp", "parameters": 9},
     )
-    ledger.release(lease, JobState.SUCCEEDED)
+    ledger.leases.release(lease, JobState.SUCCEEDED)
     return job
 
 
@@ -156,12 +158,12 @@ def test_a_job_is_shown_with_its_answer(call: Call, done: str, command: str):
 def test_a_job_is_submitted_paused_resumed_extended_and_cancelled(call: Call, ledger: Ledger, tmp_path: Path):
     example = str(ROOT / "examples" / "digits_cnn.yaml")
     job = call("submit", example, "--set", "budget.trials=5", "--priority", "2").strip()
-    stored = ledger.job(job)
+    stored = ledger.jobs.get(job)
     assert (stored.state, stored.priority, stored.spec["budget"]["trials"]) == (JobState.QUEUED, 2, 5)
     assert f"Job {job} is PAUSED." in call("pause", job)
     assert json.loads(call("resume", job, "--json")) == {"id": job, "state": "QUEUED", "requested": None}
     assert "QUEUED" in call("extend", job, "--trials", "8")
-    assert ledger.job(job).spec["budget"]["trials"] == 8
+    assert ledger.jobs.get(job).spec["budget"]["trials"] == 8
     assert f"Job {job} is CANCELLED." in call("cancel", job)
 
 
@@ -169,7 +171,7 @@ def test_a_space_beside_the_job_file_goes_along(call: Call, ledger: Ledger, tmp_
     (tmp_path / "mine.yaml").write_text((ROOT / "search_spaces" / "mlp.yaml").read_text())
     (tmp_path / "job.yaml").write_text(json.dumps({**SPEC, "space": "mine.yaml"}))
     job = call("submit", str(tmp_path / "job.yaml")).strip()
-    assert "gamma" in ledger.spaces(job)["anon"]["parameters"]
+    assert "gamma" in ledger.jobs.spaces(job)["anon"]["parameters"]
 
 
 def test_tokens_are_made_listed_and_revoked(ledger: Ledger, serve: Serve, monkeypatch: pytest.MonkeyPatch):

@@ -49,7 +49,7 @@ def test_it_is_off_by_default(serve: Serve, ledger: Ledger):
     assert "takes no code" in problem(send(address, archive), 403)["detail"]
     body = {"spec": JOB, "code": code_archive.digest(archive)}
     problem(httpx2.post(f"{address}/api/v1/jobs", json=body), 403)
-    assert ledger.jobs() == []
+    assert ledger.overviews.jobs() == []
 
 
 def test_it_takes_a_permission_of_its_own(serve: Serve, ledger: Ledger, open_to_code: Settings):
@@ -76,10 +76,10 @@ def test_a_job_may_name_what_came_with_it_and_nothing_else(
     (folder / "mine.py").write_text("def train(context): ...")
     (folder / ".secret").write_text("x")
     made = [backend.submit(JobFile(JOB), code=folder).id for _ in range(2)]
-    codes = {ledger.job(job).code for job in made}
+    codes = {ledger.jobs.get(job).code for job in made}
     assert len(codes) == 1  # the same files are one archive
     (digest,) = codes
-    unpacked = code_archive.unpack(ledger.code(str(digest)), tmp_path / "there")
+    unpacked = code_archive.unpack(ledger.archives.get(str(digest)), tmp_path / "there")
     found = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     assert found == {"mine.py", "package/__init__.py"}
     for task in ("other:train", "os:system"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 import httpx2
+import pytest
 
 from anon_tune.ledger import Ledger
 from anon_tune.settings import Settings
@@ -37,7 +38,9 @@ def test_mlflow_and_ray_may_be_away(serve: Serve, settings: Settings):
     assert ready.json() == {"ready": True, "database": "ok", "mlflow": "unreachable", "ray": "unreachable"}
 
 
-def test_without_its_database_it_is_not_ready(serve: Serve, ledger: Ledger, settings: Settings):
+def test_without_its_database_it_is_not_ready(
+    serve: Serve, ledger: Ledger, settings: Settings, caplog: pytest.LogCaptureFixture
+):
     address = serve()
     ledger.close()  # a connection that is open would still have the file
     for file in settings.home.glob("ledger.db*"):
@@ -46,12 +49,19 @@ def test_without_its_database_it_is_not_ready(serve: Serve, ledger: Ledger, sett
     ready = httpx2.get(f"{address}/readyz")
     assert (ready.status_code, ready.json()["ready"], ready.json()["database"]) == (503, False, "unreachable")
     assert httpx2.get(f"{address}/healthz").status_code == 200
-    problem(httpx2.get(f"{address}/api/v1/jobs"), 503)
+    for answer in (
+        httpx2.get(f"{address}/api/v1/jobs"),
+        httpx2.post(f"{address}/api/v1/jobs/nojob:pause"),
+    ):
+        problem(answer, 503)
+        assert answer.json()["type"] == "urn:anon-tune:DependencyError"
+        assert str(settings.home) not in answer.text, "whoever asks is not told where the database is"
+    assert f"{settings.ledger_url} cannot be read" in caplog.text
 
 
 def test_figures_count_requests_jobs_and_trials(serve: Serve, ledger: Ledger):
     address = serve()
-    ledger.create_job("x", parse_spec(SPEC).model_dump(mode="json"), {})
+    ledger.jobs.create("x", parse_spec(SPEC).model_dump(mode="json"), {})
     httpx2.get(f"{address}/api/v1/jobs/nojob")
     text = httpx2.get(f"{address}/metrics").text
     assert 'anon_tune_jobs{state="QUEUED"} 1.0' in text

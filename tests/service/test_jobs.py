@@ -46,12 +46,12 @@ def problem(answer: httpx2.Response, status: int) -> dict[str, Any]:
 def test_a_job_is_queued_as_the_command_line_queues_it(http: httpx2.Client, ledger: Ledger):
     answer = http.post("/jobs", json={**spec(), "priority": 3})
     assert answer.status_code == 201
-    (job,) = ledger.jobs()
+    (job,) = ledger.overviews.jobs()
     assert answer.json()["id"] == job.id
     assert answer.headers["location"] == f"/api/v1/jobs/{job.id}"
     assert (job.state, job.priority, job.owner) == (JobState.QUEUED, 3, None)
     assert job.spec["folder"] is None
-    assert set(ledger.spaces(job.id)) == {"anon", "adamw", "sgd"}
+    assert set(ledger.jobs.spaces(job.id)) == {"anon", "adamw", "sgd"}
     assert http.get(f"/jobs/{job.id}").json()["spec"] == job.spec
 
 
@@ -109,7 +109,7 @@ def test_functions_of_modules_that_are_allowed_are_taken(http: httpx2.Client, le
     for name in ("acme.training:train", "acme.training.deep.down:train", "installed:train"):
         answer = http.post("/jobs", json={"spec": {"name": "x", "task": name, "budget": SPEC["budget"]}})
         assert answer.status_code == 201, answer.text
-    assert {job.spec["task"] for job in ledger.jobs()} == {
+    assert {job.spec["task"] for job in ledger.overviews.jobs()} == {
         "acme.training:train",
         "acme.training.deep.down:train",
         "installed:train",
@@ -128,9 +128,9 @@ def test_search_spaces_go_along(http: httpx2.Client, ledger: Ledger):
         "spaces": {"mine.yaml": own, "muon.yaml": muon},
     }
     assert http.post("/jobs", json=body).status_code == 201, http.post("/jobs", json=body).text
-    job = ledger.jobs()[0]
-    assert ledger.spaces(job.id)["anon"] == load_space("mlp").model_dump(mode="json")
-    assert ledger.spaces(job.id)["muon"]["optimizer"] == "installed:muon"
+    job = ledger.overviews.jobs()[0]
+    assert ledger.jobs.spaces(job.id)["anon"] == load_space("mlp").model_dump(mode="json")
+    assert ledger.jobs.spaces(job.id)["muon"]["optimizer"] == "installed:muon"
     body["spaces"]["muon.yaml"]["optimizer"] = "os:system"
     assert "spaces.muon: os:system is of a module" in problem(http.post("/jobs", json=body), 422)["detail"]
     body["spaces"]["muon.yaml"] = {"optimzer": "sgd"}
@@ -150,7 +150,7 @@ def test_a_submission_that_is_repeated_makes_one_job(serve: Serve, ledger: Ledge
 
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(submit, range(40)))
-    assert len(set(made)) == len(ledger.jobs()) == 5
+    assert len(set(made)) == len(ledger.overviews.jobs()) == 5
     assert all(made[number] == made[number % 5] for number in range(40))
 
 
@@ -158,12 +158,14 @@ def test_a_key_that_was_used_for_another_job_is_refused(http: httpx2.Client, led
     headers = {"Idempotency-Key": "once"}
     first = http.post("/jobs", json=spec(), headers=headers).json()["id"]
     again = http.post("/jobs", json=spec(name="another"), headers=headers)
-    assert f"'once' was used for job {first}" in problem(again, 422)["detail"]
-    assert len(ledger.jobs()) == 1
+    assert (
+        f"'once' was already used for job {first} with a different request" in problem(again, 422)["detail"]
+    )
+    assert len(ledger.overviews.jobs()) == 1
 
 
 def test_jobs_come_in_pages_newest_first(http: httpx2.Client, ledger: Ledger):
-    made = [ledger.create_job(f"job {number}", _stored(), {}).id for number in range(7)]
+    made = [ledger.jobs.create(f"job {number}", _stored(), {}).id for number in range(7)]
     seen, after = [], None
     while True:
         page = http.get("/jobs", params={"limit": 3, **({"after": after} if after else {})}).json()
@@ -171,7 +173,7 @@ def test_jobs_come_in_pages_newest_first(http: httpx2.Client, ledger: Ledger):
         after = page["next"]
         if after is None:
             break
-        ledger.create_job("meanwhile", _stored(), {})  # moves no page
+        ledger.jobs.create("meanwhile", _stored(), {})  # moves no page
     assert [job_id for job_id in seen if job_id in made] == made[::-1]
     assert len(seen) == len(set(seen)) == 7
     assert "no job 'nojob'" in problem(http.get("/jobs", params={"after": "nojob"}), 404)["detail"]
@@ -187,22 +189,22 @@ def _stored(**keys: Any) -> dict[str, Any]:
 @pytest.fixture
 def searched(ledger: Ledger) -> str:
     """A job with ten trials of Anon, of which the seventh is the best, and one rerun."""
-    job = ledger.create_job("searched", _stored(), {}).id
-    lease = ledger.acquire(job, "me", 60.0)
+    job = ledger.jobs.create("searched", _stored(), {}).id
+    lease = ledger.leases.acquire(job, "me", 60.0)
     for number in range(10):
         params = {"gamma": number / 10}
-        trial = ledger.add_trial(
+        trial = ledger.trials.add(
             lease, NewTrial("anon", Phase.SEARCH, number, number, params, {"gamma": number / 10})
         )
-        ledger.start_attempt(lease, trial.id)
+        ledger.attempts.start(lease, trial.id)
         for step in (1, 2):
-            ledger.report(lease, trial.id, 1, step, 1.0, {"epoch_seconds": 0.5})
+            ledger.trials.report(lease, trial.id, 1, step, 1.0, {"epoch_seconds": 0.5})
         if number == 9:
-            ledger.finish_trial(lease, trial.id, TrialState.FAILED, reason="no data", log="line 1\nline 2")
+            ledger.trials.finish(lease, trial.id, TrialState.FAILED, reason="no data", log="line 1\nline 2")
         else:
-            ledger.finish_trial(lease, trial.id, TrialState.COMPLETE, abs(number - 6.0))
+            ledger.trials.finish(lease, trial.id, TrialState.COMPLETE, abs(number - 6.0))
     rerun = NewTrial("anon", Phase.CONFIRM, 0, 100, {"gamma": 0.6}, {"gamma": 0.6}, f"{job}-anon-s006")
-    ledger.add_trial(lease, rerun)
+    ledger.trials.add(lease, rerun)
     return job
 
 
@@ -225,7 +227,9 @@ def test_trials_come_in_pages_in_the_order_in_which_they_were_made(
         if page["next"] is None:
             break
         query["after"] = page["next"]
-    assert [item["id"] for item in seen] == [trial.id for trial in ledger.job(searched, trials=True).trials]
+    assert [item["id"] for item in seen] == [
+        trial.id for trial in ledger.jobs.get(searched, trials=True).trials
+    ]
     assert [item["steps"] for item in seen] == [2] * 10 + [0]
     wrong = http.get(f"/jobs/{searched}/trials", params={"after": "other-anon-s000"})
     assert "has no trial" in problem(wrong, 404)["detail"]
@@ -277,7 +281,7 @@ def test_pause_resume_cancel_and_extend(http: httpx2.Client):
 
 
 def test_a_watcher_sees_each_change_and_the_end(http: httpx2.Client, ledger: Ledger):
-    job = ledger.create_job("watched", _stored(), {}).id
+    job = ledger.jobs.create("watched", _stored(), {}).id
     states = []
     with http.sse(f"/jobs/{job}/events") as source:
         for event in source:
@@ -285,18 +289,18 @@ def test_a_watcher_sees_each_change_and_the_end(http: httpx2.Client, ledger: Led
             states.append((seen["state"], seen["phase"]))
             match len(states):
                 case 1:
-                    lease = ledger.acquire(job, "me", 60.0)
+                    lease = ledger.leases.acquire(job, "me", 60.0)
                 case 2:
-                    ledger.update_job(lease, phase=Phase.SEARCH)
+                    ledger.jobs.update(lease, phase=Phase.SEARCH)
                 case 3:
-                    ledger.release(lease, JobState.FAILED, "no data")
+                    ledger.leases.release(lease, JobState.FAILED, "no data")
     assert states == [("QUEUED", "probe"), ("RUNNING", "probe"), ("RUNNING", "search"), ("FAILED", "search")]
 
 
 @pytest.mark.usefixtures("settings")
 def test_a_service_that_stops_ends_what_watchers_get(ledger: Ledger):
     """As one that breaks off would be waited for until its time is up."""
-    job = ledger.create_job("watched", _stored(), {}).id
+    job = ledger.jobs.create("watched", _stored(), {}).id
     command = [sys.executable, "-m", "anon_tune", "serve", "--port", "0"]
     with (
         subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process,

@@ -40,7 +40,7 @@ GENERATED: dict[str, Any] = {
 
 @pytest.fixture
 def address(serve: Serve, ledger: Ledger) -> str:
-    ledger.create_job("there", parse_spec(SPEC).model_dump(mode="json"), {})
+    ledger.jobs.create("there", parse_spec(SPEC).model_dump(mode="json"), {})
     return serve()
 
 

@@ -172,7 +172,7 @@ def test_a_watcher_outlives_the_service(serve: Serve, ledger: Ledger):
         job = client.submit(SPEC).id
         seen = client.watch(job)
         assert next(seen).state is JobState.QUEUED
-        ledger.cancel(job)
+        ledger.jobs.cancel(job)
         assert [view.state for view in seen] == [JobState.CANCELLED]
 
 

@@ -34,13 +34,13 @@ MANY = 1100
 
 def add(ledger: Ledger, lease: Lease, arm: str, number: int) -> str:
     params = {"gamma": number / 10}
-    return ledger.add_trial(lease, NewTrial(arm, Phase.SEARCH, number, number, params, params)).id
+    return ledger.trials.add(lease, NewTrial(arm, Phase.SEARCH, number, number, params, params)).id
 
 
 @pytest.fixture
 def lease(ledger: Ledger) -> Lease:
-    job = ledger.create_job("reported", parse_spec(SPEC).model_dump(mode="json"), {}).id
-    return ledger.acquire(job, "me", 3600.0)
+    job = ledger.jobs.create("reported", parse_spec(SPEC).model_dump(mode="json"), {}).id
+    return ledger.leases.acquire(job, "me", 3600.0)
 
 
 @pytest.fixture
@@ -49,13 +49,13 @@ def job(ledger: Ledger, lease: Lease) -> str:
     first, _, third = (
         add(ledger, lease, arm, number) for arm, number in (("anon", 0), ("anon", 1), ("sgd", 0))
     )
-    ledger.start_attempt(lease, first)
-    ledger.report(lease, first, 1, 1, 0.5, {"loss": 0.5, "step": 7.0})
-    ledger.lose_attempt(lease, first, "lost")
-    ledger.start_attempt(lease, first)
-    ledger.report(lease, first, 2, 2, 0.1 + 0.2, {"loss": 0.1 + 0.2, "step": 8.0})
-    ledger.start_attempt(lease, third)
-    ledger.report(lease, third, 1, 1, math.inf, {"loss": math.nan, 'say, "λ"': 1.0})
+    ledger.attempts.start(lease, first)
+    ledger.trials.report(lease, first, 1, 1, 0.5, {"loss": 0.5, "step": 7.0})
+    ledger.attempts.lose(lease, first, "lost")
+    ledger.attempts.start(lease, first)
+    ledger.trials.report(lease, first, 2, 2, 0.1 + 0.2, {"loss": 0.1 + 0.2, "step": 8.0})
+    ledger.attempts.start(lease, third)
+    ledger.trials.report(lease, third, 1, 1, math.inf, {"loss": math.nan, 'say, "λ"': 1.0})
     return lease.job
 
 
@@ -63,17 +63,17 @@ def job(ledger: Ledger, lease: Lease) -> str:
 def long_job(ledger: Ledger, lease: Lease) -> str:
     """A job with a trial of many reports between two of one."""
     trials = [add(ledger, lease, "anon", number) for number in range(3)]
-    with ledger.transaction(durable=False):
+    with ledger.transaction(durable=False) as transaction:
         for trial, steps in zip(trials, (1, MANY, 1), strict=True):
-            ledger.start_attempt(lease, trial)
+            transaction.attempts.start(lease, trial)
             for step in range(1, steps + 1):
-                ledger.report(lease, trial, 1, step, 1 / step, {"loss": 1 / step})
+                transaction.trials.report(lease, trial, 1, step, 1 / step, {"loss": 1 / step})
     return lease.job
 
 
 def expected(ledger: Ledger, job: str) -> list[tuple[str, int]]:
     """Trial and step of all reports, from the records of the trials."""
-    trials = ledger.job(job, trials=True).trials
+    trials = ledger.jobs.get(job, trials=True).trials
     return [(trial.id, report.step) for trial in trials for report in trial.reports]
 
 
@@ -88,9 +88,9 @@ def pages(http: httpx2.Client, path: str, limit: int) -> list[list[dict[str, Any
 
 
 def test_a_report_is_sent_as_it_is_stored(http: httpx2.Client, ledger: Ledger, job: str):
-    first, _, third = (trial.id for trial in ledger.job(job, trials=True).trials)
+    first, _, third = (trial.id for trial in ledger.jobs.get(job, trials=True).trials)
     sent = http.get(f"/jobs/{job}/reports").json()
-    stored = ledger.job(job, trials=True).trials[0].reports[1]
+    stored = ledger.jobs.get(job, trials=True).trials[0].reports[1]
     assert sent["next"] is None
     assert sent["items"][1] == {
         "trial": first,
@@ -115,7 +115,7 @@ def test_reports_of_a_job_come_in_pages(http: httpx2.Client, ledger: Ledger, job
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_reports_of_a_trial_come_in_pages(http: httpx2.Client, ledger: Ledger, job: str, limit: int):
-    for trial in ledger.job(job, trials=True).trials:
+    for trial in ledger.jobs.get(job, trials=True).trials:
         found = pages(http, f"/jobs/{job}/trials/{trial.id}/reports", limit)
         assert [item["step"] for page in found for item in page] == [report.step for report in trial.reports]
         assert len(found) == max(1, math.ceil(len(trial.reports) / limit))
@@ -127,7 +127,7 @@ def test_new_reports_of_a_trial_follow_its_last_step(
     first = expected(ledger, job)[0][0]
     path = f"/jobs/{job}/trials/{first}/reports"
     assert http.get(path, params={"after": 2}).json() == {"items": [], "next": None}
-    ledger.report(lease, first, 2, 3, 0.25, {})
+    ledger.trials.report(lease, first, 2, 3, 0.25, {})
     (new,) = http.get(path, params={"after": 2}).json()["items"]
     assert (new["step"], new["value"]) == (3, 0.25)
 
@@ -183,11 +183,11 @@ def test_learning_curves_are_a_table(client: Client, ledger: Ledger, job: str):
         "metrics.loss": 1, "metrics.step": 1, "metrics.say, \"λ\"": 2,
     }  # fmt: skip
     assert frame["time"].tolist() == [
-        report.time for trial in ledger.job(job, trials=True).trials for report in trial.reports
+        report.time for trial in ledger.jobs.get(job, trials=True).trials for report in trial.reports
     ]
     only_null = client.learning_curves(job, expected(ledger, job)[2][0])
     assert math.isnan(only_null["value"].sum(skipna=False))
-    nothing = client.learning_curves(job, ledger.job(job, trials=True).trials[1].id)
+    nothing = client.learning_curves(job, ledger.jobs.get(job, trials=True).trials[1].id)
     assert (len(nothing), list(nothing)) == (0, ["trial", "step", "value", "time", "attempt"])
 
 
@@ -249,7 +249,7 @@ def test_csv_and_json_say_the_same(call: Call, ledger: Ledger, long_job: str):
 
 
 def test_one_trial_has_its_reports_printed(call: Call, ledger: Ledger, job: str):
-    first, second, _ = (trial.id for trial in ledger.job(job, trials=True).trials)
+    first, second, _ = (trial.id for trial in ledger.jobs.get(job, trials=True).trials)
     found = json.loads(call(job, "--reports", "--trial", first, "--json"))
     assert [report["step"] for report in found] == [1, 2]
     assert call(job, "--reports", "--trial", second, "--json") == "[]\n"

@@ -34,8 +34,8 @@ def plan(trials: int = 4, **keys: Any) -> Plan:
 
 
 def begin(ledger: Ledger, job: Plan) -> tuple[str, Lease]:
-    made = ledger.create_job("x", job.spec.model_dump(mode="json"), {})
-    return made.id, ledger.acquire(made.id, "first", OVER)
+    made = ledger.jobs.create("x", job.spec.model_dump(mode="json"), {})
+    return made.id, ledger.leases.acquire(made.id, "first", OVER)
 
 
 def result(
@@ -64,7 +64,7 @@ def started(run: Run) -> Trial:
 
 
 def stored(ledger: Ledger, job_id: str) -> tuple[Trial, ...]:
-    return ledger.job(job_id, trials=True).trials
+    return ledger.jobs.get(job_id, trials=True).trials
 
 
 class Held:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy.exc import DBAPIError
-
 from anon_tune.advice.summary import summarize
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
@@ -140,8 +138,8 @@ def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) 
         DependencyError: The ledger cannot be told.
     """
     try:
-        state = ledger.release(lease, *ending)
-    except (DependencyError, DBAPIError) as error:
+        state = ledger.leases.release(lease, *ending)
+    except DependencyError as error:
         raise _left(lease, error) from error
     if state in ENDED:
         shutil.rmtree(settings.checkpoints(lease.job), ignore_errors=True)
@@ -197,12 +195,12 @@ class JobDriver:
     def work(self) -> _Ending:
         """Work until the job ends or is asked to stop, and return where to leave it."""
         cluster.prepare_environment(self.settings)
-        job = self.ledger.job(self.lease.job)
+        job = self.ledger.jobs.get(self.lease.job)
         spec = self._spec(job)
         lacking = self._lacking_function(spec)
         if lacking is not None:
             return _Ending(JobState.PAUSED, lacking)
-        spaces = {arm: Space.model_validate(space) for arm, space in self.ledger.spaces(job.id).items()}
+        spaces = {arm: Space.model_validate(space) for arm, space in self.ledger.jobs.spaces(job.id).items()}
         # Signals once more: Ray, when it starts, puts a handler of its own in place of ours.
         with (
             cluster.connected(self.settings) as runs,
@@ -227,7 +225,7 @@ class JobDriver:
         """Validate the job, the only time in this process; its code, if it brought any, is unpacked here."""
         if job.code is None:
             return stored_spec(job.spec)
-        code = unpack(self.ledger.code(job.code), self.settings.job_folder(job.id) / "code")
+        code = unpack(self.ledger.archives.get(job.code), self.settings.job_folder(job.id) / "code")
         return stored_spec({**job.spec, "folder": str(code)})
 
     def _lacking_function(self, spec: JobSpec) -> str | None:
@@ -257,7 +255,7 @@ class JobDriver:
             _log.error("the probe failed\n%s", found.traceback)
             return found
         measured = found.as_stored()
-        self.ledger.update_job(self.lease, probe=measured, architecture=found.architecture)
+        self.ledger.jobs.update(self.lease, probe=measured, architecture=found.architecture)
         return measured
 
     def _run_trials(self, plan: Plan) -> Run:
@@ -288,7 +286,7 @@ class JobDriver:
         from anon_tune.workers.driver.best_weights import write_best
 
         answer = summarize(run.plan, run.trials, measured)
-        self.ledger.update_job(self.lease, result=answer.model_dump(mode="json"))
+        self.ledger.jobs.update(self.lease, result=answer.model_dump(mode="json"))
         if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
             reasons = ("no arm has a COMPLETE trial", run.cut_short)
             return _Ending(JobState.FAILED, "; ".join(filter(None, reasons)), run.budget)

@@ -7,8 +7,6 @@ import logging
 import time
 from collections.abc import Iterator
 
-from sqlalchemy.exc import DBAPIError
-
 from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import Orders
@@ -68,7 +66,7 @@ class LeaseRenewal:
             LeaseLostError: Another process has it.
             DependencyError: The ledger cannot be written.
         """
-        self.orders = self._ledger.heartbeat(self._lease)
+        self.orders = self._ledger.leases.heartbeat(self._lease)
         self._renewed = time.monotonic()
 
     def _try_to_renew(self) -> bool:
@@ -79,7 +77,7 @@ class LeaseRenewal:
             self.renew()
         except LeaseLostError:
             self.lost = True
-        except (DependencyError, DBAPIError) as error:
+        except DependencyError as error:
             # For a moment: the lease lasts some heartbeats more, and writes are fenced.
             _log.warning("heartbeat of job %s: %s", self._lease.job, error)
             if time.monotonic() - self._renewed > self._lease.seconds:

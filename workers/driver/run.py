@@ -91,7 +91,7 @@ class Run:
         self._obeyed: Orders | None = None
         self._thread = ThreadPoolExecutor(1, "suggestion", _use_one_core)
         self._asked: Future[NewTrial | Signal] | None = None
-        self._trials = History(ledger.job(lease.job, trials=True).trials)
+        self._trials = History(ledger.jobs.get(lease.job, trials=True).trials)
         # The last ones that ended in this process. Failures that paused the job before do not pause it again:
         # whoever resumes it has mended their cause.
         self._ended: deque[Trial] = deque(maxlen=FAILURES_IN_A_ROW)
@@ -193,11 +193,11 @@ class Run:
         if isinstance(found, Signal):
             return found
         # With a start that a power cut takes back nothing is lost: what comes next is found anew, and is the same.
-        with self._ledger.transaction(durable=False):
-            trial = self._ledger.add_trial(self._lease, found) if isinstance(found, NewTrial) else found
+        with self._ledger.transaction(durable=False) as transaction:
+            trial = transaction.trials.add(self._lease, found) if isinstance(found, NewTrial) else found
             if trial.phase is not self._phase:
-                self._ledger.update_job(self._lease, phase=trial.phase)
-            attempt = self._ledger.start_attempt(self._lease, trial.id)
+                transaction.jobs.update(self._lease, phase=trial.phase)
+            attempt = transaction.attempts.start(self._lease, trial.id)
         if trial.phase is not self._phase:
             self._phase = trial.phase
             _log.info("job %s: %s", self._lease.job, trial.phase)
@@ -256,9 +256,9 @@ class Run:
         is spent on it any more.
         """
         report = None
-        with self._ledger.transaction():
+        with self._ledger.transaction() as transaction:
             if measurement is not None:
-                report = self._ledger.report(
+                report = transaction.trials.report(
                     self._lease,
                     trial.id,
                     trial.attempts,
@@ -270,7 +270,7 @@ class Run:
             if outcome is None or (isinstance(outcome, Failed) and outcome.reason == self.paused):
                 return report, None
             value = self._final(trial, report, outcome.final) if isinstance(outcome, Completed) else None
-            finished = self._ledger.finish_trial(
+            finished = transaction.trials.finish(
                 self._lease, trial.id, outcome.state, value, outcome.reason, outcome.log
             )
             return report, _End(value, finished)
@@ -406,12 +406,12 @@ class Run:
         return self._suggested() if earlier and new is Signal.WAIT else new
 
     def _lose(self, trial: Trial, reason: str, log: str | None = None) -> None:
-        self._ledger.lose_attempt(self._lease, trial.id, reason, log)
+        self._ledger.attempts.lose(self._lease, trial.id, reason, log)
         self._forgive(trial)
         self._keep(dataclasses.replace(trial, state=TrialState.WAITING))
 
     def _finish(self, trial: Trial, state: TrialState, reason: str, log: str | None = None) -> None:
-        finished = self._ledger.finish_trial(self._lease, trial.id, state, None, reason, log)
+        finished = self._ledger.trials.finish(self._lease, trial.id, state, None, reason, log)
         self._end(trial, state, None, reason, finished)
 
     def _end(

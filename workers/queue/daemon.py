@@ -11,8 +11,6 @@ import threading
 import time
 from dataclasses import dataclass
 
-from sqlalchemy.exc import DBAPIError
-
 from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState
@@ -73,7 +71,7 @@ class Daemon:
         self._running: list[tuple[Lease, subprocess.Popen[bytes]]] = []
         self._deaths: dict[str, _Deaths] = {}
         self._quiet_since = math.inf
-        self._hands = (0, 0)
+        self._seen = (0, 0)  # takeovers and RUNNING jobs
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; then every lease is released within 10 s, and the jobs are QUEUED again."""
@@ -82,15 +80,15 @@ class Daemon:
                 try:
                     self._settle_ended()
                     self._claim()
-                except (DBAPIError, DependencyError) as error:
-                    _log.warning("the ledger cannot be reached: %s", error)
+                except DependencyError as error:
+                    _log.warning("%s", error)
                 stop.wait(_POLL_SECONDS)
         finally:
             self._end()
 
     def _claim(self) -> None:
         while len(self._running) < self._jobs and not self._processes.is_preparing():
-            lease = self._ledger.claim(self._holder, LEASE_SECONDS)
+            lease = self._ledger.leases.claim(self._holder, LEASE_SECONDS)
             if lease is None:
                 if self._processes.lacks_one and self._should_prepare():
                     self._processes.prepare()
@@ -100,7 +98,9 @@ class Daemon:
             try:
                 self._running.append((lease, self._processes.start(lease)))
             except OSError as error:
-                self._ledger.release(lease, JobState.PAUSED, f"its process could not be started: {error}")
+                self._ledger.leases.release(
+                    lease, JobState.PAUSED, f"its process could not be started: {error}"
+                )
 
     def _should_prepare(self) -> bool:
         """Whether a job is about to need a process, or for some seconds none has begun, ended or been taken over.
@@ -108,13 +108,14 @@ class Daemon:
         A lease that was not renewed in time has probably lost its holder. Otherwise a job that begins, or is worked
         on at this machine, needs the cores more, of which getting ready takes two.
         """
-        pulse = self._ledger.pulse()
-        if pulse.seconds < LEASE_SECONDS - _SILENT_SECONDS:
+        leases = self._ledger.leases.statistics()
+        if leases.seconds < LEASE_SECONDS - _SILENT_SECONDS:
             return True
-        if pulse.hands != self._hands:
-            self._hands, self._quiet_since = pulse.hands, math.inf
+        seen = leases.takeovers, leases.running
+        if seen != self._seen:
+            self._seen, self._quiet_since = seen, math.inf
         self._quiet_since = min(self._quiet_since, time.monotonic())
-        if any(map(is_on_this_machine, pulse.holders)):
+        if any(map(is_on_this_machine, leases.holders)):
             return False
         return time.monotonic() - self._quiet_since >= _QUIET_SECONDS
 
@@ -131,15 +132,15 @@ class Daemon:
             kill_group(process)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         seen = self._deaths.get(lease.job, _Deaths())
-        trials = self._ledger.job(lease.job, trials=True).trials
+        trials = self._ledger.jobs.get(lease.job, trials=True).trials
         progress = sum(len(trial.reports) + trial.is_finished for trial in trials)
         count = seen.count + 1 if progress == seen.progress else 1
         try:
             if count < _MOST_DEATHS:
-                self._ledger.release(lease, JobState.QUEUED, f"its process ended ({how})")
+                self._ledger.leases.release(lease, JobState.QUEUED, f"its process ended ({how})")
             else:
                 reason = f"its process ended {_MOST_DEATHS} times without getting on ({how}); see its job.log"
-                self._ledger.release(lease, JobState.PAUSED, reason)
+                self._ledger.leases.release(lease, JobState.PAUSED, reason)
         except LeaseLostError:
             self._deaths.pop(lease.job, None)  # it had released the lease itself, or was taken over
             _log.info("job %s: its process ended (%s)", lease.job, how, extra={"job": lease.job})
@@ -156,7 +157,7 @@ class Daemon:
             _wait(process, limit)
         for lease, _ in self._running:
             with contextlib.suppress(LeaseLostError):
-                self._ledger.release(lease, JobState.QUEUED, "its worker was stopped")
+                self._ledger.leases.release(lease, JobState.QUEUED, "its worker was stopped")
         self._processes.close()
         limit = time.monotonic() + _EXIT_SECONDS
         for _, process in self._running:

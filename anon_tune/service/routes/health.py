@@ -8,9 +8,8 @@ import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy.exc import DBAPIError
 
-from anon_tune.errors import AnonTuneError
+from anon_tune.errors import DependencyError
 from anon_tune.ledger import Ledger
 from anon_tune.reachable import ask_mlflow, knock
 from anon_tune.service.access import Reader, Surroundings
@@ -62,7 +61,7 @@ def metrics(user: Reader, request: Request) -> Response:
 def _database(ledger: Ledger) -> str:
     try:
         ledger.overviews.time()
-    except (DBAPIError, AnonTuneError):
+    except DependencyError:
         return "unreachable"
     return "ok"
 

@@ -13,5 +13,5 @@ from tests.workers.driver.watching import LEASE_SECONDS
 @pytest.fixture
 def lease(ledger: Ledger) -> Lease:
     """One that is renewed every 0.1 s."""
-    job = ledger.create_job("x", {"budget": {"trials": 3}}, {}).id
-    return dataclasses.replace(ledger.acquire(job, "me", 60.0), seconds=LEASE_SECONDS)
+    job = ledger.jobs.create("x", {"budget": {"trials": 3}}, {}).id
+    return dataclasses.replace(ledger.leases.acquire(job, "me", 60.0), seconds=LEASE_SECONDS)

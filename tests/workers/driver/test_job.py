@@ -33,8 +33,8 @@ from tests.workers.runs import result
 
 @pytest.fixture
 def lease(ledger: Ledger) -> Lease:
-    job = ledger.create_job("x", builders.spec().model_dump(mode="json"), {})
-    return ledger.acquire(job.id, "tests", 60.0)
+    job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {})
+    return ledger.leases.acquire(job.id, "tests", 60.0)
 
 
 def work_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -58,7 +58,7 @@ def test_an_error_pauses_the_job_with_one_line(
 ):
     work_raises(monkeypatch, error)
     assert driver.drive(ledger, lease, Settings.from_environment()) is JobState.PAUSED
-    job = ledger.job(lease.job)
+    job = ledger.jobs.get(lease.job)
     assert (job.state, job.reason, job.lease) == (JobState.PAUSED, reason, None)
 
 
@@ -70,7 +70,7 @@ def test_an_interrupt_pauses_the_job_and_goes_on(
     work_raises(monkeypatch, interrupt)
     with pytest.raises(KeyboardInterrupt):
         driver.drive(ledger, lease, Settings.from_environment())
-    job = ledger.job(lease.job)
+    job = ledger.jobs.get(lease.job)
     assert (job.state, job.reason, job.lease) == (JobState.PAUSED, "interrupted", None)
 
 
@@ -80,7 +80,7 @@ def test_a_job_that_was_taken_over_is_left_alone(
     work_raises(monkeypatch, LeaseLostError("taken"))
     with pytest.raises(LeaseLostError, match="taken over"):
         driver.drive(ledger, lease, Settings.from_environment())
-    assert ledger.job(lease.job).state is JobState.RUNNING
+    assert ledger.jobs.get(lease.job).state is JobState.RUNNING
 
 
 def limit_pages(ledger: Ledger, pages: int) -> None:
@@ -128,7 +128,7 @@ def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_space(
     # This fits in the pages that are there.
     assert driver.drive(full, lease, Settings.from_environment()) is JobState.PAUSED
     full.close()
-    before = ledger.job(lease.job, trials=True)
+    before = ledger.jobs.get(lease.job, trials=True)
     assert before.reason == (
         f"The ledger at {url} cannot be written (database or disk is full); what was stored before is safe. "
         "Make space on its disk, or make it writable."
@@ -138,12 +138,12 @@ def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_space(
     (trial,) = before.trials
     assert [report.step for report in trial.reports] == list(range(1, len(trial.reports) + 1))
     assert trial.reports
-    run = Run(ledger, ledger.acquire(lease.job, "again", 60.0), plan())
+    run = Run(ledger, ledger.leases.acquire(lease.job, "again", 60.0), plan())
     again = run.next()
     assert isinstance(again, Trial)
     assert (again.id, again.attempts) == (trial.id, 2)
     run.report(again.id, result(4, 0.5, Completed(0.5)))
-    assert ledger.job(lease.job, trials=True).trials[0].state is TrialState.COMPLETE
+    assert ledger.jobs.get(lease.job, trials=True).trials[0].state is TrialState.COMPLETE
 
 
 def test_a_database_that_may_only_be_read_ends_in_one_line(
@@ -163,7 +163,7 @@ def test_a_database_that_may_only_be_read_ends_in_one_line(
     with pytest.raises(DependencyError, match=r"attempt to write a readonly database.*run --resume"):
         driver.drive(readable, lease, Settings.from_environment())
     readable.close()
-    assert ledger.job(lease.job).state is JobState.RUNNING
+    assert ledger.jobs.get(lease.job).state is JobState.RUNNING
 
 
 def test_a_driver_that_cannot_renew_its_lease_stops_though_nothing_reports(
@@ -222,13 +222,17 @@ def test_an_interrupt_that_was_raised_unheard_is_raised_again(
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
         driver.drive(ledger, lease, Settings.from_environment())
-    assert ledger.job(lease.job).state is JobState.PAUSED
+    assert ledger.jobs.get(lease.job).state is JobState.PAUSED
     assert signal.getsignal(number) is before
 
 
 def test_what_is_asked_for_decides_what_an_interrupt_leaves(ledger: Ledger, lease: Lease):
     """A cancel is an interrupt that ends well; a worker that is stopped leaves its job to others."""
-    for ask, left in ((None, JobState.QUEUED), (ledger.pause, JobState.PAUSED), (ledger.cancel, None)):
+    for ask, left in (
+        (None, JobState.QUEUED),
+        (ledger.jobs.pause, JobState.PAUSED),
+        (ledger.jobs.cancel, None),
+    ):
         monkeypatch = pytest.MonkeyPatch()
         work_raises(monkeypatch, KeyboardInterrupt())
         if ask is not None:
@@ -238,8 +242,8 @@ def test_what_is_asked_for_decides_what_an_interrupt_leaves(ledger: Ledger, leas
         else:
             with pytest.raises(KeyboardInterrupt):
                 driver.drive(ledger, lease, Settings.from_environment(), interrupted=JobState.QUEUED)
-            assert ledger.job(lease.job).state is left
-            lease = ledger.acquire(lease.job, "again", 60.0)
+            assert ledger.jobs.get(lease.job).state is left
+            lease = ledger.leases.acquire(lease.job, "again", 60.0)
         monkeypatch.undo()
 
 
@@ -266,7 +270,7 @@ def test_a_job_whose_process_hangs_is_given_back(
             dataclasses.replace(lease, seconds=0.5),
             Settings.from_environment(),
             interrupted=left,
-            on_hang=lambda: ended.append(ledger.job(lease.job).state),
+            on_hang=lambda: ended.append(ledger.jobs.get(lease.job).state),
         )
     assert ended == [JobState.PAUSED if left is JobState.PAUSED else JobState.RUNNING]
 
@@ -289,11 +293,11 @@ def test_a_job_whose_ray_has_ended_is_given_back(
     if left is JobState.QUEUED:
         with pytest.raises(DependencyError, match="Ray has ended"):
             driver.drive(ledger, lease, Settings.from_environment(), interrupted=left)
-        assert ledger.heartbeat(lease) is not None, "it is still held"
+        assert ledger.leases.heartbeat(lease) is not None, "it is still held"
         assert "stopped: Ray has ended" in caplog.text, "the job's log says why"
         return
     assert driver.drive(ledger, lease, Settings.from_environment(), interrupted=left) is JobState.PAUSED
-    assert str(ledger.job(lease.job).reason).startswith("Ray has ended")
+    assert str(ledger.jobs.get(lease.job).reason).startswith("Ray has ended")
 
 
 @pytest.mark.parametrize("asked", [(), ("pause",), ("cancel",), ("pause", "cancel")])
@@ -310,8 +314,8 @@ def test_a_run_that_was_told_to_stop_is_not_at_its_end(ledger: Ledger, lease: Le
         return
     assert ending is not None
     expected = {"pause": JobState.PAUSED, "cancel": JobState.CANCELLED}[asked[-1]]
-    assert ledger.release(lease, *ending) is expected
-    assert ledger.job(lease.job).reason == f"{asked[-1]} requested"
+    assert ledger.leases.release(lease, *ending) is expected
+    assert ledger.jobs.get(lease.job).reason == f"{asked[-1]} requested"
 
 
 @pytest.mark.parametrize("reported", [True, False])

@@ -14,7 +14,7 @@ from tests.workers.driver.watching import PATIENCE, Watched, wait_for_the_interr
 
 
 def test_the_first_orders_are_there_at_once(ledger: Ledger, lease: Lease):
-    ledger.pause(lease.job)
+    ledger.jobs.pause(lease.job)
     renewal = LeaseRenewal(ledger, lease)
     with renewal.running():
         assert renewal.orders.request is Request.PAUSE
@@ -24,8 +24,8 @@ def test_the_first_orders_are_there_at_once(ledger: Ledger, lease: Lease):
 def test_a_pause_and_a_larger_budget_are_heard_and_interrupt_nothing(ledger: Ledger, lease: Lease):
     watched = Watched(ledger, lease)
     with watched.running():
-        ledger.extend(lease.job, 5)
-        ledger.pause(lease.job)
+        ledger.jobs.extend(lease.job, 5)
+        ledger.jobs.pause(lease.job)
         limit = time.monotonic() + PATIENCE
         while watched.renewal.orders.request is None and time.monotonic() < limit:
             time.sleep(0.01)
@@ -38,12 +38,12 @@ def test_a_pause_and_a_larger_budget_are_heard_and_interrupt_nothing(ledger: Led
 def test_a_lease_that_is_lost_interrupts(ledger: Ledger, lease: Lease):
     watched = Watched(ledger, lease)
     with pytest.raises(KeyboardInterrupt), watched.running():
-        wait_for_the_interrupt(lambda: ledger.release(lease, JobState.QUEUED))
+        wait_for_the_interrupt(lambda: ledger.leases.release(lease, JobState.QUEUED))
     assert watched.renewal.lost
 
 
 def test_a_lease_that_was_lost_before_is_not_worked_under(ledger: Ledger, lease: Lease):
-    ledger.release(lease, JobState.QUEUED)
+    ledger.leases.release(lease, JobState.QUEUED)
     with pytest.raises(LeaseLostError), LeaseRenewal(ledger, lease).running():
         pytest.fail("the work began")
 
@@ -54,11 +54,11 @@ def test_a_lease_is_renewed_no_more_once_its_holder_hangs(ledger: Ledger, lease:
     with renewal.running():
         renewal.stop()
         limit = time.monotonic() + PATIENCE
-        record = ledger.job(lease.job).lease
+        record = ledger.jobs.get(lease.job).lease
         while record is not None and record.alive and time.monotonic() < limit:
             time.sleep(0.05)
-            record = ledger.job(lease.job).lease
+            record = ledger.jobs.get(lease.job).lease
         assert record is not None
         assert not record.alive
-        ledger.acquire(lease.job, "another", 60.0)
+        ledger.leases.acquire(lease.job, "another", 60.0)
     assert not renewal.lost

@@ -14,6 +14,7 @@ import pytest
 from anon_tune.advice.summary import summarize
 from anon_tune.answer import Stopped
 from anon_tune.ledger import Ledger
+from anon_tune.ledger.trials import Trials
 from anon_tune.records import JobState, Orders, Phase, Request, Trial, TrialState
 from anon_tune.search.policy import Plan, Signal
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
@@ -164,7 +165,7 @@ def test_the_end_of_what_a_worker_wrote_is_kept_with_its_attempt(ledger: Ledger)
     run.report(failed.id, failure(log="Traceback"))
     odd = result(1, math.nan, Diverged("diverged", "a warning"))
     run.report(diverged.id, odd)
-    assert [(a.trial, a.outcome, a.log) for a in ledger.attempts(job_id)] == [
+    assert [(a.trial, a.outcome, a.log) for a in ledger.attempts.of_job(job_id)] == [
         (died.id, "LOST", "Segmentation fault"),
         (failed.id, "FAILED", "Traceback"),
         (diverged.id, "DIVERGED", "a warning"),
@@ -176,7 +177,7 @@ def test_an_interrupt_waits_for_a_report(ledger: Ledger, monkeypatch: pytest.Mon
     shutdown = ShutdownRequest()
     run = Run(ledger, lease, plan(), shutdown=shutdown)
     trial = started(run)
-    store = ledger.report
+    store = Trials.report
 
     def interrupted(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
@@ -211,6 +212,6 @@ def test_a_process_that_is_to_end_lets_each_trial_write_a_checkpoint_first(ledge
         (TrialState.COMPLETE, 1),
     ]
     assert kept[0].checkpoints == (name,)
-    ledger.release(lease, JobState.PAUSED)
-    again = started(Run(ledger, ledger.acquire(job_id, "second", 60.0), job))
+    ledger.leases.release(lease, JobState.PAUSED)
+    again = started(Run(ledger, ledger.leases.acquire(job_id, "second", 60.0), job))
     assert (again.id, again.attempts, again.checkpoints) == (first.id, 2, (name,))

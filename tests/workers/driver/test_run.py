@@ -12,6 +12,7 @@ import pytest
 
 from anon_tune.errors import InputError, LeaseLostError
 from anon_tune.ledger import Ledger
+from anon_tune.ledger.trials import Trials
 from anon_tune.records import JobState, NewTrial, Phase, Trial, TrialState
 from anon_tune.search.policy import Signal, finalists, next_trial
 from anon_tune.search.pruning import NEVER_STOPPED
@@ -49,7 +50,7 @@ def test_a_job_that_is_killed_again_and_again_is_exact(
     while True:
         if kills < 12 and rng.random() < 0.08:  # kill -9: nothing is said to the ledger
             kills += 1
-            lease = ledger.acquire(job_id, f"process {kills}", OVER)
+            lease = ledger.leases.acquire(job_id, f"process {kills}", OVER)
             run.close()
             run, steps = Run(ledger, lease, job, patience), {}
         found = run.next() if len(steps) < 2 else Signal.WAIT
@@ -97,7 +98,7 @@ def test_what_runs_is_what_the_ledger_says(ledger: Ledger):
     run = Run(ledger, lease, plan())
     first, second = started(run), started(run)
     assert (first.arm, second.arm) == ("anon", "adamw")
-    assert ledger.job(job_id).phase is Phase.SEARCH
+    assert ledger.jobs.get(job_id).phase is Phase.SEARCH
     run.report(first.id, result(1, 0.5))
     run.report(first.id, result(2, math.inf, Diverged("diverged")))
     assert seen(stored(ledger, job_id)) == seen(run.trials)
@@ -120,7 +121,7 @@ def test_a_last_report_and_the_end_of_its_trial_are_there_together_or_not(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, "finish_trial", dies)
+        patched.setattr(Trials, "finish", dies)
         with pytest.raises(KeyboardInterrupt):
             run.report(trial.id, last)
     assert stored(ledger, job_id) == before
@@ -138,9 +139,9 @@ def test_three_failures_for_one_reason_pause_the_job_and_a_resume_goes_on(ledger
         run.report(started(run).id, failure())
     assert run.next() is Signal.DONE
     assert run.paused == "no such file"
-    ledger.release(lease, JobState.PAUSED, run.paused)
+    ledger.leases.release(lease, JobState.PAUSED, run.paused)
 
-    run = Run(ledger, ledger.acquire(job_id, "again", OVER), plan())
+    run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), plan())
     for _ in range(3):
         run.report(started(run).id, failure())
     assert run.next() is Signal.DONE
@@ -185,8 +186,8 @@ def test_attempts_that_ended_with_their_driver_do_not_count_as_deaths(ledger: Le
     job_id, lease = begin(ledger, plan())
     for _ in range(4):
         first = started(Run(ledger, lease, plan()))
-        ledger.release(lease, JobState.PAUSED, "interrupted")
-        lease = ledger.acquire(job_id, "again", OVER)
+        ledger.leases.release(lease, JobState.PAUSED, "interrupted")
+        lease = ledger.leases.acquire(job_id, "again", OVER)
     run = Run(ledger, lease, plan())
     assert started(run).attempts == 5
     run.lose(first.id, "the worker process died")
@@ -210,8 +211,8 @@ def test_an_attempt_that_begins_again_is_judged_by_the_steps_it_has_done(ledger:
     complete_the_startup(run)
     trial = started(run)
     assert not run.report(trial.id, result(1, 0.5))
-    ledger.report(lease, trial.id, 1, 2, 9.0, {})  # and killed before it heard that it is pruned
-    run = Run(ledger, ledger.acquire(job_id, "again", OVER), job)
+    ledger.trials.report(lease, trial.id, 1, 2, 9.0, {})  # and killed before it heard that it is pruned
+    run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), job)
     assert started(run).id == trial.id
     assert not run.report(trial.id, result(1, 0.5))
     assert run.report(trial.id, result(2, 9.0))
@@ -242,7 +243,7 @@ def test_another_attempt_is_given_what_the_ledger_names(ledger: Ledger, tmp_path
     expected: tuple[str, ...] = (f"{trial.id}/1/2.pt",)
     for attempt in (2, 3):
         if killed:
-            run = Run(ledger, ledger.acquire(job_id, f"process {attempt}", OVER), job, folder=tmp_path)
+            run = Run(ledger, ledger.leases.acquire(job_id, f"process {attempt}", OVER), job, folder=tmp_path)
         else:
             run.lose(trial.id, "the worker process died")
         again = started(run)
@@ -268,10 +269,12 @@ def test_one_that_goes_on_after_the_step_at_which_it_falls_behind_is_pruned_ther
     measurement = named(tmp_path, trial, 2).measurement
     assert measurement is not None
     checkpoint = measurement.checkpoint
-    ledger.report(lease, trial.id, 1, 2, 9.0, {}, checkpoint)  # and killed before it heard that it is pruned
+    ledger.trials.report(
+        lease, trial.id, 1, 2, 9.0, {}, checkpoint
+    )  # and killed before it heard that it is pruned
     if heard:
-        ledger.report(lease, trial.id, 1, 3, 9.0, {})
-    run = Run(ledger, ledger.acquire(job_id, "again", OVER), job, folder=tmp_path)
+        ledger.trials.report(lease, trial.id, 1, 3, 9.0, {})
+    run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), job, folder=tmp_path)
     following = started(run)
     if heard:
         assert (following.id, following.checkpoints) == (trial.id, (checkpoint,))
@@ -303,8 +306,8 @@ def test_the_files_of_a_trial_go_when_it_ends_and_not_before(ledger: Ledger, tmp
         run.report(one.id, named(tmp_path, one, 1))
     ENDS[end](run, trial)
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {other.id}
-    ledger.release(lease, JobState.PAUSED, "interrupted")
-    again = Run(ledger, ledger.acquire(lease.job, "again", OVER), plan(), folder=tmp_path)
+    ledger.leases.release(lease, JobState.PAUSED, "interrupted")
+    again = Run(ledger, ledger.leases.acquire(lease.job, "again", OVER), plan(), folder=tmp_path)
     assert started(again).checkpoints == (f"{other.id}/1/1.pt",)
     assert (tmp_path / other.id / "1" / "1.pt").exists()
 
@@ -315,8 +318,8 @@ def test_files_that_a_killed_driver_did_not_come_to_go_with_the_next(ledger: Led
     trial, other = started(run), started(run)
     for one in (trial, other):
         run.report(one.id, named(tmp_path, one, 1))
-    ledger.finish_trial(lease, trial.id, TrialState.FAILED, None, "no such file")
-    Run(ledger, ledger.acquire(job_id, "again", OVER), plan(), folder=tmp_path)
+    ledger.trials.finish(lease, trial.id, TrialState.FAILED, None, "no such file")
+    Run(ledger, ledger.leases.acquire(job_id, "again", OVER), plan(), folder=tmp_path)
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {other.id}
 
 
@@ -357,7 +360,7 @@ def test_of_the_verdicts_weights_the_best_are_kept(ledger: Ledger, tmp_path: Pat
             run.report(trial.id, named(tmp_path, trial, 3, value))
             run.report(trial.id, result(4, value, end))
         if killed:
-            run = Run(ledger, ledger.acquire(job_id, "again", OVER), job, folder=tmp_path)
+            run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), job, folder=tmp_path)
         assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == kept
     assert best == 0.4
 
@@ -366,7 +369,7 @@ def test_after_a_takeover_nothing_more_is_given_out(ledger: Ledger):
     job_id, lease = begin(ledger, plan())
     run = Run(ledger, lease, plan())
     trial = started(run)
-    ledger.acquire(job_id, "second", OVER)
+    ledger.leases.acquire(job_id, "second", OVER)
     before = stored(ledger, job_id)
     assert run.guard(lambda: run.report(trial.id, result(1, 0.5)), otherwise=True)
     assert isinstance(run.error, LeaseLostError)
@@ -517,7 +520,7 @@ def test_a_trial_is_judged_by_its_reports_in_the_ledger_whoever_took_them(
         for step, loss, test in ((1, 0.4, 0.5), (2, 0.1, 0.3), (3, 0.2, 0.2)):
             run.report(trial.id, result(step, loss, test_loss=test))
         # Another process goes on after the second epoch; its third report is not the one that stands.
-        lease = ledger.acquire(job_id, "second", OVER)
+        lease = ledger.leases.acquire(job_id, "second", OVER)
         run.close()
         run = Run(ledger, lease, job)
         assert started(run).id == trial.id

@@ -19,13 +19,13 @@ from tests.workers.driver.watching import PATIENCE, Watched, wait_for_the_interr
 
 def test_a_cancel_interrupts(ledger: Ledger, lease: Lease):
     watched = Watched(ledger, lease)
-    ledger.cancel(lease.job)
+    ledger.jobs.cancel(lease.job)
     with pytest.raises(KeyboardInterrupt), watched.running():
         wait_for_the_interrupt()
     assert not watched.renewal.lost
     with pytest.raises(KeyboardInterrupt):
         watched.shutdown.check()
-    assert ledger.release(lease, JobState.PAUSED) is JobState.CANCELLED
+    assert ledger.leases.release(lease, JobState.PAUSED) is JobState.CANCELLED
 
 
 def test_the_end_of_who_started_this_interrupts(ledger: Ledger, lease: Lease):
@@ -100,8 +100,8 @@ def test_an_error_has_a_cause_where_what_the_work_depends_on_has_ended(before: b
 
 
 def wait_for_heartbeats(ledger: Ledger, lease: Lease) -> None:
-    before, limit = ledger.job(lease.job).spent, time.monotonic() + PATIENCE
-    while ledger.job(lease.job).spent < before + 0.5 and time.monotonic() < limit:
+    before, limit = ledger.jobs.get(lease.job).spent, time.monotonic() + PATIENCE
+    while ledger.jobs.get(lease.job).spent < before + 0.5 and time.monotonic() < limit:
         time.sleep(0.01)
 
 
@@ -157,7 +157,7 @@ def test_an_interrupt_that_is_not_heard_is_repeated_after_some_looks(
     monkeypatch.setattr(shutdown_request._thread, "interrupt_main", lambda _number: raised.append(len(looks)))
     watched = Watched(ledger, lease)
     watched.shutdown._look_at_dependency = lambda: looks.append(None)
-    ledger.cancel(lease.job)
+    ledger.jobs.cancel(lease.job)
     limit = time.monotonic() + PATIENCE
     with watched.running(signals=False):
         while len(raised) < 3 and time.monotonic() < limit:
@@ -174,7 +174,7 @@ def test_in_another_thread_the_next_check_is_the_interrupt(ledger: Ledger, lease
     def work() -> None:
         watched, limit = Watched(ledger, lease), time.monotonic() + PATIENCE
         with watched.running():
-            ledger.cancel(lease.job)
+            ledger.jobs.cancel(lease.job)
             try:
                 while time.monotonic() < limit:
                     watched.shutdown.check()
@@ -261,7 +261,7 @@ def test_a_notice_is_over_in_time(monkeypatch: pytest.MonkeyPatch):
 
 def test_what_leaves_no_time_interrupts_in_spite_of_a_notice(ledger: Ledger, lease: Lease):
     watched = Watched(ledger, lease)
-    ledger.cancel(lease.job)
+    ledger.jobs.cancel(lease.job)
     with (
         pytest.raises(KeyboardInterrupt),
         watched.running(),

@@ -49,7 +49,7 @@ def test_a_trial_that_hangs_is_failed_at_its_first_attempt_and_others_go_on(ledg
     first, second = stored(ledger, job_id)
     assert (first.state, first.attempts) == (TrialState.FAILED, 1)
     assert str(first.reason).startswith(REASON)
-    (attempt,) = ledger.attempts(job_id, hung.id)
+    (attempt,) = ledger.attempts.of_job(job_id, hung.id)
     assert (attempt.outcome, attempt.reason, attempt.log) == ("FAILED", first.reason, "Thread training: ...")
     assert (second.id, second.state) == (other.id, TrialState.RUNNING)
     assert started(run).id not in {hung.id, other.id}
@@ -70,7 +70,7 @@ def test_by_default_the_limit_follows_the_arms_complete_trials(ledger: Ledger, t
     assert not run.end_if_overdue(anon[0].id, 1e9)
     complete(run, anon[2], 20.0, 50.0)
     if killed:
-        run = Run(ledger, ledger.acquire(job_id, "again", OVER), job, folder=tmp_path)
+        run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), job, folder=tmp_path)
         assert started(run).id == anon[0].id
         assert started(run).id == adamw[1].id
     assert seen(stored(ledger, job_id)) == seen(run.trials)
@@ -128,7 +128,7 @@ def test_what_a_killed_driver_had_asked_is_forgotten(ledger: Ledger, tmp_path: P
     run = Run(ledger, lease, job, folder=tmp_path)
     trial = started(run)
     assert run.end_if_overdue(trial.id, 6.0)
-    run = Run(ledger, ledger.acquire(job_id, "again", OVER), job, folder=tmp_path)
+    run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), job, folder=tmp_path)
     assert not asked(tmp_path)
     assert (started(run).id, run.end_if_overdue(trial.id, 1.0)) == (trial.id, False)
     run.lose(trial.id, "the worker process died")
@@ -138,12 +138,12 @@ def test_what_a_killed_driver_had_asked_is_forgotten(ledger: Ledger, tmp_path: P
 def test_a_larger_budget_leaves_the_limit_as_it_was(ledger: Ledger, tmp_path: Path):
     job = plan(2, budget={**LIMITED, "time": "1h"})
     job_id, lease = begin(ledger, job)
-    lease = ledger.acquire(job_id, "again", 60.0)
+    lease = ledger.leases.acquire(job_id, "again", 60.0)
     renewal = LeaseRenewal(ledger, lease)
     renewal.renew()
     run = Run(ledger, lease, job, renewal=renewal, folder=tmp_path)
     trial = started(run)
-    assert ledger.extend(job_id, trials=3, time=7200.0) is JobState.RUNNING
+    assert ledger.jobs.extend(job_id, trials=3, time=7200.0) is JobState.RUNNING
     renewal.renew()
     started(run)
     assert dict(run.budget) == {**job.spec.budget.model_dump(mode="json"), "trials": 3, "time": 7200.0}

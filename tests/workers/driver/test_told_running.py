@@ -103,7 +103,7 @@ def test_after_a_takeover_what_ran_is_given_out_again_before_anything_new(ledger
     run = Run(ledger, lease, job)
     before = [started(run) for _ in range(3)]
     run.report(before[1].id, result(4, 0.5, Completed(0.5)))
-    run = Run(ledger, ledger.acquire(job_id, "again", OVER), job)
+    run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), job)
     assert run.running == 0
     again = [started(run) for _ in range(2)]
     assert [t.id for t in again] == [before[0].id, before[2].id]
@@ -122,7 +122,7 @@ def test_told_as_running_is_exactly_what_is_given_out(ledger: Ledger, seed: int)
     for change in range(120):
         happens = rng.random()
         if happens < 0.05:
-            lease = ledger.acquire(job_id, f"process {change}", OVER)
+            lease = ledger.leases.acquire(job_id, f"process {change}", OVER)
             waiting |= set(out)
             run, out = Run(ledger, lease, job), {}
         elif len(out) < 3 and isinstance(found := run.next(), Trial):
@@ -169,6 +169,6 @@ def test_points_to_try_first_are_tried_once_however_often_the_job_is_killed(ledg
         firsts.append(found.number)
         if kill % 2:
             run.report(found.id, result(4, 0.5, Completed(0.5)))
-        run = Run(ledger, ledger.acquire(job_id, f"process {kill}", OVER), job)
+        run = Run(ledger, ledger.leases.acquire(job_id, f"process {kill}", OVER), job)
     assert firsts == [0, 0, 1, 1, 2, 2]
     assert not any(t.params.items() >= point.items() for t in stored(ledger, job_id)[2:] for point in points)

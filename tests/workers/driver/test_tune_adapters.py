@@ -220,6 +220,6 @@ def test_a_death_counts_unless_the_trial_before_had_not_left_the_process(
         limited.fail(trial, monkeypatch, error)
     assert limited.states == [last]
     (name,) = {trial.id for trial in stored(limited.ledger, limited.job)}
-    reasons = {attempt.reason for attempt in limited.ledger.attempts(limited.job, name)[:2]}
+    reasons = {attempt.reason for attempt in limited.ledger.attempts.of_job(limited.job, name)[:2]}
     waits = last is TrialState.WAITING
     assert reasons == {HELD if waits else "the worker process died"}

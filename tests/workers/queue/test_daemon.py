@@ -35,20 +35,20 @@ if lease is None:
     sys.exit()
 ledger = Ledger.open(sys.argv[1])
 lease = dataclasses.replace(lease, seconds=60.0)
-ledger.heartbeat(lease)
+ledger.leases.heartbeat(lease)
 
 def give_back(*_):
-    ledger.release(lease, JobState.QUEUED, "told to stop")
+    ledger.leases.release(lease, JobState.QUEUED, "told to stop")
     sys.exit(0)
 
 signal.signal(signal.SIGTERM, {terminate})
-number = len(ledger.job(lease.job, trials=True).trials)
+number = len(ledger.jobs.get(lease.job, trials=True).trials)
 {begin}
 {end}
 """
-BEGIN = 'ledger.add_trial(lease, NewTrial("anon", Phase.SEARCH, number, number, {}, {}))'
+BEGIN = 'ledger.trials.add(lease, NewTrial("anon", Phase.SEARCH, number, number, {}, {}))'
 WAIT = "time.sleep(600)"
-SUCCEED = "ledger.release(lease, JobState.SUCCEEDED)"
+SUCCEED = "ledger.leases.release(lease, JobState.SUCCEEDED)"
 
 
 class Recorded(JobProcesses):
@@ -102,7 +102,7 @@ def run(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def submit(ledger: Ledger, count: int, priority: int = 0) -> list[str]:
-    return [ledger.create_job("x", {}, {}, priority).id for _ in range(count)]
+    return [ledger.jobs.create("x", {}, {}, priority).id for _ in range(count)]
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -114,11 +114,11 @@ def until(condition: Callable[[], bool]) -> None:
 
 def works_on(ledger: Ledger, job: str) -> int:
     """How often a process has begun to work on the job."""
-    return len(ledger.job(job, trials=True).trials)
+    return len(ledger.jobs.get(job, trials=True).trials)
 
 
 def states(ledger: Ledger) -> list[JobState]:
-    return [job.state for job in reversed(ledger.jobs())]
+    return [job.state for job in reversed(ledger.overviews.jobs())]
 
 
 def test_a_queue_is_worked_off(ledger: Ledger, run: Callable[..., Running]):
@@ -134,7 +134,7 @@ def test_no_more_jobs_at_once_than_allowed(ledger: Ledger, run: Callable[..., Ru
     urgent = submit(ledger, 1, priority=1)
     running = run(jobs=2)
     until(lambda: all(works_on(ledger, job) for job in (*urgent, jobs[0])))
-    assert [job.id for job in ledger.jobs() if job.state is JobState.QUEUED] == [jobs[2], jobs[1]]
+    assert [job.id for job in ledger.overviews.jobs() if job.state is JobState.QUEUED] == [jobs[2], jobs[1]]
     running.processes[jobs[0]][0].terminate()  # it gives the job back, which is the next again
     until(lambda: works_on(ledger, jobs[0]) == 2)
     assert set(running.processes) == {*urgent, jobs[0]}
@@ -144,11 +144,11 @@ def test_a_job_whose_process_is_killed_gets_another_at_once(ledger: Ledger, run:
     (job,) = submit(ledger, 1)
     running = run()
     until(lambda: works_on(ledger, job) == 1)
-    first = ledger.job(job).lease
+    first = ledger.jobs.get(job).lease
     assert first is not None
     running.processes[job][0].kill()
     until(lambda: works_on(ledger, job) == 2)
-    second = ledger.job(job).lease
+    second = ledger.jobs.get(job).lease
     assert second is not None
     assert second.heartbeat < first.expires, "nobody waited for the lease of a dead process to run out"
     assert second.token == first.token + 1
@@ -178,20 +178,23 @@ def test_what_a_process_that_died_leaves_behind_ends(
 def test_a_job_that_kills_its_process_again_and_again_is_paused(ledger: Ledger, run: Callable[..., Running]):
     (job,) = submit(ledger, 1)
     running = run(begin="", end="sys.exit(7)")
-    until(lambda: ledger.job(job).state is JobState.PAUSED)
+    until(lambda: ledger.jobs.get(job).state is JobState.PAUSED)
     assert len(running.processes[job]) == 3
     assert (
-        ledger.job(job).reason
+        ledger.jobs.get(job).reason
         == "its process ended 3 times without getting on (exit code 7); see its job.log"
     )
-    ledger.resume(job)
+    ledger.jobs.resume(job)
     until(lambda: len(running.processes[job]) > 3)  # somebody has mended it, or hopes so
 
 
 def test_deaths_count_only_while_the_job_does_not_get_on(ledger: Ledger, run: Callable[..., Running]):
     (job,) = submit(ledger, 1)
-    trial = BEGIN.replace("ledger.add_trial", "trial = ledger.add_trial")
-    begin = trial + "\nledger.start_attempt(lease, trial.id); ledger.report(lease, trial.id, 1, 1, 0.5, {})"
+    trial = BEGIN.replace("ledger.trials.add", "trial = ledger.trials.add")
+    begin = (
+        trial
+        + "\nledger.attempts.start(lease, trial.id); ledger.trials.report(lease, trial.id, 1, 1, 0.5, {})"
+    )
     running = run(begin=begin, end="sys.exit(7)")
     until(lambda: len(running.processes[job]) > 4)
 
@@ -201,7 +204,7 @@ def test_what_is_stopped_is_queued_again(ledger: Ledger, run: Callable[..., Runn
     running = run(jobs=2)
     until(lambda: all(works_on(ledger, job) for job in jobs))
     running.stop()
-    found = [ledger.job(job) for job in jobs]
+    found = [ledger.jobs.get(job) for job in jobs]
     assert {(job.state, job.reason, job.lease) for job in found} == {(JobState.QUEUED, "told to stop", None)}
 
 
@@ -214,7 +217,7 @@ def test_a_lease_that_is_not_given_back_is_taken(
     running = run(terminate="signal.SIG_IGN")
     until(lambda: works_on(ledger, job) == 1)
     running.stop()
-    found: JobRecord = ledger.job(job)
+    found: JobRecord = ledger.jobs.get(job)
     assert (found.state, found.reason, found.lease) == (JobState.QUEUED, "its worker was stopped", None)
     assert running.processes[job][0].poll() is not None
 
@@ -225,11 +228,11 @@ def test_a_process_that_cannot_be_started_pauses_its_job(ledger: Ledger):
     daemon = Daemon(ledger, JobProcesses(["/no/such/program"]), "daemon")
     thread = threading.Thread(target=daemon.run, args=(stop,))
     thread.start()
-    until(lambda: ledger.job(job).state is JobState.PAUSED)
+    until(lambda: ledger.jobs.get(job).state is JobState.PAUSED)
     assert thread.is_alive(), "it can keep no process ready either, and goes on"
     stop.set()
     thread.join()
-    found = ledger.job(job)
+    found = ledger.jobs.get(job)
     assert found.reason is not None
     assert "could not be started" in found.reason
 
@@ -271,27 +274,28 @@ def test_a_process_is_got_ready_when_it_is_quiet_or_a_job_is_left_alone(
     assert after(0.0) == 0
     assert after(quiet) == 1
 
-    job = ledger.create_job("x", {}, {}, queued=False).id
-    held = ledger.acquire(job, "another", 600.0)
+    with ledger.transaction() as transaction:
+        job = transaction.jobs.create("x", {}, {}).id
+        held = transaction.leases.acquire(job, "another", 600.0)
     assert after(0.0) == 1, "somebody has just begun"
     assert after(quiet - 1) == 1
     assert after(1.0) == 2
 
-    ledger.release(held, JobState.PAUSED)
-    held = ledger.acquire(job, this_process(), 600.0)
+    ledger.leases.release(held, JobState.PAUSED)
+    held = ledger.leases.acquire(job, this_process(), 600.0)
     assert after(0.0) == 2
     assert after(quiet) == 2, "it is worked on here, with the cores that getting ready would take"
-    ledger.release(held, JobState.PAUSED)
-    held = ledger.acquire(job, "a third", 9.0)
+    ledger.leases.release(held, JobState.PAUSED)
+    held = ledger.leases.acquire(job, "a third", 9.0)
     assert after(0.0) == 3, "its holder has missed a heartbeat: the job needs a process soon"
-    ledger.release(held, JobState.PAUSED)
+    ledger.leases.release(held, JobState.PAUSED)
     assert after(0.0) == 3
     assert after(quiet) == 4
 
 
 def test_the_ledger_is_not_asked_where_no_process_is_lacking(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
     processes = JobProcesses([], keep_ready=False)
-    monkeypatch.setattr(ledger, "pulse", lambda: pytest.fail("it was asked"))
+    monkeypatch.setattr(ledger.leases, "statistics", lambda: pytest.fail("it was asked"))
     Daemon(ledger, processes, "daemon")._claim()
 
 
@@ -301,4 +305,4 @@ def test_nothing_is_claimed_while_a_process_gets_ready(ledger: Ledger, monkeypat
     daemon = Daemon(ledger, processes, "daemon")
     monkeypatch.setattr(processes, "is_preparing", lambda: True)
     daemon._claim()
-    assert ledger.job(job).state is JobState.QUEUED
+    assert ledger.jobs.get(job).state is JobState.QUEUED

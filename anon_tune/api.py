@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -21,8 +21,9 @@ from anon_tune import export
 from anon_tune.display import live_table
 from anon_tune.documents import is_function
 from anon_tune.errors import AnonTuneError, ConflictError, InputError, LeaseHeldError, NotFoundError
+from anon_tune.jobs.interface import Result
+from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.reachable import check_cluster
 from anon_tune.records import JobRecord, JobState
 from anon_tune.settings import Settings
@@ -30,9 +31,6 @@ from anon_tune.spec import JobSpec, parse_spec, spaces_of
 from anon_tune.submission import store_job
 from anon_tune.tracking import Projector, check_uri
 from anon_tune.user_code import ENTERED
-
-if TYPE_CHECKING:
-    from anon_tune.client import Result
 
 __all__ = [
     "acquire",
@@ -89,13 +87,11 @@ def tune(
         ConflictError: It has ended, another process works on it, or it is of another function.
         KeyboardInterrupt: After an interrupt.
     """
-    from anon_tune.client import Result  # and what speaks to services, which commands need not wait for
-
     task, folder, functions = _named(train)
     settings = Settings.from_environment()
     check_settings(settings)
     ledger = open_ledger(settings)
-    backend = LocalBackend(ledger, settings)
+    jobs = LedgerJobs(ledger, settings)
     if resume is None:
         document = {
             "name": name or train.__name__,
@@ -111,9 +107,9 @@ def tune(
     else:
         job_id = _job_to_resume(ledger, resume, task)
     lease = acquire(ledger, job_id)
-    with live_table(backend, job_id, Console(stderr=True) if show else None):
+    with live_table(jobs, job_id, Console(stderr=True) if show else None):
         run_job(ledger, settings, lease, functions=functions)
-    return Result(backend.job(job_id), backend)
+    return Result(jobs.job(job_id), jobs)
 
 
 def _named(train: Callable[..., Any]) -> tuple[str, Path, dict[str, Callable[..., Any]]]:
@@ -255,7 +251,7 @@ def run_job(
     from anon_tune.workers.driver.job import drive
     from anon_tune.workers.driver.watch import Watch
 
-    LocalBackend(ledger, settings).remove_leftovers()
+    LedgerJobs(ledger, settings).remove_leftovers()
     watch = Watch(is_wanted=lambda: parent in {None, os.getppid()})
     left = JobState.PAUSED if parent is None else JobState.QUEUED
     with _log_file(settings.job_folder(lease.job)), _projector(settings, lease):

@@ -30,7 +30,8 @@ MODULES = {name: path for name, path in source_files().items() if ".migrations."
         ),
         ("from anon_tune import spec", {"torch", "ray", "mlflow", "optuna", "sqlalchemy"}),
         ("from anon_tune import ledger", {"torch", "ray", "mlflow", "optuna"}),
-        ("from anon_tune import remote", {"torch", "ray", "mlflow", "optuna", "sqlalchemy", "yaml"}),
+        ("from anon_tune.jobs import service", {"torch", "ray", "mlflow", "optuna", "sqlalchemy", "yaml"}),
+        ("from anon_tune.jobs import ledger", {"torch", "ray", "mlflow", "optuna", "pandas", "httpx2"}),
         (
             "import anon_tune.workers.problems.tasks, anon_tune.workers.trial.probe, anon_tune.workers.trial.attempt",
             {"ray", "mlflow", "optuna"},

@@ -15,8 +15,8 @@ from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from anon_tune.backend import API
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
+from anon_tune.jobs.interface import API
 
 __all__ = ["MEDIA_TYPE", "Problem", "install", "responses"]
 

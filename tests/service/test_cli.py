@@ -11,16 +11,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from anon_tune.advice.summary import summarize
 from anon_tune.cli import app
 from anon_tune.ledger import Ledger
-from anon_tune.records import JobState, NewTrial, Phase, Role, TrialState
-from anon_tune.search.policy import Plan
-from anon_tune.search.rounds import rounds_of
+from anon_tune.records import JobState, Role
 from anon_tune.settings import Settings
-from anon_tune.spec import parse_spec, spaces_of
-from tests.service.conftest import Serve
-from tests.service.test_jobs import SPEC
+from tests.service.conftest import SPEC, Serve
 
 ROOT = Path(__file__).parents[2]
 HERE = {"run", "worker", "job-process", "serve", "up", "doctor", "mlflow", "db", "spaces", "tasks"}
@@ -40,52 +35,6 @@ def call(request: pytest.FixtureRequest, serve: Serve, monkeypatch: pytest.Monke
         return result.stdout
 
     return run
-
-
-@pytest.fixture
-def done(ledger: Ledger) -> str:
-    """A job that has SUCCEEDED, with gammas around 0.4 the best; one of its trials FAILED."""
-    spec = parse_spec({**SPEC, "confirm": {"finalists": 1, "seeds": 1, "verdict_seeds": 2}})
-    job = ledger.create_job("done", spec.model_dump(mode="json"), {}).id
-    lease = ledger.acquire(job, "me", 60.0)
-
-    def trial(
-        arm: str,
-        phase: Phase,
-        number: int,
-        seed: int,
-        gamma: float,
-        value: float | None,
-        source: str | None = None,
-    ) -> str:
-        given = {"lr": 0.1, "weight_decay": 0.0}
-        if arm == "anon":
-            given |= {"gamma": gamma, "betas": [0.9, 0.999, 0.5], "delay": 2.0, "floor": 0.03}
-        new = NewTrial(arm, phase, number, seed, {"gamma": gamma}, given, source)
-        made = ledger.add_trial(lease, new).id
-        ledger.start_attempt(lease, made)
-        if value is None:
-            ledger.finish_trial(lease, made, TrialState.FAILED, reason="no data", log="Traceback: no data")
-            return made
-        ledger.report(lease, made, 1, 1, value, {"loss": value, "test_loss": value, "epoch_seconds": 1.0})
-        ledger.finish_trial(lease, made, TrialState.COMPLETE, value)
-        return made
-
-    for arm in spec.arms:
-        tried = [trial(arm, Phase.SEARCH, n, n, n / 5, abs(n / 5 - 0.4)) for n in range(4)]
-        trial(arm, Phase.CONFIRM, 0, 100, 0.4, 0.01, tried[2])
-        for number, seed in enumerate(rounds_of(spec)[0].seeds):
-            trial(arm, Phase.VERDICT, number, seed, 0.4, 0.02 + number / 100, tried[2])
-    trial("anon", Phase.SEARCH, 9, 9, 0.9, None)
-    result = summarize(Plan(spec, spaces_of(spec), 0.0), list(ledger.job(job, trials=True).trials))
-    ledger.update_job(
-        lease,
-        phase=Phase.VERDICT,
-        result=result.model_dump(mode="json"),
-        architecture={"family": "mlp", "parameters": 9},
-    )
-    ledger.release(lease, JobState.SUCCEEDED)
-    return job
 
 
 def commands(group: Any, before: str = "") -> set[str]:

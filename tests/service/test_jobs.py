@@ -19,15 +19,7 @@ from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, NewTrial, Phase, TrialState
 from anon_tune.search_spaces import load_space
 from anon_tune.settings import Settings
-from tests.service.conftest import Serve
-
-SPEC = {
-    "name": "digits-mlp",
-    "task": "image_classification",
-    "data": "digits",
-    "model": {"name": "mlp", "width": 16},
-    "budget": {"trials": 4, "epochs": 2},
-}
+from tests.service.conftest import SPEC, Serve
 
 
 def spec(**keys: Any) -> dict[str, Any]:

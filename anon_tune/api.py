@@ -103,7 +103,7 @@ def tune(
             "budget": {**keys.get("budget", {}), "trials": trials, "epochs": epochs},
             "search": {**keys.get("search", {}), "seed": seed},
         }
-        job_id = create_job(ledger, parse_spec(document, "tune()", folder)).id
+        job_id = create_job(ledger, parse_spec(document, "tune()", folder, settings.data)).id
     else:
         job_id = _job_to_resume(ledger, resume, task)
     lease = acquire(ledger, job_id)

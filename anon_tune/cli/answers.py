@@ -14,7 +14,7 @@ from anon_tune import catalogue, console
 from anon_tune.advice.statement import Fingerprint
 from anon_tune.architecture import fingerprint
 from anon_tune.cli.options import AsJson, JobId, Overrides
-from anon_tune.cli.place import open_jobs
+from anon_tune.cli.place import chosen, open_jobs
 from anon_tune.cli.printing import err, out, print_json
 from anon_tune.errors import InputError
 from anon_tune.export import FORMATS, form_of
@@ -110,7 +110,7 @@ def _measured(file: Path, overrides: Sequence[str]) -> tuple[Fingerprint, float]
     from anon_tune.spec import load_spec, spaces_of
     from anon_tune.workers.trial.attempt import run_probe
 
-    spec = load_spec(file, overrides)
+    spec = load_spec(file, overrides, chosen.settings.data)
     floor = float(spaces_of(spec)["anon"].constant("floor"))
     seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
     with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no part of the answer

@@ -43,7 +43,7 @@ def run(
     from anon_tune.spec import load_spec
 
     settings = settings_here("run")
-    parsed = load_spec(spec, overrides or ()) if spec is not None else None
+    parsed = load_spec(spec, overrides or (), settings.data) if spec is not None else None
     if parsed is not None and not as_json:
         print_plan(parsed)
     api.check_settings(settings)

@@ -77,7 +77,7 @@ class LedgerJobs(Jobs):
             raise InputError(
                 "Code goes along to a service; here modules are imported from beside the job file."
             )
-        return job_summary(submission.submit(self._ledger, job, self._owner, priority, key))
+        return job_summary(submission.submit(self._ledger, job, self._settings, self._owner, priority, key))
 
     def submit_remote(
         self,
@@ -105,7 +105,7 @@ class LedgerJobs(Jobs):
 
         return job_summary(
             submission.submit_remote(
-                self._ledger, document, spaces, self._settings.modules, self._owner, priority, key, code
+                self._ledger, document, spaces, self._settings, self._owner, priority, key, code
             )
         )
 

@@ -1,19 +1,45 @@
-"""Paths of the search spaces and the data that a job names."""
+"""Search spaces and data that a job names, looked for by where the job comes from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationInfo
 
 from anon_tune.documents import unknown
 from anon_tune.errors import NotFoundError, SpecError
 from anon_tune.search_spaces import Space, load_space, space_names
-from anon_tune.settings import Settings
 
-__all__ = ["SPACE_FILE", "found", "named_space", "served", "space_files"]
+__all__ = ["SPACE_FILE", "Origin", "data_path", "named_space", "origin_of", "space_files"]
 
 SPACE_FILE = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Origin of a job, the context of its validators: it says where to look for the files that the job names.
+
+    Attributes:
+        folder: Folder of the job file, from which paths in it are looked for.
+        data_folder: Folder of all data, `Settings.data`; None where there is none.
+        remote: Whether it came over the network, and can name only what a service offers.
+        stored: Whether it is from the ledger: it was checked before, and its files may have gone.
+        spaces: Search spaces that came along, by the file names that the job gives them.
+    """
+
+    folder: Path = Path()
+    data_folder: Path | None = None
+    remote: bool = False
+    stored: bool = False
+    spaces: Mapping[str, Space] = field(default_factory=dict)
+
+
+def origin_of(info: ValidationInfo) -> Origin:
+    """Return the origin that a validator was given; without one, a job in the current folder."""
+    return info.context if isinstance(info.context, Origin) else Origin()
 
 
 def space_files(document: Mapping[str, Any]) -> list[str]:
@@ -27,9 +53,15 @@ def space_files(document: Mapping[str, Any]) -> list[str]:
     return sorted({name for name in named if isinstance(name, str) and name.endswith(SPACE_FILE)})
 
 
-def found(option: str, named: str, context: Mapping[str, Any]) -> str:
-    """The absolute path of data beside the job file, or in the data folder. Raises ValueError."""
-    roots = [context.get("folder", Path()), *filter(None, [Settings.from_environment().data])]
+def data_path(option: str, named: str, origin: Origin) -> str:
+    """Return the absolute path of data: beside the job file or in the folder of all data.
+
+    Raises:
+        ValueError: It is not there. Over the network only what is inside the folder of all data is.
+    """
+    if origin.remote:
+        return _served(option, named, origin.data_folder)
+    roots = [origin.folder, *filter(None, [origin.data_folder])]
     path = Path(named).expanduser()
     if path.is_absolute():
         return str(path)
@@ -42,9 +74,7 @@ def found(option: str, named: str, context: Mapping[str, Any]) -> str:
     )
 
 
-def served(option: str, named: str) -> str:
-    """The absolute path of data that a service has: in its data folder, and nowhere else. Raises ValueError."""
-    root = Settings.from_environment().data
+def _served(option: str, named: str, root: Path | None) -> str:
     if root is None:
         raise ValueError(
             f"this service has no folder of data; {option} needs ANON_TUNE_DATA to be set where it runs"
@@ -59,18 +89,17 @@ def served(option: str, named: str) -> str:
     return str(path)
 
 
-def named_space(name: str, context: Mapping[str, Any]) -> tuple[str, Space]:
-    """A space by its name, or its absolute path, and what it is. Raises ValueError, as validators do."""
-    given = context.get("spaces", {})
-    if name in given:
-        return name, given[name]
-    if context.get("remote"):
+def named_space(name: str, origin: Origin) -> tuple[str, Space]:
+    """Return a space, and its name or absolute path. Raises ValueError, as validators do."""
+    if name in origin.spaces:
+        return name, origin.spaces[name]
+    if origin.remote:
         if name.endswith(SPACE_FILE) or name not in space_names():
             raise ValueError(
                 f"{unknown('space', name, space_names())}; a file of yours goes along, in `spaces`"
             )
     elif name.endswith(SPACE_FILE):
-        name = str(context.get("folder", Path()) / Path(name).expanduser())
+        name = str(origin.folder / Path(name).expanduser())
     return name, _space_from(name)
 
 

@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from anon_tune import documents
 from anon_tune.cli import app
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, Role
@@ -157,3 +158,43 @@ def test_commands_that_work_here_say_so(serve: Serve):
         result = CliRunner().invoke(app, ["--server", "http://127.0.0.1:9", *command])
         assert result.exception is not None
         assert "works here" in str(result.exception)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
+    """The first arguments of all calls of a function, which goes on doing what it does."""
+    real, calls = getattr(owner, name), []
+
+    def call(*arguments: Any, **keys: Any) -> Any:
+        calls.append(arguments[0] if arguments else None)
+        return real(*arguments, **keys)
+
+    monkeypatch.setattr(owner, name, call)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "command", [*READING, ("show", "JOB"), ("pause", "JOB"), ("watch", "JOB")], ids=" ".join
+)
+def test_settings_are_read_once_for_a_command(
+    call: Call, ledger: Ledger, done: str, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+):
+    job = ledger.create_job("waiting", ledger.job(done).spec, {}).id if command[0] == "pause" else done
+    reads = counted(monkeypatch, Settings, "from_environment")
+    call(*(job if word == "JOB" else word for word in command))
+    assert len(reads) == 1
+
+
+def test_a_submission_reads_settings_and_each_space_once(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("mlp", "sgd"):
+        text = (ROOT / "search_spaces" / f"{name}.yaml").read_text()
+        (tmp_path / f"my_{name}.yaml").write_text(f"# {tmp_path}\n{text}")  # no other test has parsed it
+    (tmp_path / "job.yaml").write_text(
+        json.dumps({**SPEC, "space": "my_mlp.yaml", "arms": ["anon", "my_sgd.yaml"]})
+    )
+    parsed = counted(monkeypatch, documents, "load_yaml")
+    reads = counted(monkeypatch, Settings, "from_environment")
+    call("submit", str(tmp_path / "job.yaml"))
+    assert len(reads) == 1
+    assert len([text for text in parsed if str(tmp_path) in text]) == 2

@@ -16,7 +16,7 @@ from anon_tune.advice.evidence import evidence_of, shipped, subject_of
 from anon_tune.advice.prior import advise
 from anon_tune.advice.start import first_points
 from anon_tune.advice.statement import Advice
-from anon_tune.answer import Answer, Outcome
+from anon_tune.answer import Outcome
 from anon_tune.documents import parse
 from anon_tune.errors import ConflictError, SpecError
 from anon_tune.ledger import Ledger, SubmissionKey
@@ -135,7 +135,7 @@ def check_more_seeds(ledger: Ledger, job_id: str) -> None:
     job = ledger.job(job_id)
     if len(stored_spec(job.spec).arms) == 1:
         raise ConflictError(f"Job {job_id} has no baseline, so that more seeds would compare nothing.")
-    answer = Answer.load(job.result)
+    answer = job.answer
     if job.state is not JobState.SUCCEEDED or answer is None:
         return
     if all(each.outcome is not Outcome.UNDECIDED for each in answer.of("configuration")):

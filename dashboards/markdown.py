@@ -27,7 +27,7 @@ __all__ = ["description"]
 
 def description(job: JobRecord) -> str:
     """Return what was compared and found, how sure that is and what to do next, or that there is no answer yet."""
-    answer = Answer.load(job.result)
+    answer = job.answer
     spec = stored_spec(job.spec)
     lines = [f"**{_plain(job.name)}** ({job.id}): {job.state.value}"]
     if job.reason:

@@ -55,6 +55,11 @@ def test_what_the_package_offers_is_there():
         assert getattr(anon_tune, name) is not None
 
 
+def test_the_package_offers_every_error():
+    assert {name for name in anon_tune.__all__ if name.endswith("Error")} == set(errors.__all__)
+    assert all(getattr(anon_tune, name) is getattr(errors, name) for name in errors.__all__)
+
+
 def test_what_the_package_does_not_offer_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = anon_tune.nothing
@@ -105,6 +110,21 @@ def test_public_names_are_sorted_and_exist(path: Path):
     assert names == sorted(names, key=kind)
     assert len(set(names)) == len(names)
     assert set(names) <= own | {"__version__"}
+
+
+# One model of the answer
+
+
+def test_what_the_ledger_keeps_of_an_answer_is_read_in_one_place():
+    """All others read the model, `JobRecord.answer`."""
+    readers = {
+        name
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Attribute) and ast.unparse(node) in {"Answer.load", "job.result.get"})
+        or (isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith(".result"))
+    }
+    assert readers == {"anon_tune.records"}
 
 
 # One tree of errors

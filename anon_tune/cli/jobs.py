@@ -205,7 +205,7 @@ def extend(
         raise InputError(
             f"Give --trials, --time or --seeds. For example: anon-tune extend {job_id} --trials 40"
         )
-    from anon_tune.spec import seconds
+    from anon_tune.spec import seconds, stored_spec
 
     try:
         length = None if time is None else seconds(time)
@@ -214,7 +214,7 @@ def extend(
     place = open_jobs()
     change = place.extend(job_id, trials, length, seeds)
     print_change(change, "will pick up the new totals within seconds", as_json)
-    if trials is not None and not as_json and place.job(job_id).spec["search"].get("stop") == "decided":
+    if trials is not None and not as_json and stored_spec(place.job(job_id).spec).search.stop == "decided":
         out.print(
             "search.stop is decided: a search makes the further trials only if they are expected to help."
         )

@@ -86,7 +86,7 @@ def serve(ledger: Ledger, settings: Settings) -> Iterator[Serve]:
 @pytest.fixture
 def http(serve: Serve) -> Iterator[httpx2.Client]:
     """A client of a service that is open to this machine."""
-    with httpx2.Client(base_url=f"{serve()}/api/v1") as client:
+    with httpx2.Client(base_url=f"{serve()}/api/v1", timeout=60) as client:  # machines may be busy
         yield client
 
 

@@ -149,7 +149,8 @@ def test_a_submission_that_is_repeated_makes_one_job(serve: Serve, ledger: Ledge
     def submit(number: int) -> str:
         address = addresses[number % 2]
         headers = {"Idempotency-Key": f"key {number % 5}"}
-        answer = httpx2.post(f"{address}/api/v1/jobs", json=spec(name=f"job {number % 5}"), headers=headers)
+        body = spec(name=f"job {number % 5}")
+        answer = httpx2.post(f"{address}/api/v1/jobs", json=body, headers=headers, timeout=60)
         assert answer.status_code == 201, answer.text
         return answer.json()["id"]
 

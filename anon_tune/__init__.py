@@ -1,7 +1,7 @@
 """Hyperparameter tuning for the Anon optimizer: which optimizer, and how adaptive, for my model?
 
-The public names below are loaded when they are first used, so that `import anon_tune` stays fast and
-needs neither torch nor ray.
+The public names below, but for the errors, are loaded when they are first used, so that `import anon_tune` stays fast
+and needs neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -9,20 +9,55 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from anon_tune.errors import (
+    AnonTuneError,
+    ConflictError,
+    DependencyError,
+    HyperparameterError,
+    InputError,
+    LeaseHeldError,
+    LeaseLostError,
+    NotFoundError,
+    SpecError,
+    TransitionError,
+)
+
 if TYPE_CHECKING:
     from anon_tune.api import tune
-    from anon_tune.client import Client, Result
+    from anon_tune.jobs.client import Client
+    from anon_tune.jobs.interface import Jobs, Result
     from anon_tune.optim import Anon, load_optimizer
     from anon_tune.workers.trial.context import Context, TrialStopped
 
-__all__ = ["Anon", "Client", "Context", "Result", "TrialStopped", "__version__", "load_optimizer", "tune"]
+__all__ = [
+    "Anon",
+    "AnonTuneError",
+    "Client",
+    "ConflictError",
+    "Context",
+    "DependencyError",
+    "HyperparameterError",
+    "InputError",
+    "Jobs",
+    "LeaseHeldError",
+    "LeaseLostError",
+    "NotFoundError",
+    "Result",
+    "SpecError",
+    "TransitionError",
+    "TrialStopped",
+    "__version__",
+    "load_optimizer",
+    "tune",
+]
 
 __version__ = "0.1.0"
 
 _HOME_OF = {
     "Anon": "anon_tune.optim",
-    "Client": "anon_tune.client",
-    "Result": "anon_tune.client",
+    "Client": "anon_tune.jobs.client",
+    "Jobs": "anon_tune.jobs.interface",
+    "Result": "anon_tune.jobs.interface",
     "tune": "anon_tune.api",
     "Context": "anon_tune.workers.trial.context",
     "TrialStopped": "anon_tune.workers.trial.context",

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -21,17 +21,15 @@ from anon_tune import export, submission
 from anon_tune.display import live_table
 from anon_tune.documents import is_function
 from anon_tune.errors import AnonTuneError, ConflictError, InputError, LeaseHeldError, NotFoundError
+from anon_tune.jobs.interface import Result
+from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.reachable import check_cluster
 from anon_tune.records import JobRecord, JobState
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, parse_spec
 from anon_tune.tracking import Projector, check_uri
 from anon_tune.user_code import ENTERED
-
-if TYPE_CHECKING:
-    from anon_tune.client import Result
 
 __all__ = [
     "acquire",
@@ -88,13 +86,11 @@ def tune(
         ConflictError: It has ended, another process works on it, or it is of another function.
         KeyboardInterrupt: After an interrupt.
     """
-    from anon_tune.client import Result  # and what speaks to services, which commands need not wait for
-
     task, folder, functions = _named(train)
     settings = Settings.from_environment()
     check_settings(settings)
     ledger = open_ledger(settings)
-    backend = LocalBackend(ledger, settings)
+    jobs = LedgerJobs(ledger, settings)
     if resume is None:
         document = {
             "name": name or train.__name__,
@@ -106,12 +102,12 @@ def tune(
             "budget": {**keys.get("budget", {}), "trials": trials, "epochs": epochs},
             "search": {**keys.get("search", {}), "seed": seed},
         }
-        lease = start_job(ledger, parse_spec(document, "tune()", folder))
+        lease = start_job(ledger, parse_spec(document, "tune()", folder, settings.data))
     else:
         lease = acquire(ledger, _job_to_resume(ledger, resume, task))
-    with live_table(backend, lease.job, Console(stderr=True) if show else None):
+    with live_table(jobs, lease.job, Console(stderr=True) if show else None):
         run_job(ledger, settings, lease, functions=functions)
-    return Result(backend.job(lease.job), backend)
+    return Result(jobs.job(lease.job), jobs)
 
 
 def _named(train: Callable[..., Any]) -> tuple[str, Path, dict[str, Callable[..., Any]]]:
@@ -254,7 +250,7 @@ def run_job(
     """
     from anon_tune.workers.driver.job import drive
 
-    LocalBackend(ledger, settings).remove_leftovers()
+    LedgerJobs(ledger, settings).remove_leftovers()
     left = JobState.PAUSED if parent is None else JobState.QUEUED
     with _log_file(settings.job_folder(lease.job)), _projector(settings, lease):
         drive(ledger, lease, settings, lambda: parent in {None, os.getppid()}, left, functions, on_hang)

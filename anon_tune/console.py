@@ -37,6 +37,7 @@ from anon_tune.views import ArmView, AttemptView, JobSummary, JobView, TokenView
 
 if TYPE_CHECKING:
     from anon_tune.search_spaces import Space
+    from anon_tune.spec import JobSpec
 
 __all__ = [
     "attempts_view",
@@ -114,9 +115,8 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
         lines.append(Text(f"  {job.reason}"))
     if job.architecture:
         lines.append(
-            Text(f"  {job.model}: {job.architecture['family']}, "
-                 f"{job.architecture['parameters']:,} parameters")
-        )  # fmt: skip
+            Text(f"  {job.model}: {job.architecture.family}, {job.architecture.parameters:,} parameters")
+        )
     lines += [Text(f"  {line}") for line in _device_lines(job)]
     if job.requested is not None:
         lines.append(Text(f"  {job.requested} requested; the worker will act on it within seconds"))
@@ -159,7 +159,7 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
             yield Text(f"  {arm}: {about_settings(winner.hyperparameters)}")
     for line in about_searches(answer, spec.objective.metric):
         yield Text(f"  {line}")
-    yield from (Text(), _arms_table(job, answer), Text())
+    yield from (Text(), _arms_table(job, answer, spec), Text())
     if answer.spent:
         yield from (_costs_table(answer), Text())
     if answer.verdict:
@@ -336,16 +336,17 @@ def _add_row(table: Table, *cells: str | Text) -> None:
 
 def _device_lines(job: JobView) -> list[str]:
     """What the probe found of a GPU, where the job asks for one."""
-    gpu, probe = job.spec["resources"]["gpu"], job.probe or {}
-    if gpu and probe.get("device") == "cpu":
-        return [f"trained on CPU: torch found no CUDA device there, though resources.gpu is {gpu:g}"]
-    if "trials_per_device" not in probe:
+    gpu, probe = job.spec["resources"]["gpu"], job.probe
+    if probe is None:
         return []
-    peak, total = (probe[key] / 2**30 for key in ("peak_memory_bytes", "device_memory_bytes"))
-    fit = probe["trials_per_device"]
+    if gpu and probe.device == "cpu":
+        return [f"trained on CPU: torch found no CUDA device there, though resources.gpu is {gpu:g}"]
+    peak, total, fit = probe.peak_memory_bytes, probe.device_memory_bytes, probe.trials_per_device
+    if peak is None or total is None or fit is None:
+        return []
     share = math.floor(1000 / fit) / 1000 if fit else 1
     more = f"; {fit} trials fit on it (resources.gpu: {share:g})" if fit > 1 else ""
-    return [f"{probe['device']}: a trial takes {peak:.2g} of its {total:.3g} GiB{more}"]
+    return [f"{probe.device}: a trial takes {peak / 2**30:.2g} of its {total / 2**30:.3g} GiB{more}"]
 
 
 def _winner_lines(winner: Winner | None) -> list[Text]:
@@ -357,8 +358,8 @@ def _winner_lines(winner: Winner | None) -> list[Text]:
     return lines + [Text(f"    {name}: {meaning}", style="dim") for name, meaning in EXPLAINED.items()]
 
 
-def _arms_table(job: JobView, answer: Answer) -> Table:
-    metric, tested = job.spec["objective"]["metric"], "test" if answer.tested else "validation"
+def _arms_table(job: JobView, answer: Answer, spec: JobSpec) -> Table:
+    metric, tested = spec.objective.metric, "test" if answer.tested else "validation"
     table = Table(title=None, box=None, pad_edge=False)
     for title in ("arm", "trials", f"validation {metric} when chosen", f"{tested} {metric}, fresh seeds"):
         table.add_column(title, no_wrap=True)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from anon_tune.backend import Backend
 from anon_tune.console import live_view
 from anon_tune.errors import DependencyError
+from anon_tune.jobs.interface import Jobs
 
 __all__ = ["live_table"]
 
@@ -22,7 +22,7 @@ _NOTEBOOK_WIDTH = 110
 
 
 @contextlib.contextmanager
-def live_table(backend: Backend, job_id: str, console: Console | None) -> Iterator[None]:
+def live_table(jobs: Jobs, job_id: str, console: Console | None) -> Iterator[None]:
     """Draw a job again and again, by a thread, as long as the context is open; None: draw nothing."""
     if console is None:
         yield
@@ -30,7 +30,7 @@ def live_table(backend: Backend, job_id: str, console: Console | None) -> Iterat
     done = threading.Event()
     # A notebook knows by the thread to which cell an output belongs.
     with _in_notebook() if console.is_jupyter else _in_terminal(console) as show:
-        thread = threading.Thread(target=_draw, args=(backend, job_id, show, done), name="live", daemon=True)
+        thread = threading.Thread(target=_draw, args=(jobs, job_id, show, done), name="live", daemon=True)
         thread.start()
         try:
             yield
@@ -39,14 +39,12 @@ def live_table(backend: Backend, job_id: str, console: Console | None) -> Iterat
             thread.join()
 
 
-def _draw(
-    backend: Backend, job_id: str, show: Callable[[RenderableType], None], done: threading.Event
-) -> None:
+def _draw(jobs: Jobs, job_id: str, show: Callable[[RenderableType], None], done: threading.Event) -> None:
     started = time.monotonic()
-    before = backend.job(job_id).done
+    before = jobs.job(job_id).done
     while not done.wait(_LIVE_SECONDS):
         try:
-            job = backend.job(job_id)
+            job = jobs.job(job_id)
         except DependencyError:
             continue  # the table may miss a beat; the driver says what ails the database
         show(live_view(job, time.monotonic() - started, before))

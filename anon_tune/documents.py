@@ -24,7 +24,17 @@ from pydantic import (
 
 from anon_tune.errors import NotFoundError, SpecError
 
-__all__ = ["Number", "Strict", "is_function", "load_yaml", "parse", "read_yaml", "unknown"]
+__all__ = [
+    "Number",
+    "Strict",
+    "is_function",
+    "load_yaml",
+    "parse",
+    "read_text",
+    "read_yaml",
+    "unknown",
+    "yaml_mapping",
+]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -90,29 +100,46 @@ def read_yaml(path: Path) -> dict[str, Any]:
         NotFoundError: There is no such file.
         SpecError: It is not text, not YAML, or not a mapping.
     """
+    return yaml_mapping(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        NotFoundError: There is no such file.
+        SpecError: It is not UTF-8 text.
+    """
     try:
-        data = load_yaml(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise NotFoundError(f"There is no file {path}. Check the path; examples/ has job files.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(str(path), [f"cannot be read as UTF-8 text ({error})"]) from None
+
+
+def yaml_mapping(text: str, source: str) -> dict[str, Any]:
+    """Return the mapping in a YAML text, which messages call `source`.
+
+    Raises:
+        SpecError: It is not YAML, or holds something other than a mapping.
+    """
+    try:
+        data = load_yaml(text)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}, column {where.column + 1}: " if where else ""
-        raise SpecError(
-            str(path), [f"{line}invalid YAML ({getattr(error, 'problem', None) or error})"]
-        ) from None
+        problem = getattr(error, "problem", None) or error
+        raise SpecError(source, [f"{line}invalid YAML ({problem})"]) from None
     except ValueError as error:  # an invalid date or number
-        raise SpecError(str(path), [f"holds a value that cannot be read ({error})"]) from None
+        raise SpecError(source, [f"holds a value that cannot be read ({error})"]) from None
     if not isinstance(data, dict):
         found = "nothing" if data is None else type(data).__name__
-        raise SpecError(str(path), [f"expected keys and values (name: ..., task: ...), found {found}"])
+        raise SpecError(source, [f"expected keys and values (name: ..., task: ...), found {found}"])
     return data
 
 
-def parse(
-    model: type[M], data: Mapping[str, Any], source: str, context: Mapping[str, Any] | None = None
-) -> M:
+def parse(model: type[M], data: Mapping[str, Any], source: str, context: object = None) -> M:
     """Return `data` as `model`, whose validators may use `context`.
 
     Raises:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from anon_tune.answer import Answer
+from anon_tune.answer import Answer, Winner
 from anon_tune.errors import ConflictError, InputError
 from anon_tune.next_steps import further_steps
 from anon_tune.records import JobRecord
@@ -28,6 +28,9 @@ from anon_tune.sentences import (
     about_training,
     about_verdicts,
 )
+
+if TYPE_CHECKING:
+    from anon_tune.spec import JobSpec, Objective
 
 __all__ = ["FORMATS", "VERSION", "document", "form_of", "render"]
 
@@ -58,49 +61,29 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
         ConflictError: The job has no result yet, or no configuration of the arm completed.
         InputError: The job has no such arm.
     """
-    if arm not in job.spec["arms"]:
-        raise InputError(f"Job {job.id} has no arm {arm!r}; it has {', '.join(job.spec['arms'])}.")
-    answer = Answer.load(job.result)
-    if answer is None:
-        raise ConflictError(
-            f"Job {job.id} is {job.state} in its {job.phase} phase and has no result yet. "
-            f"`anon-tune best {job.id}` shows its best trial so far."
-        )
-    if arm not in answer.winners:
-        raise ConflictError(
-            f"No configuration of {arm} completed in job {job.id}; there is nothing to export."
-        )
-    found, spec = answer.winners[arm], job.spec
-    tests = [value for value in found.test.seeds.values() if value is not None]
-    training = spec["training"]
-    split = "test" if answer.tested else "validation"
+    from anon_tune.spec import stored_spec  # takes a tenth of a second, which every command would wait for
+
+    spec = stored_spec(job.spec)
+    answer = _answer_on(arm, job, spec)
+    found = answer.winners[arm]
+    training = spec.training.model_dump(mode="json")
+    own = {"name": spec.task, "options": spec.arguments}
     return {
         "version": VERSION,
-        "optimizer": spec.get("spaces", {}).get(arm, {}).get("optimizer", arm),
+        "optimizer": spec.optimizer(arm),
         "hyperparameters": _plain(found.hyperparameters),
         "schedule": {
-            "name": training["schedule"],
-            "warmup": training.get("warmup", 0.0),
-            "epochs": spec["budget"]["epochs"],
+            "name": spec.training.schedule,
+            "warmup": spec.training.warmup,
+            "epochs": spec.budget.epochs,
         },
-        "training": {key: training[key] for key in _TRAINING if key in training and spec["model"]},
+        "training": {key: training[key] for key in _TRAINING} if spec.model else {},
         "architecture": {
-            "model": spec["model"] or {"name": spec["task"], "options": spec["arguments"]},
+            "model": spec.model.model_dump(mode="json") if spec.model else own,
             **dict(job.architecture or {}),
         },
-        "in_words": _in_words(job, answer),
-        "evidence": {
-            "objective": f"{split} {spec['objective']['metric']} ({spec['objective']['mode']})",
-            "of": spec["objective"].get("of", "last"),
-            "value": fmean(tests) if tests else None,
-            "interval": _interval(tests),
-            "seeds": len(tests),
-            "seeds_tried": len(found.test.seeds),
-            "scale": answer.scale,
-            "gamma": answer.gamma.model_dump(mode="json", exclude={"curve"}),
-            "verdict": [each.model_dump(mode="json") for each in answer.verdict],
-            "at_bound": found.at_bound,
-        },
+        "in_words": _in_words(job.id, spec, answer),
+        "evidence": _evidence(spec.objective, answer, found),
         "provenance": {
             "job": job.id,
             "name": job.name,
@@ -108,6 +91,39 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
             "mlflow_run": job.mlflow_run,
             "versions": _versions(),
         },
+    }
+
+
+def _answer_on(arm: str, job: JobRecord, spec: JobSpec) -> Answer:
+    """Return the job's answer, which has a winner of the arm. Raises as `document`."""
+    if arm not in spec.arms:
+        raise InputError(f"Job {job.id} has no arm {arm!r}; it has {', '.join(spec.arms)}.")
+    if job.answer is None:
+        raise ConflictError(
+            f"Job {job.id} is {job.state} in its {job.phase} phase and has no result yet. "
+            f"`anon-tune best {job.id}` shows its best trial so far."
+        )
+    if arm not in job.answer.winners:
+        raise ConflictError(
+            f"No configuration of {arm} completed in job {job.id}; there is nothing to export."
+        )
+    return job.answer
+
+
+def _evidence(objective: Objective, answer: Answer, found: Winner) -> dict[str, Any]:
+    tests = [value for value in found.test.seeds.values() if value is not None]
+    split = "test" if answer.tested else "validation"
+    return {
+        "objective": f"{split} {objective.metric} ({objective.mode})",
+        "of": objective.of,
+        "value": fmean(tests) if tests else None,
+        "interval": _interval(tests),
+        "seeds": len(tests),
+        "seeds_tried": len(found.test.seeds),
+        "scale": answer.scale,
+        "gamma": answer.gamma.model_dump(mode="json", exclude={"curve"}),
+        "verdict": [each.model_dump(mode="json") for each in answer.verdict],
+        "at_bound": found.at_bound,
     }
 
 
@@ -170,11 +186,8 @@ def _wrapped(*sentences: str) -> Iterator[str]:
         )
 
 
-def _in_words(job: JobRecord, answer: Answer) -> dict[str, Any]:
+def _in_words(job_id: str, spec: JobSpec, answer: Answer) -> dict[str, Any]:
     """Return the answer in sentences, as the report has them."""
-    from anon_tune.spec import stored_spec  # the import takes 0.1 s, which other commands do not need
-
-    spec = stored_spec(job.spec)
     metric = spec.objective.metric
     return {
         "compared": about_comparison(answer, spec),
@@ -182,7 +195,7 @@ def _in_words(job: JobRecord, answer: Answer) -> dict[str, Any]:
         "verdict": list(about_verdicts(answer, spec)),
         "stopped": list(about_stopping(answer, metric)),
         "holds_for": about_training(spec),
-        "next": list(further_steps(answer, spec, job.id)),
+        "next": list(further_steps(answer, spec, job_id)),
         "words": dict(EXPLAINED),
     }
 

@@ -9,9 +9,13 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from anon_tune.errors import TransitionError
+
+if TYPE_CHECKING:
+    from anon_tune.answer import Answer
 
 __all__ = [
     "ENDED",
@@ -380,6 +384,13 @@ class JobRecord:
     code: str | None = None
     mlflow_run: str | None = None
     trials: tuple[Trial, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def answer(self) -> Answer | None:
+        """The `result` as a model, also of an earlier version; None before there is one. Everybody reads it here."""
+        from anon_tune.answer import Answer  # and pydantic, which a trial's records need not wait for
+
+        return Answer.load(self.result)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from anon_tune.advice.evidence import evidence_of, shipped, subject_of
 from anon_tune.advice.prior import advise
 from anon_tune.advice.start import first_points
 from anon_tune.advice.statement import Advice
-from anon_tune.answer import Answer, Outcome
+from anon_tune.answer import Outcome
 from anon_tune.documents import parse
 from anon_tune.errors import ConflictError, SpecError
 from anon_tune.ledger import Lease, Ledger, SubmissionKey
 from anon_tune.records import JobRecord, JobState
 from anon_tune.search_spaces import Space, space_names
+from anon_tune.settings import Settings
 from anon_tune.spec import (
     JobFile,
     JobSpec,
@@ -125,9 +126,16 @@ def _advised(ledger: Ledger, spec: JobSpec, subject: str, space: Space) -> Space
     return space if gamma is None else first_points(space, gamma)
 
 
-def submit(ledger: Ledger, job: JobFile, owner: str | None, priority: int, key: str | None) -> JobRecord:
-    """Queue a job whose files are here. Raises SpecError; ConflictError where `key` is of another job."""
-    spec = parse_spec(job.document, job.source, job.folder)
+def submit(
+    ledger: Ledger,
+    job: JobFile,
+    settings: Settings,
+    owner: str | None,
+    priority: int,
+    key: str | None,
+) -> JobRecord:
+    """Queue a job whose files are here. Raises SpecError; InputError where `key` was used for another job."""
+    spec = parse_spec(job.document, job.source, job.folder, settings.data)
     submission = _submission(owner, key, job.document)
     return store_job(ledger, spec, spaces_of(spec), priority=priority, owner=owner, submission=submission)
 
@@ -136,7 +144,7 @@ def submit_remote(
     ledger: Ledger,
     document: Mapping[str, Any],
     spaces: Mapping[str, Mapping[str, Any]],
-    modules: tuple[str, ...],
+    settings: Settings,
     owner: str | None,
     priority: int,
     key: str | None,
@@ -144,12 +152,13 @@ def submit_remote(
 ) -> JobRecord:
     """Queue a job that came over the network with its own search spaces, by the names it gives them.
 
-    It may name functions of `modules`, and of those in the archive that was stored under the digest `code`.
+    The settings say which data and which modules' functions it may name. It may also name functions of the modules in
+    the archive that was stored under the digest `code`.
 
     Raises:
         SpecError: It is wrong, or names what is not offered.
         NotFoundError: There is no such code.
-        ConflictError: `key` is of another job.
+        InputError: `key` was used for another job.
     """
     problems = [*_unstorable(document, "spec"), *_unstorable(spaces, "spaces")]
     named = space_files(document)
@@ -158,7 +167,7 @@ def submit_remote(
         raise SpecError("job", problems)
     given = {name: _own_space(name, space) for name, space in spaces.items()}
     brought = code_archive.modules(ledger.archives.get(code)) if code is not None else ()
-    spec = remote_spec(document, given, (*modules, *brought))
+    spec = remote_spec(document, given, (*settings.modules, *brought), settings.data)
     asked = {"spec": document, "spaces": spaces, "priority": priority, "code": code}
     submission = _submission(owner, key, asked)
     return store_job(
@@ -177,7 +186,7 @@ def check_more_seeds(ledger: Ledger, job_id: str) -> None:
     job = ledger.jobs.get(job_id)
     if len(stored_spec(job.spec).arms) == 1:
         raise ConflictError(f"Job {job_id} has no baseline, so that more seeds would compare nothing.")
-    answer = Answer.load(job.result)
+    answer = job.answer
     if job.state is not JobState.SUCCEEDED or answer is None:
         return
     if all(each.outcome is not Outcome.UNDECIDED for each in answer.of("configuration")):

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from anon_tune import records
+from anon_tune.advice.statement import Fingerprint
 from anon_tune.answer import Answer, Comparison, Gamma
 from anon_tune.records import (
     ArmRecord,
@@ -37,6 +38,7 @@ __all__ = [
     "JobView",
     "LeaseView",
     "LogsView",
+    "ProbeView",
     "ReportView",
     "TokenView",
     "TrialView",
@@ -86,6 +88,24 @@ class ArmView(View):
     seconds: float = Field(description="What the epochs took, without waiting, pauses and lost attempts.")
 
 
+class ProbeView(View):
+    """Measurements of a job's model before the first trial; null where they were not made."""
+
+    log_mean_sigma: float | None = Field(default=None, description="Scale of the gradients, as a logarithm.")
+    quantiles_log_sigma: dict[str, float] | None = Field(
+        default=None, description="The same by coordinate: quantiles, by their percentages."
+    )
+    floor: float | None = Field(default=None, description="Of Anon's search space; part of the scale.")
+    batches: int | None = Field(default=None, description="How many the gradients were averaged over.")
+    seconds_per_step: float | None = Field(default=None, description="Of one step of the optimizer.")
+    steps_per_epoch: float | None = None
+    samples_per_epoch: int | None = None
+    device: str | None = None
+    peak_memory_bytes: int | None = Field(default=None, description="Most memory of a GPU that tensors took.")
+    device_memory_bytes: int | None = Field(default=None, description="Memory that the GPU has.")
+    trials_per_device: int | None = Field(default=None, description="Trials that fit on the GPU at once.")
+
+
 class JobSummary(View):
     """A job in a list."""
 
@@ -122,8 +142,8 @@ class JobView(JobSummary):
         description="Trials of all phases, if every arm gets through and no finalist falls behind."
     )
     seconds: float = Field(description="For which it has been worked on, as of the last heartbeat.")
-    probe: dict[str, Any] | None
-    architecture: dict[str, Any] | None
+    probe: ProbeView | None
+    architecture: Fingerprint | None
     winners: dict[str, str] = Field(description="By arm, the trial that was chosen.")
     verdict: list[Comparison] | None
     result: Answer | None
@@ -233,7 +253,7 @@ class TokenView(View):
 
 def job_summary(job: JobRecord) -> JobSummary:
     """A job in a list."""
-    return JobSummary(**_summary(job, Answer.load(job.result)))
+    return JobSummary(**_summary(job))
 
 
 def job_view(overview: Overview) -> JobView:
@@ -241,7 +261,7 @@ def job_view(overview: Overview) -> JobView:
     from anon_tune.spec import stored_spec
 
     job = overview.job
-    result = Answer.load(job.result)
+    answer = job.answer
     spec = stored_spec(job.spec)
     planned = spec.planned_trials()
     may_end_early = spec.search.stop != "never" or spec.budget.time is not None
@@ -250,15 +270,15 @@ def job_view(overview: Overview) -> JobView:
     arms = {arm: _arm_view(seen, budget, over) for arm, seen in overview.arms.items()}
     planned[Phase.SEARCH] = sum(arm.planned for arm in arms.values())
     return JobView(
-        **_summary(job, result),
+        **_summary(job),
         arms=arms,
         planned=sum(planned.values()),
         seconds=round(job.spent, 1),
-        probe=_plain(job.probe),
-        architecture=_plain(job.architecture),
-        winners={} if result is None else {arm: found.trial for arm, found in result.winners.items()},
-        verdict=None if result is None else result.verdict,
-        result=result,
+        probe=ProbeView.model_validate(job.probe) if job.probe else None,
+        architecture=Fingerprint.model_validate(job.architecture) if job.architecture else None,
+        winners={} if answer is None else {arm: found.trial for arm, found in answer.winners.items()},
+        verdict=None if answer is None else answer.verdict,
+        result=answer,
         spec=dict(job.spec),
         mlflow_run_id=job.mlflow_run,
         projected=overview.projected,
@@ -307,7 +327,7 @@ def token_view(token: records.TokenRecord) -> TokenView:
     return TokenView.model_validate(token, from_attributes=True)
 
 
-def _summary(job: JobRecord, result: Answer | None) -> dict[str, Any]:
+def _summary(job: JobRecord) -> dict[str, Any]:
     return {
         "id": job.id,
         "name": job.name,
@@ -319,7 +339,7 @@ def _summary(job: JobRecord, result: Answer | None) -> dict[str, Any]:
         "requested": job.requested,
         "lease": LeaseView.model_validate(job.lease, from_attributes=True) if job.lease else None,
         "model": (job.spec["model"] or {"name": job.spec["task"]})["name"],
-        "gamma": None if result is None else result.gamma.model_copy(update={"curve": None}),
+        "gamma": None if job.answer is None else job.answer.gamma.model_copy(update={"curve": None}),
         "created": job.created,
         "finished": job.finished,
     }
@@ -347,7 +367,3 @@ def _finite(number: float) -> float | None:
 
 def _in_order(counts: Mapping[TrialState, int]) -> dict[TrialState, int]:
     return {state: counts[state] for state in TrialState if counts.get(state)}
-
-
-def _plain(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if values is None else dict(values)

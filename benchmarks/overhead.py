@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 from anon_tune import api
-from anon_tune.local import open_ledger
+from anon_tune.jobs.ledger import open_ledger
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec

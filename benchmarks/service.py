@@ -27,9 +27,9 @@ from pathlib import Path
 import httpx2
 import numpy as np
 
+from anon_tune.jobs.service import ServiceJobs
 from anon_tune.ledger import Ledger
 from anon_tune.records import NewTrial, Phase, TrialState
-from anon_tune.remote import RemoteBackend
 from anon_tune.spec import JobFile, parse_spec
 
 JOBS, TRIALS, REPORTS = 10, 500, 10
@@ -181,10 +181,10 @@ def measure_submissions(count: int) -> bool:
 
         def submit(number: int) -> str:
             nonlocal done
-            if not hasattr(local, "backend"):
-                local.backend = RemoteBackend(found.address, patience=60.0)
+            if not hasattr(local, "jobs"):
+                local.jobs = ServiceJobs(found.address, patience=60.0)
             job = JobFile({**SPEC, "name": f"job {number}"})
-            made: str = local.backend.submit(job, key=f"submission {number}").id
+            made: str = local.jobs.submit(job, key=f"submission {number}").id
             with lock:
                 done += 1
             return made

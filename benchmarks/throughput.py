@@ -38,7 +38,7 @@ from unittest import mock
 import psutil
 
 from anon_tune import api
-from anon_tune.local import open_ledger
+from anon_tune.jobs.ledger import open_ledger
 from anon_tune.records import JobState, TrialState
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from anon_tune.answer import Answer, Gamma
+from anon_tune.answer import Gamma
 from anon_tune.records import JobRecord, Phase, Trial, TrialState, objective_key
 
 __all__ = ["best_so_far", "charts_page", "learning_curves", "loss_over_gamma"]
@@ -67,9 +67,8 @@ def loss_over_gamma(job: JobRecord) -> go.Figure:
             ],
             hovertemplate="%{text}<br>gamma %{x:.3f}<br>diverged<extra></extra>",
         )
-    answer = Answer.load(job.result)
-    if answer is not None:
-        _add_response(figure, answer.gamma)
+    if job.answer is not None:
+        _add_response(figure, job.answer.gamma)
     figure.update_xaxes(title="gamma (0 SGD-like, 1 Adam-like)")
     figure.update_yaxes(title=_objective(job), type="log" if _positive(job) else "linear")
     return _titled(figure, "Objective over gamma")

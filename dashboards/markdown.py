@@ -27,7 +27,7 @@ __all__ = ["description"]
 
 def description(job: JobRecord) -> str:
     """Return the comparison, findings, uncertainty and next steps of a job, or that it has no answer yet."""
-    answer = Answer.load(job.result)
+    answer = job.answer
     spec = stored_spec(job.spec)
     lines = [f"**{_plain(job.name)}** ({job.id}): {job.state.value}"]
     if job.reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from anon_tune.documents import Strict, is_function, parse, read_yaml, unknown
+from anon_tune.documents import Strict, is_function, parse, read_text, unknown, yaml_mapping
 from anon_tune.errors import SpecError
 from anon_tune.search_spaces.domains import Choice, Domain, Range, Value, shown
 
@@ -439,5 +440,10 @@ def load_space(name: str) -> Space:
         path = _FOLDER / f"{name}.yaml"
     else:
         raise SpecError("space", [f"{unknown('space', name, space_names())}, or the path of a .yaml file"])
-    data: dict[str, Any] = read_yaml(path)
-    return parse(Space, data, str(path))
+    return _parsed(read_text(path), str(path))
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str, source: str) -> Space:
+    """Return the space in a YAML text: checking a job and storing it ask for the same ones."""
+    return parse(Space, yaml_mapping(text, source), source)

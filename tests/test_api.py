@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from anon_tune import api
+from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.ledger.leases import Leases
-from anon_tune.local import LocalBackend, open_ledger
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
 from anon_tune.workers.driver import cluster
@@ -55,7 +55,7 @@ def test_what_drivers_left_of_jobs_that_have_ended_is_deleted(settings: Settings
         (settings.job_folder(job_id) / "job.log").touch()
     abandoned = settings.ray_temp("killed")
     abandoned.mkdir(parents=True)
-    LocalBackend(ledger, settings).remove_leftovers()
+    LedgerJobs(ledger, settings).remove_leftovers()
     assert not abandoned.exists()
     assert {job_id: settings.checkpoints(job_id).exists() for job_id in left} == left
     assert all((settings.job_folder(job_id) / "job.log").exists() for job_id in left)

@@ -30,7 +30,8 @@ MODULES = {name: path for name, path in source_files().items() if ".migrations."
         ),
         ("from anon_tune import spec", {"torch", "ray", "mlflow", "optuna", "sqlalchemy"}),
         ("from anon_tune import ledger", {"torch", "ray", "mlflow", "optuna"}),
-        ("from anon_tune import remote", {"torch", "ray", "mlflow", "optuna", "sqlalchemy", "yaml"}),
+        ("from anon_tune.jobs import service", {"torch", "ray", "mlflow", "optuna", "sqlalchemy", "yaml"}),
+        ("from anon_tune.jobs import ledger", {"torch", "ray", "mlflow", "optuna", "pandas", "httpx2"}),
         (
             "import anon_tune.workers.problems.tasks, anon_tune.workers.trial.probe, anon_tune.workers.trial.attempt",
             {"ray", "mlflow", "optuna"},
@@ -52,6 +53,11 @@ def test_what_the_package_offers_is_there():
     assert sorted(anon_tune.__all__) == dir(anon_tune)
     for name in anon_tune.__all__:
         assert getattr(anon_tune, name) is not None
+
+
+def test_the_package_offers_every_error():
+    assert {name for name in anon_tune.__all__ if name.endswith("Error")} == set(errors.__all__)
+    assert all(getattr(anon_tune, name) is getattr(errors, name) for name in errors.__all__)
 
 
 def test_what_the_package_does_not_offer_is_an_attribute_error():
@@ -104,6 +110,21 @@ def test_public_names_are_sorted_and_exist(path: Path):
     assert names == sorted(names, key=kind)
     assert len(set(names)) == len(names)
     assert set(names) <= own | {"__version__"}
+
+
+# One model of the answer
+
+
+def test_what_the_ledger_keeps_of_an_answer_is_read_in_one_place():
+    """All others read the model, `JobRecord.answer`."""
+    readers = {
+        name
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Attribute) and ast.unparse(node) in {"Answer.load", "job.result.get"})
+        or (isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith(".result"))
+    }
+    assert readers == {"anon_tune.records"}
 
 
 # One tree of errors

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from anon_tune.errors import InputError
-from anon_tune.local import open_ledger
+from anon_tune.jobs.ledger import open_ledger
 from anon_tune.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("unset")

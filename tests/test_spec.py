@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anon_tune import catalogue, search_spaces
+from anon_tune import catalogue, documents, search_spaces
 from anon_tune.errors import InputError, NotFoundError, SpecError
 from anon_tune.search_spaces import load_space
 from anon_tune.spec import (
@@ -77,22 +77,45 @@ def test_the_options_of_a_model_can_be_written_beside_its_name():
     assert beside == parse_spec({**GOOD, "model": {"name": "cnn", "options": {"width": 4}}})
 
 
-def test_the_folder_of_the_data_is_beside_the_job_file_or_where_all_data_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_folder_of_the_data_is_beside_the_job_file_or_where_all_data_is(tmp_path: Path):
     for folder in ("jobs/mine", "data/mine", "data/shared"):
         (tmp_path / folder).mkdir(parents=True)
-    monkeypatch.setenv("ANON_TUNE_DATA", str(tmp_path / "data"))
 
     def found(folder: str) -> Any:
         data = {"name": "idx", "folder": folder}
-        spec = parse_spec({**GOOD, "data": data}, "job", tmp_path / "jobs")
+        spec = parse_spec({**GOOD, "data": data}, "job", tmp_path / "jobs", tmp_path / "data")
         assert stored_spec(spec.model_dump(mode="json")) == spec
         return spec.data.options["folder"]
 
     assert found("mine") == str(tmp_path / "jobs" / "mine")
     assert found("shared") == str(tmp_path / "data" / "shared")
     assert found("/on/another/machine") == "/on/another/machine"
+
+
+def test_data_is_looked_for_in_the_folder_that_is_given_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """No validator reads the environment."""
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setenv("ANON_TUNE_DATA", str(tmp_path))
+    data = {"name": "idx", "folder": "mine"}
+    with pytest.raises(SpecError, match="there is no folder 'mine'"):
+        parse_spec({**GOOD, "data": data}, "job", tmp_path / "jobs")
+
+
+def test_a_space_is_parsed_once_for_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shipped = (Path(__file__).parents[1] / "search_spaces" / "cnn.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(f"# {tmp_path}\n{shipped}")  # no other test has parsed it
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump({**GOOD, "space": "mine.yaml"}))
+    parsed = []
+    real = documents.load_yaml
+    monkeypatch.setattr(documents, "load_yaml", lambda text: parsed.append(text) or real(text))
+    spec = load_spec(tmp_path / "job.yaml")
+    assert spaces_of(spec)["anon"].optimizer == "anon"
+    assert len([text for text in parsed if str(tmp_path) in text]) == 1
+    (tmp_path / "mine.yaml").write_text(shipped.replace("optimizer: anon", "optimizer: sgd"))
+    with pytest.raises(SpecError):  # a file that has changed is parsed anew
+        load_spec(tmp_path / "job.yaml")
 
 
 BAD = [

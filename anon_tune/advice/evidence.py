@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from anon_tune.advice.statement import Evidence, Fingerprint
-from anon_tune.answer import Answer
 from anon_tune.records import JobRecord
 
 __all__ = ["SHIPPED", "ShippedEvidence", "distinct", "evidence_of", "shipped", "subject_of"]
@@ -53,7 +52,7 @@ def subject_of(spec: Mapping[str, Any]) -> str:
 
 def evidence_of(job: JobRecord) -> Evidence | None:
     """Return a job's findings; None if its model is unknown, it has no answer, or it has too few trials."""
-    answer = Answer.load(job.result)
+    answer = job.answer
     if answer is None or job.architecture is None or answer.gamma.low is None or answer.gamma.high is None:
         return None
     won = answer.winners.get("anon")

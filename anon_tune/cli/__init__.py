@@ -66,8 +66,7 @@ def _options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    chosen.server = server
-    chosen.at_exit = context.with_resource(contextlib.ExitStack())
+    chosen.begin(server, context.with_resource(contextlib.ExitStack()))
 
 
 def _application(asked: str | None = None) -> typer.Typer:

@@ -10,7 +10,7 @@ import typer
 
 from anon_tune import console
 from anon_tune.cli.options import AsJson, JobId
-from anon_tune.cli.place import local_backend, open_backend, settings_here
+from anon_tune.cli.place import ledger_jobs, open_jobs, settings_here
 from anon_tune.cli.printing import err, out, print_json
 from anon_tune.records import Role
 
@@ -39,12 +39,11 @@ def token_create(
 ) -> None:
     """Make a token and print it: it is shown this once."""
     if stdin:
-        settings = settings_here("token create --stdin")
-        backend = local_backend(settings)
-        token, _ = backend.create_token(owner, role, sys.stdin.read().strip(), may_send_code=may_send_code)
+        jobs = ledger_jobs(settings_here("token create --stdin"))
+        token, _ = jobs.create_token(owner, role, sys.stdin.read().strip(), may_send_code=may_send_code)
         err.print(f"Token {token.id} of {token.owner}, role {token.role}.")
         return
-    token, secret = open_backend().create_token(owner, role, may_send_code=may_send_code)
+    token, secret = open_jobs().create_token(owner, role, may_send_code=may_send_code)
     if as_json:
         print_json({**token.model_dump(mode="json"), "secret": secret})
         return
@@ -55,7 +54,7 @@ def token_create(
 @token_app.command("list")
 def token_list(as_json: AsJson = False) -> None:
     """List tokens, the oldest first."""
-    found = open_backend().tokens()
+    found = open_jobs().tokens()
     if as_json:
         print_json([token.model_dump(mode="json") for token in found])
     elif found:
@@ -69,7 +68,7 @@ def token_revoke(
     token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="A token's id.")], as_json: AsJson = False
 ) -> None:
     """Take a token back, at once and for good."""
-    token = open_backend().revoke_token(token_id)
+    token = open_jobs().revoke_token(token_id)
     if as_json:
         print_json(token.model_dump(mode="json"))
     else:
@@ -79,7 +78,7 @@ def token_revoke(
 @db_app.command("upgrade")
 def db_upgrade() -> None:
     """Make the ledger's database, or bring it to this version's schema."""
-    from anon_tune.local import open_ledger
+    from anon_tune.jobs.ledger import open_ledger
 
     settings = settings_here("db upgrade")
     open_ledger(settings).close()
@@ -97,7 +96,7 @@ def mlflow_sync(
 ) -> None:
     """Write what is missing of a job to MLflow; writing it again changes nothing."""
     from anon_tune import api
-    from anon_tune.local import open_ledger
+    from anon_tune.jobs.ledger import open_ledger
 
     if follow is not None:
         os.nice(19)  # training comes first, whose processes Ray starts at 15, and so does its start

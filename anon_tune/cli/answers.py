@@ -14,7 +14,7 @@ from anon_tune import catalogue, console
 from anon_tune.advice.statement import Fingerprint
 from anon_tune.architecture import fingerprint
 from anon_tune.cli.options import AsJson, JobId, Overrides
-from anon_tune.cli.place import open_backend
+from anon_tune.cli.place import chosen, open_jobs
 from anon_tune.cli.printing import err, out, print_json
 from anon_tune.errors import InputError
 from anon_tune.export import FORMATS, form_of
@@ -26,7 +26,7 @@ __all__ = ["best", "export", "suggest"]
 
 def best(job_id: JobId, as_json: AsJson = False) -> None:
     """Show the best trial of each arm so far."""
-    job = open_backend().job(job_id)
+    job = open_jobs().job(job_id)
     if as_json:
         print_json({arm: seen.best and seen.best.model_dump(mode="json") for arm, seen in job.arms.items()})
     else:
@@ -49,7 +49,7 @@ def export(
     """Export a job's best configuration, with its evidence."""
     if output == Path("-"):
         output = None
-    text = open_backend().export(job_id, form or form_of(output or Path()), arm)
+    text = open_jobs().export(job_id, form or form_of(output or Path()), arm)
     if output is None:
         sys.stdout.write(text)
         return
@@ -86,7 +86,7 @@ def suggest(
         architecture = _architecture(model)
     else:
         architecture, scale = _measured(Path(str(spec)), overrides or ())
-    advice = open_backend().advice(architecture, scale)
+    advice = open_jobs().advice(architecture, scale)
     if as_json:
         print_json(advice.model_dump(mode="json"))
     else:
@@ -111,7 +111,7 @@ def _measured(file: Path, overrides: Sequence[str]) -> tuple[Fingerprint, float]
     from anon_tune.workers.trial.attempt import run_probe
     from anon_tune.workers.trial.messages import Failed
 
-    spec = load_spec(file, overrides)
+    spec = load_spec(file, overrides, chosen.settings.data)
     floor = float(spaces_of(spec)["anon"].constant("floor"))
     seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
     with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no part of the answer

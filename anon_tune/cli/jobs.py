@@ -12,12 +12,11 @@ import typer
 
 from anon_tune import console
 from anon_tune.cli.options import AsJson, JobId, Overrides
-from anon_tune.cli.place import open_backend, server_address
+from anon_tune.cli.place import chosen, open_jobs, server_address
 from anon_tune.cli.printing import err, out, print_change, print_json, print_log, print_plan, print_report
 from anon_tune.cli.streaming import stream_csv, stream_json
 from anon_tune.errors import InputError
 from anon_tune.records import JobState
-from anon_tune.settings import Settings
 from anon_tune.views import ReportView
 
 __all__ = ["cancel", "extend", "jobs", "logs", "pause", "resume", "show", "submit", "trials", "watch"]
@@ -40,14 +39,14 @@ def submit(
     """Queue a tuning job for a worker, and print its id."""
     from anon_tune.spec import read_job_file, stored_spec
 
-    job_file, backend = read_job_file(spec, overrides or ()), open_backend()
+    job_file, place = read_job_file(spec, overrides or ()), open_jobs()
     if server_address() is None:
         from anon_tune import api
 
-        api.check_settings(Settings.from_environment())
-    job = backend.submit(job_file, priority, code=code)
+        api.check_settings(chosen.settings)
+    job = place.submit(job_file, priority=priority, code=code)
     if "repeats" in (job_file.document.get("search") or {}):
-        print_plan(stored_spec(backend.job(job.id).spec))
+        print_plan(stored_spec(place.job(job.id).spec))
     if as_json:
         print_json({"id": job.id, "state": job.state.value, "priority": job.priority})
     else:
@@ -56,7 +55,7 @@ def submit(
 
 def jobs(as_json: AsJson = False) -> None:
     """List all jobs, newest first."""
-    found = open_backend().jobs()
+    found = open_jobs().jobs()
     if as_json:
         print_json([job.model_dump(mode="json") for job in found])
     elif found:
@@ -67,8 +66,7 @@ def jobs(as_json: AsJson = False) -> None:
 
 def show(job_id: JobId, as_json: AsJson = False) -> None:
     """Show a job: its arms, gamma and verdict, or why there is none and how to go on."""
-    backend = open_backend()
-    job = backend.job(job_id)
+    job = open_jobs().job(job_id)
     if as_json:
         print_json(job.model_dump(mode="json"))
         return
@@ -76,7 +74,7 @@ def show(job_id: JobId, as_json: AsJson = False) -> None:
     if job.result is None:
         out.print(console.best_table(job.arms))
     if job.state is not JobState.SUCCEEDED and server_address() is None:
-        print_log(Settings.from_environment(), job_id)
+        print_log(chosen.settings, job_id)
 
 
 def trials(
@@ -98,9 +96,9 @@ def trials(
     if as_csv and as_json:
         raise InputError("Give one of --csv and --json.")
     if reports:
-        _print_reports(open_backend().reports(job_id, trial), as_json)
+        _print_reports(open_jobs().reports(job_id, trial), as_json)
         return
-    found = open_backend().trials(job_id)
+    found = open_jobs().list_trials(job_id)
     if as_json:
         print_json([trial.model_dump(mode="json") for trial in found])
     else:
@@ -121,16 +119,16 @@ def watch(job_id: JobId, as_json: AsJson = False) -> None:
     """
     from rich.live import Live
 
-    backend = open_backend()
-    job = backend.job(job_id)
+    place = open_jobs()
+    job = place.job(job_id)
     if as_json:
-        for job in backend.watch(job_id):
+        for job in place.watch(job_id):
             sys.stdout.write(f"{job.model_dump_json()}\n")
             sys.stdout.flush()
     else:
         began, before = clock.monotonic(), job.done
         with Live(console=err, transient=True, auto_refresh=False) as live:
-            for job in backend.watch(job_id):
+            for job in place.watch(job_id):
                 live.update(console.live_view(job, clock.monotonic() - began, before), refresh=True)
         print_report(job)
     if job.state is not JobState.SUCCEEDED:
@@ -148,8 +146,8 @@ def logs(
     """Show what became of trials that did not end well, with their last output, and the end of the job's log."""
     if follow and (trial is not None or as_json):
         raise InputError("--follow shows the job's log; give it without --trial and --json.")
-    backend = open_backend()
-    found = backend.logs(job_id, trial)
+    place = open_jobs()
+    found = place.logs(job_id, trial)
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
@@ -168,24 +166,24 @@ def logs(
             out.print(f"  | {line}", soft_wrap=True)
         if ended:
             return
-        ended = backend.job(job_id).is_at_rest
+        ended = place.job(job_id).is_at_rest
         clock.sleep(_FOLLOW_SECONDS)  # also after its end, of which the last line tells a moment later
-        found = backend.logs(job_id, since=found.lines)
+        found = place.logs(job_id, since=found.lines)
 
 
 def pause(job_id: JobId, as_json: AsJson = False) -> None:
     """Pause a job: let its running trials finish and start no new ones."""
-    print_change(open_backend().pause(job_id), "is PAUSED once its running trials have ended", as_json)
+    print_change(open_jobs().pause(job_id), "is PAUSED once its running trials have ended", as_json)
 
 
 def resume(job_id: JobId, as_json: AsJson = False) -> None:
     """Queue a paused job again, for a worker."""
-    print_change(open_backend().resume(job_id), "", as_json)
+    print_change(open_jobs().resume(job_id), "", as_json)
 
 
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """End a job now; what it has done is kept."""
-    print_change(open_backend().cancel(job_id), "is CANCELLED within seconds", as_json)
+    print_change(open_jobs().cancel(job_id), "is CANCELLED within seconds", as_json)
 
 
 def extend(
@@ -207,16 +205,16 @@ def extend(
         raise InputError(
             f"Give --trials, --time or --seeds. For example: anon-tune extend {job_id} --trials 40"
         )
-    from anon_tune.spec import seconds
+    from anon_tune.spec import seconds, stored_spec
 
     try:
         length = None if time is None else seconds(time)
     except ValueError as error:
         raise InputError(f"--time: {error}") from None
-    backend = open_backend()
-    change = backend.extend(job_id, trials, length, seeds)
+    place = open_jobs()
+    change = place.extend(job_id, trials, length, seeds)
     print_change(change, "will pick up the new totals within seconds", as_json)
-    if trials is not None and not as_json and backend.job(job_id).spec["search"].get("stop") == "decided":
+    if trials is not None and not as_json and stored_spec(place.job(job_id).spec).search.stop == "decided":
         out.print(
             "search.stop is decided: a search makes the further trials only if they are expected to help."
         )

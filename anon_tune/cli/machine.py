@@ -39,28 +39,28 @@ def run(
         raise InputError("--set is for a new job; the one to resume keeps what it was submitted with.")
     from anon_tune import api
     from anon_tune.display import live_table
-    from anon_tune.local import LocalBackend, open_ledger
+    from anon_tune.jobs.ledger import LedgerJobs, open_ledger
     from anon_tune.spec import load_spec
 
     settings = settings_here("run")
-    parsed = load_spec(spec, overrides or ()) if spec is not None else None
+    parsed = load_spec(spec, overrides or (), settings.data) if spec is not None else None
     if parsed is not None and not as_json:
         print_plan(parsed)
     api.check_settings(settings)
     ledger = open_ledger(settings)
-    backend = LocalBackend(ledger, settings)
+    jobs = LedgerJobs(ledger, settings)
     lease = api.start_job(ledger, parsed) if parsed else api.acquire(ledger, str(resume), err.print)
     job_id = lease.job
     if not as_json:
         err.print(Text.assemble("Job ", (job_id, "bold"), ". Ctrl-C pauses it; nothing is lost."))
     try:
-        with live_table(backend, job_id, err if not as_json and err.is_terminal else None):
+        with live_table(jobs, job_id, err if not as_json and err.is_terminal else None):
             api.run_job(ledger, settings, lease, on_hang=partial(_end_hung, job_id))
     except KeyboardInterrupt:
         if ledger.jobs.get(job_id).state is JobState.PAUSED:
             err.print(f"Paused. Go on with: anon-tune run --resume {job_id}")
         raise
-    job = backend.job(job_id)
+    job = jobs.job(job_id)
     if as_json:
         where, look = places(settings, job)
         print_json({**job.model_dump(mode="json"), "export": where, "mlflow_command": look})
@@ -86,7 +86,7 @@ def worker(
 ) -> None:
     """Work on queued jobs, here, until Ctrl-C or SIGTERM; then they are queued again."""
     from anon_tune import api
-    from anon_tune.local import open_ledger
+    from anon_tune.jobs.ledger import open_ledger
     from anon_tune.logs import log_to_stderr
 
     settings = settings_here("worker")
@@ -112,7 +112,7 @@ def up(
 ) -> None:
     """Run service, worker and MLflow's pages here, for this machine alone, until Ctrl-C."""
     from anon_tune import api
-    from anon_tune.local import open_ledger
+    from anon_tune.jobs.ledger import open_ledger
     from anon_tune.stack import run_stack
 
     settings = settings_here("up")
@@ -131,7 +131,7 @@ def serve(
 ) -> None:
     """Serve jobs over HTTP, until Ctrl-C or SIGTERM; workers run elsewhere (anon-tune worker)."""
     from anon_tune import api
-    from anon_tune.local import open_ledger
+    from anon_tune.jobs.ledger import open_ledger
     from anon_tune.logs import log_to_stderr
     from anon_tune.service import server
 

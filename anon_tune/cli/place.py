@@ -6,60 +6,69 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from anon_tune.backend import Backend
 from anon_tune.errors import InputError
 from anon_tune.loading import uncollected
 from anon_tune.settings import Settings
 
 if TYPE_CHECKING:
-    from anon_tune.local import LocalBackend
+    from anon_tune.jobs.interface import Jobs
+    from anon_tune.jobs.ledger import LedgerJobs
 
-__all__ = ["chosen", "local_backend", "open_backend", "server_address", "settings_here"]
+__all__ = ["chosen", "ledger_jobs", "open_jobs", "server_address", "settings_here"]
 
 
 @dataclass
 class _Chosen:
-    """Options given before the command."""
+    """Options given before the command, and the settings, which are read when they are first needed."""
 
     server: str | None = None
     at_exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _settings: Settings | None = None
+
+    def begin(self, server: str | None, at_exit: contextlib.ExitStack) -> None:
+        """Begin a command with these options."""
+        self.server, self.at_exit, self._settings = server, at_exit, None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this command. Raises InputError where one is invalid."""
+        if self._settings is None:
+            self._settings = Settings.from_environment()
+        return self._settings
 
 
 chosen = _Chosen()
 
 
 def server_address() -> str | None:
-    """Address of the service whose jobs to act on; None: the ledger here has them."""
-    return chosen.server or Settings.from_environment().server
+    """Return the address of the service whose jobs to act on; None: the ledger here has them."""
+    return chosen.server or chosen.settings.server
 
 
-def open_backend() -> Backend:
-    """The jobs to act on, wherever they are."""
-    settings = Settings.from_environment()
-    server = chosen.server or settings.server
-    if server is None:
-        return local_backend(settings)
+def open_jobs() -> Jobs:
+    """Open the jobs to act on, wherever they are, until the command ends."""
     with uncollected(for_good=True):
-        from anon_tune.remote import RemoteBackend
+        from anon_tune.jobs import client
 
-    backend = RemoteBackend(server, settings.token.get_secret_value() if settings.token else None)
-    chosen.at_exit.callback(backend.close)
-    return backend
+        jobs = client.open_jobs(
+            chosen.settings, chosen.server
+        )  # loads the database's or the service's modules
+    chosen.at_exit.callback(jobs.close)
+    return jobs
 
 
-def local_backend(settings: Settings) -> LocalBackend:
-    """The jobs of the ledger here."""
+def ledger_jobs(settings: Settings) -> LedgerJobs:
+    """Open the jobs of the ledger here, until the command ends."""
     with uncollected(for_good=True):
-        from anon_tune.local import LocalBackend, open_ledger
+        from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 
-        ledger = open_ledger(settings)  # loads what speaks to the database
-    backend = LocalBackend(ledger, settings)
-    chosen.at_exit.callback(backend.close)
-    return backend
+        jobs = LedgerJobs(open_ledger(settings), settings)
+    chosen.at_exit.callback(jobs.close)
+    return jobs
 
 
 def settings_here(command: str) -> Settings:
-    """The settings, for a command that works on this machine alone."""
+    """Return the settings, for a command that works on this machine alone."""
     if chosen.server is not None:
         raise InputError(f"`anon-tune {command}` works here, without --server.")
-    return Settings.from_environment()
+    return chosen.settings

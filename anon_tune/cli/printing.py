@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 
 from anon_tune import console
-from anon_tune.cli.place import server_address
+from anon_tune.cli.place import chosen, server_address
 from anon_tune.records import JobState
 from anon_tune.sentences import about_plan
 from anon_tune.settings import Settings
@@ -85,7 +85,7 @@ def print_report(job: JobView) -> None:
     """A job, its result or why there is none, and where to look further."""
     where, look = None, None
     if server_address() is None:
-        where, look = places(Settings.from_environment(), job)
+        where, look = places(chosen.settings, job)
     elif "anon" in job.winners:
         where = f"anon-tune export {job.id} -o best.yaml"
     out.print(console.report(job, where, look), soft_wrap=True)

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from fastapi import Depends, HTTPException, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from anon_tune.jobs.ledger import LedgerJobs
 from anon_tune.ledger import Ledger
-from anon_tune.local import LocalBackend
 from anon_tune.records import Role
 from anon_tune.settings import Settings
 
@@ -59,9 +59,9 @@ class User:
     secret: str | None = field(default=None, repr=False)
 
     @property
-    def backend(self) -> LocalBackend:
+    def jobs(self) -> LedgerJobs:
         """The jobs, as this user sees them."""
-        return LocalBackend(self.surroundings.ledger, self.surroundings.settings, self.owner)
+        return LedgerJobs(self.surroundings.ledger, self.surroundings.settings, self.owner)
 
     def is_known(self) -> bool:
         """Whether their token has not been revoked meanwhile."""

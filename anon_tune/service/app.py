@@ -11,7 +11,7 @@ import anyio.to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from anon_tune.backend import API
+from anon_tune.jobs.interface import API
 from anon_tune.ledger import Ledger
 from anon_tune.service import problems
 from anon_tune.service.access import Surroundings

@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from anon_tune.backend import API
 from anon_tune.errors import AnonTuneError, DependencyError, SpecError
+from anon_tune.jobs.interface import API
 
 __all__ = ["MEDIA_TYPE", "Problem", "install", "responses"]
 

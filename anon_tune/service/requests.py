@@ -13,8 +13,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from anon_tune.backend import API
 from anon_tune.code_archive import LARGEST
+from anon_tune.jobs.interface import API
 from anon_tune.service.metrics import Metrics
 
 __all__ = ["LimitedBodies", "Logged"]

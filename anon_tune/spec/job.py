@@ -14,7 +14,7 @@ from anon_tune import catalogue
 from anon_tune.documents import Strict, is_function, unknown
 from anon_tune.records import Phase
 from anon_tune.search_spaces import Space, load_space
-from anon_tune.spec.places import SPACE_FILE, found, named_space, served
+from anon_tune.spec.places import SPACE_FILE, data_path, named_space, origin_of
 from anon_tune.spec.sections import (
     Budget,
     Confirm,
@@ -101,15 +101,14 @@ class JobSpec(Strict):
     @classmethod
     def _data_found(cls, data: DataChoice | None, info: ValidationInfo) -> DataChoice | None:
         """Make the path absolute; its contents are checked where the job runs."""
-        context = info.context or {}
-        if data is None or context.get("stored"):
+        origin = origin_of(info)
+        if data is None or origin.stored:
             return data
         options = dict(data.options)
         for option in ("folder", "file"):
             named = options.get(option)
             if named and isinstance(named, str):
-                remote = context.get("remote", False)
-                options[option] = served(option, named) if remote else found(option, named, context)
+                options[option] = data_path(option, named, origin)
         return data.model_copy(update={"options": options})
 
     @field_validator("arms")
@@ -138,21 +137,20 @@ class JobSpec(Strict):
     @field_validator("space")
     @classmethod
     def _space_for_anon(cls, name: str, info: ValidationInfo) -> str:
-        context = info.context or {}
-        if context.get("stored"):
+        origin = origin_of(info)
+        if origin.stored:
             return name  # the ledger holds the original space; the file may have been deleted
-        name, space = named_space(name, context)
+        name, space = named_space(name, origin)
         if space.optimizer != "anon":
             raise ValueError(f"{name!r} is a space of {space.optimizer}; this key is for the arm anon")
         return name
 
     @model_validator(mode="after")
     def _names_exist(self, info: ValidationInfo) -> JobSpec:
-        context = info.context or {}
-        stored, remote = bool(context.get("stored")), bool(context.get("remote"))
-        problems = list(self._folder_problems(remote)) if not stored else []
+        origin = origin_of(info)
+        problems = list(self._folder_problems(origin.remote)) if not origin.stored else []
         if is_function(self.task):
-            problems += self._function_problems(stored)
+            problems += self._function_problems(origin.stored)
         elif self.task in catalogue.TASKS:
             problems += self._task_problems(catalogue.TASKS[self.task])
         else:
@@ -168,8 +166,8 @@ class JobSpec(Strict):
                 "set 1, or another search.sampler"
             )
         problems += [*self._arm_problems(), *self._value_problems()]
-        if not stored:
-            problems += self.space_problems(spaces_of(self, context.get("spaces", {})))
+        if not origin.stored:
+            problems += self.space_problems(spaces_of(self, origin.spaces))
         if problems:
             raise ValueError("; ".join(problems))
         return self

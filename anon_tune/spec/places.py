@@ -1,19 +1,45 @@
-"""Paths of the search spaces and data that a job names."""
+"""Paths of the search spaces and data that a job names, by where the job comes from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationInfo
 
 from anon_tune.documents import unknown
 from anon_tune.errors import NotFoundError, SpecError
 from anon_tune.search_spaces import Space, load_space, space_names
-from anon_tune.settings import Settings
 
-__all__ = ["SPACE_FILE", "found", "named_space", "served", "space_files"]
+__all__ = ["SPACE_FILE", "Origin", "data_path", "named_space", "origin_of", "space_files"]
 
 SPACE_FILE = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Origin of a job, the context of its validators: it says where to look for the files that the job names.
+
+    Attributes:
+        folder: Folder of the job file, from which paths in it are looked for.
+        data_folder: Folder of all data, `Settings.data`; None where there is none.
+        remote: Whether it came over the network, and can name only what a service offers.
+        stored: Whether it is from the ledger: it was checked before, and its files may have gone.
+        spaces: Search spaces that came along, by the file names that the job gives them.
+    """
+
+    folder: Path = Path()
+    data_folder: Path | None = None
+    remote: bool = False
+    stored: bool = False
+    spaces: Mapping[str, Space] = field(default_factory=dict)
+
+
+def origin_of(info: ValidationInfo) -> Origin:
+    """Return the origin that a validator was given; without one, a job in the current folder."""
+    return info.context if isinstance(info.context, Origin) else Origin()
 
 
 def space_files(document: Mapping[str, Any]) -> list[str]:
@@ -27,9 +53,15 @@ def space_files(document: Mapping[str, Any]) -> list[str]:
     return sorted({name for name in named if isinstance(name, str) and name.endswith(SPACE_FILE)})
 
 
-def found(option: str, named: str, context: Mapping[str, Any]) -> str:
-    """Return the absolute path of data beside the job file, or in the data folder. Raises ValueError."""
-    roots = [context.get("folder", Path()), *filter(None, [Settings.from_environment().data])]
+def data_path(option: str, named: str, origin: Origin) -> str:
+    """Return the absolute path of data: beside the job file or in the folder of all data.
+
+    Raises:
+        ValueError: It is not there. Over the network only what is inside the folder of all data is.
+    """
+    if origin.remote:
+        return _served(option, named, origin.data_folder)
+    roots = [origin.folder, *filter(None, [origin.data_folder])]
     path = Path(named).expanduser()
     if path.is_absolute():
         return str(path)
@@ -40,9 +72,8 @@ def found(option: str, named: str, context: Mapping[str, Any]) -> str:
     raise ValueError(f"there is no {option} {named!r} in {looked}; set ANON_TUNE_DATA to your data folder")
 
 
-def served(option: str, named: str) -> str:
+def _served(option: str, named: str, root: Path | None) -> str:
     """Return the absolute path of a service's data, which must be in its data folder. Raises ValueError."""
-    root = Settings.from_environment().data
     if root is None:
         raise ValueError(
             f"this service has no data folder; {option} needs ANON_TUNE_DATA to be set for the service"
@@ -57,16 +88,15 @@ def served(option: str, named: str) -> str:
     return str(path)
 
 
-def named_space(name: str, context: Mapping[str, Any]) -> tuple[str, Space]:
+def named_space(name: str, origin: Origin) -> tuple[str, Space]:
     """Return a space's name or absolute path, and the space. Raises ValueError, as validators do."""
-    given = context.get("spaces", {})
-    if name in given:
-        return name, given[name]
-    if context.get("remote"):
+    if name in origin.spaces:
+        return name, origin.spaces[name]
+    if origin.remote:
         if name.endswith(SPACE_FILE) or name not in space_names():
             raise ValueError(f"{unknown('space', name, space_names())}; send your own file in `spaces`")
     elif name.endswith(SPACE_FILE):
-        name = str(context.get("folder", Path()) / Path(name).expanduser())
+        name = str(origin.folder / Path(name).expanduser())
     return name, _space_from(name)
 
 

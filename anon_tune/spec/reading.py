@@ -13,6 +13,7 @@ from anon_tune.documents import load_yaml, parse, read_yaml
 from anon_tune.errors import SpecError
 from anon_tune.search_spaces import Space
 from anon_tune.spec.job import JobSpec
+from anon_tune.spec.places import Origin
 
 __all__ = [
     "JobFile",
@@ -51,15 +52,17 @@ def read_job_file(path: Path, overrides: Sequence[str] = ()) -> JobFile:
     return JobFile(apply_overrides(read_yaml(path), overrides), str(path), path.absolute().parent)
 
 
-def load_spec(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
+def load_spec(path: Path, overrides: Sequence[str] = (), data_folder: Path | None = None) -> JobSpec:
     """Return the validated job of a file, with `key.path=value` overrides applied.
+
+    Data is looked for beside the job file and in `data_folder`.
 
     Raises:
         NotFoundError: There is no such file.
         SpecError: The file or an override is invalid.
     """
     written = read_job_file(path, overrides)
-    return parse_spec(written.document, written.source, written.folder)
+    return parse_spec(written.document, written.source, written.folder, data_folder)
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -84,30 +87,44 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     return result
 
 
-def parse_spec(data: Mapping[str, Any], source: str = "job", folder: Path | None = None) -> JobSpec:
-    """Return a validated job; paths of search spaces are relative to `folder`.
+def parse_spec(
+    data: Mapping[str, Any], source: str = "job", folder: Path | None = None, data_folder: Path | None = None
+) -> JobSpec:
+    """Return a validated job.
+
+    Args:
+        data: Keys and values of the job file.
+        source: Its name in messages.
+        folder: Paths of search spaces and data are relative to it.
+        data_folder: Data may be in it, too.
 
     Raises:
         SpecError: The job is invalid; lists every problem with its key's path.
     """
     if folder is not None:
         data = {"folder": str(folder.absolute()), **data}
-    return parse(JobSpec, data, source, {"folder": folder or Path()})
+    return parse(JobSpec, data, source, Origin(folder or Path(), data_folder))
 
 
-def remote_spec(data: Mapping[str, Any], spaces: Mapping[str, Space], modules: Sequence[str] = ()) -> JobSpec:
+def remote_spec(
+    data: Mapping[str, Any],
+    spaces: Mapping[str, Space],
+    modules: Sequence[str] = (),
+    data_folder: Path | None = None,
+) -> JobSpec:
     """Return a validated job from the network, which may name only what the service offers.
 
     Args:
         data: The job.
         spaces: Search spaces sent with it, by the file name in the job.
         modules: Modules, including their submodules, whose functions the job may name.
+        data_folder: The only folder whose data the job may name; None: it may name no data.
 
     Raises:
         SpecError: The job is invalid; lists every problem with its key's path. Data outside the data folder and
             functions of other modules are problems too.
     """
-    spec = parse(JobSpec, data, "job", {"remote": True, "spaces": spaces})
+    spec = parse(JobSpec, data, "job", Origin(data_folder=data_folder, remote=True, spaces=spaces))
     problems = [
         f"{key}: {name} is of a module that this service may not import; have it installed for the workers, and its "
         "name added to ANON_TUNE_ALLOWED_MODULES"
@@ -121,7 +138,7 @@ def remote_spec(data: Mapping[str, Any], spaces: Mapping[str, Space], modules: S
 
 def stored_spec(data: Mapping[str, Any]) -> JobSpec:
     """Return a job from the ledger, without reading its search space."""
-    return parse(JobSpec, data, "ledger", {"stored": True})
+    return parse(JobSpec, data, "ledger", Origin(stored=True))
 
 
 def extended(spec: JobSpec, spaces: Mapping[str, Space], trials: int) -> JobSpec:
@@ -131,7 +148,7 @@ def extended(spec: JobSpec, spaces: Mapping[str, Space], trials: int) -> JobSpec
         SpecError: The spaces have fewer configurations, or the number is out of range.
     """
     budget = {**spec.budget.model_dump(), "trials": trials}
-    larger = parse(JobSpec, {**spec.model_dump(), "budget": budget}, "--trials", {"stored": True})
+    larger = parse(JobSpec, {**spec.model_dump(), "budget": budget}, "--trials", Origin(stored=True))
     problems = list(larger.space_problems(spaces))
     if problems:
         raise SpecError("--trials", problems)

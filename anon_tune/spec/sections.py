@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_va
 
 from anon_tune.documents import Strict
 from anon_tune.search_spaces import Value
-from anon_tune.spec.places import SPACE_FILE, named_space
+from anon_tune.spec.places import SPACE_FILE, named_space, origin_of
 
 __all__ = [
     "MOST_SEEDS",
@@ -264,12 +264,12 @@ class UserSpace(Strict):
     @model_validator(mode="before")
     @classmethod
     def _from_file(cls, value: Any, info: ValidationInfo) -> Any:
-        context = info.context or {}
-        if context.get("stored"):
+        origin = origin_of(info)
+        if origin.stored:
             return value  # same as for `space`
         if not isinstance(value, str) or not value.endswith(SPACE_FILE):
             raise ValueError(f"expected the path of a .yaml file, found {value!r}")
-        file, space = named_space(value, context)
+        file, space = named_space(value, origin)
         optimizer = space.optimizer
         if optimizer == "anon":
             raise ValueError(f"{file} is a space of anon; set it with the key `space`")

@@ -15,8 +15,8 @@ from anon_tune.service.app import create_app
 from anon_tune.service.server import serve as serve_on
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
-from tests.service.conftest import Serve
-from tests.service.test_jobs import SPEC, problem
+from tests.service.conftest import SPEC, Serve
+from tests.service.test_jobs import problem
 
 ANYBODY, READ, OWNED, SUBMIT, CODE, ADMIN = "anybody", "read", "one's own", "submit", "code", "admin"
 

@@ -11,16 +11,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from anon_tune.advice.summary import summarize
+from anon_tune import documents
 from anon_tune.cli import app
 from anon_tune.ledger import Ledger
-from anon_tune.records import JobState, NewTrial, Phase, Role, TrialState
-from anon_tune.search.policy import Plan
-from anon_tune.search.rounds import rounds_of
+from anon_tune.records import JobState, Role
 from anon_tune.settings import Settings
-from anon_tune.spec import parse_spec, spaces_of
-from tests.service.conftest import Serve
-from tests.service.test_jobs import SPEC
+from tests.service.conftest import SPEC, Serve
 
 ROOT = Path(__file__).parents[2]
 HERE = {"run", "worker", "job-process", "serve", "up", "doctor", "mlflow", "db", "spaces", "tasks"}
@@ -40,54 +36,6 @@ def call(request: pytest.FixtureRequest, serve: Serve, monkeypatch: pytest.Monke
         return result.stdout
 
     return run
-
-
-@pytest.fixture
-def done(ledger: Ledger) -> str:
-    """A job that has SUCCEEDED, with gammas around 0.4 the best; one of its trials FAILED."""
-    spec = parse_spec({**SPEC, "confirm": {"finalists": 1, "seeds": 1, "verdict_seeds": 2}})
-    job = ledger.jobs.create("done", spec.model_dump(mode="json"), {}).id
-    lease = ledger.leases.acquire(job, "me", 60.0)
-
-    def trial(
-        arm: str,
-        phase: Phase,
-        number: int,
-        seed: int,
-        gamma: float,
-        value: float | None,
-        source: str | None = None,
-    ) -> str:
-        given = {"lr": 0.1, "weight_decay": 0.0}
-        if arm == "anon":
-            given |= {"gamma": gamma, "betas": [0.9, 0.999, 0.5], "delay": 2.0, "floor": 0.03}
-        new = NewTrial(arm, phase, number, seed, {"gamma": gamma}, given, source)
-        made = ledger.trials.add(lease, new).id
-        ledger.attempts.start(lease, made)
-        if value is None:
-            ledger.trials.finish(lease, made, TrialState.FAILED, reason="no data", log="Traceback: no data")
-            return made
-        ledger.trials.report(
-            lease, made, 1, 1, value, {"loss": value, "test_loss": value, "epoch_seconds": 1.0}
-        )
-        ledger.trials.finish(lease, made, TrialState.COMPLETE, value)
-        return made
-
-    for arm in spec.arms:
-        tried = [trial(arm, Phase.SEARCH, n, n, n / 5, abs(n / 5 - 0.4)) for n in range(4)]
-        trial(arm, Phase.CONFIRM, 0, 100, 0.4, 0.01, tried[2])
-        for number, seed in enumerate(rounds_of(spec)[0].seeds):
-            trial(arm, Phase.VERDICT, number, seed, 0.4, 0.02 + number / 100, tried[2])
-    trial("anon", Phase.SEARCH, 9, 9, 0.9, None)
-    result = summarize(Plan(spec, spaces_of(spec), 0.0), list(ledger.jobs.get(job, trials=True).trials))
-    ledger.jobs.update(
-        lease,
-        phase=Phase.VERDICT,
-        result=result.model_dump(mode="json"),
-        architecture={"family": "mlp", "parameters": 9},
-    )
-    ledger.leases.release(lease, JobState.SUCCEEDED)
-    return job
 
 
 def commands(group: Any, before: str = "") -> set[str]:
@@ -210,3 +158,43 @@ def test_commands_that_work_here_say_so(serve: Serve):
         result = CliRunner().invoke(app, ["--server", "http://127.0.0.1:9", *command])
         assert result.exception is not None
         assert "works here" in str(result.exception)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
+    """The first arguments of all calls of a function, which goes on doing what it does."""
+    real, calls = getattr(owner, name), []
+
+    def call(*arguments: Any, **keys: Any) -> Any:
+        calls.append(arguments[0] if arguments else None)
+        return real(*arguments, **keys)
+
+    monkeypatch.setattr(owner, name, call)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "command", [*READING, ("show", "JOB"), ("pause", "JOB"), ("watch", "JOB")], ids=" ".join
+)
+def test_settings_are_read_once_for_a_command(
+    call: Call, ledger: Ledger, done: str, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+):
+    job = ledger.jobs.create("waiting", ledger.jobs.get(done).spec, {}).id if command[0] == "pause" else done
+    reads = counted(monkeypatch, Settings, "from_environment")
+    call(*(job if word == "JOB" else word for word in command))
+    assert len(reads) == 1
+
+
+def test_a_submission_reads_settings_and_each_space_once(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("mlp", "sgd"):
+        text = (ROOT / "search_spaces" / f"{name}.yaml").read_text()
+        (tmp_path / f"my_{name}.yaml").write_text(f"# {tmp_path}\n{text}")  # no other test has parsed it
+    (tmp_path / "job.yaml").write_text(
+        json.dumps({**SPEC, "space": "my_mlp.yaml", "arms": ["anon", "my_sgd.yaml"]})
+    )
+    parsed = counted(monkeypatch, documents, "load_yaml")
+    reads = counted(monkeypatch, Settings, "from_environment")
+    call("submit", str(tmp_path / "job.yaml"))
+    assert len(reads) == 1
+    assert len([text for text in parsed if str(tmp_path) in text]) == 2

@@ -13,13 +13,13 @@ import pytest
 
 from anon_tune import code_archive
 from anon_tune.errors import InputError
+from anon_tune.jobs.service import ServiceJobs
 from anon_tune.ledger import Ledger
 from anon_tune.records import Role
-from anon_tune.remote import RemoteBackend
 from anon_tune.settings import Settings
 from anon_tune.spec import JobFile
-from tests.service.conftest import Serve
-from tests.service.test_jobs import SPEC, problem
+from tests.service.conftest import SPEC, Serve
+from tests.service.test_jobs import problem
 
 JOB = {"name": "mine", "task": "mine:train", "budget": SPEC["budget"]}
 
@@ -69,13 +69,13 @@ def test_it_takes_a_permission_of_its_own(serve: Serve, ledger: Ledger, open_to_
 def test_a_job_may_name_what_came_with_it_and_nothing_else(
     serve: Serve, ledger: Ledger, open_to_code: Settings, tmp_path: Path
 ):
-    backend = RemoteBackend(serve(settings=open_to_code))
+    jobs = ServiceJobs(serve(settings=open_to_code))
     folder = tmp_path / "code"
     (folder / "package").mkdir(parents=True)
     (folder / "package" / "__init__.py").write_text("")
     (folder / "mine.py").write_text("def train(context): ...")
     (folder / ".secret").write_text("x")
-    made = [backend.submit(JobFile(JOB), code=folder).id for _ in range(2)]
+    made = [jobs.submit(JobFile(JOB), code=folder).id for _ in range(2)]
     codes = {ledger.jobs.get(job).code for job in made}
     assert len(codes) == 1  # the same files are one archive
     (digest,) = codes
@@ -84,8 +84,8 @@ def test_a_job_may_name_what_came_with_it_and_nothing_else(
     assert found == {"mine.py", "package/__init__.py"}
     for task in ("other:train", "os:system"):
         with pytest.raises(InputError, match="may not import"):
-            backend.submit(JobFile({**JOB, "task": task}), code=folder)
-    backend.close()
+            jobs.submit(JobFile({**JOB, "task": task}), code=folder)
+    jobs.close()
 
 
 @pytest.mark.parametrize(

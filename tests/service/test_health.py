@@ -10,8 +10,8 @@ import pytest
 from anon_tune.ledger import Ledger
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
-from tests.service.conftest import Serve
-from tests.service.test_jobs import SPEC, problem
+from tests.service.conftest import SPEC, Serve
+from tests.service.test_jobs import problem
 
 
 def test_a_healthy_service_says_so(serve: Serve):

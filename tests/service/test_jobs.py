@@ -15,19 +15,24 @@ import httpx2
 import pytest
 import yaml
 
+from anon_tune.answer import (
+    Answer,
+    Comparison,
+    Cost,
+    Curve,
+    Gamma,
+    Interval,
+    Repeats,
+    Search,
+    Spent,
+    Stopped,
+    Winner,
+)
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, NewTrial, Phase, TrialState
 from anon_tune.search_spaces import load_space
 from anon_tune.settings import Settings
-from tests.service.conftest import Serve
-
-SPEC = {
-    "name": "digits-mlp",
-    "task": "image_classification",
-    "data": "digits",
-    "model": {"name": "mlp", "width": 16},
-    "budget": {"trials": 4, "epochs": 2},
-}
+from tests.service.conftest import SPEC, Serve
 
 
 def spec(**keys: Any) -> dict[str, Any]:
@@ -144,7 +149,8 @@ def test_a_submission_that_is_repeated_makes_one_job(serve: Serve, ledger: Ledge
     def submit(number: int) -> str:
         address = addresses[number % 2]
         headers = {"Idempotency-Key": f"key {number % 5}"}
-        answer = httpx2.post(f"{address}/api/v1/jobs", json=spec(name=f"job {number % 5}"), headers=headers)
+        body = spec(name=f"job {number % 5}")
+        answer = httpx2.post(f"{address}/api/v1/jobs", json=body, headers=headers, timeout=60)
         assert answer.status_code == 201, answer.text
         return answer.json()["id"]
 
@@ -411,3 +417,36 @@ def test_a_space_of_too_many_parts_is_refused_at_once(http: httpx2.Client):
     }
     body = {**spec(space="many.yaml"), "spaces": {"many.yaml": space}}
     assert "64000 parts; at most 1000 are allowed" in problem(http.post("/jobs", json=body), 422)["detail"]
+
+
+def test_the_answer_of_a_job_is_typed(http: httpx2.Client):
+    """Also what is inside it, down to single numbers."""
+    document = http.get("/openapi.json").json()
+
+    def schema(name: str) -> dict[str, Any]:
+        return document["components"]["schemas"][name]["properties"]
+
+    def refers(given: dict[str, Any]) -> set[str]:
+        """The names of the schemas that a field's schema refers to."""
+        return set(re.findall(r"#/components/schemas/(\w+)", json.dumps(given)))
+
+    ok = document["paths"]["/api/v1/jobs/{job_id}"]["get"]["responses"]["200"]
+    assert refers(ok) == {"JobView"}
+    assert refers(schema("JobView")["result"]) == {"Answer"}
+    assert refers(schema("JobView")["verdict"]) == {"Comparison"}
+    assert refers(schema("JobView")["probe"]) == {"ProbeView"}
+    assert refers(schema("JobView")["architecture"]) == {"Fingerprint"}
+    for model in (Answer, Comparison, Gamma, Winner, Repeats, Curve, Cost, Interval, Spent, Stopped, Search):
+        assert schema(model.__name__).keys() == model.model_fields.keys()
+    assert refers(schema("Answer")["gamma"]) == {"Gamma"}
+    assert schema("Gamma")["best"]["anyOf"] == [{"type": "number"}, {"type": "null"}]
+
+
+def test_an_answer_is_sent_as_it_was_found(http: httpx2.Client, done: str, ledger: Ledger):
+    sent = http.get(f"/jobs/{done}").json()
+    answer = ledger.jobs.get(done).answer
+    assert answer is not None
+    assert Answer.model_validate(sent["result"]) == answer
+    assert sent["winners"] == {arm: winner.trial for arm, winner in answer.winners.items()}
+    assert sent["verdict"] == sent["result"]["verdict"]
+    assert sent["architecture"] == {"family": "mlp", "parameters": 9, "layers": {}, "share": {}}

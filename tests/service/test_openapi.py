@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from anon_tune.errors import SpecError
+from anon_tune.jobs.ledger import LedgerJobs
 from anon_tune.ledger import Ledger
-from anon_tune.local import LocalBackend
 from anon_tune.records import Role
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
-from tests.service.conftest import Serve
-from tests.service.test_jobs import SPEC
+from tests.service.conftest import SPEC, Serve
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +116,7 @@ def specs(draw: st.DrawFn) -> Any:
 
 def test_any_job_is_taken_or_refused_by_its_keys(ledger: Ledger, settings: Settings):
     """As the route does it; that an InputError becomes a 422 is tested with the routes."""
-    backend = LocalBackend(ledger, settings)
+    jobs = LedgerJobs(ledger, settings)
     taken = refused = 0
 
     @given(spec=specs())
@@ -128,12 +127,12 @@ def test_any_job_is_taken_or_refused_by_its_keys(ledger: Ledger, settings: Setti
     def each(spec: Any) -> None:
         nonlocal taken, refused
         try:
-            job = backend.submit_remote(spec, {})
+            job = jobs.submit_remote(spec, {})
         except SpecError as error:
             refused += bool(error.problems)
         else:
             taken += 1
-            assert backend.job(job.id).planned > 0  # what was stored can be read
+            assert jobs.job(job.id).planned > 0  # what was stored can be read
 
     each()
     assert taken + refused == SPECS

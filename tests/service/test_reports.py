@@ -18,15 +18,15 @@ from typer.testing import CliRunner
 
 from anon_tune.cli import app
 from anon_tune.cli.streaming import stream_csv, stream_json
-from anon_tune.client import Client, Result
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, NotFoundError
+from anon_tune.jobs.interface import Jobs, Result
+from anon_tune.jobs.ledger import LedgerJobs
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.local import LocalBackend
 from anon_tune.records import NewTrial, Phase
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
-from tests.service.conftest import Serve
-from tests.service.test_jobs import SPEC, problem
+from tests.service.conftest import SPEC, Serve
+from tests.service.test_jobs import problem
 
 MANY = 1100
 """Reports: more than a page of each kind has."""
@@ -147,30 +147,24 @@ def test_pages_that_cannot_be_are_refused(http: httpx2.Client, ledger: Ledger, j
         problem(http.get(of_trial, params=wrong), 422)
 
 
-@pytest.fixture(params=["here", "service"])
-def client(request: pytest.FixtureRequest, serve: Serve) -> Iterator[Client]:
-    with Client(serve() if request.param == "service" else None) as opened:
-        yield opened
-
-
-def test_a_client_has_all_reports_of_a_long_job(client: Client, ledger: Ledger, long_job: str):
+def test_all_reports_of_a_long_job_are_read(jobs: Jobs, ledger: Ledger, long_job: str):
     wanted = expected(ledger, long_job)
     assert len(wanted) == MANY + 2
-    assert [(report.trial, report.step) for report in client.reports(long_job)] == wanted
+    assert [(report.trial, report.step) for report in jobs.reports(long_job)] == wanted
     for trial in {trial for trial, _ in wanted}:
-        of_trial = [(report.trial, report.step) for report in client.reports(long_job, trial)]
+        of_trial = [(report.trial, report.step) for report in jobs.reports(long_job, trial)]
         assert of_trial == [each for each in wanted if each[0] == trial]
 
 
-def test_a_client_names_what_is_not_there(client: Client, job: str):
+def test_an_unknown_job_or_trial_is_named(jobs: Jobs, job: str):
     with pytest.raises(NotFoundError, match="no job 'nojob'"):
-        next(client.reports("nojob"))
+        next(jobs.reports("nojob"))
     with pytest.raises(NotFoundError, match=f"Job {job} has no trial 'other'"):
-        client.learning_curves(job, "other")
+        jobs.learning_curves(job, "other")
 
 
-def test_learning_curves_are_a_table(client: Client, ledger: Ledger, job: str):
-    frame = client.learning_curves(job)
+def test_learning_curves_are_a_table(jobs: Jobs, ledger: Ledger, job: str):
+    frame = jobs.learning_curves(job)
     assert list(zip(frame["trial"], frame["step"], strict=True)) == expected(ledger, job)
     assert list(frame["attempt"]) == [1, 2, 1]
     assert frame["value"].tolist()[:2] == [0.5, 0.1 + 0.2]
@@ -185,15 +179,15 @@ def test_learning_curves_are_a_table(client: Client, ledger: Ledger, job: str):
     assert frame["time"].tolist() == [
         report.time for trial in ledger.jobs.get(job, trials=True).trials for report in trial.reports
     ]
-    only_null = client.learning_curves(job, expected(ledger, job)[2][0])
+    only_null = jobs.learning_curves(job, expected(ledger, job)[2][0])
     assert math.isnan(only_null["value"].sum(skipna=False))
-    nothing = client.learning_curves(job, ledger.jobs.get(job, trials=True).trials[1].id)
+    nothing = jobs.learning_curves(job, ledger.jobs.get(job, trials=True).trials[1].id)
     assert (len(nothing), list(nothing)) == (0, ["trial", "step", "value", "time", "attempt"])
 
 
 def test_a_result_has_its_learning_curves(ledger: Ledger, settings: Settings, job: str):
-    backend = LocalBackend(ledger, settings)
-    frame = Result(backend.job(job), backend).learning_curves
+    jobs = LedgerJobs(ledger, settings)
+    frame = Result(jobs.job(job), jobs).learning_curves
     assert list(zip(frame["trial"], frame["step"], strict=True)) == expected(ledger, job)
 
 

@@ -20,10 +20,10 @@ router = APIRouter(prefix="/advice", tags=["advice"])
 @router.get("", responses=responses())
 def advice(user: Reader, family: Annotated[str, Query(max_length=32, examples=list(FAMILIES))]) -> Advice:
     """Suggest a gamma for an architecture family, from finished jobs, shipped searches and published guidance."""
-    return user.backend.advice(Fingerprint(family=family))
+    return user.jobs.advice(Fingerprint(family=family))
 
 
 @router.post("", responses=responses())
 def advice_on_model(body: Model, user: Reader) -> Advice:
     """Suggest a gamma for a model, and with its gradient scale the optimizer to start from; stores nothing."""
-    return user.backend.advice(body.architecture, body.log_mean_sigma)
+    return user.jobs.advice(body.architecture, body.log_mean_sigma)

@@ -23,5 +23,5 @@ def store(
     user: Sender,
 ) -> Response:
     """Store a zip of code, for jobs that are submitted next; once more changes nothing."""
-    user.backend.store_code(digest, archive)
+    user.jobs.store_code(digest, archive)
     return Response(status_code=204)

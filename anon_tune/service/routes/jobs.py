@@ -52,7 +52,7 @@ def submit(
     """Queue a job for a worker."""
     if body.code is not None:
         user.check_may_send_code()
-    job = user.backend.submit_remote(body.spec, body.spaces, body.priority, key, body.code)
+    job = user.jobs.submit_remote(body.spec, body.spaces, body.priority, key, body.code)
     response.headers["Location"] = str(request.url_for("job", job_id=job.id).path)
     return job
 
@@ -60,20 +60,20 @@ def submit(
 @router.get("", responses=responses(404))
 def jobs(user: Reader, limit: Limit = 50, after: After = None) -> JobPage:
     """List jobs, newest first."""
-    found = user.backend.jobs(limit + 1, after)
+    found = user.jobs.job_page(limit + 1, after)
     return JobPage(items=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
 
 
 @router.get("/{job_id}", responses=responses(404))
 def job(job_id: JobId, user: Reader) -> JobView:
     """Show a job: what its arms have done, and its answer once it has one."""
-    return user.backend.job(job_id)
+    return user.jobs.job(job_id)
 
 
 @router.get("/{job_id}/trials", responses=responses(404))
 def trials(job_id: JobId, user: Reader, limit: Limit = 100, after: After = None) -> TrialPage:
     """List a job's trials, in the order in which they were made."""
-    found = user.backend.trials(job_id, limit + 1, after)
+    found = user.jobs.trial_page(job_id, limit + 1, after)
     return TrialPage(items=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
 
 
@@ -82,7 +82,7 @@ def trial_reports(
     job_id: JobId, trial_id: TrialId, user: Reader, limit: Limit = 100, after: AfterStep = 0
 ) -> ReportPage:
     """List a trial's reports, its learning curve, by step."""
-    found = user.backend.report_page(job_id, limit + 1, trial_id, ReportPlace(trial_id, after))
+    found = user.jobs.report_page(job_id, limit + 1, trial_id, ReportPlace(trial_id, after))
     return ReportPage(items=found[:limit], next=str(found[limit - 1].step) if len(found) > limit else None)
 
 
@@ -93,7 +93,7 @@ def reports(job_id: JobId, user: Reader, limit: Limit = 100, after: AfterReport 
     if after is not None:
         trial, _, step = after.rpartition(":")
         place = ReportPlace(trial, int(step))
-    found = user.backend.report_page(job_id, limit + 1, after=place)
+    found = user.jobs.report_page(job_id, limit + 1, after=place)
     last = found[limit - 1] if len(found) > limit else None
     return ReportPage(items=found[:limit], next=f"{last.trial}:{last.step}" if last else None)
 
@@ -101,7 +101,7 @@ def reports(job_id: JobId, user: Reader, limit: Limit = 100, after: AfterReport 
 @router.get("/{job_id}/best", responses=responses(404))
 def best(job_id: JobId, user: Reader) -> dict[str, BestView | None]:
     """Show the best search trial of each arm so far."""
-    return user.backend.best(job_id)
+    return user.jobs.best(job_id)
 
 
 @router.get("/{job_id}/logs", responses=responses(404))
@@ -112,7 +112,7 @@ def logs(
     since: Annotated[int | None, Query(ge=0, le=2**31, description="`lines` of the answer before.")] = None,
 ) -> LogsView:
     """Show attempts that did not end well (of one trial: all), and the job's log: its end, or what is new in it."""
-    return user.backend.logs(job_id, trial, since)
+    return user.jobs.logs(job_id, trial, since)
 
 
 @router.get(
@@ -130,7 +130,7 @@ def export(
     arm: Annotated[str, Query(max_length=32)] = "anon",
 ) -> Response:
     """Export an arm's best configuration, with its evidence."""
-    return Response(user.backend.export(job_id, form, arm), media_type=_MEDIA_TYPES[form])
+    return Response(user.jobs.export(job_id, form, arm), media_type=_MEDIA_TYPES[form])
 
 
 @router.get("/{job_id}/events", response_class=EventSourceResponse, responses=responses(404))
@@ -141,7 +141,7 @@ async def events(job_id: JobId, user: Watcher, request: Request) -> AsyncIterato
     """
     last = None
     while not request.app.state.is_stopping() and await run_in_threadpool(user.is_known):
-        seen = await run_in_threadpool(user.backend.job, job_id)
+        seen = await run_in_threadpool(user.jobs.job, job_id)
         if seen != last:
             yield ServerSentEvent(event="job", data=seen)
             last = seen
@@ -153,22 +153,22 @@ async def events(job_id: JobId, user: Watcher, request: Request) -> AsyncIterato
 @router.post("/{job_id}:pause", responses=responses(404, 409))
 def pause(job_id: JobId, user: Owner) -> ChangeView:
     """Pause a job: let its running trials finish and start no new ones."""
-    return user.backend.pause(job_id)
+    return user.jobs.pause(job_id)
 
 
 @router.post("/{job_id}:resume", responses=responses(404, 409))
 def resume(job_id: JobId, user: Owner) -> ChangeView:
     """Queue a paused job again."""
-    return user.backend.resume(job_id)
+    return user.jobs.resume(job_id)
 
 
 @router.post("/{job_id}:cancel", responses=responses(404, 409))
 def cancel(job_id: JobId, user: Owner) -> ChangeView:
     """End a job now; what it has done is kept."""
-    return user.backend.cancel(job_id)
+    return user.jobs.cancel(job_id)
 
 
 @router.post("/{job_id}:extend", responses=responses(404, 409))
 def extend(job_id: JobId, body: Extension, user: Owner) -> ChangeView:
     """Give a job more trials, time or verdict seeds; one that has SUCCEEDED is queued again."""
-    return user.backend.extend(job_id, body.trials, body.time, body.seeds)
+    return user.jobs.extend(job_id, body.trials, body.time, body.seeds)

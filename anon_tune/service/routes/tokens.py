@@ -19,17 +19,17 @@ router = APIRouter(prefix="/tokens", tags=["tokens"])
 @router.post("", status_code=201, responses=responses())
 def create(body: NewToken, user: Admin) -> SecretToken:
     """Make a token; its secret is shown this once."""
-    token, secret = user.backend.create_token(body.owner, body.role, may_send_code=body.may_send_code)
+    token, secret = user.jobs.create_token(body.owner, body.role, may_send_code=body.may_send_code)
     return SecretToken(**token.model_dump(), secret=secret)
 
 
 @router.get("", responses=responses())
 def tokens(user: Admin) -> list[TokenView]:
     """List all tokens, the oldest first."""
-    return user.backend.tokens()
+    return user.jobs.tokens()
 
 
 @router.delete("/{token_id}", responses=responses(404))
 def revoke(token_id: Annotated[str, Path(max_length=16)], user: Admin) -> TokenView:
     """Take a token back."""
-    return user.backend.revoke_token(token_id)
+    return user.jobs.revoke_token(token_id)

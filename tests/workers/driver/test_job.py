@@ -304,7 +304,7 @@ def test_a_job_whose_ray_has_ended_is_given_back(
 def test_a_run_that_was_told_to_stop_is_not_at_its_end(ledger: Ledger, lease: Lease, asked: tuple[str, ...]):
     """Also where a cancel is heard, and its interrupt is still to come."""
     for request in asked:
-        getattr(ledger, request)(lease.job)
+        getattr(ledger.jobs, request)(lease.job)
     renewal = LeaseRenewal(ledger, lease)
     renewal.renew()
     run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), renewal=renewal)

@@ -183,7 +183,7 @@ def test_an_interrupt_waits_for_a_report(ledger: Ledger, monkeypatch: pytest.Mon
         signal.raise_signal(signal.SIGTERM)
         return store(*arguments)
 
-    monkeypatch.setattr(ledger, "report", interrupted)
+    monkeypatch.setattr(Trials, "report", interrupted)
     with shutdown.signals(), pytest.raises(KeyboardInterrupt):
         run.guard(lambda: run.report(trial.id, result(1, 0.5)), otherwise=True)
     assert [report.step for report in stored(ledger, job_id)[0].reports] == [1]

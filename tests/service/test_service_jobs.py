@@ -1,4 +1,4 @@
-"""What the client does while a service is away, and with what it answers."""
+"""The jobs of a service: what is asked again while it is away, and which responses are refused."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from pathlib import Path
 
 import pytest
 import trustme
-from torch import nn
 
-from anon_tune.advice.statement import Fingerprint
-from anon_tune.architecture import fingerprint
-from anon_tune.client import Client
-from anon_tune.errors import ConflictError, DependencyError, InputError, NotFoundError, SpecError
+from anon_tune.errors import DependencyError, InputError
+from anon_tune.jobs.client import Client
+from anon_tune.jobs.service import ServiceJobs
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState
-from anon_tune.remote import RemoteBackend
 from anon_tune.spec import JobFile
-from tests.service.conftest import Serve
-from tests.service.test_jobs import SPEC
+from tests.service.conftest import SPEC, Serve
 
 
 class Breaking:
@@ -58,22 +54,22 @@ def breaking() -> Iterator[Breaking]:
 
 
 @pytest.fixture
-def backend(breaking: Breaking) -> Iterator[RemoteBackend]:
-    found = RemoteBackend(breaking.address, patience=0.3)
+def jobs(breaking: Breaking) -> Iterator[ServiceJobs]:
+    found = ServiceJobs(breaking.address, patience=0.3)
     yield found
     found.close()
 
 
-def test_what_reads_and_what_carries_a_key_is_asked_again(breaking: Breaking, backend: RemoteBackend):
-    for ask in (lambda: backend.job("x"), lambda: backend.submit(JobFile(SPEC))):
+def test_what_reads_and_what_carries_a_key_is_asked_again(breaking: Breaking, jobs: ServiceJobs):
+    for ask in (lambda: jobs.job("x"), lambda: jobs.submit(JobFile(SPEC))):
         breaking.heard.clear()
         with pytest.raises(DependencyError, match="does not answer"):
             ask()
         assert len(breaking.heard) > 1
 
 
-def test_what_may_have_been_heard_is_not_asked_again(breaking: Breaking, backend: RemoteBackend):
-    for ask in (lambda: backend.pause("x"), lambda: backend.extend("x", 9)):
+def test_what_may_have_been_heard_is_not_asked_again(breaking: Breaking, jobs: ServiceJobs):
+    for ask in (lambda: jobs.pause("x"), lambda: jobs.extend("x", 9)):
         breaking.heard.clear()
         with pytest.raises(DependencyError, match="may have been processed"):
             ask()
@@ -83,10 +79,10 @@ def test_what_may_have_been_heard_is_not_asked_again(breaking: Breaking, backend
 def test_a_service_that_is_not_there_is_named(breaking: Breaking):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    backend = RemoteBackend(f"http://127.0.0.1:{port}", patience=0.2)
+    jobs = ServiceJobs(f"http://127.0.0.1:{port}", patience=0.2)
     with pytest.raises(DependencyError, match=f"The service at http://127.0.0.1:{port} does not answer"):
-        backend.cancel("x")
-    backend.close()
+        jobs.cancel("x")
+    jobs.close()
 
 
 def test_a_service_that_has_answered_is_waited_for_while_it_starts_again():
@@ -106,23 +102,23 @@ def test_a_service_that_has_answered_is_waited_for_while_it_starts_again():
         thread = threading.Thread(target=serve, args=[listening])
         thread.start()
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with contextlib.closing(RemoteBackend(address, patience=0.0)) as backend:
+        with contextlib.closing(ServiceJobs(address, patience=0.0)) as jobs:
             with pytest.raises(DependencyError, match="does not answer"):
-                backend.tokens()
-            assert (backend.tokens(), backend.tokens()) == ([], [])
+                jobs.tokens()
+            assert (jobs.tokens(), jobs.tokens()) == ([], [])
         thread.join()
 
 
 @pytest.mark.parametrize("server", ["localhost:8000", "ftp://x", "", "http://", "http://[::1"])
 def test_an_address_is_one(server: str):
     with pytest.raises(InputError, match="no address of a service"):
-        RemoteBackend(server)
+        ServiceJobs(server)
 
 
 @pytest.mark.parametrize("token", ["", " x", "x\n", "\xff"])
 def test_a_token_that_can_be_none_is_said_to_be_none(token: str):
     with pytest.raises(InputError, match="Invalid token"):
-        RemoteBackend("http://127.0.0.1:9", token)
+        ServiceJobs("http://127.0.0.1:9", token)
 
 
 def test_a_service_whose_certificate_nobody_vouches_for_is_not_spoken_to(
@@ -134,36 +130,13 @@ def test_a_service_whose_certificate_nobody_vouches_for_is_not_spoken_to(
     authority.cert_pem.write_to_path(known)
     address = serve(certificate=certificate)
     with (
-        contextlib.closing(RemoteBackend(address, patience=0.0)) as stranger,
+        contextlib.closing(ServiceJobs(address, patience=0.0)) as stranger,
         pytest.raises(DependencyError, match="CERTIFICATE_VERIFY_FAILED"),
     ):
         stranger.jobs()
     monkeypatch.setenv("SSL_CERT_FILE", str(known))
-    with contextlib.closing(RemoteBackend(address)) as acquaintance:
+    with contextlib.closing(ServiceJobs(address)) as acquaintance:
         assert acquaintance.jobs() == []
-
-
-def test_errors_are_raised_as_they_would_be_here(serve: Serve):
-    with Client(serve()) as client:
-        job = client.submit(SPEC, ["budget.trials=3"], key="once")
-        assert client.submit(SPEC, ["budget.trials=3"], key="once").id == job.id
-        with pytest.raises(SpecError) as caught:
-            client.submit({**SPEC, "budgt": 1})
-        assert caught.value.problems == [
-            next(p for p in caught.value.problems if p.startswith("budgt: unknown"))
-        ]
-        with pytest.raises(NotFoundError, match="no job 'nojob'"):
-            client.job("nojob")
-        with pytest.raises(ConflictError, match="only a PAUSED job"):
-            client.resume(job.id)
-        with pytest.raises(SpecError, match="is no value of a job file"):
-            client.submit({**SPEC, "name": {1, 2}})
-        assert client.cancel(job.id).state is JobState.CANCELLED
-        result = client.result(job.id)
-        assert (result.gamma, result.verdict, len(result.trials)) == (None, {}, 0)
-        assert "hyperparameters" not in result.trials
-        with pytest.raises(ConflictError, match="CANCELLED"):
-            _ = result.best
 
 
 def test_a_watcher_outlives_the_service(serve: Serve, ledger: Ledger):
@@ -193,27 +166,8 @@ def test_what_is_no_service_is_said_to_be_none(serve: Serve):
         thread = threading.Thread(target=serve_two)
         thread.start()
         for ask in ("jobs", "tokens"):
-            backend = RemoteBackend(f"http://127.0.0.1:{listening.getsockname()[1]}", patience=0.1)
+            jobs = ServiceJobs(f"http://127.0.0.1:{listening.getsockname()[1]}", patience=0.1)
             with pytest.raises(DependencyError, match="does not match this version"):
-                getattr(backend, ask)()
-            backend.close()
+                getattr(jobs, ask)()
+            jobs.close()
         thread.join()
-
-
-def test_a_model_a_fingerprint_and_a_family_get_the_same_advice(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("ANON_TUNE_HOME", str(tmp_path))
-    monkeypatch.delenv("ANON_TUNE_DATABASE_URL", raising=False)
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4, 2))
-    with Client(serve()) as client, Client() as here:
-        found = client.advice("cnn")
-        assert found == here.advice("cnn")
-        assert found.jobs
-        assert client.advice(model) == found
-        assert client.advice(Fingerprint.model_validate(fingerprint(model))) == found
-        measured = client.advice(model, log_mean_sigma=-8.0)
-        assert measured.start is not None
-        assert measured.model_copy(update={"start": None}) == found
-        with pytest.raises(InputError, match="did you mean 'cnn'"):
-            client.advice("cnnn")

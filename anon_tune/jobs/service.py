@@ -1,4 +1,4 @@
-"""A service's jobs, over HTTP: `RemoteBackend` is a `Backend`."""
+"""The jobs of a service, over HTTP."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from anon_tune import code_archive, errors
 from anon_tune.advice.statement import Advice, Fingerprint
-from anon_tune.backend import API
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
+from anon_tune.jobs.interface import API, Jobs
 from anon_tune.records import Role
 from anon_tune.views import (
-    BestView,
     ChangeView,
     JobSummary,
     JobView,
@@ -32,7 +31,7 @@ from anon_tune.views import (
 if TYPE_CHECKING:
     from anon_tune.spec import JobFile
 
-__all__ = ["RemoteBackend"]
+__all__ = ["ServiceJobs"]
 
 V = TypeVar("V")
 
@@ -51,7 +50,7 @@ _BY_STATUS = {
 }
 
 
-class RemoteBackend:
+class ServiceJobs(Jobs):
     """Jobs of a service.
 
     What can be asked twice without harm is asked again while the service is away: all that reads, and a submission,
@@ -92,13 +91,10 @@ class RemoteBackend:
         )
 
     def close(self) -> None:
-        """Give the connections back."""
         self._http.close()
 
-    def submit(
-        self, job: JobFile, priority: int = 0, key: str | None = None, code: Path | None = None
-    ) -> JobSummary:
-        """As `Backend.submit`; search spaces in files beside the job file go along."""
+    def _submit(self, job: JobFile, priority: int, key: str | None, code: Path | None) -> JobSummary:
+        """Send a job with the search spaces in files beside its job file."""
         from anon_tune.documents import read_yaml  # no other request needs the job file's schema
         from anon_tune.spec import space_files
 
@@ -117,82 +113,58 @@ class RemoteBackend:
         return _read(JobSummary, answer)
 
     def jobs(self) -> list[JobSummary]:
-        """As `Backend.jobs`."""
         return list(self._pages("/jobs", JobSummary))
 
     def job(self, job_id: str) -> JobView:
-        """As `Backend.job`."""
         return _read(JobView, self._get(_job(job_id)))
 
-    def trials(self, job_id: str) -> list[TrialView]:
-        """As `Backend.trials`."""
+    def list_trials(self, job_id: str) -> list[TrialView]:
         return list(self._pages(f"{_job(job_id)}/trials", TrialView))
 
     def reports(self, job_id: str, trial: str | None = None) -> Iterator[ReportView]:
-        """As `Backend.reports`."""
         of_trial = "" if trial is None else f"/trials/{quote(trial, safe='')}"
         return self._pages(f"{_job(job_id)}{of_trial}/reports", ReportView)
 
-    def best(self, job_id: str) -> dict[str, BestView | None]:
-        """As `Backend.best`."""
-        return _read(dict[str, BestView | None], self._get(f"{_job(job_id)}/best"))
-
     def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
-        """As `Backend.logs`."""
         given = {key: value for key, value in (("trial", trial), ("since", since)) if value is not None}
         return _read(LogsView, self._get(f"{_job(job_id)}/logs", given))
 
     def pause(self, job_id: str) -> ChangeView:
-        """As `Backend.pause`."""
         return _read(ChangeView, self._ask("POST", f"{_job(job_id)}:pause"))
 
     def resume(self, job_id: str) -> ChangeView:
-        """As `Backend.resume`."""
         return _read(ChangeView, self._ask("POST", f"{_job(job_id)}:resume"))
 
     def cancel(self, job_id: str) -> ChangeView:
-        """As `Backend.cancel`."""
         return _read(ChangeView, self._ask("POST", f"{_job(job_id)}:cancel"))
 
     def extend(
         self, job_id: str, trials: int | None = None, seconds: float | None = None, seeds: int | None = None
     ) -> ChangeView:
-        """As `Backend.extend`."""
         given = {"trials": trials, "time": seconds, "seeds": seeds}
         asked = {name: value for name, value in given.items() if value is not None}
         return _read(ChangeView, self._ask("POST", f"{_job(job_id)}:extend", json=asked))
 
     def export(self, job_id: str, form: str = "yaml", arm: str = "anon") -> str:
-        """As `Backend.export`."""
         return self._get(f"{_job(job_id)}/export", {"format": form, "arm": arm}).text
 
-    def advice(self, architecture: Fingerprint, log_mean_sigma: float | None = None) -> Advice:
-        """As `Backend.advice`."""
+    def _advice(self, architecture: Fingerprint, log_mean_sigma: float | None) -> Advice:
         body = {"architecture": architecture.model_dump(mode="json"), "log_mean_sigma": log_mean_sigma}
         return _read(Advice, self._ask("POST", "/advice", json=body, again=True))
 
     def create_token(self, owner: str, role: Role, *, may_send_code: bool = False) -> tuple[TokenView, str]:
-        """As `Backend.create_token`."""
         wanted = {"owner": owner, "role": role.value, "may_send_code": may_send_code}
         answer = self._ask("POST", "/tokens", json=wanted)
         made = _read(dict[str, Any], answer)
         return _read(TokenView, answer), str(made["secret"])
 
     def tokens(self) -> list[TokenView]:
-        """As `Backend.tokens`."""
         return _read(list[TokenView], self._get("/tokens"))
 
     def revoke_token(self, token_id: str) -> TokenView:
-        """As `Backend.revoke_token`."""
         return _read(TokenView, self._ask("DELETE", f"/tokens/{quote(token_id, safe='')}", again=True))
 
     def watch(self, job_id: str) -> Iterator[JobView]:
-        """Yield the job whenever it has changed, until it has ended or is PAUSED; across restarts of the service.
-
-        Raises:
-            NotFoundError: No such job.
-            DependencyError: The service is away for longer than it is waited for.
-        """
         last = None
         while True:
             for seen in self._events(job_id):

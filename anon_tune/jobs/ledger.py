@@ -1,4 +1,4 @@
-"""The jobs of a ledger that this process opens: `LocalBackend` is a `Backend`, and what the service's routes call."""
+"""The jobs of a ledger: what this machine's commands, `tune` and the routes of a service work on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from anon_tune import export
 from anon_tune.advice.statement import UNKNOWN, Advice, Fingerprint
 from anon_tune.errors import InputError, NotFoundError
+from anon_tune.jobs.interface import Jobs
 from anon_tune.ledger import Ledger
 from anon_tune.records import ENDED, JobState, ReportPlace, Role
 from anon_tune.settings import Settings
 from anon_tune.views import (
-    BestView,
     ChangeView,
     JobSummary,
     JobView,
@@ -35,7 +35,7 @@ from anon_tune.views import (
 if TYPE_CHECKING:
     from anon_tune.spec import JobFile
 
-__all__ = ["LocalBackend", "open_ledger"]
+__all__ = ["LedgerJobs", "open_ledger"]
 
 _LOG_LINES = 50
 _SECRET_LENGTH = 32
@@ -55,33 +55,29 @@ def open_ledger(settings: Settings) -> Ledger:
     return Ledger.open(settings.ledger_url)
 
 
-class LocalBackend:
-    """Jobs of a ledger that this process opens.
+class LedgerJobs(Jobs):
+    """Jobs of a ledger that this process has open.
 
     Args:
-        ledger: Where jobs are.
-        settings: Where their files are.
-        owner: Whose jobs are submitted here; None: of nobody in particular.
+        ledger: The ledger.
+        settings: Name the folders of the jobs' files.
+        owner: User of a service who submits the jobs; None on this machine.
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, owner: str | None = None) -> None:
         self._ledger, self._settings, self._owner = ledger, settings, owner
 
     def close(self) -> None:
-        """As `Backend.close`."""
         self._ledger.close()
 
-    def submit(
-        self, job: JobFile, priority: int = 0, key: str | None = None, code: Path | None = None
-    ) -> JobSummary:
-        """As `Backend.submit`."""
+    def _submit(self, job: JobFile, priority: int, key: str | None, code: Path | None) -> JobSummary:
         from anon_tune import submission
 
         if code is not None:
             raise InputError(
                 "Code goes along to a service; here modules are imported from beside the job file."
             )
-        return job_summary(submission.submit(self._ledger, job, self._owner, priority, key))
+        return job_summary(submission.submit(self._ledger, job, self._settings, self._owner, priority, key))
 
     def submit_remote(
         self,
@@ -91,24 +87,30 @@ class LocalBackend:
         key: str | None = None,
         code: str | None = None,
     ) -> JobSummary:
-        """Queue a job that came over the network with its own search spaces, by the names it gives them.
+        """Queue a job that came over the network.
 
-        `code` is the digest of an archive that was stored, of whose modules it may name functions.
+        Args:
+            document: The keys and values of its job file.
+            spaces: Search spaces that came along, by the file names that the job gives them.
+            priority: Workers take the highest first.
+            key: The same key with the same job returns the job that was made the first time.
+            code: Digest of a stored archive; the job may name functions of its modules.
 
         Raises:
-            SpecError: It is wrong, or names what is not offered.
+            SpecError: Lists every problem of the job, also names that are not offered over the network.
             NotFoundError: There is no such code.
+            InputError: `key` was used for another job.
         """
         from anon_tune import submission
 
         return job_summary(
             submission.submit_remote(
-                self._ledger, document, spaces, self._settings.modules, self._owner, priority, key, code
+                self._ledger, document, spaces, self._settings, self._owner, priority, key, code
             )
         )
 
     def store_code(self, digest: str, archive: bytes) -> None:
-        """Store code for jobs that are submitted next. Raises InputError where it is no zip of this digest."""
+        """Store a zip of code for jobs that are submitted next. Raises InputError unless it has this digest."""
         from anon_tune import code_archive
 
         if code_archive.digest(archive) != digest:
@@ -116,20 +118,24 @@ class LocalBackend:
         code_archive.modules(archive)
         self._ledger.archives.store(digest, archive, self._owner)
 
-    def jobs(self, limit: int | None = None, after: str | None = None) -> list[JobSummary]:
-        """As `Backend.jobs`: at most `limit`, those that follow the job `after`."""
+    def jobs(self) -> list[JobSummary]:
+        return self.job_page()
+
+    def job_page(self, limit: int | None = None, after: str | None = None) -> list[JobSummary]:
+        """Return at most `limit` of `jobs`: those that follow the job `after`. Raises NotFoundError."""
         return [job_summary(job) for job in self._ledger.overviews.jobs(limit, after)]
 
     def job(self, job_id: str) -> JobView:
-        """As `Backend.job`."""
         return job_view(self._ledger.overviews.job(job_id))
 
-    def trials(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[TrialView]:
-        """As `Backend.trials`: at most `limit`, those that follow the trial `after`."""
+    def list_trials(self, job_id: str) -> list[TrialView]:
+        return self.trial_page(job_id)
+
+    def trial_page(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[TrialView]:
+        """Return at most `limit` of `list_trials`: those that follow the trial `after`. Raises NotFoundError."""
         return [trial_view(trial) for trial in self._ledger.overviews.trials(job_id, limit, after)]
 
     def reports(self, job_id: str, trial: str | None = None) -> Iterator[ReportView]:
-        """As `Backend.reports`."""
         page = self.report_page(job_id, _REPORT_PAGE, trial)
         while page:
             yield from page
@@ -142,12 +148,7 @@ class LocalBackend:
         found = self._ledger.overviews.reports(job_id, trial, limit=limit, after=after)
         return [report_view(report) for report in found]
 
-    def best(self, job_id: str) -> dict[str, BestView | None]:
-        """As `Backend.best`."""
-        return {arm: seen.best for arm, seen in self.job(job_id).arms.items()}
-
     def watch(self, job_id: str) -> Iterator[JobView]:
-        """As `Backend.watch`."""
         last = None
         while True:
             seen = self.job(job_id)
@@ -159,7 +160,6 @@ class LocalBackend:
             time.sleep(_POLL_SECONDS)
 
     def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
-        """As `Backend.logs`."""
         attempts = self._ledger.attempts.of_job(job_id, trial)
         if trial is None:
             attempts = [attempt for attempt in attempts if attempt.outcome in _SHOWN_OUTCOMES]
@@ -174,15 +174,12 @@ class LocalBackend:
         )
 
     def pause(self, job_id: str) -> ChangeView:
-        """As `Backend.pause`."""
         return self._change(job_id, self._ledger.jobs.pause(job_id))
 
     def resume(self, job_id: str) -> ChangeView:
-        """As `Backend.resume`."""
         return self._change(job_id, self._ledger.jobs.resume(job_id))
 
     def cancel(self, job_id: str) -> ChangeView:
-        """As `Backend.cancel`."""
         state = self._ledger.jobs.cancel(job_id)
         self.remove_leftovers()
         return self._change(job_id, state)
@@ -190,7 +187,6 @@ class LocalBackend:
     def extend(
         self, job_id: str, trials: int | None = None, seconds: float | None = None, seeds: int | None = None
     ) -> ChangeView:
-        """As `Backend.extend`."""
         from anon_tune import submission
         from anon_tune.spec import MOST_SEEDS
 
@@ -210,11 +206,9 @@ class LocalBackend:
         return ChangeView(id=job_id, state=state, requested=self._ledger.jobs.get(job_id).requested)
 
     def export(self, job_id: str, form: str = "yaml", arm: str = "anon") -> str:
-        """As `Backend.export`."""
         return export.render(export.document(self._ledger.jobs.get(job_id), arm), form)
 
-    def advice(self, architecture: Fingerprint, log_mean_sigma: float | None = None) -> Advice:
-        """As `Backend.advice`."""
+    def _advice(self, architecture: Fingerprint, log_mean_sigma: float | None) -> Advice:
         from anon_tune import submission
         from anon_tune.advice.start import start_of
         from anon_tune.catalogue import FAMILIES
@@ -231,7 +225,13 @@ class LocalBackend:
     def create_token(
         self, owner: str, role: Role, secret: str | None = None, *, may_send_code: bool = False
     ) -> tuple[TokenView, str]:
-        """As `Backend.create_token`; `secret` is one that was made elsewhere, and giving it again changes nothing."""
+        """Make a token for a user of a service, and return it with its secret, which is shown this once.
+
+        `secret` is one that was made elsewhere; giving it again changes nothing.
+
+        Raises:
+            InputError: `owner` is not 1 to 64 printable characters, or `secret` is shorter than 32.
+        """
         if not owner.strip() or len(owner) > 64 or not owner.isprintable():
             raise InputError(f"{owner!r} is no name of an owner: 1 to 64 printable characters.")
         if secret is not None and len(secret) < _SECRET_LENGTH:
@@ -240,11 +240,9 @@ class LocalBackend:
         return token_view(record), secret
 
     def tokens(self) -> list[TokenView]:
-        """As `Backend.tokens`."""
         return [token_view(token) for token in self._ledger.tokens.all()]
 
     def revoke_token(self, token_id: str) -> TokenView:
-        """As `Backend.revoke_token`."""
         return token_view(self._ledger.tokens.revoke(token_id))
 
     def remove_leftovers(self) -> None:

@@ -1,0 +1,326 @@
+"""`Jobs`: everything that users do with jobs, and `Result`, the answer of one.
+
+`anon_tune.jobs.ledger.LedgerJobs` and `anon_tune.jobs.service.ServiceJobs` implement it. The methods that are not
+abstract build on those that are, so they are written once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from anon_tune.advice.statement import Advice, Fingerprint
+from anon_tune.answer import Gamma
+from anon_tune.architecture import fingerprint
+from anon_tune.errors import ConflictError
+from anon_tune.export import form_of
+from anon_tune.jobs import frames
+from anon_tune.records import Role
+from anon_tune.views import (
+    BestView,
+    ChangeView,
+    JobSummary,
+    JobView,
+    LogsView,
+    ReportView,
+    TokenView,
+    TrialView,
+)
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import nn
+
+    from anon_tune.spec import JobFile  # its schema: most commands need none of it
+
+__all__ = ["API", "Jobs", "Result"]
+
+API = "/api/v1"
+"""Path of a service below which its routes are."""
+
+
+class Jobs(ABC):
+    """Jobs of a ledger or of a service; `anon_tune.Client` opens them.
+
+    A context manager: `with anon_tune.Client() as jobs: ...` closes the connections at the end.
+
+    Every method may raise DependencyError, where the ledger or the service cannot be reached. A service may also
+    answer with InputError: the token is missing, or its role does not allow the request.
+    """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections. Results of jobs need them too."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(
+        self,
+        job: str | Path | Mapping[str, Any] | JobFile,
+        overrides: Sequence[str] = (),
+        *,
+        priority: int = 0,
+        key: str | None = None,
+        code: str | Path | None = None,
+    ) -> JobSummary:
+        """Queue a job for a worker and return it. The other methods take its `id`.
+
+        Args:
+            job: A job file's path, its keys and values, or one that has been read.
+            overrides: Each "key.path=value", as `--set` of the command line.
+            priority: From -1000 to 1000; workers take the highest first.
+            key: Any text that makes the request safe to repeat: the same key with the same job returns the job that
+                was made the first time.
+            code: A folder whose modules are sent along. Only a service takes it, and only where it allows code.
+
+        Raises:
+            NotFoundError: There is no such job file.
+            SpecError: Lists every problem of the job, each with its key's path.
+            InputError: `key` was used for another job; or `code` is no folder, or is given for jobs of this machine.
+        """
+        return self._submit(_job_file(job, overrides), priority, key, None if code is None else Path(code))
+
+    @abstractmethod
+    def _submit(self, job: JobFile, priority: int, key: str | None, code: Path | None) -> JobSummary:
+        """Queue a job that has been read."""
+
+    @abstractmethod
+    def jobs(self) -> list[JobSummary]:
+        """Return all jobs, newest first."""
+
+    @abstractmethod
+    def job(self, job_id: str) -> JobView:
+        """Return a job as it is now, with what its arms have done. Raises NotFoundError."""
+
+    @abstractmethod
+    def watch(self, job_id: str) -> Iterator[JobView]:
+        """Yield the job whenever it has changed, until it has ended or is PAUSED. Raises NotFoundError.
+
+        A service may be restarted in between.
+        """
+
+    def result(self, job_id: str) -> Result:
+        """Wait until a job has ended or is PAUSED, and return what it has found. Raises NotFoundError."""
+        for _ in self.watch(job_id):
+            pass
+        return Result(self.job(job_id), self)
+
+    def best(self, job_id: str) -> dict[str, BestView | None]:
+        """Return the best search trial of each arm so far; None for an arm without one. Raises NotFoundError."""
+        return {arm: seen.best for arm, seen in self.job(job_id).arms.items()}
+
+    @abstractmethod
+    def list_trials(self, job_id: str) -> list[TrialView]:
+        """Return a job's trials, in the order in which they were made. Raises NotFoundError."""
+
+    def trials(self, job_id: str) -> pandas.DataFrame:
+        """Return a job's trials as a table: a row each, a column for each hyperparameter. Raises NotFoundError."""
+        return frames.of_trials(self.list_trials(job_id))
+
+    @abstractmethod
+    def reports(self, job_id: str, trial: str | None = None) -> Iterator[ReportView]:
+        """Yield the reports of a job, or of one trial, by creation of the trials and then by step.
+
+        They are read in pages. Reports that a trial makes after its last page was read are left out.
+
+        Raises:
+            NotFoundError: There is no such job, or it has no such trial. Raised when the first report is asked for.
+        """
+
+    def learning_curves(self, job_id: str, trial: str | None = None) -> pandas.DataFrame:
+        """Return the same as `reports` as a table: a row each, with a column `metrics.NAME` for each metric.
+
+        Raises:
+            NotFoundError: There is no such job, or it has no such trial.
+        """
+        return frames.of_reports(self.reports(job_id, trial))
+
+    @abstractmethod
+    def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
+        """Return attempts with the output of their processes, and the job's log.
+
+        Args:
+            job_id: The job.
+            trial: Return all attempts at this trial; by default those of all trials that did not end well.
+            since: Return the log from this line on; by default its last 50 lines.
+
+        Raises:
+            NotFoundError: There is no such job, or it has no such trial.
+        """
+
+    @abstractmethod
+    def pause(self, job_id: str) -> ChangeView:
+        """Pause a job: let its running trials finish and start no new ones.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: It is PAUSED, has ended or is being cancelled.
+        """
+
+    @abstractmethod
+    def resume(self, job_id: str) -> ChangeView:
+        """Queue a job again that is PAUSED, or whose process has died.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: It is queued, is being worked on or has ended.
+        """
+
+    @abstractmethod
+    def cancel(self, job_id: str) -> ChangeView:
+        """End a job now; what it has done is kept.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: It has ended.
+        """
+
+    @abstractmethod
+    def extend(
+        self, job_id: str, trials: int | None = None, seconds: float | None = None, seeds: int | None = None
+    ) -> ChangeView:
+        """Raise a job's budget; one that has SUCCEEDED is queued again.
+
+        Args:
+            job_id: The job.
+            trials: The new number of search trials per arm; those that were made count.
+            seconds: The new limit of the time that the job is worked on; the time that was spent counts.
+            seeds: The new number of verdict seeds; those that were made count. The new ones are tested by themselves.
+
+        Raises:
+            NotFoundError: There is no such job.
+            InputError: None of the three is given, or one is out of range.
+            SpecError: The search spaces do not have so many configurations.
+            ConflictError: The budget is not below that, the job FAILED or was CANCELLED, or more seeds would decide
+                nothing.
+        """
+
+    @abstractmethod
+    def export(self, job_id: str, form: str = "yaml", arm: str = "anon") -> str:
+        """Return an arm's best configuration as text, with its evidence.
+
+        Args:
+            job_id: The job.
+            form: "yaml" or "json", which `anon_tune.load_optimizer` reads; or "python".
+            arm: The arm.
+
+        Raises:
+            NotFoundError: There is no such job.
+            InputError: There is no such form, or the job has no such arm.
+            ConflictError: The job has not chosen a configuration of this arm.
+        """
+
+    def advice(self, model: str | Fingerprint | nn.Module, log_mean_sigma: float | None = None) -> Advice:
+        """Return which gamma to expect of a model before anything is spent on it.
+
+        Args:
+            model: A torch model, its fingerprint, or the name of a family: cnn, mlp, recurrent, transformer.
+            log_mean_sigma: Scale of its gradients, as `anon_tune.workers.trial.probe` measures it. With it the advice
+                has an optimizer to start from.
+
+        Raises:
+            InputError: There is no such family.
+        """
+        if isinstance(model, str):
+            model = Fingerprint(family=model)
+        elif not isinstance(model, Fingerprint):
+            model = Fingerprint.model_validate(fingerprint(model))
+        return self._advice(model, log_mean_sigma)
+
+    @abstractmethod
+    def _advice(self, architecture: Fingerprint, log_mean_sigma: float | None) -> Advice:
+        """Return the advice on a model, by its fingerprint."""
+
+    @abstractmethod
+    def create_token(self, owner: str, role: Role, *, may_send_code: bool = False) -> tuple[TokenView, str]:
+        """Make a token for a user of a service, and return it with its secret, which is shown this once.
+
+        Raises:
+            InputError: `owner` is not 1 to 64 printable characters.
+        """
+
+    @abstractmethod
+    def tokens(self) -> list[TokenView]:
+        """Return all tokens, the oldest first, without their secrets."""
+
+    @abstractmethod
+    def revoke_token(self, token_id: str) -> TokenView:
+        """Revoke a token at once and for good. Raises NotFoundError."""
+
+
+class Result:
+    """Everything that a job has found.
+
+    Attributes:
+        job: The job as it was when the result was asked for: `job.id`, `job.state`, `job.arms`, ...
+    """
+
+    def __init__(self, job: JobView, jobs: Jobs) -> None:
+        self.job, self._jobs = job, jobs
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The hyperparameters of Anon that were chosen. Raises ConflictError where there are none."""
+        found = self.job.result.winners.get("anon") if self.job.result is not None else None
+        if found is None:
+            why = f" ({self.job.reason})" if self.job.reason else ""
+            raise ConflictError(
+                f"Job {self.job.id} is {self.job.state}{why}, and has chosen no configuration."
+            )
+        return dict(found.hyperparameters)
+
+    @property
+    def gamma(self) -> Gamma | None:
+        """Which gammas do well, with the curve of the loss over gamma; None before there is an answer."""
+        return self.job.result.gamma if self.job.result is not None else None
+
+    @property
+    def verdict(self) -> dict[str, str]:
+        """By baseline, of the winners: whether Anon's is "better", "worse", "practically equal" or "undecided"."""
+        return self._outcomes("configuration")
+
+    @property
+    def optimizer_verdict(self) -> dict[str, str]:
+        """By baseline, of the optimizers as they were tuned: the same, with the luck of the search allowed for."""
+        return self._outcomes("optimizer")
+
+    def _outcomes(self, of: Literal["configuration", "optimizer"]) -> dict[str, str]:
+        found = self.job.result.of(of) if self.job.result is not None else []
+        return {each.baseline: each.outcome.value for each in found}
+
+    @property
+    def trials(self) -> pandas.DataFrame:
+        """All trials, a row each, with a column for each hyperparameter."""
+        return self._jobs.trials(self.job.id)
+
+    @property
+    def learning_curves(self) -> pandas.DataFrame:
+        """All reports of all trials, a row each, with a column `metrics.NAME` for each metric."""
+        return self._jobs.learning_curves(self.job.id)
+
+    def export(self, path: str | Path, arm: str = "anon") -> Path:
+        """Write an arm's best configuration to a file: .yaml, .json or .py. Raises ConflictError if there is none."""
+        target = Path(path)
+        target.write_text(self._jobs.export(self.job.id, form_of(target), arm), encoding="utf-8")
+        return target
+
+    def __repr__(self) -> str:
+        gamma = "-" if self.gamma is None or self.gamma.best is None else f"{self.gamma.best:.3g}"
+        return f"<Result of job {self.job.id} ({self.job.name}): {self.job.state}, gamma {gamma}, {self.verdict}>"
+
+
+def _job_file(job: str | Path | Mapping[str, Any] | JobFile, overrides: Sequence[str]) -> JobFile:
+    from anon_tune.spec import JobFile, apply_overrides, read_job_file
+
+    if isinstance(job, str | Path):
+        return read_job_file(Path(job), overrides)
+    if isinstance(job, Mapping):
+        return JobFile(apply_overrides(job, overrides), folder=Path())
+    return dataclasses.replace(job, document=apply_overrides(job.document, overrides))

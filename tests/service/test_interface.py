@@ -130,7 +130,7 @@ def test_a_job_is_submitted_from_a_file_or_its_keys(jobs: Jobs, ledger: Ledger, 
 def test_the_same_key_gives_the_same_job(jobs: Jobs, ledger: Ledger):
     made = {jobs.submit(SPEC, key="once").id for _ in range(2)}
     assert made == {job.id for job in ledger.overviews.jobs()}
-    with pytest.raises(InputError, match="'once' was used for job"):
+    with pytest.raises(InputError, match="'once' was already used for job"):
         jobs.submit(SPEC, ["budget.trials=3"], key="once")
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from anon_tune.backend import Backend
 from anon_tune.errors import InputError
-from anon_tune.loading import uncollected
 from anon_tune.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,8 +38,7 @@ def open_backend() -> Backend:
     server = chosen.server or settings.server
     if server is None:
         return local_backend(settings)
-    with uncollected(for_good=True):
-        from anon_tune.remote import RemoteBackend
+    from anon_tune.remote import RemoteBackend
 
     backend = RemoteBackend(server, settings.token.get_secret_value() if settings.token else None)
     chosen.at_exit.callback(backend.close)
@@ -49,11 +47,9 @@ def open_backend() -> Backend:
 
 def local_backend(settings: Settings) -> LocalBackend:
     """The jobs of the ledger here."""
-    with uncollected(for_good=True):
-        from anon_tune.local import LocalBackend, open_ledger
+    from anon_tune.local import LocalBackend, open_ledger
 
-        ledger = open_ledger(settings)  # loads what speaks to the database
-    backend = LocalBackend(ledger, settings)
+    backend = LocalBackend(open_ledger(settings), settings)
     chosen.at_exit.callback(backend.close)
     return backend
 

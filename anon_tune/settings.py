@@ -19,8 +19,8 @@ from anon_tune.errors import DependencyError, InputError
 
 __all__ = ["Settings"]
 
-# The longest path a Unix socket of Ray leaves for its temporary folder: 107 bytes less Ray's own names.
-_RAY_TEMP_LENGTH = 43
+# The longest path a Unix socket of Ray leaves for RAY_TMPDIR: 107 bytes less Ray's own names.
+_RAY_TEMP_LENGTH = 39
 
 
 def _variable(field: str) -> str:
@@ -87,8 +87,8 @@ class Settings(BaseModel):
         description="Whether a service takes jobs that bring code, from tokens that may send it.",
     )
     keep_ready: bool = Field(
-        default=True,
-        description="Whether a worker that waits has Ray and processes loaded for the next job (1.1 GB, two cores).",
+        default=False,
+        description="Whether a waiting worker keeps Ray and a loaded process running for the next job.",
     )
 
     @classmethod

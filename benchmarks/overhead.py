@@ -49,7 +49,7 @@ def sleeping(seconds: float) -> type:
             metrics = {"began": self._began, "worker": float(os.getpid())}
             result = {"step": self._steps, "value": 0.5, "done": False, "metrics": metrics}
             if self._steps == EPOCHS:
-                result |= {"done": True, "outcome": TrialState.COMPLETE.value, "final": 0.5}
+                result |= {"outcome": TrialState.COMPLETE.value, "final": 0.5}
             return result
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:

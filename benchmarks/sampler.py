@@ -255,7 +255,7 @@ def sleeper(epochs: int) -> type:
             metrics = {"worker": os.getpid(), "began": self._began, "ended": time.time()}
             result = {"step": self._steps, "value": self._value, "done": False, "metrics": metrics}
             if self._steps == epochs:
-                result |= {"done": True, "outcome": TrialState.COMPLETE, "final": self._value}
+                result |= {"outcome": TrialState.COMPLETE, "final": self._value}
             return result
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:

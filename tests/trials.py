@@ -43,7 +43,7 @@ def config(
 def results(trial: TrialTrainable) -> list[dict[str, Any]]:
     """Every result until the trial is over."""
     found = [trial.step()]
-    while not found[-1]["done"]:
+    while "outcome" not in found[-1]:
         found.append(trial.step())
     return found
 

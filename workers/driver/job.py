@@ -184,26 +184,18 @@ def _work(
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.spaces(job.id).items()}
     # Once more: Ray, when it starts, puts a handler of its own in place of ours.
     with cluster.connected(settings) as runs, watch.depending_on(runs, _ended()), watch.signals():
-        cluster.load()
-        from anon_tune.workers.driver.best_weights import write_best
-        from anon_tune.workers.driver.run import Run
-        from anon_tune.workers.trial.checkpoints import ask
-        from anon_tune.workers.trial.trainable import run_probe
-
         lacking = _lacking(spec, settings)
         if lacking is not None:
             return _Ending(JobState.PAUSED, lacking)
         measured = job.probe
+        # The probe's process loads what it needs while this one does.
+        asked = _start_probe(spec, plain_spec, spaces, functions) if measured is None else None
+        cluster.load()
+        from anon_tune.workers.driver.best_weights import write_best
+        from anon_tune.workers.driver.run import Run
+        from anon_tune.workers.trial.checkpoints import ask
+
         if measured is None:
-            seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
-            # Its process ends with it: no trial is given one that has run something, and it would keep its memory.
-            task = ray.remote(
-                num_cpus=spec.resources.cpu,
-                num_gpus=spec.resources.gpu,
-                max_calls=1,
-            )(run_probe)
-            floor = spaces["anon"].constant("floor")
-            asked = task.remote(functions, plain_spec, seed, floor, _points_to_try(spaces))
             cluster.load_statistics()
             measured = dict(ray.get(asked))
             if "reason" in measured:
@@ -215,8 +207,6 @@ def _work(
         _log.info("probe: %s", measured)
         if spec.resources.gpu and measured.get("device") == "cpu":
             _log.warning("resources.gpu is %g, and torch finds no CUDA device there", spec.resources.gpu)
-        if not settings.ray_address:
-            cluster.give_trials_loaded_processes()
         plan = Plan(spec, spaces, float(measured["log_mean_sigma"]))
         checkpoints = settings.checkpoints(job.id)
         checkpoints.mkdir(parents=True, exist_ok=True)
@@ -240,6 +230,27 @@ def _work(
     if spec.keep == "best":
         write_best(run.trials, spec, checkpoints, settings.job_folder(job.id) / "best.pt")
     return _Ending(JobState.SUCCEEDED, run.cut_short, run.budget)
+
+
+def _start_probe(
+    spec: JobSpec,
+    plain_spec: dict[str, Any],
+    spaces: Mapping[str, Space],
+    functions: Mapping[str, Callable[..., Any]],
+) -> Any:
+    """Have Ray run the probe, and return its future.
+
+    Its process ends with it: Ray gives no trial one that has run something, and it would keep its memory.
+    """
+    import ray
+
+    from anon_tune.workers.trial.probe_task import run_probe
+
+    resources = spec.resources
+    task = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_calls=1)(run_probe)
+    seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
+    floor = spaces["anon"].constant("floor")
+    return task.remote(functions, plain_spec, seed, floor, _points_to_try(spaces))
 
 
 def _points_to_try(spaces: Mapping[str, Space]) -> dict[str, list[dict[str, Any]]]:
@@ -312,11 +323,12 @@ def _tune(
     resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
     # Not in each trial's config, of which Tune makes several copies and keeps them for as long as the job runs.
     trainable = tune.with_parameters(TrialTrainable, spec=plain_spec, functions=functions)
+    searcher = JobSearcher(run, slots + 1, checkpoints, folder / "output")
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
-            search_alg=JobSearcher(run, slots + 1, checkpoints, folder / "output"),
-            scheduler=JobScheduler(run, slots),
+            search_alg=searcher,
+            scheduler=JobScheduler(run, searcher, slots),
             num_samples=-1,
             reuse_actors=True,
         ),

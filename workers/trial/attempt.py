@@ -15,27 +15,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from anon_tune.loading import uncollected
+import torch
+from threadpoolctl import threadpool_limits
 
-with uncollected():  # torch
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    from anon_tune.documents import is_function
-    from anon_tune.errors import AnonTuneError, InputError
-    from anon_tune.optim import Anon, make_optimizer, monitor
-    from anon_tune.records import Phase, TrialState
-    from anon_tune.spec import JobSpec, stored_spec
-    from anon_tune.user_code import load_function
-    from anon_tune.workers.problems.tasks import Problem, load_problem
-    from anon_tune.workers.trial import checkpoints, output
-    from anon_tune.workers.trial.context import Context, Report
-    from anon_tune.workers.trial.device import choose_device
-    from anon_tune.workers.trial.dry_run import FactoryArm
-    from anon_tune.workers.trial.probe import PROBE_BATCHES, probe
-    from anon_tune.workers.trial.training import Training
-    from anon_tune.workers.trial.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
-    from anon_tune.workers.trial.watchdog import Watchdog
+from anon_tune.documents import is_function
+from anon_tune.errors import AnonTuneError, InputError
+from anon_tune.optim import Anon, make_optimizer, monitor
+from anon_tune.records import Phase, TrialState
+from anon_tune.spec import JobSpec, stored_spec
+from anon_tune.user_code import load_function
+from anon_tune.workers.problems.tasks import Problem, load_problem
+from anon_tune.workers.trial import checkpoints, output
+from anon_tune.workers.trial.context import Context, Report
+from anon_tune.workers.trial.device import choose_device
+from anon_tune.workers.trial.dry_run import FactoryArm
+from anon_tune.workers.trial.probe import PROBE_BATCHES, probe
+from anon_tune.workers.trial.training import Training
+from anon_tune.workers.trial.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
+from anon_tune.workers.trial.watchdog import Watchdog
 
 __all__ = ["Attempt", "run_probe"]
 
@@ -64,7 +61,6 @@ class Attempt:
         plain_spec: The job's, as plain values.
     """
 
-    @uncollected()  # the first of a process loads more: the data set's reader, and what torch's optimizers need
     def __init__(self, config: Mapping[str, Any], plain_spec: Mapping[str, Any]) -> None:
         self._failure: dict[str, Any] | None = None
         self._news: dict[str, Any] = {}
@@ -269,7 +265,6 @@ class Attempt:
         return {"done": True, **self._told(), "outcome": TrialState.COMPLETE, "final": self._value}
 
 
-@uncollected()
 def run_probe(
     spec: Mapping[str, Any],
     seed: int,

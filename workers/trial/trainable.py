@@ -1,18 +1,15 @@
-"""Entry points of Ray in its workers. They load torch there: the driver, which names these, does not need it."""
+"""The class that Ray Tune makes in its workers. It loads torch there: the driver, which names it, needs none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from anon_tune.loading import uncollected
+from ray import tune
 
-with uncollected():
-    from ray import tune
+from anon_tune.user_code import provide
 
-    from anon_tune.user_code import provide
-
-__all__ = ["HELD", "TrialTrainable", "run_probe"]
+__all__ = ["HELD", "TrialTrainable"]
 
 HELD = "the training function of the trial before did not stop"
 """Why a process could not begin with a trial."""
@@ -56,8 +53,8 @@ class TrialTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch."""
-        return self._attempt.step()
+        """Train one epoch. For Tune no trial is done by itself: the scheduler ends it."""
+        return {**self._attempt.step(), "done": False}
 
     def cleanup(self) -> None:
         """Leave no file behind."""
@@ -68,11 +65,3 @@ class TrialTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See save_checkpoint."""
-
-
-def run_probe(functions: Mapping[str, Callable[..., Any]], *asked: Any) -> dict[str, Any]:
-    """Return what `attempt.run_probe(*asked)` measures; `functions` are the user's that are in no module."""
-    from anon_tune.workers.trial import attempt
-
-    provide(functions)
-    return attempt.run_probe(*asked)

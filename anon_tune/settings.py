@@ -19,8 +19,8 @@ from anon_tune.errors import DependencyError, InputError
 
 __all__ = ["Settings"]
 
-# The longest path of Ray's temporary folder: Unix sockets allow 107 bytes, less Ray's own names.
-_RAY_TEMP_LENGTH = 43
+# The longest value of RAY_TMPDIR: Unix sockets allow 107 bytes, less Ray's own names.
+_RAY_TEMP_LENGTH = 39
 
 
 def _variable(field: str) -> str:
@@ -87,8 +87,8 @@ class Settings(BaseModel):
         description="Whether the service accepts code with a job, from tokens with that permission.",
     )
     keep_ready: bool = Field(
-        default=True,
-        description="Whether a waiting worker keeps Ray and processes loaded for the next job (1.1 GB on two cores).",
+        default=False,
+        description="Whether a waiting worker keeps Ray and a loaded process running for the next job.",
     )
 
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import shutil
 import signal
@@ -47,13 +46,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """Commands that a test calls keep what there is from the garbage collector, as if the process were theirs."""
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

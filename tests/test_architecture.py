@@ -65,6 +65,124 @@ def test_what_the_package_does_not_offer_is_an_attribute_error():
         _ = anon_tune.nothing
 
 
+# Other packages are used as they are
+
+
+def third_party_names(tree: ast.Module) -> dict[str, str]:
+    """The names that a module's imports bind to parts of other packages, with what each stands for."""
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {
+                alias.asname or alias.name.split(".")[0]: alias.name
+                if alias.asname
+                else alias.name.split(".")[0]
+                for alias in node.names
+            }
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    ours = {"anon_tune", *sys.stdlib_module_names}
+    return {name: stands_for for name, stands_for in found.items() if stands_for.split(".")[0] not in ours}
+
+
+def dotted(node: ast.expr) -> list[str]:
+    """The names of `a.b.c`; none if it does not begin with a name."""
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.insert(0, node.attr)
+        node = node.value
+    return [node.id, *names] if isinstance(node, ast.Name) else []
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+def private_names_of_ray(tree: ast.Module) -> list[str]:
+    """What a module that imports Ray mentions with a leading underscore and is not its own."""
+    names = third_party_names(tree)
+    of_ray = {name: path for name, path in names.items() if path.split(".")[0] == "ray"}
+    if not of_ray:
+        return []
+    nodes = list(ast.walk(tree))
+    found = [path for path in of_ray.values() if any(map(is_private, path.split(".")))]
+    found += [
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and "ray._" in (node.module or "")
+    ]
+    own = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and dotted(node)[:1] in (["self"], ["cls"])
+    }
+    own |= defined(tree) | {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    found += [
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own
+    ]
+    strings = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    found += [
+        text for text in strings if re.fullmatch(r"(ray\.(\w+\.)*)?_[a-z]\w*", text) and text not in own
+    ]
+    keywords = [word.arg or "" for node in nodes if isinstance(node, ast.Call) for word in node.keywords]
+    return found + [word for word in keywords if is_private(word)]
+
+
+def patched(tree: ast.Module) -> list[str]:
+    """What a module assigns to, deletes from or changes in other packages' modules and classes."""
+    names = third_party_names(tree)
+    found = []
+    for node in ast.walk(tree):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign | ast.Delete):
+            targets = list(node.targets)
+        elif isinstance(node, ast.AnnAssign | ast.AugAssign):
+            targets = [node.target]
+        elif isinstance(node, ast.Call):
+            called = dotted(node.func)
+            if called == ["setattr"] or called == ["delattr"]:
+                targets = [ast.Attribute(node.args[0], "")]
+            elif called[-1:] and called[-1] in {"clear", "update", "setdefault", "pop"} and len(called) > 2:
+                targets = [node.func]
+        for target in targets:
+            changed = target.value if isinstance(target, ast.Subscript) else target
+            if isinstance(changed, ast.Attribute) and dotted(changed)[:1] and dotted(changed)[0] in names:
+                found.append(ast.unparse(target))
+    return found
+
+
+PATCHES = """
+import ray
+from ray.tune.execution import class_cache
+from ray._private.node import Node
+
+class_cache.DEFAULT_ENV_VARS.clear()
+class_cache.DEFAULT_ENV_VARS["A"] = "1"
+Node.start_monitor = None
+setattr(Node, "start_log_monitor", None)
+ray.init(_temp_dir="x")
+controller = getattr(given, "_tune_controller")
+controller._actor_cache.increase_max()
+"""
+
+
+def test_private_names_and_patches_are_found():
+    tree = ast.parse(PATCHES)
+    assert private_names_of_ray(tree) == [
+        "ray._private.node.Node", "ray._private.node", "_actor_cache", "_tune_controller", "_temp_dir",
+    ]  # fmt: skip
+    assert patched(tree) == [
+        "class_cache.DEFAULT_ENV_VARS['A']", "Node.start_monitor", "class_cache.DEFAULT_ENV_VARS.clear", "Node.",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
+def test_no_private_name_of_ray_is_used_and_nothing_of_other_packages_is_replaced(path: Path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert private_names_of_ray(tree) == []
+    assert patched(tree) == []
+
+
 def public(tree: ast.Module) -> list[str] | None:
     """The literal value of a module's `__all__`."""
     for node in tree.body:

@@ -6,6 +6,7 @@ Exit codes are those of `errors`; besides, 1 is also a job that FAILED, and 130 
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,9 @@ _COMMANDS: dict[str, list[Callable[..., Any]]] = {
     "What can be tuned": [contents.tasks, contents.spaces],
     _HIDDEN: [machine.job_process],
 }
+_LONG_RUNNING = {"run", "worker", "job-process", "up", "serve", "watch", "logs", "trials", "mlflow"}
+"""Commands that may run for long, by their first word: the others end before there is any garbage to collect."""
+
 _GROUPS = {
     "token": administration.token_app,
     "db": administration.db_app,
@@ -66,11 +70,12 @@ def _options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
+    if context.invoked_subcommand in _LONG_RUNNING:
+        gc.enable()  # see __main__
     chosen.begin(server, context.with_resource(contextlib.ExitStack()))
 
 
-def _application(asked: str | None = None) -> typer.Typer:
-    """All commands; or the one that is asked for by its name, as Typer looks through the parameters of each."""
+def _application() -> typer.Typer:
     made = typer.Typer(
         name="anon-tune",
         help="Which optimizer, and how adaptive, for my model? Tuning for the Anon optimizer.",
@@ -80,19 +85,11 @@ def _application(asked: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     made.callback()(_options)
-    commands = {
-        command.__name__.replace("_", "-"): (command, panel)
-        for panel, several in _COMMANDS.items()
-        for command in several
-    }
-    groups = _GROUPS
-    if asked in commands:
-        commands, groups = {asked: commands[asked]}, {}
-    elif asked in groups:
-        commands, groups = {}, {asked: groups[asked]}
-    for name, (command, panel) in commands.items():
-        made.command(name, rich_help_panel=panel, hidden=panel == _HIDDEN)(command)
-    for name, group in groups.items():
+    for panel, commands in _COMMANDS.items():
+        for command in commands:
+            name = command.__name__.replace("_", "-")
+            made.command(name, rich_help_panel=panel, hidden=panel == _HIDDEN)(command)
+    for name, group in _GROUPS.items():
         made.add_typer(group, name=name, rich_help_panel="Administration")
     return made
 
@@ -105,7 +102,7 @@ def main() -> None:
     try:
         _check_place()
         try:
-            _application(next(iter(sys.argv[1:]), None))(standalone_mode=True)
+            app(standalone_mode=True)
         finally:
             sys.stdout.flush()
     except SpecError as error:

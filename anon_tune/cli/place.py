@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from anon_tune.errors import InputError
-from anon_tune.loading import uncollected
 from anon_tune.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,22 +46,18 @@ def server_address() -> str | None:
 
 def open_jobs() -> Jobs:
     """Open the jobs to act on, wherever they are, until the command ends."""
-    with uncollected(for_good=True):
-        from anon_tune.jobs import client
+    from anon_tune.jobs import client  # loads the database's or the service's modules
 
-        jobs = client.open_jobs(
-            chosen.settings, chosen.server
-        )  # loads the database's or the service's modules
+    jobs = client.open_jobs(chosen.settings, chosen.server)
     chosen.at_exit.callback(jobs.close)
     return jobs
 
 
 def ledger_jobs(settings: Settings) -> LedgerJobs:
     """Open the jobs of the ledger here, until the command ends."""
-    with uncollected(for_good=True):
-        from anon_tune.jobs.ledger import LedgerJobs, open_ledger
+    from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 
-        jobs = LedgerJobs(open_ledger(settings), settings)
+    jobs = LedgerJobs(open_ledger(settings), settings)
     chosen.at_exit.callback(jobs.close)
     return jobs
 

@@ -130,7 +130,7 @@ def test_termination_pauses_where_interrupts_are_ignored(home: Home) -> None:
 def test_termination_while_ray_starts_pauses(home: Home) -> None:
     """Ray has a handler of its own for that time."""
     process = home.start("run", home.spec(), *OVERRIDES)
-    until(lambda: any((home.folder / "ray").glob("*/session_*")), process)
+    until(lambda: any((home.folder / "ray").glob("*/ray/session_*")), process)
     job = home.newest()
     assert job is not None
     assert job.probe is None

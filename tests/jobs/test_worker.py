@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -17,6 +19,8 @@ from anon_tune.ledger.tables import JOBS
 from anon_tune.records import ENDED, FINISHED, JobRecord, JobState, Phase, TrialState
 from anon_tune.search.rounds import rounds_of
 from anon_tune.spec import stored_spec
+from anon_tune.workers.queue import processes as processes_module
+from anon_tune.workers.queue.processes import JobProcesses
 from tests.jobs.conftest import Home, descendants, until
 
 pytestmark = pytest.mark.slow
@@ -114,6 +118,31 @@ def test_a_worker_goes_through_its_queue(home: Home, workers: list[subprocess.Po
     assert len(kept) == len(before)
     assert all((t.value, t.attempts, t.finished) == (b.value, b.attempts, b.finished)
                for t in kept for b in [before[t.id]])  # fmt: skip
+
+
+def test_a_job_is_run_by_the_process_that_was_kept_ready(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in home.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes_module, "_LOAD_SECONDS", 300.0)
+    processes = JobProcesses(home.command("job-process", str(os.getpid())))
+    processes.prepare()
+    assert processes.is_preparing()
+    limit = time.monotonic() + 300
+    while processes.is_preparing():
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    assert not processes.lacks_one
+    (folder,) = (home.folder / "ray").glob("*/ray")
+    job_id = submit(home, *SMALL, "--priority", "9")
+    lease = home.ledger.claim("kept", 60.0)
+    assert lease is not None
+    assert lease.job == job_id
+    process = processes.start(lease)
+    assert process.wait(300) == 0
+    assert_whole(job_of(home, job_id), 3)
+    log = (home.folder / "jobs" / job_id / "job.log").read_text()
+    assert "Ray started" not in log, "it had been, before the job was there"
+    assert not folder.exists()
 
 
 def test_run_obeys_and_spends_its_time(home: Home) -> None:

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
 from anon_tune.errors import DependencyError
-from anon_tune.loading import uncollected
 from anon_tune.reachable import knock
 from anon_tune.scratch import ray_folder
 from anon_tune.settings import Settings
@@ -26,7 +26,6 @@ from anon_tune.workers.driver.hang_watchdog import stacks
 __all__ = [
     "ahead",
     "connected",
-    "give_trials_loaded_processes",
     "load",
     "load_statistics",
     "prepare_environment",
@@ -35,10 +34,9 @@ __all__ = [
 _KNOCK_SECONDS = 10.0
 _STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
 _PROCESSES = {"raylet", "gcs_server"}  # what else there is ends with them
-_UNUSED = ("start_api_server", "start_monitor", "start_log_monitor")
 _NEVER_SECONDS = 1e9
 _LOG_BYTES = 8 * 2**20
-_MOST_LOADED = 4  # CPUs: a process that has loaded what a trial needs holds 0.36 GB
+_TEMPORARY = "RAY_TMPDIR"
 _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 _log = logging.getLogger(__name__)
@@ -76,14 +74,6 @@ def prepare_environment(settings: Settings) -> None:
         # Ray listens on every interface: without a token anybody near could run code here.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        # Ray starts a process for each CPU before anything asks for one: they load meanwhile, which takes seconds.
-        if _cpus() <= _MOST_LOADED:
-            os.environ.setdefault("RAY_preload_python_modules", "anon_tune.workers.trial.loaded")
-            # By itself it ends those that have waited for a second once the CPUs are taken, which Tune does for a
-            # trial a moment before it asks for a process.
-            waits = str(int(_NEVER_SECONDS * 1000))
-            os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", waits)
-        os.environ["PL_DISABLE_FORK"] = "1"  # see `give_trials_loaded_processes`
 
 
 def load() -> None:
@@ -92,26 +82,13 @@ def load() -> None:
     After Ray's start, whose processes go on starting meanwhile, and never beside it: it forks, and a process that
     forks while a thread of it loads such libraries may hang.
     """
-    with uncollected():
-        for name in ("driver.run", "driver.tune_adapters", "trial.trainable"):
-            importlib.import_module(f"anon_tune.workers.{name}")
+    for name in ("driver.run", "driver.tune_adapters", "trial.trainable"):
+        importlib.import_module(f"anon_tune.workers.{name}")
 
 
 def load_statistics() -> None:
     """Import what else it needs, while there is nothing else to do: for some suggestions, and for the verdict."""
-    with uncollected():
-        importlib.import_module("scipy.stats")
-
-
-def give_trials_loaded_processes() -> None:
-    """Have Tune start its actors in the environment that all of this Ray's processes have.
-
-    By itself it sets a variable for each, PL_DISABLE_FORK, for which Ray starts new processes, and leaves those that
-    it has ready. There is no setting for it.
-    """
-    from ray.tune.execution import class_cache
-
-    class_cache.DEFAULT_ENV_VARS.clear()
+    importlib.import_module("scipy.stats")
 
 
 @contextlib.contextmanager
@@ -180,17 +157,10 @@ def _remote(address: str) -> Iterator[Callable[[], bool]]:
 def _local(settings: Settings) -> Iterator[Callable[[], bool]]:
     import ray
 
-    with ray_folder(settings) as folder:
+    with ray_folder(settings) as folder, _temporary_folder(folder):
         try:
             began = time.monotonic()
-            with _without_unused():
-                ray.init(
-                    address="local",
-                    num_cpus=_cpus(),
-                    include_dashboard=False,
-                    _temp_dir=str(folder),
-                    **_QUIET,
-                )
+            ray.init(address="local", num_cpus=_cpus(), include_dashboard=False, **_QUIET)
             _log.info("Ray started in %.2f s", time.monotonic() - began)
             yield partial(_all_run, _own_processes())
         finally:
@@ -202,22 +172,16 @@ def _local(settings: Settings) -> Iterator[Callable[[], bool]]:
 
 
 @contextlib.contextmanager
-def _without_unused() -> Iterator[None]:
-    """Have a Ray that starts meanwhile leave out three Python processes of its own that nothing here asks.
-
-    They are its dashboard's server, which it starts also where the dashboard is off, and waits for, its autoscaler,
-    and what brings its processes' output to this one. There is no setting for it.
-    """
-    from ray._private.node import Node
-
-    before = {name: getattr(Node, name) for name in _UNUSED if hasattr(Node, name)}
+def _temporary_folder(folder: Path) -> Iterator[None]:
+    """Let a Ray that this process starts keep its sockets and logs below a folder."""
+    before = os.environ.get(_TEMPORARY)
+    os.environ[_TEMPORARY] = str(folder)
     try:
-        for name in before:
-            setattr(Node, name, lambda self, **options: None)
         yield
     finally:
-        for name, method in before.items():
-            setattr(Node, name, method)
+        os.environ.pop(_TEMPORARY)
+        if before is not None:
+            os.environ[_TEMPORARY] = before
 
 
 def _own_processes() -> list[psutil.Process]:

@@ -207,11 +207,13 @@ class JobDriver:
             self.shutdown.depending_on(runs, _ended()),
             self.shutdown.signals(),
         ):
-            cluster.load()
             lacking = _lacking_resources(spec, self.settings)
             if lacking is not None:
                 return _Ending(JobState.PAUSED, lacking)
-            measured = self._probe(spec, spaces) if job.probe is None else job.probe
+            # The probe's process loads what it needs while this one does.
+            asked = self._start_probe(spec, spaces) if job.probe is None else None
+            cluster.load()
+            measured = self._probed(asked) if job.probe is None else job.probe
             if isinstance(measured, Failed):
                 what = "the model" if spec.model is not None else spec.task
                 return _Ending(JobState.FAILED, f"{what} cannot be trained: {measured.reason}")
@@ -238,17 +240,24 @@ class JobDriver:
             f"resume={self.lease.job!r})"
         )
 
-    def _probe(self, spec: JobSpec, spaces: Mapping[str, Space]) -> Mapping[str, Any] | Failed:
-        """Measure the model where its trials will run, and store that; return it as it is stored, or the failure."""
+    def _start_probe(self, spec: JobSpec, spaces: Mapping[str, Space]) -> Any:
+        """Have Ray measure the model where its trials will run, and return its future.
+
+        Its process ends with it: Ray gives no trial one that has run something, and it would keep its memory.
+        """
         import ray
 
-        from anon_tune.workers.trial.trainable import run_probe
+        from anon_tune.workers.trial.probe_task import run_probe
 
         seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
-        # Its process ends with it: no trial is given one that has run something, and it would keep its memory.
         task = ray.remote(num_cpus=spec.resources.cpu, num_gpus=spec.resources.gpu, max_calls=1)(run_probe)
         floor = float(spaces["anon"].constant("floor"))
-        asked = task.remote(self.functions, spec, seed, floor, _points_to_try(spaces))
+        return task.remote(self.functions, spec, seed, floor, _points_to_try(spaces))
+
+    def _probed(self, asked: Any) -> Mapping[str, Any] | Failed:
+        """Wait for the probe, and store what it measured; return it as it is stored, or the failure."""
+        import ray
+
         cluster.load_statistics()
         found: ProbeResult | Failed = ray.get(asked)
         if isinstance(found, Failed):
@@ -263,8 +272,6 @@ class JobDriver:
         from anon_tune.workers.driver.run import Run
         from anon_tune.workers.trial.checkpoints import ask
 
-        if not self.settings.ray_address:
-            cluster.give_trials_loaded_processes()
         folder, checkpoints = self._folders
         checkpoints.mkdir(parents=True, exist_ok=True)
         ask(checkpoints, wanted=False)
@@ -299,6 +306,27 @@ class JobDriver:
     def _folders(self) -> tuple[Path, Path]:
         """Folders of the job: its own, and that of its checkpoints."""
         return self.settings.job_folder(self.lease.job), self.settings.checkpoints(self.lease.job)
+
+
+def _start_probe(
+    spec: JobSpec,
+    plain_spec: dict[str, Any],
+    spaces: Mapping[str, Space],
+    functions: Mapping[str, Callable[..., Any]],
+) -> Any:
+    """Have Ray run the probe, and return its future.
+
+    Its process ends with it: Ray gives no trial one that has run something, and it would keep its memory.
+    """
+    import ray
+
+    from anon_tune.workers.trial.probe_task import run_probe
+
+    resources = spec.resources
+    task = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_calls=1)(run_probe)
+    seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
+    floor = spaces["anon"].constant("floor")
+    return task.remote(functions, plain_spec, seed, floor, _points_to_try(spaces))
 
 
 def _points_to_try(spaces: Mapping[str, Space]) -> dict[str, list[dict[str, Any]]]:
@@ -379,11 +407,12 @@ def _tune(
     resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
     # Not in each trial's config, of which Tune makes several copies and keeps them for as long as the job runs.
     trainable = tune.with_parameters(TrialTrainable, spec=spec, functions=functions)
+    searcher = JobSearcher(run, slots + 1, checkpoints, folder / "output")
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
-            search_alg=JobSearcher(run, slots + 1, checkpoints, folder / "output"),
-            scheduler=JobScheduler(run, slots),
+            search_alg=searcher,
+            scheduler=JobScheduler(run, searcher, slots),
             num_samples=-1,
             reuse_actors=True,
         ),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.tune.experiment import Trial as TuneTrial
@@ -25,6 +25,9 @@ from anon_tune.workers.driver.run import Run
 from anon_tune.workers.trial.messages import StepResult, TrialAssignment
 from anon_tune.workers.trial.output import newest, tail
 from anon_tune.workers.trial.trainable import HELD
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
 
 __all__ = ["Drained", "JobScheduler", "JobSearcher"]
 
@@ -60,6 +63,7 @@ class JobSearcher(_WithoutRun, Searcher):
         self._ahead = ahead
         self._folder = folder
         self._output = output
+        self.is_finished = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return a trial's config, None to be asked again, or FINISHED."""
@@ -69,7 +73,8 @@ class JobSearcher(_WithoutRun, Searcher):
         if isinstance(found, Trial):
             output = self._output / f"{found.id}.{found.attempts}.log"
             return TrialAssignment(found, self._folder, output).to_config()
-        return Searcher.FINISHED if found is Signal.DONE else None
+        self.is_finished = found is Signal.DONE
+        return Searcher.FINISHED if self.is_finished else None
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -84,56 +89,82 @@ class JobSearcher(_WithoutRun, Searcher):
 
 
 class JobScheduler(_WithoutRun, FIFOScheduler):
-    """Stores every result, and stops trials that are pruned.
+    """Stores every result, and gives the process of a trial that has ended to the next one.
+
+    Tune ends the processes of trials that have ended unless others wait, and starting one takes seconds. So an ended
+    trial stays RUNNING for Tune, idle, until another trial needs its process or no more trials come.
 
     Args:
         run: Where results go.
-        slots: How many workers to keep while there is nothing for them to do.
+        searcher: Gives out the trials.
+        slots: How many trials can run at once.
         clock: Seconds from any moment on.
     """
 
-    def __init__(self, run: Run, slots: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, run: Run, searcher: JobSearcher, slots: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
         self._clock = clock
         self._looked = clock()
         self._ran: dict[str, float] = {}
         self._asked: dict[str, float] = {}
         self._run = run
+        self._searcher = searcher
         self._slots = slots
-        self._keeps_workers = False
         self._unfinished: list[TuneTrial] = []
+        self._idle: list[TuneTrial] = []
+        self._given: list[TuneTrial] = []
         self._draining: list[TuneTrial] | None = None
 
-    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Have Tune keep all workers between phases; by itself it keeps one, and starting another takes seconds."""
-        super().on_trial_add(tune_controller, trial)
+    def on_trial_add(self, tune_controller: TuneController, trial: TuneTrial) -> None:
+        """Note a trial that the searcher has given out."""
         self._unfinished.append(trial)
-        if not self._keeps_workers:
-            # Tune has no setting for it; a test of whole jobs sees to it that this goes on working.
-            controller = _controller(tune_controller)
-            controller._actor_cache.increase_max(trial.placement_group_factory, by=self._slots)
-            self._keeps_workers = True
 
-    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """The first that waits. Tune asks in each turn of its loop. Raises Drained, and as Run.check.
+    def choose_trial_to_run(self, tune_controller: TuneController) -> TuneTrial | None:
+        """Return the next trial that waits, and free the process of an idle one for it.
 
-        Rather one for which no process is being started, as Tune gives it the process of a trial that has ended, and
-        drops its own: where a trial is shorter than a process takes to start, a second one would never come up.
+        Tune asks in each turn of its loop, and gives the trial a process that is free at once. FIFOScheduler would
+        look at all trials that ever were, twice a turn, and take longer with each of them. None is ever PAUSED.
 
-        FIFOScheduler would look at all trials that ever were, twice a turn, and take longer with each of them. None
-        is ever PAUSED.
+        Raises:
+            Drained: The run is stopping, and all that ran then has ended.
+            KeyboardInterrupt, LeaseLostError, DependencyError: As `Run.check`.
         """
         self._run.check()
         self._unfinished = [trial for trial in self._unfinished if not trial.is_finished()]
         self._end_overdue()
         if self._run.stopping:
-            if self._draining is None:
-                self._draining = [trial for trial in self._unfinished if trial.status == TuneTrial.RUNNING]
-            if all(trial.is_finished() for trial in self._draining):
-                raise Drained
+            self._drain()
+            return None
         waiting = [trial for trial in self._unfinished if trial.status == TuneTrial.PENDING]
-        controller = _controller(tune_controller)
-        return min(waiting, key=lambda trial: _has_process(controller, trial), default=None)
+        self._given = [trial for trial in self._given if trial.status == TuneTrial.PENDING]
+        chosen = self._first_without_process([trial for trial in waiting if trial not in self._given])
+        if chosen is not None and self._idle:
+            self._given.append(chosen)
+            tune_controller.stop_trial(self._idle.pop(0))
+        elif not waiting and self._searcher.is_finished:
+            while self._idle:
+                tune_controller.stop_trial(self._idle.pop())
+        return chosen
+
+    def _first_without_process(self, waiting: list[TuneTrial]) -> TuneTrial | None:
+        """Return the first trial for which no process is being started; if there is none, the first.
+
+        Tune starts processes for the trials that have waited longest, as long as there are free slots. If such a
+        trial were given another's process, Tune would drop its own: where trials are shorter than a process takes to
+        start, it would never come up.
+        """
+        running = sum(trial.status == TuneTrial.RUNNING for trial in self._unfinished)
+        starting = max(0, self._slots - running - len(self._given))
+        return next(iter([*waiting[starting:], *waiting]), None)
+
+    def _drain(self) -> None:
+        """Raise Drained once the trials that ran when the run began to stop have ended."""
+        if self._draining is None:
+            self._draining = [trial for trial in self._unfinished if trial.status == TuneTrial.RUNNING]
+        if all(trial.is_finished() or trial in self._idle for trial in self._draining):
+            raise Drained
 
     def _end_overdue(self) -> None:
         """Ask the processes of trials that run for too long to end; see `Run.end_if_overdue`.
@@ -156,22 +187,18 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
                 if ran - asked > _GRACE_SECONDS and actor is not None:
                     ray.kill(actor)
 
-    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        """Every result but the last."""
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]
+    ) -> str:
+        """Store a result; the trial goes on unless it has ended or shall stop."""
         # After an error the run stores nothing more, and every trial stops.
-        decision: str = TrialScheduler.STOP if self._report(trial, result) else TrialScheduler.CONTINUE
+        message = StepResult.from_tune(result)
+        trial_id = _assignment(trial).trial.id
+        stop = self._run.guard(lambda: self._run.report(trial_id, message), otherwise=True)
+        if stop or message.outcome is not None:
+            self._idle.append(trial)
+        decision: str = TrialScheduler.NOOP if trial in self._idle else TrialScheduler.CONTINUE
         return decision
-
-    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
-        """The last result of a trial that ended by itself."""
-        self._report(trial, result)
-
-    def _report(self, trial: TuneTrial, result: dict[str, Any]) -> bool:
-        """Return whether the trial shall stop."""
-        return self._run.guard(
-            lambda: self._run.report(_assignment(trial).trial.id, StepResult.from_tune(result)),
-            otherwise=True,
-        )
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """The worker died, or could not begin."""
@@ -188,11 +215,6 @@ def _assignment(trial: TuneTrial) -> TrialAssignment:
     return TrialAssignment.from_config(trial.config)
 
 
-def _controller(given: Any) -> Any:
-    """Tune's own, of which schedulers are given a part."""
-    return getattr(given, "_tune_controller", given)
-
-
 def _has_begun(trial: TuneTrial) -> bool:
     """Whether a process is at work on a trial; for Tune it is not RUNNING before its model and data are there."""
     return trial.status == TuneTrial.RUNNING or (
@@ -205,9 +227,3 @@ def _is_held(trial: TuneTrial) -> bool:
     with contextlib.suppress(OSError):
         return trial.error_file is not None and HELD in Path(trial.error_file).read_text()
     return False
-
-
-def _has_process(controller: Any, trial: TuneTrial) -> bool:
-    """Whether a process for a trial that waits is being started, or has been."""
-    actor = controller._trial_to_actor.get(trial)
-    return actor is not None and controller._actor_manager.is_actor_started(actor)

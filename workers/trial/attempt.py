@@ -16,37 +16,34 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from anon_tune.loading import uncollected
+import torch
+from threadpoolctl import threadpool_limits
 
-with uncollected():  # torch
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    from anon_tune.documents import is_function
-    from anon_tune.errors import AnonTuneError, InputError
-    from anon_tune.optim import Anon, make_optimizer, monitor
-    from anon_tune.records import Phase
-    from anon_tune.spec import JobSpec
-    from anon_tune.user_code import load_function
-    from anon_tune.workers.problems.tasks import Problem, load_problem
-    from anon_tune.workers.trial import checkpoints, output
-    from anon_tune.workers.trial.context import Context, Progress
-    from anon_tune.workers.trial.device import choose_device
-    from anon_tune.workers.trial.dry_run import FactoryArm
-    from anon_tune.workers.trial.messages import (
-        Completed,
-        Diverged,
-        Failed,
-        Measurement,
-        Outcome,
-        ProbeResult,
-        StepResult,
-        TrialAssignment,
-    )
-    from anon_tune.workers.trial.probe import PROBE_BATCHES, probe
-    from anon_tune.workers.trial.training import Training
-    from anon_tune.workers.trial.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
-    from anon_tune.workers.trial.watchdog import Watchdog
+from anon_tune.documents import is_function
+from anon_tune.errors import AnonTuneError, InputError
+from anon_tune.optim import Anon, make_optimizer, monitor
+from anon_tune.records import Phase
+from anon_tune.spec import JobSpec
+from anon_tune.user_code import load_function
+from anon_tune.workers.problems.tasks import Problem, load_problem
+from anon_tune.workers.trial import checkpoints, output
+from anon_tune.workers.trial.context import Context, Progress
+from anon_tune.workers.trial.device import choose_device
+from anon_tune.workers.trial.dry_run import FactoryArm
+from anon_tune.workers.trial.messages import (
+    Completed,
+    Diverged,
+    Failed,
+    Measurement,
+    Outcome,
+    ProbeResult,
+    StepResult,
+    TrialAssignment,
+)
+from anon_tune.workers.trial.probe import PROBE_BATCHES, probe
+from anon_tune.workers.trial.training import Training
+from anon_tune.workers.trial.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
+from anon_tune.workers.trial.watchdog import Watchdog
 
 __all__ = ["Attempt", "run_probe"]
 
@@ -69,7 +66,6 @@ class Attempt:
         spec: The job.
     """
 
-    @uncollected()  # the first of a process loads more: the data set's reader, and what torch's optimizers need
     def __init__(self, assignment: TrialAssignment, spec: JobSpec) -> None:
         trial = assignment.trial
         self._trial = trial
@@ -265,7 +261,6 @@ class Attempt:
         return Completed(self._value)
 
 
-@uncollected()
 def run_probe(
     spec: JobSpec,
     seed: int,

@@ -151,8 +151,8 @@ class StepResult:
             raise ValueError("a result needs a measurement or an outcome")
 
     def to_tune(self) -> dict[str, Any]:
-        """Return the result that a trainable of Tune's gives back; Tune itself reads `done`."""
-        return {_RESULT: self, "done": self.outcome is not None}
+        """Return the result that a trainable gives Tune, for which no trial is done: the scheduler ends it."""
+        return {_RESULT: self, "done": False}
 
     @classmethod
     def from_tune(cls, result: Mapping[str, Any]) -> Self:

@@ -1,22 +1,19 @@
-"""Entry points of Ray in its workers. They load torch there: the driver, which names these, does not need it."""
+"""The class that Ray Tune makes in its workers. It loads torch there: the driver, which names it, needs none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from anon_tune.loading import uncollected
+from ray import tune
 
-with uncollected():
-    from ray import tune
-
-    from anon_tune.user_code import provide
-    from anon_tune.workers.trial.messages import Failed, ProbeResult, TrialAssignment
+from anon_tune.user_code import provide
+from anon_tune.workers.trial.messages import TrialAssignment
 
 if TYPE_CHECKING:
     from anon_tune.spec import JobSpec
 
-__all__ = ["HELD", "TrialTrainable", "run_probe"]
+__all__ = ["HELD", "TrialTrainable"]
 
 HELD = "the training function of the trial before did not stop"
 """Why a process could not begin with a trial."""
@@ -75,17 +72,3 @@ class TrialTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See save_checkpoint."""
-
-
-def run_probe(
-    functions: Mapping[str, Callable[..., Any]],
-    spec: JobSpec,
-    seed: int,
-    floor: float,
-    points: Mapping[str, list[dict[str, Any]]],
-) -> ProbeResult | Failed:
-    """Run `attempt.run_probe` in a process of Ray's; `functions` are as in `TrialTrainable.setup`."""
-    from anon_tune.workers.trial import attempt
-
-    provide(functions)
-    return attempt.run_probe(spec, seed, floor, points)

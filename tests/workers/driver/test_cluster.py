@@ -12,7 +12,7 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -23,48 +23,19 @@ from anon_tune.workers.driver import cluster
 pytestmark = pytest.mark.usefixtures("own_temporary_folder")
 
 
-class Node:
-    """Stands for Ray's own, which starts its processes; `parts` are those that it has started."""
-
-    parts: ClassVar[list[str]] = []
-
-    def start_gcs_server(self) -> None:
-        self.parts.append("gcs_server")
-
-    def start_monitor(self) -> None:
-        self.parts.append("monitor")
-
-    def start_api_server(self, *, include_dashboard: bool) -> None:
-        self.parts.append(f"api_server, {include_dashboard=}")
-
-    def start_log_monitor(self) -> None:
-        self.parts.append("log_monitor")
-
-    def start(self) -> None:
-        self.parts.clear()
-        self.start_gcs_server()
-        self.start_monitor()
-        self.start_api_server(include_dashboard=False)
-        self.start_log_monitor()
-
-
 class Calls:
     """Stands for the module `ray`, and remembers what was asked of it."""
 
     def __init__(self) -> None:
         self.made: list[str] = []
+        self.folders: list[str] = []
 
     def init(self, **_: object) -> None:
         self.made.append("init")
-        Node().start()
+        self.folders.append(os.environ["RAY_TMPDIR"])
 
     def shutdown(self) -> None:
         self.made.append("shutdown")
-
-
-@pytest.fixture(autouse=True)
-def node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray._private.node", types.SimpleNamespace(Node=Node))
 
 
 @pytest.fixture
@@ -130,28 +101,20 @@ def test_what_users_have_set_of_rays_logs_stays(monkeypatch: pytest.MonkeyPatch)
     assert os.environ["RAY_ROTATION_BACKUP_COUNT"] == "1"
 
 
-@pytest.mark.parametrize(("cpus", "loads"), [(4, True), (5, False)])
-def test_processes_load_ahead_where_there_are_few(monkeypatch: pytest.MonkeyPatch, cpus: int, loads: bool):
-    monkeypatch.setattr(os, "environ", {})
-    monkeypatch.setattr(cluster, "_cpus", lambda: cpus)
-    cluster.prepare_environment(Settings.from_environment())
-    assert ("RAY_preload_python_modules" in os.environ) == loads
-
-
+@pytest.mark.parametrize("set_by_the_user", [None, "/scratch"])
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_ray_of_ones_own_starts_what_is_used_alone(
-    ray: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+def test_ray_keeps_its_files_in_a_folder_of_this_process(
+    ray: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_by_the_user: str | None, fails: bool
 ):
-    with monkeypatch.context() as patched:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    if set_by_the_user is not None:
+        monkeypatch.setenv("RAY_TMPDIR", set_by_the_user)
+    settings = Settings(home=tmp_path)
+    with contextlib.suppress(ZeroDivisionError), cluster.connected(settings):
+        assert ray.folders == [str(folder) for folder in settings.ray_temps()]
         if fails:
-            patched.setattr(Node, "start_gcs_server", lambda self: 1 / 0)
-        with (
-            pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext(),
-            cluster.connected(Settings(home=tmp_path)),
-        ):
-            assert Node.parts == ["gcs_server"]
-    Node().start()
-    assert len(Node.parts) == 4, "another Ray of this process, which is not ours, has all of them"
+            raise ZeroDivisionError
+    assert os.environ.get("RAY_TMPDIR") == set_by_the_user
 
 
 def test_what_was_started_ahead_is_taken_over_and_stopped_with_the_work(ray: Calls, tmp_path: Path):

@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.schedulers import FIFOScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from anon_tune.ledger import Ledger
 from anon_tune.records import TrialState
 from anon_tune.workers.driver import tune_adapters as shims
 from anon_tune.workers.driver.run import Run
-from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler
+from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler, JobSearcher
 from anon_tune.workers.trial.messages import TrialAssignment
 from anon_tune.workers.trial.output import own
 from anon_tune.workers.trial.trainable import HELD
-from tests.workers.runs import begin, plan, started, stored
+from tests.workers.runs import begin, plan, result, started, stored
 
 STATES = (TuneTrial.PENDING, TuneTrial.RUNNING, TuneTrial.TERMINATED, TuneTrial.ERROR)
 
 
 class Controller:
-    """What the scheduler sees of Tune's: all trials that ever were."""
+    """Stands for Tune's: all trials that ever were."""
 
     def __init__(self) -> None:
         self.trials: list[TuneTrial] = []
-        self._actor_cache = SimpleNamespace(increase_max=lambda *_, **__: None)
-        self._trial_to_actor: dict[TuneTrial, str] = {}
-        self._actor_manager = SimpleNamespace(is_actor_started=lambda actor: actor == "being started")
 
     def get_trials(self) -> list[TuneTrial]:
         return self.trials
 
-    def add(self, scheduler: JobScheduler, config: dict[str, Any] | None = None) -> TuneTrial:
+    def stop_trial(self, trial: TuneTrial) -> None:
+        assert trial.status == TuneTrial.RUNNING
+        trial.set_status(TuneTrial.TERMINATED)
+
+    def add(
+        self, scheduler: JobScheduler, status: str = TuneTrial.PENDING, config: dict[str, Any] | None = None
+    ) -> TuneTrial:
         self.trials.append(TuneTrial("t", config=config or {}, trial_id=str(len(self.trials)), stub=True))
         scheduler.on_trial_add(self, self.trials[-1])
+        self.trials[-1].set_status(status)
         return self.trials[-1]
 
 
@@ -61,11 +64,15 @@ def run(ledger: Ledger) -> Run:
     return Run(ledger, lease, plan())
 
 
+def scheduler_of(run: Run, slots: int = 2, clock: Clock | None = None) -> JobScheduler:
+    return JobScheduler(run, JobSearcher(run, slots + 1, Path(), Path()), slots, clock or Clock())
+
+
 def test_it_chooses_as_tune_does_without_looking_at_what_has_ended(run: Run):
     @given(changes)
     @settings(max_examples=50)
     def check(steps: list[tuple[int, str] | None]) -> None:
-        controller, scheduler = Controller(), JobScheduler(run, 2, Clock())
+        controller, scheduler = Controller(), scheduler_of(run, slots=0)
         for step in steps:
             alive = [trial for trial in controller.trials if not trial.is_finished()]
             if step is None or not alive:
@@ -79,30 +86,76 @@ def test_it_chooses_as_tune_does_without_looking_at_what_has_ended(run: Run):
     check()
 
 
+def ends(controller: Controller, scheduler: JobScheduler, run: Run) -> TuneTrial:
+    """A trial that is given out and comes to its end."""
+    trial = started(run)
+    ended = controller.add(scheduler, TuneTrial.RUNNING, trial=trial.id)
+    going_on = scheduler.on_trial_result(controller, ended, result(1, 0.5))
+    assert going_on == TrialScheduler.CONTINUE
+    last = result(2, 0.4, outcome=TrialState.COMPLETE, final=0.4)
+    assert scheduler.on_trial_result(controller, ended, last) == TrialScheduler.NOOP
+    return ended
+
+
+def test_a_trial_that_has_ended_keeps_its_process_until_another_needs_it(run: Run):
+    controller, scheduler = Controller(), scheduler_of(run)
+    first, second = ends(controller, scheduler, run), ends(controller, scheduler, run)
+    assert scheduler.choose_trial_to_run(controller) is None
+    assert (first.status, second.status) == (TuneTrial.RUNNING, TuneTrial.RUNNING)
+    third = controller.add(scheduler)
+    for _ in range(3):  # until the process is ready for the third
+        scheduler.choose_trial_to_run(controller)
+        assert (first.status, second.status) == (TuneTrial.TERMINATED, TuneTrial.RUNNING)
+    third.set_status(TuneTrial.RUNNING)
+    fourth = controller.add(scheduler)
+    assert scheduler.choose_trial_to_run(controller) is fourth
+    assert second.status == TuneTrial.TERMINATED
+
+
+def test_a_trial_that_is_pruned_keeps_its_process_too(run: Run, monkeypatch: pytest.MonkeyPatch):
+    controller, scheduler = Controller(), scheduler_of(run)
+    monkeypatch.setattr(shims.Run, "report", lambda *_: True)
+    pruned = controller.add(scheduler, TuneTrial.RUNNING, trial="a")
+    assert scheduler.on_trial_result(controller, pruned, result(1, 0.5)) == TrialScheduler.NOOP
+    assert pruned.status == TuneTrial.RUNNING
+
+
+def test_processes_end_once_no_more_trials_come(ledger: Ledger):
+    job = plan(trials=1)
+    _, lease = begin(ledger, job)
+    run = Run(ledger, lease, job)
+    controller, scheduler = Controller(), scheduler_of(run)
+    while isinstance(config := scheduler._searcher.suggest("x"), dict):
+        assert scheduler._searcher.is_finished is False
+        running = controller.add(scheduler, TuneTrial.RUNNING, **config)
+        last = result(4, 0.4, outcome=TrialState.COMPLETE, final=0.4)
+        scheduler.on_trial_result(controller, running, last)
+    assert config == JobSearcher.FINISHED
+    assert {trial.status for trial in controller.trials} == {TuneTrial.RUNNING}
+    assert scheduler.choose_trial_to_run(controller) is None
+    assert {trial.status for trial in controller.trials} == {TuneTrial.TERMINATED}
+
+
 def test_a_trial_whose_process_is_being_started_waits_for_it_while_another_can_have_one_that_is_free(
     run: Run,
 ):
-    controller, scheduler = Controller(), JobScheduler(run, 2, Clock())
-    for _ in range(3):
-        controller.add(scheduler)
-    first, second, third = controller.trials
-    controller._trial_to_actor = {first: "being started", second: "asked for"}
-    assert scheduler.choose_trial_to_run(controller) is second
-    second.set_status(TuneTrial.RUNNING)
+    controller, scheduler = Controller(), scheduler_of(run)
+    first, second, third = (controller.add(scheduler) for _ in range(3))
+    assert scheduler.choose_trial_to_run(controller) is third, "both slots start processes for the others"
+    first.set_status(TuneTrial.RUNNING)
     assert scheduler.choose_trial_to_run(controller) is third
     third.set_status(TuneTrial.RUNNING)
-    assert scheduler.choose_trial_to_run(controller) is first, "nobody else needs the process that is free"
+    assert scheduler.choose_trial_to_run(controller) is second, "nobody else waits"
 
 
 def test_a_run_that_stops_is_drained_once_what_ran_then_has_ended(run: Run):
-    controller, scheduler = Controller(), JobScheduler(run, 2, Clock())
+    controller, scheduler = Controller(), scheduler_of(run)
     for state in STATES:
-        controller.add(scheduler)
-        controller.trials[-1].set_status(state)
+        controller.add(scheduler, state)
     waiting, running = controller.trials[:2]
-    assert scheduler.choose_trial_to_run(controller) is waiting
+    ends(controller, scheduler, run)
     run.paused = "three failures"
-    assert scheduler.choose_trial_to_run(controller) is waiting
+    assert scheduler.choose_trial_to_run(controller) is None
     waiting.set_status(TuneTrial.RUNNING)  # given out ahead: it is not waited for
     running.set_status(TuneTrial.TERMINATED)
     with pytest.raises(Drained):
@@ -119,14 +172,12 @@ class Limited:
         (folder / "asked").mkdir()
         self.run = Run(ledger, lease, job, folder=folder / "asked")
         self.controller = Controller()
-        self.scheduler = JobScheduler(self.run, 2, self.clock)
+        self.scheduler = scheduler_of(self.run, clock=self.clock)
 
     def add(self, state: str) -> TuneTrial:
         trial = started(self.run)
         assignment = TrialAssignment(trial, self.folder / "asked", self.folder / f"{trial.id}.1.log")
-        added = self.controller.add(self.scheduler, assignment.to_config())
-        added.set_status(state)
-        return added
+        return self.controller.add(self.scheduler, state, assignment.to_config())
 
     def turns(self, *seconds: float) -> list[str]:
         """Let time go by; return who was asked to end."""

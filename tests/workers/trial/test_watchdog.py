@@ -130,7 +130,7 @@ from tests.trials import Local, config
 folder = Path(sys.argv[1])
 spec = load_spec(folder / "job.yaml")
 trial = Local(config(spec, folder))
-while not trial.step()["done"]:
+while "outcome" not in trial.step():
     pass
 trial.cleanup()
 """

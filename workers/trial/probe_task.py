@@ -1,0 +1,28 @@
+"""The task that Ray runs before all trials. It loads torch in its worker, and Ray Tune nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from anon_tune.user_code import provide
+
+if TYPE_CHECKING:
+    from anon_tune.spec import JobSpec
+    from anon_tune.workers.trial.messages import Failed, ProbeResult
+
+__all__ = ["run_probe"]
+
+
+def run_probe(
+    functions: Mapping[str, Callable[..., Any]],
+    spec: JobSpec,
+    seed: int,
+    floor: float,
+    points: Mapping[str, list[dict[str, Any]]],
+) -> ProbeResult | Failed:
+    """Run `attempt.run_probe`; `functions` are the user's that are in no module, by the names in the job."""
+    from anon_tune.workers.trial import attempt
+
+    provide(functions)
+    return attempt.run_probe(spec, seed, floor, points)

@@ -16,7 +16,7 @@ from anon_tune.records import TrialState
 from anon_tune.workers.driver import tune_adapters as shims
 from anon_tune.workers.driver.run import Run
 from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler, JobSearcher
-from anon_tune.workers.trial.messages import TrialAssignment
+from anon_tune.workers.trial.messages import Completed, TrialAssignment
 from anon_tune.workers.trial.output import own
 from anon_tune.workers.trial.trainable import HELD
 from tests.workers.runs import begin, plan, result, started, stored
@@ -89,10 +89,11 @@ def test_it_chooses_as_tune_does_without_looking_at_what_has_ended(run: Run):
 def ends(controller: Controller, scheduler: JobScheduler, run: Run) -> TuneTrial:
     """A trial that is given out and comes to its end."""
     trial = started(run)
-    ended = controller.add(scheduler, TuneTrial.RUNNING, trial=trial.id)
-    going_on = scheduler.on_trial_result(controller, ended, result(1, 0.5))
+    config = TrialAssignment(trial, Path(), Path()).to_config()
+    ended = controller.add(scheduler, TuneTrial.RUNNING, config)
+    going_on = scheduler.on_trial_result(controller, ended, result(1, 0.5).to_tune())
     assert going_on == TrialScheduler.CONTINUE
-    last = result(2, 0.4, outcome=TrialState.COMPLETE, final=0.4)
+    last = result(2, 0.4, Completed(0.4)).to_tune()
     assert scheduler.on_trial_result(controller, ended, last) == TrialScheduler.NOOP
     return ended
 
@@ -115,8 +116,9 @@ def test_a_trial_that_has_ended_keeps_its_process_until_another_needs_it(run: Ru
 def test_a_trial_that_is_pruned_keeps_its_process_too(run: Run, monkeypatch: pytest.MonkeyPatch):
     controller, scheduler = Controller(), scheduler_of(run)
     monkeypatch.setattr(shims.Run, "report", lambda *_: True)
-    pruned = controller.add(scheduler, TuneTrial.RUNNING, trial="a")
-    assert scheduler.on_trial_result(controller, pruned, result(1, 0.5)) == TrialScheduler.NOOP
+    config = TrialAssignment(started(run), Path(), Path()).to_config()
+    pruned = controller.add(scheduler, TuneTrial.RUNNING, config)
+    assert scheduler.on_trial_result(controller, pruned, result(1, 0.5).to_tune()) == TrialScheduler.NOOP
     assert pruned.status == TuneTrial.RUNNING
 
 
@@ -127,8 +129,8 @@ def test_processes_end_once_no_more_trials_come(ledger: Ledger):
     controller, scheduler = Controller(), scheduler_of(run)
     while isinstance(config := scheduler._searcher.suggest("x"), dict):
         assert scheduler._searcher.is_finished is False
-        running = controller.add(scheduler, TuneTrial.RUNNING, **config)
-        last = result(4, 0.4, outcome=TrialState.COMPLETE, final=0.4)
+        running = controller.add(scheduler, TuneTrial.RUNNING, config)
+        last = result(4, 0.4, Completed(0.4)).to_tune()
         scheduler.on_trial_result(controller, running, last)
     assert config == JobSearcher.FINISHED
     assert {trial.status for trial in controller.trials} == {TuneTrial.RUNNING}

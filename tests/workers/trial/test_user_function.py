@@ -386,8 +386,8 @@ def test_a_probe_is_the_same_each_time(folder: Path):
         ("never_reports", "", "ended without a report: call context.report"),
         ("never_steps", "", "made no step with the optimizer of context.optimizer(model)"),
         ("other_metric", "", "objective.metric 'loss' is not among"),
-        ("negative", "", "report: loss is -0.5, where"),
-        ("zero", "", "report: loss is 0, where"),
+        ("negative", "", "report: loss is -0.5, but"),
+        ("zero", "", "report: loss is 0, but"),
         (
             "train",
             "arguments: {depth: 3}",
@@ -407,7 +407,7 @@ def test_what_is_wrong_is_said_before_the_first_trial(folder: Path, function: st
     [
         ("data: digits", "data: workers.mine:train brings its own"),
         ("model: cnn", "model: workers.mine:train brings its own"),
-        ("keep: best", "keep: the weights of workers.mine:train are its own"),
+        ("keep: best", "keep: only workers.mine:train can save its weights"),
     ],
 )
 def test_keys_that_are_the_functions_affair_are_refused(folder: Path, keys: str, problem: str):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from anon_tune import records
 from anon_tune.advice.statement import Fingerprint
@@ -179,7 +179,7 @@ class TrialView(View):
     attempts: int
     reason: str | None
     source: str | None = Field(description="The trial whose configuration it repeats.")
-    mlflow_run_id: str | None
+    mlflow_run_id: str | None = Field(validation_alias=AliasChoices("mlflow_run_id", "mlflow_run"))
 
 
 class ReportView(View):
@@ -287,22 +287,7 @@ def job_view(overview: Overview) -> JobView:
 
 def trial_view(trial: Trial) -> TrialView:
     """One trial."""
-    return TrialView(
-        id=trial.id,
-        arm=trial.arm,
-        repeat=trial.repeat,
-        phase=trial.phase,
-        seed=trial.seed,
-        state=trial.state,
-        params=dict(trial.params),
-        hyperparameters=dict(trial.hyperparameters),
-        value=trial.value,
-        steps=trial.steps,
-        attempts=trial.attempts,
-        reason=trial.reason,
-        source=trial.source,
-        mlflow_run_id=trial.mlflow_run,
-    )
+    return TrialView.model_validate(trial, from_attributes=True)
 
 
 def report_view(report: TrialReport) -> ReportView:

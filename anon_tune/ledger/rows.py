@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 Row = RowMapping | Mapping[str, Any]
+
+_TRIAL_COLUMNS = tuple(field.name for field in dataclasses.fields(records.Trial) if field.name in TRIALS.c)
 
 
 def no_such_job(job_id: str) -> NotFoundError:
@@ -155,26 +158,12 @@ def _trial_record(
     run: str | None,
     checkpoints: tuple[str, ...],
 ) -> records.Trial:
+    columns = {name: row[name] for name in _TRIAL_COLUMNS}
     return records.Trial(
-        id=row["id"],
+        **{**columns, "phase": Phase(row["phase"]), "state": TrialState(row["state"])},
         job=row["job_id"],
-        arm=row["arm"],
-        repeat=row["repeat"],
-        phase=Phase(row["phase"]),
-        number=row["number"],
-        seed=row["seed"],
-        state=TrialState(row["state"]),
-        params=row["params"],
-        hyperparameters=row["hyperparameters"],
-        source=row["source"],
-        value=row["value"],
-        reason=row["reason"],
         attempts=attempts,
         reports=tuple(reports),
-        steps=row["steps"],
-        seconds=row["seconds"],
-        started=row["started"],
-        finished=row["finished"],
         mlflow_run=run,
         checkpoints=checkpoints,
     )

@@ -51,30 +51,21 @@ class Trials:
             ConflictError: The arm's search has a trial of this number, or this configuration with this seed.
         """
         trial_id = new.id_in(lease.job)
+        given = {**vars(new), "params": dict(new.params), "hyperparameters": dict(new.hyperparameters)}
         with self._transactions.write() as transaction:
             row = {
+                **given,
                 "id": trial_id,
                 "job_id": lease.job,
-                "arm": new.arm,
-                "repeat": new.repeat,
-                "phase": new.phase,
-                "number": new.number,
-                "seed": new.seed,
                 "state": TrialState.WAITING,
                 "configuration": _configuration_key(new.params),
-                "params": dict(new.params),
-                "hyperparameters": dict(new.hyperparameters),
-                "source": new.source,
                 "created": transaction.check_lease(lease),
             }
             try:
                 transaction.connection.execute(_ADD_TRIAL, row)
             except IntegrityError as error:
                 raise ConflictError(f"{trial_id} repeats a number or a configuration of this job.") from error
-        return records.Trial(
-            trial_id, lease.job, new.arm, new.phase, new.number, new.seed, TrialState.WAITING,
-            dict(new.params), dict(new.hyperparameters), new.source, repeat=new.repeat,
-        )  # fmt: skip
+        return records.Trial(id=trial_id, job=lease.job, state=TrialState.WAITING, **given)
 
     def report(
         self,

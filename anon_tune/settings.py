@@ -1,7 +1,7 @@
 """Settings from environment variables; no other module reads the environment.
 
-Each field is one environment variable. A test compares the fields with the table in docs/commands.md. Plain pydantic validates
-them, because every process would have to load pydantic-settings.
+Each field is one environment variable. A test compares the fields with the table in docs/commands.md. Plain pydantic
+validates them, because every process would have to load pydantic-settings.
 """
 
 from __future__ import annotations

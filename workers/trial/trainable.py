@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,11 +33,15 @@ class TrialTrainable(tune.Trainable):
         `spec` is the job's, as plain values; `functions` are the user's that are in no module, by the names that the
         job gives them.
         """
-        from anon_tune.workers.trial.attempt import Attempt
+        gc.disable()  # torch makes many objects that stay: looking for garbage among them is a third of its start
+        try:
+            from anon_tune.workers.trial.attempt import Attempt
 
-        provide(functions or {})
-        self._spec = spec
-        self._attempt = Attempt(config, spec)
+            provide(functions or {})
+            self._spec = spec
+            self._attempt = Attempt(config, spec)
+        finally:
+            gc.enable()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepare the next trial in the same process; nothing of the last one stays.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,9 @@ def run_probe(
     points: Mapping[str, list[dict[str, Any]]],
 ) -> ProbeResult | Failed:
     """Run `attempt.run_probe`; `functions` are the user's that are in no module, by the names in the job."""
+    gc.disable()  # as in `TrialTrainable.setup`
     from anon_tune.workers.trial import attempt
 
+    gc.enable()
     provide(functions)
     return attempt.run_probe(spec, seed, floor, points)

@@ -308,27 +308,6 @@ class JobDriver:
         return self.settings.job_folder(self.lease.job), self.settings.checkpoints(self.lease.job)
 
 
-def _start_probe(
-    spec: JobSpec,
-    plain_spec: dict[str, Any],
-    spaces: Mapping[str, Space],
-    functions: Mapping[str, Callable[..., Any]],
-) -> Any:
-    """Have Ray run the probe, and return its future.
-
-    Its process ends with it: Ray gives no trial one that has run something, and it would keep its memory.
-    """
-    import ray
-
-    from anon_tune.workers.trial.probe_task import run_probe
-
-    resources = spec.resources
-    task = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_calls=1)(run_probe)
-    seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
-    floor = spaces["anon"].constant("floor")
-    return task.remote(functions, plain_spec, seed, floor, _points_to_try(spaces))
-
-
 def _points_to_try(spaces: Mapping[str, Space]) -> dict[str, list[dict[str, Any]]]:
     """Hyperparameters for the dry run of the arms that the user's factories make."""
     return {

@@ -82,7 +82,8 @@ class Gamma(_Part):
     Attributes:
         best: Gamma of the recommended configuration; None if none was confirmed.
         low: Lower end of the interval that holds the best gamma with a probability of `level`; None with too few
-        trials. high: Upper end of that interval.
+            trials.
+        high: Upper end of that interval.
         low50: Lower end of the 50% interval.
         high50: Upper end of that interval.
         flat: Ranges of gammas that cost less than `practical`, each gamma with a probability of one half or more;

@@ -107,11 +107,6 @@ def _about_undecided(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
         f"Between Anon and {others} take either for now: a true difference of more than {amount(margin, answer)} is "
         "unlikely."
     )
-    if answer.scale != "linear":
-        yield (
-            f"If {amount(margin, answer)} does not matter to you, set objective.practical: "
-            f"{math.ceil(100 * margin) / 100:g} in the job file and run it anew: it can then call them equal."
-        )
 
 
 def _about_searches(answer: Answer, spec: JobSpec) -> Iterator[str]:

@@ -16,7 +16,7 @@ from anon_tune.export import render
 from anon_tune.search_spaces import Space, load_space
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
-from tests import rooms
+from tests import job_keys, rooms
 from tests.sources import ROOT, needs_git, tracked
 
 PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
@@ -91,6 +91,18 @@ def test_job_file_is_valid_and_complete() -> None:
     spec = parse_spec(data)
     left_out = {"folder", "arguments", "spaces"}  # where the file is; of a training function; by `arms`
     assert set(data) == set(type(spec).model_fields) - left_out
+
+
+def test_every_key_of_the_job_file_is_in_the_table() -> None:
+    assert job_keys.table() in PAGES["job-file.md"], (
+        "run `python -m tests.job_keys`, and put the table into the page"
+    )
+
+
+def test_the_job_file_of_a_training_function_is_the_example() -> None:
+    written = block("bring-your-own.md", "yaml", "task: train:train")
+    example = ROOT / "examples" / "bring_your_own" / "plain_torch" / "job.yaml"
+    assert yaml.safe_load(written) == yaml.safe_load(example.read_text())
 
 
 def test_the_space_of_an_optimizer_of_ones_own_is_valid_and_names_the_example() -> None:

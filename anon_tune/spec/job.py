@@ -46,9 +46,14 @@ class JobSpec(Strict):
     """A tuning job.
 
     Attributes:
+        name: Name of the job, of up to 80 characters.
         task: A task of the catalogue, or the user's training function ("module:function"), which brings its own data
             and model and reports `objective.metric`.
         arguments: Keyword arguments of that function.
+        data: A data set of the catalogue with its options, or the user's function ("module:function").
+        model: A model of the catalogue with its sizes, or the user's function ("module:function").
+        space: Search space of Anon: one of `anon-tune spaces`, or the path of a file.
+        arms: Optimizers to tune and compare; `anon` must be one of them. A path is the user's own search space.
         keep: `best` keeps the weights of one model after the job, as `best.pt`: of the verdict trials with Anon's
             chosen configuration, the one with the best validation value. `none` keeps no weights.
         spaces: By arm, search spaces from the user's files, each of which names the arm's optimizer.

@@ -137,16 +137,17 @@ class Objective(Strict):
 
 
 class Budget(Strict):
-    """Budget of each search of an arm: `trials` configurations of up to `epochs` epochs each.
+    """Budget of each search of an arm, and limits of time.
 
-    `time` limits the working time of the whole job, in seconds. After that the search starts no more trials, and
-    confirm and verdict use the trials there are.
-
-    `trial_time` limits one attempt at a trial, in seconds; a trial that takes longer is FAILED. The default is ten
-    times the median of the arm's COMPLETE trials, and at least ten minutes.
-
-    `more_seeds` are the numbers of seeds of further rounds of the verdict, beyond `confirm.verdict_seeds`;
-    `anon-tune extend` writes them. Each round has its own test (docs/advice.md).
+    Attributes:
+        trials: Configurations of each search of an arm.
+        epochs: Epochs of a trial at full length; with a training function, the last step that it reports.
+        time: Working time of the whole job, such as 2h, or seconds. After that the search starts no more trials, and
+            confirm and verdict use the trials there are.
+        trial_time: Longest time of one attempt at a trial, such as 90m, or seconds; a trial that takes longer is
+            FAILED. The default is ten times the median of the arm's COMPLETE trials, and at least ten minutes.
+        more_seeds: Numbers of seeds of further rounds of the verdict, which `anon-tune extend` writes. Each round has
+            its own test (docs/advice.md).
     """
 
     trials: int = Field(ge=1, le=10_000)
@@ -202,11 +203,14 @@ class Search(Strict):
 
 
 class Confirm(Strict):
-    """Reruns: `seeds` seeds for each finalist, then up to `verdict_seeds` others to compare the winners.
+    """Reruns of the best configurations, to choose the winners and to compare them.
 
-    With `race`, a finalist that is clearly behind after some of its seeds is not rerun on the others. A comparison
-    ends as soon as it is decided. With `search.repeats` the winner of each search is also tested on `verdict_seeds`
-    seeds of its own.
+    Attributes:
+        finalists: Configurations of each arm that are rerun.
+        seeds: Seeds for each finalist.
+        race: Whether a finalist that is clearly behind after some of its seeds is not rerun on the others.
+        verdict_seeds: Largest number of fresh seeds on which two winners are compared. A comparison ends as soon as
+            it is decided. With `search.repeats` the winner of each search is also tested on so many seeds of its own.
     """
 
     finalists: int = Field(default=3, ge=1, le=20)
@@ -228,10 +232,13 @@ class Training(Strict):
         num_workers: Processes of each trial that load the user's Dataset, beyond `resources.cpu`; 0 loads in the
             trial itself. Results do not depend on it.
         augment: Augmentation of images: `crop` shifts each by up to an eighth of its side, `flip` mirrors half of
-        them. precision: `bf16` computes in bfloat16 where torch's autocast does; parameters stay in 32 bits.
+            them.
+        label_smoothing: Share of a class label that is spread over all classes, from 0 to below 1.
+        precision: `bf16` computes in bfloat16 where torch's autocast does; parameters stay in 32 bits.
         channels_last: Whether convolutions use the channels-last layout, which is faster on GPUs with tensor cores.
         compile: Whether torch.compile compiles the model at the start of each trial; on CPU that needs a C++
-        compiler. checkpoint_seconds: Least time between two checkpoints of a trial, and before its first. A lost
+            compiler.
+        checkpoint_seconds: Least time between two checkpoints of a trial, and before its first. A lost
             attempt repeats the work since its last checkpoint. 0: after each epoch, unless writing takes too large a
             share of the time.
     """
@@ -277,7 +284,12 @@ class UserSpace(Strict):
 
 
 class Resources(Strict):
-    """Resources of one trial; `gpu` may be a fraction."""
+    """Resources of one trial.
+
+    Attributes:
+        cpu: CPU cores.
+        gpu: GPUs; a fraction such as 0.25 lets trials share one, each with that share of its memory at most.
+    """
 
     cpu: int = Field(default=1, ge=1)
     gpu: float = Field(default=0.0, ge=0.0)

@@ -39,7 +39,7 @@ __all__ = [
     "start_job",
     "tune",
     "work",
-    "work_as_told",
+    "work_on_assigned_job",
 ]
 
 _POLL_SECONDS = 0.5
@@ -192,21 +192,21 @@ def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -
     Daemon(ledger, processes, this_process(), jobs).run(stop)
 
 
-def work_as_told(settings: Settings, daemon: int) -> None:
+def work_on_assigned_job(settings: Settings, daemon: int) -> None:
     """Have ready what a job needs, wait for a daemon to name one on the standard input, and work on it.
 
     Raises:
         As run_job.
     """
     from anon_tune.workers.driver import cluster
-    from anon_tune.workers.queue.processes import is_told, told
+    from anon_tune.workers.queue.processes import is_assigned, receive_lease
 
     with contextlib.ExitStack() as ready:
-        if not is_told():
+        if not is_assigned():
             ready.enter_context(cluster.ahead(settings))
             cluster.load()
             cluster.load_statistics()
-        lease = told()
+        lease = receive_lease()
         if lease is None:
             return
         folder = settings.job_folder(lease.job)

@@ -17,7 +17,7 @@ import httpx2
 
 from anon_tune.errors import AnonTuneError
 from anon_tune.ledger import Ledger
-from anon_tune.reachable import ask_mlflow, check_cluster, knock
+from anon_tune.reachable import ask_mlflow, check_cluster, check_reachable
 from anon_tune.settings import Settings
 from anon_tune.tracking import check_uri
 
@@ -96,7 +96,7 @@ def _ray(settings: Settings) -> Iterator[Finding]:
         return
     check_cluster(address)
     try:
-        answers = " answers" if knock(address, _TIMEOUT_SECONDS) else ""
+        answers = " answers" if check_reachable(address, _TIMEOUT_SECONDS) else ""
     except OSError as error:
         advice = "Start it: ray start --head; or correct RAY_ADDRESS; without it each job starts its own Ray."
         yield Finding("ray", Health.FAILED, f"cluster {address} does not answer ({error})", advice)

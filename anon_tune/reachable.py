@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 from anon_tune.errors import InputError
 
-__all__ = ["ask_mlflow", "check_cluster", "knock"]
+__all__ = ["ask_mlflow", "check_cluster", "check_reachable"]
 
 
 def check_cluster(ray_address: str) -> None:
@@ -25,7 +25,7 @@ def check_cluster(ray_address: str) -> None:
         )
 
 
-def knock(ray_address: str, seconds: float) -> bool:
+def check_reachable(ray_address: str, seconds: float) -> bool:
     """Connect to a Ray cluster's host and port, and return True; False for what only Ray understands ("auto").
 
     Args:

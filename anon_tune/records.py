@@ -26,16 +26,16 @@ __all__ = [
     "WORKER_DIED",
     "ArmRecord",
     "Attempt",
+    "ControlSignal",
+    "HeartbeatResponse",
     "JobRecord",
     "JobState",
     "LeaseRecord",
     "NewTrial",
-    "Orders",
     "Overview",
     "Phase",
     "Report",
     "ReportPlace",
-    "Request",
     "Role",
     "TokenRecord",
     "Trial",
@@ -79,7 +79,7 @@ class Phase(StrEnum):
     VERDICT = "verdict"
 
 
-class Request(StrEnum):
+class ControlSignal(StrEnum):
     """What somebody asks of a job that another process works on."""
 
     PAUSE = "pause"
@@ -290,7 +290,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Orders:
+class HeartbeatResponse:
     """What the holder of a job learns at a heartbeat.
 
     Attributes:
@@ -299,7 +299,7 @@ class Orders:
         spent: Seconds for which the job has been worked on, in all its stretches.
     """
 
-    request: Request | None = None
+    request: ControlSignal | None = None
     budget: Mapping[str, Any] = field(default_factory=dict)
     spent: float = 0.0
 
@@ -378,7 +378,7 @@ class JobRecord:
     finished: datetime.datetime | None = None
     lease: LeaseRecord | None = None
     priority: int = 0
-    requested: Request | None = None
+    requested: ControlSignal | None = None
     spent: float = 0.0
     owner: str | None = None
     code: str | None = None

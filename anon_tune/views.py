@@ -17,12 +17,12 @@ from anon_tune.advice.statement import Fingerprint
 from anon_tune.answer import Answer, Comparison, Gamma
 from anon_tune.records import (
     ArmRecord,
+    ControlSignal,
     JobRecord,
     JobState,
     Overview,
     Phase,
     ReportPlace,
-    Request,
     Role,
     Trial,
     TrialReport,
@@ -116,7 +116,9 @@ class JobSummary(View):
     phase: Phase
     reason: str | None
     priority: int
-    requested: Request | None = Field(description="What its holder was asked to do and has not yet done.")
+    requested: ControlSignal | None = Field(
+        description="What its holder was asked to do and has not yet done."
+    )
     lease: LeaseView | None
     model: str = Field(description="The model, or the training function.")
     gamma: Gamma | None = Field(description="Which gammas do well; without the curve.")
@@ -237,7 +239,7 @@ class ChangeView(View):
 
     id: str
     state: JobState
-    requested: Request | None
+    requested: ControlSignal | None
 
 
 class TokenView(View):

@@ -286,14 +286,14 @@ def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("ano
     lease = ledger.leases.acquire(job, "benchmark", 3600.0)
     cluster.prepare_environment(settings)
 
-    from anon_tune.workers.driver.run import Run
+    from anon_tune.workers.driver.job_run import JobRun
     from anon_tune.workers.trial import trainable
 
     patience = driver._PATIENCE_SECONDS if ahead else None
     with (
         cluster.connected(settings),
         mock.patch.object(trainable, "TrialTrainable", sleeper(plan.spec.budget.epochs)),
-        Run(ledger, lease, plan, patience) as run,
+        JobRun(ledger, lease, plan, patience) as run,
     ):
         folder, checkpoints = settings.job_folder(job), settings.checkpoints(job)
         checkpoints.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ GROUPS = {
     "words": {"console", "export", "next_steps", "sentences"},
     "mlflow": {"tracking", "dashboards"},
     "values": {"answer", "architecture", "catalogue", "documents", "records"},
-    "basics": {"code_archive", "errors", "logs", "reachable", "scratch", "settings", "user_code"},
+    "basics": {"code_archive", "errors", "logs", "reachable", "ray_temp", "settings", "user_code"},
 }
 """Rooms that are no package of their own, by what they hold."""
 

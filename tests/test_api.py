@@ -96,7 +96,7 @@ def test_a_job_whose_process_is_killed_before_it_has_the_lease_was_never_there(d
     ledger.close()
 
 
-class Told:
+class Surroundings:
     """A job process's surroundings: Ray's calls, and what its daemon has said by when."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, early: bool, lease: Lease | None) -> None:
@@ -106,8 +106,8 @@ class Told:
         node = types.SimpleNamespace(Node=type("Node", (), {}))
         monkeypatch.setitem(sys.modules, "ray._private.node", node)
         monkeypatch.setattr(cluster, "load", self.note("load"))
-        monkeypatch.setattr(processes, "is_told", lambda: early)
-        monkeypatch.setattr(processes, "told", self.note("told", lease))
+        monkeypatch.setattr(processes, "is_assigned", lambda: early)
+        monkeypatch.setattr(processes, "receive_lease", self.note("receive_lease", lease))
         monkeypatch.setattr(api, "run_job", self.note("run"))
         monkeypatch.setattr(api.os, "dup2", self.note("dup2"))
 
@@ -124,15 +124,15 @@ class Told:
 @pytest.mark.parametrize(
     ("early", "job", "happens"),
     [
-        (False, True, ["init", "load", "told", "run", "shutdown"]),
-        (False, False, ["init", "load", "told", "shutdown"]),
-        (True, True, ["told", "run"]),  # which starts Ray itself, its lease being renewed
+        (False, True, ["init", "load", "receive_lease", "run", "shutdown"]),
+        (False, False, ["init", "load", "receive_lease", "shutdown"]),
+        (True, True, ["receive_lease", "run"]),  # which starts Ray itself, its lease being renewed
     ],
 )
 def test_ray_is_started_before_there_is_a_job_and_not_when_there_is_one(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, early: bool, job: bool, happens: list[str]
 ):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    told = Told(monkeypatch, early, Lease("j1", "me", 1, 15.0) if job else None)
-    api.work_as_told(settings, 1)
-    assert told.happened == happens
+    process = Surroundings(monkeypatch, early, Lease("j1", "me", 1, 15.0) if job else None)
+    api.work_on_assigned_job(settings, 1)
+    assert process.happened == happens

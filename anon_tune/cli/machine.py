@@ -102,7 +102,7 @@ def job_process(daemon: Annotated[int, typer.Argument(help="The worker's process
     """Work on the job that a worker names on the standard input."""
     from anon_tune import api
 
-    api.work_as_told(settings_here("job-process"), daemon)
+    api.work_on_assigned_job(settings_here("job-process"), daemon)
 
 
 def up(

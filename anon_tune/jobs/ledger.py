@@ -247,7 +247,7 @@ class LedgerJobs(Jobs):
 
     def remove_leftovers(self) -> None:
         """Delete what drivers that were killed have left: the checkpoints of jobs that have ended, Ray's files."""
-        from anon_tune.scratch import remove_abandoned
+        from anon_tune.ray_temp import remove_abandoned
 
         remove_abandoned(self._settings)
         for folder in (self._settings.home / "jobs").glob("*/checkpoints"):

@@ -18,7 +18,7 @@ from anon_tune.ledger.tables import JOBS, SUBMISSIONS
 from anon_tune.ledger.tokens import short_id
 from anon_tune.ledger.transaction import Lease, Transactions
 from anon_tune.ledger.transitions import STATES_AFTER, leave_job
-from anon_tune.records import ENDED, JobRecord, JobState, Phase, Request, check_transition
+from anon_tune.records import ENDED, ControlSignal, JobRecord, JobState, Phase, check_transition
 
 __all__ = ["Jobs", "SubmissionKey"]
 
@@ -139,7 +139,7 @@ class Jobs:
             TransitionError: It is PAUSED or has ended.
             ConflictError: It is being cancelled.
         """
-        return self._request(job_id, Request.PAUSE)
+        return self._request(job_id, ControlSignal.PAUSE)
 
     def cancel(self, job_id: str) -> JobState:
         """End a job now, with the trials it has; return its state, RUNNING while a live process holds it.
@@ -148,7 +148,7 @@ class Jobs:
             NotFoundError: No such job.
             TransitionError: It has ended.
         """
-        return self._request(job_id, Request.CANCEL)
+        return self._request(job_id, ControlSignal.CANCEL)
 
     def resume(self, job_id: str) -> JobState:
         """Queue a PAUSED job, or one that its holder has left behind; return its state.
@@ -161,7 +161,7 @@ class Jobs:
         with self._transactions.write() as transaction:
             job = transaction.lock_job(job_id)
             if job.is_held:
-                pausing = job.row["requested"] == Request.PAUSE
+                pausing = job.row["requested"] == ControlSignal.PAUSE
                 so = "it is to be paused first" if pausing else "there is nothing to resume"
                 raise LeaseHeldError(f"Job {job_id} is being worked on by {job.row['lease_holder']}: {so}.")
             if job.row["state"] not in {JobState.PAUSED, JobState.RUNNING}:
@@ -206,7 +206,7 @@ class Jobs:
                 return JobState.QUEUED
         return state
 
-    def _request(self, job_id: str, request: Request) -> JobState:
+    def _request(self, job_id: str, request: ControlSignal) -> JobState:
         """Change a job that no live process holds, or leave the request to its holder."""
         with self._transactions.write() as transaction:
             connection, job = transaction.connection, transaction.lock_job(job_id)
@@ -216,7 +216,7 @@ class Jobs:
                     f"Job {job_id} is {before}: there is nothing to {request}. `anon-tune show {job_id}` says more."
                 )
             check_transition(before, after)
-            if job.row["requested"] == Request.CANCEL and request is Request.PAUSE:
+            if job.row["requested"] == ControlSignal.CANCEL and request is ControlSignal.PAUSE:
                 raise ConflictError(f"Job {job_id} is being cancelled; it cannot be paused any more.")
             if job.is_held:
                 connection.execute(sa.update(JOBS).where(JOBS.c.id == job_id).values(requested=request))

@@ -15,7 +15,7 @@ from anon_tune.ledger.database import database_time
 from anon_tune.ledger.tables import JOBS
 from anon_tune.ledger.transaction import Lease, Transactions
 from anon_tune.ledger.transitions import STATES_AFTER, end_attempts, leave_job
-from anon_tune.records import ENDED, JobState, Orders, Request, TrialState, check_transition
+from anon_tune.records import ENDED, ControlSignal, HeartbeatResponse, JobState, TrialState, check_transition
 
 __all__ = ["LeaseStatistics", "Leases"]
 
@@ -85,10 +85,10 @@ class Leases:
                     return None
                 if row["requested"] is None:
                     return _take(connection, row, now, holder, seconds)
-                request = Request(row["requested"])
+                request = ControlSignal(row["requested"])
                 leave_job(connection, row["id"], now, STATES_AFTER[request], f"{request} requested")
 
-    def heartbeat(self, lease: Lease) -> Orders:
+    def heartbeat(self, lease: Lease) -> HeartbeatResponse:
         """Renew a lease and return what its holder needs to know.
 
         Raises:
@@ -104,8 +104,8 @@ class Leases:
                 .where(JOBS.c.id == lease.job)
                 .values(lease_heartbeat=now, lease_expires=expires, spent=spent)
             )
-        request = Request(row["requested"]) if row["requested"] else None
-        return Orders(request, row["spec"].get("budget", {}), spent)
+        request = ControlSignal(row["requested"]) if row["requested"] else None
+        return HeartbeatResponse(request, row["spec"].get("budget", {}), spent)
 
     def release(
         self,
@@ -138,7 +138,7 @@ class Leases:
             check_transition(JobState(row["state"]), state)
             if state in ENDED and budget is not None and row["spec"]["budget"] != budget:
                 state, reason = JobState.QUEUED, "its budget was raised"
-            request = Request(row["requested"]) if row["requested"] else None
+            request = ControlSignal(row["requested"]) if row["requested"] else None
             if request is not None and state not in {*ENDED, STATES_AFTER[request]}:
                 state, reason = STATES_AFTER[request], f"{request} requested"
             connection.execute(sa.update(JOBS).where(JOBS.c.id == lease.job).values(spent=_spent(row, now)))

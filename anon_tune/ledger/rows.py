@@ -15,7 +15,7 @@ from anon_tune import records
 from anon_tune.errors import NotFoundError
 from anon_tune.ledger.database import database_time
 from anon_tune.ledger.tables import ATTEMPTS, JOBS, PROJECTIONS, REPORTS, TRIALS
-from anon_tune.records import JobRecord, JobState, Phase, Request, Role, TrialState
+from anon_tune.records import ControlSignal, JobRecord, JobState, Phase, Role, TrialState
 
 __all__ = [
     "attempt_record",
@@ -197,7 +197,7 @@ def job_record(
         finished=row["finished"],
         lease=lease,
         priority=row["priority"],
-        requested=Request(row["requested"]) if row["requested"] else None,
+        requested=ControlSignal(row["requested"]) if row["requested"] else None,
         spent=row["spent"],
         owner=row["owner"],
         code=row["code"],

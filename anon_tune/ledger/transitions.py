@@ -11,16 +11,16 @@ import sqlalchemy as sa
 from anon_tune.errors import NotFoundError
 from anon_tune.ledger.tables import ATTEMPTS, JOBS, TRIALS
 from anon_tune.ledger.transaction import Lease
-from anon_tune.records import ENDED, JobState, Request, TrialState, check_transition
+from anon_tune.records import ENDED, ControlSignal, JobState, TrialState, check_transition
 
 __all__ = ["LOST", "STATES_AFTER", "close_attempt", "end_attempts", "leave_job", "move_trial", "trial_state"]
 
 LOST: Final = "LOST"
 """Outcome of an attempt whose trial waits for another one."""
 
-STATES_AFTER: Final[Mapping[Request, JobState]] = {
-    Request.PAUSE: JobState.PAUSED,
-    Request.CANCEL: JobState.CANCELLED,
+STATES_AFTER: Final[Mapping[ControlSignal, JobState]] = {
+    ControlSignal.PAUSE: JobState.PAUSED,
+    ControlSignal.CANCEL: JobState.CANCELLED,
 }
 """State in which a request leaves a job."""
 

@@ -28,8 +28,8 @@ from anon_tune.spec import JobSpec
 __all__ = [
     "FAILURES_IN_A_ROW",
     "Configuration",
+    "Decision",
     "Plan",
-    "Signal",
     "draws",
     "finalists",
     "next_trial",
@@ -44,7 +44,7 @@ FAILURES_IN_A_ROW = 3
 """Number of consecutive trials that FAILED for the same reason and so pause the job."""
 
 
-class Signal(Enum):
+class Decision(Enum):
     """Result of `next_trial` when there is no trial to add."""
 
     WAIT = "running trials must end first"
@@ -68,7 +68,7 @@ class Plan:
     search_over: bool = False
 
 
-def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Signal:
+def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Decision:
     """Return the next trial to add, WAIT while running trials decide what comes next, or DONE.
 
     An arm may be searched several times (`search.repeats`). Among the searches whose next trial need not wait
@@ -81,15 +81,15 @@ def next_trial(plan: Plan, trials: Sequence[Trial] | History) -> NewTrial | Sign
     if search is not None:
         return _search_trial(plan, *search, history)
     if any(trial.phase is Phase.SEARCH for trial in history.unfinished):
-        return Signal.WAIT
+        return Decision.WAIT
     made = list(history.values())
     for phase, following in ((Phase.CONFIRM, _confirm), (Phase.VERDICT, _verdict)):
         new = following(plan, made)
         if new is not None:
             return new
         if any(trial.phase is phase for trial in history.unfinished):
-            return Signal.WAIT
-    return Signal.DONE
+            return Decision.WAIT
+    return Decision.DONE
 
 
 def draws(plan: Plan, history: History) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
-from anon_tune.search.policy import Plan, Signal, next_trial
+from anon_tune.search.policy import Decision, Plan, next_trial
 from anon_tune.search_spaces import load_space
 from anon_tune.spec import JobSpec, parse_spec
 from benchmarks.search.surfaces import Surface
@@ -50,7 +50,7 @@ def run(plan: Plan, surface: Surface, seed: int, trials: Sequence[Trial] = ()) -
     made = list(trials)
     while isinstance(new := next_trial(plan, made), NewTrial):
         made.append(_ended(new, surface, seed))
-    if new is not Signal.DONE:
+    if new is not Decision.DONE:
         raise RuntimeError(f"a job in which nothing runs came to {new}")
     return made
 

@@ -13,7 +13,7 @@ import pytest
 
 from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError, NotFoundError, TransitionError
 from anon_tune.ledger import Lease, LeaseStatistics, Ledger
-from anon_tune.records import ENDED, JobState, NewTrial, Phase, Request, TrialState
+from anon_tune.records import ENDED, ControlSignal, JobState, NewTrial, Phase, TrialState
 from tests.ledger.test_ledger import LONG, OVER, TOGETHER, at_once, new_trial
 
 
@@ -165,25 +165,25 @@ def test_what_is_asked_of_a_held_job_reaches_its_holder(ledger: Ledger):
     assert ledger.leases.heartbeat(lease).request is None
     assert ledger.jobs.pause(job) is JobState.RUNNING
     assert ledger.jobs.pause(job) is JobState.RUNNING  # asking twice is asking
-    assert ledger.leases.heartbeat(lease).request is Request.PAUSE
-    assert ledger.jobs.get(job).requested is Request.PAUSE
+    assert ledger.leases.heartbeat(lease).request is ControlSignal.PAUSE
+    assert ledger.jobs.get(job).requested is ControlSignal.PAUSE
     assert ledger.jobs.cancel(job) is JobState.RUNNING
-    assert ledger.leases.heartbeat(lease).request is Request.CANCEL
+    assert ledger.leases.heartbeat(lease).request is ControlSignal.CANCEL
     with pytest.raises(ConflictError, match="being cancelled"):
         ledger.jobs.pause(job)
-    assert ledger.leases.heartbeat(lease).request is Request.CANCEL
+    assert ledger.leases.heartbeat(lease).request is ControlSignal.CANCEL
 
 
-ASK: dict[Request, Callable[[Ledger, str], JobState]] = {
-    Request.PAUSE: lambda ledger, job: ledger.jobs.pause(job),
-    Request.CANCEL: lambda ledger, job: ledger.jobs.cancel(job),
+ASK: dict[ControlSignal, Callable[[Ledger, str], JobState]] = {
+    ControlSignal.PAUSE: lambda ledger, job: ledger.jobs.pause(job),
+    ControlSignal.CANCEL: lambda ledger, job: ledger.jobs.cancel(job),
 }
-ANSWER = {Request.PAUSE: JobState.PAUSED, Request.CANCEL: JobState.CANCELLED}
+ANSWER = {ControlSignal.PAUSE: JobState.PAUSED, ControlSignal.CANCEL: JobState.CANCELLED}
 
 
-@pytest.mark.parametrize("request_", Request)
+@pytest.mark.parametrize("request_", ControlSignal)
 @pytest.mark.parametrize("left", [JobState.QUEUED, JobState.PAUSED, *sorted(ENDED)])
-def test_no_request_is_forgotten_by_the_holder(ledger: Ledger, request_: Request, left: JobState):
+def test_no_request_is_forgotten_by_the_holder(ledger: Ledger, request_: ControlSignal, left: JobState):
     job = submit(ledger)
     lease = ledger.leases.acquire(job, "me", LONG)
     ASK[request_](ledger, job)
@@ -195,8 +195,8 @@ def test_no_request_is_forgotten_by_the_holder(ledger: Ledger, request_: Request
     assert found.reason == ("its own" if expected is left else f"{request_} requested")
 
 
-@pytest.mark.parametrize("request_", Request)
-def test_no_request_is_forgotten_where_the_holder_died(ledger: Ledger, request_: Request):
+@pytest.mark.parametrize("request_", ControlSignal)
+def test_no_request_is_forgotten_where_the_holder_died(ledger: Ledger, request_: ControlSignal):
     job, next_one = submit(ledger), submit(ledger)
     lease = ledger.leases.acquire(job, "dead", LONG)
     ASK[request_](ledger, job)
@@ -207,9 +207,11 @@ def test_no_request_is_forgotten_where_the_holder_died(ledger: Ledger, request_:
         ledger.leases.heartbeat(lease)
 
 
-@pytest.mark.parametrize("request_", Request)
+@pytest.mark.parametrize("request_", ControlSignal)
 @pytest.mark.parametrize("before", [JobState.QUEUED, JobState.PAUSED, "left behind"])
-def test_a_job_that_nobody_holds_is_changed_at_once(ledger: Ledger, request_: Request, before: JobState):
+def test_a_job_that_nobody_holds_is_changed_at_once(
+    ledger: Ledger, request_: ControlSignal, before: JobState
+):
     job = submit(ledger)
     lease = ledger.leases.acquire(job, "me", OVER)
     for number in range(3):
@@ -226,7 +228,7 @@ def test_a_job_that_nobody_holds_is_changed_at_once(ledger: Ledger, request_: Re
         return
     assert ASK[request_](ledger, job) is ANSWER[request_]
     found = ledger.jobs.get(job, trials=True)
-    rest = TrialState.CANCELLED if request_ is Request.CANCEL else TrialState.WAITING
+    rest = TrialState.CANCELLED if request_ is ControlSignal.CANCEL else TrialState.WAITING
     assert found.state is ANSWER[request_]
     assert [trial.state for trial in found.trials] == [TrialState.COMPLETE, rest, rest]
     assert all((trial.finished is not None) == trial.is_finished for trial in found.trials)

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from anon_tune.records import FINISHED, NewTrial, Phase, Report, Trial, TrialState
-from anon_tune.search.policy import Plan, Signal, next_trial
+from anon_tune.search.policy import Decision, Plan, next_trial
 from anon_tune.search.pruning import should_prune
 from tests.builders import EPOCH, begun
 
@@ -47,8 +47,8 @@ class Simulation:
         """Run to the end, and give the trials after every change."""
         while True:
             running = [i for i, trial in enumerate(self.trials) if not trial.is_finished]
-            new = next_trial(self.plan, self.trials) if len(running) < self._at_once else Signal.WAIT
-            if new is Signal.DONE:
+            new = next_trial(self.plan, self.trials) if len(running) < self._at_once else Decision.WAIT
+            if new is Decision.DONE:
                 assert not running
                 return
             if isinstance(new, NewTrial):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
 from anon_tune.search import landscape, stop
-from anon_tune.search.policy import Plan, Signal, next_trial
+from anon_tune.search.policy import Decision, Plan, next_trial
 from anon_tune.search.pruning import should_prune
 from anon_tune.spec import parse_spec, spaces_of
 from tests import builders
@@ -142,8 +142,8 @@ def worked_off(job: Plan, slots: int, order: random.Random, kills: float) -> lis
             stop.forget()
             job = Plan(parse_spec(job.spec.model_dump(mode="json")), dict(job.spaces), job.log_mean_sigma)
             continue
-        new = next_trial(job, trials) if len(running) < slots else Signal.WAIT
-        if new is Signal.DONE:
+        new = next_trial(job, trials) if len(running) < slots else Decision.WAIT
+        if new is Decision.DONE:
             return sorted(trials, key=lambda t: t.id)
         if isinstance(new, NewTrial):
             trial = begun(new, order.choice([TrialState.RUNNING, TrialState.WAITING]))

@@ -15,8 +15,8 @@ from anon_tune.errors import InputError
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
 from anon_tune.search.history import History
 from anon_tune.search.policy import (
+    Decision,
     Plan,
-    Signal,
     draws,
     finalists,
     next_trial,
@@ -184,8 +184,8 @@ def test_confirm_waits_for_the_search_and_verdict_for_confirm():
         new = next_trial(job, trials)
         assert isinstance(new, NewTrial)
         assert new.phase is phase
-        assert next_trial(job, [*trials, begun(new, TrialState.WAITING)]) is Signal.WAIT
-        assert next_trial(job, [*trials, begun(new)]) is Signal.WAIT
+        assert next_trial(job, [*trials, begun(new, TrialState.WAITING)]) is Decision.WAIT
+        assert next_trial(job, [*trials, begun(new)]) is Decision.WAIT
         done = trial(0, value=1.0, phase=phase, seed=new.seed, params=new.params, source=new.source)
         trials.append(done)
     new = next_trial(job, trials)
@@ -219,7 +219,7 @@ def test_an_arm_without_a_complete_trial_leaves_the_others_their_phases():
                 source=new.source,
             )
         )
-    assert new is Signal.DONE
+    assert new is Decision.DONE
     assert [count(trials, phase, "sgd") for phase in (Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT)] == [
         3,
         0,
@@ -293,7 +293,7 @@ def test_a_look_waits_for_the_runs_before_it():
         trials.append(
             dataclasses.replace(begun(new, state), value=None if new.phase is Phase.VERDICT else 0.5)
         )
-    assert new is Signal.WAIT
+    assert new is Decision.WAIT
     assert count(trials, Phase.VERDICT, "anon") == 3
 
 
@@ -474,7 +474,7 @@ def worked_off(job: Plan, trials: list[Trial]) -> list[Trial]:
     while isinstance(new := next_trial(job, trials), NewTrial):
         value = abs(new.hyperparameters["lr"] - 0.1) + 1e-3 * (new.seed % 7)
         trials.append(dataclasses.replace(begun(new, TrialState.COMPLETE), value=value))
-    assert new is Signal.DONE
+    assert new is Decision.DONE
     return trials
 
 
@@ -487,7 +487,7 @@ def test_without_time_for_the_search_the_other_phases_follow():
         trials.append(dataclasses.replace(begun(new, TrialState.COMPLETE), value=0.5))
     late = dataclasses.replace(job, search_over=True)
     running = [*trials[:-1], dataclasses.replace(trials[-1], state=TrialState.RUNNING, value=None)]
-    assert next_trial(late, running) is Signal.WAIT
+    assert next_trial(late, running) is Decision.WAIT
     after = worked_off(late, trials)
     assert sum(t.phase is Phase.SEARCH for t in after) == 5
     assert {t.phase for t in after} == {Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT}

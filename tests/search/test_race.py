@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
-from anon_tune.search.policy import Plan, Signal, next_trial
+from anon_tune.search.policy import Decision, Plan, next_trial
 from anon_tune.search.race import fallen_behind
 from anon_tune.search.winners import winner
 from anon_tune.spec import spaces_of
@@ -181,7 +181,7 @@ def confirmed(job: Plan, broken: int | None = None) -> list[Trial]:
                 source=new.source,
             )
         )
-    assert new is Signal.DONE
+    assert new is Decision.DONE
     return trials
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from anon_tune.errors import SpecError
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
-from anon_tune.search.policy import Plan, Signal, next_trial
+from anon_tune.search.policy import Decision, Plan, next_trial
 from anon_tune.search.rounds import rounds_of, search_round
 from anon_tune.search.winners import searches, winner
 from anon_tune.spec import spaces_of
@@ -46,7 +46,7 @@ def finished(job: Plan, trials: list[Trial] | None = None) -> list[Trial]:
     made = list(trials or ())
     while isinstance(new := next_trial(job, made), NewTrial):
         made.append(ending(new))
-    assert new is Signal.DONE
+    assert new is Decision.DONE
     return made
 
 

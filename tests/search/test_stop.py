@@ -14,7 +14,7 @@ import pytest
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
 from anon_tune.search.history import History
 from anon_tune.search.landscape import Landscape
-from anon_tune.search.policy import Plan, Signal, draws, next_trial, stopped
+from anon_tune.search.policy import Decision, Plan, draws, next_trial, stopped
 from anon_tune.search.stop import CHECKS, is_decided
 from anon_tune.search_spaces import Space
 from anon_tune.spec import Objective
@@ -155,7 +155,7 @@ def worked_off(job: Plan, trials: Sequence[Trial] = ()) -> list[Trial]:
     while isinstance(new := next_trial(job, made), NewTrial):
         value = math.exp(sum((u - 0.4) ** 2 for u in LINE.unit(new.params)))
         made.append(dataclasses.replace(begun(new, TrialState.COMPLETE), value=value))
-    assert new is Signal.DONE
+    assert new is Decision.DONE
     return made
 
 
@@ -184,7 +184,7 @@ def test_a_check_waits_for_the_trials_that_it_looks_at():
     made = search_of(decided())
     ended = made[: CHECKS[0]]
     running = [dataclasses.replace(t, state=TrialState.RUNNING, value=None) for t in ended[CHECKS[0] - 5 :]]
-    assert next_trial(job, [*ended[: CHECKS[0] - 5], *running]) is Signal.WAIT
+    assert next_trial(job, [*ended[: CHECKS[0] - 5], *running]) is Decision.WAIT
     new = next_trial(job, [*ended[: CHECKS[0] - 4], *running[1:]])
     assert isinstance(new, NewTrial)
     assert new.number == CHECKS[0]

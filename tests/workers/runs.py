@@ -10,10 +10,10 @@ import pytest
 
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import NewTrial, Trial
-from anon_tune.search.policy import Plan, Signal, next_trial
+from anon_tune.search.policy import Decision, Plan, next_trial
 from anon_tune.spec import spaces_of
-from anon_tune.workers.driver import run as run_module
-from anon_tune.workers.driver.run import Run
+from anon_tune.workers.driver import job_run
+from anon_tune.workers.driver.job_run import JobRun
 from anon_tune.workers.trial.messages import Failed, Measurement, Outcome, StepResult
 from tests import builders
 
@@ -57,7 +57,7 @@ def failure(reason: str = "no such file", log: str | None = None) -> StepResult:
     return StepResult(outcome=Failed(reason, "...", log))
 
 
-def started(run: Run) -> Trial:
+def started(run: JobRun) -> Trial:
     found = run.next()
     assert isinstance(found, Trial)
     return found
@@ -74,17 +74,17 @@ class Held:
         self.asked = 0
         self.free = threading.Event()
         self.free.set()
-        monkeypatch.setattr(run_module, "next_trial", self._next)
+        monkeypatch.setattr(job_run, "next_trial", self._next)
 
-    def _next(self, job: Plan, trials: Sequence[Trial]) -> NewTrial | Signal:
+    def _next(self, job: Plan, trials: Sequence[Trial]) -> NewTrial | Decision:
         self.asked += 1
         assert self.free.wait(60)
         return next_trial(job, trials)
 
 
-def after_waiting(run: Run) -> Trial | Signal:
+def after_waiting(run: JobRun) -> Trial | Decision:
     """What comes next once it is there: Tune asks again and again."""
-    while (found := run.guard(run.next, Signal.DONE)) is Signal.WAIT:
+    while (found := run.guard(run.next, Decision.DONE)) is Decision.WAIT:
         pass
     return found
 

@@ -13,12 +13,12 @@ from anon_tune.search.winners import winner
 from anon_tune.spec import JobSpec
 from anon_tune.workers.trial.checkpoints import intact, step_of, write_durably
 
-__all__ = ["kept_trial", "write_best"]
+__all__ = ["best_weights_trial", "write_best"]
 
 _log = logging.getLogger(__name__)
 
 
-def kept_trial(trials: Sequence[Trial], spec: JobSpec) -> Trial | None:
+def best_weights_trial(trials: Sequence[Trial], spec: JobSpec) -> Trial | None:
     """Of the winner's verdict trials whose last epoch is in a checkpoint, the one with the best validation value.
 
     Not the best test value: that is what the verdict reports, and nothing is chosen by it.
@@ -47,7 +47,7 @@ def write_best(trials: Sequence[Trial], spec: JobSpec, checkpoints: Path, target
     """
     import torch  # here, as also below: the driver can do without until its job has ended
 
-    trial = kept_trial(trials, spec)
+    trial = best_weights_trial(trials, spec)
     problems: list[str] = []
     if trial is not None:
         for name, state in intact(checkpoints, trial.checkpoints, spec.budget.epochs + 1, problems):

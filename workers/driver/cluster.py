@@ -18,8 +18,8 @@ from typing import NamedTuple
 import psutil
 
 from anon_tune.errors import DependencyError
-from anon_tune.reachable import knock
-from anon_tune.scratch import ray_folder
+from anon_tune.ray_temp import ray_folder
+from anon_tune.reachable import check_reachable
 from anon_tune.settings import Settings
 from anon_tune.workers.driver.hang_watchdog import stacks
 
@@ -31,7 +31,7 @@ __all__ = [
     "prepare_environment",
 ]
 
-_KNOCK_SECONDS = 10.0
+_REACHABLE_SECONDS = 10.0
 _STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
 _PROCESSES = {"raylet", "gcs_server"}  # what else there is ends with them
 _NEVER_SECONDS = 1e9
@@ -82,7 +82,7 @@ def load() -> None:
     After Ray's start, whose processes go on starting meanwhile, and never beside it: it forks, and a process that
     forks while a thread of it loads such libraries may hang.
     """
-    for name in ("driver.run", "driver.tune_adapters", "trial.trainable"):
+    for name in ("driver.job_run", "driver.tune_adapters", "trial.trainable"):
         importlib.import_module(f"anon_tune.workers.{name}")
 
 
@@ -222,7 +222,7 @@ def _check_address(address: str) -> None:
         DependencyError: Nothing answers there.
     """
     try:
-        knock(address, _KNOCK_SECONDS)
+        check_reachable(address, _REACHABLE_SECONDS)
     except OSError as error:
         raise DependencyError(
             f"No Ray cluster answers at RAY_ADDRESS={address} ({error}). Start one there (ray start --head), or "

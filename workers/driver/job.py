@@ -15,8 +15,8 @@ from anon_tune.advice.summary import summarize
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import ENDED, JobRecord, JobState, Phase, Request, TrialState
-from anon_tune.scratch import remove_abandoned
+from anon_tune.ray_temp import remove_abandoned
+from anon_tune.records import ENDED, ControlSignal, JobRecord, JobState, Phase, TrialState
 from anon_tune.search.coordinates import optimizer_arguments
 from anon_tune.search.policy import Plan
 from anon_tune.search.seeds import trial_seed
@@ -31,7 +31,7 @@ from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 from anon_tune.workers.trial.messages import Failed, ProbeResult
 
 if TYPE_CHECKING:
-    from anon_tune.workers.driver.run import Run
+    from anon_tune.workers.driver.job_run import JobRun
 
 __all__ = ["JobDriver", "drive"]
 
@@ -125,7 +125,7 @@ def drive(
 def _shutdown_request(renewal: LeaseRenewal, is_wanted: Callable[[], bool]) -> ShutdownRequest:
     """Return the request of a job's process, which stops at once without its lease, its parent or its job."""
     return ShutdownRequest(
-        lambda: renewal.is_over or renewal.orders.request is Request.CANCEL or not is_wanted()
+        lambda: renewal.is_over or renewal.response.request is ControlSignal.CANCEL or not is_wanted()
     )
 
 
@@ -267,15 +267,15 @@ class JobDriver:
         self.ledger.jobs.update(self.lease, probe=measured, architecture=found.architecture)
         return measured
 
-    def _run_trials(self, plan: Plan) -> Run:
+    def _run_trials(self, plan: Plan) -> JobRun:
         """Run trials until there is nothing left to do, or the job is asked to stop."""
-        from anon_tune.workers.driver.run import Run
+        from anon_tune.workers.driver.job_run import JobRun
         from anon_tune.workers.trial.checkpoints import ask
 
         folder, checkpoints = self._folders
         checkpoints.mkdir(parents=True, exist_ok=True)
         ask(checkpoints, wanted=False)
-        with Run(
+        with JobRun(
             self.ledger, self.lease, plan, _PATIENCE_SECONDS, self.renewal, self.shutdown, checkpoints
         ) as run:
             # Once more where the budget was raised after Tune had been told that there is nothing left.
@@ -288,7 +288,7 @@ class JobDriver:
                     break
         return run
 
-    def _conclude(self, run: Run, measured: Mapping[str, Any]) -> _Ending:
+    def _conclude(self, run: JobRun, measured: Mapping[str, Any]) -> _Ending:
         """Store the answer of a job that has come to its end, and keep the best weights if it asks for them."""
         from anon_tune.workers.driver.best_weights import write_best
 
@@ -317,14 +317,16 @@ def _points_to_try(spaces: Mapping[str, Space]) -> dict[str, list[dict[str, Any]
     }
 
 
-def _cut_off(run: Run, renewal: LeaseRenewal) -> _Ending | None:
+def _cut_off(run: JobRun, renewal: LeaseRenewal) -> _Ending | None:
     """Return how to leave a job that has not come to its end; None if it has. Raises the error that stopped it."""
     if run.error is not None:
         raise run.error
     if run.paused is not None:
         return _Ending(JobState.PAUSED, f"three trials in a row failed: {run.paused}")
-    if renewal.orders.request is not None:  # a cancel may be heard before its interrupt; `release` answers it
-        return _Ending(JobState.PAUSED, f"{renewal.orders.request} requested")
+    if (
+        renewal.response.request is not None
+    ):  # a cancel may be heard before its interrupt; `release` answers it
+        return _Ending(JobState.PAUSED, f"{renewal.response.request} requested")
     return None
 
 
@@ -357,7 +359,7 @@ def _lacking_resources(spec: JobSpec, settings: Settings) -> str | None:
 
 
 def _tune(
-    run: Run,
+    run: JobRun,
     spec: JobSpec,
     functions: Mapping[str, Callable[..., Any]],
     folder: Path,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import Orders
+from anon_tune.records import HeartbeatResponse
 from anon_tune.workers.driver.periodic import repeating
 
 __all__ = ["LeaseRenewal"]
@@ -25,16 +25,16 @@ class LeaseRenewal:
     Args:
         ledger: Where the job is.
         lease: The lease.
-        orders: The last response, if there was one.
+        response: The last response, if there was one.
 
     Attributes:
-        orders: The ledger's response to the last heartbeat.
+        response: The ledger's response to the last heartbeat.
         lost: Whether another process has the lease.
         unwritable: Why the lease could not be renewed before it ran out; None if it could.
     """
 
-    def __init__(self, ledger: Ledger, lease: Lease, orders: Orders | None = None) -> None:
-        self.orders = orders or Orders()
+    def __init__(self, ledger: Ledger, lease: Lease, response: HeartbeatResponse | None = None) -> None:
+        self.response = response or HeartbeatResponse()
         self.lost = False
         self.unwritable: Exception | None = None
         self._ledger = ledger
@@ -66,7 +66,7 @@ class LeaseRenewal:
             LeaseLostError: Another process has it.
             DependencyError: The ledger cannot be written.
         """
-        self.orders = self._ledger.leases.heartbeat(self._lease)
+        self.response = self._ledger.leases.heartbeat(self._lease)
         self._renewed = time.monotonic()
 
     def _try_to_renew(self) -> bool:

@@ -1,7 +1,7 @@
 """Between Ray Tune and the ledger: where trials come from, and where their results go.
 
 Tune's searcher asks `JobSearcher` for trials; its scheduler hands every result to `JobScheduler`. Both only
-translate: `Run` holds the state, and the ledger the truth. Tune pickles both into files of its own, which nothing
+translate: `JobRun` holds the state, and the ledger the truth. Tune pickles both into files of its own, which nothing
 reads (a Tuner is never restored), so they leave the run behind.
 """
 
@@ -20,8 +20,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from anon_tune.records import WORKER_DIED, Trial
-from anon_tune.search.policy import Signal
-from anon_tune.workers.driver.run import Run
+from anon_tune.search.policy import Decision
+from anon_tune.workers.driver.job_run import JobRun
 from anon_tune.workers.trial.messages import StepResult, TrialAssignment
 from anon_tune.workers.trial.output import newest, tail
 from anon_tune.workers.trial.trainable import HELD
@@ -57,7 +57,7 @@ class JobSearcher(_WithoutRun, Searcher):
     `folder` is the job's, of checkpoints. What a trial's process writes goes to a file in the folder `output`.
     """
 
-    def __init__(self, run: Run, ahead: int, folder: Path, output: Path) -> None:
+    def __init__(self, run: JobRun, ahead: int, folder: Path, output: Path) -> None:
         super().__init__(metric="value", mode="min")
         self._run = run
         self._ahead = ahead
@@ -69,11 +69,11 @@ class JobSearcher(_WithoutRun, Searcher):
         """Return a trial's config, None to be asked again, or FINISHED."""
         if self._run.running >= self._ahead:
             return None
-        found = self._run.guard(self._run.next, Signal.DONE)
+        found = self._run.guard(self._run.next, Decision.DONE)
         if isinstance(found, Trial):
             output = self._output / f"{found.id}.{found.attempts}.log"
             return TrialAssignment(found, self._folder, output).to_config()
-        self.is_finished = found is Signal.DONE
+        self.is_finished = found is Decision.DONE
         return Searcher.FINISHED if self.is_finished else None
 
     def on_trial_complete(
@@ -102,7 +102,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
     """
 
     def __init__(
-        self, run: Run, searcher: JobSearcher, slots: int, clock: Callable[[], float] = time.monotonic
+        self, run: JobRun, searcher: JobSearcher, slots: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__()
         self._clock = clock
@@ -129,7 +129,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
 
         Raises:
             Drained: The run is stopping, and all that ran then has ended.
-            KeyboardInterrupt, LeaseLostError, DependencyError: As `Run.check`.
+            KeyboardInterrupt, LeaseLostError, DependencyError: As `JobRun.check`.
         """
         self._run.check()
         self._unfinished = [trial for trial in self._unfinished if not trial.is_finished()]
@@ -167,7 +167,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
             raise Drained
 
     def _end_overdue(self) -> None:
-        """Ask the processes of trials that run for too long to end; see `Run.end_if_overdue`.
+        """Ask the processes of trials that run for too long to end; see `JobRun.end_if_overdue`.
 
         A process cannot end itself while C code in it keeps Python's lock, or where it does not share the folder of
         checkpoints: after a while Ray kills it.

@@ -17,7 +17,7 @@ from typing import IO, cast
 
 from anon_tune.ledger import Lease
 
-__all__ = ["JobProcesses", "is_told", "kill_group", "told"]
+__all__ = ["JobProcesses", "is_assigned", "kill_group", "receive_lease"]
 
 _LOAD_SECONDS = 60.0
 _READY = b"ready\n"
@@ -33,7 +33,7 @@ class JobProcesses:
     waits for ever. That it is ready it says by its standard output.
 
     Args:
-        command: Starts a process that waits for its job by `told`, and works on it.
+        command: Starts a process that waits for its job by `receive_lease`, and works on it.
         keep_ready: Whether `prepare` does anything.
     """
 
@@ -91,10 +91,10 @@ class JobProcesses:
         kept, self._kept = self._kept, None
         if kept is not None:
             try:
-                return _tell(kept, lease)
+                return _send_lease(kept, lease)
             except BrokenPipeError:
                 kept.wait()
-        return _tell(self._start(), lease)
+        return _send_lease(self._start(), lease)
 
     def close(self) -> None:
         """End the process that is ready, and what it has started."""
@@ -119,12 +119,12 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def is_told() -> bool:
+def is_assigned() -> bool:
     """Whether this process, which a daemon started, has heard of its job already, or of the daemon's end."""
     return bool(select.select([sys.stdin], [], [], 0)[0])
 
 
-def told() -> Lease | None:
+def receive_lease() -> Lease | None:
     """Say that this process is ready, and wait for its lease; None where there is no work any more."""
     with contextlib.suppress(BrokenPipeError):  # it was told before
         os.write(sys.stdout.fileno(), _READY)
@@ -132,7 +132,7 @@ def told() -> Lease | None:
     return Lease(**json.loads(line)) if line else None
 
 
-def _tell(process: subprocess.Popen[bytes], lease: Lease) -> subprocess.Popen[bytes]:
+def _send_lease(process: subprocess.Popen[bytes], lease: Lease) -> subprocess.Popen[bytes]:
     with cast("IO[bytes]", process.stdout), cast("IO[bytes]", process.stdin) as stdin:
         stdin.write(json.dumps(dataclasses.asdict(lease)).encode())
     return process

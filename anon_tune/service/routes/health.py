@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from anon_tune.errors import DependencyError
 from anon_tune.ledger import Ledger
-from anon_tune.reachable import ask_mlflow, knock
+from anon_tune.reachable import ask_mlflow, check_reachable
 from anon_tune.service.access import Reader, Surroundings
 from anon_tune.service.problems import responses
 from anon_tune.service.schemas import Health, Readiness
@@ -77,6 +77,6 @@ def _ray(settings: Settings) -> str:
     if not settings.ray_address:
         return "started for each job"
     try:
-        return "ok" if knock(settings.ray_address, _TIMEOUT_SECONDS) else "unknown"
+        return "ok" if check_reachable(settings.ray_address, _TIMEOUT_SECONDS) else "unknown"
     except OSError:
         return "unreachable"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.spec import JobSpec
-from anon_tune.workers.driver.best_weights import kept_trial, write_best
+from anon_tune.workers.driver.best_weights import best_weights_trial, write_best
 from anon_tune.workers.driver.samples import grid
 from anon_tune.workers.problems.tasks import load_problem
 from anon_tune.workers.trial.checkpoints import checkpoint_name, save
@@ -68,10 +68,10 @@ def test_it_is_the_best_on_validation_of_those_whose_last_epoch_is_there(mode: s
             7, 0.05 if mode == "min" else 0.9, 2, source="j-anon-s000"
         ),  # it had won before there were more
     ]
-    assert kept_trial([*CHOSEN, *trials], spec(mode)) == trials[number]
-    assert kept_trial([*CHOSEN, *trials[3:]], spec(mode)) is None
-    assert kept_trial(trials[:6], spec(mode)) is None
-    assert kept_trial([*CHOSEN, *trials], spec(mode, keep="none")) is None
+    assert best_weights_trial([*CHOSEN, *trials], spec(mode)) == trials[number]
+    assert best_weights_trial([*CHOSEN, *trials[3:]], spec(mode)) is None
+    assert best_weights_trial(trials[:6], spec(mode)) is None
+    assert best_weights_trial([*CHOSEN, *trials], spec(mode, keep="none")) is None
 
 
 def test_what_is_kept_is_the_trained_model(tmp_path: Path):

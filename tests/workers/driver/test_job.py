@@ -17,15 +17,15 @@ from anon_tune.advice.summary import summarize
 from anon_tune.errors import DependencyError, InputError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, Phase, Report, Trial, TrialState
-from anon_tune.search.policy import Plan, Signal
+from anon_tune.search.policy import Decision, Plan
 from anon_tune.search.rounds import rounds_of
 from anon_tune.settings import Settings
 from anon_tune.spec import spaces_of
 from anon_tune.workers.driver import hang_watchdog
 from anon_tune.workers.driver import job as driver
 from anon_tune.workers.driver.job import JobDriver
+from anon_tune.workers.driver.job_run import JobRun
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
-from anon_tune.workers.driver.run import Run
 from anon_tune.workers.trial.messages import Completed
 from tests import builders
 from tests.workers.runs import result
@@ -102,14 +102,14 @@ def forbid_writes(ledger: Ledger) -> None:
 
 def reports_without_end(ledger: Ledger, lease: Lease) -> None:
     """What the driver's shims do, until the run has an error; as in `JobDriver`, it is raised then."""
-    run = Run(ledger, lease, plan())
+    run = JobRun(ledger, lease, plan())
     found = run.next()
     assert isinstance(found, Trial)
     step = 0
     while run.error is None:
         step += 1
         run.guard(lambda step=step: run.report(found.id, result(step, 0.5)), otherwise=True)
-    assert run.guard(run.next, Signal.DONE) is Signal.DONE
+    assert run.guard(run.next, Decision.DONE) is Decision.DONE
     raise run.error
 
 
@@ -138,7 +138,7 @@ def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_space(
     (trial,) = before.trials
     assert [report.step for report in trial.reports] == list(range(1, len(trial.reports) + 1))
     assert trial.reports
-    run = Run(ledger, ledger.leases.acquire(lease.job, "again", 60.0), plan())
+    run = JobRun(ledger, ledger.leases.acquire(lease.job, "again", 60.0), plan())
     again = run.next()
     assert isinstance(again, Trial)
     assert (again.id, again.attempts) == (trial.id, 2)
@@ -152,7 +152,7 @@ def test_a_database_that_may_only_be_read_ends_in_one_line(
     readable = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
 
     def work(*_: Any) -> None:
-        run = Run(readable, lease, plan())
+        run = JobRun(readable, lease, plan())
         assert isinstance(run.next(), Trial)
         forbid_writes(readable)
         run.guard(lambda: run.lose(run.trials[0].id, "the worker process died"), otherwise=None)
@@ -214,7 +214,7 @@ def test_an_interrupt_that_was_raised_unheard_is_raised_again(
     def work(job: JobDriver) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(number)
-        run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), shutdown=job.shutdown)
+        run = JobRun(ledger, lease, Plan(builders.spec(), {}, 0.0), shutdown=job.shutdown)
         run.guard(lambda: None, otherwise=None)
         pytest.fail("the work went on")
 
@@ -307,7 +307,7 @@ def test_a_run_that_was_told_to_stop_is_not_at_its_end(ledger: Ledger, lease: Le
         getattr(ledger.jobs, request)(lease.job)
     renewal = LeaseRenewal(ledger, lease)
     renewal.renew()
-    run = Run(ledger, lease, Plan(builders.spec(), {}, 0.0), renewal=renewal)
+    run = JobRun(ledger, lease, Plan(builders.spec(), {}, 0.0), renewal=renewal)
     ending = driver._cut_off(run, renewal)
     if not asked:
         assert ending is None

@@ -8,7 +8,7 @@ import pytest
 
 from anon_tune.errors import LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JobState, Request
+from anon_tune.records import ControlSignal, JobState
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from tests.workers.driver.watching import PATIENCE, Watched, wait_for_the_interrupt
 
@@ -17,8 +17,8 @@ def test_the_first_orders_are_there_at_once(ledger: Ledger, lease: Lease):
     ledger.jobs.pause(lease.job)
     renewal = LeaseRenewal(ledger, lease)
     with renewal.running():
-        assert renewal.orders.request is Request.PAUSE
-        assert renewal.orders.budget == {"trials": 3}
+        assert renewal.response.request is ControlSignal.PAUSE
+        assert renewal.response.budget == {"trials": 3}
 
 
 def test_a_pause_and_a_larger_budget_are_heard_and_interrupt_nothing(ledger: Ledger, lease: Lease):
@@ -27,11 +27,11 @@ def test_a_pause_and_a_larger_budget_are_heard_and_interrupt_nothing(ledger: Led
         ledger.jobs.extend(lease.job, 5)
         ledger.jobs.pause(lease.job)
         limit = time.monotonic() + PATIENCE
-        while watched.renewal.orders.request is None and time.monotonic() < limit:
+        while watched.renewal.response.request is None and time.monotonic() < limit:
             time.sleep(0.01)
-        orders = watched.renewal.orders
-        assert (orders.request, orders.budget) == (Request.PAUSE, {"trials": 5})
-        assert orders.spent > 0
+        response = watched.renewal.response
+        assert (response.request, response.budget) == (ControlSignal.PAUSE, {"trials": 5})
+        assert response.spent > 0
         watched.shutdown.check()
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, Trial, TrialState
-from anon_tune.search.policy import Signal
+from anon_tune.search.policy import Decision
+from anon_tune.workers.driver.job_run import JobRun
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
-from anon_tune.workers.driver.run import Run
 from anon_tune.workers.trial.messages import Completed
 from tests.workers.runs import OVER, begin, failure, plan, result, seen, started, stored
 
@@ -23,7 +23,7 @@ def asked(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("*.end")}
 
 
-def complete(run: Run, trial: Trial, *seconds: float) -> None:
+def complete(run: JobRun, trial: Trial, *seconds: float) -> None:
     """Have a trial report epochs that took so long, and end."""
     for step, each in enumerate(seconds, 1):
         end = Completed(0.5) if step == len(seconds) else None
@@ -33,7 +33,7 @@ def complete(run: Run, trial: Trial, *seconds: float) -> None:
 def test_a_trial_that_hangs_is_failed_at_its_first_attempt_and_others_go_on(ledger: Ledger, tmp_path: Path):
     job = plan(budget=LIMITED)
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job, folder=tmp_path)
+    run = JobRun(ledger, lease, job, folder=tmp_path)
     hung, other = started(run), started(run)
     assert not run.end_if_overdue(hung.id, 5.0)
     assert not asked(tmp_path)
@@ -60,7 +60,7 @@ def test_a_trial_that_hangs_is_failed_at_its_first_attempt_and_others_go_on(ledg
 def test_by_default_the_limit_follows_the_arms_complete_trials(ledger: Ledger, tmp_path: Path, killed: bool):
     job = plan(6, arms=["anon", "adamw"])
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job, folder=tmp_path)
+    run = JobRun(ledger, lease, job, folder=tmp_path)
     given = [started(run) for _ in range(8)]
     anon, adamw = ([trial for trial in given if trial.arm == arm] for arm in ("anon", "adamw"))
     assert not run.end_if_overdue(anon[0].id, 1e9), "nobody knows what it takes"
@@ -70,7 +70,7 @@ def test_by_default_the_limit_follows_the_arms_complete_trials(ledger: Ledger, t
     assert not run.end_if_overdue(anon[0].id, 1e9)
     complete(run, anon[2], 20.0, 50.0)
     if killed:
-        run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), job, folder=tmp_path)
+        run = JobRun(ledger, ledger.leases.acquire(job_id, "again", OVER), job, folder=tmp_path)
         assert started(run).id == anon[0].id
         assert started(run).id == adamw[1].id
     assert seen(stored(ledger, job_id)) == seen(run.trials)
@@ -88,7 +88,7 @@ def test_three_in_a_row_pause_the_job_whatever_the_median_is_by_then(ledger: Led
     """What hangs beside the third is given another attempt once the job is resumed."""
     job = plan(6, arms=["anon"])
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job, folder=tmp_path)
+    run = JobRun(ledger, lease, job, folder=tmp_path)
     quick, *hung, slow = (started(run) for _ in range(6))
     complete(run, quick, 1.0)
     assert run.end_if_overdue(hung[0].id, 1e9)
@@ -98,7 +98,7 @@ def test_three_in_a_row_pause_the_job_whatever_the_median_is_by_then(ledger: Led
     for trial in hung:
         run.lose(trial.id, "the worker process died")
     assert str(run.paused).startswith(BY_MEDIAN)
-    assert run.next() is Signal.DONE
+    assert run.next() is Decision.DONE
     *failed, waiting = (next(t for t in stored(ledger, job_id) if t.id == trial.id) for trial in hung)
     assert {trial.state for trial in failed} == {TrialState.FAILED}
     assert waiting.state is TrialState.WAITING
@@ -109,7 +109,7 @@ def test_a_trial_that_ends_by_itself_after_all_is_what_it_says(ledger: Ledger, t
     """But for an error, which comes of the end of its processes."""
     job = plan(budget=LIMITED)
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job, folder=tmp_path)
+    run = JobRun(ledger, lease, job, folder=tmp_path)
     good, bad = started(run), started(run)
     for trial in (good, bad):
         assert run.end_if_overdue(trial.id, 6.0)
@@ -125,10 +125,10 @@ def test_a_trial_that_ends_by_itself_after_all_is_what_it_says(ledger: Ledger, t
 def test_what_a_killed_driver_had_asked_is_forgotten(ledger: Ledger, tmp_path: Path):
     job = plan(budget=LIMITED)
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job, folder=tmp_path)
+    run = JobRun(ledger, lease, job, folder=tmp_path)
     trial = started(run)
     assert run.end_if_overdue(trial.id, 6.0)
-    run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), job, folder=tmp_path)
+    run = JobRun(ledger, ledger.leases.acquire(job_id, "again", OVER), job, folder=tmp_path)
     assert not asked(tmp_path)
     assert (started(run).id, run.end_if_overdue(trial.id, 1.0)) == (trial.id, False)
     run.lose(trial.id, "the worker process died")
@@ -141,7 +141,7 @@ def test_a_larger_budget_leaves_the_limit_as_it_was(ledger: Ledger, tmp_path: Pa
     lease = ledger.leases.acquire(job_id, "again", 60.0)
     renewal = LeaseRenewal(ledger, lease)
     renewal.renew()
-    run = Run(ledger, lease, job, renewal=renewal, folder=tmp_path)
+    run = JobRun(ledger, lease, job, renewal=renewal, folder=tmp_path)
     trial = started(run)
     assert ledger.jobs.extend(job_id, trials=3, time=7200.0) is JobState.RUNNING
     renewal.renew()

@@ -13,8 +13,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from anon_tune.ledger import Ledger
 from anon_tune.records import TrialState
-from anon_tune.workers.driver import tune_adapters as shims
-from anon_tune.workers.driver.run import Run
+from anon_tune.workers.driver import tune_adapters as tune_adapters
+from anon_tune.workers.driver.job_run import JobRun
 from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler, JobSearcher
 from anon_tune.workers.trial.messages import Completed, TrialAssignment
 from anon_tune.workers.trial.output import own
@@ -59,16 +59,16 @@ changes = st.lists(st.none() | st.tuples(st.integers(0, 5), st.sampled_from(STAT
 
 
 @pytest.fixture
-def run(ledger: Ledger) -> Run:
+def run(ledger: Ledger) -> JobRun:
     _, lease = begin(ledger, plan())
-    return Run(ledger, lease, plan())
+    return JobRun(ledger, lease, plan())
 
 
-def scheduler_of(run: Run, slots: int = 2, clock: Clock | None = None) -> JobScheduler:
+def scheduler_of(run: JobRun, slots: int = 2, clock: Clock | None = None) -> JobScheduler:
     return JobScheduler(run, JobSearcher(run, slots + 1, Path(), Path()), slots, clock or Clock())
 
 
-def test_it_chooses_as_tune_does_without_looking_at_what_has_ended(run: Run):
+def test_it_chooses_as_tune_does_without_looking_at_what_has_ended(run: JobRun):
     @given(changes)
     @settings(max_examples=50)
     def check(steps: list[tuple[int, str] | None]) -> None:
@@ -86,7 +86,7 @@ def test_it_chooses_as_tune_does_without_looking_at_what_has_ended(run: Run):
     check()
 
 
-def ends(controller: Controller, scheduler: JobScheduler, run: Run) -> TuneTrial:
+def ends(controller: Controller, scheduler: JobScheduler, run: JobRun) -> TuneTrial:
     """A trial that is given out and comes to its end."""
     trial = started(run)
     config = TrialAssignment(trial, Path(), Path()).to_config()
@@ -98,7 +98,7 @@ def ends(controller: Controller, scheduler: JobScheduler, run: Run) -> TuneTrial
     return ended
 
 
-def test_a_trial_that_has_ended_keeps_its_process_until_another_needs_it(run: Run):
+def test_a_trial_that_has_ended_keeps_its_process_until_another_needs_it(run: JobRun):
     controller, scheduler = Controller(), scheduler_of(run)
     first, second = ends(controller, scheduler, run), ends(controller, scheduler, run)
     assert scheduler.choose_trial_to_run(controller) is None
@@ -113,9 +113,9 @@ def test_a_trial_that_has_ended_keeps_its_process_until_another_needs_it(run: Ru
     assert second.status == TuneTrial.TERMINATED
 
 
-def test_a_trial_that_is_pruned_keeps_its_process_too(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_a_trial_that_is_pruned_keeps_its_process_too(run: JobRun, monkeypatch: pytest.MonkeyPatch):
     controller, scheduler = Controller(), scheduler_of(run)
-    monkeypatch.setattr(shims.Run, "report", lambda *_: True)
+    monkeypatch.setattr(tune_adapters.JobRun, "report", lambda *_: True)
     config = TrialAssignment(started(run), Path(), Path()).to_config()
     pruned = controller.add(scheduler, TuneTrial.RUNNING, config)
     assert scheduler.on_trial_result(controller, pruned, result(1, 0.5).to_tune()) == TrialScheduler.NOOP
@@ -125,7 +125,7 @@ def test_a_trial_that_is_pruned_keeps_its_process_too(run: Run, monkeypatch: pyt
 def test_processes_end_once_no_more_trials_come(ledger: Ledger):
     job = plan(trials=1)
     _, lease = begin(ledger, job)
-    run = Run(ledger, lease, job)
+    run = JobRun(ledger, lease, job)
     controller, scheduler = Controller(), scheduler_of(run)
     while isinstance(config := scheduler._searcher.suggest("x"), dict):
         assert scheduler._searcher.is_finished is False
@@ -139,7 +139,7 @@ def test_processes_end_once_no_more_trials_come(ledger: Ledger):
 
 
 def test_a_trial_whose_process_is_being_started_waits_for_it_while_another_can_have_one_that_is_free(
-    run: Run,
+    run: JobRun,
 ):
     controller, scheduler = Controller(), scheduler_of(run)
     first, second, third = (controller.add(scheduler) for _ in range(3))
@@ -150,7 +150,7 @@ def test_a_trial_whose_process_is_being_started_waits_for_it_while_another_can_h
     assert scheduler.choose_trial_to_run(controller) is second, "nobody else waits"
 
 
-def test_a_run_that_stops_is_drained_once_what_ran_then_has_ended(run: Run):
+def test_a_run_that_stops_is_drained_once_what_ran_then_has_ended(run: JobRun):
     controller, scheduler = Controller(), scheduler_of(run)
     for state in STATES:
         controller.add(scheduler, state)
@@ -172,7 +172,7 @@ class Limited:
         self.job, lease = begin(ledger, job)
         self.ledger, self.folder, self.clock = ledger, folder, Clock()
         (folder / "asked").mkdir()
-        self.run = Run(ledger, lease, job, folder=folder / "asked")
+        self.run = JobRun(ledger, lease, job, folder=folder / "asked")
         self.controller = Controller()
         self.scheduler = scheduler_of(self.run, clock=self.clock)
 
@@ -253,7 +253,7 @@ def test_a_process_that_does_not_end_when_it_is_asked_to_is_killed(
     limited: Limited, monkeypatch: pytest.MonkeyPatch
 ):
     killed: list[object] = []
-    monkeypatch.setattr(shims.ray, "kill", killed.append)
+    monkeypatch.setattr(tune_adapters.ray, "kill", killed.append)
     limited.add(TuneTrial.RUNNING).temporary_state.ray_actor = "actor"
     assert limited.turns(*[1] * 7) != []
     limited.turns(*[10] * 12)

@@ -28,9 +28,9 @@ WORKS = """
 import dataclasses, signal, sys, time
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, NewTrial, Phase
-from anon_tune.workers.queue.processes import told
+from anon_tune.workers.queue.processes import receive_lease
 
-lease = told()
+lease = receive_lease()
 if lease is None:
     sys.exit()
 ledger = Ledger.open(sys.argv[1])

@@ -20,8 +20,8 @@ _PATIENCE = 60.0
 # Writes down what it was told.
 TELLS = """
 import sys
-from anon_tune.workers.queue.processes import told
-lease = told()
+from anon_tune.workers.queue.processes import receive_lease
+lease = receive_lease()
 open(sys.argv[1], "w").write("nothing" if lease is None else f"{lease.job} {lease.token} {lease.holder}")
 """
 LEASE = Lease("j1", "me", 3, 15.0)
@@ -160,10 +160,10 @@ def test_one_that_does_not_get_ready_is_given_up(monkeypatch: pytest.MonkeyPatch
 def test_whether_a_process_is_told_is_known_before_it_reads():
     code = (
         "import sys\n"
-        "from anon_tune.workers.queue.processes import is_told\n"
-        "print(is_told(), flush=True)\n"
+        "from anon_tune.workers.queue.processes import is_assigned\n"
+        "print(is_assigned(), flush=True)\n"
         "sys.stdin.read()\n"
-        "print(is_told())\n"
+        "print(is_assigned())\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

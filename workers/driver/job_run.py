@@ -15,13 +15,13 @@ from typing import Any, NamedTuple, Self, TypeVar
 from threadpoolctl import threadpool_limits
 
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import NewTrial, Orders, Phase, Report, Trial, TrialState
+from anon_tune.records import HeartbeatResponse, NewTrial, Phase, Report, Trial, TrialState
 from anon_tune.search.final import final_value
 from anon_tune.search.history import History
 from anon_tune.search.policy import (
     FAILURES_IN_A_ROW,
+    Decision,
     Plan,
-    Signal,
     draws,
     next_trial,
     repeated_failure,
@@ -29,14 +29,14 @@ from anon_tune.search.policy import (
 )
 from anon_tune.search.pruning import should_prune
 from anon_tune.spec import Budget
-from anon_tune.workers.driver.best_weights import kept_trial
+from anon_tune.workers.driver.best_weights import best_weights_trial
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 from anon_tune.workers.trial.checkpoints import remove, step_of
 from anon_tune.workers.trial.messages import Completed, Failed, Measurement, Outcome, StepResult
 from anon_tune.workers.trial.watchdog import ask_to_end, overdue, withdraw
 
-__all__ = ["Run"]
+__all__ = ["JobRun"]
 
 _MOST_DEATHS = 3
 
@@ -53,7 +53,7 @@ class _End(NamedTuple):
     finished: datetime.datetime
 
 
-class Run:
+class JobRun:
     """One process's work on one job: the ledger's trials, mirrored in memory, and the writes to them.
 
     An exception in here must not be swallowed by Tune: it is kept in `error`, no further trial is given out,
@@ -88,9 +88,9 @@ class Run:
         self._patience = patience
         self._renewal = renewal or LeaseRenewal(ledger, lease)
         self._shutdown = shutdown or ShutdownRequest()
-        self._obeyed: Orders | None = None
+        self._applied: HeartbeatResponse | None = None
         self._thread = ThreadPoolExecutor(1, "suggestion", _use_one_core)
-        self._asked: Future[NewTrial | Signal] | None = None
+        self._asked: Future[NewTrial | Decision] | None = None
         self._trials = History(ledger.jobs.get(lease.job, trials=True).trials)
         # The last ones that ended in this process. Failures that paused the job before do not pause it again:
         # whoever resumes it has mended their cause.
@@ -137,13 +137,13 @@ class Run:
     @property
     def stopping(self) -> bool:
         """Whether no further trial is given out, though there may be more to do."""
-        asked = self._shutdown.leaving or self._renewal.orders.request is not None
+        asked = self._shutdown.leaving or self._renewal.response.request is not None
         return asked or self.error is not None or self.paused is not None
 
     @property
     def budget(self) -> Mapping[str, Any]:
         """The budget that is worked under, as the ledger holds it."""
-        return self._obeyed.budget if self._obeyed is not None else {}
+        return self._applied.budget if self._applied is not None else {}
 
     @property
     def cut_short(self) -> str | None:
@@ -167,8 +167,8 @@ class Run:
 
     def is_done(self) -> bool:
         """Whether there is nothing left to do, by what was heard last."""
-        self._obey()
-        return next_trial(self._plan, self.trials) is Signal.DONE
+        self._apply_budget()
+        return next_trial(self._plan, self.trials) is Decision.DONE
 
     def guard(self, call: Callable[[], T], otherwise: D) -> T | D:
         """Return `call()`, or `otherwise` if it or an earlier call failed. Raises as `check`."""
@@ -181,16 +181,16 @@ class Run:
             self.error = error
             return otherwise
 
-    def next(self) -> Trial | Signal:
+    def next(self) -> Trial | Decision:
         """Return a trial that has been started, WAIT (also while a suggestion is being computed), or DONE."""
         if self.stopping:
-            return Signal.DONE
-        self._obey()
+            return Decision.DONE
+        self._apply_budget()
         waiting = [trial for trial in self._trials.unfinished if trial.state is TrialState.WAITING]
-        found: Trial | NewTrial | Signal = min(
+        found: Trial | NewTrial | Decision = min(
             waiting, key=lambda t: (list(Phase).index(t.phase), t.number), default=None
         ) or self._suggested()  # fmt: skip
-        if isinstance(found, Signal):
+        if isinstance(found, Decision):
             return found
         # With a start that a power cut takes back nothing is lost: what comes next is found anew, and is the same.
         with self._ledger.transaction(durable=False) as transaction:
@@ -354,14 +354,14 @@ class Run:
         ask_to_end(self._folder, trial_id, trial.attempts)  # at each call: it may have failed before
         return True
 
-    def _obey(self) -> None:
+    def _apply_budget(self) -> None:
         """Work by the budget that was heard last."""
-        orders = self._renewal.orders
-        if orders is self._obeyed or not orders.budget:
+        response = self._renewal.response
+        if response is self._applied or not response.budget:
             return
-        self._obeyed = orders
-        spec, budget = self._plan.spec, Budget.model_validate(dict(orders.budget))
-        over = budget.time is not None and orders.spent >= budget.time
+        self._applied = response
+        spec, budget = self._plan.spec, Budget.model_validate(dict(response.budget))
+        over = budget.time is not None and response.spent >= budget.time
         if budget != spec.budget or over != self._plan.search_over:
             spec = spec.model_copy(update={"budget": budget})
             self._plan = dataclasses.replace(self._plan, spec=spec, search_over=over)
@@ -387,7 +387,7 @@ class Run:
         self._finish(trial, TrialState.PRUNED, f"pruned after epoch {step}")
         return True
 
-    def _suggested(self) -> NewTrial | Signal:
+    def _suggested(self) -> NewTrial | Decision:
         """What comes next, by the trials as they were when it was asked for.
 
         What has happened since changes nothing that matters: no trial is added in between, so a new one is new still,
@@ -401,9 +401,9 @@ class Run:
         # While nothing runs there is nothing else to do, and Tune sleeps for a second where it is told to wait.
         wait([self._asked], (0.0 if earlier else self._patience) if self.running else None)
         if not self._asked.done():
-            return Signal.WAIT
+            return Decision.WAIT
         new, self._asked = self._asked.result(), None
-        return self._suggested() if earlier and new is Signal.WAIT else new
+        return self._suggested() if earlier and new is Decision.WAIT else new
 
     def _lose(self, trial: Trial, reason: str, log: str | None = None) -> None:
         self._ledger.attempts.lose(self._lease, trial.id, reason, log)
@@ -445,7 +445,7 @@ class Run:
             if not spec.may_keep(trial.arm, trial.phase):
                 remove(self._folder, trial.id)
         if any(spec.may_keep(trial.arm, trial.phase) for trial in ended):
-            best = kept_trial(self.trials, spec)
+            best = best_weights_trial(self.trials, spec)
             for trial in self.trials:
                 if trial.is_finished and spec.may_keep(trial.arm, trial.phase) and trial != best:
                     remove(self._folder, trial.id)

@@ -17,7 +17,7 @@ from anon_tune.search.policy import Plan
 from anon_tune.search.pruning import NEVER_STOPPED
 from anon_tune.search.study import distributions
 from anon_tune.search.training_data import as_frozen_trials
-from anon_tune.workers.driver.run import Run
+from anon_tune.workers.driver.job_run import JobRun
 from anon_tune.workers.trial.messages import Completed, Diverged, Failed, StepResult
 from tests.workers.runs import OVER, begin, failure, plan, result, started, stored
 
@@ -49,7 +49,7 @@ ENDINGS: dict[str, list[StepResult]] = {
 def test_a_trial_that_ended_in_any_way_runs_no_more(ledger: Ledger, ending: str, sampler: str):
     job = plan(12, arms=["anon"], search={"sampler": sampler, "grace": 1, "pruner": "none"})
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job)
+    run = JobRun(ledger, lease, job)
     for number in range(9):  # the last suggestion is made with a model
         first = started(run)
         assert told_running(job, run.trials, "anon") == [dict(first.params)]
@@ -69,7 +69,7 @@ def test_a_report_that_is_not_finite_is_no_end_by_itself(ledger: Ledger):
     for pruner in ("asha", "median"):
         job = plan(9, arms=["anon"], search={"sampler": "random", "grace": 1, "pruner": pruner})
         _, lease = begin(ledger, job)
-        run = Run(ledger, lease, job)
+        run = JobRun(ledger, lease, job)
         for _ in range(NEVER_STOPPED):
             good = started(run)
             run.report(good.id, result(1, 0.5))
@@ -84,7 +84,7 @@ def test_a_report_that_is_not_finite_is_no_end_by_itself(ledger: Ledger):
 def test_the_last_death_of_a_worker_ends_its_trial_for_the_sampler(ledger: Ledger):
     job = plan(8, arms=["anon"])
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job)
+    run = JobRun(ledger, lease, job)
     lost, other = started(run), started(run)
     for _ in range(2):
         run.lose(lost.id, "the worker process died")
@@ -100,10 +100,10 @@ def test_the_last_death_of_a_worker_ends_its_trial_for_the_sampler(ledger: Ledge
 def test_after_a_takeover_what_ran_is_given_out_again_before_anything_new(ledger: Ledger):
     job = plan(8, arms=["anon"])
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job)
+    run = JobRun(ledger, lease, job)
     before = [started(run) for _ in range(3)]
     run.report(before[1].id, result(4, 0.5, Completed(0.5)))
-    run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), job)
+    run = JobRun(ledger, ledger.leases.acquire(job_id, "again", OVER), job)
     assert run.running == 0
     again = [started(run) for _ in range(2)]
     assert [t.id for t in again] == [before[0].id, before[2].id]
@@ -117,14 +117,14 @@ def test_told_as_running_is_exactly_what_is_given_out(ledger: Ledger, seed: int)
     rng = random.Random(seed)
     job = plan(12, search={"sampler": "random", "grace": 1, "reduction": 2, "seed": seed}, arms=["anon"])
     job_id, lease = begin(ledger, job)
-    run, out = Run(ledger, lease, job), dict[str, int]()
+    run, out = JobRun(ledger, lease, job), dict[str, int]()
     waiting: set[str] = set()
     for change in range(120):
         happens = rng.random()
         if happens < 0.05:
             lease = ledger.leases.acquire(job_id, f"process {change}", OVER)
             waiting |= set(out)
-            run, out = Run(ledger, lease, job), {}
+            run, out = JobRun(ledger, lease, job), {}
         elif len(out) < 3 and isinstance(found := run.next(), Trial):
             out[found.id] = 0
             waiting -= {found.id}
@@ -160,7 +160,7 @@ def test_points_to_try_first_are_tried_once_however_often_the_job_is_killed(ledg
     points = [{"gamma": 0.5, "step_size": 1.0}, {"gamma": 0.0}]
     job = plan(6, arms=["anon"], search={"sampler": sampler, "levels": 3, "try_first": points})
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job)
+    run = JobRun(ledger, lease, job)
     firsts = []
     for kill in range(6):
         found = started(run)
@@ -169,6 +169,6 @@ def test_points_to_try_first_are_tried_once_however_often_the_job_is_killed(ledg
         firsts.append(found.number)
         if kill % 2:
             run.report(found.id, result(4, 0.5, Completed(0.5)))
-        run = Run(ledger, ledger.leases.acquire(job_id, f"process {kill}", OVER), job)
+        run = JobRun(ledger, ledger.leases.acquire(job_id, f"process {kill}", OVER), job)
     assert firsts == [0, 0, 1, 1, 2, 2]
     assert not any(t.params.items() >= point.items() for t in stored(ledger, job_id)[2:] for point in points)

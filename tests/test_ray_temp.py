@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from anon_tune import scratch
+from anon_tune import ray_temp
 from anon_tune.errors import DependencyError
 from anon_tune.settings import Settings
 
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.usefixtures("own_temporary_folder")
 HOLDS = """
 import sys, time
 from pathlib import Path
-from anon_tune import scratch
+from anon_tune import ray_temp
 from anon_tune.settings import Settings
-with scratch.ray_folder(Settings(home=Path(sys.argv[1]))) as folder:
+with ray_temp.ray_folder(Settings(home=Path(sys.argv[1]))) as folder:
     (folder / "log").touch()
     print("here", flush=True)
     time.sleep(600)
@@ -29,10 +29,10 @@ with scratch.ray_folder(Settings(home=Path(sys.argv[1]))) as folder:
 
 def test_a_folder_goes_with_its_block_and_so_does_its_lock(tmp_path: Path):
     settings = Settings(home=tmp_path)
-    with scratch.ray_folder(settings) as first, scratch.ray_folder(settings) as second:
+    with ray_temp.ray_folder(settings) as first, ray_temp.ray_folder(settings) as second:
         assert first != second
         assert sorted(settings.ray_temps()) == sorted([first, second])
-        scratch.remove_abandoned(settings)
+        ray_temp.remove_abandoned(settings)
         assert first.is_dir()
         assert second.is_dir(), "nobody deletes what is in use"
     assert list(first.parent.iterdir()) == []
@@ -46,16 +46,16 @@ def test_a_folder_whose_process_was_killed_is_deleted_by_the_next(tmp_path: Path
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
         (folder,) = settings.ray_temps()
-        scratch.remove_abandoned(settings)
+        ray_temp.remove_abandoned(settings)
         assert (folder / "log").exists(), "its process lives"
         process.kill()
-    scratch.remove_abandoned(settings)
+    ray_temp.remove_abandoned(settings)
     assert list(folder.parent.iterdir()) == []
 
 
 def test_a_home_with_a_long_path_has_them_elsewhere(tmp_path: Path):
     settings = Settings(home=tmp_path / ("long" * 10))
-    with scratch.ray_folder(settings) as folder:
+    with ray_temp.ray_folder(settings) as folder:
         assert not folder.is_relative_to(settings.home)
         assert folder in settings.ray_temps()
         assert folder.parent.stat().st_mode & 0o777 == 0o700, "of nobody else"
@@ -67,14 +67,14 @@ def test_a_folder_that_another_user_has_made_in_its_place_is_not_used(
 ):
     settings = Settings(home=tmp_path / ("long" * 10))
     settings.ray_temps_elsewhere.mkdir()
-    monkeypatch.setattr("anon_tune.scratch.os.getuid", lambda: 12345)
+    monkeypatch.setattr("anon_tune.ray_temp.os.getuid", lambda: 12345)
     monkeypatch.setattr(Settings, "ray_temps_elsewhere", settings.ray_temps_elsewhere)
-    with pytest.raises(DependencyError, match="belongs to another user"), scratch.ray_folder(settings):
+    with pytest.raises(DependencyError, match="belongs to another user"), ray_temp.ray_folder(settings):
         pass
 
 
 def test_a_home_with_a_short_path_has_them_inside():
     with tempfile.TemporaryDirectory(prefix="at", dir="/tmp") as home:
         settings = Settings(home=Path(home))
-        with scratch.ray_folder(settings) as folder:
+        with ray_temp.ray_folder(settings) as folder:
             assert folder.parent == Path(home) / "ray"

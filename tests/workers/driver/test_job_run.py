@@ -14,10 +14,10 @@ from anon_tune.errors import InputError, LeaseLostError
 from anon_tune.ledger import Ledger
 from anon_tune.ledger.trials import Trials
 from anon_tune.records import JobState, NewTrial, Phase, Trial, TrialState
-from anon_tune.search.policy import Signal, finalists, next_trial
+from anon_tune.search.policy import Decision, finalists, next_trial
 from anon_tune.search.pruning import NEVER_STOPPED
-from anon_tune.workers.driver import run as run_module
-from anon_tune.workers.driver.run import Run
+from anon_tune.workers.driver import job_run
+from anon_tune.workers.driver.job_run import JobRun
 from anon_tune.workers.trial.checkpoints import checkpoint_name
 from anon_tune.workers.trial.messages import Completed, Diverged, Outcome, StepResult
 from tests.workers.runs import (
@@ -44,7 +44,7 @@ def test_a_job_that_is_killed_again_and_again_is_exact(
     rng = random.Random(seed)
     job = plan(confirm={"finalists": 1, "seeds": 2, "verdict_seeds": 2, "race": race})
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job, patience)
+    run = JobRun(ledger, lease, job, patience)
     steps: dict[str, int] = {}
     kills = 0
     while True:
@@ -52,9 +52,9 @@ def test_a_job_that_is_killed_again_and_again_is_exact(
             kills += 1
             lease = ledger.leases.acquire(job_id, f"process {kills}", OVER)
             run.close()
-            run, steps = Run(ledger, lease, job, patience), {}
-        found = run.next() if len(steps) < 2 else Signal.WAIT
-        if found is Signal.DONE:
+            run, steps = JobRun(ledger, lease, job, patience), {}
+        found = run.next() if len(steps) < 2 else Decision.WAIT
+        if found is Decision.DONE:
             break
         if isinstance(found, Trial):
             assert found.id not in steps
@@ -95,7 +95,7 @@ def test_a_job_that_is_killed_again_and_again_is_exact(
 
 def test_what_runs_is_what_the_ledger_says(ledger: Ledger):
     job_id, lease = begin(ledger, plan())
-    run = Run(ledger, lease, plan())
+    run = JobRun(ledger, lease, plan())
     first, second = started(run), started(run)
     assert (first.arm, second.arm) == ("anon", "adamw")
     assert ledger.jobs.get(job_id).phase is Phase.SEARCH
@@ -111,7 +111,7 @@ def test_a_last_report_and_the_end_of_its_trial_are_there_together_or_not(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ):
     job_id, lease = begin(ledger, plan())
-    run = Run(ledger, lease, plan())
+    run = JobRun(ledger, lease, plan())
     trial = started(run)
     run.report(trial.id, result(1, 0.5))
     before = stored(ledger, job_id)
@@ -134,24 +134,24 @@ def test_a_last_report_and_the_end_of_its_trial_are_there_together_or_not(
 
 def test_three_failures_for_one_reason_pause_the_job_and_a_resume_goes_on(ledger: Ledger):
     job_id, lease = begin(ledger, plan())
-    run = Run(ledger, lease, plan())
+    run = JobRun(ledger, lease, plan())
     for _ in range(3):
         run.report(started(run).id, failure())
-    assert run.next() is Signal.DONE
+    assert run.next() is Decision.DONE
     assert run.paused == "no such file"
     ledger.leases.release(lease, JobState.PAUSED, run.paused)
 
-    run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), plan())
+    run = JobRun(ledger, ledger.leases.acquire(job_id, "again", OVER), plan())
     for _ in range(3):
         run.report(started(run).id, failure())
-    assert run.next() is Signal.DONE
+    assert run.next() is Decision.DONE
     assert run.paused == "no such file"
     assert len(stored(ledger, job_id)) == 6
 
 
 def test_what_was_given_out_before_the_third_failure_spends_no_budget_on_it(ledger: Ledger):
     job_id, lease = begin(ledger, plan())
-    run = Run(ledger, lease, plan())
+    run = JobRun(ledger, lease, plan())
     *failing, again, other, good = [started(run) for _ in range(6)]
     for trial in failing:
         run.report(trial.id, failure())
@@ -159,7 +159,7 @@ def test_what_was_given_out_before_the_third_failure_spends_no_budget_on_it(ledg
     run.report(again.id, failure())
     run.report(other.id, failure("another reason"))
     run.report(good.id, result(4, 0.5, Completed(0.5)))
-    assert run.next() is Signal.DONE
+    assert run.next() is Decision.DONE
     assert seen(stored(ledger, job_id)) == seen(run.trials)
     states = [t.state for t in run.trials]
     assert states[:3] == [TrialState.FAILED] * 3
@@ -168,7 +168,7 @@ def test_what_was_given_out_before_the_third_failure_spends_no_budget_on_it(ledg
 
 def test_a_worker_that_dies_gives_the_trial_another_attempt_but_not_for_ever(ledger: Ledger):
     job_id, lease = begin(ledger, plan())
-    run = Run(ledger, lease, plan())
+    run = JobRun(ledger, lease, plan())
     first = started(run)
     for attempt in (2, 3):
         run.lose(first.id, "the worker process died")
@@ -185,16 +185,16 @@ def test_a_worker_that_dies_gives_the_trial_another_attempt_but_not_for_ever(led
 def test_attempts_that_ended_with_their_driver_do_not_count_as_deaths(ledger: Ledger):
     job_id, lease = begin(ledger, plan())
     for _ in range(4):
-        first = started(Run(ledger, lease, plan()))
+        first = started(JobRun(ledger, lease, plan()))
         ledger.leases.release(lease, JobState.PAUSED, "interrupted")
         lease = ledger.leases.acquire(job_id, "again", OVER)
-    run = Run(ledger, lease, plan())
+    run = JobRun(ledger, lease, plan())
     assert started(run).attempts == 5
     run.lose(first.id, "the worker process died")
     assert stored(ledger, job_id)[0].state is TrialState.WAITING
 
 
-def complete_the_startup(run: Run) -> None:
+def complete_the_startup(run: JobRun) -> None:
     """The trials that are never stopped."""
     for _ in range(NEVER_STOPPED):
         trial = started(run)
@@ -207,12 +207,12 @@ def test_an_attempt_that_begins_again_is_judged_by_the_steps_it_has_done(ledger:
     """Its predecessor's later reports stand in the ledger, and say nothing of where it is now."""
     job = plan(NEVER_STOPPED + 1, arms=["anon"])
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job)
+    run = JobRun(ledger, lease, job)
     complete_the_startup(run)
     trial = started(run)
     assert not run.report(trial.id, result(1, 0.5))
     ledger.trials.report(lease, trial.id, 1, 2, 9.0, {})  # and killed before it heard that it is pruned
-    run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), job)
+    run = JobRun(ledger, ledger.leases.acquire(job_id, "again", OVER), job)
     assert started(run).id == trial.id
     assert not run.report(trial.id, result(1, 0.5))
     assert run.report(trial.id, result(2, 9.0))
@@ -234,7 +234,7 @@ def test_another_attempt_is_given_what_the_ledger_names(ledger: Ledger, tmp_path
     """As much after a worker's death as after the driver's."""
     job = plan()
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job, folder=tmp_path)
+    run = JobRun(ledger, lease, job, folder=tmp_path)
     trial = started(run)
     assert trial.checkpoints == ()
     run.report(trial.id, named(tmp_path, trial, 1))
@@ -243,7 +243,9 @@ def test_another_attempt_is_given_what_the_ledger_names(ledger: Ledger, tmp_path
     expected: tuple[str, ...] = (f"{trial.id}/1/2.pt",)
     for attempt in (2, 3):
         if killed:
-            run = Run(ledger, ledger.leases.acquire(job_id, f"process {attempt}", OVER), job, folder=tmp_path)
+            run = JobRun(
+                ledger, ledger.leases.acquire(job_id, f"process {attempt}", OVER), job, folder=tmp_path
+            )
         else:
             run.lose(trial.id, "the worker process died")
         again = started(run)
@@ -262,7 +264,7 @@ def test_one_that_goes_on_after_the_step_at_which_it_falls_behind_is_pruned_ther
     """It does not report that step again. Where it had gone on, that was decided, and stands."""
     job = plan(NEVER_STOPPED + 2, arms=["anon"])
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job, folder=tmp_path)
+    run = JobRun(ledger, lease, job, folder=tmp_path)
     complete_the_startup(run)
     trial = started(run)
     assert not run.report(trial.id, result(1, 0.5))
@@ -274,7 +276,7 @@ def test_one_that_goes_on_after_the_step_at_which_it_falls_behind_is_pruned_ther
     )  # and killed before it heard that it is pruned
     if heard:
         ledger.trials.report(lease, trial.id, 1, 3, 9.0, {})
-    run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), job, folder=tmp_path)
+    run = JobRun(ledger, ledger.leases.acquire(job_id, "again", OVER), job, folder=tmp_path)
     following = started(run)
     if heard:
         assert (following.id, following.checkpoints) == (trial.id, (checkpoint,))
@@ -300,33 +302,33 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS)
 def test_the_files_of_a_trial_go_when_it_ends_and_not_before(ledger: Ledger, tmp_path: Path, end: str):
     _, lease = begin(ledger, plan())
-    run = Run(ledger, lease, plan(), folder=tmp_path)
+    run = JobRun(ledger, lease, plan(), folder=tmp_path)
     trial, other = started(run), started(run)
     for one in (trial, other):
         run.report(one.id, named(tmp_path, one, 1))
     ENDS[end](run, trial)
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {other.id}
     ledger.leases.release(lease, JobState.PAUSED, "interrupted")
-    again = Run(ledger, ledger.leases.acquire(lease.job, "again", OVER), plan(), folder=tmp_path)
+    again = JobRun(ledger, ledger.leases.acquire(lease.job, "again", OVER), plan(), folder=tmp_path)
     assert started(again).checkpoints == (f"{other.id}/1/1.pt",)
     assert (tmp_path / other.id / "1" / "1.pt").exists()
 
 
 def test_files_that_a_killed_driver_did_not_come_to_go_with_the_next(ledger: Ledger, tmp_path: Path):
     job_id, lease = begin(ledger, plan())
-    run = Run(ledger, lease, plan(), folder=tmp_path)
+    run = JobRun(ledger, lease, plan(), folder=tmp_path)
     trial, other = started(run), started(run)
     for one in (trial, other):
         run.report(one.id, named(tmp_path, one, 1))
     ledger.trials.finish(lease, trial.id, TrialState.FAILED, None, "no such file")
-    Run(ledger, ledger.leases.acquire(job_id, "again", OVER), plan(), folder=tmp_path)
+    JobRun(ledger, ledger.leases.acquire(job_id, "again", OVER), plan(), folder=tmp_path)
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {other.id}
 
 
 def test_what_a_worker_says_is_in_the_log(ledger: Ledger, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO")
     _, lease = begin(ledger, plan())
-    run = Run(ledger, lease, plan(), folder=tmp_path)
+    run = JobRun(ledger, lease, plan(), folder=tmp_path)
     trial = started(run)
     run.report(trial.id, result(3, 0.5, resumed=2, warnings=["no checkpoint after epoch 3: full"]))
     assert f"trial {trial.id}: attempt 1 goes on after epoch 2" in caplog.text
@@ -344,7 +346,7 @@ def test_of_the_verdicts_weights_the_best_are_kept(ledger: Ledger, tmp_path: Pat
         confirm={"finalists": 1, "seeds": 1, "verdict_seeds": 3, "race": False},
     )
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job, folder=tmp_path)
+    run = JobRun(ledger, lease, job, folder=tmp_path)
     values = iter([0.5, 0.4, 0.6])  # the second is best on validation, the third on test
     kept: set[str] = set()
     best = math.inf
@@ -360,20 +362,20 @@ def test_of_the_verdicts_weights_the_best_are_kept(ledger: Ledger, tmp_path: Pat
             run.report(trial.id, named(tmp_path, trial, 3, value))
             run.report(trial.id, result(4, value, end))
         if killed:
-            run = Run(ledger, ledger.leases.acquire(job_id, "again", OVER), job, folder=tmp_path)
+            run = JobRun(ledger, ledger.leases.acquire(job_id, "again", OVER), job, folder=tmp_path)
         assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == kept
     assert best == 0.4
 
 
 def test_after_a_takeover_nothing_more_is_given_out(ledger: Ledger):
     job_id, lease = begin(ledger, plan())
-    run = Run(ledger, lease, plan())
+    run = JobRun(ledger, lease, plan())
     trial = started(run)
     ledger.leases.acquire(job_id, "second", OVER)
     before = stored(ledger, job_id)
     assert run.guard(lambda: run.report(trial.id, result(1, 0.5)), otherwise=True)
     assert isinstance(run.error, LeaseLostError)
-    assert run.guard(run.next, Signal.DONE) is Signal.DONE
+    assert run.guard(run.next, Decision.DONE) is Decision.DONE
     assert stored(ledger, job_id) == before
 
 
@@ -383,10 +385,10 @@ def test_a_slow_suggestion_is_waited_for_outside_and_becomes_one_trial(
     held = Held(monkeypatch)
     job = plan(search=MODELLED)
     job_id, lease = begin(ledger, job)
-    with Run(ledger, lease, job, patience=0.0) as run:
+    with JobRun(ledger, lease, job, patience=0.0) as run:
         first = started(run)  # nothing runs: it is waited for
         held.free.clear()
-        assert [run.next() for _ in range(3)] == [Signal.WAIT] * 3
+        assert [run.next() for _ in range(3)] == [Decision.WAIT] * 3
         assert not run.report(first.id, result(1, 0.5))
         assert len(stored(ledger, job_id)) == 1
         held.free.set()
@@ -403,10 +405,10 @@ def test_a_trial_whose_worker_died_does_not_wait_for_a_suggestion(
     held = Held(monkeypatch)
     job = plan(search=MODELLED)
     job_id, lease = begin(ledger, job)
-    with Run(ledger, lease, job, patience=0.0) as run:
+    with JobRun(ledger, lease, job, patience=0.0) as run:
         first, second = started(run), after_waiting(run)
         held.free.clear()
-        assert run.next() is Signal.WAIT
+        assert run.next() is Decision.WAIT
         run.lose(first.id, "the worker process died")
         assert started(run).id == first.id
         held.free.set()
@@ -422,10 +424,10 @@ def test_an_answer_from_before_the_last_trial_ended_is_asked_for_anew(
     held = Held(monkeypatch)
     job = plan(1, arms=["anon"])
     _, lease = begin(ledger, job)
-    with Run(ledger, lease, job, patience=0.0) as run:
+    with JobRun(ledger, lease, job, patience=0.0) as run:
         first = started(run)
         held.free.clear()
-        assert run.next() is Signal.WAIT  # and WAIT is what is being found
+        assert run.next() is Decision.WAIT  # and WAIT is what is being found
         run.report(first.id, result(4, 0.5, Completed(0.5)))
         held.free.set()
         assert started(run).phase is Phase.CONFIRM
@@ -437,16 +439,16 @@ def test_three_failures_pause_the_job_while_a_suggestion_is_computed(
     held = Held(monkeypatch)
     job = plan(search=MODELLED)
     job_id, lease = begin(ledger, job)
-    with Run(ledger, lease, job, patience=0.0) as run:
+    with JobRun(ledger, lease, job, patience=0.0) as run:
         given = [after_waiting(run) for _ in range(3)]
         held.free.clear()
-        assert run.next() is Signal.WAIT
+        assert run.next() is Decision.WAIT
         for trial in given:
             assert isinstance(trial, Trial)
             run.report(trial.id, failure())
-        assert run.next() is Signal.DONE
+        assert run.next() is Decision.DONE
         held.free.set()
-        assert run.next() is Signal.DONE
+        assert run.next() is Decision.DONE
     assert len(stored(ledger, job_id)) == 3
 
 
@@ -456,14 +458,14 @@ def test_only_what_is_drawn_at_random_is_found_in_the_thread_that_calls(
 ):
     threads = []
 
-    def noted(*given: Any) -> NewTrial | Signal:
+    def noted(*given: Any) -> NewTrial | Decision:
         threads.append(threading.current_thread())
         return next_trial(*given)
 
-    monkeypatch.setattr(run_module, "next_trial", noted)
+    monkeypatch.setattr(job_run, "next_trial", noted)
     job = plan(1, search={"sampler": sampler, "pruner": "none"}, arms=["anon"])
     _, lease = begin(ledger, job)
-    with Run(ledger, lease, job) as run:
+    with JobRun(ledger, lease, job) as run:
         first = started(run)
         assert (threads == [threading.main_thread()]) is (sampler == "random")
         run.report(first.id, result(4, 0.5, Completed(0.5)))
@@ -478,15 +480,15 @@ def test_an_error_in_the_search_reaches_the_driver(
 ):
     job = plan(search=search)
     job_id, lease = begin(ledger, job)
-    with Run(ledger, lease, job, patience) as run:
+    with JobRun(ledger, lease, job, patience) as run:
         first = started(run)
         error = InputError("The space is used up.")
 
         def fails(*_: Any) -> NewTrial:
             raise error
 
-        monkeypatch.setattr(run_module, "next_trial", fails)
-        assert after_waiting(run) is Signal.DONE
+        monkeypatch.setattr(job_run, "next_trial", fails)
+        assert after_waiting(run) is Decision.DONE
         assert run.error is error
         assert run.guard(lambda: run.report(first.id, result(1, 0.5)), otherwise=True)
     assert [t.id for t in stored(ledger, job_id)] == [first.id]
@@ -496,10 +498,10 @@ def test_the_end_does_not_wait_for_a_suggestion(ledger: Ledger, monkeypatch: pyt
     held = Held(monkeypatch)
     job = plan(search=MODELLED)
     job_id, lease = begin(ledger, job)
-    with Run(ledger, lease, job, patience=0.0) as run:
+    with JobRun(ledger, lease, job, patience=0.0) as run:
         started(run)
         held.free.clear()
-        assert run.next() is Signal.WAIT
+        assert run.next() is Decision.WAIT
     assert not held.free.is_set()
     held.free.set()
     assert len(stored(ledger, job_id)) == 1
@@ -513,7 +515,7 @@ def test_a_trial_is_judged_by_its_reports_in_the_ledger_whoever_took_them(
 ):
     job = plan(trials=1, objective={"of": of}, arms=["anon"])
     job_id, lease = begin(ledger, job)
-    run = Run(ledger, lease, job)
+    run = JobRun(ledger, lease, job)
     for phase in (Phase.SEARCH, Phase.CONFIRM, Phase.CONFIRM, Phase.VERDICT):
         trial = started(run)
         assert trial.phase is phase
@@ -522,7 +524,7 @@ def test_a_trial_is_judged_by_its_reports_in_the_ledger_whoever_took_them(
         # Another process goes on after the second epoch; its third report is not the one that stands.
         lease = ledger.leases.acquire(job_id, "second", OVER)
         run.close()
-        run = Run(ledger, lease, job)
+        run = JobRun(ledger, lease, job)
         assert started(run).id == trial.id
         run.report(trial.id, result(3, 9.0, test_loss=9.0))
         end = Completed(3.2 if phase is Phase.VERDICT else 0.8)

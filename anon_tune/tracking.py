@@ -193,7 +193,10 @@ class Projector:
         """
 
         def is_over() -> bool:
-            job = self._ledger.jobs.get(job_id)
+            try:
+                job = self._ledger.jobs.get(job_id)
+            except DependencyError:  # for a moment
+                return until()
             running = job.state is JobState.RUNNING and job.lease is not None and job.lease.token == token
             return until() or not running
 

@@ -172,7 +172,7 @@ def _transaction(engine: sa.Engine, use: str, **options: Any) -> Iterator[sa.Con
             yield connection
     except IntegrityError:
         raise
-    except DataError as error:  # not its message, which quotes the value
+    except (DataError, OverflowError, UnicodeEncodeError) as error:  # not its message, which quotes the value
         raise InputError(
             "The ledger's database cannot hold a value of this request: a text with a NUL character, for example, or "
             "a number that is too large."

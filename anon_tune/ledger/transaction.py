@@ -99,7 +99,7 @@ class Transaction:
             LeaseLostError: Another process holds the job, or nobody does.
         """
         if lease not in self._checked:
-            token, holder = self.connection.execute(_LEASE, {"of_job": lease.job}).one()
+            token, holder = self.connection.execute(_LEASE, {"of_job": lease.job}).first() or (None, None)
             if token != lease.token or holder is None:
                 raise LeaseLostError(
                     f"Job {lease.job} was taken over by {holder or 'nobody, after its end'}; "

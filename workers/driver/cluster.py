@@ -179,7 +179,7 @@ def _temporary_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.pop(_TEMPORARY)
+        os.environ.pop(_TEMPORARY, None)
         if before is not None:
             os.environ[_TEMPORARY] = before
 

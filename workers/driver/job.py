@@ -23,6 +23,7 @@ from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, stored_spec
+from anon_tune.spec.sections import Resources
 from anon_tune.user_code import ENTERED
 from anon_tune.workers.driver import cluster
 from anon_tune.workers.driver.hang_watchdog import HangWatchdog
@@ -37,6 +38,7 @@ __all__ = ["JobDriver", "drive"]
 
 # Enough for random and TPE, which then answer at once; while a GP computes, Tune's loop goes on.
 _PATIENCE_SECONDS = 0.02
+_ROUNDING = 1e-9
 
 _LOOKS_PER_LEASE = 30  # at what needs no database
 
@@ -331,14 +333,20 @@ def _cut_off(run: JobRun, renewal: LeaseRenewal) -> _Ending | None:
 
 
 def _slots(spec: JobSpec) -> int:
-    """How many trials Ray can run at once now."""
+    """Return how many trials Ray can run at once now: a trial needs all it has on one node."""
     import ray
 
-    has = ray.cluster_resources()
-    fits = [has.get("CPU", 0) / spec.resources.cpu]
-    if spec.resources.gpu:
-        fits.append(has.get("GPU", 0) / spec.resources.gpu)
-    return max(1, int(min(fits)))
+    return max(1, sum(_fits(spec.resources, node["Resources"]) for node in ray.nodes() if node["Alive"]))
+
+
+def _fits(needs: Resources, has: Mapping[str, float]) -> int:
+    """Return how many trials fit on a node; a fraction of a GPU lies on one GPU."""
+    by_cpu = int(has.get("CPU", 0) / needs.cpu)
+    if not needs.gpu:
+        return by_cpu
+    gpus = has.get("GPU", 0)
+    by_gpu = int(gpus) * int(1 / needs.gpu + _ROUNDING) if needs.gpu < 1 else int(gpus / needs.gpu)
+    return min(by_cpu, by_gpu)
 
 
 def _lacking_resources(spec: JobSpec, settings: Settings) -> str | None:

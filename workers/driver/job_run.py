@@ -227,7 +227,7 @@ class JobRun:
         with self._shutdown.undisturbed():
             trial = self._trials[trial_id]
             if trial.is_finished or trial.id in self._left:
-                return False  # Tune repeats the last result of a trial that it was told to stop
+                return True  # it has ended, and has no more to do
             _log_news(trial, result)
             measurement, outcome = result.measurement, self._explained(trial, result.outcome)
             report, end = self._store(trial, measurement, outcome)

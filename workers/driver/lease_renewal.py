@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator
 
-from anon_tune.errors import DependencyError, LeaseLostError
+from anon_tune.errors import LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import HeartbeatResponse
 from anon_tune.workers.driver.periodic import repeating
@@ -77,7 +77,7 @@ class LeaseRenewal:
             self.renew()
         except LeaseLostError:
             self.lost = True
-        except DependencyError as error:
+        except Exception as error:  # noqa: BLE001 - without this thread nobody would renew the lease
             # For a moment: the lease lasts some heartbeats more, and writes are fenced.
             _log.warning("heartbeat of job %s: %s", self._lease.job, error)
             if time.monotonic() - self._renewed > self._lease.seconds:

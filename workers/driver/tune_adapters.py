@@ -33,6 +33,7 @@ __all__ = ["Drained", "JobScheduler", "JobSearcher"]
 
 _LOOK_SECONDS = 1.0
 _LONGEST_TURN = 10.0  # of Tune's loop: a driver that was stopped for longer knows nothing of its trials
+_START_SECONDS = 60.0  # a trial that has waited for longer has no process coming
 _GRACE_SECONDS = 120.0  # a file may be seen a minute late where nodes share a folder by a network
 
 
@@ -113,6 +114,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         self._searcher = searcher
         self._slots = slots
         self._unfinished: list[TuneTrial] = []
+        self._added: dict[str, float] = {}
         self._idle: list[TuneTrial] = []
         self._given: list[TuneTrial] = []
         self._draining: list[TuneTrial] | None = None
@@ -120,6 +122,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
     def on_trial_add(self, tune_controller: TuneController, trial: TuneTrial) -> None:
         """Note a trial that the searcher has given out."""
         self._unfinished.append(trial)
+        self._added[trial.trial_id] = self._clock()
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> TuneTrial | None:
         """Return the next trial that waits, and free the process of an idle one for it.
@@ -129,10 +132,13 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
 
         Raises:
             Drained: The run is stopping, and all that ran then has ended.
-            KeyboardInterrupt, LeaseLostError, DependencyError: As `JobRun.check`.
+            KeyboardInterrupt: As `JobRun.check`.
         """
         self._run.check()
         self._unfinished = [trial for trial in self._unfinished if not trial.is_finished()]
+        self._idle = [trial for trial in self._idle if trial.status == TuneTrial.RUNNING]
+        alive = {trial.trial_id for trial in self._unfinished}
+        self._added = {number: since for number, since in self._added.items() if number in alive}
         self._end_overdue()
         if self._run.stopping:
             self._drain()
@@ -153,11 +159,13 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
 
         Tune starts processes for the trials that have waited longest, as long as there are free slots. If such a
         trial were given another's process, Tune would drop its own: where trials are shorter than a process takes to
-        start, it would never come up.
+        start, it would never come up. Others may hold the slots of a shared cluster: a trial that has waited for
+        longer than a process takes to start is first.
         """
         running = sum(trial.status == TuneTrial.RUNNING for trial in self._unfinished)
         starting = max(0, self._slots - running - len(self._given))
-        return next(iter([*waiting[starting:], *waiting]), None)
+        late = [t for t in waiting[:starting] if self._clock() - self._added[t.trial_id] > _START_SECONDS]
+        return next(iter([*late, *waiting[starting:], *waiting]), None)
 
     def _drain(self) -> None:
         """Raise Drained once the trials that ran when the run began to stop have ended."""
@@ -205,8 +213,10 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         assignment = _assignment(trial)
         written = newest(assignment.output)
         log = None if written is None else tail(written)
-        begun = not _is_held(trial)
-        reason = WORKER_DIED if begun else HELD
+        held = _is_held(trial)
+        # The process that it was given may have died before, while it was idle.
+        begun = not held and (written is not None or trial not in self._given)
+        reason = HELD if held else WORKER_DIED
         lose = partial(self._run.lose, assignment.trial.id, reason, log, begun=begun)
         self._run.guard(lose, otherwise=None)
 

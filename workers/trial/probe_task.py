@@ -24,8 +24,9 @@ def run_probe(
 ) -> ProbeResult | Failed:
     """Run `attempt.run_probe`; `functions` are the user's that are in no module, by the names in the job."""
     gc.disable()  # as in `TrialTrainable.setup`
-    from anon_tune.workers.trial import attempt
-
-    gc.enable()
+    try:
+        from anon_tune.workers.trial import attempt
+    finally:
+        gc.enable()
     provide(functions)
     return attempt.run_probe(spec, seed, floor, points)

@@ -43,12 +43,11 @@ class TrialTrainable(tune.Trainable):
         gc.disable()  # torch makes many objects that stay: looking for garbage among them is a third of its start
         try:
             from anon_tune.workers.trial.attempt import Attempt
-
-            provide(functions or {})
-            self._spec = spec
-            self._attempt = Attempt(TrialAssignment.from_config(config), spec)
         finally:
             gc.enable()
+        provide(functions or {})
+        self._spec = spec
+        self._attempt = Attempt(TrialAssignment.from_config(config), spec)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepare the next trial in the same process; nothing of the last one stays.

@@ -21,6 +21,7 @@ from anon_tune.search.policy import Decision, Plan
 from anon_tune.search.rounds import rounds_of
 from anon_tune.settings import Settings
 from anon_tune.spec import spaces_of
+from anon_tune.spec.sections import Resources
 from anon_tune.workers.driver import hang_watchdog
 from anon_tune.workers.driver import job as driver
 from anon_tune.workers.driver.job import JobDriver
@@ -366,3 +367,21 @@ def test_the_verdict_is_about_the_winner_that_stands():
     ratio = math.sqrt((2.0 / 3.0) * (2.1 / 3.1))
     assert configuration.difference == pytest.approx(ratio - 1)
     assert (optimizer.of, optimizer.outcome) == ("optimizer", "undecided")
+
+
+@pytest.mark.parametrize(
+    ("needs", "has", "fits"),
+    [
+        ({}, {"CPU": 4.0}, 4),
+        ({"cpu": 2}, {"CPU": 3.0}, 1),
+        ({"gpu": 0.4}, {"CPU": 16.0, "GPU": 2.0}, 4),
+        ({"gpu": 0.25}, {"CPU": 16.0, "GPU": 1.0}, 4),
+        ({"gpu": 0.1}, {"CPU": 16.0, "GPU": 1.0}, 10),
+        ({"gpu": 2}, {"CPU": 16.0, "GPU": 3.0}, 1),
+        ({"gpu": 1}, {"CPU": 16.0}, 0),
+    ],
+)
+def test_a_trial_needs_all_it_has_on_one_node_and_a_share_of_one_gpu(
+    needs: dict[str, Any], has: dict[str, float], fits: int
+):
+    assert driver._fits(Resources(**needs), has) == fits

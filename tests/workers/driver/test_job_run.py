@@ -103,7 +103,7 @@ def test_what_runs_is_what_the_ledger_says(ledger: Ledger):
     run.report(first.id, result(2, math.inf, Diverged("diverged")))
     assert seen(stored(ledger, job_id)) == seen(run.trials)
     assert [t.state for t in stored(ledger, job_id)] == [TrialState.DIVERGED, TrialState.RUNNING]
-    assert not run.report(first.id, result(2, 9.0))  # Tune repeats itself
+    assert run.report(first.id, result(2, 9.0))  # it has ended: the result is not stored, and it stops
     assert stored(ledger, job_id)[0].reports[0].metrics == {"val_loss": 0.5}
 
 

@@ -13,7 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from anon_tune.ledger import Ledger
 from anon_tune.records import TrialState
-from anon_tune.workers.driver import tune_adapters as tune_adapters
+from anon_tune.workers.driver import tune_adapters
 from anon_tune.workers.driver.job_run import JobRun
 from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler, JobSearcher
 from anon_tune.workers.trial.messages import Completed, TrialAssignment
@@ -148,6 +148,44 @@ def test_a_trial_whose_process_is_being_started_waits_for_it_while_another_can_h
     assert scheduler.choose_trial_to_run(controller) is third
     third.set_status(TuneTrial.RUNNING)
     assert scheduler.choose_trial_to_run(controller) is second, "nobody else waits"
+
+
+def test_a_trial_that_has_waited_for_long_is_first_though_a_process_should_be_coming(
+    run: JobRun, tmp_path: Path
+):
+    """Others may hold the slots of a cluster."""
+    clock = Clock()
+    controller, scheduler = Controller(), scheduler_of(run, clock=clock)
+    configs = [TrialAssignment(started(run), Path(), tmp_path / "x.log").to_config() for _ in range(3)]
+    first, second, third = (controller.add(scheduler, config=config) for config in configs)
+    assert scheduler.choose_trial_to_run(controller) is third
+    clock.now += 61
+    assert scheduler.choose_trial_to_run(controller) is first
+    first.set_status(TuneTrial.RUNNING)
+    assert scheduler.choose_trial_to_run(controller) is second
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_trial_does_not_pay_for_a_process_that_died_while_it_was_idle(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_begun: bool
+):
+    monkeypatch.setattr(TuneTrial, "error_file", None)
+    job = plan()
+    job_id, lease = begin(ledger, job)
+    run = JobRun(ledger, lease, job)
+    controller, scheduler = Controller(), scheduler_of(run)
+    ends(controller, scheduler, run)
+    trial = started(run)
+    given = controller.add(
+        scheduler, config=TrialAssignment(trial, Path(), tmp_path / f"{trial.id}.1.log").to_config()
+    )
+    assert scheduler.choose_trial_to_run(controller) is given
+    if has_begun:
+        own(tmp_path / f"{trial.id}.1.log").touch()
+    for _ in range(3):
+        scheduler.on_trial_error(controller, given)
+    (state,) = [each.state for each in stored(ledger, job_id) if each.id == trial.id]
+    assert state is (TrialState.FAILED if has_begun else TrialState.WAITING)
 
 
 def test_a_run_that_stops_is_drained_once_what_ran_then_has_ended(run: JobRun):

@@ -174,16 +174,17 @@ def test_a_trial_does_not_pay_for_a_process_that_died_while_it_was_idle(
     job_id, lease = begin(ledger, job)
     run = JobRun(ledger, lease, job)
     controller, scheduler = Controller(), scheduler_of(run)
-    ends(controller, scheduler, run)
-    trial = started(run)
-    given = controller.add(
-        scheduler, config=TrialAssignment(trial, Path(), tmp_path / f"{trial.id}.1.log").to_config()
-    )
-    assert scheduler.choose_trial_to_run(controller) is given
-    if has_begun:
-        own(tmp_path / f"{trial.id}.1.log").touch()
     for _ in range(3):
+        ends(controller, scheduler, run)
+    for _ in range(3):
+        trial = started(run)
+        file = tmp_path / f"{trial.id}.{trial.attempts}.log"
+        given = controller.add(scheduler, config=TrialAssignment(trial, Path(), file).to_config())
+        assert scheduler.choose_trial_to_run(controller) is given
+        if has_begun:
+            own(file).touch()
         scheduler.on_trial_error(controller, given)
+        given.set_status(TuneTrial.ERROR)
     (state,) = [each.state for each in stored(ledger, job_id) if each.id == trial.id]
     assert state is (TrialState.FAILED if has_begun else TrialState.WAITING)
 

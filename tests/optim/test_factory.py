@@ -97,7 +97,7 @@ def test_groups_of_a_loaded_optimizer_may_differ():
     ("change", "words"),
     [
         ({"version": 3}, "upgrade anon_tune"),
-        ({"optimizer": "lion"}, "known are"),
+        ({"optimizer": "lion"}, "unknown optimizer"),
         ({"hyperparameters": None}, "mapping"),
         ({"hyperparameters": {"gamma": 1.0, "momentum": 0.9}}, "no hyperparameter 'momentum'"),
     ],

@@ -150,7 +150,7 @@ def falls_back(words):
     ("text", "words"),
     [
         ("#!/bin/sh\necho first >&2; echo no such flag >&2; exit 1\n", r"cc: no such flag"),
-        ("#!/bin/sh\nexit 3\n", r"cc: it ended with code 3"),
+        ("#!/bin/sh\nexit 3\n", r"cc: it ended with exit code 3"),
         ("#!/bin/sh\nexit 0\n", r"cc: .*kernel\.so"),
         ('#!/bin/sh\nfor last; do :; done; echo text > "$last"\n', r"cc: .*kernel\.so"),
         ("#!/no/such/interpreter\n", r"cc: .*No such file"),

@@ -381,7 +381,7 @@ def test_a_job_file_is_read_with_overrides(tmp_path: Path):
         ("name: 2001-99-99\n", "cannot be read"),
         ("name: " + "1" * 5000, "cannot be read"),
         ("name: a\nbudget: {trials: 4}\nname: b\n", "line 3, column 1: invalid YAML ('name' appears twice)"),
-        ("name: !!python/object/apply:os.system [ls]\n", "not YAML"),
+        ("name: !!python/object/apply:os.system [ls]\n", "invalid YAML"),
     ],
     ids=[
         "empty",

@@ -23,7 +23,7 @@ from tests.jobs.conftest import SPEC, Home
         ("space: default", "space: adamw", "space: "),
         ("width: 16", "widht: 16", "model.widht: "),
         ("sampler: gp", "sampler: bayes", "search.sampler: "),
-        ("budget:", "budget: [", "not YAML"),
+        ("budget:", "budget: [", "invalid YAML"),
     ],
 )
 def test_wrong_file(home: Home, old: str, new: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""`tune`, and what the command line does, as functions: the root where the layers are put together."""
+"""`tune`, and the functions behind the command line: the composition root of the layers."""
 
 from __future__ import annotations
 
@@ -61,29 +61,29 @@ def tune(
     show: bool = True,
     **keys: Any,
 ) -> Result:
-    """Tune Anon on a training function, here and now, and return what was found.
+    """Tune Anon on a training function in this process, and return the result.
 
-    An interrupt (Ctrl-C, or a notebook's stop) leaves the job PAUSED; `resume` goes on with it.
+    An interrupt (Ctrl-C, or a notebook's stop) leaves the job PAUSED; `resume` continues it.
 
     Args:
-        train: `train(context, **arguments)`, as in examples/bring_your_own. Workers import the module that it is of;
-            one that was entered in a notebook goes to them by value.
-        space: A search space, or the path of a file with one.
-        trials: Configurations of each arm.
+        train: `train(context, **arguments)`, as in examples/bring_your_own. Workers import its module; a function
+            that was defined in a notebook is sent by value.
+        space: Name of a search space, or path of a file with one.
+        trials: Number of configurations per arm.
         epochs: The last step that a full-length training reports.
-        arguments: What `train` gets besides the context.
-        metric: What is optimized, under the name that `train` reports.
+        arguments: Further arguments of `train`, besides the context.
+        metric: The metric to optimize, as `train` reports it.
         mode: "min" or "max".
-        seed: Of the search, and of all trials.
-        name: The job's; default: the function's.
-        resume: Id or name of a job to go on with, of one name the newest; it keeps what it was made with.
+        seed: Seed of the search and of all trials.
+        name: Name of the job; by default the function's.
+        resume: Id or name of a job to continue, with its own settings; of several with this name, the newest.
         show: Whether to draw a table of the job while it runs.
         keys: Other keys of a job file: arms, confirm, training, resources, ...
 
     Raises:
-        SpecError: Every problem at once, each with its key's path.
+        SpecError: The job is invalid; lists every problem with its key's path.
         NotFoundError: There is no job `resume`.
-        ConflictError: It has ended, another process works on it, or it is of another function.
+        ConflictError: It has ended, another process works on it, or it tunes another function.
         KeyboardInterrupt: After an interrupt.
     """
     task, folder, functions = _named(train)
@@ -111,11 +111,11 @@ def tune(
 
 
 def _named(train: Callable[..., Any]) -> tuple[str, Path, dict[str, Callable[..., Any]]]:
-    """A function's name for the workers, where its module is imported from, and what goes to them by value."""
+    """Return a function's name for the workers, its module's folder, and the functions to send by value."""
     name = f"{getattr(train, '__module__', '')}:{getattr(train, '__qualname__', '')}"
     if not is_function(name):
         raise InputError(
-            f"{train!r} cannot be named; give a function that was defined with def, outside of others."
+            f"{train!r} has no name that workers can import. Define the function with def at module level."
         )
     if name.startswith(f"{ENTERED}:"):
         return name, Path.cwd(), {name: train}
@@ -125,7 +125,7 @@ def _named(train: Callable[..., Any]) -> tuple[str, Path, dict[str, Callable[...
 
 
 def _job_to_resume(ledger: Ledger, wanted: str, task: str) -> str:
-    """The id of the job of that id, or the newest of that name. Raises NotFoundError, ConflictError."""
+    """Return the id of the newest job with this id or name. Raises NotFoundError, ConflictError."""
     for job in ledger.overviews.jobs():
         if wanted in {job.id, job.name}:
             if job.spec["task"] != task:
@@ -135,11 +135,11 @@ def _job_to_resume(ledger: Ledger, wanted: str, task: str) -> str:
 
 
 def check_settings(settings: Settings) -> None:
-    """Find out before a job is made what would stop it, or its projection, later.
+    """Check the settings that a job and its projection need, before a job is created.
 
     Raises:
-        DependencyError: A setting that cannot be used; says which.
-        InputError: RAY_ADDRESS is no address.
+        DependencyError: A setting cannot be used; the message names it.
+        InputError: RAY_ADDRESS is not an address.
     """
     settings.make_home()
     check_uri(settings.tracking_uri)
@@ -148,17 +148,17 @@ def check_settings(settings: Settings) -> None:
 
 
 def start_job(ledger: Ledger, spec: JobSpec) -> Lease:
-    """Store a job with the search spaces as they are now, and take it, in one transaction."""
+    """Store a job with its current search spaces and acquire its lease, in one transaction."""
     from anon_tune.workers.queue.holder import LEASE_SECONDS, this_process
 
     return submission.start_job(ledger, spec, this_process(), LEASE_SECONDS)
 
 
 def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda message: None) -> Lease:
-    """Take a job, waiting for the lease of a process that died to run out; `waiting` is told of that once.
+    """Acquire a job's lease, and wait if a process that died still holds it; `waiting` gets a message once.
 
     Raises:
-        LeaseHeldError: Its holder lives: it renewed the lease while this waited.
+        LeaseHeldError: The holder is alive: it renewed the lease while this waited.
         NotFoundError: No such job.
         TransitionError: The job has ended.
     """
@@ -175,14 +175,12 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
                 raise
             if lease is not None and seen is None:
                 seen = lease.heartbeat
-                waiting(
-                    f"Waiting to see whether {lease.holder} still works on it; {LEASE_SECONDS:.0f} s at most."
-                )
+                waiting(f"Checking whether {lease.holder} still works on it: {LEASE_SECONDS:.0f} s at most.")
             time.sleep(_POLL_SECONDS)
 
 
 def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -> None:
-    """Work on the queue until `stop` is set, on up to `jobs` jobs at once."""
+    """Work on the queue until `stop` is set, with up to `jobs` jobs at once."""
     from anon_tune.workers.queue.daemon import Daemon
     from anon_tune.workers.queue.holder import this_process
     from anon_tune.workers.queue.processes import JobProcesses
@@ -193,10 +191,10 @@ def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -
 
 
 def work_on_assigned_job(settings: Settings, daemon: int) -> None:
-    """Have ready what a job needs, wait for a daemon to name one on the standard input, and work on it.
+    """Load the modules that a job needs, wait for the daemon to send a lease on standard input, and run its job.
 
     Raises:
-        As run_job.
+        AnonTuneError: As `run_job`.
     """
     from anon_tune.workers.driver import cluster
     from anon_tune.workers.queue.processes import is_assigned, receive_lease
@@ -232,21 +230,21 @@ def run_job(
     functions: Mapping[str, Callable[..., Any]] | None = None,
     on_hang: Callable[[], None] = lambda: None,
 ) -> JobRecord:
-    """Work on a job here until it is at rest, with MLflow written beside it, and return it.
+    """Work on a job until it is at rest, while another process writes it to MLflow, and return it.
 
     Args:
-        ledger: Where the job is.
-        settings: Where its files are.
-        lease: The right to work on it.
-        parent: The daemon that started this process; its end is an interrupt.
-        functions: The user's functions that are in no module, by the names that the job gives them.
-        on_hang: See workers.driver.drive.
+        ledger: Ledger that stores the job.
+        settings: Settings, which name its folders.
+        lease: Lease on the job.
+        parent: Process id of the daemon that started this process; its end counts as an interrupt.
+        functions: User functions that no module defines, by the names that the job gives them.
+        on_hang: See `workers.driver.job.drive`.
 
     Raises:
         LeaseLostError: Another process took the job over.
-        DependencyError: The ledger can no longer be written, and the job can be resumed when it can; or a daemon's
-            job has lost its Ray.
-        KeyboardInterrupt: After an interrupt, once the job is PAUSED, or QUEUED where a daemon started it.
+        DependencyError: The ledger can no longer be written, or Ray has stopped under a daemon's job. The job can be
+            resumed.
+        KeyboardInterrupt: After an interrupt, once the job is PAUSED, or QUEUED if a daemon started it.
     """
     from anon_tune.workers.driver.job import drive
 
@@ -256,14 +254,14 @@ def run_job(
         drive(ledger, lease, settings, lambda: parent in {None, os.getppid()}, left, functions, on_hang)
         job = ledger.jobs.get(lease.job, trials=True)
         if job.state is JobState.SUCCEEDED:
-            with contextlib.suppress(ConflictError):  # Anon itself may not have come through
+            with contextlib.suppress(ConflictError):  # Anon may have no finalist
                 path = settings.job_folder(job.id) / "best.yaml"
                 path.write_text(export.render(export.document(job), "yaml"), encoding="utf-8")
     return ledger.jobs.get(lease.job, trials=True)
 
 
 def project(ledger: Ledger, settings: Settings) -> Projector:
-    """The projector to the MLflow that the settings name, with the charts and descriptions of `dashboards`."""
+    """Return a projector to the MLflow of the settings, with the charts and descriptions of `dashboards`."""
     from anon_tune.dashboards.charts import charts_page
     from anon_tune.dashboards.markdown import description
 
@@ -279,7 +277,7 @@ def project(ledger: Ledger, settings: Settings) -> Projector:
 
 @contextlib.contextmanager
 def _projector(settings: Settings, lease: Lease) -> Iterator[None]:
-    """The projection of a job in a process of its own, which sees the work under a lease to its end."""
+    """Run the projection of a job in another process, until the work under this lease ends."""
     log = settings.job_folder(lease.job) / "mlflow.log"
     command = [sys.executable, "-m", "anon_tune", "mlflow", "sync", lease.job]
     command += ["--follow", str(os.getpid()), "--token", str(lease.token)]
@@ -289,7 +287,7 @@ def _projector(settings: Settings, lease: Lease) -> Iterator[None]:
     try:
         yield
     except AnonTuneError:
-        process.terminate()  # whoever has the job now, or resumes it, projects it
+        process.terminate()  # the next holder of the job projects it
         raise
     finally:
         try:

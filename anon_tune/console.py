@@ -63,17 +63,17 @@ _OUTCOME_STYLES = {
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number to `digits` significant digits, or a dash."""
+    """Return a number to `digits` significant digits, or a dash for None."""
     return "-" if value is None else f"{value:.{digits}g}"
 
 
 def live_view(job: JobView, elapsed: float, done_before: int) -> RenderableType:
-    """A running job: phase, trials by state per arm, best so far, estimated time left.
+    """Return the view of a running job: phase, trials by state per arm, best so far, estimated time left.
 
     Args:
-        job: As it is now.
-        elapsed: Seconds for which it has been looked at.
-        done_before: Trials that had come to their end when that began.
+        job: The job as it is now.
+        elapsed: Seconds since the view was opened.
+        done_before: Number of trials that had ended by then.
     """
     done, total = job.done, job.planned
     left = "estimating time"
@@ -102,12 +102,12 @@ def live_view(job: JobView, elapsed: float, done_before: int) -> RenderableType:
 
 
 def report(job: JobView, where: str | None = None, look: str | None = None) -> RenderableType:
-    """A job's answer, or why there is none and how to go on.
+    """Return a job's answer, or the reason why there is none and how to continue.
 
     Args:
         job: The job.
-        where: Where its best configuration is, or the command that exports it.
-        look: The command that shows it in MLflow.
+        where: Path of its best configuration, or the command that exports it.
+        look: Command that shows it in MLflow.
     """
     phase = f" in its {job.phase} phase" if job.result is None else ""
     lines: list[RenderableType] = [Text(f"{job.name} ({job.id}): {job.state}{phase}", style="bold")]
@@ -125,16 +125,16 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
     if job.state in {JobState.QUEUED, JobState.PAUSED} or job.is_abandoned:
         line = f"  Go on with: anon-tune run --resume {job.id}"
         if job.state is JobState.PAUSED:
-            line += f", or have a worker take it: anon-tune resume {job.id}"
+            line += f", or queue it for a worker: anon-tune resume {job.id}"
         if job.state is JobState.QUEUED:
-            line += ", or have it taken by a worker: anon-tune worker"
+            line += ", or start a worker: anon-tune worker"
         lines.append(Text(line))
     if job.result is None:
         if job.state is JobState.FAILED:
-            lines.append(Text("  Once that is mended, run its job file anew: anon-tune run SPEC"))
+            lines.append(Text("  Fix the cause, then run the job file again: anon-tune run SPEC"))
         return Group(*lines)
     if job.state not in ENDED:
-        lines.append(Text("  What it had found before it was given more:"))
+        lines.append(Text("  Results from before its budget was raised:"))
     lines += _found(job, job.result)
     if where:
         lines.append(Text(f"Best Anon config: {where}", no_wrap=True))
@@ -144,7 +144,7 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
 
 
 def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
-    """What a job's answer says, in the order of what is asked."""
+    """Yield the parts of a job's answer, the most important first."""
     from anon_tune.spec import stored_spec  # takes a tenth of a second, which every command would wait for
 
     spec = stored_spec(job.spec)
@@ -187,7 +187,7 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
 
 
 def jobs_table(jobs: Sequence[JobSummary]) -> Table:
-    """All jobs, a line each."""
+    """Return a table of jobs, one line each."""
     titles = ["job", "name", "state", "phase", "model", "gamma", "created"]
     owned = any(job.owner for job in jobs)
     table = _table(*titles, *(["owner"] if owned else []))
@@ -212,7 +212,7 @@ def jobs_table(jobs: Sequence[JobSummary]) -> Table:
 
 
 def trials_table(trials: Sequence[TrialView]) -> Table:
-    """Trials, a line each."""
+    """Return a table of trials, one line each."""
     table = _table("trial", "phase", "state", "value", "epochs", "hyperparameters", "reason")
     for trial in trials:
         arguments = "  ".join(f"{key} {short(value)}" for key, value in trial.hyperparameters.items())
@@ -224,7 +224,7 @@ def trials_table(trials: Sequence[TrialView]) -> Table:
 
 
 def attempts_view(attempts: Sequence[AttemptView]) -> RenderableType:
-    """What became of attempts, with the last lines that their processes wrote."""
+    """Return attempts with their outcomes and the last lines of their processes' output."""
     lines: list[RenderableType] = []
     for attempt in attempts:
         outcome = attempt.outcome or "RUNNING"
@@ -237,7 +237,7 @@ def attempts_view(attempts: Sequence[AttemptView]) -> RenderableType:
 
 
 def best_table(arms: Mapping[str, ArmView]) -> Table:
-    """The best search trial of each arm so far."""
+    """Return a table of the best search trial of each arm so far."""
     table = _table("arm", "best", "trial", "coordinates")
     for arm, seen in arms.items():
         best = seen.best
@@ -249,7 +249,7 @@ def best_table(arms: Mapping[str, ArmView]) -> Table:
 
 
 def tokens_table(tokens: Sequence[TokenView]) -> Table:
-    """Tokens, a line each."""
+    """Return a table of tokens, one line each."""
     table = _table("token", "owner", "role", "created", "revoked")
     for token in tokens:
         revoked = _local_time(token.revoked) if token.revoked else "-"
@@ -258,13 +258,13 @@ def tokens_table(tokens: Sequence[TokenView]) -> Table:
 
 
 def finding_line(what: str, health: str, found: str, advice: str) -> Text:
-    """What was found of one thing, and below it what to do."""
+    """Return one finding, with its advice on the next line."""
     line = Text.assemble(f"{what:10}", (f"{health:9}", _HEALTH_STYLES[health]), found)
     return line.append(f"\n{'':19}{advice}") if advice else line
 
 
 def spaces_view(spaces: Mapping[str, Space]) -> RenderableType:
-    """What each space searches and fixes, a line for each."""
+    """Return the searched and fixed arguments of each space, one line each."""
     lines: list[RenderableType] = []
     for name, space in spaces.items():
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -282,7 +282,7 @@ def spaces_view(spaces: Mapping[str, Space]) -> RenderableType:
 
 
 def space_view(name: str, space: Space) -> RenderableType:
-    """One space in full: what is searched, what is not, and what each coordinate means."""
+    """Return one space in full: searched and fixed arguments, each with its meaning."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for argument, meaning in _meanings(space).items():
         domain = space.parameters.get(argument)
@@ -304,7 +304,7 @@ def space_view(name: str, space: Space) -> RenderableType:
 
 
 def _start_lines(space: Space) -> Iterator[Text]:
-    """The points that are tried first, by architecture family where they differ."""
+    """Yield the points that are tried first, by architecture family if they differ."""
     for family, points in space.start.items():
         where = "" if len(space.start) == 1 else f" ({family})"
         for point in points:
@@ -313,7 +313,7 @@ def _start_lines(space: Space) -> Iterator[Text]:
 
 
 def _meanings(space: Space) -> Mapping[str, str]:
-    """What each argument means, in the order to show them; of a factory of the user that is not known."""
+    """Return the meaning of each argument, in display order; empty for a user's own factory."""
     if space.of_factory:
         return dict.fromkeys((*space.parameters, *space.fixed), "")
     from anon_tune.search_spaces import COORDINATES, FIXABLE
@@ -322,7 +322,7 @@ def _meanings(space: Space) -> Mapping[str, str]:
 
 
 def _table(*titles: str) -> Table:
-    """A table of which a narrow terminal shows all, in more lines; but for the first column, to copy from, in one."""
+    """Return a table that wraps in a narrow terminal, except its first column, which is there to copy from."""
     table = Table(box=None, pad_edge=False)
     for title in titles:
         table.add_column(title, overflow="fold", no_wrap=title == titles[0])
@@ -330,12 +330,12 @@ def _table(*titles: str) -> Table:
 
 
 def _add_row(table: Table, *cells: str | Text) -> None:
-    """Add cells as they are: what others wrote (a reason, a path) may look like Rich's markup, and is none."""
+    """Add cells as plain text: a reason or a path may look like Rich's markup."""
     table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
 
 
 def _device_lines(job: JobView) -> list[str]:
-    """What the probe found of a GPU, where the job asks for one."""
+    """Return the probe's findings about the GPU, if the job asks for one."""
     gpu, probe = job.spec["resources"]["gpu"], job.probe
     if probe is None:
         return []

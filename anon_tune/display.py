@@ -1,4 +1,4 @@
-"""The live table of a job that runs in this process: in a terminal, or in a notebook."""
+"""Live table of a job that runs in this process: in a terminal, or in a notebook."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _NOTEBOOK_WIDTH = 110
 
 @contextlib.contextmanager
 def live_table(jobs: Jobs, job_id: str, console: Console | None) -> Iterator[None]:
-    """Draw a job again and again, by a thread, as long as the context is open; None: draw nothing."""
+    """Draw a job repeatedly, from a thread, while the context is open. Without a console nothing is drawn."""
     if console is None:
         yield
         return
     done = threading.Event()
-    # A notebook knows by the thread to which cell an output belongs.
+    # A notebook assigns output to cells by thread.
     with _in_notebook() if console.is_jupyter else _in_terminal(console) as show:
         thread = threading.Thread(target=_draw, args=(jobs, job_id, show, done), name="live", daemon=True)
         thread.start()
@@ -46,7 +46,7 @@ def _draw(jobs: Jobs, job_id: str, show: Callable[[RenderableType], None], done:
         try:
             job = jobs.job(job_id)
         except DependencyError:
-            continue  # the table may miss a beat; the driver says what ails the database
+            continue  # skip this update; the driver reports the error
         show(live_view(job, time.monotonic() - started, before))
 
 
@@ -58,7 +58,7 @@ def _in_terminal(console: Console) -> Iterator[Callable[[RenderableType], None]]
 
 @contextlib.contextmanager
 def _in_notebook() -> Iterator[Callable[[RenderableType], None]]:
-    """Below the cell, in place of what was there before; Rich's own way takes ipywidgets."""
+    """Yield a function that replaces the cell's output; Rich's own way needs ipywidgets."""
     from IPython.display import display
 
     place = display({"text/plain": ""}, raw=True, display_id=True)

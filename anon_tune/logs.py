@@ -1,4 +1,4 @@
-"""The log of processes that run on their own: a line for each event, for people or for programs."""
+"""Logging of the service and the worker: one line for each event, for people or for programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMES = {"asctime": "time", "levelname": "level", "name": "logger"}
 
 
 def log_to_stderr() -> None:
-    """Write the log to standard error: in words to a terminal, else a JSON object a line, with `job` and `trial`."""
+    """Write the log to standard error: text on a terminal, else a JSON object per line with `job` and `trial`."""
     handler = logging.StreamHandler()
     if sys.stderr.isatty():
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

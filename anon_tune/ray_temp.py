@@ -1,4 +1,4 @@
-"""Ray's folders of sockets and logs: each belongs to one process and is deleted with it, or later."""
+"""Ray temp directories, for sockets and logs: each belongs to one process and is deleted with it, or later."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["ray_folder", "remove_abandoned"]
 
 @contextlib.contextmanager
 def ray_folder(settings: Settings) -> Iterator[Path]:
-    """Make a folder for this process, and delete it at the end of the block.
+    """Create a Ray temp directory for this process, and delete it at the end of the block.
 
-    A lock beside the folder marks it as in use. The lock is free as soon as the process has ended, however it ended.
+    A lock beside the folder marks it as in use. It is released when the process ends, for whatever reason.
 
     Raises:
-        DependencyError: Another user owns our folder in the system's temporary folder.
+        DependencyError: Another user owns the folder for it in the system's temporary folder.
     """
     folder = settings.ray_temp(secrets.token_hex(3))
     if folder.parent == settings.ray_temps_elsewhere:
@@ -39,18 +39,18 @@ def ray_folder(settings: Settings) -> Iterator[Path]:
 
 
 def remove_abandoned(settings: Settings) -> None:
-    """Delete the folders of killed processes. If a Ray is still ending, the next call deletes the rest."""
+    """Delete the directories of killed processes. If Ray is still shutting down, the next call deletes the rest."""
     for folder in settings.ray_temps():
         with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(_lock(folder), timeout=0):
             _remove(folder)
 
 
 def _make_own(folder: Path) -> None:
-    """Make a folder that nobody else can write to, inside a folder where everybody can."""
+    """Create a folder that only this user can write to, inside a folder that everybody can write to."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.lstat().st_uid != os.getuid():
         raise DependencyError(
-            f"{folder} belongs to another user. Ask for its removal, or set TMPDIR to another folder."
+            f"{folder} belongs to another user. Ask them to remove it, or set TMPDIR to another folder."
         )
 
 

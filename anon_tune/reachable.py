@@ -1,4 +1,4 @@
-"""Whether what jobs need besides the ledger answers: a Ray cluster, an MLflow server."""
+"""Checks that the services a job needs are reachable: a Ray cluster, an MLflow server."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ __all__ = ["ask_mlflow", "check_cluster", "check_reachable"]
 
 
 def check_cluster(ray_address: str) -> None:
-    """Refuse what Ray refuses whatever is there, without Ray: to import it takes seconds.
+    """Check the form of a cluster's address as Ray does, without importing Ray, which takes seconds.
 
     Raises:
-        InputError: It is no address of a cluster.
+        InputError: `ray_address` is not the address of a cluster.
     """
     if not re.fullmatch(r"auto|(ray://)?[^\s/]+:\d+", ray_address):
         raise InputError(
             f"RAY_ADDRESS={ray_address!r} is not the address of a Ray cluster. Give host:port, ray://host:port or "
-            "auto, or unset it: a Ray is then started for each job."
+            "auto, or unset it to start a local Ray for each job."
         )
 
 
 def check_reachable(ray_address: str, seconds: float) -> bool:
-    """Connect to a Ray cluster's host and port, and return True; False for what only Ray understands ("auto").
+    """Check that a Ray cluster's host and port accept connections; return False for an address without them ("auto").
 
     Args:
-        ray_address: As RAY_ADDRESS.
-        seconds: How long to wait.
+        ray_address: Address of the cluster, in the form of RAY_ADDRESS.
+        seconds: Timeout of the connection.
 
     Raises:
-        OSError: Nothing answers there.
+        OSError: The connection failed.
     """
     try:
         parts = urlsplit(ray_address if "://" in ray_address else f"//{ray_address}")
@@ -47,10 +47,10 @@ def check_reachable(ray_address: str, seconds: float) -> bool:
 
 
 def ask_mlflow(uri: str, seconds: float) -> bool:
-    """Ask an MLflow server how it is, and return True; False where the tracking URI is a database's.
+    """Check that an MLflow server is healthy and return True; return False if the tracking URI names a database.
 
     Raises:
-        OSError: It does not answer, or not well.
+        OSError: The server does not answer, or reports an error.
     """
     if not uri.startswith(("http://", "https://")):
         return False

@@ -1,4 +1,4 @@
-"""The values that layers pass to one another: states, and frozen records of jobs, trials and reports.
+"""Values that layers pass to one another: states, and frozen records of jobs, trials and reports.
 
 A record is a copy of what the ledger held at one moment; changing the ledger never changes a record.
 """
@@ -48,7 +48,7 @@ __all__ = [
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """State of a job."""
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
@@ -59,7 +59,7 @@ class JobState(StrEnum):
 
 
 class TrialState(StrEnum):
-    """Where a trial stands."""
+    """State of a trial."""
 
     WAITING = "WAITING"
     RUNNING = "RUNNING"
@@ -71,7 +71,7 @@ class TrialState(StrEnum):
 
 
 class Phase(StrEnum):
-    """What a job is doing; a trial belongs to one of the last three."""
+    """Phase of a job; a trial belongs to one of the last three."""
 
     PROBE = "probe"
     SEARCH = "search"
@@ -80,14 +80,14 @@ class Phase(StrEnum):
 
 
 class ControlSignal(StrEnum):
-    """What somebody asks of a job that another process works on."""
+    """Request by a user to the process that works on a job."""
 
     PAUSE = "pause"
     CANCEL = "cancel"
 
 
 class Role(StrEnum):
-    """What the holder of a token may do; each may do what those before it may."""
+    """Permissions of a token; each role includes the ones before it."""
 
     READ = "read"
     SUBMIT = "submit"
@@ -96,7 +96,7 @@ class Role(StrEnum):
 
 JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED}),
-    # RUNNING again: a new holder takes over from one that died. QUEUED: the worker was told to stop, not the job.
+    # RUNNING again: a new holder takes over from one that died. QUEUED: the worker was stopped, not the job.
     JobState.RUNNING: frozenset(JobState),
     JobState.PAUSED: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset({JobState.QUEUED}),  # it was given more trials
@@ -127,7 +127,7 @@ TRIAL_TRANSITIONS: Mapping[TrialState, frozenset[TrialState]] = {
 
 
 WORKER_DIED, RAN_TOO_LONG = "the worker process died", "ran for more than"
-"""How the reason of a trial begins that was ended from outside; another run of the job may not have that."""
+"""First words of the reason of a trial that was ended from outside; another run of the job may not have it."""
 
 
 def check_transition(before: JobState | TrialState, after: JobState | TrialState) -> None:
@@ -143,7 +143,7 @@ def check_transition(before: JobState | TrialState, after: JobState | TrialState
 
 
 def state_diagram(transitions: Mapping[Any, frozenset[Any]]) -> str:
-    """A transition table as a Mermaid state diagram, from the first of its states to those that are an end."""
+    """Return a transition table as a Mermaid state diagram, from its first state to its final states."""
     first = next(iter(transitions))
     lines = ["stateDiagram-v2", f"    [*] --> {first}"]
     for before in type(first):
@@ -154,7 +154,7 @@ def state_diagram(transitions: Mapping[Any, frozenset[Any]]) -> str:
 
 @dataclass(frozen=True)
 class NewTrial:
-    """A trial that is to be made; fields as in Trial."""
+    """A trial to create; fields as in Trial."""
 
     arm: str
     phase: Phase
@@ -223,15 +223,15 @@ class Trial:
             the arm's second search.
         number: Place within (job, arm, repeat, phase), from 0.
         params: Search coordinates (what the sampler sees).
-        hyperparameters: What the optimizer is made with.
+        hyperparameters: Arguments of the optimizer.
         source: The trial whose configuration this one repeats; None in the search, and for the first confirm trial
             of a configuration that the search did not try.
         value: Final objective: validation for search and confirm, test for verdict. None until COMPLETE.
-        attempts: How often its execution was started.
-        steps: How many reports it has.
-        seconds: What their epochs took, without waiting, pauses and lost attempts.
-        checkpoints: What another attempt can go on from: the newest that each attempt named, the last attempt's
-            first, as paths from the job's folder of checkpoints.
+        attempts: Number of executions started.
+        steps: Number of reports.
+        seconds: Duration of the reported epochs, without waiting, pauses and lost attempts.
+        checkpoints: Checkpoints that another attempt can continue from: the newest of each attempt, the last
+            attempt's first, as paths relative to the job's checkpoint folder.
         mlflow_run: Its run in MLflow, once projected.
         repeat: The arm's search that it belongs to, from 0 to `search.repeats` - 1.
     """
@@ -260,12 +260,12 @@ class Trial:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing will follow."""
+        """Whether the trial has ended."""
         return self.state in FINISHED
 
     @property
     def origin(self) -> str:
-        """Id of the trial that stands for this configuration: the one that had it first."""
+        """Id of the first trial with this configuration."""
         return self.source or self.id
 
 
@@ -275,9 +275,9 @@ class Attempt:
 
     Attributes:
         number: From 1.
-        outcome: The state its trial ended in, or LOST where the trial had to wait for another attempt; None while
-            it runs.
-        log: The last lines that its process wrote, where it did not end well.
+        outcome: The state its trial ended in, or LOST if the trial had to wait for another attempt; None while it
+            runs.
+        log: The last lines of its process's output, if it did not end well.
     """
 
     trial: str
@@ -291,12 +291,12 @@ class Attempt:
 
 @dataclass(frozen=True)
 class HeartbeatResponse:
-    """What the holder of a job learns at a heartbeat.
+    """Response of the ledger to a heartbeat of the process that holds a job.
 
     Attributes:
-        request: What it is asked to do; None: to go on.
+        request: The pending request; None if there is none.
         budget: The job's budget, which may have been raised.
-        spent: Seconds for which the job has been worked on, in all its stretches.
+        spent: Seconds of work on the job so far, by all processes together.
     """
 
     request: ControlSignal | None = None
@@ -306,7 +306,7 @@ class HeartbeatResponse:
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """Who works on a job, by the database's clock."""
+    """Process that works on a job; times by the database's clock."""
 
     holder: str
     token: int
@@ -317,14 +317,14 @@ class LeaseRecord:
 
 @dataclass(frozen=True)
 class ArmRecord:
-    """What an arm of a job has done so far.
+    """Progress of one arm of a job.
 
     Attributes:
-        search: Search trials by state, which the budget is about.
+        search: Search trials by state; the budget counts these.
         reruns: Confirm and verdict trials by state.
         best: The best COMPLETE search trial, without its reports.
-        epochs: Of all trials together.
-        seconds: What these epochs took.
+        epochs: Epochs of all trials together.
+        seconds: Duration of these epochs.
     """
 
     search: Mapping[TrialState, int]
@@ -336,12 +336,12 @@ class ArmRecord:
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """A right to use the service; the token itself is nowhere.
+    """A token of the service, without its secret, which is stored nowhere.
 
     Attributes:
-        owner: Who holds it; jobs that are submitted with it belong to them.
-        may_send_code: Whether jobs that are submitted with it may bring code.
-        revoked: When it was taken back.
+        owner: Name of the user; jobs submitted with the token belong to them.
+        may_send_code: Whether jobs submitted with it may bring code.
+        revoked: Time at which it was revoked.
     """
 
     id: str
@@ -357,11 +357,11 @@ class JobRecord:
     """A job as the ledger holds it; `spec`, `probe`, `architecture` and `result` are plain JSON values.
 
     Attributes:
-        owner: Who submitted it to a service; None: whoever was at this machine.
-        code: Digest of the archive that came with it; its modules are imported from there.
-        priority: Higher ones are claimed first.
-        requested: What its holder has been asked to do.
-        spent: Seconds for which it has been worked on, as of the last heartbeat.
+        owner: The user who submitted it to a service; None if it was submitted on this machine.
+        code: Digest of the code archive that came with it; its modules are imported from there.
+        priority: Jobs with a higher priority are claimed first.
+        requested: The request that its holder has not acted on yet.
+        spent: Seconds of work on it, as of the last heartbeat.
     """
 
     id: str
@@ -387,7 +387,7 @@ class JobRecord:
 
     @cached_property
     def answer(self) -> Answer | None:
-        """The `result` as a model, also of an earlier version; None before there is one. Everybody reads it here."""
+        """The `result` as a model, also if an earlier version wrote it; None before there is one."""
         from anon_tune.answer import Answer  # and pydantic, which a trial's records need not wait for
 
         return Answer.load(self.result)
@@ -395,12 +395,12 @@ class JobRecord:
 
 @dataclass(frozen=True)
 class Overview:
-    """A job summed up.
+    """Summary of a job.
 
     Attributes:
-        job: Without its trials.
-        arms: What each has done.
-        projected: How many of its trials have a run in MLflow.
+        job: The job, without its trials.
+        arms: Progress of each arm.
+        projected: Number of its trials that have a run in MLflow.
     """
 
     job: JobRecord
@@ -409,5 +409,5 @@ class Overview:
 
 
 def objective_key(value: float, mode: str) -> float:
-    """Sort key under which smaller is better, for `mode` "min" or "max"."""
+    """Return a sort key for which smaller is better; `mode` is "min" or "max"."""
     return value if mode == "min" else -value

@@ -1,6 +1,6 @@
-"""A job on its way into the ledger: checked, and stored with its search spaces.
+"""Submission of jobs: check a job, and store it in the ledger with its search spaces.
 
-A module of its own beside `local`, for what only looks at jobs needs none of the job file's schema.
+Only submissions load this module: commands that read jobs do not need the job file's schema.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ def store_job(
     submission: SubmissionKey | None = None,
     code: str | None = None,
 ) -> JobRecord:
-    """Queue a job with its search spaces as they are now, the advised gamma among Anon's first points.
+    """Queue a job with its current search spaces; the advised gamma is among Anon's first points.
 
     Args:
-        ledger: Where to store it.
+        ledger: Ledger that stores it.
         spec: The job.
         spaces: Its search spaces, by arm.
         priority: Jobs with a higher one are claimed first.
-        owner: Who submitted it.
-        submission: If it was made before, the job that it made then is returned.
+        owner: The user who submitted it.
+        submission: Its identity; a repeated submission returns the job of the first one.
         code: Digest of a stored archive of code.
 
     Raises:
@@ -81,13 +81,13 @@ def store_job(
 
 
 def start_job(ledger: Ledger, spec: JobSpec, holder: str, seconds: float) -> Lease:
-    """Store a job as `store_job` does and take it at once, in one transaction: no worker claims it in between.
+    """Store a job as `store_job` does and acquire its lease in the same transaction, so no worker can claim it.
 
     Args:
-        ledger: Where to store it.
+        ledger: Ledger that stores it.
         spec: The job; its search spaces are read as they are now.
         holder: Name of the process that will work on it.
-        seconds: How long the lease lasts without a heartbeat.
+        seconds: Time for which the lease lasts without a heartbeat.
     """
     document, plain = _stored(ledger, spec, spaces_of(spec))
     with ledger.transaction() as transaction:
@@ -98,16 +98,16 @@ def start_job(ledger: Ledger, spec: JobSpec, holder: str, seconds: float) -> Lea
 def _stored(
     ledger: Ledger, spec: JobSpec, spaces: Mapping[str, Space]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return a job and its search spaces as JSON values, the advised gamma among Anon's first points."""
+    """Return a job and its search spaces as JSON values; the advised gamma is among Anon's first points."""
     document = spec.model_dump(mode="json")
     stored = {**spaces, "anon": _advised(ledger, spec, subject_of(document), spaces["anon"])}
     return document, {arm: stored[arm].model_dump(mode="json") for arm in spaces}
 
 
 def advice(ledger: Ledger, family: str, without: str | None = None) -> Advice:
-    """Return what is advised for a family, by its finished jobs and the searches that come with anon_tune.
+    """Return the advice for a family, from its finished jobs and the searches that come with anon_tune.
 
-    `without` is a subject (`evidence.subject_of`) whose searches do not count.
+    Searches of the subject `without` (`evidence.subject_of`) do not count.
     """
     jobs = ledger.overviews.answered(family, _MOST_JOBS)
     finished = [found for job in jobs if (found := evidence_of(job)) is not None]
@@ -115,9 +115,9 @@ def advice(ledger: Ledger, family: str, without: str | None = None) -> Advice:
 
 
 def _advised(ledger: Ledger, spec: JobSpec, subject: str, space: Space) -> Space:
-    """Anon's space with the advised gamma among its first points, where these are not the user's own.
+    """Return Anon's space with the advised gamma among its first points, unless the user chose these.
 
-    Jobs of the same model and data do not count, so that a job that is made again starts as it did.
+    Jobs of the same model and data do not count, so a job that is run again starts in the same way.
     """
     own = spec.space not in space_names() or spec.search.try_first.get("anon")
     if own or spec.family not in catalogue.FAMILIES:
@@ -134,7 +134,7 @@ def submit(
     priority: int,
     key: str | None,
 ) -> JobRecord:
-    """Queue a job whose files are here. Raises SpecError; InputError where `key` was used for another job."""
+    """Queue a job whose files are on this machine. Raises SpecError; InputError if `key` was used for another job."""
     spec = parse_spec(job.document, job.source, job.folder, settings.data)
     submission = _submission(owner, key, job.document)
     return store_job(ledger, spec, spaces_of(spec), priority=priority, owner=owner, submission=submission)
@@ -150,19 +150,21 @@ def submit_remote(
     key: str | None,
     code: str | None,
 ) -> JobRecord:
-    """Queue a job that came over the network with its own search spaces, by the names it gives them.
+    """Queue a job that came over the network with its own search spaces, by file name.
 
-    The settings say which data and which modules' functions it may name. It may also name functions of the modules in
-    the archive that was stored under the digest `code`.
+    The settings define which data and which modules it may use. It may also use the modules in the archive that was
+    stored under the digest `code`.
 
     Raises:
-        SpecError: It is wrong, or names what is not offered.
+        SpecError: The job is invalid, or uses something that the settings do not allow.
         NotFoundError: There is no such code.
         InputError: `key` was used for another job.
     """
     problems = [*_unstorable(document, "spec"), *_unstorable(spaces, "spaces")]
     named = space_files(document)
-    problems += [f"spaces.{name}: the job names no file of this name" for name in spaces if name not in named]
+    problems += [
+        f"spaces.{name}: the job does not use a file of this name" for name in spaces if name not in named
+    ]
     if problems:
         raise SpecError("job", problems)
     given = {name: _own_space(name, space) for name, space in spaces.items()}
@@ -176,16 +178,18 @@ def submit_remote(
 
 
 def check_extended(ledger: Ledger, job_id: str, trials: int) -> None:
-    """Raise SpecError where a job cannot have so many trials per arm; NotFoundError where there is no such job."""
+    """Raise SpecError if a job cannot have so many trials per arm; NotFoundError if there is no such job."""
     spaces = {arm: Space.model_validate(space) for arm, space in ledger.jobs.spaces(job_id).items()}
     extended(stored_spec(ledger.jobs.get(job_id).spec), spaces, trials)
 
 
 def check_more_seeds(ledger: Ledger, job_id: str) -> None:
-    """Raise ConflictError where more verdict seeds would decide nothing; NotFoundError where there is no such job."""
+    """Raise ConflictError if more verdict seeds would decide nothing; NotFoundError if there is no such job."""
     job = ledger.jobs.get(job_id)
     if len(stored_spec(job.spec).arms) == 1:
-        raise ConflictError(f"Job {job_id} has no baseline, so that more seeds would compare nothing.")
+        raise ConflictError(
+            f"Job {job_id} has no baseline to compare with, so more seeds would change nothing."
+        )
     answer = job.answer
     if job.state is not JobState.SUCCEEDED or answer is None:
         return
@@ -204,11 +208,11 @@ def _submission(owner: str | None, key: str | None, asked: Mapping[str, Any]) ->
 
 
 def _unstorable(value: Any, path: str) -> Iterator[str]:
-    """Find the part of a JSON value that not every database can hold, with its path."""
+    """Yield a message, with its path, for each part of a JSON value that some databases cannot store."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             if list(_unstorable(key, path)):
-                yield f"{path}: a key has characters that cannot be stored"
+                yield f"{path}: a key contains characters that cannot be stored"
             else:
                 yield from _unstorable(item, f"{path}.{key}")
     elif isinstance(value, list | tuple):
@@ -216,7 +220,7 @@ def _unstorable(value: Any, path: str) -> Iterator[str]:
             yield from _unstorable(item, f"{path}.{index}")
     elif isinstance(value, str):
         if "\0" in value or not _is_unicode(value):
-            yield f"{path}: has characters that cannot be stored"
+            yield f"{path}: contains characters that cannot be stored"
     elif isinstance(value, int | float) and not _is_plain(value):
         yield f"{path}: expected a finite number, and no integer beyond 64 bits"
 
@@ -226,7 +230,7 @@ def _is_plain(number: float) -> bool:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it can be written: JSON may hold half of a pair of surrogates."""
+    """Whether a text can be encoded: JSON may hold a lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -235,7 +239,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _own_space(name: str, space: Mapping[str, Any]) -> Space:
-    """A search space that came along. Raises SpecError."""
+    """Return a search space that was sent with a job. Raises SpecError."""
     try:
         return parse(Space, space, name)
     except SpecError as error:

@@ -1,8 +1,8 @@
-"""The projection of the ledger to MLflow: one parent run per job, one child run per trial.
+"""Projection of the ledger to MLflow: one parent run per job, one child run per trial.
 
-It runs behind the ledger, in a process of its own, and may stop and start again at any point: how far each run
-has been written is kept in the ledger, a run is found again by its tag, and metrics carry the ledger's times, so
-that writing one twice changes nothing.
+It runs in a process of its own, lags behind the ledger, and may stop and restart at any point. The ledger stores how
+far each run has been written, a run is found again by its tag, and metrics carry the ledger's times. So writing one
+twice changes nothing.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ _log = logging.getLogger(__name__)
 
 
 def check_uri(uri: str) -> None:
-    """Refuse a tracking URI that MLflow refuses whatever is there, without MLflow: to import it takes seconds.
+    """Check the scheme of a tracking URI as MLflow does, without importing MLflow, which takes seconds.
 
     Raises:
-        DependencyError: MLflow has no store for this; says what is allowed.
+        DependencyError: MLflow has no store for this URI.
     """
     scheme, separator, _ = uri.partition("://")
     if uri == "databricks" or (separator and scheme.partition("+")[0] in _SCHEMES):
@@ -69,18 +69,18 @@ def check_uri(uri: str) -> None:
     if uri.partition(":")[0] in entry_points(group="mlflow.tracking_store").names:
         return  # a plugin's
     raise DependencyError(
-        f"MLFLOW_TRACKING_URI={uri!r} names no store that MLflow writes to. Give a server (http://host:5000) or a "
+        f"MLflow does not support MLFLOW_TRACKING_URI={uri!r}. Give a server (http://host:5000) or a "
         "database (sqlite:////folder/mlflow.db, postgresql://user@host/name), or unset it: the default is sqlite in "
         "ANON_TUNE_HOME."
     )
 
 
 class _Written(NamedTuple):
-    """What was written at one time.
+    """Summary of one write to MLflow.
 
     Attributes:
-        trials: How many were written to.
-        seconds: What it took, once MLflow was reached: to load it, and to make a new store, takes seconds once.
+        trials: Number of trials that were written.
+        seconds: Duration, without the seconds that loading MLflow and creating a store take once.
     """
 
     trials: int
@@ -91,9 +91,9 @@ class Projector:
     """Writes jobs to one MLflow server or store.
 
     Args:
-        ledger: What is projected, and where the cursor is kept.
+        ledger: The ledger to project; it also stores the cursors.
         uri: MLflow tracking URI.
-        artifacts: Where artifacts go if the store at `uri` has no place of its own for them.
+        artifacts: Folder for artifacts, if the store at `uri` has none of its own.
         files: Returns the text files that a job's parent run carries, by name.
         describe: Returns the description of a job's parent run, in Markdown.
 
@@ -125,18 +125,18 @@ class Projector:
         self._name = uuid.uuid4().hex
 
     def sync(self, job_id: str, seconds: float = math.inf) -> int:
-        """Write what is not in MLflow yet; return how many trials were written to.
+        """Write everything that is missing in MLflow; return the number of trials that were written.
 
-        A job whose run is not there, since this is another MLflow than before or it was deleted, is written anew.
-        Projectors of one job take turns: two that look for a run at once would both make it. What comes in meanwhile
-        is left for the next time: a projector whose driver has gone would not end as long as another driver works.
+        A job whose run is missing, because it was deleted or this is another MLflow, is written again from the start.
+        Projectors of one job take turns: two that look for a run at once would both create it. New reports that come
+        in meanwhile are left for the next call, so that a call ends while another driver works on the job.
 
         Args:
-            job_id: Which job.
-            seconds: After so many no further trials are begun.
+            job_id: The job.
+            seconds: Time after which no further trial is begun.
 
         Raises:
-            DependencyError: MLflow did not take it; what it took is remembered.
+            DependencyError: MLflow failed; the ledger knows how far it got.
         """
         with self._turn(job_id):
             return self._write(self._ledger.jobs.get(job_id), seconds).trials
@@ -167,29 +167,29 @@ class Projector:
                 self._project_state(whole, cursor.run)
         except self._errors as error:
             raise DependencyError(
-                f"MLflow at {self._uri} did not take job {job.id} ({error}). Nothing of it is lost: "
-                f"`anon-tune mlflow sync {job.id}` goes on from here."
+                f"Writing job {job.id} to MLflow at {self._uri} failed ({error}). Nothing is lost: "
+                f"`anon-tune mlflow sync {job.id}` continues from here."
             ) from error
         return _Written(len(written), time.monotonic() - began)
 
     def follow(self, job_id: str, token: int, until: Callable[[], bool]) -> None:
-        """Sync again and again until the job is at rest, or `until()` says stop; MLflow may come and go.
+        """Sync repeatedly until the job is at rest or `until()` is true. MLflow may be unavailable at times.
 
-        It is at rest too once another process works on it: that one has a projector of its own, and the driver of
-        this one, which may have given the job back, waits for this to end. Where that driver is gone, and the job
-        goes on, what takes more than a moment is left to the next one's projector: it may be starting beside this.
+        The job also counts as at rest once another process works on it: that process has a projector of its own, and
+        this one's driver waits for it to end. If this driver is gone and the job continues, a longer write is left to
+        the next projector, which may be starting already.
+
+        While the job runs, this pauses most of the time, since it takes CPU and disk from the training; the rest is
+        written at the end. It does not load MLflow before a trial has reported or half a minute has passed: the
+        driver and its Ray are starting.
 
         Args:
             job_id: The job.
-            token: Of the lease under which it is worked on.
-            until: Whether there is nobody left to follow.
-
-        While the job runs this rests most of the time, since it takes the processor and the disk from what trains;
-        what has been left behind then is written at the end. And it does not load MLflow before a trial has
-        reported, or half a minute has passed: the driver and its Ray are starting.
+            token: Fencing token of the lease under which the driver works.
+            until: Returns whether the driver is gone.
 
         Raises:
-            DependencyError: The last sync was not taken.
+            DependencyError: The last sync failed.
         """
 
         def is_over() -> bool:
@@ -230,7 +230,7 @@ class Projector:
 
     @contextmanager
     def _turn(self, job_id: str) -> Iterator[None]:
-        """Wait until nobody else projects the job, and let nobody do so meanwhile."""
+        """Wait until no other process projects the job, and keep others out during the block."""
         while not self._ledger.projections.take_turn(job_id, self._name, _TURN_SECONDS):
             time.sleep(_TURN_POLL_SECONDS)
         try:
@@ -241,19 +241,19 @@ class Projector:
     def _keep_turn(self, job_id: str) -> None:
         if not self._ledger.projections.take_turn(job_id, self._name, _TURN_SECONDS):
             raise DependencyError(
-                f"MLflow at {self._uri} took so long that another process writes job {job_id} now."
+                f"MLflow at {self._uri} took too long; another process writes job {job_id} now."
             )
 
     @cached_property
     def _errors(self) -> tuple[type[Exception], type[Exception]]:
-        """What MLflow may raise. Imported here, as everywhere: MLflow takes seconds to load."""
+        """Errors of MLflow. Imported here, since MLflow takes seconds to load."""
         from mlflow.exceptions import MlflowException
 
         return (MlflowException, OSError)
 
     @cached_property
     def _client(self) -> Any:
-        """Made when it is first used, and tried again if that failed: a database is reached by it already."""
+        """MLflow's client, created on first use, since this connects to a database; a failure is tried again."""
         from mlflow import MlflowClient
 
         try:
@@ -270,10 +270,10 @@ class Projector:
         )
 
     def _make_store(self) -> None:
-        """Make an sqlite store that is not there, whole or not at all, and with a log that is written ahead.
+        """Create a missing sqlite store, completely or not at all, with a write-ahead log.
 
-        MLflow refuses for good a store whose making was cut off between two of its tables, so it is made under
-        another name. The log written ahead saves two of three syncs to disk.
+        MLflow never accepts a store whose creation was interrupted between two tables, so it is created under
+        another name. The write-ahead log saves two of three syncs to disk.
         """
         from mlflow import MlflowClient
 
@@ -297,7 +297,7 @@ class Projector:
                 whole.replace(store)
 
     def _cursor(self, job_id: str) -> Cursor | None:
-        """How far the job's own run has been written to this MLflow; None if it is not there."""
+        """Return the cursor of the job's own run; None if this MLflow has no such run."""
         cursor = self._ledger.projections.cursor(job_id)
         if cursor is not None and job_id not in self._found:
             if not self._is_there(cursor.run):
@@ -317,7 +317,7 @@ class Projector:
             raise
 
     def _experiment(self) -> str:
-        """The experiment's id, found or made when MLflow is first reached."""
+        """Return the experiment's id; the first call finds or creates it."""
         if self._experiment_id is None:
             found = self._client.get_experiment_by_name(EXPERIMENT)
             # MLflow's default place for artifacts is the working directory; a server knows its own.
@@ -328,14 +328,14 @@ class Projector:
         return self._experiment_id
 
     def _begin(self, job: JobRecord) -> Cursor:
-        """Find or make the job's own run."""
+        """Find or create the job's own run."""
         run = self._find_run(_JOB_TAG, job.id)
         if run is None:
             tags = {_JOB_TAG: job.id, _NAME_TAG: f"{job.name} {job.id}"}
             run = self._client.create_run(
                 self._experiment(), start_time=_milliseconds(job.created), tags=tags
             ).info.run_id
-        else:  # by somebody whose cursor is not here any more: its children may be there too
+        else:  # the cursor is lost: the child runs may exist too
             self._ledger.projections.announce(job.id)
         self._client.log_batch(run, params=_params(_flat(job.spec)))
         self._ledger.projections.set(job.id, job.id, run)
@@ -412,7 +412,7 @@ def _params(values: Mapping[str, Any]) -> list[Any]:
 
 
 def _trial_params(trial: Trial) -> dict[str, Any]:
-    """What the optimizer was made with, and the search coordinates that are not among it."""
+    """Return the optimizer's arguments, the search coordinates, and the trial's arm, phase and seed."""
     return {
         **trial.params,
         **trial.hyperparameters,

@@ -1,6 +1,6 @@
-"""Jobs and trials as people and programs see them: the JSON of the command line and of the service.
+"""Views of jobs and trials: the JSON of the command line and of the service.
 
-One set of models, which the service sends, its client reads, and the tables of the command line are drawn from.
+The service sends these models, its client reads them, and the command line draws its tables from them.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ __all__ = [
 
 
 class View(BaseModel):
-    """Part of an answer."""
+    """Base class of all views."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)  # each command needs few of them
 
 
 class LeaseView(View):
-    """Who works on a job."""
+    """Process that works on a job."""
 
     holder: str
     alive: bool = Field(description="Whether the lease has not run out, by the database's clock.")
@@ -74,35 +74,37 @@ class BestView(View):
 
 
 class ArmView(View):
-    """What an arm has done so far."""
+    """Progress of one arm."""
 
-    trials: dict[TrialState, int] = Field(description="Search trials by state, which the budget is about.")
+    trials: dict[TrialState, int] = Field(description="Search trials by state; the budget counts these.")
     reruns: dict[TrialState, int] = Field(description="Confirm and verdict trials by state.")
     budget: int = Field(description="Search trials that the arm may start, in all its searches.")
     planned: int = Field(
-        description="Search trials: the budget, or those that it has where a search ended before, once the next "
-        "phase has begun."
+        description="Search trials of the arm: its budget or, once the next phase has begun, the number it has if "
+        "a search ended early."
     )
     best: BestView | None
     epochs: int
-    seconds: float = Field(description="What the epochs took, without waiting, pauses and lost attempts.")
+    seconds: float = Field(description="Duration of the epochs, without waiting, pauses and lost attempts.")
 
 
 class ProbeView(View):
-    """Measurements of a job's model before the first trial; null where they were not made."""
+    """Measurements of a job's model before the first trial; null if they were not made."""
 
     log_mean_sigma: float | None = Field(default=None, description="Scale of the gradients, as a logarithm.")
     quantiles_log_sigma: dict[str, float] | None = Field(
-        default=None, description="The same by coordinate: quantiles, by their percentages."
+        default=None, description="Quantiles of the scale over the coordinates, by percentage."
     )
-    floor: float | None = Field(default=None, description="Of Anon's search space; part of the scale.")
-    batches: int | None = Field(default=None, description="How many the gradients were averaged over.")
-    seconds_per_step: float | None = Field(default=None, description="Of one step of the optimizer.")
+    floor: float | None = Field(default=None, description="Floor of Anon's search space; part of the scale.")
+    batches: int | None = Field(
+        default=None, description="Number of batches that the gradients were averaged over."
+    )
+    seconds_per_step: float | None = Field(default=None, description="Duration of one step of the optimizer.")
     steps_per_epoch: float | None = None
     samples_per_epoch: int | None = None
     device: str | None = None
-    peak_memory_bytes: int | None = Field(default=None, description="Most memory of a GPU that tensors took.")
-    device_memory_bytes: int | None = Field(default=None, description="Memory that the GPU has.")
+    peak_memory_bytes: int | None = Field(default=None, description="Peak GPU memory of the tensors.")
+    device_memory_bytes: int | None = Field(default=None, description="Total memory of the GPU.")
     trials_per_device: int | None = Field(default=None, description="Trials that fit on the GPU at once.")
 
 
@@ -111,14 +113,12 @@ class JobSummary(View):
 
     id: str
     name: str
-    owner: str | None = Field(description="Who submitted it to a service.")
+    owner: str | None = Field(description="The user who submitted it to a service.")
     state: JobState
     phase: Phase
     reason: str | None
     priority: int
-    requested: ControlSignal | None = Field(
-        description="What its holder was asked to do and has not yet done."
-    )
+    requested: ControlSignal | None = Field(description="The request that the worker has not acted on yet.")
     lease: LeaseView | None
     model: str = Field(description="The model, or the training function.")
     gamma: Gamma | None = Field(description="Which gammas do well; without the curve.")
@@ -127,40 +127,38 @@ class JobSummary(View):
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing happens to it before somebody asks: it has ended, or is PAUSED."""
+        """Whether the job has ended or is PAUSED: nothing more happens without a request."""
         return self.state in records.ENDED or self.state is JobState.PAUSED
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether a job that nobody works on looks as if somebody did."""
+        """Whether the job is RUNNING but no process works on it."""
         return self.state is JobState.RUNNING and (self.lease is None or not self.lease.alive)
 
 
 class JobView(JobSummary):
-    """A job with what its arms have done, and its answer once it has one."""
+    """A job with the progress of its arms, and its answer once it has one."""
 
     arms: dict[str, ArmView]
-    planned: int = Field(
-        description="Trials of all phases, if every arm gets through and no finalist falls behind."
-    )
-    seconds: float = Field(description="For which it has been worked on, as of the last heartbeat.")
+    planned: int = Field(description="Trials of all phases, if every arm has finalists and none is dropped.")
+    seconds: float = Field(description="Seconds of work on the job, as of the last heartbeat.")
     probe: ProbeView | None
     architecture: Fingerprint | None
-    winners: dict[str, str] = Field(description="By arm, the trial that was chosen.")
+    winners: dict[str, str] = Field(description="The chosen trial of each arm.")
     verdict: list[Comparison] | None
     result: Answer | None
     spec: dict[str, Any] = Field(description="The job as it was submitted, with all defaults.")
     mlflow_run_id: str | None
-    projected: int = Field(description="How many of its trials have a run in MLflow.")
+    projected: int = Field(description="Number of its trials that have a run in MLflow.")
 
     @property
     def made(self) -> int:
-        """How many trials it has."""
+        """Number of trials that were created."""
         return sum(sum(arm.trials.values()) + sum(arm.reruns.values()) for arm in self.arms.values())
 
     @property
     def done(self) -> int:
-        """How many of its trials have come to an end."""
+        """Number of trials that have ended."""
         counts = (states for arm in self.arms.values() for states in (arm.trials, arm.reruns))
         return sum(count for states in counts for state, count in states.items() if state in records.FINISHED)
 
@@ -170,14 +168,14 @@ class TrialView(View):
 
     id: str
     arm: str
-    repeat: int = Field(default=0, description="Which of the arm's searches it belongs to, from 0.")
+    repeat: int = Field(default=0, description="The arm's search that it belongs to, from 0.")
     phase: Phase
     seed: int
     state: TrialState
     params: dict[str, Any] = Field(description="Search coordinates.")
-    hyperparameters: dict[str, Any] = Field(description="What the optimizer is made with.")
+    hyperparameters: dict[str, Any] = Field(description="Arguments of the optimizer.")
     value: float | None
-    steps: int = Field(description="Epochs that it has reported.")
+    steps: int = Field(description="Number of epochs reported.")
     attempts: int
     reason: str | None
     source: str | None = Field(description="The trial whose configuration it repeats.")
@@ -190,21 +188,21 @@ class ReportView(View):
     trial: str
     step: int = Field(description="Epochs done, from 1.")
     value: float | None = Field(
-        description="The objective on the validation data after this step; null where it was not finite."
+        description="The objective on the validation data after this step; null if it was not finite."
     )
     metrics: dict[str, float | None] = Field(
-        description="Everything that was measured, by name; null where it was not finite."
+        description="All measured values by name; null if a value was not finite."
     )
     time: datetime.datetime = Field(description="When it was stored (UTC).")
-    attempt: int = Field(description="The attempt at the trial that made it, from 1.")
+    attempt: int = Field(description="The attempt that made it, from 1.")
 
     @property
     def place(self) -> ReportPlace:
-        """Its place in the job, which other reports follow."""
+        """Place of the report in its job."""
         return ReportPlace(self.trial, self.step)
 
     def row(self) -> dict[str, Any]:
-        """Return it as a row of a table, with a column `metrics.NAME` for each metric."""
+        """Return the report as a row of a table, with a column `metrics.NAME` for each metric."""
         plain = self.model_dump(mode="json", exclude={"metrics"})
         return {**plain, **{f"metrics.{name}": number for name, number in self.metrics.items()}}
 
@@ -223,19 +221,19 @@ class AttemptView(View):
     finished: datetime.datetime | None
     outcome: str | None
     reason: str | None
-    log: str | None = Field(description="The last lines that its process wrote, where it did not end well.")
+    log: str | None = Field(description="The last lines of its process's output, if it did not end well.")
 
 
 class LogsView(View):
-    """What became of a job's attempts, and the end of its log."""
+    """Attempts of a job's trials, and the end of the job's log."""
 
     attempts: list[AttemptView]
-    job_log: list[str] | None = Field(description="Null where its file is on another machine.")
-    lines: int = Field(description="Of the job's log so far: `since` of what follows.")
+    job_log: list[str] | None = Field(description="Lines of the log; null if its file is on another machine.")
+    lines: int = Field(description="Number of lines in the log; pass it as `since` to get later lines.")
 
 
 class ChangeView(View):
-    """What a request has made of a job."""
+    """State of a job after a request."""
 
     id: str
     state: JobState
@@ -243,7 +241,7 @@ class ChangeView(View):
 
 
 class TokenView(View):
-    """A right to use the service; the token itself is shown when it is made, and never again."""
+    """A token of the service. Its secret is shown only when the token is created."""
 
     id: str
     owner: str
@@ -254,12 +252,12 @@ class TokenView(View):
 
 
 def job_summary(job: JobRecord) -> JobSummary:
-    """A job in a list."""
+    """Return a job as it is listed."""
     return JobSummary(**_summary(job))
 
 
 def job_view(overview: Overview) -> JobView:
-    """A job with what its arms have done."""
+    """Return a job with the progress of its arms."""
     from anon_tune.spec import stored_spec
 
     job = overview.job
@@ -288,12 +286,12 @@ def job_view(overview: Overview) -> JobView:
 
 
 def trial_view(trial: Trial) -> TrialView:
-    """One trial."""
+    """Return the view of a trial."""
     return TrialView.model_validate(trial, from_attributes=True)
 
 
 def report_view(report: TrialReport) -> ReportView:
-    """One report of a trial."""
+    """Return the view of a report."""
     return ReportView(
         trial=report.trial,
         step=report.step,
@@ -305,12 +303,12 @@ def report_view(report: TrialReport) -> ReportView:
 
 
 def attempt_view(attempt: records.Attempt) -> AttemptView:
-    """One attempt at a trial."""
+    """Return the view of an attempt."""
     return AttemptView.model_validate(attempt, from_attributes=True)
 
 
 def token_view(token: records.TokenRecord) -> TokenView:
-    """A token, without its secret."""
+    """Return the view of a token, without its secret."""
     return TokenView.model_validate(token, from_attributes=True)
 
 
@@ -333,7 +331,7 @@ def _summary(job: JobRecord) -> dict[str, Any]:
 
 
 def _arm_view(arm: ArmRecord, budget: int, over: bool) -> ArmView:
-    """What an arm has done; `over` is whether its search makes no more trials, though it may have fewer."""
+    """Return the progress of an arm; `over` is whether its search has ended, perhaps before its budget."""
     best = arm.best
     return ArmView(
         trials=_in_order(arm.search),

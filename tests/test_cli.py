@@ -101,7 +101,7 @@ def test_an_argument_that_is_no_text_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     code, message = error_of(monkeypatch, capsys, "show", os.fsdecode(b"\xff"))
-    assert (code, message.startswith("error An argument is no text")) == (2, True)
+    assert (code, message.startswith("error An argument is not valid text")) == (2, True)
 
 
 def test_a_folder_that_is_gone_is_no_place_to_run_in(
@@ -112,7 +112,7 @@ def test_a_folder_that_is_gone_is_no_place_to_run_in(
     monkeypatch.chdir(gone)
     gone.rmdir()
     code, message = error_of(monkeypatch, capsys, "doctor")
-    assert (code, message.startswith("error The folder you are in is gone")) == (6, True)
+    assert (code, message.startswith("error The current folder no longer exists")) == (6, True)
 
 
 def ended(home: Path, script: str) -> subprocess.CompletedProcess[str]:
@@ -226,8 +226,8 @@ def test_submit_prints_an_id_and_nothing_else(ledger: Ledger):
 
 def test_a_job_that_nobody_holds_does_what_it_is_told(ledger: Ledger):
     job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
-    assert output("pause", job) == f"Job {job} is PAUSED. Go on with it: anon-tune resume {job}\n"
-    assert "a worker takes it" in output("resume", job)
+    assert output("pause", job) == f"Job {job} is PAUSED. Continue it with: anon-tune resume {job}\n"
+    assert "is QUEUED for a worker" in output("resume", job)
     assert json.loads(output("cancel", job, "--json")) == {"id": job, "state": "CANCELLED", "requested": None}
     assert ledger.jobs.get(job).state is JobState.CANCELLED
 
@@ -235,7 +235,7 @@ def test_a_job_that_nobody_holds_does_what_it_is_told(ledger: Ledger):
 def test_a_job_that_is_held_is_told_and_says_so(ledger: Ledger):
     job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
     ledger.leases.acquire(job, "me", 60.0)
-    assert output("pause", job) == f"Job {job} is PAUSED once its running trials have ended.\n"
+    assert output("pause", job) == f"Job {job} will be PAUSED once its running trials have ended.\n"
     assert "pause requested" in output("show", job)
     assert "RUNNING (pause requested)" in output("jobs")
     assert json.loads(output("cancel", job, "--json"))["requested"] == "cancel"
@@ -249,7 +249,7 @@ def test_a_job_that_is_held_is_told_and_says_so(ledger: Ledger):
         (("cancel", "JOB"), 4, "is SUCCEEDED: there is nothing to cancel"),
         (("resume", "JOB"), 4, "is SUCCEEDED; only a PAUSED job can be resumed"),
         (("resume", "nothere"), 3, "There is no job 'nothere'"),
-        (("extend", "JOB", "--trials", "2"), 4, "has a budget.trials of 4; give --trials more"),
+        (("extend", "JOB", "--trials", "2"), 4, "has a budget.trials of 4. Give --trials a larger"),
         (("extend", "JOB", "--trials", "99999"), 2, "budget.trials"),
         (("extend", "JOB", "--time", "soon"), 2, "--time: expected a duration"),
         (("extend", "JOB"), 2, "--trials, --time or --seeds"),

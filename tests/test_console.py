@@ -216,7 +216,7 @@ def test_a_job_without_a_result_says_why_and_how_to_go_on(state: JobState, alive
     assert "the disk is full" in shown
     assert ("Go on with: anon-tune run --resume j" in shown) is resumes
     assert ("no process is running this job" in shown) is (alive is False)
-    assert ("run its job file anew" in shown) is (state is JobState.FAILED)
+    assert ("run the job file again" in shown) is (state is JobState.FAILED)
 
 
 def on_gpu(probe: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""The command line, `anon-tune`: on the jobs of the ledger here, or with `--server` on those of a service.
+"""Command line `anon-tune`: jobs of the ledger on this machine or, with `--server`, those of a service.
 
-Exit codes are those of `errors`; besides, 1 is also a job that FAILED, and 130 an interrupt.
+Exit codes are those of `errors`; in addition 1 stands for a job that FAILED, and 130 for an interrupt.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _COMMANDS: dict[str, list[Callable[..., Any]]] = {
     _HIDDEN: [machine.job_process],
 }
 _LONG_RUNNING = {"run", "worker", "job-process", "up", "serve", "watch", "logs", "trials", "mlflow"}
-"""Commands that may run for long, by their first word: the others end before there is any garbage to collect."""
+"""Commands that may run for long, by their first word; the others end before garbage collection pays off."""
 
 _GROUPS = {
     "token": administration.token_app,
@@ -62,7 +62,7 @@ def _options(
     server: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="A service whose jobs to act on. Default: ANON_TUNE_SERVER, else here."
+            metavar="URL", help="Address of the service to use. Default: ANON_TUNE_SERVER, else this machine."
         ),
     ] = None,
     version: Annotated[
@@ -98,7 +98,7 @@ app = _application()
 
 
 def main() -> None:
-    """Run the command line; errors of anon_tune become one message and their exit code."""
+    """Run the command line. An error of anon_tune becomes one message and its exit code."""
     try:
         _check_place()
         try:
@@ -116,15 +116,15 @@ def main() -> None:
     except BrokenPipeError:
         _end_unheard()
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # Typer makes 1 of it, which a job that failed has
+        if isinstance(end.__context__, BrokenPipeError):  # Typer exits with 1, which means a FAILED job
             _end_unheard()
         raise
     except OSError as error:
         if _takes_all(sys.stdout):
             raise
         problem = DependencyError(
-            f"The output cannot be written ({error.strerror}). The command may have done the rest: look before you "
-            "call it again."
+            f"The output cannot be written ({error.strerror}). The command may have been processed: check before "
+            "you repeat it."
         )
         _fail(problem, Text.assemble(("error", "red"), f" {problem}"))
 
@@ -134,18 +134,18 @@ def _check_place() -> None:
         "".join(sys.argv[1:]).encode()
     except UnicodeEncodeError:
         raise InputError(
-            "An argument is no text in this locale's encoding. UTF-8 has all: LC_ALL=C.UTF-8"
+            "An argument is not valid text in this locale's encoding. Set LC_ALL=C.UTF-8 to use UTF-8."
         ) from None
     try:
         Path.cwd()
     except FileNotFoundError:
         raise DependencyError(
-            "The folder you are in is gone. Go to one that is there, and try again."
+            "The current folder no longer exists. Change to another folder and try again."
         ) from None
 
 
 def _takes_all(stream: TextIO) -> bool:
-    """Whether what was written to a stream, and could not be passed on before, can be now."""
+    """Return whether a stream accepts the output that is still buffered."""
     try:
         stream.flush()
     except OSError:
@@ -154,13 +154,13 @@ def _takes_all(stream: TextIO) -> bool:
 
 
 def _end_unheard() -> NoReturn:
-    """End as if all had been read: whoever reads has had enough."""
+    """Exit with 0 although the reader has closed the pipe."""
     silence(sys.stdout)
     sys.exit(0)
 
 
 def _fail(error: AnonTuneError, *lines: Text | str) -> NoReturn:
-    """Say what went wrong and end, whether or not anything can be written."""
+    """Print an error and exit with its code, even if the streams cannot be written."""
     with contextlib.suppress(OSError):
         for line in lines:
             err.print(line, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Commands for who keeps a service: its tokens, its database, and the projection to MLflow."""
+"""Commands for administrators: tokens, the database, and the projection to MLflow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from anon_tune.records import Role
 
 __all__ = ["db_app", "mlflow_app", "token_app"]
 
-token_app = typer.Typer(help="Who may use a service, and for what.", no_args_is_help=True)
+token_app = typer.Typer(help="Tokens of a service's users.", no_args_is_help=True)
 db_app = typer.Typer(help="The ledger's database.", no_args_is_help=True)
 mlflow_app = typer.Typer(help="The projection of jobs to MLflow.", no_args_is_help=True)
 
@@ -24,20 +24,19 @@ mlflow_app = typer.Typer(help="The projection of jobs to MLflow.", no_args_is_he
 @token_app.command("create")
 def token_create(
     owner: Annotated[
-        str, typer.Argument(metavar="NAME", help="Whose it is; jobs submitted with it are theirs.")
+        str,
+        typer.Argument(metavar="NAME", help="The user's name; jobs submitted with the token belong to them."),
     ],
     role: Annotated[
         Role, typer.Option(help="Permissions; each role includes the ones before it.")
     ] = Role.SUBMIT,
-    stdin: Annotated[
-        bool, typer.Option("--stdin", help="Take the secret, made elsewhere, from standard input.")
-    ] = False,
+    stdin: Annotated[bool, typer.Option("--stdin", help="Read the secret from standard input.")] = False,
     may_send_code: Annotated[
         bool, typer.Option("--code", help="Jobs submitted with it may bring code.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token and print it: it is shown this once."""
+    """Create a token and print it. It is shown only once."""
     if stdin:
         jobs = ledger_jobs(settings_here("token create --stdin"))
         token, _ = jobs.create_token(owner, role, sys.stdin.read().strip(), may_send_code=may_send_code)
@@ -47,27 +46,27 @@ def token_create(
     if as_json:
         print_json({**token.model_dump(mode="json"), "secret": secret})
         return
-    err.print(f"Token {token.id} of {token.owner}, role {token.role}. Keep it; it is not shown again:")
+    err.print(f"Token {token.id} of {token.owner}, role {token.role}. Save it; it is not shown again:")
     sys.stdout.write(f"{secret}\n")
 
 
 @token_app.command("list")
 def token_list(as_json: AsJson = False) -> None:
-    """List tokens, the oldest first."""
+    """List all tokens, oldest first."""
     found = open_jobs().tokens()
     if as_json:
         print_json([token.model_dump(mode="json") for token in found])
     elif found:
         out.print(console.tokens_table(found))
     else:
-        out.print("No tokens yet. Make one: anon-tune token create NAME --role admin")
+        out.print("No tokens yet. Create one: anon-tune token create NAME --role admin")
 
 
 @token_app.command("revoke")
 def token_revoke(
     token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="A token's id.")], as_json: AsJson = False
 ) -> None:
-    """Take a token back, at once and for good."""
+    """Revoke a token, immediately and permanently."""
     token = open_jobs().revoke_token(token_id)
     if as_json:
         print_json(token.model_dump(mode="json"))
@@ -77,7 +76,7 @@ def token_revoke(
 
 @db_app.command("upgrade")
 def db_upgrade() -> None:
-    """Make the ledger's database, or bring it to this version's schema."""
+    """Create the ledger's database, or upgrade its schema to this version."""
     from anon_tune.jobs.ledger import open_ledger
 
     settings = settings_here("db upgrade")
@@ -90,16 +89,16 @@ def mlflow_sync(
     job_id: JobId,
     follow: Annotated[
         int | None,
-        typer.Option(metavar="PID", help="Go on while the job runs and this parent process lives."),
+        typer.Option(metavar="PID", help="Continue while the job runs and this parent process lives."),
     ] = None,
-    token: Annotated[int, typer.Option(help="Of the lease that is followed.", hidden=True)] = 0,
+    token: Annotated[int, typer.Option(help="Fencing token of the lease to follow.", hidden=True)] = 0,
 ) -> None:
-    """Write what is missing of a job to MLflow; writing it again changes nothing."""
+    """Write the missing parts of a job to MLflow. Running it again changes nothing."""
     from anon_tune import api
     from anon_tune.jobs.ledger import open_ledger
 
     if follow is not None:
-        os.nice(19)  # training comes first, whose processes Ray starts at 15, and so does its start
+        os.nice(19)  # below the training processes, which Ray starts at 15
     settings = settings_here("mlflow sync")
     ledger = open_ledger(settings)
     ledger.jobs.get(job_id)

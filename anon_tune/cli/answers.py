@@ -1,4 +1,4 @@
-"""Commands that give what jobs have found: configurations, and a gamma for an architecture."""
+"""Commands for results: best configurations, and a gamma for an architecture."""
 
 from __future__ import annotations
 
@@ -37,16 +37,14 @@ def export(
     job_id: JobId,
     form: Annotated[
         str | None,
-        typer.Option(
-            "--format", help=f"{', '.join(FORMATS)}. Default: what the file's name ends in, else yaml."
-        ),
+        typer.Option("--format", help=f"{', '.join(FORMATS)}. Default: by the file name, else yaml."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A file; default, and '-': standard output.")
+        Path | None, typer.Option("-o", "--output", help="Output file. Default and '-': standard output.")
     ] = None,
-    arm: Annotated[str, typer.Option(help="Another arm's winner.")] = "anon",
+    arm: Annotated[str, typer.Option(help="The arm whose winner to export.")] = "anon",
 ) -> None:
-    """Export a job's best configuration, with its evidence."""
+    """Export a job's best configuration with its evidence."""
     if output == Path("-"):
         output = None
     text = open_jobs().export(job_id, form or form_of(output or Path()), arm)
@@ -56,29 +54,31 @@ def export(
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{output} cannot be written ({error.strerror}). Choose another -o.") from None
+        raise InputError(
+            f"{output} cannot be written ({error.strerror}). Choose another file with -o."
+        ) from None
     err.print(f"Wrote {output}", soft_wrap=True)
 
 
 def suggest(
     spec: Annotated[
-        Path | None, typer.Argument(help="A job file (YAML): its model is measured on its data.")
+        Path | None, typer.Argument(help="A job file (YAML); its model is measured on its data.")
     ] = None,
-    family: Annotated[str | None, typer.Option(help=f"{', '.join(catalogue.FAMILIES)}.")] = None,
+    family: Annotated[str | None, typer.Option(help=f"One of {', '.join(catalogue.FAMILIES)}.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="A function that returns your model; of this folder."),
+        typer.Option(metavar="MODULE:FUNCTION", help="A function in this folder that returns your model."),
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Suggest a gamma for a model, from finished jobs, searches that come along and published guidance."""
+    """Suggest a gamma for a model, from finished jobs, shipped searches and published guidance."""
     if sum(given is not None for given in (spec, family, model)) != 1:
         raise InputError(
-            "Give one of a job file, --model and --family. For example: anon-tune suggest --family cnn"
+            "Give exactly one of a job file, --model and --family. For example: anon-tune suggest --family cnn"
         )
     if overrides and spec is None:
-        raise InputError("--set is for a job file.")
+        raise InputError("--set needs a job file.")
     scale = None
     if family is not None:
         architecture = Fingerprint(family=family)
@@ -94,18 +94,20 @@ def suggest(
 
 
 def _architecture(name: str) -> Fingerprint:
-    """The fingerprint of the model that a function of the user returns."""
+    """Return the fingerprint of the model that a user's function returns."""
     from anon_tune.documents import is_function  # and YAML, which other commands need not wait for
 
     if not is_function(name):
-        raise InputError(f"{name!r} is no name of a function: MODULE:FUNCTION, as in nets:make_model")
+        raise InputError(
+            f"{name!r} is not the name of a function. Give MODULE:FUNCTION, such as nets:make_model"
+        )
     from anon_tune.workers.problems.models import build_model
 
     return Fingerprint.model_validate(fingerprint(build_model(name, (), 0, {}, str(Path.cwd()))))
 
 
 def _measured(file: Path, overrides: Sequence[str]) -> tuple[Fingerprint, float]:
-    """The fingerprint and the gradient scale of a job's model, measured here as the job would measure it."""
+    """Return the fingerprint and gradient scale of a job's model, measured in this process as the job would do."""
     from anon_tune.search.seeds import trial_seed
     from anon_tune.spec import load_spec, spaces_of
     from anon_tune.workers.trial.attempt import run_probe
@@ -114,7 +116,7 @@ def _measured(file: Path, overrides: Sequence[str]) -> tuple[Fingerprint, float]
     spec = load_spec(file, overrides, chosen.settings.data)
     floor = float(spaces_of(spec)["anon"].constant("floor"))
     seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
-    with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no part of the answer
+    with contextlib.redirect_stdout(sys.stderr):  # keep the output of the user's code out of the answer
         found = run_probe(spec, seed, floor)
     if isinstance(found, Failed):
         raise InputError(f"{file}: the model cannot be trained: {found.reason}")

@@ -1,4 +1,4 @@
-"""Commands that list what can be tuned, and in which ranges."""
+"""Commands that list tasks, data sets, models and search spaces."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def tasks(as_json: AsJson = False) -> None:
 
 def spaces(
     space: Annotated[
-        str | None, typer.Argument(metavar="SPACE", help="A name or a .yaml file: that one in full.")
+        str | None, typer.Argument(metavar="SPACE", help="Name or .yaml file of one space to show in full.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Commands that submit jobs, look at them and ask something of them, here or at a service."""
+"""Commands that submit, show and control jobs, on this machine or at a service."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _FOLLOW_SECONDS = 1.0
 def submit(
     spec: Annotated[Path, typer.Argument(help="A job file (YAML); see examples/.")],
     overrides: Overrides = None,
-    priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Workers take the highest first.")] = 0,
+    priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Workers claim the highest first.")] = 0,
     code: Annotated[
         Path | None,
         typer.Option(
-            "--with-code", metavar="DIR", help="Modules that go along, to a service that allows it."
+            "--with-code", metavar="DIR", help="Folder of modules to send along, if the service allows code."
         ),
     ] = None,
     as_json: AsJson = False,
@@ -65,7 +65,7 @@ def jobs(as_json: AsJson = False) -> None:
 
 
 def show(job_id: JobId, as_json: AsJson = False) -> None:
-    """Show a job: its arms, gamma and verdict, or why there is none and how to go on."""
+    """Show a job: its arms, gamma and verdict, or why there is none and how to continue."""
     job = open_jobs().job(job_id)
     if as_json:
         print_json(job.model_dump(mode="json"))
@@ -83,18 +83,19 @@ def trials(
         bool, typer.Option("--reports", help="Print the trials' reports (learning curves), as CSV.")
     ] = False,
     trial: Annotated[
-        str | None, typer.Option(metavar="ID", help="With --reports: of this trial only.")
+        str | None, typer.Option(metavar="ID", help="With --reports: only those of this trial.")
     ] = None,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="With --reports: CSV, a column for each metric. The default.")
+        bool,
+        typer.Option("--csv", help="With --reports: print CSV with a column for each metric (the default)."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List a job's trials, or print what they have reported after each step."""
+    """List a job's trials, or print their reports."""
     if not reports and (as_csv or trial is not None):
         raise InputError(f"Add --reports to use --csv or --trial: anon-tune trials {job_id} --reports --csv")
     if as_csv and as_json:
-        raise InputError("Give one of --csv and --json.")
+        raise InputError("Give only one of --csv and --json.")
     if reports:
         _print_reports(open_jobs().reports(job_id, trial), as_json)
         return
@@ -113,9 +114,9 @@ def _print_reports(reports: Iterator[ReportView], as_json: bool) -> None:
 
 
 def watch(job_id: JobId, as_json: AsJson = False) -> None:
-    """Watch a job until it has ended or is PAUSED, then show it; with --json, one line each time it has changed.
+    """Watch a job until it has ended or is PAUSED, then show it. With --json, print one line per change.
 
-    Exit code 1 where it has not SUCCEEDED.
+    The exit code is 1 if the job has not SUCCEEDED.
     """
     from rich.live import Live
 
@@ -137,15 +138,17 @@ def watch(job_id: JobId, as_json: AsJson = False) -> None:
 
 def logs(
     job_id: JobId,
-    trial: Annotated[str | None, typer.Option(metavar="ID", help="One trial's attempts only.")] = None,
+    trial: Annotated[
+        str | None, typer.Option(metavar="ID", help="Show only the attempts of this trial.")
+    ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with the job's log as it grows.")
+        bool, typer.Option("--follow", "-f", help="Print new lines of the job's log as they are written.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what became of trials that did not end well, with their last output, and the end of the job's log."""
+    """Show trials that did not end well, with their last output, and the end of the job's log."""
     if follow and (trial is not None or as_json):
-        raise InputError("--follow shows the job's log; give it without --trial and --json.")
+        raise InputError("--follow shows the job's log. Use it without --trial and --json.")
     place = open_jobs()
     found = place.logs(job_id, trial)
     if as_json:
@@ -157,9 +160,7 @@ def logs(
     if found.job_log is not None:
         out.print("End of the job's log:", soft_wrap=True)
     elif not found.attempts:
-        err.print(
-            f"There is no log of job {job_id} here: nobody has worked on it yet, or it was on another machine."
-        )
+        err.print(f"There is no log of job {job_id} here: it has not started yet, or ran on another machine.")
     ended = not follow
     while True:
         for line in found.job_log or ():
@@ -167,36 +168,36 @@ def logs(
         if ended:
             return
         ended = place.job(job_id).is_at_rest
-        clock.sleep(_FOLLOW_SECONDS)  # also after its end, of which the last line tells a moment later
+        clock.sleep(_FOLLOW_SECONDS)  # also after its end: the last line is written a moment later
         found = place.logs(job_id, since=found.lines)
 
 
 def pause(job_id: JobId, as_json: AsJson = False) -> None:
     """Pause a job: let its running trials finish and start no new ones."""
-    print_change(open_jobs().pause(job_id), "is PAUSED once its running trials have ended", as_json)
+    print_change(open_jobs().pause(job_id), "will be PAUSED once its running trials have ended", as_json)
 
 
 def resume(job_id: JobId, as_json: AsJson = False) -> None:
-    """Queue a paused job again, for a worker."""
+    """Queue a paused job again for a worker."""
     print_change(open_jobs().resume(job_id), "", as_json)
 
 
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
-    """End a job now; what it has done is kept."""
-    print_change(open_jobs().cancel(job_id), "is CANCELLED within seconds", as_json)
+    """End a job now; its results so far are kept."""
+    print_change(open_jobs().cancel(job_id), "will be CANCELLED within seconds", as_json)
 
 
 def extend(
     job_id: JobId,
     trials: Annotated[
-        int | None, typer.Option(help="The new budget.trials, per arm; those made so far count.")
+        int | None, typer.Option(help="The new budget.trials: total search trials per arm.")
     ] = None,
     time: Annotated[
-        str | None, typer.Option(help="The new budget.time, e.g. 3h; what is spent so far counts.")
+        str | None, typer.Option(help="The new budget.time, e.g. 3h: total time of work on the job.")
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(help="The new number of verdict seeds; the new ones are tested by themselves."),
+        typer.Option(help="The new total of verdict seeds; the added ones get a test of their own."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -215,6 +216,4 @@ def extend(
     change = place.extend(job_id, trials, length, seeds)
     print_change(change, "will pick up the new totals within seconds", as_json)
     if trials is not None and not as_json and stored_spec(place.job(job_id).spec).search.stop == "decided":
-        out.print(
-            "search.stop is decided: a search makes the further trials only if they are expected to help."
-        )
+        out.print("search.stop is decided: a search only runs the added trials if they are expected to help.")

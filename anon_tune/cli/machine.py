@@ -1,4 +1,4 @@
-"""Commands that work on this machine: they run jobs, and what runs jobs."""
+"""Commands for this machine: run jobs, workers and services, and check the setup."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ __all__ = ["doctor", "job_process", "run", "serve", "up", "worker"]
 
 def run(
     spec: Annotated[Path | None, typer.Argument(help="A job file (YAML); see examples/.")] = None,
-    resume: Annotated[str | None, typer.Option(metavar="JOB", help="Go on with a job that stopped.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="JOB", help="Continue a job that has stopped.")
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a tuning job here, in the foreground, and print its answer."""
+    """Run a tuning job in the foreground and print its answer."""
     if (spec is None) == (resume is None):
         raise InputError(
             "Give a job file, or --resume JOB. For example: anon-tune run examples/digits_cnn.yaml"
         )
     if resume is not None and overrides:
-        raise InputError("--set is for a new job; the one to resume keeps what it was submitted with.")
+        raise InputError("--set only works for a new job. A resumed job keeps its settings.")
     from anon_tune import api
     from anon_tune.display import live_table
     from anon_tune.jobs.ledger import LedgerJobs, open_ledger
@@ -58,7 +60,7 @@ def run(
             api.run_job(ledger, settings, lease, on_hang=partial(_end_hung, job_id))
     except KeyboardInterrupt:
         if ledger.jobs.get(job_id).state is JobState.PAUSED:
-            err.print(f"Paused. Go on with: anon-tune run --resume {job_id}")
+            err.print(f"Paused. Continue with: anon-tune run --resume {job_id}")
         raise
     job = jobs.job(job_id)
     if as_json:
@@ -72,19 +74,19 @@ def run(
 
 
 def _end_hung(job_id: str) -> None:
-    """End this process, whose main thread does not."""
+    """Kill this process, whose main thread hangs."""
     err.print(
-        f"The process of job {job_id} hangs; its job.log has what it was doing. Nothing is lost: resume it."
+        f"The process of job {job_id} hangs and was killed; see its job.log. Nothing is lost: resume the job."
     )
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def worker(
     at_once: Annotated[
-        int, typer.Option("--jobs", min=1, help="Jobs at once; each uses all CPUs of this machine.")
+        int, typer.Option("--jobs", min=1, help="Number of jobs at once; each uses all CPUs of this machine.")
     ] = 1,
 ) -> None:
-    """Work on queued jobs, here, until Ctrl-C or SIGTERM; then they are queued again."""
+    """Run queued jobs on this machine until Ctrl-C or SIGTERM, which queues them again."""
     from anon_tune import api
     from anon_tune.jobs.ledger import open_ledger
     from anon_tune.logs import log_to_stderr
@@ -93,24 +95,26 @@ def worker(
     api.check_settings(settings)
     ledger = open_ledger(settings)
     stop = _stop_event()
-    err.print(f"Waiting for jobs, {at_once} at once. Ctrl-C queues them again; nothing is lost.")
+    err.print(f"Waiting for jobs, {at_once} at once. Ctrl-C queues running jobs again; nothing is lost.")
     log_to_stderr()
     api.work(ledger, settings, at_once, stop)
 
 
-def job_process(daemon: Annotated[int, typer.Argument(help="The worker's process.")]) -> None:
-    """Work on the job that a worker names on the standard input."""
+def job_process(daemon: Annotated[int, typer.Argument(help="Process id of the worker.")]) -> None:
+    """Run the job that a worker assigns on standard input."""
     from anon_tune import api
 
     api.work_on_assigned_job(settings_here("job-process"), daemon)
 
 
 def up(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the service; 0: any that is free.")] = 8000,
-    mlflow_port: Annotated[int, typer.Option(min=0, max=65535, help="Of MLflow's pages.")] = 5000,
-    at_once: Annotated[int, typer.Option("--jobs", min=1, help="Jobs at once.")] = 1,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the service; 0 chooses a free one.")
+    ] = 8000,
+    mlflow_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of MLflow's pages.")] = 5000,
+    at_once: Annotated[int, typer.Option("--jobs", min=1, help="Number of jobs at once.")] = 1,
 ) -> None:
-    """Run service, worker and MLflow's pages here, for this machine alone, until Ctrl-C."""
+    """Run a service, a worker and MLflow's pages for this machine, until Ctrl-C."""
     from anon_tune import api
     from anon_tune.jobs.ledger import open_ledger
     from anon_tune.stack import run_stack
@@ -125,11 +129,11 @@ def up(
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="Where to listen; beyond loopback it takes tokens.")
+        str, typer.Option(help="Address to listen on; other machines need tokens.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
 ) -> None:
-    """Serve jobs over HTTP, until Ctrl-C or SIGTERM; workers run elsewhere (anon-tune worker)."""
+    """Serve jobs over HTTP until Ctrl-C or SIGTERM. Start workers separately (anon-tune worker)."""
     from anon_tune import api
     from anon_tune.jobs.ledger import open_ledger
     from anon_tune.logs import log_to_stderr
@@ -143,7 +147,7 @@ def serve(
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check that everything a job needs is available, and say how to fix what is not."""
+    """Check that everything a job needs is available, and how to fix what is not."""
     from anon_tune.doctor import Health, examine
 
     findings = []
@@ -161,7 +165,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _stop_event() -> threading.Event:
-    """An event that Ctrl-C and SIGTERM set from now on."""
+    """Return an event that Ctrl-C and SIGTERM set from now on."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -11,6 +11,6 @@ __all__ = ["AsJson", "JobId", "Overrides"]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. budget.trials=8."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job file, e.g. budget.trials=8."),
 ]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id; `anon-tune jobs` lists them.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job; `anon-tune jobs` lists them.")]

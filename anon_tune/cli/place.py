@@ -1,4 +1,4 @@
-"""The place that a command acts on: the ledger here, or the service that was chosen before the command."""
+"""Place that a command acts on: the ledger on this machine, or the service given with `--server`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["chosen", "ledger_jobs", "open_jobs", "server_address", "settings_her
 
 @dataclass
 class _Chosen:
-    """Options given before the command, and the settings, which are read when they are first needed."""
+    """Options given before the command, and the settings, which are read on first use."""
 
     server: str | None = None
     at_exit: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -30,7 +30,7 @@ class _Chosen:
 
     @property
     def settings(self) -> Settings:
-        """The settings of this command. Raises InputError where one is invalid."""
+        """Settings of this command. Raises InputError if one is invalid."""
         if self._settings is None:
             self._settings = Settings.from_environment()
         return self._settings
@@ -40,12 +40,12 @@ chosen = _Chosen()
 
 
 def server_address() -> str | None:
-    """Return the address of the service whose jobs to act on; None: the ledger here has them."""
+    """Return the address of the service to use; None for the ledger on this machine."""
     return chosen.server or chosen.settings.server
 
 
 def open_jobs() -> Jobs:
-    """Open the jobs to act on, wherever they are, until the command ends."""
+    """Open the jobs of the service or of the ledger, until the command ends."""
     from anon_tune.jobs import client  # loads the database's or the service's modules
 
     jobs = client.open_jobs(chosen.settings, chosen.server)
@@ -54,7 +54,7 @@ def open_jobs() -> Jobs:
 
 
 def ledger_jobs(settings: Settings) -> LedgerJobs:
-    """Open the jobs of the ledger here, until the command ends."""
+    """Open the jobs of the ledger on this machine, until the command ends."""
     from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 
     jobs = LedgerJobs(open_ledger(settings), settings)
@@ -63,7 +63,7 @@ def ledger_jobs(settings: Settings) -> LedgerJobs:
 
 
 def settings_here(command: str) -> Settings:
-    """Return the settings, for a command that works on this machine alone."""
+    """Return the settings, for a command that only works on this machine. Raises InputError with `--server`."""
     if chosen.server is not None:
-        raise InputError(f"`anon-tune {command}` works here, without --server.")
+        raise InputError(f"`anon-tune {command}` only works on this machine. Call it without --server.")
     return chosen.settings

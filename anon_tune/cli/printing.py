@@ -1,4 +1,4 @@
-"""What commands print, and where."""
+"""Output of the commands."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ __all__ = [
 
 
 def silence(stream: TextIO) -> None:
-    """Have what is still written to a stream go nowhere: Python would try again as it ends, and fail."""
+    """Discard further output to a stream: Python would try to flush it at exit, and fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Console(Console):
-    """One that whoever listens may leave: what is written to the standard error is then for nobody."""
+    """Console that discards output to standard error once its reader has closed the pipe."""
 
     def on_broken_pipe(self) -> None:
         if not self.stderr:
@@ -51,38 +51,38 @@ class _Console(Console):
 
 
 # A pipe has no width; 80 columns would cut the tables.
-# Names, paths and messages of others are printed as they are: nothing in them is markup or an emoji's code.
+# Names, paths and messages are printed as plain text, without markup and emoji codes.
 out = _Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
 err = _Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def print_change(change: ChangeView, running: str, as_json: bool) -> None:
-    """What a request has made of a job; `running` is said of one that is held."""
+    """Print the state of a job after a request; `running` is the text for a RUNNING job."""
     if as_json:
         print_json(change.model_dump(mode="json"))
     elif change.state is JobState.RUNNING:
         out.print(f"Job {change.id} {running}.")
     elif change.state is JobState.QUEUED:
-        out.print(f"Job {change.id} is QUEUED; a worker takes it (anon-tune worker).")
+        out.print(f"Job {change.id} is QUEUED for a worker (anon-tune worker).")
     elif change.state is JobState.PAUSED:
-        out.print(f"Job {change.id} is PAUSED. Go on with it: anon-tune resume {change.id}")
+        out.print(f"Job {change.id} is PAUSED. Continue it with: anon-tune resume {change.id}")
     else:
         out.print(f"Job {change.id} is {change.state}.")
 
 
 def print_json(value: Any) -> None:
-    """One value, not through Rich, which wraps lines."""
+    """Print a value as JSON, without Rich, which would wrap lines."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def print_plan(spec: JobSpec) -> None:
-    """What a job costs, where each arm is searched several times."""
+    """Print the cost of a job that searches each arm several times."""
     for line in about_plan(spec):
         err.print(line, soft_wrap=True)
 
 
 def print_report(job: JobView) -> None:
-    """A job, its result or why there is none, and where to look further."""
+    """Print a job, its result or why there is none, and the commands for more."""
     where, look = None, None
     if server_address() is None:
         where, look = places(chosen.settings, job)
@@ -92,17 +92,17 @@ def print_report(job: JobView) -> None:
 
 
 def print_log(settings: Settings, job_id: str) -> None:
-    """Where the job's log is, if it is here."""
+    """Print the path of the job's log, if it is on this machine."""
     log = settings.job_folder(job_id) / "job.log"
     if log.exists():
         err.print(f"Log: {log}", soft_wrap=True)
 
 
 def places(settings: Settings, job: JobView) -> tuple[str | None, str]:
-    """Where a job's best configuration is, and how to look at the job in MLflow."""
+    """Return the path of a job's best configuration, and how to open the job in MLflow."""
     exported = settings.job_folder(job.id) / "best.yaml"
     if job.projected < job.made:
-        look = f"anon-tune mlflow sync {job.id}  (MLflow was not reached, or lags behind)"
+        look = f"anon-tune mlflow sync {job.id}  (MLflow was unreachable or lags behind)"
     elif settings.mlflow_tracking_uri is None:
         look = (
             f"{shlex.quote(_program('mlflow'))} ui --backend-store-uri {shlex.quote(settings.tracking_uri)}"
@@ -113,7 +113,7 @@ def places(settings: Settings, job: JobView) -> tuple[str | None, str]:
 
 
 def _program(name: str) -> str:
-    """How to call a program of this environment: by name if that finds it, else by its path."""
+    """Return the command for a program of this environment: its name if PATH finds it, else its path."""
     beside = Path(sys.executable).parent / name
     found = shutil.which(name)
     if found is not None and Path(found).samefile(beside):

@@ -1,4 +1,4 @@
-"""Long lists, printed without holding them in memory."""
+"""Printing of long lists without holding them in memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stream_json(values: Iterable[Any]) -> None:
 
 
 def stream_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Print rows as CSV: `columns`, then all others that a row has, in the order in which they first occur.
+    """Print rows as CSV: `columns`, then all other columns in the order in which they first occur.
 
     The header needs the columns of all rows, so the rows are kept in a temporary file until all have been read.
     Nothing is printed if one cannot be read.
@@ -68,6 +68,6 @@ def _temporary_file() -> IO[str]:
 
 def _unwritable(error: OSError) -> DependencyError:
     return DependencyError(
-        f"The temporary file that CSV needs cannot be written ({error.strerror}). Set TMPDIR to a folder with space, "
+        f"CSV needs a temporary file, which cannot be written ({error.strerror}). Set TMPDIR to a folder with space, "
         "or use --json, which needs none."
     )

@@ -11,13 +11,13 @@ __all__ = ["Client", "open_jobs"]
 def Client(server: str | None = None, token: str | None = None, patience: float = 30.0) -> Jobs:  # noqa: N802
     """Open the jobs of a service; without an address and without ANON_TUNE_SERVER, those of the ledger here.
 
-    Named like a class, since which class it returns is no concern of its caller: all it has is `Jobs`.
+    It is named like a class: callers use the interface `Jobs`, whichever class implements it.
 
     Args:
         server: Address of the service, such as "http://127.0.0.1:8000".
-        token: The token to ask with. Default: ANON_TUNE_TOKEN.
-        patience: Seconds to wait for a service that has not answered yet. One that has answered is waited for for a
-            minute or more.
+        token: Token to send. Default: ANON_TUNE_TOKEN.
+        patience: Seconds to wait for a service that has not answered yet. For a service that has answered before the
+            wait is at least a minute.
 
     Raises:
         InputError: `server` is not an address, or a setting is invalid.

@@ -1,4 +1,4 @@
-"""`Jobs`: everything that users do with jobs, and `Result`, the answer of one.
+"""`Jobs`, all operations of users on jobs, and `Result`, the result of one job.
 
 `anon_tune.jobs.ledger.LedgerJobs` and `anon_tune.jobs.service.ServiceJobs` implement it. The methods that are not
 abstract build on those that are, so they are written once.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["API", "Jobs", "Result"]
 
 API = "/api/v1"
-"""Path of a service below which its routes are."""
+"""Path prefix of a service's routes."""
 
 
 class Jobs(ABC):
@@ -47,7 +47,7 @@ class Jobs(ABC):
 
     A context manager: `with anon_tune.Client() as jobs: ...` closes the connections at the end.
 
-    Every method may raise DependencyError, where the ledger or the service cannot be reached. A service may also
+    Every method may raise DependencyError if the ledger or the service cannot be reached. A service may also
     answer with InputError: the token is missing, or its role does not allow the request.
     """
 
@@ -75,7 +75,7 @@ class Jobs(ABC):
         Args:
             job: A job file's path, its keys and values, or one that has been read.
             overrides: Each "key.path=value", as `--set` of the command line.
-            priority: From -1000 to 1000; workers take the highest first.
+            priority: From -1000 to 1000; workers claim the highest first.
             key: Any text that makes the request safe to repeat: the same key with the same job returns the job that
                 was made the first time.
             code: A folder whose modules are sent along. Only a service takes it, and only where it allows code.
@@ -97,7 +97,7 @@ class Jobs(ABC):
 
     @abstractmethod
     def job(self, job_id: str) -> JobView:
-        """Return a job as it is now, with what its arms have done. Raises NotFoundError."""
+        """Return a job as it is now, with the progress of its arms. Raises NotFoundError."""
 
     @abstractmethod
     def watch(self, job_id: str) -> Iterator[JobView]:
@@ -107,7 +107,7 @@ class Jobs(ABC):
         """
 
     def result(self, job_id: str) -> Result:
-        """Wait until a job has ended or is PAUSED, and return what it has found. Raises NotFoundError."""
+        """Wait until a job has ended or is PAUSED, and return its result. Raises NotFoundError."""
         for _ in self.watch(job_id):
             pass
         return Result(self.job(job_id), self)
@@ -121,7 +121,7 @@ class Jobs(ABC):
         """Return a job's trials, in the order in which they were made. Raises NotFoundError."""
 
     def trials(self, job_id: str) -> pandas.DataFrame:
-        """Return a job's trials as a table: a row each, a column for each hyperparameter. Raises NotFoundError."""
+        """Return a job's trials as a table, with a column for each hyperparameter. Raises NotFoundError."""
         return frames.of_trials(self.list_trials(job_id))
 
     @abstractmethod
@@ -131,11 +131,11 @@ class Jobs(ABC):
         They are read in pages. Reports that a trial makes after its last page was read are left out.
 
         Raises:
-            NotFoundError: There is no such job, or it has no such trial. Raised when the first report is asked for.
+            NotFoundError: There is no such job, or it has no such trial. Raised when the first report is requested.
         """
 
     def learning_curves(self, job_id: str, trial: str | None = None) -> pandas.DataFrame:
-        """Return the same as `reports` as a table: a row each, with a column `metrics.NAME` for each metric.
+        """Return `reports` as a table: one row per report, with a column `metrics.NAME` for each metric.
 
         Raises:
             NotFoundError: There is no such job, or it has no such trial.
@@ -148,7 +148,7 @@ class Jobs(ABC):
 
         Args:
             job_id: The job.
-            trial: Return all attempts at this trial; by default those of all trials that did not end well.
+            trial: Return all attempts of this trial; by default those of all trials that did not end well.
             since: Return the log from this line on; by default its last 50 lines.
 
         Raises:
@@ -175,7 +175,7 @@ class Jobs(ABC):
 
     @abstractmethod
     def cancel(self, job_id: str) -> ChangeView:
-        """End a job now; what it has done is kept.
+        """End a job now; its results so far are kept.
 
         Raises:
             NotFoundError: There is no such job.
@@ -190,16 +190,16 @@ class Jobs(ABC):
 
         Args:
             job_id: The job.
-            trials: The new number of search trials per arm; those that were made count.
-            seconds: The new limit of the time that the job is worked on; the time that was spent counts.
-            seeds: The new number of verdict seeds; those that were made count. The new ones are tested by themselves.
+            trials: The new total of search trials per arm.
+            seconds: The new limit of the time for work on the job, in total.
+            seeds: The new total of verdict seeds. The added ones get a test of their own.
 
         Raises:
             NotFoundError: There is no such job.
             InputError: None of the three is given, or one is out of range.
             SpecError: The search spaces do not have so many configurations.
-            ConflictError: The budget is not below that, the job FAILED or was CANCELLED, or more seeds would decide
-                nothing.
+            ConflictError: The budget is already that high, the job FAILED or was CANCELLED, or more seeds would
+                decide nothing.
         """
 
     @abstractmethod
@@ -218,12 +218,12 @@ class Jobs(ABC):
         """
 
     def advice(self, model: str | Fingerprint | nn.Module, log_mean_sigma: float | None = None) -> Advice:
-        """Return which gamma to expect of a model before anything is spent on it.
+        """Return the gamma to expect for a model, before any training.
 
         Args:
             model: A torch model, its fingerprint, or the name of a family: cnn, mlp, recurrent, transformer.
             log_mean_sigma: Scale of its gradients, as `anon_tune.workers.trial.probe` measures it. With it the advice
-                has an optimizer to start from.
+                includes an optimizer to start from.
 
         Raises:
             InputError: There is no such family.
@@ -256,10 +256,10 @@ class Jobs(ABC):
 
 
 class Result:
-    """Everything that a job has found.
+    """Result of a job.
 
     Attributes:
-        job: The job as it was when the result was asked for: `job.id`, `job.state`, `job.arms`, ...
+        job: The job as it was when the result was requested: `job.id`, `job.state`, `job.arms`, ...
     """
 
     def __init__(self, job: JobView, jobs: Jobs) -> None:
@@ -267,28 +267,28 @@ class Result:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The hyperparameters of Anon that were chosen. Raises ConflictError where there are none."""
+        """The chosen hyperparameters of Anon. Raises ConflictError if there are none."""
         found = self.job.result.winners.get("anon") if self.job.result is not None else None
         if found is None:
             why = f" ({self.job.reason})" if self.job.reason else ""
             raise ConflictError(
-                f"Job {self.job.id} is {self.job.state}{why}, and has chosen no configuration."
+                f"Job {self.job.id} is {self.job.state}{why} and has not chosen a configuration."
             )
         return dict(found.hyperparameters)
 
     @property
     def gamma(self) -> Gamma | None:
-        """Which gammas do well, with the curve of the loss over gamma; None before there is an answer."""
+        """The gammas that do well, with the curve of the loss over gamma; None before there is an answer."""
         return self.job.result.gamma if self.job.result is not None else None
 
     @property
     def verdict(self) -> dict[str, str]:
-        """By baseline, of the winners: whether Anon's is "better", "worse", "practically equal" or "undecided"."""
+        """Verdict on Anon's winner, by baseline: "better", "worse", "practically equal" or "undecided"."""
         return self._outcomes("configuration")
 
     @property
     def optimizer_verdict(self) -> dict[str, str]:
-        """By baseline, of the optimizers as they were tuned: the same, with the luck of the search allowed for."""
+        """Verdict on Anon as an optimizer, by baseline: like `verdict`, with the luck of the search as noise."""
         return self._outcomes("optimizer")
 
     def _outcomes(self, of: Literal["configuration", "optimizer"]) -> dict[str, str]:
@@ -297,12 +297,12 @@ class Result:
 
     @property
     def trials(self) -> pandas.DataFrame:
-        """All trials, a row each, with a column for each hyperparameter."""
+        """All trials as a table, with a column for each hyperparameter."""
         return self._jobs.trials(self.job.id)
 
     @property
     def learning_curves(self) -> pandas.DataFrame:
-        """All reports of all trials, a row each, with a column `metrics.NAME` for each metric."""
+        """All reports as a table, with a column `metrics.NAME` for each metric."""
         return self._jobs.learning_curves(self.job.id)
 
     def export(self, path: str | Path, arm: str = "anon") -> Path:

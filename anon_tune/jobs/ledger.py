@@ -1,4 +1,4 @@
-"""The jobs of a ledger: what this machine's commands, `tune` and the routes of a service work on."""
+"""Jobs of a ledger, for the commands on this machine, `tune` and the routes of a service."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def open_ledger(settings: Settings) -> Ledger:
     """Open the ledger that the settings name.
 
     Raises:
-        AnonTuneError: As `open_database`, or the home folder cannot be used.
+        AnonTuneError: As `open_database`; or the home folder cannot be used.
     """
     if settings.database_url is None:
         settings.make_home()
@@ -75,7 +75,7 @@ class LedgerJobs(Jobs):
 
         if code is not None:
             raise InputError(
-                "Code goes along to a service; here modules are imported from beside the job file."
+                "Code is only sent to a service. On this machine modules are imported from the job file's folder."
             )
         return job_summary(submission.submit(self._ledger, job, self._settings, self._owner, priority, key))
 
@@ -91,13 +91,13 @@ class LedgerJobs(Jobs):
 
         Args:
             document: The keys and values of its job file.
-            spaces: Search spaces that came along, by the file names that the job gives them.
-            priority: Workers take the highest first.
+            spaces: Search spaces that were sent with it, by the file names that the job gives them.
+            priority: Workers claim the highest first.
             key: The same key with the same job returns the job that was made the first time.
             code: Digest of a stored archive; the job may name functions of its modules.
 
         Raises:
-            SpecError: Lists every problem of the job, also names that are not offered over the network.
+            SpecError: Lists every problem of the job, also names that are not available over the network.
             NotFoundError: There is no such code.
             InputError: `key` was used for another job.
         """
@@ -114,7 +114,9 @@ class LedgerJobs(Jobs):
         from anon_tune import code_archive
 
         if code_archive.digest(archive) != digest:
-            raise InputError("The archive is not the one of this name (SHA-256): it was cut off or changed.")
+            raise InputError(
+                "The archive does not match its SHA-256 digest: it was truncated or changed. Send it again."
+            )
         code_archive.modules(archive)
         self._ledger.archives.store(digest, archive, self._owner)
 
@@ -165,7 +167,7 @@ class LedgerJobs(Jobs):
             attempts = [attempt for attempt in attempts if attempt.outcome in _SHOWN_OUTCOMES]
         path = self._settings.job_folder(job_id) / "job.log"
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
-        # Of a last line that is still being written the rest comes next time.
+        # The last line may still be incomplete: the next call returns it.
         lines = None if text is None else text.split("\n")[:-1]
         return LogsView(
             attempts=[attempt_view(attempt) for attempt in attempts],
@@ -227,15 +229,15 @@ class LedgerJobs(Jobs):
     ) -> tuple[TokenView, str]:
         """Make a token for a user of a service, and return it with its secret, which is shown this once.
 
-        `secret` is one that was made elsewhere; giving it again changes nothing.
+        `secret` is one that was generated elsewhere; giving it again changes nothing.
 
         Raises:
             InputError: `owner` is not 1 to 64 printable characters, or `secret` is shorter than 32.
         """
         if not owner.strip() or len(owner) > 64 or not owner.isprintable():
-            raise InputError(f"{owner!r} is no name of an owner: 1 to 64 printable characters.")
+            raise InputError(f"{owner!r} cannot be the name of an owner: give 1 to 64 printable characters.")
         if secret is not None and len(secret) < _SECRET_LENGTH:
-            raise InputError(f"A secret has {_SECRET_LENGTH} characters at least, drawn at random.")
+            raise InputError(f"A secret needs at least {_SECRET_LENGTH} random characters.")
         record, secret = self._ledger.tokens.create(owner, role, secret, may_send_code=may_send_code)
         return token_view(record), secret
 
@@ -246,7 +248,7 @@ class LedgerJobs(Jobs):
         return token_view(self._ledger.tokens.revoke(token_id))
 
     def remove_leftovers(self) -> None:
-        """Delete what drivers that were killed have left: the checkpoints of jobs that have ended, Ray's files."""
+        """Delete files of killed drivers: checkpoints of jobs that have ended, and Ray temp directories."""
         from anon_tune.ray_temp import remove_abandoned
 
         remove_abandoned(self._settings)

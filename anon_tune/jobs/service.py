@@ -40,7 +40,7 @@ _PAGE = 500
 _POLL_SECONDS = 0.5
 _RESTART_SECONDS = 60.0
 _AWAY = {502, 503, 504}
-"""What a proxy, or a service without its database, answers for a while."""
+"""Status codes of a proxy, or of a service without its database, for a while."""
 _BY_STATUS = {
     401: InputError,
     403: InputError,
@@ -53,17 +53,17 @@ _BY_STATUS = {
 class ServiceJobs(Jobs):
     """Jobs of a service.
 
-    What can be asked twice without harm is asked again while the service is away: all that reads, and a submission,
-    which carries a key of its own. The rest is asked again only where it was certainly not heard.
+    While the service is unavailable, requests that are safe to repeat are sent again: all reads, and submissions,
+    which carry a key. Other requests are sent again only if they certainly did not arrive.
 
     Args:
         server: Address of the service, such as "http://127.0.0.1:8000".
-        token: The token to ask with; None where the service takes none.
-        patience: Seconds for which a service is waited for that has not answered yet. One that has is probably being
-            started again, and is waited for for a minute at least.
+        token: Token to send; None if the service needs none.
+        patience: Seconds to wait for a service that has not answered yet. A service that has answered before is
+            probably restarting, so the wait is at least a minute.
 
     Raises:
-        InputError: `server` is no address, or `token` can be no token.
+        InputError: `server` is not an address, or `token` contains characters that no token has.
     """
 
     def __init__(self, server: str, token: str | None = None, patience: float = 5.0) -> None:
@@ -81,12 +81,14 @@ class ServiceJobs(Jobs):
         except httpx2.InvalidURL:
             url = httpx2.URL("")
         if url.scheme not in {"http", "https"} or not url.host:
-            raise InputError(f"{server!r} is no address of a service; e.g. http://127.0.0.1:8000")
+            raise InputError(
+                f"{server!r} is not the address of a service. Give one such as http://127.0.0.1:8000"
+            )
         self._http = httpx2.Client(
             base_url=self._server,
             headers=headers,
             timeout=_TIMEOUT_SECONDS,
-            # Whom to trust takes 30 ms to read, and is of use over https alone.
+            # Loading the trusted certificates takes 30 ms, and only https needs them.
             verify=url.scheme == "https",
         )
 
@@ -171,7 +173,7 @@ class ServiceJobs(Jobs):
                 if seen != last:
                     yield seen
                     last = seen
-            # Without events, as behind some proxies, it is asked for; that also waits for a service that is away.
+            # Some proxies block events, so ask for the job; this also waits for a service that is unavailable.
             seen = self.job(job_id)
             if seen != last:
                 yield seen
@@ -181,7 +183,7 @@ class ServiceJobs(Jobs):
             time.sleep(_POLL_SECONDS)
 
     def _events(self, job_id: str) -> Iterator[JobView]:
-        """Events of one connection, which ends with the job or breaks."""
+        """Yield the events of one connection, until the job ends or the connection breaks."""
         try:
             with self._http.sse(f"{API}{_job(job_id)}/events") as source:
                 if source.response.status_code != 200:
@@ -194,7 +196,7 @@ class ServiceJobs(Jobs):
             return
 
     def _pages(self, path: str, view: type[V]) -> Iterator[V]:
-        """The items of all pages of a list, each page asked for when the one before has been used."""
+        """Yield the items of all pages of a list; a page is requested when the one before has been used."""
         query: dict[str, Any] = {"limit": _PAGE}
         while True:
             page = _read(_Page, self._get(path, query))
@@ -207,7 +209,7 @@ class ServiceJobs(Jobs):
         return self._ask("GET", path, params=query or {}, again=True)
 
     def _ask(self, method: str, path: str, *, again: bool = False, **content: Any) -> httpx2.Response:
-        """Send a request and return the answer; `again`: as often as it takes, for it changes nothing then."""
+        """Send a request and return the response; `again` means that it is safe to repeat."""
 
         def is_worth_another(error: BaseException) -> bool:
             return isinstance(error, httpx2.ConnectError) or (
@@ -250,7 +252,7 @@ def _job(job_id: str) -> str:
 
 
 class _Page(BaseModel):
-    """Part of a list."""
+    """One page of a list."""
 
     items: list[Any]
     next: str | None
@@ -263,18 +265,18 @@ def _read(kind: type[V], answer: httpx2.Response) -> V:
         raise DependencyError(
             f"The response from {answer.request.url} does not match this version of anon_tune "
             f"({error.error_count()} invalid fields). "
-            "Install the version of anon_tune that the service has."
+            "Install the service's version of anon_tune."
         ) from error
 
 
 def _error(answer: httpx2.Response) -> AnonTuneError:
-    """The error that a service's problem document tells of, as it would have been raised here."""
+    """Return the error in a service's problem document, as it would have been raised here."""
     try:
         problem = answer.json()
         detail, kind, problems = problem["detail"], problem["type"], problem["problems"]
     except (ValueError, KeyError, TypeError):
         return DependencyError(
-            f"{answer.request.url} answered {answer.status_code}, and is no anon_tune service."
+            f"{answer.request.url} answered {answer.status_code} and is not an anon_tune service. Check the address."
         )
     name = kind.rpartition(":")[2]
     if name == SpecError.__name__:
@@ -284,7 +286,7 @@ def _error(answer: httpx2.Response) -> AnonTuneError:
 
 
 def _json(value: Any, source: str) -> Any:
-    """`value` as JSON has it: YAML also knows dates, sets and the like, which no key takes."""
+    """Return `value` as JSON. Raises SpecError for what only YAML has, such as dates and sets."""
     if isinstance(value, Mapping):
         return {str(key): _json(item, source) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -293,4 +295,4 @@ def _json(value: Any, source: str) -> Any:
         return value
     if isinstance(value, float) and value - value == 0:
         return value
-    raise SpecError(source, [f"{value!r} is no value of a job file: numbers, text, lists and keys are"])
+    raise SpecError(source, [f"{value!r} cannot be a value in a job file: use numbers, text, lists or keys"])

@@ -1,4 +1,4 @@
-"""The ledger: the only truth about jobs, trials, attempts and reports, in an SQL database."""
+"""The ledger: the source of truth about jobs, trials, attempts and reports, in an SQL database."""
 
 from anon_tune.ledger.database import database_errors, open_database, sqlite_file, with_sqlite_file
 from anon_tune.ledger.jobs import SubmissionKey

@@ -1,4 +1,4 @@
-"""Archives of the code that jobs bring along."""
+"""Archives of the code of jobs."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ class CodeArchives:
         with read(self._engine) as connection:
             found = connection.execute(sa.select(CODE.c.content).where(CODE.c.digest == digest)).scalar()
         if found is None:
-            raise NotFoundError(f"There is no code {digest!r} here. Send it first.")
+            raise NotFoundError(f"There is no code archive {digest!r}. Send it first.")
         return bytes(found)

@@ -32,7 +32,7 @@ class Attempts:
         self._transactions = transactions
 
     def start(self, lease: Lease, trial_id: str) -> int:
-        """Make a WAITING trial RUNNING and return the attempt's number, from 1.
+        """Set a WAITING trial RUNNING and return the attempt's number, from 1.
 
         Raises:
             LeaseLostError: Another process holds the job.
@@ -53,7 +53,7 @@ class Attempts:
         Args:
             lease: The lease of the trial's job.
             trial_id: The trial.
-            reason: Why the attempt was lost, for people.
+            reason: Cause of the loss, for people.
             log: The end of its process's output.
 
         Raises:
@@ -67,7 +67,7 @@ class Attempts:
             close_attempt(connection, trial_id, now, LOST, reason, log)
 
     def of_job(self, job_id: str, trial_id: str | None = None) -> list[records.Attempt]:
-        """Return the attempts at a job's trials, or at one of them, in the order in which they began.
+        """Return the attempts of a job's trials, or of one trial, in the order in which they began.
 
         Raises:
             NotFoundError: No such job, or the job has no such trial.

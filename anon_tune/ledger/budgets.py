@@ -23,7 +23,7 @@ def raised(
     """Return the budget of a job with new totals; None leaves one as it is.
 
     Args:
-        connection: To look for verdict trials.
+        connection: Connection for a query of the verdict trials.
         job: The job's row.
         trials: Search trials per arm.
         time: Seconds.
@@ -42,19 +42,19 @@ def raised(
     limit = budget.get("time")
     if job["state"] == JobState.SUCCEEDED and seeds is None and limit is not None and job["spent"] >= limit:
         raise ConflictError(
-            f"The budget.time of job {job['id']}, {limit:g} s, is spent ({job['spent']:.0f} s): it would try "
-            "nothing. Give it more with --time."
+            f"The budget.time of job {job['id']} ({limit:g} s) is used up ({job['spent']:.0f} s), so it would run no "
+            "trials. Raise it with --time."
         )
     return budget
 
 
 def _above(job_id: str, key: str, before: float | None, total: float) -> float:
-    """Return `total`, if it is above what there is. Raises ConflictError."""
+    """Return `total` if it is above the current one. Raises ConflictError."""
     if before is None:
-        raise ConflictError(f"Job {job_id} has no limit on its budget.{key}, so it needs no more.")
+        raise ConflictError(f"Job {job_id} has no limit on its budget.{key}, so there is nothing to raise.")
     if total <= before:
         raise ConflictError(
-            f"Job {job_id} has a budget.{key} of {before}; give --{key} more than that: it is the new total."
+            f"Job {job_id} has a budget.{key} of {before}. Give --{key} a larger number: it is the new total."
         )
     return total
 
@@ -65,9 +65,7 @@ def _rounds(connection: sa.Connection, job: sa.RowMapping, total: int | None) ->
     tested = sa.select(TRIALS.c.id).where(TRIALS.c.job_id == job["id"], TRIALS.c.phase == Phase.VERDICT)
     if connection.execute(tested.limit(1)).first() is None:
         if total is not None:
-            raise ConflictError(
-                f"Job {job['id']} has not come to its verdict; give it more seeds after that."
-            )
+            raise ConflictError(f"Job {job['id']} has not reached its verdict. Add seeds after that.")
         return further
     planned = job["spec"]["confirm"]["verdict_seeds"]
     made = planned + sum(further)
@@ -75,6 +73,6 @@ def _rounds(connection: sa.Connection, job: sa.RowMapping, total: int | None) ->
         return [*further, planned]
     if total < made + 2:
         raise ConflictError(
-            f"Job {job['id']} has {made} verdict seeds; give --seeds at least {made + 2}: it is the new total."
+            f"Job {job['id']} has {made} verdict seeds. Give --seeds at least {made + 2}: it is the new total."
         )
     return [*further, total - made]

@@ -52,12 +52,12 @@ _MIGRATION_LOCK = 0x616E6F6E  # "anon"; any number that the database's other use
 
 
 def open_database(url: str) -> sa.Engine:
-    """Return an engine on an up-to-date schema; an sqlite file and its folder are made where missing.
+    """Return an engine with an up-to-date schema; a missing sqlite file and its folder are created.
 
     Raises:
-        InputError: `url` is no database URL.
+        InputError: `url` is not a database URL.
         ConflictError: The database was written by a newer anon_tune.
-        DependencyError: The database, or the library that speaks to it, is not there.
+        DependencyError: The database cannot be reached, or its client library is not installed.
     """
     try:
         parsed = make_url(url)
@@ -67,15 +67,15 @@ def open_database(url: str) -> sa.Engine:
         raise
     except (ArgumentError, ValueError):  # not shown: it may hold a password
         raise InputError(
-            "ANON_TUNE_DATABASE_URL is no database URL; e.g. sqlite:////data/ledger.db or "
-            "postgresql+psycopg://user:password@host:5432/name, special characters in the password as %40"
+            "ANON_TUNE_DATABASE_URL is not a database URL. Examples: sqlite:////data/ledger.db and "
+            "postgresql+psycopg://user:password@host:5432/name; write @ in a password as %40"
         ) from None
     except OSError as error:  # the folder of an sqlite file
         raise DependencyError(
             f"The ledger cannot be opened ({error}). Check ANON_TUNE_DATABASE_URL."
         ) from error
     except ModuleNotFoundError as error:
-        raise DependencyError(f"The ledger's database needs the package {error.name}; install it.") from error
+        raise DependencyError(f"The ledger's database needs the package {error.name}. Install it.") from error
     try:
         upgrade(engine)
     except BaseException:
@@ -114,7 +114,7 @@ def upgrade(engine: sa.Engine) -> None:
 
 
 def _revision(connection: sa.Connection) -> str | None:
-    """The version of the schema, as alembic keeps it; None for an empty database."""
+    """Return the version of the schema; None for an empty database."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
@@ -122,38 +122,40 @@ def _revision(connection: sa.Connection) -> str | None:
 
 
 def write(engine: sa.Engine, *, durable: bool = True) -> AbstractContextManager[sa.Connection]:
-    """Begin a transaction that reads and writes. On sqlite it takes the write lock at once: what it reads stays true.
+    """Begin a transaction that reads and writes.
 
-    One that is not `durable` survives a killed process, but by itself it need not survive a power cut: on sqlite it
-    does not wait for the disk. The next durable one takes it there, since the log is written in order.
+    On sqlite it takes the write lock at once, so what it reads stays true.
+
+    A transaction that is not `durable` survives a killed process but perhaps not a power cut: on sqlite it does not
+    wait for the disk. The next durable one brings it to disk, since the log is written in order.
 
     Raises:
-        DependencyError: The database cannot be written: its disk is full, it may only be read, its server is away,
+        DependencyError: The database cannot be written: its disk is full, it is read-only, its server is unavailable,
             or, on sqlite, another process has held its lock for half a minute.
-        InputError: The database cannot hold a value.
+        InputError: The database cannot store a value.
     """
     return _transaction(engine, "written", **{_DURABLE: durable})
 
 
 def read(engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
-    """Begin a transaction that only reads, and sees one moment of the database.
+    """Begin a read-only transaction on one snapshot of the database.
 
     Raises:
         DependencyError: The database cannot be read.
-        InputError: The database cannot compare with a value.
+        InputError: The database cannot handle a value of the query.
     """
     options: dict[str, Any] = {_READ_ONLY: True}
-    if engine.dialect.name == "postgresql":  # whose default sees a new moment with each statement
+    if engine.dialect.name == "postgresql":  # its default takes a new snapshot for each statement
         options["isolation_level"] = "REPEATABLE READ"
     return _transaction(engine, "read", **options)
 
 
 @contextmanager
 def database_errors(explain: Callable[[str], AnonTuneError]) -> Iterator[None]:
-    """Raise `explain(reason)` in place of an error of another database's, such as MLflow's store.
+    """Raise `explain(reason)` in place of an error of another database, such as MLflow's store.
 
     Args:
-        explain: Makes the error from the reason, a line of text.
+        explain: Returns the error for a reason, which is one line of text.
     """
     try:
         yield
@@ -163,9 +165,9 @@ def database_errors(explain: Callable[[str], AnonTuneError]) -> Iterator[None]:
 
 @contextmanager
 def _transaction(engine: sa.Engine, use: str, **options: Any) -> Iterator[sa.Connection]:
-    """One transaction. Errors of the database become errors of anon_tune, but for violated constraints.
+    """Begin a transaction. Errors of the database become errors of anon_tune, except violated constraints.
 
-    These are for the operation that can tell what they mean.
+    The operation that violated a constraint knows its meaning and handles it.
     """
     try:
         with engine.connect().execution_options(**options) as connection, connection.begin():
@@ -174,24 +176,24 @@ def _transaction(engine: sa.Engine, use: str, **options: Any) -> Iterator[sa.Con
         raise
     except (DataError, OverflowError, UnicodeEncodeError) as error:  # not its message, which quotes the value
         raise InputError(
-            "The ledger's database cannot hold a value of this request: a text with a NUL character, for example, or "
-            "a number that is too large."
+            "The ledger's database cannot store a value of this request, such as a text with a NUL character or a "
+            "number that is too large."
         ) from error
     except (DBAPIError, TimeoutError) as error:
         raise DependencyError(_explanation(engine, error, use)) from error
 
 
 def _explanation(engine: sa.Engine, error: DBAPIError | TimeoutError, use: str) -> str:
-    """A database that cannot be used: where it is, why, and what to do next."""
+    """Return the message for a database that cannot be used: its address, the reason and what to do."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     if _is_busy(cause):
-        advice = "Another process is in the middle of a write; end it, or wake it up if it is stopped."
+        advice = "Another process holds its write lock. End that process, or continue it if it is stopped."
     elif use == "written" and _takes_no_writes(cause):
-        advice = "Make space on its disk, or make it writable."
+        advice = "Free space on its disk, or make it writable."
     elif engine.dialect.name == "sqlite":
-        advice = "Check ANON_TUNE_DATABASE_URL, or, if that is not set, ANON_TUNE_HOME."
+        advice = "Check ANON_TUNE_DATABASE_URL or, if that is not set, ANON_TUNE_HOME."
     else:
-        advice = "Check that its server runs, and ANON_TUNE_DATABASE_URL."
+        advice = "Check that its server is running, and check ANON_TUNE_DATABASE_URL."
     where, reason = engine.url.render_as_string(hide_password=True), " ".join(str(cause).split())
     safe = "; what was stored before is safe" if use == "written" else ""
     return f"The ledger at {where} cannot be {use} ({reason}){safe}. {advice}"
@@ -210,7 +212,7 @@ def _takes_no_writes(error: BaseException | None) -> bool:
 
 
 def database_time(connection: sa.Connection) -> datetime.datetime:
-    """The database's clock (UTC): the only one that leases and records are timed by."""
+    """Return the time by the database's clock (UTC), the only clock for leases and records."""
     if connection.dialect.name == "sqlite":
         text = connection.exec_driver_sql("SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')").scalar_one()
         return datetime.datetime.fromisoformat(text)
@@ -233,7 +235,7 @@ def _check_keeps(url: sa.URL) -> None:
     in_memory = not url.database or ":memory:" in url.database or url.query.get("mode") == "memory"
     if url.get_backend_name() == "sqlite" and in_memory:
         raise InputError(
-            "ANON_TUNE_DATABASE_URL names no file: what is in memory is lost with each command. For example: "
+            "ANON_TUNE_DATABASE_URL must name a file: an in-memory database is lost after each command. For example: "
             "sqlite:////data/ledger.db"
         )
 
@@ -260,8 +262,8 @@ def _sqlite_connect(connection: Any, _record: Any) -> None:
 def _use_wal(cursor: Any) -> None:
     """Set the file's journal to WAL.
 
-    sqlite does not wait here as it does elsewhere: where several processes open a new file together, it tells all but
-    one at once that the database is locked.
+    sqlite does not wait for a lock here: if several processes open a new file together, all but one get an error at
+    once.
     """
     limit = time.monotonic() + _BUSY_SECONDS
     while True:

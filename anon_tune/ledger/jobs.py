@@ -1,4 +1,4 @@
-"""Jobs: how they are stored, and what users request of them."""
+"""Jobs: storage, and requests of users."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["Jobs", "SubmissionKey"]
 
 @dataclass(frozen=True)
 class SubmissionKey:
-    """Identity of a submission: the same one again makes no second job.
+    """Identity of a submission; repeating it does not create a second job.
 
     Attributes:
-        owner: Who submits.
+        owner: The user who submits.
         key: Their Idempotency-Key.
-        digest: Digest of the request, which tells another request under the same key.
+        digest: Digest of the request, to detect another request with the same key.
     """
 
     owner: str
@@ -61,9 +61,9 @@ class Jobs:
             name: The job's name.
             spec: The job, as JSON values.
             spaces: The search spaces by arm, as JSON values.
-            priority: Jobs with a higher one are claimed first.
-            owner: Who submitted it.
-            submission: If it was made before, the job that it made then is returned, as it is now.
+            priority: Jobs with a higher priority are claimed first.
+            owner: The user who submitted it.
+            submission: Its identity; a repeated submission returns the job of the first one, as it is now.
             code: Digest of a stored archive of code.
 
         Raises:
@@ -98,7 +98,7 @@ class Jobs:
                 return read_job(connection, str(row["id"]))
 
     def get(self, job_id: str, *, trials: bool = False) -> JobRecord:
-        """Return a job, with its trials and their reports if asked. Raises NotFoundError."""
+        """Return a job, optionally with its trials and their reports. Raises NotFoundError."""
         with self._transactions.read() as transaction:
             return read_job(transaction.connection, job_id, trials=trials)
 
@@ -120,7 +120,7 @@ class Jobs:
         architecture: Mapping[str, Any] | None = None,
         result: Mapping[str, Any] | None = None,
     ) -> None:
-        """Store what the job has found out; None leaves a value as it is.
+        """Store results of the job; None leaves a value unchanged.
 
         Raises:
             LeaseLostError: Another process holds the job.
@@ -132,7 +132,7 @@ class Jobs:
             transaction.connection.execute(sa.update(JOBS).where(JOBS.c.id == lease.job).values(found))
 
     def pause(self, job_id: str) -> JobState:
-        """Pause a job after its running trials; return its state, RUNNING while a live process holds it.
+        """Pause a job after its running trials. Return its state: RUNNING while a live process holds it.
 
         Raises:
             NotFoundError: No such job.
@@ -142,7 +142,7 @@ class Jobs:
         return self._request(job_id, ControlSignal.PAUSE)
 
     def cancel(self, job_id: str) -> JobState:
-        """End a job now, with the trials it has; return its state, RUNNING while a live process holds it.
+        """End a job now, with the trials it has. Return its state: RUNNING while a live process holds it.
 
         Raises:
             NotFoundError: No such job.
@@ -151,7 +151,7 @@ class Jobs:
         return self._request(job_id, ControlSignal.CANCEL)
 
     def resume(self, job_id: str) -> JobState:
-        """Queue a PAUSED job, or one that its holder has left behind; return its state.
+        """Queue a PAUSED job, or one whose holder has died; return its state.
 
         Raises:
             NotFoundError: No such job.
@@ -162,8 +162,8 @@ class Jobs:
             job = transaction.lock_job(job_id)
             if job.is_held:
                 pausing = job.row["requested"] == ControlSignal.PAUSE
-                so = "it is to be paused first" if pausing else "there is nothing to resume"
-                raise LeaseHeldError(f"Job {job_id} is being worked on by {job.row['lease_holder']}: {so}.")
+                so = "wait until it is PAUSED" if pausing else "there is nothing to resume"
+                raise LeaseHeldError(f"Job {job_id} is running in {job.row['lease_holder']}: {so}.")
             if job.row["state"] not in {JobState.PAUSED, JobState.RUNNING}:
                 raise TransitionError(
                     f"Job {job_id} is {job.row['state']}; only a PAUSED job can be resumed. "
@@ -177,8 +177,8 @@ class Jobs:
     ) -> JobState:
         """Raise a job's budget; one that has SUCCEEDED is QUEUED again. Return its state.
 
-        More trials or time also bring a round of verdict seeds to a job that has reached its verdict: a winner may
-        change.
+        With more trials or time, a job that has reached its verdict also gets a new round of verdict seeds, since a
+        winner may change.
 
         Args:
             job_id: The job.
@@ -196,7 +196,7 @@ class Jobs:
             state = JobState(job.row["state"])
             if state in {JobState.FAILED, JobState.CANCELLED}:
                 raise TransitionError(
-                    f"Job {job_id} is {state}, and cannot be given more. Run its job file anew: anon-tune run SPEC"
+                    f"Job {job_id} is {state} and cannot be extended. Run its job file again: anon-tune run SPEC"
                 )
             spec = {**job.row["spec"], "budget": raised(connection, job.row, trials, time, seeds)}
             connection.execute(sa.update(JOBS).where(JOBS.c.id == job_id).values(spec=spec))
@@ -207,7 +207,7 @@ class Jobs:
         return state
 
     def _request(self, job_id: str, request: ControlSignal) -> JobState:
-        """Change a job that no live process holds, or leave the request to its holder."""
+        """Change a job that no live process holds, or store the request for its holder."""
         with self._transactions.write() as transaction:
             connection, job = transaction.connection, transaction.lock_job(job_id)
             before, after = JobState(job.row["state"]), STATES_AFTER[request]
@@ -217,7 +217,7 @@ class Jobs:
                 )
             check_transition(before, after)
             if job.row["requested"] == ControlSignal.CANCEL and request is ControlSignal.PAUSE:
-                raise ConflictError(f"Job {job_id} is being cancelled; it cannot be paused any more.")
+                raise ConflictError(f"Job {job_id} is being cancelled and cannot be paused.")
             if job.is_held:
                 connection.execute(sa.update(JOBS).where(JOBS.c.id == job_id).values(requested=request))
                 return before
@@ -233,7 +233,7 @@ def _insert(connection: sa.Connection, row: Mapping[str, Any], submission: Submi
 
 
 def _made_by(connection: sa.Connection, submission: SubmissionKey) -> str | None:
-    """Return the job that a submission has made before, if it has. Raises InputError for another request."""
+    """Return the id of the job that the submission created before, or None. Raises InputError for another request."""
     query = sa.select(SUBMISSIONS.c.digest, SUBMISSIONS.c.job_id)
     found = connection.execute(
         query.where(SUBMISSIONS.c.owner == submission.owner, SUBMISSIONS.c.key == submission.key)

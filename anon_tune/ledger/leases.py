@@ -1,4 +1,4 @@
-"""Leases: which process works on a job, and for how long."""
+"""Leases: the process that works on a job, and for how long."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["LeaseStatistics", "Leases"]
 
 @dataclass(frozen=True)
 class LeaseStatistics:
-    """The leases of all jobs together.
+    """Statistics of the leases of all jobs.
 
     Attributes:
-        takeovers: How often any job has been taken so far.
-        running: How many jobs are RUNNING.
+        takeovers: Number of times that any job has been acquired.
+        running: Number of RUNNING jobs.
         seconds: Time until the first lease runs out, negative once it has; infinite while no job is RUNNING.
         holders: The processes that hold a lease.
     """
@@ -44,7 +44,7 @@ class Leases:
         self._transactions = transactions
 
     def acquire(self, job_id: str, holder: str, seconds: float) -> Lease:
-        """Take a job for `seconds` and make it RUNNING. A request that nobody has answered is withdrawn.
+        """Acquire a job for `seconds` and set it RUNNING. A pending request is withdrawn.
 
         Raises:
             NotFoundError: No such job.
@@ -56,7 +56,7 @@ class Leases:
             if job.is_held:
                 silent = (job.now - job.row["lease_heartbeat"]).total_seconds()
                 raise LeaseHeldError(
-                    f"Job {job_id} is being worked on by {job.row['lease_holder']} (last heartbeat {silent:.0f} s "
+                    f"Job {job_id} is running in {job.row['lease_holder']} (last heartbeat {silent:.0f} s "
                     f"ago). Stop that process first, or pause the job: anon-tune pause {job_id}"
                 )
             if job.row["state"] in ENDED:
@@ -64,9 +64,9 @@ class Leases:
             return _take(transaction.connection, job.row, job.now, holder, seconds)
 
     def claim(self, holder: str, seconds: float) -> Lease | None:
-        """Take the next job of the queue for `seconds` and make it RUNNING; None if there is none.
+        """Claim the next job of the queue for `seconds` and set it RUNNING; None if there is none.
 
-        A job that was left behind with a request is PAUSED or CANCELLED as requested, and passed over.
+        A job whose holder died with a request pending is PAUSED or CANCELLED as requested, and skipped.
         """
         with self._transactions.write() as transaction:
             connection = transaction.connection
@@ -89,7 +89,7 @@ class Leases:
                 leave_job(connection, row["id"], now, STATES_AFTER[request], f"{request} requested")
 
     def heartbeat(self, lease: Lease) -> HeartbeatResponse:
-        """Renew a lease and return what its holder needs to know.
+        """Renew a lease, and return the pending request, the budget and the time spent.
 
         Raises:
             LeaseLostError: Another process holds the job.
@@ -116,19 +116,19 @@ class Leases:
     ) -> JobState:
         """End the lease, leave the job in `state`, and return the state it is in.
 
-        It is another one after a request: a job that could go on is PAUSED or CANCELLED as requested. A job that
-        would have ended is QUEUED if its budget was raised meanwhile. Its RUNNING trials wait again, or are CANCELLED
-        together with the WAITING ones when the job has ended.
+        That state may be another one. After a request, a job that has not ended is PAUSED or CANCELLED as requested.
+        A job that would have ended is QUEUED if its budget was raised meanwhile. RUNNING trials become WAITING; when
+        the job has ended, RUNNING and WAITING trials are CANCELLED.
 
         Args:
             lease: The lease to end.
             state: The state to leave the job in.
-            reason: Why, for people.
-            budget: The budget under which nothing was left to do.
+            reason: Cause, for people.
+            budget: The budget for which nothing was left to do.
 
         Raises:
             LeaseLostError: Another process holds the job.
-            TransitionError: `state` is RUNNING, which takes a lease.
+            TransitionError: `state` is RUNNING, which needs a lease.
         """
         if state is JobState.RUNNING:
             raise TransitionError(f"Job {lease.job} cannot be {state} without a lease.")
@@ -162,20 +162,20 @@ def _has_ended(row: sa.RowMapping) -> TransitionError:
     why = f" ({row['reason']})" if row["reason"] else ""
     more = f" `anon-tune extend {job_id} --trials N` gives it more trials;"
     return TransitionError(
-        f"Job {job_id} has ended, {state}{why}: it cannot go on. `anon-tune show {job_id}` shows what it found;"
-        f"{more if state is JobState.SUCCEEDED else ''} for another try run its job file anew: anon-tune run SPEC"
+        f"Job {job_id} has ended as {state}{why} and cannot be resumed. `anon-tune show {job_id}` shows its results;"
+        f"{more if state is JobState.SUCCEEDED else ''} to try again, run its job file: anon-tune run SPEC"
     )
 
 
 def _spent(row: sa.RowMapping, now: datetime.datetime) -> float:
-    """Seconds for which a job that is held has been worked on until now."""
+    """Return the seconds of work on a job that is held, until now."""
     return float(row["spent"] + (now - row["lease_heartbeat"]).total_seconds())
 
 
 def _take(
     connection: sa.Connection, row: sa.RowMapping, now: datetime.datetime, holder: str, seconds: float
 ) -> Lease:
-    """Give a job, whose row is locked and which no live process holds, to `holder`."""
+    """Give the lease of a job to `holder`. The job's row is locked, and no live process holds it."""
     check_transition(JobState(row["state"]), JobState.RUNNING)
     token = row["lease_token"] + 1
     connection.execute(

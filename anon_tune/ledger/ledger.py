@@ -66,8 +66,8 @@ class Operations:
     """Operations of a ledger, each in a transaction of its own or all in one.
 
     Attributes:
-        jobs: Jobs, and what users request of them.
-        leases: Who works on which job.
+        jobs: Jobs, and requests of users.
+        leases: Leases of the processes that work on jobs.
         trials: Trials and their reports.
         attempts: Executions of trials.
     """
@@ -85,10 +85,10 @@ class Ledger(Operations):
     Its operations are transactions of their own, also within `transaction`.
 
     Attributes:
-        overviews: Jobs and trials for people: in pages, summed up, without their reports.
-        projections: How far jobs have been written to MLflow.
-        archives: The code that jobs bring along.
-        tokens: Who may use the service.
+        overviews: Summaries and pages of jobs and trials, without their reports.
+        projections: Cursors of the projection to MLflow.
+        archives: Code archives of jobs.
+        tokens: Tokens of the service's users.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -101,12 +101,12 @@ class Ledger(Operations):
 
     @classmethod
     def open(cls, url: str) -> Ledger:
-        """Open the database at an SQLAlchemy URL; it is made or migrated where needed.
+        """Open the database at an SQLAlchemy URL; create or migrate it if needed.
 
         Raises:
-            InputError: `url` is no database URL.
+            InputError: `url` is not a database URL.
             ConflictError: The database was written by a newer anon_tune.
-            DependencyError: The database, or the library that speaks to it, is not there.
+            DependencyError: The database cannot be reached, or its client library is not installed.
         """
         return cls(open_database(url))
 
@@ -116,14 +116,14 @@ class Ledger(Operations):
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[Operations]:
-        """Give operations that are stored together when the block ends, or not at all when an error leaves it.
+        """Return operations that are committed together at the end of the block; an error rolls all of them back.
 
         Call no operation of the ledger itself in the block: it would wait for this transaction.
 
         Args:
             durable: Whether the transaction survives a power cut once this returns. If not, it does so once a later
-                durable transaction has returned; it is lost only together with the process that wrote it and all
-                that followed. PostgreSQL, whose clients may outlive it, always stores durably.
+                durable transaction has returned; it can only be lost together with the process that wrote it and all
+                later transactions. PostgreSQL, whose clients may outlive it, always stores durably.
         """
         with write(self._engine, durable=durable) as connection:
             yield Operations(Transaction(connection))

@@ -1,4 +1,4 @@
-"""Jobs and trials for people: in pages, summed up, and without reading all that trials have reported."""
+"""Overviews of jobs and trials: pages and summaries that do not read all reports."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = ["Overviews"]
 
 
 class Overviews:
-    """Overviews of one ledger; `Ledger.overviews`. Each method sees one moment of the database."""
+    """Overviews of one ledger: `Ledger.overviews`. Each method reads one snapshot of the database."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def jobs(self, limit: int | None = None, after: str | None = None) -> list[JobRecord]:
-        """Return jobs without their trials, the newest first: at most `limit`, those that follow the job `after`.
+        """Return at most `limit` jobs without their trials, newest first, that follow the job `after`.
 
         Raises:
             NotFoundError: There is no job `after`.
@@ -67,7 +67,7 @@ class Overviews:
         return [job_record(row, now, None, ()) for row in rows]
 
     def job(self, job_id: str) -> Overview:
-        """Return a job summed up. Raises NotFoundError."""
+        """Return a summary of a job. Raises NotFoundError."""
         with read(self._engine) as connection:
             job = read_job(connection, job_id)
             of_trials = sa.and_(
@@ -80,7 +80,7 @@ class Overviews:
         return Overview(job, arms, projected)
 
     def trials(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[records.Trial]:
-        """Return trials without their reports, the first made first: at most `limit`, those `after` one.
+        """Return at most `limit` trials without their reports, in order of creation, that follow the trial `after`.
 
         Raises:
             NotFoundError: No such job, or the job has no trial `after`.
@@ -105,9 +105,9 @@ class Overviews:
     ) -> list[records.TrialReport]:
         """Return reports of a job, or of one trial, by creation of the trials and then by step.
 
-        At most `limit`, those that follow `after`. No report is ever changed or removed, and a new one comes last in
-        its trial. So pages that are read in turn repeat and skip nothing; what a trial reports after its last page
-        was read is in none of them.
+        At most `limit` reports that follow `after` are returned. No report is ever changed or removed, and a new one
+        comes last in its trial. So pages that are read in turn repeat and skip nothing; a report that is stored
+        after the last page of its trial was read is in none of them.
 
         Raises:
             NotFoundError: No such job, or the job has no such trial or no trial `after.trial`.
@@ -134,7 +134,7 @@ class Overviews:
             return database_time(connection)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return how many jobs and trials there are in each state."""
+        """Return the numbers of jobs and trials in each state."""
         with read(self._engine) as connection:
             return {
                 name: dict(
@@ -180,7 +180,7 @@ def _arms(connection: sa.Connection, job: JobRecord) -> dict[str, ArmRecord]:
 
 
 def _best(connection: sa.Connection, job: JobRecord) -> dict[str, records.Trial]:
-    """The COMPLETE search trial with the best value of each arm; of equals the first."""
+    """Return the COMPLETE search trial with the best value of each arm; the first one if several are equal."""
     value: Any = TRIALS.c.value if job.spec["objective"]["mode"] == "min" else TRIALS.c.value.desc()
     place = sa.func.row_number().over(
         partition_by=TRIALS.c.arm, order_by=(value, TRIALS.c.created, TRIALS.c.id)

@@ -1,4 +1,4 @@
-"""How far jobs and trials have been written to MLflow, and who writes them at the moment."""
+"""Cursors of the projection to MLflow, and the process that writes it at the moment."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["Cursor", "Projections"]
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far a job or a trial has been projected.
+    """Progress of the projection of a job or a trial.
 
     Attributes:
-        run: Its MLflow run; "" if there may be one, of which nothing is known.
-        steps: How many of its reports have been written.
+        run: Its MLflow run; "" if one may exist whose id is not known.
+        steps: Number of reports that have been written.
         state: The state that was written last.
     """
 
@@ -33,29 +33,29 @@ class Cursor:
 
 
 class Projections:
-    """The cursors of one ledger; `Ledger.projections`. Each method is one transaction."""
+    """Cursors of one ledger: `Ledger.projections`. Each method is one transaction."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def cursor(self, subject: str) -> Cursor | None:
-        """Return how far a job or a trial has been projected; None if nothing of it."""
+        """Return the cursor of a job or a trial; None if it has not been projected."""
         query = sa.select(PROJECTIONS.c.run, PROJECTIONS.c.steps, PROJECTIONS.c.state)
         with read(self._engine) as connection:
             row = connection.execute(query.where(PROJECTIONS.c.subject == subject)).first()
         return None if row is None else Cursor(*row)
 
     def count_behind(self, job_id: str) -> int:
-        """Return how many trials `behind` would return without a limit."""
+        """Return the number of trials that `behind` would return without a limit."""
         with read(self._engine) as connection:
             return connection.execute(
                 sa.select(sa.func.count()).select_from(_behind(job_id).subquery())
             ).scalar_one()
 
     def behind(self, job_id: str, limit: int) -> list[tuple[records.Trial, Cursor | None]]:
-        """Return trials that have changed since they were projected, the oldest first, at most `limit` of them.
+        """Return at most `limit` trials that have changed since they were projected, oldest first.
 
-        Each comes with its cursor as `cursor` returns it. A trial of which no run is known comes each time.
+        Each comes with its cursor as `cursor` returns it. A trial whose run is not known is always included.
         """
         with read(self._engine) as connection:
             found = {
@@ -66,15 +66,15 @@ class Projections:
         return [(trial, found[trial.id]) for trial in trials]
 
     def last_report(self, job_id: str) -> datetime.datetime | None:
-        """Return when a trial of the job reported last; None if none has."""
+        """Return the time of the job's last report; None if there is none."""
         query = sa.select(sa.func.max(REPORTS.c.time)).join(TRIALS).where(TRIALS.c.job_id == job_id)
         with read(self._engine) as connection:
             return connection.execute(query).scalar()
 
     def announce(self, job_id: str, trial_ids: Sequence[str] | None = None) -> None:
-        """Store, before it is so, that MLflow may have runs of these trials (None: of all) that no cursor names.
+        """Store, before they are created, that MLflow may have runs of these trials (None: of all) without a cursor.
 
-        Their cursor's run is "" until `set`: whoever finds it so looks for the run before making one.
+        Their cursor's run is "" until `set`: a projector that finds it looks for the run before it creates one.
         """
         with write(self._engine) as connection:
             connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id == job_id).with_for_update())
@@ -88,9 +88,9 @@ class Projections:
             connection.execute(sa.insert(PROJECTIONS).from_select(columns, chosen))
 
     def set(self, job_id: str, subject: str, run: str, steps: int = 0, state: str | None = None) -> None:
-        """Store how far `subject` has been projected.
+        """Store the cursor of `subject`, a job or a trial.
 
-        A power cut may take it back, on sqlite; then it is projected once more, which changes nothing.
+        On sqlite a power cut may undo it; the subject is then projected again, which changes nothing.
         """
         with write(self._engine, durable=False) as connection:
             # Two projectors of one job take turns.
@@ -103,7 +103,7 @@ class Projections:
             )
 
     def take_turn(self, job_id: str, projector: str, seconds: float) -> bool:
-        """Let `projector` alone project a job for `seconds` from now; return False while another does.
+        """Reserve the projection of a job for `projector`, for `seconds` from now; return False if another has it.
 
         Raises:
             NotFoundError: No such job.
@@ -128,7 +128,7 @@ class Projections:
         return True
 
     def end_turn(self, job_id: str, projector: str) -> None:
-        """Let others project a job; nothing if another does already."""
+        """End the reservation of `projector`, if it still has it."""
         with write(self._engine, durable=False) as connection:
             connection.execute(
                 sa.update(JOBS)
@@ -137,15 +137,15 @@ class Projections:
             )
 
     def forget(self, job_id: str) -> None:
-        """Store that nothing of a job has been projected."""
+        """Delete all cursors of a job."""
         with write(self._engine) as connection:
             connection.execute(sa.delete(PROJECTIONS).where(PROJECTIONS.c.job_id == job_id))
 
 
 def _behind(job_id: str) -> sa.Select[str, str, int, str | None]:
-    """Id and cursor of trials that have changed since they were projected."""
+    """Return the query for the id and cursor of trials that have changed since they were projected."""
     reported = sa.select(sa.func.count()).where(REPORTS.c.trial_id == TRIALS.c.id).scalar_subquery()
-    # What has ended reports no more: its state says it all, and the reports of few need to be counted.
+    # A trial that has ended reports no more, so only the reports of RUNNING trials need to be counted.
     behind = sa.and_(TRIALS.c.state == TrialState.RUNNING, PROJECTIONS.c.steps < reported)
     return (
         sa.select(TRIALS.c.id, PROJECTIONS.c.run, PROJECTIONS.c.steps, PROJECTIONS.c.state)

@@ -1,4 +1,4 @@
-"""Rows of the tables as records."""
+"""Conversion of rows to records."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ _TRIAL_COLUMNS = tuple(field.name for field in dataclasses.fields(records.Trial)
 
 
 def no_such_job(job_id: str) -> NotFoundError:
-    """Return the error for an id that no job has."""
+    """Return the error for an unknown job id."""
     return NotFoundError(f"There is no job {job_id!r}. `anon-tune jobs` lists them.")
 
 
 def check_job(connection: sa.Connection, job_id: str) -> None:
-    """Raise NotFoundError unless there is such a job."""
+    """Raise NotFoundError unless the job exists."""
     if connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id == job_id)).scalar() is None:
         raise no_such_job(job_id)
 
 
 def check_trial(connection: sa.Connection, job_id: str, trial_id: str) -> datetime.datetime:
-    """Return when a trial of the job was created (UTC). Raises NotFoundError."""
+    """Return the time at which a trial of the job was created (UTC). Raises NotFoundError."""
     of_job = sa.select(TRIALS.c.created).where(TRIALS.c.id == trial_id, TRIALS.c.job_id == job_id)
     created: datetime.datetime | None = connection.execute(of_job).scalar()
     if created is None:
@@ -58,7 +58,7 @@ def check_trial(connection: sa.Connection, job_id: str, trial_id: str) -> dateti
 
 
 def read_job(connection: sa.Connection, job_id: str, *, trials: bool = False) -> JobRecord:
-    """Return a job, with or without its trials and their reports. Raises NotFoundError."""
+    """Return a job, optionally with its trials and their reports. Raises NotFoundError."""
     now = database_time(connection)
     row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).mappings().first()
     if row is None:
@@ -70,7 +70,7 @@ def read_job(connection: sa.Connection, job_id: str, *, trials: bool = False) ->
 def read_trials(
     connection: sa.Connection, job_id: str, trial_ids: Sequence[str] | None = None, *, reports: bool = True
 ) -> tuple[records.Trial, ...]:
-    """Return trials of a job (None: all), with or without their reports, in the order in which they were made."""
+    """Return a job's trials (None: all), optionally with their reports, in order of creation."""
     of_job = sa.select(TRIALS.c.id).where(TRIALS.c.job_id == job_id)
     if trial_ids is not None:
         of_job = of_job.where(TRIALS.c.id.in_(trial_ids))

@@ -1,4 +1,4 @@
-"""The tables. A change here goes with a migration; a test compares the two."""
+"""Tables of the ledger. A change here needs a migration; a test compares the two."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _UTCDateTime(TypeDecorator[datetime.datetime]):
         return value.astimezone(datetime.UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime.datetime | None:
-        """Give the offset back."""
+        """Restore the offset."""
         return None if value is None else value.replace(tzinfo=datetime.UTC)
 
 
@@ -92,12 +92,12 @@ JOBS = Table(
     Column("projector", String(255)),
     Column("projector_expires", _UTCDateTime),
 )
-"""Tuning jobs, and who holds them.
+"""Tuning jobs and their leases.
 
-`lease_token` grows by one each time a job is taken; a write names the token it was made under. `requested` is what
-the holder has been asked to do. `spent` is the seconds for which it has been worked on, as of `lease_heartbeat`.
-`owner` is who submitted it to a service, and `code` what came with it. `projector` is who writes it to MLflow at the
-moment, until `projector_expires`.
+`lease_token` grows by one each time a job is acquired; every write names the token of its lease. `requested` is the
+pending request to the holder. `spent` is the seconds of work on the job, as of `lease_heartbeat`. `owner` is the user
+who submitted it to a service, and `code` the digest of its code archive. `projector` is the process that writes it to
+MLflow at the moment, until `projector_expires`.
 """
 
 TRIALS = Table(
@@ -129,8 +129,8 @@ TRIALS = Table(
 )
 """Configurations of one arm with one seed each; `repeat` is the search of the arm that a trial belongs to.
 
-`steps` is the number of a trial's reports, and `seconds` the time that their epochs took: so that a job of many
-trials is summed up without reading their reports.
+`steps` is the number of a trial's reports, and `seconds` the duration of their epochs, so that the summary of a job
+needs no reports.
 """
 
 ATTEMPTS = Table(
@@ -145,7 +145,7 @@ ATTEMPTS = Table(
     Column("checkpoint", Text),
     Column("log", Text),
 )
-"""Executions of trials; `outcome` is null while one runs. `log` is the end of what its process wrote."""
+"""Executions of trials; `outcome` is null while one runs. `log` is the end of its process's output."""
 
 REPORTS = Table(
     "reports",
@@ -159,7 +159,7 @@ REPORTS = Table(
 )
 """Intermediate results; the first committed one of a step stands.
 
-`value` is null where it was NaN or infinite, which not every database can hold.
+`value` is null if it was NaN or infinite, which not every database can store.
 """
 
 PROJECTIONS = Table(
@@ -171,7 +171,7 @@ PROJECTIONS = Table(
     _required("steps", Integer, default=0),
     Column("state", String(16)),
 )
-"""How far jobs and trials have been written to MLflow: the projection's durable cursor."""
+"""Durable cursors of the projection of jobs and trials to MLflow."""
 
 SUBMISSIONS = Table(
     "submissions",
@@ -181,7 +181,7 @@ SUBMISSIONS = Table(
     _required("digest", String(64)),
     _required("job_id", String(32), ForeignKey("jobs.id")),
 )
-"""What a client's Idempotency-Key has made: the same request again gives the same job."""
+"""Jobs by Idempotency-Key: repeating a request with its key returns the same job."""
 
 CODE = Table(
     "code",
@@ -191,7 +191,7 @@ CODE = Table(
     Column("owner", String(64)),
     _required("created", _UTCDateTime),
 )
-"""Zips of code that jobs came with, by their SHA-256."""
+"""Code archives (zip) of jobs, by their SHA-256."""
 
 TOKENS = Table(
     "tokens",
@@ -204,4 +204,4 @@ TOKENS = Table(
     _required("created", _UTCDateTime),
     Column("revoked", _UTCDateTime),
 )
-"""Who may use the service, and for what. `digest` is all that is kept of a token itself."""
+"""Tokens of the service's users. Only the `digest` of a token is stored."""

@@ -1,4 +1,4 @@
-"""Who may use the service: tokens, of which the ledger keeps a digest alone."""
+"""Tokens of the service's users; the ledger stores only their digests."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _BYTES = 32
 
 
 def short_id() -> str:
-    """Return a new short id, unique but for chance: who stores it checks."""
+    """Return a new random short id. It is probably unique; the caller checks."""
     return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
 
 
 class Tokens:
-    """The tokens of one ledger; `Ledger.tokens`. Each method is one transaction."""
+    """Tokens of one ledger: `Ledger.tokens`. Each method is one transaction."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -36,12 +36,12 @@ class Tokens:
     def create(
         self, owner: str, role: Role, secret: str | None = None, *, may_send_code: bool = False
     ) -> tuple[TokenRecord, str]:
-        """Store a new token and return it with its secret, which nobody can be shown again.
+        """Create a token and return it with its secret, which cannot be shown again.
 
-        With a `secret` that was stored before, return the token that has it.
+        With a `secret` that was stored before, return its token.
 
         Raises:
-            ConflictError: That token is another owner's, or of another role, or was revoked.
+            ConflictError: That token has another owner or role, or was revoked.
         """
         secret = secret or _PREFIX + secrets.token_urlsafe(_BYTES)
         with write(self._engine) as connection:
@@ -52,8 +52,8 @@ class Tokens:
                 wanted = owner, role, may_send_code, None
                 if (found.owner, found.role, found.may_send_code, found.revoked) != wanted:
                     raise ConflictError(
-                        f"This secret is of token {found.id} of {found.owner}, role {found.role}, "
-                        f"{'revoked' if found.revoked else 'in use'}. Take another."
+                        f"This secret belongs to token {found.id} of {found.owner}, role {found.role}, "
+                        f"{'revoked' if found.revoked else 'in use'}. Use another secret."
                     )
                 return found, secret
             row = {
@@ -69,13 +69,13 @@ class Tokens:
         return token_record(row), secret
 
     def all(self) -> list[TokenRecord]:
-        """Return all tokens, the oldest first."""
+        """Return all tokens, oldest first."""
         with read(self._engine) as connection:
             rows = connection.execute(sa.select(TOKENS).order_by(TOKENS.c.created, TOKENS.c.id)).mappings()
             return [token_record(row) for row in rows]
 
     def ever_existed(self) -> bool:
-        """Return whether there ever was a token: the last one that is revoked does not open the door again."""
+        """Return whether a token was ever created; revoking the last one does not open the service again."""
         with read(self._engine) as connection:
             return connection.execute(sa.select(TOKENS.c.id).limit(1)).first() is not None
 
@@ -88,7 +88,7 @@ class Tokens:
         return None if row is None else token_record(row)
 
     def revoke(self, token_id: str) -> TokenRecord:
-        """Take a token back; once more changes nothing. Raises NotFoundError."""
+        """Revoke a token; repeating it changes nothing. Raises NotFoundError."""
         with write(self._engine) as connection:
             unrevoked = sa.update(TOKENS).where(TOKENS.c.id == token_id, TOKENS.c.revoked.is_(None))
             connection.execute(unrevoked.values(revoked=database_time(connection)))
@@ -99,5 +99,5 @@ class Tokens:
 
 
 def _digest(secret: str) -> str:
-    """SHA-256: a token is 256 random bits, which need no slow hash."""
+    """Return the SHA-256; a token is 256 random bits, which need no slow hash."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Transactions: every operation of the ledger runs in one, either its own or one that the caller began."""
+"""Transactions: every operation of the ledger runs in one of its own or in one that the caller began."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Lease:
     Attributes:
         job: Id of the job.
         holder: Name of the process that holds it, for people.
-        token: Fencing token. It grows by one each time the job is taken; a write under an older one is refused.
-        seconds: How long the lease lasts without a heartbeat.
+        token: Fencing token. It grows by one each time the job is acquired; a write with an older one is refused.
+        seconds: Time for which the lease lasts without a heartbeat.
     """
 
     job: str
@@ -62,7 +62,7 @@ class Transactions(Protocol):
     """Source of the transaction that an operation runs in."""
 
     def read(self) -> AbstractContextManager[Transaction]:
-        """Return a transaction to read in; it sees one moment of the database."""
+        """Return a transaction to read one snapshot of the database."""
 
     def write(self) -> AbstractContextManager[Transaction]:
         """Return a transaction to read and write in."""
@@ -74,7 +74,7 @@ class Transaction:
     It is used by one thread at a time, as its connection is.
 
     Attributes:
-        connection: The connection that has it open.
+        connection: Its connection.
     """
 
     def __init__(self, connection: sa.Connection) -> None:
@@ -92,18 +92,18 @@ class Transaction:
     def check_lease(self, lease: Lease) -> datetime.datetime:
         """Lock the job's row, check the fencing token, and return the database's time (UTC).
 
-        The same lease is checked once in a transaction: the lock keeps it valid until the end, and all that is
-        written under it has the same time.
+        A lease is checked once per transaction: the lock keeps it valid until the end, and all its writes have the
+        same time.
 
         Raises:
-            LeaseLostError: Another process holds the job, or nobody does.
+            LeaseLostError: Another process holds the job, or none does.
         """
         if lease not in self._checked:
             token, holder = self.connection.execute(_LEASE, {"of_job": lease.job}).first() or (None, None)
             if token != lease.token or holder is None:
                 raise LeaseLostError(
-                    f"Job {lease.job} was taken over by {holder or 'nobody, after its end'}; "
-                    "this process stops, and nothing is lost."
+                    f"The lease on job {lease.job} {f'was taken over by {holder}' if holder else 'has ended'}. "
+                    "This process stops; no results are lost."
                 )
             self._checked[lease] = database_time(self.connection)
         return self._checked[lease]
@@ -119,19 +119,19 @@ class Transaction:
 
 
 class SeparateTransactions:
-    """Transactions of which each is stored by itself."""
+    """Source of separate transactions, one for each operation."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
-        """Begin a transaction that only reads, and end it."""
+        """Begin a read-only transaction, and end it after the block."""
         with read(self._engine) as connection:
             yield Transaction(connection)
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
-        """Begin a transaction, and store it unless an error leaves the block."""
+        """Begin a transaction, and commit it unless the block raises an error."""
         with write(self._engine) as connection:
             yield Transaction(connection)

@@ -1,4 +1,4 @@
-"""Changes of state that several operations share; each is part of the caller's transaction."""
+"""State changes that several operations share; each is part of the caller's transaction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATES_AFTER: Final[Mapping[ControlSignal, JobState]] = {
     ControlSignal.PAUSE: JobState.PAUSED,
     ControlSignal.CANCEL: JobState.CANCELLED,
 }
-"""State in which a request leaves a job."""
+"""State of a job after each request."""
 
 # Executed several times for every trial: building a statement takes longer than executing it.
 _STATE = sa.select(TRIALS.c.state).where(
@@ -71,7 +71,7 @@ def close_attempt(
 def end_attempts(
     connection: sa.Connection, job_id: str, now: datetime.datetime, after: TrialState, reason: str
 ) -> None:
-    """Close the attempts of a job's RUNNING trials, and leave these WAITING or CANCELLED."""
+    """Close the attempts of a job's RUNNING trials, and set these WAITING or CANCELLED."""
     cancelled = after is TrialState.CANCELLED
     values: dict[str, Any] = {"finished": now, "reason": reason} if cancelled else {}
     running = sa.select(TRIALS.c.id).where(TRIALS.c.job_id == job_id, TRIALS.c.state == TrialState.RUNNING)
@@ -83,9 +83,9 @@ def end_attempts(
 def leave_job(
     connection: sa.Connection, job_id: str, now: datetime.datetime, state: JobState, reason: str | None
 ) -> None:
-    """Leave a job, whose row is locked, in a state in which nobody holds it.
+    """Set the state of a job whose row is locked, and end its lease.
 
-    Its RUNNING trials wait for another attempt. Where `state` is an end, they and the WAITING ones are CANCELLED.
+    RUNNING trials wait for another attempt. If `state` is final, RUNNING and WAITING trials are CANCELLED.
     """
     ended = state in ENDED
     after = TrialState.CANCELLED if ended else TrialState.WAITING

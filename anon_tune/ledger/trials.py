@@ -48,7 +48,7 @@ class Trials:
 
         Raises:
             LeaseLostError: Another process holds the job.
-            ConflictError: The arm's search has a trial of this number, or this configuration with this seed.
+            ConflictError: The arm's search already has this number, or this configuration with this seed.
         """
         trial_id = new.id_in(lease.job)
         given = {**vars(new), "params": dict(new.params), "hyperparameters": dict(new.hyperparameters)}
@@ -64,7 +64,9 @@ class Trials:
             try:
                 transaction.connection.execute(_ADD_TRIAL, row)
             except IntegrityError as error:
-                raise ConflictError(f"{trial_id} repeats a number or a configuration of this job.") from error
+                raise ConflictError(
+                    f"Trial {trial_id} repeats a number or a configuration of this job."
+                ) from error
         return records.Trial(id=trial_id, job=lease.job, state=TrialState.WAITING, **given)
 
     def report(
@@ -77,10 +79,10 @@ class Trials:
         metrics: Mapping[str, float],
         checkpoint: str | None = None,
     ) -> records.Report:
-        """Store an intermediate result, and return the report that stands for this step: the first one.
+        """Store an intermediate result, and return the report of this step: the first one that was stored.
 
-        With `checkpoint`, the file that holds the trial after this step becomes the one that the attempt names. It
-        must be durable by now, since the next attempt may go on from it.
+        `checkpoint` is the file that holds the trial after this step; the attempt then names it as its newest. It
+        must be durable by now, since the next attempt may continue from it.
 
         Raises:
             LeaseLostError: Another process holds the job.
@@ -91,7 +93,7 @@ class Trials:
             connection, now = transaction.connection, transaction.check_lease(lease)
             state = trial_state(connection, lease, trial_id)
             if state is not TrialState.RUNNING:
-                raise ConflictError(f"{trial_id} is {state}; only a RUNNING trial reports.")
+                raise ConflictError(f"Trial {trial_id} is {state}; only a RUNNING trial can report.")
             if checkpoint is not None:
                 of_attempt = {"of_trial": trial_id, "of_attempt": attempt, "checkpoint": checkpoint}
                 if connection.execute(_NAME_CHECKPOINT, of_attempt).rowcount != 1:
@@ -121,23 +123,23 @@ class Trials:
         reason: str | None = None,
         log: str | None = None,
     ) -> datetime.datetime:
-        """End a trial and its attempt, and return the time of it (UTC).
+        """End a trial and its attempt, and return the time (UTC).
 
         Args:
             lease: The lease of the trial's job.
             trial_id: The trial.
-            state: How it ended.
+            state: Its final state.
             value: Its final objective, if it has one.
-            reason: Why it ended so, for people.
+            reason: Cause of this end, for people.
             log: The end of its process's output.
 
         Raises:
             LeaseLostError: Another process holds the job.
             NotFoundError: The job has no such trial.
-            TransitionError: `state` may not follow the trial's, or ends nothing.
+            TransitionError: `state` may not follow the trial's state, or is not a final one.
         """
         if state not in FINISHED:
-            raise TransitionError(f"{state} ends no trial.")
+            raise TransitionError(f"{state} is not a final state of a trial.")
         with self._transactions.write() as transaction:
             connection, now = transaction.connection, transaction.check_lease(lease)
             ending = {"value": _finite(value), "reason": reason, "finished": now}

@@ -1,1 +1,1 @@
-"""The service: jobs over HTTP, for people who are not at the machine that runs them."""
+"""The service: jobs over HTTP, for users on other machines."""

@@ -1,7 +1,7 @@
-"""Who asks, and what they may: bearer tokens and roles.
+"""Authentication and permissions: bearer tokens and roles.
 
-A service on a loopback address whose ledger never had a token is open: whoever is at the machine may do everything.
-Any other asks for a token with each request, but for its health.
+A service on a loopback address whose ledger never had a token is open to every user of the machine. Any other service
+requires a token with each request, except for its health.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ JobId = Annotated[str, Path(max_length=32, examples=["93gk79"])]
 _RANKS = {role: rank for rank, role in enumerate(Role)}
 _BEARER = HTTPBearer(
     auto_error=False,
-    description="A token of `anon-tune token create`. On a loopback address without tokens: none.",
+    description="A token from `anon-tune token create`. None on a loopback address without tokens.",
 )
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Dependencies of an instance of the service; `app.state.surroundings`. It holds nothing that changes.
+    """Dependencies of an instance of the service, in `app.state.surroundings`; nothing in it changes.
 
     Attributes:
-        on_loopback: Whether only this machine reaches it.
+        on_loopback: Whether only this machine can reach the service.
     """
 
     ledger: Ledger
@@ -45,11 +45,11 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class User:
-    """Who asks.
+    """User who sends a request.
 
     Attributes:
-        owner: Whose token it is; None: whoever is at the machine.
-        may_send_code: Whether their token allows it; the service must, too.
+        owner: Name of the user; None for a user of the machine, without a token.
+        may_send_code: Whether their token allows code; the service must allow it too.
     """
 
     owner: str | None
@@ -60,39 +60,43 @@ class User:
 
     @property
     def jobs(self) -> LedgerJobs:
-        """The jobs, as this user sees them."""
+        """Jobs, on behalf of this user."""
         return LedgerJobs(self.surroundings.ledger, self.surroundings.settings, self.owner)
 
     def is_known(self) -> bool:
-        """Whether their token has not been revoked meanwhile."""
+        """Return whether their token is still valid."""
         return self.secret is None or self.surroundings.ledger.tokens.find(self.secret) is not None
 
     def check_may_send_code(self) -> None:
-        """Raise HTTPException (403) where the service takes no code, or not from them."""
+        """Raise HTTPException (403) unless the service and their token allow code."""
         if not self.surroundings.settings.allow_code:
             raise HTTPException(
-                403, "This service takes no code (ANON_TUNE_ALLOW_CODE); have it installed there."
+                403,
+                "This service does not accept code. Set ANON_TUNE_ALLOW_CODE there, or install the modules there.",
             )
         if not self.may_send_code:
             raise HTTPException(
-                403, "This takes a token that may send code: anon-tune token create NAME --code"
+                403,
+                "Your token may not send code. An admin can create one: anon-tune token create NAME --code",
             )
 
     def check_may_change(self, job_id: str) -> None:
-        """Raise HTTPException (403) for a job of somebody else, and NotFoundError for none."""
+        """Raise HTTPException (403) unless the job is theirs or they are an admin; NotFoundError if there is none."""
         owner = self.surroundings.ledger.jobs.get(job_id).owner
         if self.role is not Role.ADMIN and owner != self.owner:
-            raise HTTPException(403, f"Job {job_id} belongs to {owner or 'nobody'}; ask them, or an admin.")
+            raise HTTPException(
+                403, f"Job {job_id} belongs to {owner or 'nobody'}. Ask them or an admin to change it."
+            )
 
 
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
 
 
 def _user(request: Request, credentials: HTTPAuthorizationCredentials | None, role: Role) -> User:
-    """Who asks; they must have a role, or one above it. Raises HTTPException (401, 403)."""
+    """Return the user, who needs this role or one above it. Raises HTTPException (401, 403)."""
     user = _known(request, credentials)
     if _RANKS[user.role] < _RANKS[role]:
-        raise HTTPException(403, f"This takes a token with the role {role}; yours has {user.role}.")
+        raise HTTPException(403, f"This request needs a token with the role {role}; yours has {user.role}.")
     return user
 
 
@@ -111,24 +115,22 @@ def _known(request: Request, credentials: HTTPAuthorizationCredentials | None) -
 
 def _no_token(surroundings: Surroundings) -> str:
     if surroundings.on_loopback and not surroundings.ledger.tokens.ever_existed():
-        return "This token is not known, and none is needed here yet: unset ANON_TUNE_TOKEN."
-    return (
-        "A token is needed, and this is none that is known. An admin makes one: anon-tune token create NAME"
-    )
+        return "Unknown token. This service needs no token yet: unset ANON_TUNE_TOKEN."
+    return "Missing or unknown token. An admin can create one: anon-tune token create NAME"
 
 
 def _refuse_other_pages(request: Request) -> None:
-    """A page of the internet in a browser of this machine reaches loopback too.
+    """Raise HTTPException (403) for a web page of another origin, which reaches loopback through a browser.
 
-    It names its origin; or its own name was made to lead here (DNS rebinding), which is then the host's.
+    Such a page names its origin. With DNS rebinding the host is the page's own name.
     """
     if not _is_loopback(request.url.hostname or ""):
         raise HTTPException(
-            403, "Without tokens the service is asked by an address of this machine: 127.0.0.1"
+            403, "Without tokens the service only answers on an address of this machine. Use 127.0.0.1."
         )
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise HTTPException(403, "This page is of another origin, and may not use the service.")
+        raise HTTPException(403, "A web page of another origin may not use this service.")
 
 
 def _is_loopback(host: str) -> bool:
@@ -167,7 +169,7 @@ def _owner(job_id: JobId, request: Request, credentials: Credentials) -> User:
 
 def _watcher(job_id: JobId, request: Request, credentials: Credentials) -> User:
     user = _user(request, credentials, Role.READ)
-    user.surroundings.ledger.jobs.get(job_id)  # there is no status any more once events have begun
+    user.surroundings.ledger.jobs.get(job_id)  # no status can be sent once events have begun
     return user
 
 
@@ -179,4 +181,4 @@ Sender = Annotated[User, Depends(_sender)]
 Owner = Annotated[User, Depends(_owner)]
 """A user who may change the job."""
 Watcher = Annotated[User, Depends(_watcher)]
-"""A user who may look at the job, which is there."""
+"""A user who may watch the job, which exists."""

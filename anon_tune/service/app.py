@@ -1,4 +1,4 @@
-"""The application: routes, errors, and what is around them."""
+"""The application: routes, error handlers and middleware."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _THREADS = 4
 
 _DESCRIPTION = """Tuning jobs for the Anon optimizer: submit, watch, stop, export.
 
-Errors are problem documents (RFC 9457). Lists come in pages: `next` of one is `after` of the next."""
+Errors are problem documents (RFC 9457). Lists come in pages: pass `next` of a page as `after` of the next one."""
 
 
 def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> FastAPI:
-    """Return the service on a ledger. Any number of them on one ledger behave as one.
+    """Return the service of a ledger. Several services on one ledger behave as one.
 
     Args:
-        ledger: Where jobs are.
-        settings: Where their files are, and what may be named.
-        on_loopback: Whether only this machine reaches it; then it needs no tokens as long as there are none.
+        ledger: Ledger that stores the jobs.
+        settings: Settings, which name the jobs' folders and the data and modules that jobs may use.
+        on_loopback: Whether only this machine can reach it. If so, it needs no tokens as long as none were created.
     """
     app = FastAPI(
         lifespan=_few_threads,
@@ -63,7 +63,7 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
 
 @contextlib.asynccontextmanager
 async def _few_threads(app: FastAPI) -> AsyncIterator[None]:
-    """Answers are computed, not waited for: with 40 threads, as is the default, they hinder one another."""
+    """Limit the threads: requests compute, so with the default of 40 threads they slow one another down."""
     anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
     app.state.looks = anyio.CapacityLimiter(1)
     yield

@@ -1,4 +1,4 @@
-"""Figures for Prometheus: of this process, its requests; of the ledger, jobs and trials."""
+"""Metrics for Prometheus: requests of this process, and jobs and trials of the ledger."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 
 
 class Metrics:
-    """The figures of one instance."""
+    """Metrics of one instance of the service."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         labels = ("method", "route", "status")
         self._requests = Counter("anon_tune_requests", "Requests.", labels, registry=self._registry)
         self._seconds = Histogram(
-            "anon_tune_request_seconds", "Time to an answer.", ("method", "route"), registry=self._registry
+            "anon_tune_request_seconds",
+            "Time until the response.",
+            ("method", "route"),
+            registry=self._registry,
         )
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -36,7 +39,7 @@ class Metrics:
         self._seconds.labels(method, route).observe(seconds)
 
     def exposition(self, ledger: Ledger) -> tuple[bytes, str]:
-        """Return all figures in Prometheus' text format, and its media type."""
+        """Return all metrics in Prometheus' text format, and its media type."""
         of_ledger = CollectorRegistry()
         of_ledger.register(_Counts(ledger))
         text = exposition.generate_latest(self._registry) + exposition.generate_latest(of_ledger)
@@ -44,13 +47,13 @@ class Metrics:
 
 
 class _Counts(Collector):
-    """How many jobs and trials there are in each state, whichever process made them."""
+    """Numbers of jobs and trials in each state, of the whole ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Count anew."""
+        """Yield the current numbers."""
         for kind, counts in self._ledger.overviews.counts().items():
             family = GaugeMetricFamily(
                 f"anon_tune_{kind}", f"{kind.capitalize()} by state.", labels=["state"]

@@ -22,13 +22,13 @@ __all__ = ["MEDIA_TYPE", "Problem", "install", "responses"]
 MEDIA_TYPE = "application/problem+json"
 
 _WHEN = {
-    401: "No token, or one that is not known.",
-    403: "The token's role does not allow it, or the job is somebody else's.",
-    404: "There is no such thing.",
-    409: "The present state forbids it.",
-    413: "The request is too long.",
-    422: "What was sent cannot be used; `problems` names each key.",
-    503: "Something that the service needs is not there; try again later.",
+    401: "Missing or unknown token.",
+    403: "The token's role does not allow the request, or the job belongs to another user.",
+    404: "Not found.",
+    409: "The current state does not allow it.",
+    413: "The request is too large.",
+    422: "The request is invalid; `problems` names each key.",
+    503: "A dependency of the service is unavailable; try again later.",
 }
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Problem(BaseModel):
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Documentation of the problems that a route may answer with, besides those of every route."""
+    """Return the documentation of a route's problems, and of those that every route may answer with."""
     schema = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     every = (401, 403, 413, 422, 503)
     return {
@@ -56,7 +56,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Have every error of `app` answered with a problem document."""
+    """Add handlers that answer every error of `app` with a problem document."""
 
     @app.exception_handler(AnonTuneError)
     def _known(_: Request, error: AnonTuneError) -> JSONResponse:
@@ -65,9 +65,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(DependencyError)
     def _database(_: Request, error: DependencyError) -> JSONResponse:
-        # Its message says where the database is, which is not for everyone who asks.
+        # Its message holds the database's address, which not every client may see.
         _log.error("%s", error)
-        detail = "The database cannot be used now; try again later. The service's log says why."
+        detail = "The database is unavailable; try again later. The service's log has the reason."
         return _response(error.http_status, detail, type(error).__name__)
 
     @app.exception_handler(RequestValidationError)
@@ -80,15 +80,15 @@ def install(app: FastAPI) -> None:
         detail, headers, path = error.detail, error.headers, request.url.path
         if error.status_code == 405:  # Starlette names the methods of the first route with this path alone
             methods = sorted(_methods(app, request))
-            detail, headers = f"{path} takes {', '.join(methods)}.", {"Allow": ", ".join(methods)}
+            detail, headers = f"{path} accepts {', '.join(methods)}.", {"Allow": ", ".join(methods)}
         elif detail == HTTPStatus.NOT_FOUND.phrase:
-            detail = f"There is nothing at {path}. {API}/docs lists what there is."
+            detail = f"There is no route {path}. {API}/docs lists all routes."
         return _response(error.status_code, detail, headers=headers)
 
     @app.exception_handler(Exception)
     def _unknown(request: Request, error: Exception) -> JSONResponse:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return _response(500, "The service failed; its log says why.")
+        return _response(500, "The service failed; its log has the reason.")
 
 
 def _methods(app: FastAPI, request: Request) -> set[str]:
@@ -118,5 +118,5 @@ def _response(
 
 
 def _written(text: str) -> str:
-    """A message as it can be sent: what it quotes may hold half of a pair of surrogates."""
+    """Return a message that can be encoded: what it quotes may hold a lone surrogate."""
     return text.encode("utf-8", "backslashreplace").decode()

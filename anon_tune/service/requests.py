@@ -1,4 +1,4 @@
-"""Middleware of every request: limits its length, and writes one line to the log."""
+"""Middleware for every request: limits its size, and writes one line to the log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from anon_tune.service.metrics import Metrics
 __all__ = ["LimitedBodies", "Logged"]
 
 LARGEST_BODY = 2**20
-"""Bytes of a request: a job file with search spaces is a few thousand. An archive of code may have more."""
+"""Largest request in bytes; a job file with search spaces has a few thousand. A code archive may be larger."""
 
 _CODE = f"{API}/code/"
 _JOB = re.compile(r"/jobs/([^/:]+)")
@@ -30,7 +30,7 @@ _log = logging.getLogger("anon_tune.requests")
 
 
 class LimitedBodies:
-    """Answers 413 to a body of more than `LARGEST_BODY` bytes, whatever it says of itself.
+    """Answers 413 to a body of more than `LARGEST_BODY` bytes, whatever its Content-Length.
 
     FastAPI's own `max_body_size` answers with plain text, not with a problem document.
     """
@@ -50,14 +50,14 @@ class LimitedBodies:
             message = await receive()
             received += len(message.get("body", b""))
             if received > most:
-                raise HTTPException(413, f"A request may have {most} bytes.")
+                raise HTTPException(413, f"A request may have at most {most} bytes.")
             return message
 
         await self._app(scope, counted, send)
 
 
 class Logged:
-    """Writes a line for each request and counts it; each has an id, which the answer carries."""
+    """Logs and counts each request, and sends its id in the response."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics

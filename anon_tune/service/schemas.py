@@ -1,4 +1,4 @@
-"""What is sent to the service, and the answers that are not views."""
+"""Requests to the service, and responses that are not views."""
 
 from __future__ import annotations
 
@@ -48,51 +48,55 @@ class Submission(_Body):
     spec: dict[str, Any] = Field(description="The job, with the keys of a job file.")
     spaces: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Search spaces of your own, by the file's name that the job gives them ('muon.yaml').",
+        description="Your own search spaces, by the file name that the job uses ('muon.yaml').",
     )
     code: str | None = Field(
         None,
         pattern="^[0-9a-f]{64}$",
-        description="Digest of an archive that was sent before: PUT /code/{digest}.",
+        description="Digest of an archive that was sent before with PUT /code/{digest}.",
     )
-    priority: Annotated[int, Field(ge=-1000, le=1000, description="Workers take the highest first.")] = 0
+    priority: Annotated[int, Field(ge=-1000, le=1000, description="Workers claim the highest first.")] = 0
 
 
 class Extension(_Body):
-    """The new totals of a job's budget."""
+    """New totals of a job's budget."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"trials": 40}]})
 
     trials: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
-        None, description="Per arm; those made count."
+        None, description="Total search trials per arm."
     )
-    time: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds; those spent count.")
+    time: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Total seconds of work on the job."
+    )
     seeds: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Of the verdict; those made count. The new ones are tested by themselves."
+        None, description="Total verdict seeds. The added ones get a test of their own."
     )
 
 
 class Model(_Body):
-    """A model to be advised on."""
+    """A model to get advice for."""
 
     architecture: Fingerprint
     log_mean_sigma: Annotated[float, Field(ge=-200, le=200)] | None = Field(
-        None, description="Scale of its gradients, as the probe of a job measures it."
+        None, description="Scale of the model's gradients, as the probe of a job measures it."
     )
 
 
 class NewToken(_Body):
-    """A token to be made."""
+    """A token to create."""
 
     owner: str = Field(
-        min_length=1, max_length=64, description="Whose it is; jobs submitted with it are theirs."
+        min_length=1,
+        max_length=64,
+        description="The user's name; jobs submitted with the token belong to them.",
     )
     role: Role = Role.SUBMIT
-    may_send_code: bool = Field(False, description="Whether jobs that are submitted with it may bring code.")
+    may_send_code: bool = Field(False, description="Whether jobs submitted with it may bring code.")
 
 
 class SecretToken(TokenView):
-    """A new token. Its secret is shown this once."""
+    """A new token. Its secret is shown only once."""
 
     secret: str
 
@@ -105,7 +109,7 @@ class JobPage(BaseModel):
 
 
 class TrialPage(BaseModel):
-    """Trials, in the order in which they were made."""
+    """Trials, in order of creation."""
 
     items: list[TrialView]
     next: str | None = Field(description="`after` of the next page; null on the last one.")
@@ -119,14 +123,14 @@ class ReportPage(BaseModel):
 
 
 class Health(BaseModel):
-    """That the process lives."""
+    """Liveness of the process."""
 
     status: str
     version: str
 
 
 class Readiness(BaseModel):
-    """What the service needs: only without its database can it do nothing."""
+    """Dependencies of the service; only the database is essential."""
 
     ready: bool
     database: str

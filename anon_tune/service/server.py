@@ -1,4 +1,4 @@
-"""Serving the application on an address, until it is told to stop."""
+"""Server of the application, until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["serve"]
 
 _BACKLOG = 2048
 _GRACE_SECONDS = 3
-"""For answers that are under way when the server stops. A watcher's ends by itself; it comes back to another."""
+"""Time to finish responses when the server stops. Event streams end by themselves; their clients reconnect."""
 
 
 def serve(
@@ -30,22 +30,22 @@ def serve(
     """Serve until SIGTERM or Ctrl-C.
 
     Args:
-        ledger: Where jobs are.
-        settings: Where their files are, and what may be named.
+        ledger: Ledger that stores the jobs.
+        settings: Settings, which name the jobs' folders and the data and modules that jobs may use.
         host: A name or an address of this machine.
-        port: 0: any that is free.
-        started: Is told the address once it can be asked.
+        port: The port; 0 chooses a free one.
+        started: Called with the address once it accepts connections.
 
     Raises:
-        InputError: Others could reach it there, and it has no tokens to know them by.
-        DependencyError: The address cannot be had.
+        InputError: Other machines can reach the address, and the service has no tokens.
+        DependencyError: The address is in use or cannot be used.
     """
     family, address = _resolve(host, port)
     on_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
     if not on_loopback and not ledger.tokens.ever_existed():
         raise InputError(
-            f"{host} can be reached from other machines, and it has no tokens to know users by. Make the first "
-            "one: anon-tune token create NAME --role admin; or serve on 127.0.0.1."
+            f"Other machines can reach {host}, and the service has no tokens yet. Create the first one with "
+            "`anon-tune token create NAME --role admin`, or serve on 127.0.0.1."
         )
     # Named TCP, which socket.create_server does not: asyncio then sends without delay, not 40 ms later.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -56,7 +56,7 @@ def serve(
     except OSError as error:
         listening.close()
         raise DependencyError(
-            f"{host}:{port} cannot be listened on ({error.strerror}). Choose another --port; 0 takes a free one."
+            f"Cannot listen on {host}:{port} ({error.strerror}). Choose another --port; 0 chooses a free one."
         ) from error
     app = create_app(ledger, settings, on_loopback=on_loopback)
     config = uvicorn.Config(
@@ -78,5 +78,7 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise InputError(f"{host!r} is no name or address of this machine ({error}).") from error
+        raise InputError(
+            f"{host!r} is not a name or address of this machine ({error}). Choose another --host."
+        ) from error
     return family, (str(address[0]), int(address[1]))

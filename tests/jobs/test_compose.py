@@ -220,7 +220,7 @@ def test_a_job_over_http_from_submission_to_training(
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stderr
 
-    assert "A token is needed" in call("jobs", token="at_forged", code=2)
+    assert "Missing or unknown token" in call("jobs", token="at_forged", code=2)
     mine = call("token", "create", "me").strip()
     (tmp_path / "job.yaml").write_text(JOB)
     job = call("submit", str(tmp_path / "job.yaml"), token=mine).strip()

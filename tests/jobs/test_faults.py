@@ -80,7 +80,7 @@ def test_interrupt_pauses_and_resume_goes_on(home: Home, running: subprocess.Pop
     # While Ray starts: it takes seconds, in which the job could otherwise come to its end.
     refused = home.call("run", "--resume", job.id)
     assert refused.returncode == 4
-    assert "is being worked on by" in refused.stderr
+    assert "is running in" in refused.stderr
 
     until(lambda: finished(home) >= 3, running)
     processes = descendants(running)
@@ -108,7 +108,7 @@ def test_interrupt_pauses_and_resume_goes_on(home: Home, running: subprocess.Pop
     assert_exact(ended)
     assert {t.id: t.attempts for t in ended.trials if t.id in done} == done, "a finished trial was run again"
     log = (home.folder / "jobs" / job.id / "job.log").read_text()
-    assert all(f"trial {name}: attempt 2 goes on after epoch {epoch}" in log for name, epoch in cut.items())
+    assert all(f"trial {name}: attempt 2 continues after epoch {epoch}" in log for name, epoch in cut.items())
 
 
 def test_termination_pauses_where_interrupts_are_ignored(home: Home) -> None:
@@ -138,7 +138,7 @@ def test_termination_while_ray_starts_pauses(home: Home) -> None:
     process.terminate()
     _, message = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert f"Paused. Go on with: anon-tune run --resume {job.id}" in message
+    assert f"Paused. Continue with: anon-tune run --resume {job.id}" in message
     assert gone(processes)
     paused = home.newest()
     assert paused is not None

@@ -148,4 +148,6 @@ def test_a_pruned_trial_that_does_not_leave_its_process_costs_the_next_one_nothi
     (pruned,) = [trial for trial in job.trials if trial.state is not TrialState.COMPLETE]
     assert (pruned.seed, pruned.state) == (behind, TrialState.PRUNED)
     lost = [attempt for attempt in home.ledger.attempts.of_job(job.id) if attempt.outcome == "LOST"]
-    assert {attempt.reason for attempt in lost} <= {"the training function of the trial before did not stop"}
+    assert {attempt.reason for attempt in lost} <= {
+        "the training function of the previous trial did not stop"
+    }

@@ -70,7 +70,7 @@ def test_a_trial_goes_on_from_its_checkpoint_with_the_same_reports(home: Home) -
     assert ended.state is JobState.SUCCEEDED
     again = next(t for t in ended.trials if t.id == trial.id)
     assert again.attempts == 2
-    assert f"trial {trial.id}: attempt 2 goes on after epoch {done}" in (folder / "job.log").read_text()
+    assert f"trial {trial.id}: attempt 2 continues after epoch {done}" in (folder / "job.log").read_text()
 
     # Nothing is left but what the user asked for.
     assert not (folder / "checkpoints").exists()
@@ -84,7 +84,7 @@ def test_a_trial_goes_on_from_its_checkpoint_with_the_same_reports(home: Home) -
     verdict = [t for t in ended.trials if t.phase is Phase.VERDICT]
     best = min(verdict, key=lambda t: t.reports[-1].value)
     assert loss == pytest.approx(best.value, rel=1e-5)
-    assert re.search(rf"kept the weights of trial {best.id}", (folder / "job.log").read_text())
+    assert re.search(rf"wrote the best weights, of trial {best.id}", (folder / "job.log").read_text())
 
     # Every trial has, bit for bit, the reports of an uninterrupted training.
     for one in ended.trials:

@@ -80,7 +80,7 @@ def test_a_function_of_a_notebook_is_tuned_and_resumed_by_name(home: Home, tmp_p
 
     elsewhere = home.call("run", "--resume", job_id)
     assert elsewhere.returncode == 1
-    assert f"go on there: anon_tune.tune(train, resume='{job_id}')" in elsewhere.stdout
+    assert f"resume it there: anon_tune.tune(train, resume='{job_id}')" in elsewhere.stdout
 
     said, errors = process.communicate("\n")
     assert process.returncode == 0, errors

@@ -157,7 +157,7 @@ def test_run_obeys_and_spends_its_time(home: Home) -> None:
         return bool(running) and ended(home, job_id) >= 1
 
     until(begun, process)
-    assert home.call("pause", job_id).stdout.startswith(f"Job {job_id} is PAUSED once")
+    assert home.call("pause", job_id).stdout.startswith(f"Job {job_id} will be PAUSED once")
     out, message = process.communicate(timeout=300)
     assert process.returncode == 1, message
     paused = job_of(home, job_id)

@@ -178,7 +178,8 @@ def test_a_disk_that_is_full_says_so_and_keeps_what_is_there(tmp_path: Path):
     sa.event.listen(engine, "connect", lambda c, _: c.execute(f"PRAGMA max_page_count = {pages + 4}"))
     kept = [ledger.jobs.create("small", {}, {})]
     with pytest.raises(
-        DependencyError, match=rf"The ledger at {url} cannot be written \(database or disk is full\).*Make"
+        DependencyError,
+        match=rf"The ledger at {url} cannot be written \(database or disk is full\).*Free space",
     ):
         ledger.jobs.create("large", {"text": "x" * 100_000}, {})
     assert ledger.overviews.jobs() == kept
@@ -203,7 +204,7 @@ def test_a_database_that_may_only_be_read_says_so(new_database: Callable[[], str
     if engine.dialect.name == "postgresql":
         sa.event.listen(engine, "connect", lambda connection, _: connection.commit())
     with pytest.raises(
-        DependencyError, match=r"cannot be written.*(readonly database|read-only transaction).*Make"
+        DependencyError, match=r"cannot be written.*(readonly database|read-only transaction).*Free space"
     ):
         Ledger(engine).jobs.create("x", {}, {})
     assert Ledger(engine).overviews.jobs() == []
@@ -233,7 +234,7 @@ def test_a_violated_constraint_is_left_to_the_operation(engine: sa.Engine):
 @pytest.mark.parametrize("new_database", [POSTGRESQL], indirect=True)
 def test_a_value_that_the_database_cannot_hold_is_an_input_error_without_it(database_url: str):
     ledger = Ledger.open(database_url)
-    with pytest.raises(InputError, match="cannot hold a value") as caught:
+    with pytest.raises(InputError, match="cannot store a value") as caught:
         ledger.jobs.create("secret\0", {}, {})
     assert "secret" not in str(caught.value)
     assert ledger.overviews.jobs() == []
@@ -282,7 +283,9 @@ def test_a_server_that_was_stopped_is_a_dependency_error_of_reads_and_writes(
         ("written", lambda: ledger.leases.claim("me", 15.0)),
         ("read", ledger.overviews.time),
     ):
-        with pytest.raises(DependencyError, match=rf"cannot be {use}.*Check that its server runs") as caught:
+        with pytest.raises(
+            DependencyError, match=rf"cannot be {use}.*Check that its server is running"
+        ) as caught:
             ask()
         assert "secret" not in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -343,7 +346,7 @@ def test_what_is_no_url_says_so(url: str):
     ],
 )
 def test_what_keeps_nothing_is_refused(url: str):
-    with pytest.raises(InputError, match="ANON_TUNE_DATABASE_URL names no file"):
+    with pytest.raises(InputError, match="ANON_TUNE_DATABASE_URL must name a file"):
         open_database(url)
 
 

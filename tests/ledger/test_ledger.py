@@ -178,7 +178,7 @@ def test_release_ends_the_lease(ledger: Ledger, job: str, state: JobState, again
         ledger.leases.acquire(job, "next", LONG)
         assert ledger.jobs.get(job).reason is None
     else:
-        said = rf"Job {job} has ended, {state} \(because\).*`anon-tune show {job}`.*anon-tune run SPEC"
+        said = rf"Job {job} has ended as {state} \(because\).*`anon-tune show {job}`.*anon-tune run SPEC"
         with pytest.raises(TransitionError, match=said):
             ledger.leases.acquire(job, "next", LONG)
         assert ledger.jobs.get(job) == found

@@ -345,7 +345,7 @@ CONFIRM = {"verdict_seeds": 3}
 
 def test_more_seeds_are_a_round_of_their_own(ledger: Ledger):
     job = ledger.jobs.create("x", {"budget": BUDGET, "confirm": CONFIRM}, {}).id
-    with pytest.raises(ConflictError, match="has not come to its verdict"):
+    with pytest.raises(ConflictError, match="has not reached its verdict"):
         ledger.jobs.extend(job, seeds=8)
     lease = ledger.leases.acquire(job, "me", LONG)
     ledger.trials.add(lease, NewTrial("anon", Phase.VERDICT, 0, 7, {"gamma": 0.5}, {}))
@@ -353,7 +353,7 @@ def test_more_seeds_are_a_round_of_their_own(ledger: Ledger):
     assert ledger.jobs.extend(job, seeds=8) is JobState.QUEUED
     assert ledger.jobs.extend(job, seeds=10) is JobState.QUEUED
     assert ledger.jobs.get(job).spec["budget"] == {**BUDGET, "more_seeds": [5, 2]}
-    with pytest.raises(ConflictError, match="has 10 verdict seeds; give --seeds at least 12"):
+    with pytest.raises(ConflictError, match=r"has 10 verdict seeds\. Give --seeds at least 12"):
         ledger.jobs.extend(job, seeds=10)
 
 
@@ -376,7 +376,7 @@ def test_time_without_limit_is_not_raised(ledger: Ledger):
 def test_what_failed_is_not_extended(ledger: Ledger, ended: JobState):
     job = submit(ledger)
     ledger.leases.release(ledger.leases.acquire(job, "me", LONG), ended)
-    with pytest.raises(TransitionError, match="cannot be given more"):
+    with pytest.raises(TransitionError, match="cannot be extended"):
         ledger.jobs.extend(job, 9)
 
 
@@ -386,7 +386,7 @@ def test_more_trials_without_time_for_them_are_refused(ledger: Ledger):
     ledger.leases.heartbeat(lease)
     ledger.leases.release(lease, JobState.SUCCEEDED)
     assert ledger.jobs.get(job).spent > 1e-9
-    with pytest.raises(ConflictError, match=r"budget.time .* is spent"):
+    with pytest.raises(ConflictError, match=r"budget.time .* is used up"):
         ledger.jobs.extend(job, 9)
     assert ledger.jobs.extend(job, 9, 60.0) is JobState.QUEUED
 

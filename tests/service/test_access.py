@@ -160,9 +160,9 @@ def test_an_open_service_is_for_this_machine_alone(serve: Serve):
 
 
 def test_without_tokens_it_serves_on_loopback_only(ledger: Ledger, settings: Settings):
-    with pytest.raises(InputError, match="no tokens to know users by"):
+    with pytest.raises(InputError, match="the service has no tokens"):
         serve_on(ledger, settings, "0.0.0.0", 0)
-    with pytest.raises(InputError, match="no name or address"):
+    with pytest.raises(InputError, match="not a name or address"):
         serve_on(ledger, settings, "no.such.host.invalid", 0)
 
 

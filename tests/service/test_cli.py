@@ -157,7 +157,7 @@ def test_commands_that_work_here_say_so(serve: Serve):
     ):
         result = CliRunner().invoke(app, ["--server", "http://127.0.0.1:9", *command])
         assert result.exception is not None
-        assert "works here" in str(result.exception)
+        assert "only works on this machine" in str(result.exception)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:

@@ -46,7 +46,7 @@ def open_to_code(settings: Settings) -> Settings:
 def test_it_is_off_by_default(serve: Serve, ledger: Ledger):
     address = serve()
     archive = zipped(**{"mine.py": ""})
-    assert "takes no code" in problem(send(address, archive), 403)["detail"]
+    assert "does not accept code" in problem(send(address, archive), 403)["detail"]
     body = {"spec": JOB, "code": code_archive.digest(archive)}
     problem(httpx2.post(f"{address}/api/v1/jobs", json=body), 403)
     assert ledger.overviews.jobs() == []

@@ -148,7 +148,7 @@ def test_every_problem_of_a_job_is_listed(jobs: Jobs):
 def test_code_is_refused_where_it_is_not_taken(jobs: Jobs, tmp_path: Path):
     """A ledger has no use for it, and a service takes none unless it is set to."""
     (tmp_path / "mine.py").touch()
-    with pytest.raises(InputError, match=r"Code goes along to a service|This service takes no code"):
+    with pytest.raises(InputError, match=r"Code is only sent to a service|This service does not accept code"):
         jobs.submit(JobFile(SPEC), code=tmp_path)
 
 
@@ -212,10 +212,10 @@ def test_an_unknown_job_is_named(jobs: Jobs, ask: Callable[[Jobs], Any]):
 
 REFUSED: dict[str, tuple[Callable[[Jobs, str], Any], type[AnonTuneError], str]] = {
     "resume": (lambda jobs, job: jobs.resume(job), ConflictError, "only a PAUSED job"),
-    "extend by less": (lambda jobs, job: jobs.extend(job, trials=4), ConflictError, "more than that"),
+    "extend by less": (lambda jobs, job: jobs.extend(job, trials=4), ConflictError, "a larger number"),
     "extend by nothing": (lambda jobs, job: jobs.extend(job), InputError, "Give trials, time or seeds"),
     "too many seeds": (lambda jobs, job: jobs.extend(job, seeds=5000), InputError, "at most 1000"),
-    "early seeds": (lambda jobs, job: jobs.extend(job, seeds=30), ConflictError, "not come to its verdict"),
+    "early seeds": (lambda jobs, job: jobs.extend(job, seeds=30), ConflictError, "not reached its verdict"),
     "export": (lambda jobs, job: jobs.export(job), ConflictError, "has no result yet"),
     "export of an arm": (lambda jobs, job: jobs.export(job, arm="muon"), InputError, "has no arm 'muon'"),
     "logs of a trial": (lambda jobs, job: jobs.logs(job, "other"), NotFoundError, "has no trial 'other'"),

@@ -80,7 +80,7 @@ def test_a_job_is_queued_as_the_command_line_queues_it(http: httpx2.Client, ledg
         ({"data": {"name": "idx", "folder": "~"}}, "no folder '~' in this service's data folder"),
         (
             {"data": {"name": "idx", "folder": "a\0b"}},
-            "spec.data.folder: has characters that cannot be stored",
+            "spec.data.folder: contains characters that cannot be stored",
         ),
         ({"data": {"name": "idx", "folder": "x" * 9000}}, "in this service's data folder"),
         ({"folder": "/tmp"}, "folder: is for job files"),
@@ -267,9 +267,9 @@ def test_pause_resume_cancel_and_extend(http: httpx2.Client):
     assert http.post(f"/jobs/{job}:resume").json()["state"] == "QUEUED"
     assert http.post(f"/jobs/{job}:extend", json={"trials": 6}).json()["state"] == "QUEUED"
     assert http.get(f"/jobs/{job}").json()["arms"]["sgd"]["budget"] == 6
-    assert "more than that" in problem(http.post(f"/jobs/{job}:extend", json={"trials": 6}), 409)["detail"]
+    assert "a larger number" in problem(http.post(f"/jobs/{job}:extend", json={"trials": 6}), 409)["detail"]
     early = problem(http.post(f"/jobs/{job}:extend", json={"seeds": 30}), 409)
-    assert "has not come to its verdict" in early["detail"]
+    assert "has not reached its verdict" in early["detail"]
     many = problem(http.post(f"/jobs/{job}:extend", json={"seeds": 10_000_000}), 422)
     assert "at most 1000" in many["detail"]
     assert "trials, time or seeds" in problem(http.post(f"/jobs/{job}:extend", json={}), 422)["detail"]
@@ -338,12 +338,12 @@ def test_bodies_are_checked_before_they_are_read(http: httpx2.Client):
     )
     found = problem(http.post("/jobs", json={**spec(), "prioriti": 1}), 422)
     assert found["problems"] == ["body.prioriti: Extra inputs are not permitted"]
-    assert "docs lists what there is" in problem(http.get("/nothing"), 404)["detail"]
+    assert "docs lists all routes" in problem(http.get("/nothing"), 404)["detail"]
 
 
 def test_what_a_path_takes_is_told(http: httpx2.Client):
     refused = http.patch("/jobs")
-    assert problem(refused, 405)["detail"] == "/api/v1/jobs takes GET, POST."
+    assert problem(refused, 405)["detail"] == "/api/v1/jobs accepts GET, POST."
     assert refused.headers["allow"] == "GET, POST"
     problem(http.put("/jobs"), 405)
 
@@ -378,16 +378,16 @@ HUGE = 10**400
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (spec(arguments={"x": "\ud800"}), "spec.arguments.x: has characters that cannot be stored"),
-        (spec(arguments={"\ud800": 1}), "spec.arguments: a key has characters"),
-        (spec(name="a\0b"), "spec.name: has characters that cannot be stored"),
+        (spec(arguments={"x": "\ud800"}), "spec.arguments.x: contains characters that cannot be stored"),
+        (spec(arguments={"\ud800": 1}), "spec.arguments: a key contains characters"),
+        (spec(name="a\0b"), "spec.name: contains characters that cannot be stored"),
         (spec(data={"name": "digits", "x": HUGE}), "spec.data.x: expected a finite number"),
         (spec(search={"try_first": [{"gamma": HUGE}]}), "spec.search.try_first.0.gamma: expected a finite"),
-        ({**spec(), "spaces": {"\ud800.yaml": {}}}, "spaces: a key has characters"),
-        ({**spec(), "spaces": {"adamw": {"optimizer": "sgd"}}}, "spaces.adamw: the job names no file"),
+        ({**spec(), "spaces": {"\ud800.yaml": {}}}, "spaces: a key contains characters"),
+        ({**spec(), "spaces": {"adamw": {"optimizer": "sgd"}}}, "spaces.adamw: the job does not use a file"),
         (
             {**spec(), "spaces": {"other.yaml": {"optimizer": "sgd"}}},
-            "spaces.other.yaml: the job names no file",
+            "spaces.other.yaml: the job does not use a file",
         ),
     ],
 )

@@ -256,7 +256,7 @@ def test_what_cannot_be_printed_is_named(call: Call, job: str):
             call("nojob", "--reports", form)
         with pytest.raises(NotFoundError, match=f"Job {job} has no trial 'other'"):
             call(job, "--reports", "--trial", "other", form)
-    with pytest.raises(InputError, match="Give one of --csv and --json"):
+    with pytest.raises(InputError, match="Give only one of --csv and --json"):
         call(job, "--reports", "--csv", "--json")
     for without in (["--csv"], ["--trial", "x"]):
         with pytest.raises(InputError, match="Add --reports"):

@@ -111,7 +111,7 @@ def test_a_service_that_has_answered_is_waited_for_while_it_starts_again():
 
 @pytest.mark.parametrize("server", ["localhost:8000", "ftp://x", "", "http://", "http://[::1"])
 def test_an_address_is_one(server: str):
-    with pytest.raises(InputError, match="no address of a service"):
+    with pytest.raises(InputError, match="not the address of a service"):
         ServiceJobs(server)
 
 

@@ -1,1 +1,1 @@
-"""The driver: one job from probe to verdict, in a process of its own."""
+"""The driver: runs one job from probe to verdict, in a process of its own."""

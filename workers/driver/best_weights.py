@@ -1,4 +1,4 @@
-"""Which weights a job keeps when it has ended, and where (`keep: best` in the job file)."""
+"""The best weights of a job, kept when it has ended (`keep: best` in the job file)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _log = logging.getLogger(__name__)
 
 
 def best_weights_trial(trials: Sequence[Trial], spec: JobSpec) -> Trial | None:
-    """Of the winner's verdict trials whose last epoch is in a checkpoint, the one with the best validation value.
+    """Return the winner's verdict trial with the best validation value, among those with a last checkpoint.
 
-    Not the best test value: that is what the verdict reports, and nothing is chosen by it.
+    The test value decides nothing here, since the verdict reports it.
     """
     mode = spec.objective.mode
     chosen = winner(trials, "anon", mode)
@@ -38,14 +38,14 @@ def best_weights_trial(trials: Sequence[Trial], spec: JobSpec) -> Trial | None:
 
 
 def write_best(trials: Sequence[Trial], spec: JobSpec, checkpoints: Path, target: Path) -> None:
-    """Write the kept trial's weights, a `state_dict` of its model on CPU, for `torch.load`.
+    """Write the best weights, a `state_dict` of the model on CPU, for `torch.load`.
 
-    Of diffusion also what the model draws: `samples.png` beside it. Where there are none to keep, the log says so.
+    The task diffusion also gets `samples.png` with images from the model. If there are no weights, the log says why.
 
     Raises:
         OSError: `target` cannot be written.
     """
-    import torch  # here, as also below: the driver can do without until its job has ended
+    import torch  # here and below: the driver does not need it before its job has ended
 
     trial = best_weights_trial(trials, spec)
     problems: list[str] = []
@@ -56,21 +56,21 @@ def write_best(trials: Sequence[Trial], spec: JobSpec, checkpoints: Path, target
             buffer = io.BytesIO()
             torch.save(state["model"], buffer)
             write_durably(target, buffer.getbuffer())
-            _log.info("kept the weights of trial %s: %s", trial.id, target)
+            _log.info("wrote the best weights, of trial %s: %s", trial.id, target)
             if spec.task == "diffusion":
                 _draw(state["model"], spec, target.with_name("samples.png"))
             return
     if trial is not None and not problems and target.exists():
         return  # it was written when the job ended before
     why = "; ".join(problems) or "no verdict trial of anon has a checkpoint of its last epoch"
-    _log.warning("no weights were kept: %s", why)
+    _log.warning("no best weights were written: %s", why)
 
 
 def _draw(weights: Mapping[str, Any], spec: JobSpec, target: Path) -> None:
-    """Draw what is nice to have: that it fails is no reason to lose a job's end."""
+    """Write sample images. They are optional, so an error is only logged."""
     from anon_tune.workers.driver.samples import write_samples
 
     try:
         write_samples(weights, spec, target)
-    except Exception:  # noqa: BLE001 - data or a disk that is gone; the weights are what counts
+    except Exception:  # noqa: BLE001 - missing data or a full disk; the weights count
         _log.warning("no samples were drawn", exc_info=True)

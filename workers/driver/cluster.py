@@ -1,4 +1,4 @@
-"""Ray: one of this process's own on this machine, or the cluster at RAY_ADDRESS."""
+"""Ray: a local one that this process starts, or the cluster at RAY_ADDRESS."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 _REACHABLE_SECONDS = 10.0
 _STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
-_PROCESSES = {"raylet", "gcs_server"}  # what else there is ends with them
+_PROCESSES = {"raylet", "gcs_server"}  # the others end with them
 _NEVER_SECONDS = 1e9
 _LOG_BYTES = 8 * 2**20
 _TEMPORARY = "RAY_TMPDIR"
@@ -43,11 +43,11 @@ _log = logging.getLogger(__name__)
 
 
 class _Started(NamedTuple):
-    """A Ray of this process's own.
+    """A local Ray that this process has started.
 
     Attributes:
-        runs: Whether its processes still do.
-        stopping: What stops it.
+        runs: Returns whether its processes are running.
+        stopping: Stops it when closed.
     """
 
     runs: Callable[[], bool]
@@ -58,45 +58,45 @@ _started_ahead: ContextVar[_Started | None] = ContextVar("started_ahead", defaul
 
 
 def prepare_environment(settings: Settings) -> None:
-    """Set what Ray reads from the environment when it is imported."""
+    """Set the environment variables that Ray reads when it is imported."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     # An interrupt must reach the driver, which pauses the job; Tune would save a state that nobody reads.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(_NEVER_SECONDS)  # nor what it saves while it runs
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(_NEVER_SECONDS)  # nor save it while it runs
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a FAILED trial may have no value to report
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints its configuration whatever the verbosity
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Its processes write 60 kB a minute, also where they have nothing to do; and would up to 512 MiB of each file.
+    # Its processes log 60 kB a minute even when idle, up to 512 MiB per file by default.
     os.environ.setdefault("RAY_ROTATION_MAX_BYTES", str(_LOG_BYTES))
     os.environ.setdefault("RAY_ROTATION_BACKUP_COUNT", "1")
     if not settings.ray_address:
-        # Ray listens on every interface: without a token anybody near could run code here.
+        # Ray listens on every interface: without a token anybody on the network could run code here.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def load() -> None:
-    """Import what `workers.driver.drive` needs before a trial begins, which takes seconds.
+    """Import the modules that `workers.driver.job.drive` needs before a trial, which takes seconds.
 
-    After Ray's start, whose processes go on starting meanwhile, and never beside it: it forks, and a process that
-    forks while a thread of it loads such libraries may hang.
+    Call it after Ray's start, whose processes continue to start meanwhile, but never in a thread beside it: Ray
+    forks, and a process that forks while one of its threads loads such libraries may hang.
     """
     for name in ("driver.job_run", "driver.tune_adapters", "trial.trainable"):
         importlib.import_module(f"anon_tune.workers.{name}")
 
 
 def load_statistics() -> None:
-    """Import what else it needs, while there is nothing else to do: for some suggestions, and for the verdict."""
+    """Import the modules for some suggestions and the verdict, while the driver has nothing else to do."""
     importlib.import_module("scipy.stats")
 
 
 @contextlib.contextmanager
 def ahead(settings: Settings) -> Iterator[None]:
-    """Have a Ray of this process's own running before there is work for it.
+    """Start a local Ray before there is work for it.
 
-    The next `connected` takes it over and stops it; without one it is stopped at the end of this. A cluster that
-    others share is not connected to ahead.
+    The next `connected` takes it over and stops it; otherwise it stops at the end of the block. A shared cluster is
+    not connected to ahead of time.
     """
     if settings.ray_address:
         yield
@@ -112,10 +112,10 @@ def ahead(settings: Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def connected(settings: Settings) -> Iterator[Callable[[], bool]]:
-    """Ray, until the end of the block: the one started ahead, or one that starts now, or a cluster's.
+    """Connect to Ray until the end of the block: the one started ahead, a new local one, or a cluster.
 
-    Yields a function that tells whether it still runs, if it is this process's own: where its raylet was killed, Ray
-    goes on with what is running, as if nothing had happened, and ends this process after a dozen seconds.
+    Yields a function that returns whether a local Ray is still running. If its raylet was killed, Ray continues as if
+    nothing had happened, and ends this process after a dozen seconds.
 
     Raises:
         DependencyError: The cluster does not answer, or does not accept the token.
@@ -127,7 +127,7 @@ def connected(settings: Settings) -> Iterator[Callable[[], bool]]:
             with started.stopping.pop_all():
                 yield started.runs
             return
-        _log.warning("the Ray that was started ahead has ended; another one starts")
+        _log.warning("the Ray that was started ahead has ended; starting another one")
         started.stopping.close()
     with _remote(settings.ray_address) if settings.ray_address else _local(settings) as runs:
         yield runs
@@ -145,10 +145,10 @@ def _remote(address: str) -> Iterator[Callable[[], bool]]:
             raise
         raise DependencyError(
             f"The Ray cluster at RAY_ADDRESS={address} does not accept the token. Set "
-            "RAY_AUTH_TOKEN to the one that it was started with; Ray looks for it in ~/.ray/auth_token too."
+            "RAY_AUTH_TOKEN to the cluster's token; Ray also reads it from ~/.ray/auth_token."
         ) from error
     try:
-        yield lambda: True  # what becomes of a cluster's is Ray's to tell
+        yield lambda: True  # Ray reports failures of a cluster
     finally:
         ray.shutdown()
 
@@ -168,12 +168,12 @@ def _local(settings: Settings) -> Iterator[Callable[[], bool]]:
                 with _time_limit():
                     ray.shutdown()
             finally:
-                psutil.wait_procs(_kill(), _STOP_SECONDS)  # what a start that was interrupted has left
+                psutil.wait_procs(_kill(), _STOP_SECONDS)  # processes of an interrupted start
 
 
 @contextlib.contextmanager
 def _temporary_folder(folder: Path) -> Iterator[None]:
-    """Let a Ray that this process starts keep its sockets and logs below a folder."""
+    """Set Ray's temp directory, for its sockets and logs."""
     before = os.environ.get(_TEMPORARY)
     os.environ[_TEMPORARY] = str(folder)
     try:
@@ -185,7 +185,7 @@ def _temporary_folder(folder: Path) -> Iterator[None]:
 
 
 def _own_processes() -> list[psutil.Process]:
-    """Those of Ray that this process has started, and that have not ended."""
+    """Return Ray's processes that this process has started and that are running."""
     found = []
     for process in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
@@ -195,7 +195,7 @@ def _own_processes() -> list[psutil.Process]:
 
 
 def _all_run(processes: Iterable[psutil.Process]) -> bool:
-    """Whether none has ended, also where nobody has asked for its exit code yet."""
+    """Return whether all processes are running; one whose exit code is still pending has ended."""
     try:
         return all(process.status() != psutil.STATUS_ZOMBIE for process in processes)
     except psutil.NoSuchProcess:
@@ -203,7 +203,7 @@ def _all_run(processes: Iterable[psutil.Process]) -> bool:
 
 
 def _kill() -> list[psutil.Process]:
-    """Kill Ray's processes that still run, and return them."""
+    """Kill Ray's running processes, and return them."""
     processes = _own_processes()
     for process in processes:
         with contextlib.suppress(psutil.Error):
@@ -216,10 +216,10 @@ def _cpus() -> int:
 
 
 def _check_address(address: str) -> None:
-    """Knock at a cluster's door, where Ray would write its own log for minutes before it gave up.
+    """Check that a cluster is reachable; Ray itself would retry for minutes.
 
     Raises:
-        DependencyError: Nothing answers there.
+        DependencyError: The connection failed.
     """
     try:
         check_reachable(address, _REACHABLE_SECONDS)
@@ -232,7 +232,7 @@ def _check_address(address: str) -> None:
 
 @contextlib.contextmanager
 def _time_limit() -> Iterator[None]:
-    """End Ray's processes where it does not stop in time: it may wait for them for ever."""
+    """Kill Ray's processes if it does not stop in time: it may wait for them for ever."""
     limit = threading.Timer(_STOP_SECONDS, _give_up)
     limit.daemon = True
     limit.start()
@@ -243,5 +243,5 @@ def _time_limit() -> Iterator[None]:
 
 
 def _give_up() -> None:
-    _log.error("Ray does not stop; its processes are killed\n%s", stacks())
+    _log.error("Ray does not stop; killing its processes\n%s", stacks())
     _kill()

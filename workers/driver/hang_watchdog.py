@@ -21,14 +21,14 @@ _log = logging.getLogger(__name__)
 
 
 class HangWatchdog:
-    """Notices that the main thread hangs: nobody may wait for it, and its lease must not be renewed for ever.
+    """Detects a main thread that hangs, whose lease must not be renewed for ever.
 
-    It hangs if it does not stop within half a minute of being asked to, or has not come by `ShutdownRequest.check`
-    for five minutes since its first `notice`. The log then gets the stack of each thread.
+    It hangs if it has not stopped half a minute after a request to, or if it has not called `ShutdownRequest.check`
+    for five minutes since its first `notice`. The stack of each thread then goes to the log.
 
     Args:
         job: Id of the job that the main thread works on, for the log.
-        shutdown: Sees the main thread come by.
+        shutdown: Counts the calls from the main thread.
         on_hang: Called once, from the watchdog's thread.
     """
 
@@ -41,15 +41,15 @@ class HangWatchdog:
 
     @contextlib.contextmanager
     def watching(self, seconds: float) -> Iterator[None]:
-        """Look every so many seconds, from a thread of its own."""
+        """Check every so many seconds, from a background thread."""
         with repeating(lambda: self._look(seconds), seconds, "hang-watchdog"):
             yield
 
     def _look(self, seconds: float) -> bool:
-        """Return whether to look again: the main thread does not hang."""
+        """Return whether to check again: the main thread does not hang."""
         stopping = self._shutdown.stopping
         now = "stopping" if stopping else self._shutdown.turns
-        # Looks are counted, not seconds: a process that was stopped for a while does not hang.
+        # Count checks, not seconds: a process that was suspended does not hang.
         self._silent = self._silent + 1 if now and now == self._before else 0
         self._before = now
         if self._silent * seconds <= (_STOP_SECONDS if stopping else _TURN_SECONDS):

@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 __all__ = ["JobDriver", "drive"]
 
-# Enough for random and TPE, which then answer at once; while a GP computes, Tune's loop goes on.
+# Enough for random and TPE; while a GP computes, Tune's loop continues.
 _PATIENCE_SECONDS = 0.02
 _ROUNDING = 1e-9
 
-_LOOKS_PER_LEASE = 30  # at what needs no database
+_LOOKS_PER_LEASE = 30  # checks that need no database
 
 _log = logging.getLogger(__name__)
 
 
 class _Ending(NamedTuple):
-    """State in which to leave a job; `budget` is the one by which there was nothing left to do."""
+    """State in which to leave a job; `budget` is the one under which nothing was left to do."""
 
     state: JobState
     reason: str | None = None
@@ -64,24 +64,25 @@ def drive(
 ) -> JobState:
     """Work on a job until it ends or is asked to stop, and return the state it was left in.
 
-    On an error the job is PAUSED with the reason; its running trials wait for another attempt. So it is where Ray
-    ends, and where this thread hangs, in Ray or in a system call; but not a job that an interrupt would leave QUEUED:
-    whoever queues it sees the process end, after the error or in `on_hang`, and counts.
+    On an error the job is PAUSED with the reason, and its running trials wait for another attempt. The same happens
+    if Ray stops, or if this thread hangs in Ray or in a system call. A job that an interrupt leaves QUEUED is not
+    PAUSED
+    then: its daemon sees this process end, after the error or in `on_hang`, and counts the deaths.
 
     Args:
-        ledger: Where the job is.
-        lease: The right to work on it.
-        settings: Where its files are.
-        is_wanted: Whether the process that started this one still lives; its end is an interrupt.
-        interrupted: What an interrupt (SIGINT, SIGTERM) leaves the job in; its running trials wait.
-        functions: The user's functions that are in no module, by the names that the job gives them.
-        on_hang: Called by another thread where this one hangs.
+        ledger: Ledger that stores the job.
+        lease: Lease on the job.
+        settings: Settings, which name its folders.
+        is_wanted: Returns whether the process that started this one is alive; its end is an interrupt.
+        interrupted: State of the job after an interrupt (SIGINT, SIGTERM); its running trials wait.
+        functions: User functions that no module defines, by the names that the job gives them.
+        on_hang: Called by another thread if this one hangs.
 
     Raises:
         LeaseLostError: Another process took the job over.
-        DependencyError: The ledger can no longer be written, or Ray has ended under a job that whoever started this
-            queues again: the job is left as it was, to be resumed.
-        KeyboardInterrupt: After an interrupt, once the job is left.
+        DependencyError: The ledger can no longer be written, or Ray has stopped under a job that an interrupt leaves
+            QUEUED. The job is left as it was, to be resumed.
+        KeyboardInterrupt: After an interrupt, once the lease is released.
     """
     renewal = LeaseRenewal(ledger, lease)
     shutdown = _shutdown_request(renewal, is_wanted)
@@ -90,7 +91,7 @@ def drive(
         renewal.stop()
         if interrupted is not JobState.QUEUED:
             with contextlib.suppress(LeaseLostError, DependencyError):
-                _release(ledger, lease, settings, _Ending(interrupted, "its process hung; see its job.log"))
+                _release(ledger, lease, settings, _Ending(interrupted, "its process hung; see job.log"))
         on_hang()
 
     look = lease.seconds / _LOOKS_PER_LEASE
@@ -114,7 +115,7 @@ def drive(
             _log.error("job %s stopped by %s: %s", lease.job, type(error).__name__, state)
             if state is JobState.CANCELLED:
                 return state
-            if isinstance(error, SystemExit):  # Ray's answer to SIGTERM while it starts
+            if isinstance(error, SystemExit):  # Ray raises it at SIGTERM while it starts
                 raise KeyboardInterrupt from error
             raise
         _log.error("job %s stopped", lease.job, exc_info=True)
@@ -125,19 +126,19 @@ def drive(
 
 
 def _shutdown_request(renewal: LeaseRenewal, is_wanted: Callable[[], bool]) -> ShutdownRequest:
-    """Return the request of a job's process, which stops at once without its lease, its parent or its job."""
+    """Return a request that stops the process at once if the lease is lost, the job cancelled or the parent gone."""
     return ShutdownRequest(
         lambda: renewal.is_over or renewal.response.request is ControlSignal.CANCEL or not is_wanted()
     )
 
 
 def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) -> JobState:
-    """End the lease, and delete the checkpoints of a job that has ended, and what killed drivers have left of Ray's.
+    """End the lease and return the job's state.
 
-    Returns the state that the job is in.
+    If the job has ended, delete its checkpoints and the Ray temp directories of killed drivers.
 
     Raises:
-        DependencyError: The ledger cannot be told.
+        DependencyError: The ledger cannot be written.
     """
     try:
         state = ledger.leases.release(lease, *ending)
@@ -150,22 +151,22 @@ def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) 
 
 
 def _left(lease: Lease, error: Exception) -> DependencyError:
-    """What is said of a job that is left as it was, since the ledger cannot be written."""
+    """Return the error for a job that is left as it was, since the ledger cannot be written."""
     why = _in_a_line(error).rstrip(".")
     return DependencyError(
-        f"Job {lease.job} stopped: {why}. Then go on with: anon-tune run --resume {lease.job}"
+        f"Job {lease.job} stopped: {why}. Then continue with: anon-tune run --resume {lease.job}"
     )
 
 
 def _ended() -> DependencyError:
-    """What is said where Ray's own processes are gone."""
+    """Return the error for the end of Ray's processes."""
     return DependencyError(
-        "Ray has ended: its raylet or its server was killed, by the system where memory ran out (dmesg says so)"
+        "Ray has ended: its raylet or its server was killed. If memory ran out, the system did so (see dmesg)"
     )
 
 
 def _in_a_line(error: Exception) -> str:
-    """An error for people; the log has the rest. Tune's holds a whole traceback, whose last line is the error."""
+    """Return an error in one line; the log has the rest. The last line of a traceback is the error."""
     if isinstance(error, AnonTuneError):
         return str(error)
     lines = str(error).strip().splitlines()
@@ -176,15 +177,15 @@ def _in_a_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class JobDriver:
-    """Takes one job from the probe to the verdict.
+    """Runs one job from the probe to the verdict.
 
     Attributes:
-        ledger: Where the job is.
-        lease: The right to work on it.
-        settings: Where its files are.
+        ledger: Ledger that stores the job.
+        lease: Lease on the job.
+        settings: Settings, which name its folders.
         renewal: Renews the lease.
         shutdown: Interrupts the work.
-        functions: The user's functions that are in no module, by the names that the job gives them.
+        functions: User functions that no module defines, by the names that the job gives them.
     """
 
     ledger: Ledger
@@ -195,7 +196,7 @@ class JobDriver:
     functions: Mapping[str, Callable[..., Any]]
 
     def work(self) -> _Ending:
-        """Work until the job ends or is asked to stop, and return where to leave it."""
+        """Work until the job ends or must stop, and return how to leave it."""
         cluster.prepare_environment(self.settings)
         job = self.ledger.jobs.get(self.lease.job)
         spec = self._spec(job)
@@ -203,7 +204,7 @@ class JobDriver:
         if lacking is not None:
             return _Ending(JobState.PAUSED, lacking)
         spaces = {arm: Space.model_validate(space) for arm, space in self.ledger.jobs.spaces(job.id).items()}
-        # Signals once more: Ray, when it starts, puts a handler of its own in place of ours.
+        # Set our signal handlers again: Ray replaces them when it starts.
         with (
             cluster.connected(self.settings) as runs,
             self.shutdown.depending_on(runs, _ended()),
@@ -221,31 +222,31 @@ class JobDriver:
                 return _Ending(JobState.FAILED, f"{what} cannot be trained: {measured.reason}")
             _log.info("probe: %s", measured)
             if spec.resources.gpu and measured.get("device") == "cpu":
-                _log.warning("resources.gpu is %g, and torch finds no CUDA device there", spec.resources.gpu)
+                _log.warning("resources.gpu is %g, but torch found no CUDA device", spec.resources.gpu)
             run = self._run_trials(Plan(spec, spaces, float(measured["log_mean_sigma"])))
         return _cut_off(run, self.renewal) or self._conclude(run, measured)
 
     def _spec(self, job: JobRecord) -> JobSpec:
-        """Validate the job, the only time in this process; its code, if it brought any, is unpacked here."""
+        """Validate the job, once in this process, and unpack its code if it has any."""
         if job.code is None:
             return stored_spec(job.spec)
         code = unpack(self.ledger.archives.get(job.code), self.settings.job_folder(job.id) / "code")
         return stored_spec({**job.spec, "folder": str(code)})
 
     def _lacking_function(self, spec: JobSpec) -> str | None:
-        """Why this process cannot train: the function was entered elsewhere; None if it can."""
+        """Return a reason if the training function was defined in another process; None if it is available."""
         if not spec.task.startswith(f"{ENTERED}:") or spec.task in self.functions:
             return None
         name = spec.task.partition(":")[2]
         return (
-            f"its function {name} was entered in a notebook or script; go on there: anon_tune.tune({name}, "
+            f"its function {name} was defined in a notebook or script; resume it there: anon_tune.tune({name}, "
             f"resume={self.lease.job!r})"
         )
 
     def _start_probe(self, spec: JobSpec, spaces: Mapping[str, Space]) -> Any:
-        """Have Ray measure the model where its trials will run, and return its future.
+        """Start the probe as a Ray task, where the trials will run, and return its future.
 
-        Its process ends with it: Ray gives no trial one that has run something, and it would keep its memory.
+        Its process ends with it: Ray would not reuse the process for a trial, and it would keep its memory.
         """
         import ray
 
@@ -257,7 +258,7 @@ class JobDriver:
         return task.remote(self.functions, spec, seed, floor, _points_to_try(spaces))
 
     def _probed(self, asked: Any) -> Mapping[str, Any] | Failed:
-        """Wait for the probe, and store what it measured; return it as it is stored, or the failure."""
+        """Wait for the probe and store its measurements; return them as stored, or the failure."""
         import ray
 
         cluster.load_statistics()
@@ -270,7 +271,7 @@ class JobDriver:
         return measured
 
     def _run_trials(self, plan: Plan) -> JobRun:
-        """Run trials until there is nothing left to do, or the job is asked to stop."""
+        """Run trials until none are left or the job must stop."""
         from anon_tune.workers.driver.job_run import JobRun
         from anon_tune.workers.trial.checkpoints import ask
 
@@ -280,7 +281,7 @@ class JobDriver:
         with JobRun(
             self.ledger, self.lease, plan, _PATIENCE_SECONDS, self.renewal, self.shutdown, checkpoints
         ) as run:
-            # Once more where the budget was raised after Tune had been told that there is nothing left.
+            # Repeat if the budget was raised after the last trial that Tune got.
             while not run.stopping:
                 with self.shutdown.notice(lambda: ask(checkpoints)):
                     _tune(run, plan.spec, self.functions, folder, checkpoints)
@@ -291,7 +292,7 @@ class JobDriver:
         return run
 
     def _conclude(self, run: JobRun, measured: Mapping[str, Any]) -> _Ending:
-        """Store the answer of a job that has come to its end, and keep the best weights if it asks for them."""
+        """Store the answer of a job that is done, and its best weights if it keeps them."""
         from anon_tune.workers.driver.best_weights import write_best
 
         answer = summarize(run.plan, run.trials, measured)
@@ -306,12 +307,12 @@ class JobDriver:
 
     @property
     def _folders(self) -> tuple[Path, Path]:
-        """Folders of the job: its own, and that of its checkpoints."""
+        """The job's folder, and its folder of checkpoints."""
         return self.settings.job_folder(self.lease.job), self.settings.checkpoints(self.lease.job)
 
 
 def _points_to_try(spaces: Mapping[str, Space]) -> dict[str, list[dict[str, Any]]]:
-    """Hyperparameters for the dry run of the arms that the user's factories make."""
+    """Return hyperparameters for the dry run of arms with a user's factory."""
     return {
         arm: [optimizer_arguments(space, point, 0.0) for point in space.middles()]
         for arm, space in spaces.items()
@@ -320,20 +321,18 @@ def _points_to_try(spaces: Mapping[str, Space]) -> dict[str, list[dict[str, Any]
 
 
 def _cut_off(run: JobRun, renewal: LeaseRenewal) -> _Ending | None:
-    """Return how to leave a job that has not come to its end; None if it has. Raises the error that stopped it."""
+    """Return how to leave a job that was stopped; None if it is done. Raises the error that stopped it."""
     if run.error is not None:
         raise run.error
     if run.paused is not None:
         return _Ending(JobState.PAUSED, f"three trials in a row failed: {run.paused}")
-    if (
-        renewal.response.request is not None
-    ):  # a cancel may be heard before its interrupt; `release` answers it
+    if renewal.response.request is not None:  # a cancel may arrive before its interrupt; `release` handles it
         return _Ending(JobState.PAUSED, f"{renewal.response.request} requested")
     return None
 
 
 def _slots(spec: JobSpec) -> int:
-    """Return how many trials Ray can run at once now: a trial needs all it has on one node."""
+    """Return the number of trials that Ray can run at once now; a trial needs all its resources on one node."""
     import ray
 
     return max(1, sum(_fits(spec.resources, node["Resources"]) for node in ray.nodes() if node["Alive"]))
@@ -350,7 +349,7 @@ def _fits(needs: Resources, has: Mapping[str, float]) -> int:
 
 
 def _lacking_resources(spec: JobSpec, settings: Settings) -> str | None:
-    """Why this machine cannot run a trial: Ray would wait for ever; None if it can. A cluster may grow."""
+    """Return a reason if this machine cannot run a trial, since Ray would wait for ever. A cluster may grow."""
     import ray
 
     if settings.ray_address:
@@ -360,8 +359,8 @@ def _lacking_resources(spec: JobSpec, settings: Settings) -> str | None:
         there = has.get(name.upper(), 0)
         if wanted > there:
             return (
-                f"resources.{name}: a trial takes {wanted:g}, and this machine has {there:g}. "
-                "Resume the job where there is more, or run it anew with less."
+                f"resources.{name}: a trial needs {wanted:g}, and this machine has {there:g}. "
+                "Resume the job on a larger machine, or run it again with less."
             )
     return None
 
@@ -373,13 +372,13 @@ def _tune(
     folder: Path,
     checkpoints: Path,
 ) -> None:
-    """Have Tune run trials until `run` gives out no more, and those that ran then have ended.
+    """Run trials with Tune until `run` starts no more and the running ones have ended.
 
     Args:
-        run: Gives out trials, and stores their results.
+        run: Starts trials and stores their results.
         spec: The job.
-        functions: The user's functions that are in no module.
-        folder: The job's, for files of Tune's and the output of trials; both are deleted at the end.
+        functions: User functions that no module defines, by the names that the job gives them.
+        folder: The job's folder, for Tune's files and the trials' output; both are deleted at the end.
         checkpoints: The job's folder of checkpoints.
     """
     from ray import tune
@@ -387,14 +386,13 @@ def _tune(
     from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler, JobSearcher
     from anon_tune.workers.trial.trainable import TrialTrainable
 
-    # Tune's own record of the run, which nobody reads: that it cannot be written is no news.
+    # Tune's own record of the run is not used, so errors about it do not matter.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     slots = _slots(spec)
-    # So many may wait: one for each process that is being started, and one for the first that is free (see
-    # `JobScheduler.choose_trial_to_run`).
+    # Number of trials that may wait: see `JobScheduler.choose_trial_to_run`.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
-    # Not in each trial's config, of which Tune makes several copies and keeps them for as long as the job runs.
+    # Not in each trial's config: Tune keeps several copies of that while the job runs.
     trainable = tune.with_parameters(TrialTrainable, spec=spec, functions=functions)
     searcher = JobSearcher(run, slots + 1, checkpoints, folder / "output")
     tuner = tune.Tuner(
@@ -409,7 +407,7 @@ def _tune(
             name="tune",
             storage_path=str(folder),
             verbose=0,
-            # In a notebook Tune's own would clear what is drawn of the job.
+            # Tune's default would clear our live table in a notebook.
             progress_reporter=tune.CLIReporter(),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
@@ -418,6 +416,6 @@ def _tune(
         with contextlib.suppress(Drained):
             tuner.fit()
     finally:
-        # Tune's own record of the run, and what trials wrote; the ledger is the one that counts.
+        # Tune's own record of the run, and the trials' output; the ledger has the results.
         shutil.rmtree(folder / "tune", ignore_errors=True)
         shutil.rmtree(folder / "output", ignore_errors=True)

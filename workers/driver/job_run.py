@@ -56,20 +56,20 @@ class _End(NamedTuple):
 class JobRun:
     """One process's work on one job: the ledger's trials, mirrored in memory, and the writes to them.
 
-    An exception in here must not be swallowed by Tune: it is kept in `error`, no further trial is given out,
-    and the driver raises it.
+    Tune would swallow exceptions, so they are stored in `error`: no further trial starts, and the driver raises the
+    exception.
 
-    What comes next is computed in a thread of its own, since a suggestion can take a second; but not one that is
-    drawn at random. All else, the ledger included, stays in the thread that calls.
+    Suggestions are computed in another thread, since one can take a second; points that are drawn at random are not.
+    Everything else, including the ledger, stays in the calling thread.
 
     Args:
-        ledger: Where the job is.
-        lease: The right to write about it.
-        plan: What the job's decisions depend on besides its trials.
-        patience: Seconds for which `next` waits for a suggestion that it has asked for; None: until it is there.
-        renewal: Keeps the ledger's last response: what is asked of the job, and its budget.
+        ledger: Ledger that stores the job.
+        lease: Lease on the job.
+        plan: Everything besides the trials that decides which trial comes next.
+        patience: Seconds for which `next` waits for a suggestion; None waits without limit.
+        renewal: Holds the ledger's last response: the pending request and the budget.
         shutdown: Interrupts this process; a write to the ledger is finished first.
-        folder: The job's, of checkpoints; those of trials that have ended are deleted. None: there are none.
+        folder: The job's folder of checkpoints; those of ended trials are deleted. None if there is none.
     """
 
     def __init__(
@@ -92,19 +92,19 @@ class JobRun:
         self._thread = ThreadPoolExecutor(1, "suggestion", _use_one_core)
         self._asked: Future[NewTrial | Decision] | None = None
         self._trials = History(ledger.jobs.get(lease.job, trials=True).trials)
-        # The last ones that ended in this process. Failures that paused the job before do not pause it again:
-        # whoever resumes it has mended their cause.
+        # The last ones that ended in this process. Failures that paused the job before do not pause it again: their
+        # cause is fixed when the job is resumed.
         self._ended: deque[Trial] = deque(maxlen=FAILURES_IN_A_ROW)
-        # In this process alone: an attempt that ended with its driver says nothing of the trial.
+        # Deaths in this process only: an attempt that ended with its driver says nothing about the trial.
         self._deaths: Counter[str] = Counter()
         self._left: set[str] = set()
-        self._overdue: dict[str, str] = {}  # why the process of a trial was asked to end
+        self._overdue: dict[str, str] = {}  # reason for which the process of a trial was asked to end
         self._phase: Phase | None = None
         self._folder = folder
         self.error: Exception | None = None
         self.paused: str | None = None
         if folder is not None:
-            withdraw(folder)  # what a killed driver had asked
+            withdraw(folder)  # requests of a killed driver
         self._clear(*(trial for trial in self._trials.values() if trial.is_finished))
 
     def __enter__(self) -> Self:
@@ -116,7 +116,7 @@ class JobRun:
         self.close()
 
     def close(self) -> None:
-        """Ask for nothing more. What is being computed is not waited for, and nothing becomes of it."""
+        """Stop computing suggestions; one that is under way is discarded."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -126,28 +126,28 @@ class JobRun:
 
     @property
     def plan(self) -> Plan:
-        """What the job's decisions depend on, with the budget that was heard last."""
+        """The plan, with the budget of the last heartbeat response."""
         return self._plan
 
     @property
     def running(self) -> int:
-        """How many trials have been given out and have not ended."""
+        """Number of trials that have started and not ended."""
         return sum(trial.state is TrialState.RUNNING for trial in self._trials.unfinished)
 
     @property
     def stopping(self) -> bool:
-        """Whether no further trial is given out, though there may be more to do."""
+        """Whether no further trial starts, though the job may not be done."""
         asked = self._shutdown.leaving or self._renewal.response.request is not None
         return asked or self.error is not None or self.paused is not None
 
     @property
     def budget(self) -> Mapping[str, Any]:
-        """The budget that is worked under, as the ledger holds it."""
+        """The budget that the job works under, as the ledger stores it."""
         return self._applied.budget if self._applied is not None else {}
 
     @property
     def cut_short(self) -> str | None:
-        """Why the search has fewer trials than the budget, if time is why."""
+        """Reason why the search ended before its budget of trials, if the time was used up; else None."""
         spec = self._plan.spec
         made = sum(
             t.phase is Phase.SEARCH and t.state is not TrialState.CANCELLED for t in self._trials.values()
@@ -162,11 +162,11 @@ class JobRun:
         return f"budget.time ({spec.budget.time:g} s) was spent after {made} of {planned} search trials"
 
     def check(self) -> None:
-        """Raises as ShutdownRequest.check."""
+        """Raise KeyboardInterrupt if the process must stop, as `ShutdownRequest.check`."""
         self._shutdown.check()
 
     def is_done(self) -> bool:
-        """Whether there is nothing left to do, by what was heard last."""
+        """Return whether the job is done, under the budget of the last heartbeat response."""
         self._apply_budget()
         return next_trial(self._plan, self.trials) is Decision.DONE
 
@@ -182,7 +182,7 @@ class JobRun:
             return otherwise
 
     def next(self) -> Trial | Decision:
-        """Return a trial that has been started, WAIT (also while a suggestion is being computed), or DONE."""
+        """Start the next trial and return it; WAIT while nothing can start yet, or DONE."""
         if self.stopping:
             return Decision.DONE
         self._apply_budget()
@@ -192,7 +192,7 @@ class JobRun:
         ) or self._suggested()  # fmt: skip
         if isinstance(found, Decision):
             return found
-        # With a start that a power cut takes back nothing is lost: what comes next is found anew, and is the same.
+        # Losing a start in a power cut is harmless: the next trial is computed again, and is the same.
         with self._ledger.transaction(durable=False) as transaction:
             trial = transaction.trials.add(self._lease, found) if isinstance(found, NewTrial) else found
             if trial.phase is not self._phase:
@@ -204,8 +204,8 @@ class JobRun:
             if trial.phase is Phase.CONFIRM:
                 self._tell_stopped()
         trial = self._keep(dataclasses.replace(trial, state=TrialState.RUNNING, attempts=attempt))
-        # One that goes on after its last report does not report that step again, after which it may have been killed
-        # before it heard that it is pruned.
+        # A trial that continues after its last report does not repeat it. It may have been killed after that report,
+        # before the driver pruned it.
         last = trial.reports[-1].step if trial.reports else 0
         if last in map(step_of, trial.checkpoints) and self._prune(trial, last):
             return self.next()
@@ -219,10 +219,10 @@ class JobRun:
             )  # fmt: skip
 
     def report(self, trial_id: str, result: StepResult) -> bool:
-        """Store a result; return whether the trial shall stop now.
+        """Store a result; return whether the trial must stop now.
 
-        It shall where it is pruned, or where this process is to end and the trial can go on from here. An interrupt
-        comes before or after.
+        It must if it is pruned, or if this process is to end and the trial has a checkpoint to continue from. An
+        interrupt comes before or after.
         """
         with self._shutdown.undisturbed():
             trial = self._trials[trial_id]
@@ -242,7 +242,7 @@ class JobRun:
             return measurement is not None and self._is_to_stop(trial, measurement)
 
     def _explained(self, trial: Trial, outcome: Outcome | None) -> Outcome | None:
-        """Give a failure its true reason: as a trial's processes are killed, it may come to an error of its own."""
+        """Replace the reason of a failure that followed the end of the trial's processes."""
         if isinstance(outcome, Failed):
             return dataclasses.replace(outcome, reason=self._overdue.get(trial.id, outcome.reason))
         return outcome
@@ -250,10 +250,10 @@ class JobRun:
     def _store(
         self, trial: Trial, measurement: Measurement | None, outcome: Outcome | None
     ) -> tuple[Report | None, _End | None]:
-        """Write a last report and the end of its trial together.
+        """Write the last report and the end of a trial in one transaction.
 
-        A failure for the reason for which the job is paused is no end: the trial was given out before, and no budget
-        is spent on it any more.
+        A failure for the reason that paused the job does not end its trial: the trial started before the pause, and
+        runs again when the job is resumed.
         """
         report = None
         with self._ledger.transaction() as transaction:
@@ -276,7 +276,7 @@ class JobRun:
             return report, _End(value, finished)
 
     def _keep_measured(self, trial: Trial, report: Report | None, checkpoint: str | None) -> Trial:
-        """Keep a report and its checkpoint as the ledger has them: the first of each step, one of each attempt."""
+        """Mirror a report and its checkpoint as in the ledger: the first of each step, one per attempt."""
         if checkpoint is not None:
             others = (c for c in trial.checkpoints if Path(c).parent != Path(checkpoint).parent)
             trial = self._keep(dataclasses.replace(trial, checkpoints=(checkpoint, *others)))
@@ -286,7 +286,7 @@ class JobRun:
         return trial
 
     def _is_to_stop(self, trial: Trial, measurement: Measurement) -> bool:
-        """Whether a trial that would go on is pruned, or left to another process that goes on from here."""
+        """Return whether a running trial is pruned, or left to another process that continues it from here."""
         if self._prune(trial, measurement.step):
             return True
         if self._shutdown.leaving and measurement.checkpoint is not None:
@@ -295,7 +295,7 @@ class JobRun:
         return False
 
     def _final(self, trial: Trial, last: Report | None, value: float) -> float | None:
-        """The value of a trial that completes with its last report, or had it before; `value` is its attempt's."""
+        """Return the final value of a trial that completes; `value` is that of its attempt, `last` its new report."""
         objective = self._plan.spec.objective
         if objective.of == "last":
             return value
@@ -304,15 +304,16 @@ class JobRun:
         return final_value(objective, reports, tested=trial.phase is Phase.VERDICT)
 
     def lose(self, trial_id: str, reason: str, log: str | None = None, *, begun: bool = True) -> None:
-        """A worker died: the trial gets another attempt, or is FAILED at the third death in this process.
+        """Handle the death of a worker: the trial gets another attempt.
 
-        A trial that was asked to end is FAILED at once. An interrupt comes before or after.
+        It is FAILED at the third death in this process, or at once if it was asked to end. An interrupt comes before
+        or after.
 
         Args:
-            trial_id: A trial that runs.
-            reason: What happened.
-            log: What the worker wrote last.
-            begun: Whether the death counts. It does not where the worker had not begun with this trial.
+            trial_id: A running trial.
+            reason: Cause, for people.
+            log: The last lines of the worker's output.
+            begun: Whether the death counts: the worker had begun with this trial.
         """
         trial = self._trials[trial_id]
         if trial.is_finished:
@@ -329,11 +330,11 @@ class JobRun:
                 self._finish(trial, TrialState.FAILED, f"{reason} ({_MOST_DEATHS} times)", log)
 
     def end_if_overdue(self, trial_id: str, seconds: float) -> bool:
-        """Ask the process of a trial to end once its attempt has run for too long; return whether that was asked.
+        """Ask the process of a trial to end if its attempt has run for too long; return whether it was asked.
 
         Args:
-            trial_id: A trial that runs.
-            seconds: For how long a process has been at work on it.
+            trial_id: A running trial.
+            seconds: Time for which a process has worked on it.
         """
         trial = self._trials[trial_id]
         if self._folder is None or trial.state is not TrialState.RUNNING or trial_id in self._left:
@@ -355,7 +356,7 @@ class JobRun:
         return True
 
     def _apply_budget(self) -> None:
-        """Work by the budget that was heard last."""
+        """Apply the budget of the last heartbeat response."""
         response = self._renewal.response
         if response is self._applied or not response.budget:
             return
@@ -365,19 +366,19 @@ class JobRun:
         if budget != spec.budget or over != self._plan.search_over:
             spec = spec.model_copy(update={"budget": budget})
             self._plan = dataclasses.replace(self._plan, spec=spec, search_over=over)
-            self._asked = None  # it was asked by the budget before; what becomes of it is nothing
+            self._asked = None  # the suggestion was computed for the old budget: discard it
         if over:
             for trial in self.trials:
                 if trial.phase is Phase.SEARCH and trial.state is TrialState.WAITING:
                     self._finish(trial, TrialState.CANCELLED, "budget.time was spent")
 
     def _prune(self, trial: Trial, step: int) -> bool:
-        """End a trial if its reports up to `step` are behind the others'; return whether it was."""
+        """Prune a trial if its reports up to `step` are behind the others'; return whether it was pruned."""
         if trial.phase is not Phase.SEARCH or self._plan.spec.search.pruner == "none":
             return False
         search = self._trials.select(Phase.SEARCH, trial.arm, trial.repeat)
         others = [t for t in search if t.id != trial.id]
-        # An attempt that began again is at an earlier step than the reports of the one before.
+        # A new attempt may be at an earlier step than the reports of the one before.
         so_far = tuple(report for report in trial.reports if report.step <= step)
         now = dataclasses.replace(trial, reports=so_far)
         if not should_prune(
@@ -388,17 +389,17 @@ class JobRun:
         return True
 
     def _suggested(self) -> NewTrial | Decision:
-        """What comes next, by the trials as they were when it was asked for.
+        """Return the next trial or decision, computed from the trials at the time of the request.
 
-        What has happened since changes nothing that matters: no trial is added in between, so a new one is new still,
-        and DONE is said only when nothing runs. A WAIT may be out of date, and is asked for anew.
+        Results since then do not invalidate it: no trial was added, so a new one is still new, and DONE only comes
+        when nothing runs. A WAIT may be out of date, so it is computed again.
         """
         earlier = self._asked is not None
         if not earlier and draws(self._plan, self._trials):
             return next_trial(self._plan, self._trials)
         if self._asked is None:
             self._asked = self._thread.submit(next_trial, self._plan, self._trials.copy())
-        # While nothing runs there is nothing else to do, and Tune sleeps for a second where it is told to wait.
+        # While nothing runs, wait here: after a WAIT Tune would sleep for a second.
         wait([self._asked], (0.0 if earlier else self._patience) if self.running else None)
         if not self._asked.done():
             return Decision.WAIT
@@ -422,7 +423,7 @@ class JobRun:
         reason: str | None,
         finished: datetime.datetime,
     ) -> None:
-        """Keep what the ledger has stored of a trial's end."""
+        """Mirror the end of a trial, which the ledger has stored."""
         ended = dataclasses.replace(trial, state=state, value=value, reason=reason, finished=finished)
         self._ended.append(self._keep(ended))
         self._forgive(trial)
@@ -432,12 +433,12 @@ class JobRun:
             self.paused = repeated_failure(self._ended)
 
     def _forgive(self, trial: Trial) -> None:
-        """Ask no more of an attempt that is over."""
+        """Withdraw the request to end an attempt, which is over."""
         if self._overdue.pop(trial.id, None) is not None and self._folder is not None:
             withdraw(self._folder, trial.id, trial.attempts)
 
     def _clear(self, *ended: Trial) -> None:
-        """Delete the checkpoints of trials that have ended, but for the weights that the job keeps."""
+        """Delete the checkpoints of trials that have ended, except the best weights."""
         if self._folder is None:
             return
         spec = self._plan.spec
@@ -457,7 +458,7 @@ class JobRun:
 
 def _log_news(trial: Trial, result: StepResult) -> None:
     if result.resumed is not None:
-        _log.info("trial %s: attempt %d goes on after epoch %d", trial.id, trial.attempts, result.resumed)
+        _log.info("trial %s: attempt %d continues after epoch %d", trial.id, trial.attempts, result.resumed)
     for warning in result.warnings:
         _log.warning("trial %s: %s", trial.id, warning)
     if isinstance(result.outcome, Failed):
@@ -465,8 +466,8 @@ def _log_news(trial: Trial, result: StepResult) -> None:
 
 
 def _use_one_core() -> None:
-    """Keep a GP's small matrices on one core: the others train, and waiting for them made it four times slower.
+    """Limit a GP's small matrices to one core: the other cores train, and waiting for them is four times slower.
 
-    Holds for torch in this thread, and for numpy and scipy in the whole process.
+    The limit holds for torch in this thread, and for numpy and scipy in the whole process.
     """
     threadpool_limits(1)

@@ -23,14 +23,14 @@ class LeaseRenewal:
     """Renews a lease from a thread of its own, and keeps the ledger's last response.
 
     Args:
-        ledger: Where the job is.
+        ledger: Ledger that stores the job.
         lease: The lease.
         response: The last response, if there was one.
 
     Attributes:
         response: The ledger's response to the last heartbeat.
         lost: Whether another process has the lease.
-        unwritable: Why the lease could not be renewed before it ran out; None if it could.
+        unwritable: The error that kept the lease from being renewed before it ran out; None if there was none.
     """
 
     def __init__(self, ledger: Ledger, lease: Lease, response: HeartbeatResponse | None = None) -> None:
@@ -44,19 +44,19 @@ class LeaseRenewal:
 
     @property
     def is_over(self) -> bool:
-        """Whether this process may have the lease no more."""
+        """Whether this process may no longer hold the lease."""
         return self.lost or self.unwritable is not None
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Renew the lease now, and from now on. Raises as `renew`."""
+        """Renew the lease now, and regularly until the end of the block. Raises as `renew`."""
         self.renew()
         interval = self._lease.seconds / _HEARTBEATS_PER_LEASE
         with repeating(self._try_to_renew, interval, f"heartbeat-{self._lease.job}"):
             yield
 
     def stop(self) -> None:
-        """Renew the lease no more: it is given back, or runs out."""
+        """Stop renewing the lease: it is released, or runs out."""
         self._stopped = True
 
     def renew(self) -> None:
@@ -70,7 +70,7 @@ class LeaseRenewal:
         self._renewed = time.monotonic()
 
     def _try_to_renew(self) -> bool:
-        """Renew the lease; return whether to go on with it."""
+        """Renew the lease; return whether to continue."""
         if self._stopped:
             return False
         try:
@@ -78,7 +78,7 @@ class LeaseRenewal:
         except LeaseLostError:
             self.lost = True
         except Exception as error:  # noqa: BLE001 - without this thread nobody would renew the lease
-            # For a moment: the lease lasts some heartbeats more, and writes are fenced.
+            # Tolerable for a while: the lease lasts some more heartbeats, and writes are fenced.
             _log.warning("heartbeat of job %s: %s", self._lease.job, error)
             if time.monotonic() - self._renewed > self._lease.seconds:
                 self.unwritable = error

@@ -1,4 +1,4 @@
-"""Calls from a thread of their own, while something else goes on."""
+"""Periodic calls from a background thread."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["repeating"]
 
 @contextlib.contextmanager
 def repeating(call: Callable[[], bool], seconds: float, name: str) -> Iterator[None]:
-    """Call a function again and again until it returns False, or the block ends.
+    """Call a function periodically until it returns False or the block ends.
 
     Args:
         call: The function. An error in it ends the calls.
-        seconds: Time before each call, from 0.
-        name: Of the thread, for people.
+        seconds: Time before each call, at least 0.
+        name: Name of the thread, for people.
     """
     done = threading.Event()
 

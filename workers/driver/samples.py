@@ -1,4 +1,4 @@
-"""Images that a model of the task diffusion draws, in one picture."""
+"""Sample images of a diffusion model, in one picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["write_samples"]
 _SIDE = 8
 _STEPS = 100
 _SEED = 0
-_PIXELS = 32  # an image of fewer is enlarged, so that it can be looked at
+_PIXELS = 32  # smaller images are enlarged
 
 
 def write_samples(weights: Mapping[str, Any], spec: JobSpec, target: Path) -> None:
@@ -28,17 +28,17 @@ def write_samples(weights: Mapping[str, Any], spec: JobSpec, target: Path) -> No
 
     Args:
         weights: `state_dict` of the job's model.
-        spec: Of the task diffusion.
-        target: The file.
+        spec: A job of the task diffusion.
+        target: The file to write.
 
     Raises:
-        InputError: It is another task, or the data cannot be read.
-        RuntimeError: The weights are those of another model.
+        InputError: The job has another task, or the data cannot be read.
+        RuntimeError: The weights do not fit the model.
         OSError: The file cannot be written.
     """
     data, model = spec.data, spec.model
     if spec.task != "diffusion" or data is None or model is None:
-        raise InputError(f"{spec.task} draws no images.")
+        raise InputError(f"The task {spec.task} has no sample images.")
     problem = load_problem(spec.task, data.name, model.name, model.options, data.options, spec.folder)
     trained = problem.build_model()
     trained.load_state_dict(weights)
@@ -48,7 +48,7 @@ def write_samples(weights: Mapping[str, Any], spec: JobSpec, target: Path) -> No
 
 
 def grid(images: Tensor) -> Image.Image:
-    """Return one picture of images in [-1, 1] of a shape (n * n, channels, height, width), of 1 or 3 channels."""
+    """Return one picture of images in [-1, 1], shape (n * n, channels, height, width), with 1 or 3 channels."""
     n, (channels, height, width) = round(len(images) ** 0.5), images.shape[1:]
     rows = (
         images.reshape(n, n, channels, height, width)

@@ -17,26 +17,25 @@ from anon_tune.workers.driver.periodic import repeating
 __all__ = ["ShutdownRequest"]
 
 _LOOKS_PER_INTERRUPT = 6
-_LOOKS_TO_BELIEVE = 3  # who stops a service signals all of its processes, and ours may hear of it last
-_NOTICE_SECONDS = 4.0  # and some more until Ray has stopped: within 10 s the lease is given back
+_LOOKS_TO_BELIEVE = 3  # a service manager signals all processes, and ours may get the signal last
+_NOTICE_SECONDS = 4.0  # plus the time until Ray has stopped: the lease is released within 10 s
 
 _log = logging.getLogger(__name__)
 
 
 class ShutdownRequest:
-    """Interrupts the main thread when its work is to stop now.
+    """Interrupts the main thread when its work must stop.
 
-    Reasons are SIGTERM and SIGINT, the end of something that the work depends on, and whatever `is_due` looks at.
-    The interrupt is a KeyboardInterrupt, and is noted besides: Python ignores an exception that is raised in a
-    destructor or in a callback of C code, and the main thread is often in Ray's. Between `notice` and its end a
-    first signal is no interrupt yet.
+    Reasons are SIGTERM and SIGINT, the end of a dependency, and `is_due`. The interrupt is a KeyboardInterrupt. A
+    flag is set as well: Python ignores exceptions in destructors and in callbacks of C code, and the main thread is
+    often in Ray's. Inside `notice` the first signal does not interrupt at once.
 
     Args:
-        is_due: Whether the work is to stop at once. It is called from a thread, and must not raise.
+        is_due: Returns whether the work must stop at once. It is called from a thread, and must not raise.
 
     Attributes:
-        failure: The error of what has ended and the work depends on; None if nothing has.
-        turns: How often the main thread has come by `check` or `notice`.
+        failure: The error for a dependency that has ended; None if none has.
+        turns: Number of calls of `check` and `notice` from the main thread.
     """
 
     def __init__(self, is_due: Callable[[], bool] = lambda: False) -> None:
@@ -54,16 +53,16 @@ class ShutdownRequest:
 
     @property
     def leaving(self) -> bool:
-        """Whether the work is to stop within seconds, and nothing new is to begin."""
+        """Whether the work must stop within seconds, and nothing new may begin."""
         return self._deadline < math.inf
 
     @property
     def stopping(self) -> bool:
-        """Whether the work is to stop now."""
+        """Whether the work must stop now."""
         return self._interrupted or self._at_once
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if the process is to stop: the first may have been raised unheard."""
+        """Raise KeyboardInterrupt if the work must stop: Python may have ignored an earlier one."""
         self.turns += 1
         if time.monotonic() > self._deadline:
             self._interrupted = True
@@ -72,9 +71,9 @@ class ShutdownRequest:
 
     @contextlib.contextmanager
     def notice(self, leave: Callable[[], None]) -> Iterator[None]:
-        """Let a first signal call `leave`, and be an interrupt some seconds later, by `check`, or at the end of this.
+        """Call `leave` at the first signal, and interrupt some seconds later in `check`, or at the end of the block.
 
-        A second one is an interrupt at once, and so is what leaves no time: a lost lease, a cancel.
+        A second signal interrupts at once, and so does a reason that leaves no time: a lost lease, a cancel.
         """
         self._leave = leave
         self.turns += 1
@@ -87,7 +86,7 @@ class ShutdownRequest:
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Finish a write to the ledger before an interrupt is raised. Raises as check, before and after."""
+        """Finish a write to the ledger before an interrupt is raised. Raises as `check`, before and after."""
         self.check()
         self._busy = True
         try:
@@ -98,9 +97,9 @@ class ShutdownRequest:
 
     @contextlib.contextmanager
     def depending_on(self, runs: Callable[[], bool], failure: Exception) -> Iterator[None]:
-        """Interrupt the work once something does not run any more, or nobody can tell; `failure` is noted.
+        """Interrupt the work once a dependency has ended or its state is unknown, and set `failure`.
 
-        After a signal it is not: who stops a service signals all of its processes. Nor is it where the work was done.
+        This does not apply after a signal, since a service manager signals all processes, nor after the block.
         """
         gone = 0
 
@@ -109,8 +108,8 @@ class ShutdownRequest:
                 return False
             try:
                 return not runs()
-            except Exception:  # noqa: BLE001 - the thread that looks goes on
-                _log.warning("whether what this works with still runs cannot be told", exc_info=True)
+            except Exception:  # noqa: BLE001 - the checking thread continues
+                _log.warning("cannot check whether Ray is still running", exc_info=True)
                 return True
 
         def look() -> None:
@@ -133,15 +132,15 @@ class ShutdownRequest:
 
     @contextlib.contextmanager
     def watching(self, seconds: float) -> Iterator[None]:
-        """Look for reasons to stop every so many seconds, from a thread of its own."""
+        """Check for reasons to stop every so many seconds, from a background thread."""
         with repeating(self._look, seconds, "shutdown-request"):
             yield
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Let SIGTERM end the work as Ctrl-C does, also where SIGINT is ignored.
+        """Handle SIGTERM like Ctrl-C, also if SIGINT is ignored.
 
-        Only the main thread can; in another one `check` raises what would be an interrupt.
+        Only the main thread can receive signals; in another one `check` raises the interrupt.
         """
         if threading.current_thread() is not threading.main_thread():
             self._elsewhere = True
@@ -158,7 +157,7 @@ class ShutdownRequest:
                 signal.signal(number, handler)
 
     def _look(self) -> bool:
-        """Interrupt the main thread if there is a reason to, and again after some looks: it may not have heard."""
+        """Interrupt the main thread if there is a reason, and again after some checks: it may have ignored it."""
         self._look_at_dependency()
         if self._interrupted or not self._is_to_stop():
             return True
@@ -166,13 +165,13 @@ class ShutdownRequest:
         if self._elsewhere:
             self._interrupted = True
         elif self._unheard % _LOOKS_PER_INTERRUPT == 0:
-            # Not SIGINT, which is ignored by what a shell runs in the background.
+            # Not SIGINT, which background processes of a shell ignore.
             _thread.interrupt_main(signal.SIGTERM)
         self._unheard += 1
         return True
 
     def _is_to_stop(self) -> bool:
-        """Whether an interrupt is due: for a reason that leaves no time, or of a signal some seconds ago."""
+        """Return whether an interrupt is due: for an urgent reason, or some seconds after a signal."""
         return self._is_due() or self.failure is not None or time.monotonic() > self._deadline
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
@@ -186,4 +185,4 @@ class ShutdownRequest:
 
 
 def _nothing() -> None:
-    """Do nothing: the work depends on nothing."""
+    """Do nothing: there is no dependency."""

@@ -1,8 +1,8 @@
-"""Between Ray Tune and the ledger: where trials come from, and where their results go.
+"""Adapters between Ray Tune and the ledger: they start trials and store their results.
 
-Tune's searcher asks `JobSearcher` for trials; its scheduler hands every result to `JobScheduler`. Both only
-translate: `JobRun` holds the state, and the ledger the truth. Tune pickles both into files of its own, which nothing
-reads (a Tuner is never restored), so they leave the run behind.
+Tune gets trials from `JobSearcher`, its searcher, and passes every result to `JobScheduler`, its scheduler. Both only
+translate: `JobRun` holds the state, and the ledger is the source of truth. Tune pickles both into files that nothing
+reads (a Tuner is never restored), so they leave the run out.
 """
 
 from __future__ import annotations
@@ -32,30 +32,32 @@ if TYPE_CHECKING:
 __all__ = ["Drained", "JobScheduler", "JobSearcher"]
 
 _LOOK_SECONDS = 1.0
-_LONGEST_TURN = 10.0  # of Tune's loop: a driver that was stopped for longer knows nothing of its trials
-_START_SECONDS = 60.0  # a trial that has waited for longer has no process coming
-_GRACE_SECONDS = 120.0  # a file may be seen a minute late where nodes share a folder by a network
+_LONGEST_TURN = (
+    10.0  # of Tune's loop: a driver that was suspended for longer does not know its trials' states
+)
+_START_SECONDS = 60.0  # a trial that has waited for longer gets no process of its own
+_GRACE_SECONDS = 120.0  # on a network file system a file may appear a minute late
 
 
 class Drained(BaseException):
-    """A run that gives out no more trials has none left that ran when it stopped; leaves Tune as an interrupt does.
+    """Raised when a stopping run has no more running trials; leaves Tune as an interrupt does.
 
-    What Tune has started since, which was given out ahead, waits for another attempt.
+    Trials that Tune has started since then wait for another attempt.
     """
 
 
 class _WithoutRun:
-    """Pickles everything but the run, which holds a database connection."""
+    """Pickles all attributes but the run, which holds a database connection."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_run"}
 
 
 class JobSearcher(_WithoutRun, Searcher):
-    """Gives Tune the next trial of the ledger, up to `ahead` that have not ended.
+    """Gives Tune the next trial of the ledger, up to `ahead` trials that have not ended.
 
-    One more than can run is enough for no worker to wait.
-    `folder` is the job's, of checkpoints. What a trial's process writes goes to a file in the folder `output`.
+    One more than can run at once keeps all workers busy. `folder` is the job's folder of checkpoints. The output of a
+    trial's process goes to a file in the folder `output`.
     """
 
     def __init__(self, run: JobRun, ahead: int, folder: Path, output: Path) -> None:
@@ -80,26 +82,26 @@ class JobSearcher(_WithoutRun, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The scheduler sees the same."""
+        """Do nothing: the scheduler handles it."""
 
     def save(self, checkpoint_path: str) -> None:
-        """The ledger holds it all."""
+        """Do nothing: the ledger stores everything."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Never called: a fresh Tuner is made instead."""
+        """Do nothing: it is never called, since a Tuner is never restored."""
 
 
 class JobScheduler(_WithoutRun, FIFOScheduler):
-    """Stores every result, and gives the process of a trial that has ended to the next one.
+    """Stores every result, and reuses the process of a trial that has ended for the next one.
 
-    Tune ends the processes of trials that have ended unless others wait, and starting one takes seconds. So an ended
+    Tune ends the process of an ended trial unless another one waits, and starting one takes seconds. So an ended
     trial stays RUNNING for Tune, idle, until another trial needs its process or no more trials come.
 
     Args:
-        run: Where results go.
-        searcher: Gives out the trials.
-        slots: How many trials can run at once.
-        clock: Seconds from any moment on.
+        run: Stores the results.
+        searcher: Gives Tune the trials.
+        slots: Number of trials that can run at once.
+        clock: Returns seconds since an arbitrary moment.
     """
 
     def __init__(
@@ -120,18 +122,18 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         self._draining: list[TuneTrial] | None = None
 
     def on_trial_add(self, tune_controller: TuneController, trial: TuneTrial) -> None:
-        """Note a trial that the searcher has given out."""
+        """Note a new trial from the searcher."""
         self._unfinished.append(trial)
         self._added[trial.trial_id] = self._clock()
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> TuneTrial | None:
-        """Return the next trial that waits, and free the process of an idle one for it.
+        """Return the next waiting trial, and free the process of an idle one for it.
 
-        Tune asks in each turn of its loop, and gives the trial a process that is free at once. FIFOScheduler would
-        look at all trials that ever were, twice a turn, and take longer with each of them. None is ever PAUSED.
+        Tune calls this in each turn of its loop, and gives the trial a free process at once. FIFOScheduler would scan
+        all trials of the job twice per turn, which takes longer with each trial. No trial is ever PAUSED.
 
         Raises:
-            Drained: The run is stopping, and all that ran then has ended.
+            Drained: The run is stopping, and all running trials have ended.
             KeyboardInterrupt: As `JobRun.check`.
         """
         self._run.check()
@@ -157,10 +159,10 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
     def _first_without_process(self, waiting: list[TuneTrial]) -> TuneTrial | None:
         """Return the first trial for which no process is being started; if there is none, the first.
 
-        Tune starts processes for the trials that have waited longest, as long as there are free slots. If such a
-        trial were given another's process, Tune would drop its own: where trials are shorter than a process takes to
-        start, it would never come up. Others may hold the slots of a shared cluster: a trial that has waited for
-        longer than a process takes to start is first.
+        Tune starts processes for the trials that have waited longest, while there are free slots. If such a trial got
+        another's process, Tune would drop its own. With trials shorter than the start of a process, no new process
+        would ever come up. On a shared cluster others may hold the slots: a trial that has waited for longer than a
+        process takes to start is first.
         """
         running = sum(trial.status == TuneTrial.RUNNING for trial in self._unfinished)
         starting = max(0, self._slots - running - len(self._given))
@@ -168,7 +170,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         return next(iter([*late, *waiting[starting:], *waiting]), None)
 
     def _drain(self) -> None:
-        """Raise Drained once the trials that ran when the run began to stop have ended."""
+        """Raise Drained once all trials have ended that ran when the run began to stop."""
         if self._draining is None:
             self._draining = [trial for trial in self._unfinished if trial.status == TuneTrial.RUNNING]
         if all(trial.is_finished() or trial in self._idle for trial in self._draining):
@@ -177,8 +179,8 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
     def _end_overdue(self) -> None:
         """Ask the processes of trials that run for too long to end; see `JobRun.end_if_overdue`.
 
-        A process cannot end itself while C code in it keeps Python's lock, or where it does not share the folder of
-        checkpoints: after a while Ray kills it.
+        A process cannot end itself while C code holds Python's lock, or if it does not share the folder of
+        checkpoints. Ray kills it after a while.
         """
         passed = self._clock() - self._looked
         if passed < _LOOK_SECONDS:
@@ -198,7 +200,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
     def on_trial_result(
         self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]
     ) -> str:
-        """Store a result; the trial goes on unless it has ended or shall stop."""
+        """Store a result; the trial continues unless it has ended or must stop."""
         # After an error the run stores nothing more, and every trial stops.
         message = StepResult.from_tune(result)
         trial_id = _assignment(trial).trial.id
@@ -209,7 +211,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         return decision
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """The worker died, or could not begin."""
+        """Handle a worker that died or could not begin."""
         assignment = _assignment(trial)
         written = newest(assignment.output)
         log = None if written is None else tail(written)
@@ -226,14 +228,14 @@ def _assignment(trial: TuneTrial) -> TrialAssignment:
 
 
 def _has_begun(trial: TuneTrial) -> bool:
-    """Whether a process is at work on a trial; for Tune it is not RUNNING before its model and data are there."""
+    """Return whether a process works on a trial; for Tune it is not RUNNING before its model and data are loaded."""
     return trial.status == TuneTrial.RUNNING or (
         trial.status == TuneTrial.PENDING and newest(_assignment(trial).output) is not None
     )
 
 
 def _is_held(trial: TuneTrial) -> bool:
-    """Whether a trial failed since the one before did not leave its process; Tune has the error in a file."""
+    """Return whether a trial failed because the one before did not stop; Tune stores the error in a file."""
     with contextlib.suppress(OSError):
         return trial.error_file is not None and HELD in Path(trial.error_file).read_text()
     return False

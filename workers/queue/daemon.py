@@ -1,4 +1,4 @@
-"""The daemon: takes jobs from the ledger's queue and has each run in a process of its own."""
+"""The daemon: claims jobs from the ledger's queue and runs each in a process of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Deaths:
-    """How often a job's process has died since the job last got on, and how far it was then."""
+    """Deaths of a job's process since its last progress, and that progress."""
 
     count: int = 0
     progress: int = -1
@@ -40,21 +40,20 @@ class _Deaths:
 class Daemon:
     """Works on the queue, with up to `jobs` jobs at once.
 
-    A job is claimed here, and its lease handed to the process that runs it: that one renews it, so that the lease
-    runs out if that process hangs, whatever becomes of the daemon. A process whose daemon has died stops by itself.
-    A process that died leaves its lease to the daemon, which queues the job again at once; after three deaths without
-    a report in between it pauses it.
+    The daemon claims a job and passes the lease to the process that runs it. That process renews the lease, so the
+    lease runs out if the process hangs. A process whose daemon has died stops by itself. If a process dies, the
+    daemon queues the job again at once; after three deaths without a report in between it pauses the job.
 
-    A daemon that has nothing to claim keeps a process ready, once it has been quiet for some seconds and no job is
-    worked on at this machine, or a lease was not renewed in time. While that process gets ready nothing is claimed:
-    the job would have to wait for it.
+    An idle daemon keeps a process ready, once the queue has been quiet for some seconds and no job runs on this
+    machine, or when a lease was not renewed in time. While that process is loading, no job is claimed, since the job
+    would have to wait for it.
 
     Args:
-        ledger: Where the queue is.
-        processes: Starts a process that works under a lease, as the leader of a process group of its own. It releases
-            the lease when it ends, and within seconds on SIGTERM.
-        holder: Who claims, for people.
-        jobs: How many at once, from 1.
+        ledger: Ledger that stores the queue.
+        processes: Starts a process for a lease, as the leader of a new process group. It releases the lease when it
+            ends, and within seconds on SIGTERM.
+        holder: Name of this process as a holder, for people.
+        jobs: Number of jobs at once, from 1.
     """
 
     def __init__(
@@ -98,15 +97,13 @@ class Daemon:
             try:
                 self._running.append((lease, self._processes.start(lease)))
             except OSError as error:
-                self._ledger.leases.release(
-                    lease, JobState.PAUSED, f"its process could not be started: {error}"
-                )
+                self._ledger.leases.release(lease, JobState.PAUSED, f"its process could not start: {error}")
 
     def _should_prepare(self) -> bool:
-        """Whether a job is about to need a process, or for some seconds none has begun, ended or been taken over.
+        """Return whether to prepare a process: a job may need one soon, or the queue has been quiet for some seconds.
 
-        A lease that was not renewed in time has probably lost its holder. Otherwise a job that begins, or is worked
-        on at this machine, needs the cores more, of which getting ready takes two.
+        A lease that was not renewed in time has probably lost its holder. Otherwise jobs that run on this machine
+        come first, since preparing a process takes two cores.
         """
         leases = self._ledger.leases.statistics()
         if leases.seconds < LEASE_SECONDS - _SILENT_SECONDS:
@@ -127,8 +124,8 @@ class Daemon:
                 self._running.remove((lease, process))
 
     def _settle(self, lease: Lease, process: subprocess.Popen[bytes], code: int) -> None:
-        """See to what a process that has ended left undone."""
-        if code:  # what it started, and could not stop, frees its GPU now
+        """Release the lease of a process that has ended, if it still holds it."""
+        if code:  # kill its child processes, which may hold the GPU
             kill_group(process)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         seen = self._deaths.get(lease.job, _Deaths())
@@ -139,7 +136,7 @@ class Daemon:
             if count < _MOST_DEATHS:
                 self._ledger.leases.release(lease, JobState.QUEUED, f"its process ended ({how})")
             else:
-                reason = f"its process ended {_MOST_DEATHS} times without getting on ({how}); see its job.log"
+                reason = f"its process ended {_MOST_DEATHS} times without progress ({how}); see job.log"
                 self._ledger.leases.release(lease, JobState.PAUSED, reason)
         except LeaseLostError:
             self._deaths.pop(lease.job, None)  # it had released the lease itself, or was taken over
@@ -149,7 +146,7 @@ class Daemon:
             _log.warning("job %s: its process died (%s)", lease.job, how, extra={"job": lease.job})
 
     def _end(self) -> None:
-        """Stop all processes; a lease that one does not give back in time is taken from it."""
+        """Stop all processes, and release the leases that they do not release in time."""
         for _, process in self._running:
             process.terminate()
         limit = time.monotonic() + _RELEASE_SECONDS

@@ -1,4 +1,4 @@
-"""The processes in which a daemon has jobs run: one is ready before there is a job for it."""
+"""Processes that run a daemon's jobs; one can be ready before its job."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _log = logging.getLogger(__name__)
 
 
 class JobProcesses:
-    """Starts a process for each job, and keeps one that has loaded what a job needs, which takes seconds.
+    """Starts a process for each job, and keeps one ready that has loaded the modules, which takes seconds.
 
-    A process hears of its job by its standard input, and ends where that is empty: when the daemon has died, nothing
-    waits for ever. That it is ready it says by its standard output.
+    A process gets its lease on standard input, and ends at an empty input, so that it does not outlive the daemon. It
+    reports on standard output that it is ready.
 
     Args:
         command: Starts a process that waits for its job by `receive_lease`, and works on it.
-        keep_ready: Whether `prepare` does anything.
+        keep_ready: Whether to keep a process ready.
     """
 
     def __init__(self, command: Sequence[str], keep_ready: bool = True) -> None:
@@ -50,7 +50,10 @@ class JobProcesses:
         return self._wanted and (self._kept is None or self._kept.poll() is not None)
 
     def prepare(self) -> None:
-        """Have a process ready, or getting so. One that could not get so is not replaced: the next could not, too."""
+        """Start a process that gets ready, unless there is one.
+
+        If one failed to get ready, no other is started: the next would fail too.
+        """
         if self._kept is not None and self._kept.poll() is not None:
             _log.warning("the process kept ready for a job ended (exit code %d)", self._kept.returncode)
             self._wanted = self._is_ready
@@ -64,14 +67,14 @@ class JobProcesses:
             self._since, self._said = time.monotonic(), b""
 
     def is_preparing(self) -> bool:
-        """Whether a process is getting ready: who takes a job now would have it wait, and nobody renews its lease."""
+        """Return whether a process is still loading: a job claimed now would wait for it, its lease not renewed."""
         if self._kept is None or self._is_ready or self._kept.poll() is not None:
             return False
         output = cast("IO[bytes]", self._kept.stdout)
         if select.select([output], [], [], 0)[0]:
             self._said += os.read(output.fileno(), 4096)
         if not self._is_ready and time.monotonic() - self._since > _LOAD_SECONDS:
-            _log.warning("no process is kept ready for a job: it takes more than %.0f s", _LOAD_SECONDS)
+            _log.warning("no process is kept ready for a job: loading takes more than %.0f s", _LOAD_SECONDS)
             self._wanted = False
             kill_group(self._kept)
             self.close()
@@ -79,11 +82,11 @@ class JobProcesses:
 
     @property
     def _is_ready(self) -> bool:
-        """Whether the one that is kept has said so, whatever else it has said before."""
+        """Whether the kept process has reported that it is ready, after any other output."""
         return self._said.endswith(_READY)
 
     def start(self, lease: Lease) -> subprocess.Popen[bytes]:
-        """Have a process work under a lease, as the leader of a process group of its own.
+        """Run the job of a lease in a process, as the leader of a new process group.
 
         Raises:
             OSError: No process can be started.
@@ -97,7 +100,7 @@ class JobProcesses:
         return _send_lease(self._start(), lease)
 
     def close(self) -> None:
-        """End the process that is ready, and what it has started."""
+        """End the process that is ready, and its child processes."""
         if self._kept is not None:
             try:
                 self._kept.communicate(timeout=_CLOSE_SECONDS)  # which closes its standard input
@@ -107,26 +110,26 @@ class JobProcesses:
             self._kept = None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # Of its own session: Ctrl-C is for the daemon, which tells it.
+        # In a new session: Ctrl-C is for the daemon, which stops it.
         return subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that leads a group, and what it has started."""
+    """Kill the leader of a process group and its child processes."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def is_assigned() -> bool:
-    """Whether this process, which a daemon started, has heard of its job already, or of the daemon's end."""
+    """Return whether the daemon has already sent this process its lease, or has ended."""
     return bool(select.select([sys.stdin], [], [], 0)[0])
 
 
 def receive_lease() -> Lease | None:
-    """Say that this process is ready, and wait for its lease; None where there is no work any more."""
-    with contextlib.suppress(BrokenPipeError):  # it was told before
+    """Report that this process is ready, and wait for its lease; None if the daemon has ended."""
+    with contextlib.suppress(BrokenPipeError):  # the lease was sent before
         os.write(sys.stdout.fileno(), _READY)
     line = sys.stdin.read()
     return Lease(**json.loads(line)) if line else None

@@ -1,1 +1,1 @@
-"""A trial: what runs in the process that trains."""
+"""A trial: the code in the process that trains it."""

@@ -1,4 +1,4 @@
-"""An attempt at a trial, in the process that trains it, and the probe before all trials. Needs no Ray."""
+"""An attempt at a trial, in the process that trains it, and the probe before the first trial. Needs no Ray."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ from anon_tune.workers.trial.watchdog import Watchdog
 __all__ = ["Attempt", "run_probe"]
 
 _PROBE_SHARE = 0.02
-"""Share of the steps of a full-length trial that the probe takes at most (but one at least)."""
+"""Largest share of a full-length trial's steps that the probe takes, but at least one step."""
 
-_TINY = 1e-8  # a learning rate for steps that are made to see whether they can be
+_TINY = 1e-8  # a learning rate for trial steps of the dry run
 
 _CLOSE_SECONDS = 10.0
-"""For so long a training function that was stopped may clean up."""
+"""Time for a stopped training function to clean up."""
 
 
 class Attempt:
-    """Trains one trial an epoch at a time; a training function of the user from report to report.
+    """Trains one trial one epoch at a time, or a user's training function from report to report.
 
     An error in the training becomes a result with the outcome `Failed`.
 
     Args:
-        assignment: The trial, and where its files are.
+        assignment: The trial, and its folders.
         spec: The job.
     """
 
@@ -119,9 +119,9 @@ class Attempt:
         return StepResult(measurement=measurement, outcome=outcome, resumed=resumed, warnings=tuple(warnings))
 
     def close(self) -> bool:
-        """Leave nothing in this process and no file behind; the driver removes those of processes that died.
+        """Free the memory and delete the files of this attempt; the driver deletes those of processes that died.
 
-        Returns whether the process can train another trial: a training function of the user cannot be stopped from
+        Returns whether the process can train another trial: a user's training function cannot be stopped from
         outside.
         """
         self._watchdog.close()
@@ -135,7 +135,7 @@ class Attempt:
         return ended
 
     def _call(self) -> FunctionRun:
-        """Make a training function of the user ready, with the furthest checkpoint that is whole."""
+        """Prepare a user's training function, with the furthest intact checkpoint."""
         spec, trial, problems = self._spec, self._trial, list[str]()
         found = next(checkpoints.intact(self._folder, trial.checkpoints, self._epochs, problems), None)
         if found is not None:
@@ -143,7 +143,7 @@ class Attempt:
             self._resumed = saved["step"]
             self._value = self._objective(saved["metrics"])
         elif trial.checkpoints:
-            problems.append("no checkpoint can be used: it starts afresh")
+            problems.append("no checkpoint can be used; starting from scratch")
         self._warnings += problems
         self._files.mkdir(parents=True, exist_ok=True)
 
@@ -175,13 +175,13 @@ class Attempt:
         return metrics.get(f"test_{self._metric}", value) if self._tests else value
 
     def _go_on(self, problem: Problem) -> Training:
-        """From the furthest checkpoint that can be used, else from fresh weights."""
+        """Prepare the training from the furthest usable checkpoint, else from fresh weights."""
         trial, problems = self._trial, list[str]()
         begin = functools.partial(
             _training, self._spec, problem, trial.arm, trial.hyperparameters, trial.seed
         )
         training = begin()
-        # The last epoch has its results in one report with the end of the trial: it is trained again.
+        # The last epoch is trained again: its report comes together with the end of the trial.
         for name, state in checkpoints.intact(self._folder, trial.checkpoints, self._epochs, problems):
             try:
                 training.load_state_dict(state)
@@ -194,18 +194,18 @@ class Attempt:
                 break
         else:
             if trial.checkpoints:
-                problems.append("no checkpoint can be used: it starts afresh")
+                problems.append("no checkpoint can be used; starting from scratch")
         self._warnings += problems
         return training
 
     def _save(self, step: int, state: Callable[[], Mapping[str, Any]]) -> str | None:
-        """Write a checkpoint and return its name; one that cannot be written is no failure of the trial."""
+        """Write a checkpoint and return its name; if that fails, add a warning and return None."""
         name = checkpoints.checkpoint_name(self._trial.id, self._trial.attempts, step)
         try:
             with self._pace.writing():
                 checkpoints.save(self._folder, name, state(), self._good)
         except Exception as error:  # noqa: BLE001 - a full disk, or a state that cannot be saved
-            self._warnings.append(f"no checkpoint after epoch {step}, it goes on without: {error}")
+            self._warnings.append(f"no checkpoint after epoch {step}, training continues: {error}")
             return None
         self._good = name
         return name
@@ -234,7 +234,7 @@ class Attempt:
         return Measurement(training.epoch, value, metrics, checkpoint), outcome
 
     def _report(self, function: FunctionRun) -> tuple[Measurement | None, Outcome | None]:
-        """Have a training function go on to its next report, or to its end."""
+        """Run a training function up to its next report, or to its end."""
         news = function.advance()
         if isinstance(news, Ended):
             return None, self._ended(news)
@@ -267,15 +267,15 @@ def run_probe(
     floor: float,
     points: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> ProbeResult | Failed:
-    """Measure a job's model where its trials will run; see `probe.probe`.
+    """Measure a job's model on the machine of its trials; see `probe.probe`.
 
     An error becomes a result, as in the trials.
 
     Args:
         spec: The job.
-        seed: Of the initial weights and of the batches.
-        floor: Of the search space of Anon.
-        points: By arm, hyperparameters to try the user's factories with.
+        seed: Seed of the initial weights and of the batches.
+        floor: Floor of Anon's search space.
+        points: Hyperparameters for the dry run of the user's factories, by arm.
     """
     try:
         _use_threads(spec.resources.cpu)
@@ -330,7 +330,7 @@ def _probe_function(spec: JobSpec, seed: int, floor: float, arms: Sequence[Facto
 
 
 def _function(spec: JobSpec) -> Train:
-    """The training function of a job, with its arguments. Raises InputError where they are not what it takes."""
+    """Return the training function of a job with its arguments. Raises InputError if they do not fit."""
     function = load_function(spec.task, spec.folder)
     try:
         inspect.signature(function).bind(None, **spec.arguments)
@@ -340,7 +340,7 @@ def _function(spec: JobSpec) -> Train:
 
 
 def _use_threads(number: int) -> None:
-    """Have torch and numpy use so many threads, however many there were when they were loaded."""
+    """Set the number of threads of torch and numpy."""
     torch.set_num_threads(number)
     threadpool_limits(number, "blas")
 
@@ -382,7 +382,7 @@ def _divergence(metrics: Mapping[str, float]) -> str:
 
 
 def _failure(error: BaseException, folder: str | None = None) -> Failed:
-    """Return the outcome of an error; the traceback begins where the user's own code does, which is in `folder`."""
+    """Return the outcome of an error; the traceback starts in the user's own code, which is in `folder`."""
     trace = "".join(traceback.format_exception(type(error), error, _users_part(error, folder)))
     sys.stdout.flush()
     sys.stderr.write(trace)
@@ -391,7 +391,7 @@ def _failure(error: BaseException, folder: str | None = None) -> Failed:
         # Without the sizes in its message, which differ from trial to trial: three for one reason pause the job.
         text = (
             "CUDA out of memory. Lower training.batch_size or the model's sizes, or let fewer trials share a GPU: "
-            "each may use its share of the memory, resources.gpu. `anon-tune logs` shows what was asked for."
+            "each may use its share of the memory, resources.gpu. `anon-tune logs` shows the sizes."
         )
     elif type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         why = str(error).strip().splitlines()[0]
@@ -402,7 +402,7 @@ def _failure(error: BaseException, folder: str | None = None) -> Failed:
 
 
 def _users_part(error: BaseException, folder: str | None) -> TracebackType | None:
-    """The traceback of an error from the first frame of a file in `folder` on; all of it where there is none."""
+    """Return an error's traceback from the first frame of a file in `folder` on; all of it if there is none."""
     trace = error.__traceback__
     while folder is not None and trace is not None:
         if Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):

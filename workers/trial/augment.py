@@ -35,16 +35,16 @@ def _draw(n: int, below: int, chance: Generator) -> Tensor:
 
 
 AUGMENTATIONS: Mapping[str, Callable[[Tensor, Generator], Tensor]] = {"crop": _crop, "flip": _flip}
-"""By name: (images, generator) -> images, as stored: (n, channels, height, width), of any type."""
+"""Augmentations by name: (images, generator) -> images, of shape (n, channels, height, width) and any type."""
 
 
 def augmented(images: Tensor, names: Sequence[str], chance: Generator) -> Tensor:
-    """Return images that are changed at random, each in its own way.
+    """Return randomly augmented images, each changed in its own way.
 
     Args:
-        images: (n, channels, height, width), as they are stored.
-        names: Of AUGMENTATIONS, one after another.
-        chance: On the images' device.
+        images: Images of shape (n, channels, height, width), as they are stored.
+        names: Names from AUGMENTATIONS, applied in this order.
+        chance: Random generator on the images' device.
     """
     for name in names:
         images = AUGMENTATIONS[name](images, chance)

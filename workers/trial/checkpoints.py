@@ -1,10 +1,10 @@
-"""Checkpoints of trials: files that are whole or not used, and when to write one. Needs torch alone.
+"""Checkpoints of trials: writing and reading intact files, and their schedule. Needs torch alone.
 
-Torch is loaded to write one and to read one: the driver, which deletes them, does without.
+Only writing and reading load torch: the driver, which deletes checkpoints, does not need it.
 
 A job's folder of checkpoints holds `TRIAL/ATTEMPT/STEP.pt`. Each attempt writes below its own number, so that one
-whose driver is gone cannot overwrite what the attempt after it has written. Which checkpoints are valid is the
-ledger's to say: it names one together with the report of its step, so that going on from it leaves no step out.
+whose driver is gone cannot overwrite files of the next attempt. The ledger decides which checkpoints are valid: it
+names one together with the report of its step, so that continuing from it leaves no step out.
 """
 
 from __future__ import annotations
@@ -33,35 +33,35 @@ __all__ = [
 ]
 
 WRITING_SHARE = 0.01
-"""Share of a trial's time that is spent on writing checkpoints, at most about."""
+"""Approximate upper bound of the share of a trial's time for writing checkpoints."""
 
 _ASKED = "asked"
 _DIGEST = hashlib.sha256().digest_size
 
 
 def checkpoint_name(trial: str, attempt: int, step: int) -> str:
-    """The path of a checkpoint from the job's folder of them."""
+    """Return the path of a checkpoint, relative to the job's folder of checkpoints."""
     return f"{trial}/{attempt}/{step}.pt"
 
 
 def step_of(name: str) -> int:
-    """Epochs that were done when a checkpoint was written."""
+    """Return the epochs done when a checkpoint was written."""
     return int(Path(name).stem)
 
 
 def save(root: Path, name: str, state: Mapping[str, Any], before: str | None = None) -> None:
-    """Write a checkpoint that is durable on return, and delete the trial's others but for one.
+    """Write a checkpoint that is durable on return, and delete the trial's others except one.
 
     Args:
-        root: The job's folder of checkpoints. It must be there: where it is not, the job has ended, or this
-            machine does not share the folder.
-        name: See checkpoint_name.
-        state: What torch can save and load with `weights_only`.
-        before: The last good one before, which is kept in case this one is damaged. Of the others of the trial,
-            those of this attempt and of earlier ones are deleted.
+        root: The job's folder of checkpoints. It must exist: if it does not, the job has ended, or this machine does
+            not share the folder.
+        name: See `checkpoint_name`.
+        state: A state that torch can save and load with `weights_only`.
+        before: The previous good one, which stays in case this one is damaged. Others of this attempt and of earlier
+            ones are deleted.
 
     Raises:
-        OSError: It cannot be written; what was there before still is.
+        OSError: It cannot be written; earlier checkpoints are unchanged.
     """
     import torch
 
@@ -85,7 +85,7 @@ def save(root: Path, name: str, state: Mapping[str, Any], before: str | None = N
 
 
 def write_durably(path: Path, data: bytes | memoryview) -> None:
-    """Write a file that is there as a whole or not at all, whatever happens, and stays through a power cut."""
+    """Write a file atomically, so that it also survives a power cut."""
     temporary = path.with_suffix(".tmp")
     try:
         with temporary.open("wb") as file:
@@ -103,14 +103,14 @@ def write_durably(path: Path, data: bytes | memoryview) -> None:
 def intact(
     root: Path, names: Iterable[str], before: int, problems: list[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield names and states of the checkpoints that a trial can go on from, the furthest first.
+    """Yield names and states of the checkpoints that a trial can continue from, the furthest first.
 
     Args:
         root: The job's folder of checkpoints.
-        names: Those that the ledger names. Earlier ones of the same attempts count too, later ones do not: their
-            reports were not stored.
-        before: Only those of earlier steps than this.
-        problems: Gets a line for each that is there and cannot be used.
+        names: Checkpoints that the ledger names. Earlier ones of the same attempts count too, later ones do not:
+            their reports were not stored.
+        before: Step that the checkpoints must be below.
+        problems: List that gets a line for each checkpoint that exists and cannot be used.
     """
     paths = {
         path
@@ -129,8 +129,8 @@ def intact(
 
 
 def ask(root: Path, wanted: bool = True) -> None:
-    """Have all trials write a checkpoint after the epoch that they are in, or no longer."""
-    with contextlib.suppress(OSError):  # a disk that takes no file takes no checkpoint either
+    """Ask all trials to write a checkpoint after their current epoch, or withdraw that."""
+    with contextlib.suppress(OSError):  # without space for this file there is none for a checkpoint
         if wanted:
             (root / _ASKED).touch()
         else:
@@ -138,7 +138,7 @@ def ask(root: Path, wanted: bool = True) -> None:
 
 
 def is_asked(root: Path) -> bool:
-    """Whether a checkpoint is wanted after this epoch."""
+    """Return whether a checkpoint was asked for after this epoch."""
     return (root / _ASKED).exists()
 
 
@@ -148,14 +148,14 @@ def remove(root: Path, trial: str) -> None:
 
 
 class Pace:
-    """When the next checkpoint of a trial is due.
+    """Schedule of a trial's checkpoints.
 
-    That is `seconds` after the last one (or after the start), and so much later that writing, by what the last one
-    took, costs no more than WRITING_SHARE of the time.
+    The next one is due `seconds` after the last one (or after the start), or later if writing would else cost more
+    than WRITING_SHARE of the time, by the duration of the last one.
 
     Args:
-        seconds: At least so long between two.
-        clock: Seconds from any moment on.
+        seconds: Shortest time between two checkpoints.
+        clock: Returns seconds since an arbitrary moment.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -166,12 +166,12 @@ class Pace:
 
     @property
     def due(self) -> bool:
-        """Whether to write one now."""
+        """Whether to write a checkpoint now."""
         return self._clock() - self._last >= max(self._seconds, self._cost / WRITING_SHARE)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Around the writing of one; a failure counts as well."""
+        """Measure the writing of a checkpoint, which is the block; a failure counts as well."""
         started = self._clock()
         try:
             yield
@@ -192,7 +192,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _sync(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the file names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

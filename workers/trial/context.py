@@ -25,9 +25,9 @@ __all__ = ["Context", "Progress", "Resumable", "TrialStopped"]
 
 
 class TrialStopped(BaseException):
-    """The trial is over, as it was pruned; leaves the training function, cleaning up on its way.
+    """Raised in the training function when its trial must stop, for example because it was pruned.
 
-    No Exception, so that `except Exception` around a training step lets it pass.
+    It is not an Exception, so `except Exception` around a training step does not catch it.
     """
 
 
@@ -35,20 +35,20 @@ class Resumable(Protocol):
     """An object that a checkpoint can hold: a model, an optimizer, a schedule, or another with these methods."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Return a state of tensors, numbers, text, lists and mappings."""
+        """Return the state, made of tensors, numbers, text, lists and mappings."""
 
     def load_state_dict(self, state_dict: Any) -> Any:
-        """Take over such a state."""
+        """Restore such a state."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a training function, from one of its reports: before the ledger has it, and with its state.
+    """Progress of a training function at one of its reports, with its state.
 
     Attributes:
-        step: How far it is, in the unit of `budget.epochs`.
-        metrics: The objective's among them.
-        state: What a checkpoint of this moment holds; None where the function did not call `resume`.
+        step: Steps done, in the unit of `budget.epochs`.
+        metrics: Reported values by name, including the objective.
+        state: Returns the state for a checkpoint; None if the function did not call `resume`.
     """
 
     step: int
@@ -76,14 +76,14 @@ class Context:
     The global random states of torch, numpy and Python are seeded before the function is called.
 
     Attributes:
-        arm: Which optimizer is tuned: "anon", "adamw", "sgd", or the name of an arm of yours.
-        hyperparameters: What the arm's optimizer, or your factory, is made with.
-        seed: Of this trial: for what the function shuffles or draws by generators of its own.
-        device: Where to train.
-        epochs: The full length, in the unit of the steps that are reported: `budget.epochs` of the job file.
-        tests: Whether this trial is one of the verdict's, which should call `test` with what is measured on data that
-            nothing was chosen by. In all others that data should not be looked at.
-        folder: For files of this attempt. It is deleted when the job ends or is paused.
+        arm: The optimizer to tune: "anon", "adamw", "sgd", or the name of your own arm.
+        hyperparameters: Arguments of the arm's optimizer or of your factory.
+        seed: Seed of this trial, for the function's own random generators.
+        device: Device to train on.
+        epochs: The full length, in the unit of the reported steps: `budget.epochs` of the job file.
+        tests: Whether this is a trial of the verdict, which should call `test` with results on the test data. Other
+            trials should not use the test data.
+        folder: Folder for files of this attempt. It is deleted when the job ends or is paused.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Context:
         self.tests = tests
         self.folder = folder
         self.should_stop = False
-        """Whether the trial is over: of use where TrialStopped was caught, as by a framework's own loop."""
+        """Whether the trial must stop, for code that caught TrialStopped, such as a framework's own loop."""
         self._objective = objective
         self._make_optimizer = make_optimizer
         self._tell = tell
@@ -130,13 +130,12 @@ class Context:
         """Return the trial's optimizer: Anon, or the baseline of its arm, with the trial's hyperparameters.
 
         Args:
-            model: A model, all of whose parameters are trained; or parameters, or param groups, whose own keys count
-                more than the trial's: `{"params": biases, "weight_decay": 0.0}`. Where an arm is made by a factory of
-                yours it must be a model.
+            model: A model, to train all its parameters; or parameters; or param groups, whose keys override the
+                trial's: `{"params": biases, "weight_decay": 0.0}`. Your own factories need a model.
 
         Raises:
-            InputError: The arm's factory was not given a model.
-            ValueError: There are no parameters, or a group has a value out of its range.
+            InputError: The arm's factory needs a model.
+            ValueError: There are no parameters, or a value of a group is out of range.
         """
         if isinstance(model, nn.Module):
             self.model = self.model or model
@@ -148,22 +147,22 @@ class Context:
         """Return the job file's schedule of the learning rate (`training.schedule` and `warmup`).
 
         Args:
-            optimizer: Whose learning rate follows it.
-            steps: How often `schedule.step()` will be called over the full length; by default once an epoch.
+            optimizer: The optimizer whose learning rate follows the schedule.
+            steps: Number of calls of `schedule.step()` over the full length; by default one per epoch.
         """
         name, warmup = self._schedule
         total = self.epochs if steps is None else steps
         return LambdaLR(optimizer, lambda step: schedule_factor(name, step, total, warmup))
 
     def resume(self, **objects: Resumable) -> int:
-        """Have checkpoints hold these objects and the random states, and go on from one where there is one.
+        """Save these objects and the random states in checkpoints, and restore them if there is a checkpoint.
 
-        To be called once, right before the loop. From then on a checkpoint is written when it is due, while `report`
-        is called. An attempt that was cut off is followed by another, in which this loads the state and returns how
-        far it was; on CPU what follows is the same, bit for bit, if it depends on nothing else.
+        Call it once, right before the loop. From then on `report` writes a checkpoint whenever one is due. After an
+        interruption another attempt follows, in which this restores the state. On CPU the results are then the same,
+        bit for bit, if they depend on nothing else.
 
         Returns:
-            The last step that was done: 0 in a fresh trial.
+            The last step that was done; 0 in a new trial.
 
         Raises:
             InputError: An object cannot be saved.
@@ -185,26 +184,28 @@ class Context:
 
     @property
     def checkpoint_due(self) -> bool:
-        """Whether the next report will be asked for its state; of use where that means to write files."""
+        """Whether the next report will save a checkpoint, for code that must write files for it."""
         return self._is_due()
 
     def report(self, step: int, **metrics: float | Tensor) -> None:
-        """Say how far the training is, and how good.
+        """Report the results of a step.
 
         Args:
-            step: From 1 to `epochs`, each larger than the one before; an epoch, or whatever `budget.epochs` counts.
-            metrics: Numbers. The job's `objective.metric` must be among them, measured on the validation data.
+            step: From 1 to `epochs`, in the unit of `budget.epochs`; larger than the one before.
+            metrics: Numbers by name. The job's `objective.metric` must be among them, measured on the validation
+                data.
 
         Raises:
-            InputError: A step out of order, no number, or the objective is missing or off its scale; says what to do.
-            TrialStopped: The trial is over. Let it pass.
+            InputError: The step is out of order, a value is not a number, or the objective is missing or out of
+                range.
+            TrialStopped: The trial must stop. Do not catch it.
         """
         self.report_state(step, metrics, bool(self._resumable))
 
     def report_state(self, step: int, metrics: Mapping[str, float | Tensor], resumable: bool) -> None:
-        """Report, and say whether the objects that were given to `resume` are as they are after this step.
+        """Report like `report`; `resumable` states whether the objects of `resume` hold the state after this step.
 
-        For frameworks that write their own checkpoints, and do so only when `checkpoint_due`. Raises as `report`.
+        For frameworks that write their own checkpoints, and only do so when `checkpoint_due`. Raises as `report`.
         """
         if isinstance(step, bool) or not isinstance(step, int) or not self._last < step <= self.epochs:
             raise InputError(
@@ -225,14 +226,14 @@ class Context:
             self._tell(progress)
 
     def test(self, **metrics: float | Tensor) -> None:
-        """Say how good the trained model is on the test data, after the last report: `test_loss` for `loss=`.
+        """Report the trained model's results on the test data, after the last report: `loss=` becomes `test_loss`.
 
-        The verdict is about the objective on these data. In a trial that is none of the verdict's nothing is noted.
+        The verdict compares the objective on these data. Outside the verdict this has no effect.
 
         Raises:
-            InputError: Something is no number, the objective is off its scale, or it was called before a report, or
+            InputError: A value is not a number, the objective is out of range, or it was called before a report or
                 twice.
-            TrialStopped: The trial is over. Let it pass.
+            TrialStopped: The trial must stop. Do not catch it.
         """
         numbers = {f"test_{name}": _number(name, value) for name, value in metrics.items()}
         reported, self._metrics = self._metrics, {}
@@ -240,12 +241,12 @@ class Context:
             raise InputError("test: call it once, after the last report.")
         self._check_scale("test", numbers.get(f"test_{self._objective.metric}", math.nan))
         if self.tests:
-            # Training that ended early has, at full length, what it had at its end.
+            # Training that ended early counts at full length with its last results.
             self._last, self._held = self.epochs, None
             self._tell(Progress(self.epochs, {**reported, **numbers}, None))
 
     def close(self) -> None:
-        """Tell the last report of a function that has ended without `test`."""
+        """Send the last report of a function that has ended without `test`."""
         held, self._held = self._held, None
         if held is not None:
             self._tell(held)
@@ -273,7 +274,7 @@ def _number(name: str, value: object) -> float:
 
 
 def _random_states() -> dict[str, Any]:
-    """States of the global generators, as a checkpoint can hold them."""
+    """Return the states of the global random generators, in a form for checkpoints."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),

@@ -1,4 +1,4 @@
-"""The device of a trial: which it is, how much of its memory, and how many trials fit on it. Needs torch alone."""
+"""The device of a trial, its share of the memory, and the number of trials that fit on it. Needs torch alone."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from anon_tune.errors import InputError
 __all__ = ["CONTEXT_BYTES", "choose_device", "describe_device", "memory_share", "trials_that_fit"]
 
 CONTEXT_BYTES = 640 * 2**20
-"""Upper bound of a process's bytes on a card besides torch's tensors, for CUDA's context and its libraries."""
+"""Upper bound of a process's bytes on a GPU besides torch's tensors, for CUDA's context and its libraries."""
 
-_SLACK = 1.1  # of what was measured: memory that trials share is cut up by them
+_SLACK = 1.1  # factor on the measured memory, for fragmentation
 
 
 def choose_device(gpu: float) -> torch.device:
-    """Return where a trial with `resources.gpu` trains.
+    """Return the device for a trial with `resources.gpu`; the CPU if torch finds no CUDA device.
 
-    With a share below 1 of a card this process gets no more of its memory from then on: trials that share a card
-    fail by themselves, not one another. Where torch finds no CUDA device it is the CPU.
+    A share below 1 limits this process to that share of the memory, so that a trial cannot make others on the same
+    GPU fail.
 
     Raises:
-        InputError: The share is less than CUDA itself takes.
+        InputError: The share is less than CUDA itself needs.
     """
     if gpu <= 0 or not torch.cuda.is_available():
         return torch.device("cpu")
@@ -33,25 +33,25 @@ def choose_device(gpu: float) -> torch.device:
 
 
 def memory_share(gpu: float, total: int) -> float:
-    """Return the share in (0, 1) of a card with `total` bytes that is left to tensors, of the share that a trial has.
+    """Return the share in (0, 1) of a GPU with `total` bytes that tensors can use, given a trial's share `gpu`.
 
     Raises:
-        InputError: Nothing is.
+        InputError: No memory is left for tensors.
     """
     share = gpu - CONTEXT_BYTES / total
     if share <= 0:
         raise InputError(
-            f"resources.gpu: {gpu:g} of this card are {gpu * total / 2**20:.0f} MiB, of which CUDA itself takes "
-            f"up to {CONTEXT_BYTES / 2**20:.0f}; let fewer trials share it."
+            f"resources.gpu: {gpu:g} of this GPU is {gpu * total / 2**20:.0f} MiB, of which CUDA itself takes "
+            f"up to {CONTEXT_BYTES / 2**20:.0f} MiB. Let fewer trials share it."
         )
     return share
 
 
 def trials_that_fit(reserved: int, total: int) -> int:
-    """How many trials that reserve so many bytes each fit on a card with `total` bytes, 0 if none does."""
+    """Return the number of trials with `reserved` bytes each that fit on a GPU with `total` bytes; 0 if none does."""
     return max(int(total // (_SLACK * reserved + CONTEXT_BYTES)), int(reserved + CONTEXT_BYTES <= total))
 
 
 def describe_device(device: torch.device) -> str:
-    """Its name: "cpu", or the card's."""
+    """Return the name of a device: "cpu", or that of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,4 +1,4 @@
-"""The arms that the user's factories make, tried before the first trial. Needs torch alone."""
+"""Dry run of the user's factories before the first trial. Needs torch alone."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class FactoryArm:
-    """An arm whose optimizer a function of the user makes.
+    """An arm whose optimizer is created by a user's function.
 
     Attributes:
-        name: Of the arm.
+        name: Name of the arm.
         optimizer: The factory, "module:function".
-        file: Where the user wrote its space, for messages.
-        folder: Where its module is looked for first.
+        file: File of the arm's space, for messages.
+        folder: Folder to search first for the factory's module.
         points: Hyperparameters to try it with.
     """
 
@@ -41,16 +41,16 @@ class FactoryArm:
 def dry_run(
     arms: Iterable[FactoryArm], model: nn.Module | Iterable[Any], closure: Callable[[], Any] | None = None
 ) -> None:
-    """Make each arm's optimizer for a model that has its gradients, let it make one step, and take that back.
+    """Create each arm's optimizer for a model with gradients, make one step, and undo it.
 
     Args:
-        arms: Which.
-        model: What the arm is to train; it is a mistake if it is no model, since a factory takes nothing else.
-        closure: For the steps, where the training gives them one.
+        arms: The arms to try.
+        model: The model to train. Anything else is an error, since a factory needs a model.
+        closure: Closure for the steps, if the training uses one.
 
     Raises:
-        InputError: A factory cannot be called with its hyperparameters, what it makes is no optimizer or does not
-            train the whole model, or an error was raised in it; names the arm and the file of its space.
+        InputError: A factory cannot be called with its hyperparameters, raises an error, does not return an
+            optimizer, or leaves out parameters. The message names the arm and the file of its space.
     """
     for arm in arms:
         for hyperparameters in arm.points:
@@ -82,17 +82,19 @@ def _try(
 
 def _check_groups(factory: str, optimizer: Optimizer, model: nn.Module) -> None:
     if not all("lr" in group for group in optimizer.param_groups):
-        raise InputError(f"{factory}: a param group has no lr; the schedule moves it, so each needs one.")
+        raise InputError(
+            f"{factory}: a param group has no lr. Each needs one, since the schedule changes it."
+        )
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     left = [name for name, parameter in wanted.items() if id(parameter) not in trained]
     if left and len(left) == len(wanted):
         raise InputError(
-            f"{factory} trains no parameter of the model; take them from the model that it is given."
+            f"{factory} trains no parameter of the model. Use the parameters of the model that is passed to it."
         )
     if left:
         shown = ", ".join(left[:_SHOWN]) + (f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else "")
         raise InputError(
-            f"{factory} leaves out {shown}; put each parameter into a group, or freeze it in the model "
+            f"{factory} leaves out {shown}. Put each parameter into a group, or freeze it in the model "
             "(requires_grad_(False))."
         )

@@ -1,7 +1,7 @@
 """Messages between the driver of a job and the processes that train its trials. Needs neither torch nor Ray.
 
-They are pickled as they are. Ray Tune carries dicts, whose nested dicts it flattens: each message is one value of
-such a dict, and `to_config`, `from_config`, `to_tune` and `from_tune` are the only places that know its key.
+They are pickled. Ray Tune passes dicts and flattens nested ones, so each message is one value of such a dict. Only
+`to_config`, `from_config`, `to_tune` and `from_tune` know its key.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _ASSIGNMENT, _RESULT = "assignment", "step_result"
 
 @dataclass(frozen=True)
 class TrialAssignment:
-    """A trial, given to the process that trains it.
+    """A trial for the process that trains it.
 
     Attributes:
         trial: The trial as it was when this attempt started. `trial.attempts` is the number of the attempt, and
-            `trial.checkpoints` are those that it may go on from. Its earlier reports are left out.
+            `trial.checkpoints` are those that it may continue from. Its earlier reports are left out.
         folder: The job's folder of checkpoints.
         output: File for the output of the process; see `output.own`.
     """
@@ -49,7 +49,7 @@ class TrialAssignment:
             object.__setattr__(self, "trial", dataclasses.replace(self.trial, reports=()))
 
     def to_config(self) -> dict[str, Any]:
-        """Return the config under which Tune starts the trial."""
+        """Return the config with which Tune starts the trial."""
         return {_ASSIGNMENT: self}
 
     @classmethod
@@ -66,8 +66,8 @@ class Measurement:
     Attributes:
         step: Epochs done, from 1.
         value: The objective on the validation split; NaN or infinite if the trial diverged.
-        metrics: Everything else measured, by name.
-        checkpoint: Name of a checkpoint that is durable and holds the trial after this step; None: there is none.
+        metrics: All other measured values, by name.
+        checkpoint: Name of a durable checkpoint of the trial after this step; None if there is none.
     """
 
     step: int
@@ -78,10 +78,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Completed:
-    """The trial has been trained at full length.
+    """The trial was trained at full length.
 
     Attributes:
-        final: Its objective, if the last report counts: on the test split in the verdict, else on validation.
+        final: Objective after the last epoch: on the test split in the verdict, else on the validation split.
     """
 
     state: ClassVar[TrialState] = TrialState.COMPLETE
@@ -97,7 +97,7 @@ class Diverged:
 
     Attributes:
         reason: The losses, for people.
-        log: Last lines that its process wrote; None: there are none.
+        log: The last lines of its process's output; None if there are none.
     """
 
     state: ClassVar[TrialState] = TrialState.DIVERGED
@@ -112,8 +112,8 @@ class Failed:
 
     Attributes:
         reason: The error in one line, for people. The same error has the same reason in each trial.
-        traceback: From the user's own code on, where the error passed through it.
-        log: Last lines that its process wrote; None: there are none.
+        traceback: The traceback, from the user's own code on if the error passed through it.
+        log: The last lines of its process's output; None if there are none.
     """
 
     state: ClassVar[TrialState] = TrialState.FAILED
@@ -124,7 +124,7 @@ class Failed:
 
 
 Outcome = Completed | Diverged | Failed
-"""The end of a trial, as its own process tells it."""
+"""The end of a trial, as its process reports it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +132,13 @@ class StepResult:
     """One message of a trial: an epoch was trained, or the trial has ended, or both.
 
     Attributes:
-        measurement: Of the epoch; None: none was trained.
-        outcome: How the trial ended; None: it goes on.
-        resumed: Epochs that were done before this attempt, in its first message; None: it did not resume.
+        measurement: Measurements of the epoch; None if none was trained.
+        outcome: The end of the trial; None if it continues.
+        resumed: Epochs done before this attempt, in its first message; None if it did not resume.
         warnings: Lines for the job's log.
 
     Raises:
-        ValueError: It has neither a measurement nor an outcome.
+        ValueError: Both `measurement` and `outcome` are None.
     """
 
     measurement: Measurement | None = None
@@ -151,7 +151,7 @@ class StepResult:
             raise ValueError("a result needs a measurement or an outcome")
 
     def to_tune(self) -> dict[str, Any]:
-        """Return the result that a trainable gives Tune, for which no trial is done: the scheduler ends it."""
+        """Return the result for Tune. It is never `done`: the scheduler ends trials."""
         return {_RESULT: self, "done": False}
 
     @classmethod
@@ -163,15 +163,15 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCost:
-    """Time and memory that training takes, measured before the first trial. None: it was not measured.
+    """Time and memory of training, measured before the first trial; None if not measured.
 
     Attributes:
-        seconds_per_step: Of one step of the optimizer.
-        steps_per_epoch: Steps of the optimizer in an epoch, or in whatever unit `budget.epochs` counts.
+        seconds_per_step: Duration of one step of the optimizer.
+        steps_per_epoch: Steps of the optimizer per epoch, or per unit of `budget.epochs`.
         samples_per_epoch: Training examples in an epoch.
         device: Name of the device.
-        peak_memory_bytes: Most memory of a GPU that tensors took.
-        device_memory_bytes: Memory that the GPU has.
+        peak_memory_bytes: Peak GPU memory of the tensors.
+        device_memory_bytes: Total memory of the GPU.
         trials_per_device: Trials that fit on the GPU at once.
     """
 
@@ -191,11 +191,11 @@ class ProbeResult:
     Attributes:
         log_mean_sigma: Logarithm of the mean over all coordinates of sigma = s + eps + floor * (mean of s over the
             tensor), s being the mean squared gradient over the batches: the scale that V(gamma) is computed from.
-        quantiles_log_sigma: The 5, 25, 50, 75 and 95% quantiles of log sigma, by their percentages ("50%").
-        floor: Of the search space of Anon; part of sigma.
-        batches: How many the gradients were averaged over.
+        quantiles_log_sigma: The 5, 25, 50, 75 and 95% quantiles of log sigma, by percentage ("50%").
+        floor: Floor of Anon's search space; part of sigma.
+        batches: Number of batches that the gradients were averaged over.
         architecture: The model's fingerprint; see `anon_tune.architecture`.
-        cost: Time and memory of training; None: only the gradients were measured.
+        cost: Time and memory of training; None if only the gradients were measured.
     """
 
     log_mean_sigma: float

@@ -1,4 +1,4 @@
-"""Output of a trial's process, C code included, in a file of its own: all that a process that died leaves."""
+"""Output of a trial's process, including C code, in a file that remains if the process dies."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _MOST_BYTES = 2**20
 
 
 def own(path: Path) -> Path:
-    """Return the path at which this process alone writes the output of an attempt.
+    """Return a path for the output of an attempt that only this process uses.
 
-    Tune may start two processes for an attempt, and drop one, which then deletes what it has written.
+    Tune may start two processes for an attempt and drop one, which then deletes its file.
     """
     return path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}")
 
 
 def newest(path: Path) -> Path | None:
-    """Return the file of the process that wrote last, of those that write at an `own` path; None if there is none."""
+    """Return the newest file among the `own` paths of all processes; None if there is none."""
     found = []
     for each in path.parent.glob(f"{path.stem}.*{path.suffix}"):
         with contextlib.suppress(OSError):  # deleted meanwhile
@@ -32,9 +32,9 @@ def newest(path: Path) -> Path | None:
 
 
 def capture(path: Path) -> None:
-    """Have this process write its standard output and error to a file from now on.
+    """Redirect this process's standard output and error to a file.
 
-    Where the file cannot be made, as on a node without the driver's folders, they go on as before.
+    If the file cannot be created, as on a node without the driver's folders, they stay unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def capture(path: Path) -> None:
 
 
 def tail(path: Path) -> str | None:
-    """The last lines of a file, LAST_LINES at most; None where there is none, or nothing in it."""
+    """Return at most LAST_LINES last lines of a file; None if it is missing or empty."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _MOST_BYTES))
@@ -60,7 +60,7 @@ def tail(path: Path) -> str | None:
 
 
 def trim(path: Path) -> None:
-    """Keep the end of a file that has grown large; its writers append."""
+    """Cut a large file down to its end; its writers append."""
     with contextlib.suppress(OSError):
         if path.stat().st_size > _MOST_BYTES:
             path.write_text((tail(path) or "") + "\n", encoding="utf-8")

@@ -33,16 +33,16 @@ def probe(
     """Measure a freshly initialized model on a few batches, and try the user's arms on it; deterministic for a seed.
 
     Args:
-        problem: Its data already on `device`.
-        seed: Of the initial weights and of the batches.
-        batch_size: As in training: the gradient's noise belongs to its scale.
-        floor: Of the space; part of sigma.
-        device: Where to measure.
-        batches: How many to average over.
-        arms: What is tried, see `dry_run`.
+        problem: Data, model and loss; its data already on `device`.
+        seed: Seed of the initial weights and of the batches.
+        batch_size: Batch size of the training, since the gradient's noise is part of its scale.
+        floor: Floor of the space; part of sigma.
+        device: Device to measure on.
+        batches: Number of batches to average over.
+        arms: Arms to try; see `dry_run`.
 
     Raises:
-        InputError: The gradient is not finite, or as `dry_run`.
+        InputError: The gradient is not finite; or as `dry_run`.
     """
     torch.manual_seed(seed)
     model = problem.build_model().to(device)
@@ -76,7 +76,7 @@ def gradient_scale(squares: Sequence[Tensor], floor: float) -> tuple[float, dict
     """
     log_sigma = torch.cat([(s + _EPS + floor * s.mean()).log().flatten().double() for s in squares]).cpu()
     if not log_sigma.isfinite().all():
-        raise InputError("The gradient is not finite at the initial weights; check the data and the model.")
+        raise InputError("The gradient is not finite at the initial weights. Check the data and the model.")
     shares = (0.05, 0.25, 0.5, 0.75, 0.95)
     quantiles = zip(shares, _quantiles(log_sigma, shares), strict=True)
     return (
@@ -86,6 +86,6 @@ def gradient_scale(squares: Sequence[Tensor], floor: float) -> tuple[float, dict
 
 
 def _quantiles(values: Tensor, at: tuple[float, ...]) -> list[float]:
-    """Quantiles by sorting: torch.quantile refuses more than 16 million values."""
+    """Return quantiles by sorting, since torch.quantile refuses more than 16 million values."""
     ordered = values.sort().values
     return [ordered[round(q * (len(ordered) - 1))].item() for q in at]

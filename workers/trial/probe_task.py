@@ -1,4 +1,4 @@
-"""The task that Ray runs before all trials. It loads torch in its worker, and Ray Tune nowhere."""
+"""Ray task of the probe. It loads torch in its worker, but never Ray Tune."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run_probe(
     floor: float,
     points: Mapping[str, list[dict[str, Any]]],
 ) -> ProbeResult | Failed:
-    """Run `attempt.run_probe`; `functions` are the user's that are in no module, by the names in the job."""
+    """Run `attempt.run_probe`; `functions` are user functions that no module defines, by their names in the job."""
     gc.disable()  # as in `TrialTrainable.setup`
     try:
         from anon_tune.workers.trial import attempt

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate, each from 1 over a whole training."""
+"""Schedules of the learning rate, as factors over a whole training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
     "step": _step,
     "wsd": _wsd,
 }
-"""Name to factor, by how much of the training after the warm-up is done, in [0, 1].
+"""Schedules by name: the factor for the share of the training after the warm-up that is done, in [0, 1].
 
 `cosine` goes to 0; `step` falls to a tenth at a half and again at three quarters; `wsd` (warmup, stable, decay) is
 constant and goes to 0 in the last fifth.
@@ -42,9 +42,9 @@ constant and goes to 0 in the last fifth.
 
 
 def schedule_factor(schedule: str, step: int, total: int, warmup: float = 0.0) -> float:
-    """Factor of the learning rate at a step, from 0 to `total`.
+    """Return the factor of the learning rate at a step, from 0 to `total`.
 
-    Over the first `warmup` of the steps, a share in [0, 1), it rises evenly, from its first step on above 0.
+    It rises linearly over the first share `warmup` of the steps, in [0, 1), and is above 0 from the first step on.
     """
     rising = int(warmup * total)
     if step < rising:

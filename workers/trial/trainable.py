@@ -1,4 +1,4 @@
-"""The class that Ray Tune makes in its workers. It loads torch there: the driver, which names it, needs none."""
+"""Trainable of Ray Tune. It loads torch only in the workers: the driver, which names it, does not need it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["HELD", "TrialTrainable"]
 
-HELD = "the training function of the trial before did not stop"
-"""Why a process could not begin with a trial."""
+HELD = "the training function of the previous trial did not stop"
+"""Reason why a process could not begin with a trial."""
 
 
 class TrialTrainable(tune.Trainable):
     """Trains trials on Ray Tune, one after another in the same actor.
 
-    Its config carries a `TrialAssignment`, and each of its results a `StepResult`; `attempt.Attempt` makes it. As an
-    error in the training is a result, only a lost worker is an error to Ray.
+    Its config holds a `TrialAssignment`, and each result a `StepResult` from `attempt.Attempt`. An error in the
+    training is a result, so only a lost worker is an error for Ray.
     """
 
     def setup(
@@ -36,9 +36,9 @@ class TrialTrainable(tune.Trainable):
         """Prepare the first trial of this actor.
 
         Args:
-            config: Carries the trial's assignment.
+            config: Config that holds the trial's assignment.
             spec: The job, validated by the driver.
-            functions: The user's functions that are in no module, by the names that the job gives them.
+            functions: User functions that no module defines, by the names that the job gives them.
         """
         gc.disable()  # torch makes many objects that stay: looking for garbage among them is a third of its start
         try:
@@ -50,11 +50,11 @@ class TrialTrainable(tune.Trainable):
         self._attempt = Attempt(TrialAssignment.from_config(config), spec)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Prepare the next trial in the same process; nothing of the last one stays.
+        """Prepare the next trial in the same process, and free everything of the last one.
 
         Raises:
             RuntimeError: The last one does not end (HELD). If this returned False, Tune would drop the next one
-                without a word to its scheduler.
+                without notifying its scheduler.
         """
         from anon_tune.workers.trial.attempt import Attempt
 
@@ -68,11 +68,11 @@ class TrialTrainable(tune.Trainable):
         return self._attempt.step().to_tune()
 
     def cleanup(self) -> None:
-        """Leave no file behind."""
+        """Delete the files of the attempt."""
         self._attempt.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Tune wants the method; checkpoints are written by step, and named by the ledger."""
+        """Do nothing: Tune requires the method, but `step` writes checkpoints and the ledger names them."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """See save_checkpoint."""
+        """Do nothing; see `save_checkpoint`."""

@@ -36,22 +36,22 @@ class Training:
 
     Args:
         problem: Data, model and loss; its data already on `device`.
-        optimizer: "anon", "adamw", "sgd", or a factory of the user ("module:function").
+        optimizer: "anon", "adamw", "sgd", or a user's factory ("module:function").
         hyperparameters: Arguments of the optimizer.
-        seed: Of the initial weights, of the order of the data and of what is random in the data.
+        seed: Seed of the initial weights, the order of the data and random data.
         epochs: Full length, which the schedule spans.
         batch_size: Examples per step; a last smaller batch is left out.
         schedule: One of `schedules.SCHEDULES`, over all steps.
-        warmup: Over this share of the steps, in [0, 1), the learning rate rises first.
-        clip: Gradients longer than this, over all parameters together, are shortened to it; None: none is.
-        accumulate: A batch is done in so many parts, whose gradients are added up.
+        warmup: Share of the steps, in [0, 1), over which the learning rate rises first.
+        clip: Largest norm of the gradient over all parameters; None for no clipping.
+        accumulate: Number of parts of a batch whose gradients are added up.
         label_smoothing: In [0, 1), in the training loss only.
-        augment: Of `augment.AUGMENTATIONS`, applied to the training images one after another.
-        precision: "bf16": computes in bfloat16 where torch's autocast does; parameters stay in 32 bits.
-        channels_last: Whether the weights of convolutions are kept in that order, which GPUs are faster with.
-        compile: Whether the model is compiled by torch.compile first, which takes up to a minute.
-        device: Where to train.
-        folder: Where the module of a factory is looked for first.
+        augment: Names from `augment.AUGMENTATIONS`, applied to the training images in this order.
+        precision: "fp32", or "bf16" to compute in bfloat16 by torch's autocast; parameters stay in 32 bits.
+        channels_last: Whether weights of convolutions have this memory format, which is faster on GPUs.
+        compile: Whether to compile the model with torch.compile, which takes up to a minute.
+        device: Device to train on.
+        folder: Folder to search first for the module of a factory.
     """
 
     def __init__(
@@ -108,14 +108,14 @@ class Training:
 
     @property
     def model(self) -> nn.Module:
-        """The model as trained so far."""
+        """The model, as trained so far."""
         return self._model
 
     def run_epoch(self) -> dict[str, float]:
-        """Train one epoch and return `train_loss` and the metrics of the validation split, `val_` before each.
+        """Train one epoch; return `train_loss` and the metrics of the validation split with the prefix `val_`.
 
-        Besides, of the last step: `gradient_norm`, before it is clipped, and `update_ratio`, the length of the step
-        over that of the parameters. For Anon also what `optim.monitor` measures of its preconditioner.
+        The last step adds `gradient_norm`, before clipping, and `update_ratio`, the norm of the step over that of the
+        parameters. Anon adds the measurements of its preconditioner from `optim.monitor`.
         """
         train = self._problem.train
         started = time.perf_counter()
@@ -141,9 +141,9 @@ class Training:
         return result
 
     def speed(self) -> dict[str, float]:
-        """Return what the last epoch's training took, without its validation.
+        """Return `samples_per_second` of the last epoch's training, without its validation.
 
-        `samples_per_second`; on a GPU also `peak_memory_bytes`, the most that tensors have taken.
+        On a GPU also return `peak_memory_bytes`, the peak memory of the tensors.
         """
         found = {"samples_per_second": self._steps_per_epoch * self._batch_size / self._seconds}
         if self._device.type == "cuda":
@@ -151,7 +151,7 @@ class Training:
         return found
 
     def _step(self, batch: Split) -> Tensor:
-        """Make one step, and return the mean loss over the batch before it."""
+        """Make one step; return the mean loss over the batch before the step."""
         self._optimizer.zero_grad()
         size = len(batch)
         if size <= self._part:
@@ -180,7 +180,7 @@ class Training:
         return loss.detach()
 
     def _measured_step(self, batch: Split) -> tuple[Tensor, dict[str, float]]:
-        """Make one step, and return the loss as `_step` does and what is measured of the step."""
+        """Make one step; return the loss as `_step` does, and measurements of the step."""
         before = _in_a_row(self._model)
         loss = self._step(batch)
         update = _in_a_row(self._model).sub_(before)
@@ -193,7 +193,7 @@ class Training:
         }
 
     def dry_run(self) -> TrainingCost:
-        """Do once all that an epoch does, to find out whether it can be done; of no use for training afterwards.
+        """Run every part of an epoch once, to check that it works. Do not train with this object afterwards.
 
         The time of a step is that of the second one. On a GPU its memory is measured too.
         """
@@ -227,9 +227,9 @@ class Training:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next epochs depend on, besides the arguments of the training.
+        """Return the state that the next epochs depend on, besides the arguments of the training.
 
-        As in torch, its tensors are those of the model and the optimizer: save it before the next epoch.
+        As in torch, the tensors are shared with the model and the optimizer: save them before the next epoch.
         """
         cuda = self._device.type == "cuda"
         return {
@@ -246,13 +246,13 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where another training, made with the same arguments, gave this state.
+        """Continue from the state of another training with the same arguments.
 
-        On CPU the epochs that follow are the same, bit for bit, as those of the other one.
+        On CPU the following epochs are the same, bit for bit, as those of the other training.
 
         Raises:
-            InputError, KeyError, RuntimeError: It is the state of another model or optimizer. What was loaded
-                before that was noticed stays: make the training anew.
+            InputError, KeyError, RuntimeError: The state is that of another model or optimizer. Part of it may be
+                loaded by then: create a new training.
         """
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -268,7 +268,7 @@ class Training:
         self.diverged = state["diverged"]
 
     def test(self) -> dict[str, float]:
-        """Return the metrics of the test split, `test_` before each."""
+        """Return the metrics of the test split, with the prefix `test_`."""
         return {f"test_{name}": value for name, value in self.evaluate(self._problem.test).items()}
 
     def evaluate(self, split: Examples) -> dict[str, float]:
@@ -284,5 +284,5 @@ class Training:
 
 
 def _in_a_row(model: nn.Module) -> Tensor:
-    """A copy of all parameters."""
+    """Return a copy of all parameters in one vector."""
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])

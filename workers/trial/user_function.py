@@ -1,4 +1,4 @@
-"""A training function of the user: run step by step in a thread of its own, and probed. Needs torch alone."""
+"""A user's training function: run step by step in its own thread, and probed. Needs torch alone."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ __all__ = ["NO_REPORT", "Ended", "FunctionRun", "Train", "probe_function"]
 Train = Callable[[Context], object]
 """A training function with its arguments filled in."""
 
-NO_REPORT = "The training function ended without a report: call context.report(epoch, ...) after each epoch."
+NO_REPORT = "The training function ended without a report. Call context.report(epoch, ...) after each epoch."
 
 _DRY_RUN_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A function has returned, or has raised this."""
+    """End of a training function: it returned, or raised `error`."""
 
     error: BaseException | None = None
 
 
 class FunctionRun:
-    """A training function that waits at each of its reports to be told to go on.
+    """A training function that waits at each of its reports until `advance` is called.
 
-    It runs in a thread of its own, so that what calls stays in charge. The function sees one seeded process:
-    the global random states are set before it is called, and while it runs nothing else does.
+    It runs in its own thread, so that the caller stays in control. The function sees one seeded process: the global
+    random states are set before it is called, and nothing else runs while it does.
 
     Args:
         train: The function.
-        make_context: Makes what it is given, from what is to be called with each report.
-        seed: Of the global random states.
-        threads: How many of torch's it may use on CPU.
+        make_context: Returns the function's context, given a callback for its reports.
+        seed: Seed of the global random states.
+        threads: Number of torch's threads on CPU.
     """
 
     def __init__(
@@ -66,25 +66,25 @@ class FunctionRun:
         self._train = train
         self._seed = seed
         self._threads = threads
-        self._orders: SimpleQueue[bool] = SimpleQueue()
-        self._news: SimpleQueue[Progress | Ended] = SimpleQueue()
+        self._continue: SimpleQueue[bool] = SimpleQueue()
+        self._reports: SimpleQueue[Progress | Ended] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="training", daemon=True)
         self._thread.start()
 
     def advance(self) -> Progress | Ended:
-        """Have the function go on to its next report, or to its end."""
-        self._orders.put(True)
-        return self._news.get()
+        """Run the function up to its next report, or to its end."""
+        self._continue.put(True)
+        return self._reports.get()
 
     def close(self, seconds: float) -> bool:
         """Stop the function at its report; return whether it has ended within so many seconds."""
         self.context.should_stop = True
-        self._orders.put(False)
+        self._continue.put(False)
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        if not self._orders.get():
+        if not self._continue.get():
             return
         try:
             torch.set_num_threads(self._threads)  # holds for this thread
@@ -92,17 +92,17 @@ class FunctionRun:
             self._train(self.context)
             self.context.close()
         except TrialStopped:
-            self._news.put(Ended())
+            self._reports.put(Ended())
         except BaseException as error:  # noqa: BLE001 - the user's function may raise anything; it is reported
-            self._news.put(Ended(error))
+            self._reports.put(Ended(error))
         else:
-            self._news.put(Ended())
+            self._reports.put(Ended())
 
     def _tell(self, progress: Progress) -> None:
-        """In the function's thread."""
+        """Pass on a report and wait for `advance`, in the function's thread."""
         if not self.context.should_stop:
-            self._news.put(progress)
-            if self._orders.get():
+            self._reports.put(progress)
+            if self._continue.get():
                 return
         raise TrialStopped
 
@@ -117,28 +117,28 @@ def probe_function(
     seconds: float = _DRY_RUN_SECONDS,
     arms: Sequence[FactoryArm] = (),
 ) -> ProbeResult:
-    """Measure the gradients of a training function at its initial weights, and find out whether it reports.
+    """Measure the gradients of a training function at its initial weights, and check its first report.
 
-    It runs with an optimizer that changes nothing, for its first PROBE_BATCHES steps, and on to its first report for
-    as many `seconds`: a report that is wrong is found before the first trial where it comes soon.
+    The function runs with an optimizer that changes nothing, for its first PROBE_BATCHES steps, and then up to its
+    first report for at most `seconds`. So an invalid report is found before the first trial if it comes soon.
 
     Args:
         train: The function.
-        make_context: Makes what it is given, from what is to be called with each report and what makes an optimizer.
-        seed: Of the global random states.
-        floor: Of the space; see `probe`.
-        objective: What is reported.
-        seconds: For how long it goes on to its first report.
-        arms: What is tried with the first gradients, see `dry_run`.
+        make_context: Returns the function's context, given a callback for its reports and one for its optimizer.
+        seed: Seed of the global random states.
+        floor: Floor of the space; see `probe`.
+        objective: The objective that the reports must contain.
+        seconds: Time limit for the first report.
+        arms: Arms to try with the first gradients; see `dry_run`.
 
     Returns:
-        As `probe`, with the cost of a step. Its `steps_per_epoch` are the optimizer's steps before the first report,
-        over the step that this report named; None if the probe did not wait for a report.
+        The result as in `probe`, with the cost of a step. Its `steps_per_epoch` are the optimizer's steps before the
+        first report, divided by the step of that report; None if the probe did not wait for a report.
 
     Raises:
-        InputError: It made no step with `context.optimizer`, it ended without a report, or a report was wrong; or as
-            `dry_run`.
-        Exception: Whatever it raised.
+        InputError: The function made no step with `context.optimizer`, ended without a report, or its report was
+            invalid; or as `dry_run`.
+        Exception: Any error of the function.
     """
     probing = _Probing(objective, seconds, arms)
     context = make_context(probing.tell, probing.optimizer)
@@ -151,7 +151,7 @@ def probe_function(
         pass
     if not probing.steps:
         raise InputError(
-            "The training function made no step with the optimizer of context.optimizer(model): train with that one."
+            "The training function made no step with the optimizer from context.optimizer(model). Use that one."
         )
     if ended and not probing.reports:
         raise InputError(NO_REPORT)
@@ -170,7 +170,7 @@ def probe_function(
 
 
 class _Probing:
-    """Observations of a function until it is stopped."""
+    """Observations of a training function until it is stopped."""
 
     def __init__(self, objective: Objective, seconds: float, arms: Sequence[FactoryArm]) -> None:
         self._objective = objective
@@ -185,7 +185,7 @@ class _Probing:
 
     @property
     def measured(self) -> int:
-        """Steps whose gradients count."""
+        """Number of steps whose gradients count."""
         return max((recorder.measured for recorder in self._recorders), default=0)
 
     @property
@@ -221,7 +221,7 @@ class _Probing:
 
 
 class _Recorder(Optimizer):
-    """Changes no parameter, and adds up the squares of the first gradients."""
+    """Optimizer that changes no parameter and adds up the squares of the first gradients."""
 
     def __init__(
         self, target: nn.Module | Iterable[Any], stepped: Callable[[], None], arms: Sequence[FactoryArm]

@@ -28,14 +28,14 @@ _STANDARD_ERROR = 2
 
 
 def overdue(seconds: float, limit: float | None, completed: Iterable[float]) -> str | None:
-    """Return why an attempt that has run for `seconds` is to end; None while it may go on.
+    """Return a reason if an attempt that has run for `seconds` must end, else None.
 
     The text is the same for all trials under one limit: three failures for one reason pause a job.
 
     Args:
-        seconds: How long it has run.
-        limit: `budget.trial_time`; None: ten times the median of `completed`, and ten minutes at least.
-        completed: What the arm's COMPLETE trials took, in seconds. While there are none, only `limit` counts.
+        seconds: Duration of the attempt so far.
+        limit: `budget.trial_time`; None for ten times the median of `completed`, but at least ten minutes.
+        completed: Durations of the arm's COMPLETE trials in seconds. Without any, only `limit` counts.
     """
     if limit is not None:
         if seconds <= limit:
@@ -62,7 +62,7 @@ def ask_to_end(root: Path, trial: str, attempt: int) -> None:
 
 
 def withdraw(root: Path, trial: str | None = None, attempt: int = 0) -> None:
-    """Take back what was asked of an attempt; without a trial, of all of a job's."""
+    """Withdraw the request to end an attempt; without `trial`, those of all attempts of the job."""
     with contextlib.suppress(OSError):
         for path in root.glob(f"*{_SUFFIX}") if trial is None else [_request(root, trial, attempt)]:
             path.unlink(missing_ok=True)
@@ -78,7 +78,7 @@ class Watchdog:
         root: The job's folder of checkpoints.
         trial: The trial's id.
         attempt: Its number.
-        seconds: Time between two looks.
+        seconds: Time between two checks.
     """
 
     def __init__(self, root: Path, trial: str, attempt: int, seconds: float = _LOOK_SECONDS) -> None:
@@ -89,13 +89,13 @@ class Watchdog:
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more: the attempt is over, and the process may train another trial."""
+        """Stop checking: the attempt is over, and the process may train another trial."""
         self._over.set()
         self._thread.join()
 
     def _look(self) -> None:
         while not self._over.wait(self._seconds):
-            # Not Path.exists, which raises where a file system fails for a moment.
+            # Not Path.exists, which raises if a file system fails for a moment.
             if os.path.exists(self._request):  # noqa: PTH110
                 _end_process()
 
@@ -105,7 +105,7 @@ def _request(root: Path, trial: str, attempt: int) -> Path:
 
 
 def _end_process() -> None:
-    """End this process at once, and all that it has started."""
+    """End this process and its child processes at once."""
     try:
         with contextlib.suppress(Exception):
             os.write(_STANDARD_ERROR, _stacks().encode(errors="replace"))

@@ -1,1 +1,1 @@
-"""Routes of the service, a module for each kind of thing."""
+"""Routes of the service, one module per resource."""

@@ -1,4 +1,4 @@
-"""Advice: a gamma for an architecture, before spending anything."""
+"""Advice: a gamma for an architecture, before any training."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def advice(user: Reader, family: Annotated[str, Query(max_length=32, examples=li
 
 @router.post("", responses=responses())
 def advice_on_model(body: Model, user: Reader) -> Advice:
-    """Suggest a gamma for a model, and with its gradient scale the optimizer to start from; stores nothing."""
+    """Suggest a gamma for a model and, given its gradient scale, an optimizer to start from. Stores nothing."""
     return user.jobs.advice(body.architecture, body.log_mean_sigma)

@@ -1,4 +1,4 @@
-"""Code that jobs bring: off by default, and a permission of its own."""
+"""Code of jobs: off by default, and a separate permission."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def store(
     archive: Annotated[bytes, Body(media_type="application/zip")],
     user: Sender,
 ) -> Response:
-    """Store a zip of code, for jobs that are submitted next; once more changes nothing."""
+    """Store a zip of code for jobs to be submitted. Storing it again changes nothing."""
     user.jobs.store_code(digest, archive)
     return Response(status_code=204)

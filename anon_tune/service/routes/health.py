@@ -1,4 +1,4 @@
-"""Health: for whoever starts, balances and watches the service."""
+"""Health and metrics, for supervisors, load balancers and monitoring."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 async def healthz() -> Health:
-    """Say that this process lives. Takes no token."""
+    """Report that this process is alive. Needs no token."""
     return Health(status="ok", version=version("anon_tune"))
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "The database is not there."}})
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "The database is unavailable."}})
 async def readyz(request: Request, response: Response) -> Readiness:
-    """Say whether requests can be served, and what else is there. Takes no token.
+    """Report whether the service can serve requests, and whether MLflow and Ray are reachable. Needs no token.
 
-    MLflow and Ray may be away: jobs are taken in, and MLflow catches up.
+    MLflow and Ray may be unavailable: jobs are still accepted, and MLflow catches up.
     """
     surroundings: Surroundings = request.app.state.surroundings
     database = await run_in_threadpool(_database, surroundings.ledger)
     if database != "ok":
         response.status_code = 503
-    # One at a time, and in none of the threads that answer others: who is away is waited for.
+    # One at a time, outside the threads that serve requests: an unreachable server takes until the timeout.
     looks: anyio.CapacityLimiter = request.app.state.looks
     mlflow = await anyio.to_thread.run_sync(_mlflow, surroundings.settings, limiter=looks)
     ray = await anyio.to_thread.run_sync(_ray, surroundings.settings, limiter=looks)
@@ -53,7 +53,7 @@ async def readyz(request: Request, response: Response) -> Readiness:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **responses()},
 )
 def metrics(user: Reader, request: Request) -> Response:
-    """Requests, jobs and trials, for Prometheus."""
+    """Return metrics of requests, jobs and trials, for Prometheus."""
     content, media_type = request.app.state.metrics.exposition(user.surroundings.ledger)
     return Response(content, media_type=media_type)
 

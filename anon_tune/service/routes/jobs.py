@@ -24,14 +24,14 @@ _MEDIA_TYPES = {"yaml": "application/yaml", "json": "application/json", "python"
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-Limit = Annotated[int, Query(ge=1, le=1000, description="Items of a page.")]
-After = Annotated[str | None, Query(max_length=96, description="`next` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Items per page.")]
+After = Annotated[str | None, Query(max_length=96, description="`next` of the previous page.")]
 AfterReport = Annotated[
     str | None,
-    Query(max_length=106, pattern="^.+:[0-9]{1,9}$", description="`next` of the page before: TRIAL:STEP."),
+    Query(max_length=106, pattern="^.+:[0-9]{1,9}$", description="`next` of the previous page: TRIAL:STEP."),
 ]
 AfterStep = Annotated[
-    int, Query(ge=0, lt=2**31, description="`next` of the page before, or a step: those that follow it.")
+    int, Query(ge=0, lt=2**31, description="`next` of the previous page, or the step to start after.")
 ]
 TrialId = Annotated[str, Path(max_length=96, examples=["93gk79-anon-s003"])]
 Key = Annotated[
@@ -40,7 +40,7 @@ Key = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        description="The same request with the same key again gives the same job.",
+        description="Repeating the request with the same key returns the same job.",
     ),
 ]
 
@@ -66,13 +66,13 @@ def jobs(user: Reader, limit: Limit = 50, after: After = None) -> JobPage:
 
 @router.get("/{job_id}", responses=responses(404))
 def job(job_id: JobId, user: Reader) -> JobView:
-    """Show a job: what its arms have done, and its answer once it has one."""
+    """Show a job: the progress of its arms, and its answer once it has one."""
     return user.jobs.job(job_id)
 
 
 @router.get("/{job_id}/trials", responses=responses(404))
 def trials(job_id: JobId, user: Reader, limit: Limit = 100, after: After = None) -> TrialPage:
-    """List a job's trials, in the order in which they were made."""
+    """List a job's trials, in order of creation."""
     found = user.jobs.trial_page(job_id, limit + 1, after)
     return TrialPage(items=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
 
@@ -109,9 +109,11 @@ def logs(
     job_id: JobId,
     user: Reader,
     trial: Annotated[str | None, Query(max_length=96)] = None,
-    since: Annotated[int | None, Query(ge=0, le=2**31, description="`lines` of the answer before.")] = None,
+    since: Annotated[
+        int | None, Query(ge=0, le=2**31, description="`lines` of the previous response.")
+    ] = None,
 ) -> LogsView:
-    """Show attempts that did not end well (of one trial: all), and the job's log: its end, or what is new in it."""
+    """Show attempts that did not end well (of `trial`: all), and the job's log: its end, or its new lines."""
     return user.jobs.logs(job_id, trial, since)
 
 
@@ -135,9 +137,9 @@ def export(
 
 @router.get("/{job_id}/events", response_class=EventSourceResponse, responses=responses(404))
 async def events(job_id: JobId, user: Watcher, request: Request) -> AsyncIterator[ServerSentEvent]:
-    """Watch a job: its view whenever it has changed, as events `job`, until it has ended or is PAUSED.
+    """Watch a job: send it as an event `job` whenever it changes, until it has ended or is PAUSED.
 
-    Each event is whole: who comes back after an interruption has missed nothing.
+    Each event holds the whole job, so a client that reconnects misses nothing.
     """
     last = None
     while not request.app.state.is_stopping() and await run_in_threadpool(user.is_known):
@@ -164,7 +166,7 @@ def resume(job_id: JobId, user: Owner) -> ChangeView:
 
 @router.post("/{job_id}:cancel", responses=responses(404, 409))
 def cancel(job_id: JobId, user: Owner) -> ChangeView:
-    """End a job now; what it has done is kept."""
+    """End a job now; its results so far are kept."""
     return user.jobs.cancel(job_id)
 
 

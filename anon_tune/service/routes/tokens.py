@@ -1,4 +1,4 @@
-"""Tokens: who may use the service."""
+"""Tokens of the service's users."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/tokens", tags=["tokens"])
 
 @router.post("", status_code=201, responses=responses())
 def create(body: NewToken, user: Admin) -> SecretToken:
-    """Make a token; its secret is shown this once."""
+    """Create a token; its secret is shown only once."""
     token, secret = user.jobs.create_token(body.owner, body.role, may_send_code=body.may_send_code)
     return SecretToken(**token.model_dump(), secret=secret)
 
@@ -31,5 +31,5 @@ def tokens(user: Admin) -> list[TokenView]:
 
 @router.delete("/{token_id}", responses=responses(404))
 def revoke(token_id: Annotated[str, Path(max_length=16)], user: Admin) -> TokenView:
-    """Take a token back."""
+    """Revoke a token."""
     return user.jobs.revoke_token(token_id)

@@ -137,6 +137,6 @@ def test_where_there_are_none_the_log_says_so(
         (tmp_path / checkpoint_name(trial.id, 1, 2)).write_bytes(b"?")
     with caplog.at_level(logging.WARNING):
         write_best([*CHOSEN, trial], spec(), tmp_path, tmp_path / "best.pt")
-    assert "no weights were kept: " in caplog.text
+    assert "no best weights were written: " in caplog.text
     assert ("it is damaged" if damaged else "no verdict trial of anon has a checkpoint") in caplog.text
     assert not (tmp_path / "best.pt").exists()

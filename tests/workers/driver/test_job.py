@@ -132,7 +132,7 @@ def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_space(
     before = ledger.jobs.get(lease.job, trials=True)
     assert before.reason == (
         f"The ledger at {url} cannot be written (database or disk is full); what was stored before is safe. "
-        "Make space on its disk, or make it writable."
+        "Free space on its disk, or make it writable."
     )
 
     # There is space again: nothing that was committed is lost, and the trial that was cut off runs again.

@@ -331,7 +331,7 @@ def test_what_a_worker_says_is_in_the_log(ledger: Ledger, tmp_path: Path, caplog
     run = JobRun(ledger, lease, plan(), folder=tmp_path)
     trial = started(run)
     run.report(trial.id, result(3, 0.5, resumed=2, warnings=["no checkpoint after epoch 3: full"]))
-    assert f"trial {trial.id}: attempt 1 goes on after epoch 2" in caplog.text
+    assert f"trial {trial.id}: attempt 1 continues after epoch 2" in caplog.text
     assert ("WARNING", f"trial {trial.id}: no checkpoint after epoch 3: full") in [
         (record.levelname, record.getMessage()) for record in caplog.records
     ]

@@ -181,8 +181,7 @@ def test_a_job_that_kills_its_process_again_and_again_is_paused(ledger: Ledger, 
     until(lambda: ledger.jobs.get(job).state is JobState.PAUSED)
     assert len(running.processes[job]) == 3
     assert (
-        ledger.jobs.get(job).reason
-        == "its process ended 3 times without getting on (exit code 7); see its job.log"
+        ledger.jobs.get(job).reason == "its process ended 3 times without progress (exit code 7); see job.log"
     )
     ledger.jobs.resume(job)
     until(lambda: len(running.processes[job]) > 3)  # somebody has mended it, or hopes so
@@ -234,7 +233,7 @@ def test_a_process_that_cannot_be_started_pauses_its_job(ledger: Ledger):
     thread.join()
     found = ledger.jobs.get(job)
     assert found.reason is not None
-    assert "could not be started" in found.reason
+    assert "could not start" in found.reason
 
 
 def test_two_daemons_share_a_queue(ledger: Ledger, run: Callable[..., Running]):

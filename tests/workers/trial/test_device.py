@@ -57,7 +57,7 @@ def test_trials_and_their_contexts_do_not_take_more_than_the_card():
 
 def test_a_share_that_leaves_nothing_is_refused():
     with pytest.raises(
-        InputError, match=r"resources\.gpu: 0\.05 of this card are 410 MiB, of which CUDA itself"
+        InputError, match=r"resources\.gpu: 0\.05 of this GPU is 410 MiB, of which CUDA itself"
     ):
         memory_share(0.05, 8 * GIB)
 

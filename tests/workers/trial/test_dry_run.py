@@ -96,7 +96,7 @@ BAD = [
     ("strict", {"lr": 0.1}, "dry:strict failed: ValueError: Invalid learning rate: -0.1"),
     ("lbfgs", {"lr": 0.1}, "dry:lbfgs failed: TypeError"),
     ("others", {"lr": 0.1}, "dry:others trains no parameter of the model"),
-    ("biases", {"lr": 0.1}, r"dry:biases leaves out 0\.weight, 1\.weight, 2\.weight and 1 more; put each"),
+    ("biases", {"lr": 0.1}, r"dry:biases leaves out 0\.weight, 1\.weight, 2\.weight and 1 more. Put each"),
     ("unscheduled", {"lr": 0.1}, "dry:unscheduled: a param group has no lr"),
     ("mke", {"lr": 0.1}, "unknown function 'mke'; did you mean 'make'"),
 ]
@@ -176,7 +176,7 @@ def test_what_the_probe_measures_does_not_depend_on_arms_of_the_user(folder: Pat
         (BUILT_IN, "others", "trains no parameter of the model"),
         (BUILT_IN, "lbfgs", "TypeError"),
         ("task: dry:by_model", "others", "trains no parameter of the model"),
-        ("task: dry:by_groups", "make", "give it the model, not parameters or groups"),
+        ("task: dry:by_groups", "make", "pass it the model, not parameters or groups"),
     ],
 )
 def test_the_probe_tells_it(folder: Path, task: str, factory: str, words: str):

@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_then_to_fresh_weig
     again = results(Local(config(tmp_path, 3, name(2, 4), name(1, 4))))
     assert [learned(result) for result in again] == [learned(result) for result in first]
     assert again[0].resumed is None
-    assert again[0].warnings[-1] == "no checkpoint can be used: it starts afresh"
+    assert again[0].warnings[-1] == "no checkpoint can be used; starting from scratch"
     assert len(again[0].warnings) == 3
 
 
@@ -154,7 +154,7 @@ def test_where_no_checkpoint_can_be_written_the_trial_goes_on_without(tmp_path: 
     assert not any(checkpoints(done))
     for result in done[:-1]:
         (warning,) = result.warnings
-        assert warning.startswith(f"no checkpoint after epoch {measured(result).step}, it goes on without: ")
+        assert warning.startswith(f"no checkpoint after epoch {measured(result).step}, training continues: ")
         assert "No such file or directory" in warning
 
 
@@ -218,7 +218,7 @@ def test_a_failure_is_told_with_what_came_before_it(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(trainable._attempt._training, "run_epoch", fails)
     result = trainable.advance()
     assert failed(result).reason == "ValueError: the data is not there"
-    assert result.warnings == ("no checkpoint can be used: it starts afresh",)
+    assert result.warnings == ("no checkpoint can be used; starting from scratch",)
 
 
 def test_out_of_memory_has_one_reason_that_says_what_to_do(capsys: pytest.CaptureFixture[str]):

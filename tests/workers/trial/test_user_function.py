@@ -383,8 +383,8 @@ def test_a_probe_is_the_same_each_time(folder: Path):
 @pytest.mark.parametrize(
     ("function", "keys", "reason"),
     [
-        ("never_reports", "", "ended without a report: call context.report"),
-        ("never_steps", "", "made no step with the optimizer of context.optimizer(model)"),
+        ("never_reports", "", "ended without a report. Call context.report"),
+        ("never_steps", "", "made no step with the optimizer from context.optimizer(model)"),
         ("other_metric", "", "objective.metric 'loss' is not among"),
         ("negative", "", "report: loss is -0.5, but"),
         ("zero", "", "report: loss is 0, but"),

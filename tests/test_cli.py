@@ -178,7 +178,7 @@ def test_show_tells_why_a_job_stands_still(ledger: Ledger):
     )
     shown = output("show", job)
     assert "three trials in a row failed: no data" in shown
-    assert f"Go on with: anon-tune run --resume {job}" in shown
+    assert f"Continue with: anon-tune run --resume {job}" in shown
     assert "adamw" in shown  # what each arm has so far
 
 

@@ -214,7 +214,7 @@ def test_a_job_without_a_result_says_why_and_how_to_go_on(state: JobState, alive
     shown = text(report(job(state, reason="the disk is full", lease=lease)))
     assert f"a job (j): {state} in its verdict phase" in shown
     assert "the disk is full" in shown
-    assert ("Go on with: anon-tune run --resume j" in shown) is resumes
+    assert ("Continue with: anon-tune run --resume j" in shown) is resumes
     assert ("no process is running this job" in shown) is (alive is False)
     assert ("run the job file again" in shown) is (state is JobState.FAILED)
 

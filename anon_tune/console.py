@@ -123,7 +123,7 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
     if job.is_abandoned:
         lines.append(Text("  no process is running this job; the last one has exited"))
     if job.state in {JobState.QUEUED, JobState.PAUSED} or job.is_abandoned:
-        line = f"  Go on with: anon-tune run --resume {job.id}"
+        line = f"  Continue with: anon-tune run --resume {job.id}"
         if job.state is JobState.PAUSED:
             line += f", or queue it for a worker: anon-tune resume {job.id}"
         if job.state is JobState.QUEUED:

@@ -3,7 +3,7 @@
 ::
 
     AnonTuneError                          exit 1   500
-    ├── InputError (ValueError)            exit 2   422   invalid input of the user
+    ├── InputError (ValueError)            exit 2   422   invalid user input
     │   ├── HyperparameterError            exit 2   422   an optimizer argument out of its range
     │   └── SpecError                      exit 2   422   a job file or search space, with the key's path
     ├── NotFoundError (LookupError)        exit 3   404   no such job, trial, file
@@ -40,7 +40,7 @@ class AnonTuneError(Exception):
 
 
 class InputError(AnonTuneError, ValueError):
-    """Invalid input of the user."""
+    """Invalid user input."""
 
     exit_code = 2
     http_status = 422

@@ -121,7 +121,7 @@ class JobSummary(View):
     requested: ControlSignal | None = Field(description="The request that the worker has not acted on yet.")
     lease: LeaseView | None
     model: str = Field(description="The model, or the training function.")
-    gamma: Gamma | None = Field(description="Which gammas do well; without the curve.")
+    gamma: Gamma | None = Field(description="The gammas that do well, without the curve.")
     created: datetime.datetime
     finished: datetime.datetime | None
 

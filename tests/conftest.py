@@ -1,4 +1,4 @@
-"""What tests share: one thread for torch, no skips in CI, and the databases that the ledger runs on."""
+"""Shared fixtures: one thread for torch, no skips in CI, and the databases that the ledger runs on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ settings.load_profile("no-clock")
 
 
 def pytest_configure() -> None:
-    """Hear Ctrl-C, and let child processes hear it, also where a shell runs the tests in the background."""
+    """Receive Ctrl-C in this and in child processes, even if a shell runs the tests in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -58,7 +58,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes to the system's temporary folder goes to one of the test, also that of its child processes."""
+    """Use a temporary folder of the test in place of the system's, also in child processes."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))

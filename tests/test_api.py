@@ -1,4 +1,4 @@
-"""What the composition root does around a job."""
+"""The composition root around a job."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_job_whose_process_is_killed_before_it_has_the_lease_was_never_there(d
 
 
 class Surroundings:
-    """A job process's surroundings: Ray's calls, and what its daemon has said by when."""
+    """Surroundings of a job process: Ray's calls, and the lease from its daemon."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, early: bool, lease: Lease | None) -> None:
         self.happened: list[str] = []

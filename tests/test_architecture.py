@@ -1,4 +1,4 @@
-"""How the project is built: what is imported when, what is public, and one tree of errors."""
+"""Structure of the project: imports, public names, and one tree of errors."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def is_private(name: str) -> bool:
 
 
 def private_names_of_ray(tree: ast.Module) -> list[str]:
-    """What a module that imports Ray mentions with a leading underscore and is not its own."""
+    """Return private names that a module which imports Ray mentions and that are not its own."""
     names = third_party_names(tree)
     of_ray = {name: path for name, path in names.items() if path.split(".")[0] == "ray"}
     if not of_ray:
@@ -129,7 +129,7 @@ def private_names_of_ray(tree: ast.Module) -> list[str]:
 
 
 def patched(tree: ast.Module) -> list[str]:
-    """What a module assigns to, deletes from or changes in other packages' modules and classes."""
+    """Return assignments and deletions of a module in other packages' modules and classes."""
     names = third_party_names(tree)
     found = []
     for node in ast.walk(tree):

@@ -144,7 +144,7 @@ def test_a_closed_output_does_not_matter(tmp_path: Path):
 
 
 @pytest.mark.parametrize("command", ["tasks --json", "tasks", "spaces --json"])
-def test_whoever_reads_may_have_had_enough(tmp_path: Path, command: str):
+def test_a_reader_may_close_the_pipe(tmp_path: Path, command: str):
     reader = "import os; os.close(0)"
     done = ended(tmp_path, f"anon-tune {command} | \"$PYTHON\" -c '{reader}'; exit ${{PIPESTATUS[0]}}")
     assert (done.returncode, done.stderr) == (0, "")
@@ -178,7 +178,7 @@ def test_show_tells_why_a_job_stands_still(ledger: Ledger):
     )
     shown = output("show", job)
     assert "three trials in a row failed: no data" in shown
-    assert f"Go on with: anon-tune run --resume {job}" in shown
+    assert f"Continue with: anon-tune run --resume {job}" in shown
     assert "adamw" in shown  # what each arm has so far
 
 
@@ -224,7 +224,7 @@ def test_submit_prints_an_id_and_nothing_else(ledger: Ledger):
     assert ledger.jobs.get(made["id"]).priority == made["priority"] == 0
 
 
-def test_a_job_that_nobody_holds_does_what_it_is_told(ledger: Ledger):
+def test_a_job_without_a_holder_changes_at_once_by_command(ledger: Ledger):
     job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
     assert output("pause", job) == f"Job {job} is PAUSED. Continue it with: anon-tune resume {job}\n"
     assert "is QUEUED for a worker" in output("resume", job)
@@ -232,7 +232,7 @@ def test_a_job_that_nobody_holds_does_what_it_is_told(ledger: Ledger):
     assert ledger.jobs.get(job).state is JobState.CANCELLED
 
 
-def test_a_job_that_is_held_is_told_and_says_so(ledger: Ledger):
+def test_control_signals_to_a_running_job_are_printed(ledger: Ledger):
     job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
     ledger.leases.acquire(job, "me", 60.0)
     assert output("pause", job) == f"Job {job} will be PAUSED once its running trials have ended.\n"
@@ -258,7 +258,7 @@ def test_a_job_that_is_held_is_told_and_says_so(ledger: Ledger):
         (("submit", "nothere.yaml"), 3, "There is no file nothere.yaml"),
     ],
 )
-def test_what_cannot_be_done_says_so(
+def test_impossible_commands_are_refused(
     ledger: Ledger,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

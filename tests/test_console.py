@@ -214,7 +214,7 @@ def test_a_job_without_a_result_says_why_and_how_to_go_on(state: JobState, alive
     shown = text(report(job(state, reason="the disk is full", lease=lease)))
     assert f"a job (j): {state} in its verdict phase" in shown
     assert "the disk is full" in shown
-    assert ("Go on with: anon-tune run --resume j" in shown) is resumes
+    assert ("Continue with: anon-tune run --resume j" in shown) is resumes
     assert ("no process is running this job" in shown) is (alive is False)
     assert ("run the job file again" in shown) is (state is JobState.FAILED)
 
@@ -223,7 +223,7 @@ def on_gpu(probe: dict[str, Any]) -> str:
     return text(report(job(JobState.RUNNING, gpu=0.5, probe=probe)))
 
 
-def test_of_a_gpu_it_is_said_what_a_trial_takes_and_how_many_fit():
+def test_gpu_memory_per_trial_is_reported():
     probe = {"device": "H100", "peak_memory_bytes": 3 * 2**29, "device_memory_bytes": 80 * 2**30}
     said = on_gpu({**probe, "trials_per_device": 7})
     assert "H100: a trial takes 1.5 of its 80 GiB; 7 trials fit on it (resources.gpu: 0.142)" in said

@@ -1,4 +1,4 @@
-"""What `anon-tune doctor` finds, and what it says to do."""
+"""Findings of `anon-tune doctor`, with their advice."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_healthy_machine_has_everything(settings: Settings):
     assert all(finding.health is Health.OK or finding.what == "gpu" for finding in findings.values())
 
 
-def test_what_is_away_is_named_with_what_to_do(settings: Settings):
+def test_unavailable_services_are_reported_with_advice(settings: Settings):
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = f"127.0.0.1:{free.getsockname()[1]}"
     away = settings.model_copy(
@@ -62,7 +62,7 @@ def test_a_database_that_cannot_be_opened_fails(settings: Settings, monkeypatch:
 
 
 @pytest.mark.parametrize("address", ["foo", "http://127.0.0.1:8265", "://", "10.0.0.1", "host:port", "local"])
-def test_what_is_no_cluster_is_said_to_be_none(settings: Settings, address: str):
+def test_an_invalid_ray_address_is_refused(settings: Settings, address: str):
     wrong = settings.model_copy(update={"ray_address": address})
     assert f"RAY_ADDRESS={address!r} is not the address of a Ray cluster" in found(wrong)["ray"].advice
     with pytest.raises(InputError, match="is not the address of a Ray cluster"):
@@ -70,7 +70,7 @@ def test_what_is_no_cluster_is_said_to_be_none(settings: Settings, address: str)
 
 
 @pytest.mark.parametrize("address", ["auto", "ray://x:1", "h:6379", "[::1]:6379"])
-def test_what_ray_understands_is_taken(settings: Settings, address: str):
+def test_valid_ray_addresses_are_accepted(settings: Settings, address: str):
     check_settings(settings.model_copy(update={"ray_address": address}))
 
 

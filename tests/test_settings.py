@@ -24,7 +24,7 @@ def test_the_variables_of_others_are_theirs(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("empty", ["", " "])
-def test_an_empty_variable_is_as_none(monkeypatch: pytest.MonkeyPatch, empty: str):
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, empty: str):
     """As compose files and scripts leave them; an empty home would be wherever a command is called."""
     before = Settings.from_environment()
     for field in Settings.model_fields.values():

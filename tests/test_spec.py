@@ -1,4 +1,4 @@
-"""Job files: what is accepted, and what is said of what is not."""
+"""Job files: accepted values, and messages for invalid ones."""
 
 from __future__ import annotations
 

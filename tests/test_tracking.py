@@ -131,7 +131,7 @@ def complete(ledger: Ledger, lease: Lease, number: int) -> None:
 
 
 def children(uri: str, job_id: str) -> Counter[str]:
-    """How many runs each trial of a job has."""
+    """Return the number of runs of each trial of a job."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     (parent,) = client.search_runs([experiment], f"tags.`anon_tune.job_id` = '{job_id}'")
@@ -181,7 +181,7 @@ def test_the_run_of_a_job_that_is_extended_runs_again(ledger: Ledger, uri: str, 
 
 
 @pytest.mark.parametrize("where", ["another store", "the same, after its runs were deleted"])
-def test_what_is_not_there_any_more_is_written_anew(ledger: Ledger, uri: str, tmp_path: Path, where: str):
+def test_a_missing_run_is_written_again(ledger: Ledger, uri: str, tmp_path: Path, where: str):
     lease = begin(ledger)
     complete(ledger, lease, 0)
     complete(ledger, lease, 1)

@@ -1,4 +1,4 @@
-"""Models of the user: found beside the job file, and checked before anything is trained."""
+"""User models: found beside the job file, and checked before anything is trained."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def view(phase: Phase = Phase.SEARCH, **keys: object) -> JobView:
     return job_view(Overview(job, {"anon": arm, "sgd": nothing}, projected=9))
 
 
-def test_what_is_done_is_what_has_come_to_an_end():
+def test_done_counts_ended_trials():
     seen = view()
     assert (seen.done, seen.made) == (7, 10)
     assert seen.planned > seen.made
@@ -46,7 +46,7 @@ def test_states_come_in_the_order_of_a_trial():
     assert list(view().arms["anon"].trials) == [TrialState.RUNNING, TrialState.COMPLETE, TrialState.DIVERGED]
 
 
-def test_a_view_is_the_same_after_a_journey():
+def test_a_view_survives_serialization():
     seen = view()
     assert JobView.model_validate_json(seen.model_dump_json()) == seen
     best = seen.arms["anon"].best

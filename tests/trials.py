@@ -37,7 +37,7 @@ def config(
     seed: int = 3,
     hyperparameters: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What Tune gives to a trial's worker; `names` are the checkpoints that it may go on from."""
+    """Return the config that Tune gives a trial's worker; `names` are the checkpoints to continue from."""
     assigned = Trial(
         id=trial,
         job="j",
@@ -92,7 +92,7 @@ def untimed(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def learned(result: StepResult) -> dict[str, Any]:
-    """What must be the same in another attempt: all but how long it took and which file holds it."""
+    """Return the results that must be the same in another attempt: all but durations and file names."""
     found = result.measurement
     own = {} if found is None else {"step": found.step, "value": found.value, **untimed(found.metrics)}
     return {"outcome": result.outcome, **own}

@@ -40,7 +40,7 @@ class Problem(BaseModel):
     type: str = Field("about:blank", description="Names the kind of problem, for programs.")
     title: str
     status: int
-    detail: str = Field(description="What is wrong and what to do next.")
+    detail: str = Field(description="The problem, and what to do next.")
     problems: list[str] = Field(
         default_factory=list, description="One line for each wrong key, with its path."
     )

@@ -116,7 +116,7 @@ def alone() -> tuple[list[Any], Any]:
     return found(job)
 
 
-def test_with_one_slot_beside_a_load_of_four(alone: tuple[list[Any], Any]) -> None:
+def test_the_answer_is_the_same_with_one_slot_under_load(alone: tuple[list[Any], Any]) -> None:
     cores = os.sched_getaffinity(0)
     with new_home() as home, load(4):
         os.sched_setaffinity(0, {min(cores)})  # of this thread, and of the processes that it starts
@@ -127,7 +127,7 @@ def test_with_one_slot_beside_a_load_of_four(alone: tuple[list[Any], Any]) -> No
     assert found(job) == alone
 
 
-def test_after_two_kills(alone: tuple[list[Any], Any]) -> None:
+def test_the_answer_is_the_same_after_two_kills(alone: tuple[list[Any], Any]) -> None:
     chance = random.Random(0)
     with new_home() as home:
         job = killed_at(home, sorted(chance.sample(range(4, 45), 2)))

@@ -145,7 +145,7 @@ def test_a_job_is_run_by_the_process_that_was_kept_ready(home: Home, monkeypatch
     assert not folder.exists()
 
 
-def test_run_obeys_and_spends_its_time(home: Home) -> None:
+def test_run_follows_control_signals_and_its_time_budget(home: Home) -> None:
     """In the foreground: a pause lets running trials finish; time that is spent ends the search, not the job."""
     process = home.start("run", home.spec(), *LONG, "--set", "budget.time=1h")
     job_id = ""

@@ -57,7 +57,7 @@ def test_migrations_go_back_and_forth(engine: sa.Engine):
 
 
 def test_migrations_are_known_by_their_files():
-    """What is up to date is not looked at with alembic, which takes a fifth of a second to load."""
+    """An up-to-date database needs no alembic, which takes a fifth of a second to load."""
     folder = Path(anon_tune.ledger.__file__).parent / "migrations"
     config = Config()
     config.set_main_option("script_location", str(folder))
@@ -66,7 +66,7 @@ def test_migrations_are_known_by_their_files():
     assert files == chain[::-1]
 
 
-def test_what_trials_had_reported_before_there_were_counts_is_counted(database_url: str):
+def test_migration_counts_existing_reports(database_url: str):
     ledger = Ledger.open(database_url)
     lease = ledger.leases.acquire(ledger.jobs.create("x", {}, {}).id, "me", 60.0)
     for number, epochs in enumerate((3, 0)):
@@ -98,8 +98,8 @@ def migrate_down(engine: sa.Engine, revision: str) -> None:
         command.downgrade(config, revision)
 
 
-def test_trials_of_a_ledger_without_repeats_are_of_the_first_search(database_url: str):
-    """Of those of further searches an earlier version knows nothing; the others keep all that refers to them."""
+def test_migration_assigns_trials_to_the_first_search(database_url: str):
+    """A downgrade drops trials of further searches; the others keep all rows that refer to them."""
     ledger = Ledger.open(database_url)
     lease = ledger.leases.acquire(ledger.jobs.create("x", {}, {}).id, "me", 60.0)
     for repeat in range(2):
@@ -168,7 +168,7 @@ def test_a_write_that_fails_leaves_nothing(engine: sa.Engine):
         assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() != "x"
 
 
-def test_a_disk_that_is_full_says_so_and_keeps_what_is_there(tmp_path: Path):
+def test_a_full_disk_is_reported_and_keeps_stored_data(tmp_path: Path):
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     engine = open_database(url)
     ledger = Ledger(engine)
@@ -191,7 +191,7 @@ def test_a_disk_that_is_full_says_so_and_keeps_what_is_there(tmp_path: Path):
     again.close()
 
 
-def test_a_database_that_may_only_be_read_says_so(new_database: Callable[[], str]):
+def test_a_read_only_database_is_reported(new_database: Callable[[], str]):
     url = new_database()
     engine = open_database(url)
     only = (
@@ -330,7 +330,7 @@ def test_the_folder_of_an_sqlite_file_is_made(tmp_path: Path):
 
 
 @pytest.mark.parametrize("url", ["", "ledger.db", "no such dialect://x/y", "nosuchdialect://x/y"])
-def test_what_is_no_url_says_so(url: str):
+def test_an_invalid_database_url_is_refused(url: str):
     with pytest.raises(InputError, match="ANON_TUNE_DATABASE_URL is no"):
         open_database(url)
 
@@ -345,7 +345,7 @@ def test_what_is_no_url_says_so(url: str):
         "sqlite:///file:x?mode=memory&uri=true",
     ],
 )
-def test_what_keeps_nothing_is_refused(url: str):
+def test_an_in_memory_database_is_refused(url: str):
     with pytest.raises(InputError, match="ANON_TUNE_DATABASE_URL must name a file"):
         open_database(url)
 
@@ -357,7 +357,7 @@ def test_a_missing_driver_is_named():
         open_database("postgresql+psycopg2://localhost/x")
 
 
-def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path):
+def test_a_file_that_is_not_a_database_is_not_changed(tmp_path: Path):
     path = tmp_path / "notes.txt"
     path.write_text("these are my notes\n" * 100)
     with pytest.raises(DependencyError, match="not a database"):
@@ -365,25 +365,25 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path):
     assert path.read_text() == "these are my notes\n" * 100
 
 
-def test_a_database_that_is_a_folder_says_so(tmp_path: Path):
+def test_a_folder_as_database_is_refused(tmp_path: Path):
     with pytest.raises(DependencyError, match="cannot be opened"):
         open_database(f"sqlite:///{tmp_path}")
 
 
-def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path):
+def test_an_uncreatable_database_folder_is_reported(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(DependencyError, match=r"cannot be opened.*ANON_TUNE_DATABASE_URL"):
         open_database(f"sqlite:///{tmp_path / 'file' / 'ledger.db'}")
 
 
-def test_a_server_that_is_not_there_says_so_without_the_password(tmp_path: Path):
+def test_an_unreachable_server_is_reported_without_the_password(tmp_path: Path):
     pytest.importorskip("psycopg")
     with pytest.raises(DependencyError) as caught:
         open_database(f"postgresql+psycopg://me:secret@/x?host={tmp_path}")
     assert "secret" not in str(caught.value)
 
 
-def test_a_lock_that_another_process_keeps_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_database_lock_of_another_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("anon_tune.ledger.database._BUSY_SECONDS", 0.05)
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     first, second = open_database(url), open_database(url)

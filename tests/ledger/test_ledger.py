@@ -110,7 +110,7 @@ def test_an_unknown_job_is_not_found(ledger: Ledger, ask: Callable[[Ledger], Any
         ask(ledger)
 
 
-def test_what_a_job_has_found_out_is_kept(ledger: Ledger, job: str):
+def test_results_of_a_job_are_stored(ledger: Ledger, job: str):
     lease = ledger.leases.acquire(job, "me", LONG)
     ledger.jobs.update(lease, phase=Phase.SEARCH, probe={"log_mean_sigma": -9.5})
     ledger.jobs.update(lease, architecture={"family": "cnn"}, result={"verdict": []})
@@ -124,7 +124,7 @@ def test_what_a_job_has_found_out_is_kept(ledger: Ledger, job: str):
 # Leases
 
 
-def test_a_lease_is_held_by_one(ledger: Ledger, job: str):
+def test_a_lease_has_one_holder(ledger: Ledger, job: str):
     lease = ledger.leases.acquire(job, "first", LONG)
     with pytest.raises(LeaseHeldError, match="first"):
         ledger.leases.acquire(job, "second", LONG)
@@ -136,7 +136,7 @@ def test_a_lease_is_held_by_one(ledger: Ledger, job: str):
     assert (found.lease.expires - found.lease.heartbeat).total_seconds() == pytest.approx(LONG)
 
 
-def test_a_lease_that_has_run_out_can_be_taken(ledger: Ledger, job: str):
+def test_an_expired_lease_can_be_acquired(ledger: Ledger, job: str):
     first = ledger.leases.acquire(job, "first", OVER)
     begun = ledger.jobs.get(job)
     assert begun.lease is not None
@@ -205,7 +205,7 @@ def test_a_trial_comes_back_as_it_was_stored(ledger: Ledger, job: str):
     assert made.params == new.params
 
 
-def test_a_trial_of_a_further_search_says_so_in_its_id(ledger: Ledger, job: str):
+def test_a_trial_id_names_a_further_search(ledger: Ledger, job: str):
     lease = ledger.leases.acquire(job, "me", LONG)
     made = ledger.trials.add(lease, new_trial(12, repeat=3))
     assert made == only_trial(ledger, job)
@@ -217,7 +217,7 @@ def test_a_trial_of_a_further_search_says_so_in_its_id(ledger: Ledger, job: str)
     [new_trial(1, seed=100, params={"gamma": 0.0}), new_trial(0, seed=7, params={"gamma": 9.0})],
     ids=["configuration and seed", "number"],
 )
-def test_nothing_is_added_twice(ledger: Ledger, job: str, second: NewTrial):
+def test_a_duplicate_trial_is_refused(ledger: Ledger, job: str, second: NewTrial):
     lease = ledger.leases.acquire(job, "me", LONG)
     ledger.trials.add(lease, new_trial(0, seed=100, params={"gamma": 0.0}))
     before = ledger.jobs.get(job, trials=True)
@@ -236,7 +236,7 @@ def test_nothing_is_added_twice(ledger: Ledger, job: str, second: NewTrial):
     ],
     ids=["another seed", "another arm", "another phase", "another search"],
 )
-def test_what_differs_is_added(ledger: Ledger, job: str, second: NewTrial):
+def test_a_different_trial_is_added(ledger: Ledger, job: str, second: NewTrial):
     lease = ledger.leases.acquire(job, "me", LONG)
     ledger.trials.add(lease, new_trial(0))
     ledger.trials.add(lease, dataclasses.replace(second, params={"gamma": 0.0}))
@@ -499,7 +499,7 @@ def test_one_trial_has_its_reports_in_pages(
         ]
 
 
-def test_what_is_reported_meanwhile_moves_no_page(ledger: Ledger, job: str, running: tuple[Lease, str]):
+def test_new_reports_do_not_move_pages(ledger: Ledger, job: str, running: tuple[Lease, str]):
     lease, first = running
     second = ledger.trials.add(lease, new_trial(1)).id
     ledger.attempts.start(lease, second)
@@ -518,7 +518,9 @@ def test_what_is_reported_meanwhile_moves_no_page(ledger: Ledger, job: str, runn
     assert ledger.overviews.reports(job, limit=9, after=ReportPlace(second, 1)) == []
 
 
-def test_reports_of_what_is_not_there_are_not_found(ledger: Ledger, job: str, running: tuple[Lease, str]):
+def test_reports_of_an_unknown_job_or_trial_are_not_found(
+    ledger: Ledger, job: str, running: tuple[Lease, str]
+):
     other = ledger.jobs.create("another", {}, {}).id
     with pytest.raises(NotFoundError, match="no job 'nothere'"):
         ledger.overviews.reports("nothere", limit=1)
@@ -613,7 +615,7 @@ def test_the_cursor_of_the_projection_moves(ledger: Ledger, job: str, running: t
     assert only_trial(ledger, job).mlflow_run == "run of the trial"
 
 
-def test_what_has_changed_since_it_was_projected_is_found(ledger: Ledger, job: str):
+def test_changed_trials_are_found_for_projection(ledger: Ledger, job: str):
     lease = ledger.leases.acquire(job, "me", LONG)
     first, second, third = (ledger.trials.add(lease, new_trial(number)).id for number in range(3))
 

@@ -39,7 +39,7 @@ def claimed(ledger: Ledger, seconds: float = LONG) -> str | None:
 # The queue
 
 
-def test_the_highest_priority_comes_first_and_within_it_who_came_first(ledger: Ledger):
+def test_claims_follow_priority_then_age(ledger: Ledger):
     low, first, second, high = (submit(ledger, priority) for priority in (-1, 0, 0, 5))
     assert [claimed(ledger) for _ in range(5)] == [high, first, second, low, None]
 
@@ -81,7 +81,7 @@ def test_a_job_whose_holder_died_keeps_its_place(ledger: Ledger):
 
 
 @pytest.mark.parametrize("state", [JobState.PAUSED, *sorted(ENDED)])
-def test_what_rests_is_not_claimed(ledger: Ledger, state: JobState):
+def test_paused_and_ended_jobs_are_not_claimed(ledger: Ledger, state: JobState):
     job = submit(ledger)
     ledger.leases.release(ledger.leases.acquire(job, "me", LONG), state)
     assert claimed(ledger) is None
@@ -159,7 +159,7 @@ def test_processes_that_drain_a_queue_get_each_job_once(database_url: str, ledge
 # Requests
 
 
-def test_what_is_asked_of_a_held_job_reaches_its_holder(ledger: Ledger):
+def test_a_control_signal_reaches_the_holder(ledger: Ledger):
     job = submit(ledger)
     lease = ledger.leases.acquire(job, "me", LONG)
     assert ledger.leases.heartbeat(lease).request is None
@@ -209,9 +209,7 @@ def test_no_request_is_forgotten_where_the_holder_died(ledger: Ledger, request_:
 
 @pytest.mark.parametrize("request_", ControlSignal)
 @pytest.mark.parametrize("before", [JobState.QUEUED, JobState.PAUSED, "left behind"])
-def test_a_job_that_nobody_holds_is_changed_at_once(
-    ledger: Ledger, request_: ControlSignal, before: JobState
-):
+def test_a_job_without_a_holder_changes_at_once(ledger: Ledger, request_: ControlSignal, before: JobState):
     job = submit(ledger)
     lease = ledger.leases.acquire(job, "me", OVER)
     for number in range(3):
@@ -238,7 +236,7 @@ def test_a_job_that_nobody_holds_is_changed_at_once(
 
 
 @pytest.mark.parametrize("ended", sorted(ENDED))
-def test_nothing_is_asked_of_a_job_that_has_ended(ledger: Ledger, ended: JobState):
+def test_control_signals_to_an_ended_job_are_refused(ledger: Ledger, ended: JobState):
     job = submit(ledger)
     ledger.leases.release(ledger.leases.acquire(job, "me", LONG), ended)
     before = ledger.jobs.get(job)
@@ -248,7 +246,7 @@ def test_nothing_is_asked_of_a_job_that_has_ended(ledger: Ledger, ended: JobStat
     assert ledger.jobs.get(job) == before
 
 
-def test_what_is_asked_of_no_job_says_so(ledger: Ledger):
+def test_control_signals_to_an_unknown_job_are_refused(ledger: Ledger):
     jobs = ledger.jobs
     for ask in (jobs.pause, jobs.cancel, jobs.resume, jobs.extend, ledger.attempts.of_job):
         with pytest.raises(NotFoundError, match="nothere"):
@@ -256,7 +254,7 @@ def test_what_is_asked_of_no_job_says_so(ledger: Ledger):
 
 
 @pytest.mark.parametrize("left_behind", [False, True])
-def test_resume_queues_what_rests(ledger: Ledger, left_behind: bool):
+def test_resume_queues_a_paused_job(ledger: Ledger, left_behind: bool):
     job = submit(ledger)
     lease = ledger.leases.acquire(job, "me", OVER)
     if not left_behind:
@@ -270,7 +268,7 @@ def test_resume_queues_what_rests(ledger: Ledger, left_behind: bool):
         ledger.jobs.resume(job)
 
 
-def test_who_takes_a_job_by_name_takes_back_what_was_asked(ledger: Ledger):
+def test_acquire_withdraws_a_pending_control_signal(ledger: Ledger):
     job = submit(ledger)
     lease = ledger.leases.acquire(job, "dead", LONG)
     ledger.jobs.cancel(job)
@@ -278,7 +276,7 @@ def test_who_takes_a_job_by_name_takes_back_what_was_asked(ledger: Ledger):
     assert ledger.leases.heartbeat(ledger.leases.acquire(job, "me", LONG)).request is None
 
 
-def test_of_a_cancel_and_an_end_at_once_one_is_told_so(ledger: Ledger):
+def test_a_concurrent_cancel_and_release_leave_the_job_cancelled(ledger: Ledger):
     for _ in range(10):
         job = submit(ledger)
         lease = ledger.leases.acquire(job, "me", LONG)
@@ -313,7 +311,7 @@ def test_a_job_that_has_succeeded_is_queued_with_more_trials(ledger: Ledger):
     assert claimed(ledger) == job
 
 
-def test_a_held_job_hears_of_its_budget_and_keeps_its_holder(ledger: Ledger):
+def test_an_extended_running_job_gets_the_new_budget(ledger: Ledger):
     job = submit(ledger, time=60.0)
     lease = ledger.leases.acquire(job, "me", LONG)
     assert ledger.leases.heartbeat(lease).budget == {**BUDGET, "time": 60.0}
@@ -373,7 +371,7 @@ def test_time_without_limit_is_not_raised(ledger: Ledger):
 
 
 @pytest.mark.parametrize("ended", [JobState.FAILED, JobState.CANCELLED])
-def test_what_failed_is_not_extended(ledger: Ledger, ended: JobState):
+def test_a_failed_or_cancelled_job_is_not_extended(ledger: Ledger, ended: JobState):
     job = submit(ledger)
     ledger.leases.release(ledger.leases.acquire(job, "me", LONG), ended)
     with pytest.raises(TransitionError, match="cannot be extended"):
@@ -394,7 +392,7 @@ def test_more_trials_without_time_for_them_are_refused(ledger: Ledger):
 # Time
 
 
-def test_the_time_spent_is_that_of_all_stretches(ledger: Ledger):
+def test_time_spent_adds_up_over_all_holders(ledger: Ledger):
     job = submit(ledger)
     seen = [ledger.jobs.get(job).spent]
     for holder, end in (("first", None), ("second", JobState.PAUSED), ("third", JobState.SUCCEEDED)):

@@ -112,14 +112,14 @@ def test_each_route_asks_for_its_role(serve: Serve, ledger: Ledger, role: Role |
     "authorization",
     ["Bearer at_forged", "Bearer", "Basic bWU6eA==", "at_x", "Bearer \xff", "Bearer ' OR 1=1"],
 )
-def test_a_forged_token_is_none(serve: Serve, ledger: Ledger, authorization: str):
+def test_a_forged_token_is_refused(serve: Serve, ledger: Ledger, authorization: str):
     ledger.tokens.create("me", Role.ADMIN)
     answer = httpx2.get(f"{serve()}/api/v1/jobs", headers={"Authorization": authorization.encode("latin-1")})
     problem(answer, 401)
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_a_revoked_token_is_none_at_once_and_does_not_open_the_door(serve: Serve, ledger: Ledger):
+def test_a_revoked_token_is_refused_at_once_and_does_not_open_the_service(serve: Serve, ledger: Ledger):
     token, secret = ledger.tokens.create("me", Role.ADMIN)
     addresses = [serve(), serve()]
     headers = {"Authorization": f"Bearer {secret}"}

@@ -76,7 +76,7 @@ READING = [
 
 
 @pytest.mark.parametrize("command", READING, ids=" ".join)
-def test_what_is_read_is_the_same_here_and_there(
+def test_read_commands_give_the_same_here_and_at_a_service(
     serve: Serve, done: str, settings: Settings, command: tuple[str, ...]
 ):
     log = settings.job_folder(done) / "job.log"
@@ -145,7 +145,7 @@ def test_tokens_are_made_listed_and_revoked(ledger: Ledger, serve: Serve, monkey
     assert [token.owner for token in ledger.tokens.all()].count("given") == 1
 
 
-def test_commands_that_work_here_say_so(serve: Serve):
+def test_local_commands_refuse_a_server(serve: Serve):
     for command in (
         ["run", "x.yaml"],
         ["worker"],

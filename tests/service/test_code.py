@@ -43,7 +43,7 @@ def open_to_code(settings: Settings) -> Settings:
     return settings.model_copy(update={"allow_code": True})
 
 
-def test_it_is_off_by_default(serve: Serve, ledger: Ledger):
+def test_code_is_off_by_default(serve: Serve, ledger: Ledger):
     address = serve()
     archive = zipped(**{"mine.py": ""})
     assert "does not accept code" in problem(send(address, archive), 403)["detail"]
@@ -52,7 +52,7 @@ def test_it_is_off_by_default(serve: Serve, ledger: Ledger):
     assert ledger.overviews.jobs() == []
 
 
-def test_it_takes_a_permission_of_its_own(serve: Serve, ledger: Ledger, open_to_code: Settings):
+def test_code_needs_its_own_permission(serve: Serve, ledger: Ledger, open_to_code: Settings):
     address = serve(settings=open_to_code)
     archive = zipped(**{"mine.py": ""})
     _, without = ledger.tokens.create("ann", Role.ADMIN)
@@ -66,7 +66,7 @@ def test_it_takes_a_permission_of_its_own(serve: Serve, ledger: Ledger, open_to_
     problem(refused, 403)
 
 
-def test_a_job_may_name_what_came_with_it_and_nothing_else(
+def test_a_job_may_only_use_modules_of_its_code_archive(
     serve: Serve, ledger: Ledger, open_to_code: Settings, tmp_path: Path
 ):
     jobs = ServiceJobs(serve(settings=open_to_code))
@@ -102,13 +102,13 @@ def test_a_job_may_name_what_came_with_it_and_nothing_else(
         (zipped(**{"a/../../mine.py": ""}), "unsafe entry"),
     ],
 )
-def test_an_archive_is_looked_at_before_it_is_kept(
+def test_a_code_archive_is_checked_before_it_is_stored(
     serve: Serve, open_to_code: Settings, archive: bytes, says: str
 ):
     assert re.search(says, problem(send(serve(settings=open_to_code), archive), 422)["detail"])
 
 
-def test_a_link_and_a_bomb_are_no_code(serve: Serve, open_to_code: Settings):
+def test_links_and_zip_bombs_are_refused(serve: Serve, open_to_code: Settings):
     address = serve(settings=open_to_code)
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
@@ -124,7 +124,7 @@ def test_a_link_and_a_bomb_are_no_code(serve: Serve, open_to_code: Settings):
     assert "8388608 bytes" in problem(send(address, b"0" * (8 * 2**20 + 1)), 413)["detail"]
 
 
-def test_a_name_that_is_not_the_hash_is_refused(serve: Serve, open_to_code: Settings):
+def test_a_wrong_code_digest_is_refused(serve: Serve, open_to_code: Settings):
     address = serve(settings=open_to_code)
     assert "SHA-256" in problem(send(address, zipped(**{"mine.py": ""}), "0" * 64), 422)["detail"]
     problem(send(address, zipped(**{"mine.py": ""}), "../x"), 404)

@@ -59,7 +59,7 @@ def test_without_its_database_it_is_not_ready(
     assert f"{settings.ledger_url} cannot be read" in caplog.text
 
 
-def test_figures_count_requests_jobs_and_trials(serve: Serve, ledger: Ledger):
+def test_metrics_count_requests_jobs_and_trials(serve: Serve, ledger: Ledger):
     address = serve()
     ledger.jobs.create("x", parse_spec(SPEC).model_dump(mode="json"), {})
     httpx2.get(f"{address}/api/v1/jobs/nojob")

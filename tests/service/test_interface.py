@@ -79,7 +79,7 @@ READS: dict[str, Callable[[Jobs, str], Any]] = {
 
 
 @pytest.mark.parametrize("read", READS)
-def test_what_is_read_is_the_same(serve: Serve, done: str, settings: Settings, read: str):
+def test_reads_are_the_same_for_ledger_and_service(serve: Serve, done: str, settings: Settings, read: str):
     log = settings.job_folder(done) / "job.log"
     log.parent.mkdir(parents=True)
     log.write_text("first\nsecond\n")
@@ -145,7 +145,7 @@ def test_every_problem_of_a_job_is_listed(jobs: Jobs):
         jobs.submit("no such file.yaml")
 
 
-def test_code_is_refused_where_it_is_not_taken(jobs: Jobs, tmp_path: Path):
+def test_code_is_refused_by_a_ledger_and_by_default(jobs: Jobs, tmp_path: Path):
     """A ledger has no use for it, and a service takes none unless it is set to."""
     (tmp_path / "mine.py").touch()
     with pytest.raises(InputError, match=r"Code is only sent to a service|This service does not accept code"):

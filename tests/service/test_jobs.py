@@ -89,7 +89,7 @@ def test_a_job_is_queued_as_the_command_line_queues_it(http: httpx2.Client, ledg
         ({"arms": ["anon", "muon.yaml"]}, "send your own file in `spaces`"),
     ],
 )
-def test_what_a_job_may_not_name_is_refused_by_its_key(http: httpx2.Client, keys: dict[str, Any], says: str):
+def test_disallowed_names_in_a_job_are_refused_by_key(http: httpx2.Client, keys: dict[str, Any], says: str):
     found = problem(http.post("/jobs", json=spec(**keys)), 422)
     assert says in found["detail"]
     assert found["type"] == "urn:anon-tune:SpecError"
@@ -241,9 +241,7 @@ def test_trials_come_in_pages_in_the_order_in_which_they_were_made(
     assert "has no trial" in problem(wrong, 404)["detail"]
 
 
-def test_logs_tell_of_attempts_that_failed_and_of_what_is_new(
-    http: httpx2.Client, searched: str, settings: Settings
-):
+def test_logs_show_failed_attempts_and_new_lines(http: httpx2.Client, searched: str, settings: Settings):
     (attempt,) = http.get(f"/jobs/{searched}/logs").json()["attempts"]
     assert (attempt["trial"], attempt["reason"], attempt["log"]) == (
         f"{searched}-anon-s009",
@@ -341,7 +339,7 @@ def test_bodies_are_checked_before_they_are_read(http: httpx2.Client):
     assert "docs lists all routes" in problem(http.get("/nothing"), 404)["detail"]
 
 
-def test_what_a_path_takes_is_told(http: httpx2.Client):
+def test_method_not_allowed_names_the_allowed_methods(http: httpx2.Client):
     refused = http.patch("/jobs")
     assert problem(refused, 405)["detail"] == "/api/v1/jobs accepts GET, POST."
     assert refused.headers["allow"] == "GET, POST"
@@ -391,7 +389,7 @@ HUGE = 10**400
         ),
     ],
 )
-def test_what_cannot_be_stored_is_refused_by_its_key(http: httpx2.Client, body: dict[str, Any], says: str):
+def test_unstorable_values_are_refused_by_key(http: httpx2.Client, body: dict[str, Any], says: str):
     sent = json.dumps(body).encode()
     answer = http.post("/jobs", content=sent, headers={"content-type": "application/json"})
     assert says in problem(answer, 422)["detail"]

@@ -1,4 +1,4 @@
-"""What trials have reported: over HTTP, from Python and on the command line."""
+"""Reports of trials: over HTTP, from Python and on the command line."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_new_reports_of_a_trial_follow_its_last_step(
     assert (new["step"], new["value"]) == (3, 0.25)
 
 
-def test_pages_that_cannot_be_are_refused(http: httpx2.Client, ledger: Ledger, job: str):
+def test_invalid_page_parameters_are_refused(http: httpx2.Client, ledger: Ledger, job: str):
     trial = expected(ledger, job)[0][0]
     assert "no job 'nojob'" in problem(http.get("/jobs/nojob/reports"), 404)["detail"]
     assert "no job 'nojob'" in problem(http.get(f"/jobs/nojob/trials/{trial}/reports"), 404)["detail"]
@@ -250,7 +250,7 @@ def test_one_trial_has_its_reports_printed(call: Call, ledger: Ledger, job: str)
     assert call(job, "--reports", "--trial", second) == "trial,step,value,time,attempt\n"
 
 
-def test_what_cannot_be_printed_is_named(call: Call, job: str):
+def test_invalid_report_requests_are_refused(call: Call, job: str):
     for form in ("--csv", "--json"):
         with pytest.raises(NotFoundError, match="no job 'nojob'"):
             call("nojob", "--reports", form)
@@ -271,7 +271,7 @@ class Item(dict[str, Any]):
 
 
 @pytest.mark.parametrize("stream", [stream_json, lambda items: stream_csv(items, ["x"])], ids=["json", "csv"])
-def test_what_is_printed_is_not_held_in_memory(
+def test_printed_reports_are_streamed(
     stream: Callable[[Iterator[Item]], None], capsys: pytest.CaptureFixture[str]
 ):
     alive: weakref.WeakSet[Item] = weakref.WeakSet()

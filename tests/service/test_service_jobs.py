@@ -60,7 +60,7 @@ def jobs(breaking: Breaking) -> Iterator[ServiceJobs]:
     found.close()
 
 
-def test_what_reads_and_what_carries_a_key_is_asked_again(breaking: Breaking, jobs: ServiceJobs):
+def test_reads_and_keyed_submissions_are_retried(breaking: Breaking, jobs: ServiceJobs):
     for ask in (lambda: jobs.job("x"), lambda: jobs.submit(JobFile(SPEC))):
         breaking.heard.clear()
         with pytest.raises(DependencyError, match="does not answer"):
@@ -68,7 +68,7 @@ def test_what_reads_and_what_carries_a_key_is_asked_again(breaking: Breaking, jo
         assert len(breaking.heard) > 1
 
 
-def test_what_may_have_been_heard_is_not_asked_again(breaking: Breaking, jobs: ServiceJobs):
+def test_a_request_that_may_have_arrived_is_not_retried(breaking: Breaking, jobs: ServiceJobs):
     for ask in (lambda: jobs.pause("x"), lambda: jobs.extend("x", 9)):
         breaking.heard.clear()
         with pytest.raises(DependencyError, match="may have been processed"):
@@ -76,7 +76,7 @@ def test_what_may_have_been_heard_is_not_asked_again(breaking: Breaking, jobs: S
         assert len(breaking.heard) == 1
 
 
-def test_a_service_that_is_not_there_is_named(breaking: Breaking):
+def test_an_unreachable_service_is_reported(breaking: Breaking):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     jobs = ServiceJobs(f"http://127.0.0.1:{port}", patience=0.2)
@@ -85,7 +85,7 @@ def test_a_service_that_is_not_there_is_named(breaking: Breaking):
     jobs.close()
 
 
-def test_a_service_that_has_answered_is_waited_for_while_it_starts_again():
+def test_a_restarting_service_is_retried_longer():
     answers: list[bytes | None] = [None, b"[]", None, None, b"[]"]  # None: it breaks off
 
     def serve(listening: socket.socket) -> None:
@@ -110,20 +110,18 @@ def test_a_service_that_has_answered_is_waited_for_while_it_starts_again():
 
 
 @pytest.mark.parametrize("server", ["localhost:8000", "ftp://x", "", "http://", "http://[::1"])
-def test_an_address_is_one(server: str):
+def test_an_invalid_service_address_is_refused(server: str):
     with pytest.raises(InputError, match="not the address of a service"):
         ServiceJobs(server)
 
 
 @pytest.mark.parametrize("token", ["", " x", "x\n", "\xff"])
-def test_a_token_that_can_be_none_is_said_to_be_none(token: str):
+def test_an_invalid_token_is_refused(token: str):
     with pytest.raises(InputError, match="Invalid token"):
         ServiceJobs("http://127.0.0.1:9", token)
 
 
-def test_a_service_whose_certificate_nobody_vouches_for_is_not_spoken_to(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_untrusted_certificate_is_refused(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     authority = trustme.CA()
     certificate, known = tmp_path / "service.pem", tmp_path / "authority.pem"
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
@@ -149,7 +147,7 @@ def test_a_watcher_outlives_the_service(serve: Serve, ledger: Ledger):
         assert [view.state for view in seen] == [JobState.CANCELLED]
 
 
-def test_what_is_no_service_is_said_to_be_none(serve: Serve):
+def test_a_server_that_is_not_a_service_is_reported(serve: Serve):
     """Another program at that address, or a service of another version."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         body = b'{"hello": 1}'

@@ -1,4 +1,4 @@
-"""What the tests of the workers share: a ledger."""
+"""Shared fixture of the workers' tests: a ledger."""
 
 from __future__ import annotations
 

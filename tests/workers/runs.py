@@ -83,7 +83,7 @@ class Held:
 
 
 def after_waiting(run: JobRun) -> Trial | Decision:
-    """What comes next once it is there: Tune asks again and again."""
+    """Return the next trial or decision after any WAIT, as Tune asks repeatedly."""
     while (found := run.guard(run.next, Decision.DONE)) is Decision.WAIT:
         pass
     return found

@@ -55,7 +55,7 @@ def verdict(
 
 
 @pytest.mark.parametrize(("mode", "number"), [("min", 1), ("max", 2)])
-def test_it_is_the_best_on_validation_of_those_whose_last_epoch_is_there(mode: str, number: int):
+def test_best_weights_are_those_with_the_best_validation_value(mode: str, number: int):
     trials = [
         verdict(0, 0.2, 1),
         verdict(1, 0.3, 2),
@@ -74,7 +74,7 @@ def test_it_is_the_best_on_validation_of_those_whose_last_epoch_is_there(mode: s
     assert best_weights_trial([*CHOSEN, *trials], spec(mode, keep="none")) is None
 
 
-def test_what_is_kept_is_the_trained_model(tmp_path: Path):
+def test_best_weights_are_the_trained_model(tmp_path: Path):
     problem = load_problem("image_classification", "digits", "mlp", {})
     training = Training(problem, "anon", {"lr": 0.01, "floor": 0.03}, seed=0, epochs=EPOCHS)
     trial = verdict(0, 0.2, EPOCHS)
@@ -119,8 +119,8 @@ def test_images_are_in_rows_and_their_channels_in_colours():
     ]
 
 
-def test_what_was_kept_before_the_job_went_on_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """Where the same configuration won again, whose verdict trials are not repeated and have no files any more."""
+def test_best_weights_from_before_an_extension_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """The same configuration won again: its verdict trials are not repeated, and their files are gone."""
     (tmp_path / "best.pt").write_bytes(b"weights")
     write_best([*CHOSEN, verdict(0, 0.2, EPOCHS)], spec(), tmp_path, tmp_path / "best.pt")
     assert (tmp_path / "best.pt").read_bytes() == b"weights"
@@ -128,9 +128,7 @@ def test_what_was_kept_before_the_job_went_on_stays(tmp_path: Path, caplog: pyte
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_where_there_are_none_the_log_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: bool
-):
+def test_missing_best_weights_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: bool):
     trial = verdict(0, 0.2, *([1, 2] if damaged else [1]))
     save(tmp_path, checkpoint_name(trial.id, 1, 1), {"model": {}})
     if damaged:

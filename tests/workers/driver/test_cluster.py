@@ -69,9 +69,7 @@ def port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def test_a_cluster_that_is_not_there_is_told_before_ray_looks_for_it(
-    monkeypatch: pytest.MonkeyPatch, port: int
-):
+def test_an_unreachable_cluster_is_reported_before_ray_starts(monkeypatch: pytest.MonkeyPatch, port: int):
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     said = rf"No Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:{port} \("
     with pytest.raises(DependencyError, match=said), cluster.connected(Settings.from_environment()):
@@ -79,13 +77,13 @@ def test_a_cluster_that_is_not_there_is_told_before_ray_looks_for_it(
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:{port}", "127.0.0.1:x", "127.0.0.1:99999", "[::1"])
-def test_what_cannot_answer_is_refused(port: int, address: str):
+def test_an_unreachable_ray_address_is_refused(port: int, address: str):
     with pytest.raises(DependencyError, match="No Ray cluster answers"):
         cluster._check_address(address.format(port=port))
 
 
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1"])
-def test_what_only_ray_understands_is_left_to_it(address: str):
+def test_ray_address_auto_is_left_to_ray(address: str):
     cluster._check_address(address)
 
 
@@ -94,7 +92,7 @@ def test_a_cluster_that_answers_is_taken():
         cluster._check_address(f"127.0.0.1:{server.getsockname()[1]}")
 
 
-def test_what_users_have_set_of_rays_logs_stays(monkeypatch: pytest.MonkeyPatch):
+def test_ray_log_settings_of_the_user_stay(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "environ", {"RAY_ROTATION_MAX_BYTES": "1000"})
     cluster.prepare_environment(Settings.from_environment())
     assert os.environ["RAY_ROTATION_MAX_BYTES"] == "1000"

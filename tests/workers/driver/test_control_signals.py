@@ -1,4 +1,4 @@
-"""What is asked of a job while it is worked on, and the end of the process that works on it."""
+"""Control signals and budgets of a running job, and the end of its process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.workers.runs import MODELLED, Held, begin, failure, plan, result, see
 def response(
     job: Plan, spent: float = 0.0, request: ControlSignal | None = None, **budget: Any
 ) -> HeartbeatResponse:
-    """What the ledger says at a heartbeat."""
+    """Return a response of the ledger to a heartbeat."""
     return HeartbeatResponse(request, {**job.spec.budget.model_dump(), **budget}, spent)
 
 
@@ -43,7 +43,7 @@ def work_off(run: JobRun) -> None:
 
 
 @pytest.mark.parametrize("request_", ControlSignal)
-def test_after_a_request_nothing_more_is_given_out_and_what_runs_is_stored(
+def test_after_a_control_signal_no_trial_starts_and_running_ones_are_stored(
     ledger: Ledger, request_: ControlSignal
 ):
     job = plan()
@@ -88,7 +88,7 @@ def test_a_larger_budget_after_the_end_is_seen(ledger: Ledger):
     assert started(run).phase is Phase.SEARCH
 
 
-def test_what_was_suggested_by_the_budget_before_is_dropped(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
+def test_a_suggestion_for_an_old_budget_is_dropped(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
     held = Held(monkeypatch)
     job = plan(4, arms=["anon"], search=MODELLED)
     job_id, lease = begin(ledger, job)

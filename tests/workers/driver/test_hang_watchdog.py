@@ -14,9 +14,7 @@ from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 from tests.workers.driver.watching import LOOK_SECONDS, PATIENCE
 
 
-def test_a_main_thread_that_does_not_turn_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+def test_a_hanging_main_thread_is_detected(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.setattr(hang_watchdog, "_TURN_SECONDS", 0.5)
     noticed, shutdown = threading.Event(), ShutdownRequest()
     with HangWatchdog("a job", shutdown, noticed.set).watching(LOOK_SECONDS):
@@ -29,7 +27,7 @@ def test_a_main_thread_that_does_not_turn_is_noticed(
     assert "noticed.wait(PATIENCE)" in message
 
 
-def test_one_that_turns_does_not_hang(monkeypatch: pytest.MonkeyPatch):
+def test_a_main_thread_that_checks_does_not_hang(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(hang_watchdog, "_TURN_SECONDS", 0.5)
     noticed, shutdown = threading.Event(), ShutdownRequest()
     limit = time.monotonic() + 1.5
@@ -43,7 +41,7 @@ def test_one_that_turns_does_not_hang(monkeypatch: pytest.MonkeyPatch):
     assert not noticed.is_set()
 
 
-def test_one_that_does_not_stop_is_noticed(monkeypatch: pytest.MonkeyPatch):
+def test_a_main_thread_that_does_not_stop_is_detected(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(hang_watchdog, "_STOP_SECONDS", 0.5)
     noticed, shutdown = threading.Event(), ShutdownRequest()
     with HangWatchdog("a job", shutdown, noticed.set).watching(LOOK_SECONDS), shutdown.signals():

@@ -1,4 +1,4 @@
-"""What the driver leaves behind when its work is over, without Ray."""
+"""State of a job after the driver's work, without Ray."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def forbid_writes(ledger: Ledger) -> None:
 
 
 def reports_without_end(ledger: Ledger, lease: Lease) -> None:
-    """What the driver's shims do, until the run has an error; as in `JobDriver`, it is raised then."""
+    """Call the run as Tune does until it has an error, then raise it as `JobDriver` does."""
     run = JobRun(ledger, lease, plan())
     found = run.next()
     assert isinstance(found, Trial)
@@ -227,7 +227,7 @@ def test_an_interrupt_that_was_raised_unheard_is_raised_again(
     assert signal.getsignal(number) is before
 
 
-def test_what_is_asked_for_decides_what_an_interrupt_leaves(ledger: Ledger, lease: Lease):
+def test_a_control_signal_decides_the_state_after_an_interrupt(ledger: Ledger, lease: Lease):
     """A cancel is an interrupt that ends well; a worker that is stopped leaves its job to others."""
     for ask, left in (
         (None, JobState.QUEUED),
@@ -302,7 +302,7 @@ def test_a_job_whose_ray_has_ended_is_given_back(
 
 
 @pytest.mark.parametrize("asked", [(), ("pause",), ("cancel",), ("pause", "cancel")])
-def test_a_run_that_was_told_to_stop_is_not_at_its_end(ledger: Ledger, lease: Lease, asked: tuple[str, ...]):
+def test_a_stopped_run_is_not_done(ledger: Ledger, lease: Lease, asked: tuple[str, ...]):
     """Also where a cancel is heard, and its interrupt is still to come."""
     for request in asked:
         getattr(ledger.jobs, request)(lease.job)

@@ -93,7 +93,7 @@ def test_a_job_that_is_killed_again_and_again_is_exact(
             assert 1 <= len(made) <= repeats if broken else len(made) == repeats
 
 
-def test_what_runs_is_what_the_ledger_says(ledger: Ledger):
+def test_running_trials_match_the_ledger(ledger: Ledger):
     job_id, lease = begin(ledger, plan())
     run = JobRun(ledger, lease, plan())
     first, second = started(run), started(run)
@@ -149,7 +149,7 @@ def test_three_failures_for_one_reason_pause_the_job_and_a_resume_goes_on(ledger
     assert len(stored(ledger, job_id)) == 6
 
 
-def test_what_was_given_out_before_the_third_failure_spends_no_budget_on_it(ledger: Ledger):
+def test_a_trial_started_before_the_third_failure_runs_again(ledger: Ledger):
     job_id, lease = begin(ledger, plan())
     run = JobRun(ledger, lease, plan())
     *failing, again, other, good = [started(run) for _ in range(6)]

@@ -13,7 +13,7 @@ from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from tests.workers.driver.watching import PATIENCE, Watched, wait_for_the_interrupt
 
 
-def test_the_first_orders_are_there_at_once(ledger: Ledger, lease: Lease):
+def test_the_first_heartbeat_response_comes_at_once(ledger: Ledger, lease: Lease):
     ledger.jobs.pause(lease.job)
     renewal = LeaseRenewal(ledger, lease)
     with renewal.running():
@@ -21,7 +21,7 @@ def test_the_first_orders_are_there_at_once(ledger: Ledger, lease: Lease):
         assert renewal.response.budget == {"trials": 3}
 
 
-def test_a_pause_and_a_larger_budget_are_heard_and_interrupt_nothing(ledger: Ledger, lease: Lease):
+def test_a_pause_and_a_larger_budget_do_not_interrupt(ledger: Ledger, lease: Lease):
     watched = Watched(ledger, lease)
     with watched.running():
         ledger.jobs.extend(lease.job, 5)

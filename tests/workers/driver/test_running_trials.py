@@ -1,4 +1,4 @@
-"""What is RUNNING for the sampler is what somebody works on."""
+"""Trials that the sampler sees as RUNNING are those that a process works on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.workers.runs import OVER, begin, failure, plan, result, started, stor
 
 
 def told_running(job: Plan, trials: Any, arm: str) -> list[dict[str, Any]]:
-    """Places that the sampler is told somebody works on."""
+    """Points that the sampler sees as RUNNING."""
     search = [t for t in trials if t.arm == arm and t.phase is Phase.SEARCH]
     space = job.spaces[arm]
     found = as_frozen_trials(space, search, distributions(space), job.spec.objective)
@@ -112,7 +112,7 @@ def test_after_a_takeover_what_ran_is_given_out_again_before_anything_new(ledger
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_told_as_running_is_exactly_what_is_given_out(ledger: Ledger, seed: int):
+def test_the_sampler_sees_exactly_the_started_trials_as_running(ledger: Ledger, seed: int):
     """With workers that die, values that are no numbers, exceptions and takeovers in between."""
     rng = random.Random(seed)
     job = plan(12, search={"sampler": "random", "grace": 1, "reduction": 2, "seed": seed}, arms=["anon"])

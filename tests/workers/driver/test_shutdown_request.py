@@ -28,7 +28,7 @@ def test_a_cancel_interrupts(ledger: Ledger, lease: Lease):
     assert ledger.leases.release(lease, JobState.PAUSED) is JobState.CANCELLED
 
 
-def test_the_end_of_who_started_this_interrupts(ledger: Ledger, lease: Lease):
+def test_the_end_of_the_parent_process_interrupts(ledger: Ledger, lease: Lease):
     lives = threading.Event()
     lives.set()
     watched = Watched(ledger, lease, lives.is_set)
@@ -37,7 +37,7 @@ def test_the_end_of_who_started_this_interrupts(ledger: Ledger, lease: Lease):
     assert not watched.renewal.lost
 
 
-def test_the_end_of_what_the_work_depends_on_interrupts(ledger: Ledger, lease: Lease):
+def test_the_end_of_a_dependency_interrupts(ledger: Ledger, lease: Lease):
     runs = threading.Event()
     runs.set()
     watched, failure = Watched(ledger, lease), DependencyError("it has ended")
@@ -50,7 +50,7 @@ def test_the_end_of_what_the_work_depends_on_interrupts(ledger: Ledger, lease: L
     assert watched.shutdown.failure is failure
 
 
-def test_work_stops_where_nobody_can_tell_whether_what_it_depends_on_still_runs(ledger: Ledger, lease: Lease):
+def test_an_unknown_state_of_a_dependency_interrupts(ledger: Ledger, lease: Lease):
     watched, failure, wanted = Watched(ledger, lease), DependencyError("it has ended"), threading.Event()
 
     def runs() -> bool:
@@ -67,7 +67,7 @@ def test_work_stops_where_nobody_can_tell_whether_what_it_depends_on_still_runs(
     assert watched.shutdown.failure is failure
 
 
-def test_a_look_that_fails_once_is_no_end(ledger: Ledger, lease: Lease):
+def test_one_failed_check_of_a_dependency_does_not_interrupt(ledger: Ledger, lease: Lease):
     runs, watched = Runs(runs=True), Watched(ledger, lease)
 
     def fails_once() -> bool:
@@ -86,7 +86,7 @@ def test_a_look_that_fails_once_is_no_end(ledger: Ledger, lease: Lease):
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_an_error_has_a_cause_where_what_the_work_depends_on_has_ended(before: bool):
+def test_an_error_is_explained_by_the_end_of_a_dependency(before: bool):
     """Also one that comes before the next look; but not where it ends only when the work is over."""
     runs = threading.Event()
     runs.set()
@@ -192,7 +192,7 @@ def test_in_another_thread_the_next_check_is_the_interrupt(ledger: Ledger, lease
 
 
 @pytest.mark.parametrize("noticed", [True, False])
-def test_what_ends_with_the_work_is_no_cause(noticed: bool):
+def test_a_dependency_that_ends_with_the_work_is_not_a_failure(noticed: bool):
     """Who stops a service signals all of its processes."""
     runs = threading.Event()
     runs.set()
@@ -259,7 +259,7 @@ def test_a_notice_is_over_in_time(monkeypatch: pytest.MonkeyPatch):
             shutdown.check()
 
 
-def test_what_leaves_no_time_interrupts_in_spite_of_a_notice(ledger: Ledger, lease: Lease):
+def test_an_urgent_reason_interrupts_during_a_notice(ledger: Ledger, lease: Lease):
     watched = Watched(ledger, lease)
     ledger.jobs.cancel(lease.job)
     with (

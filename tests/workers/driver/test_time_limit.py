@@ -85,7 +85,7 @@ def test_by_default_the_limit_follows_the_arms_complete_trials(ledger: Ledger, t
 
 
 def test_three_in_a_row_pause_the_job_whatever_the_median_is_by_then(ledger: Ledger, tmp_path: Path):
-    """What hangs beside the third is given another attempt once the job is resumed."""
+    """A trial that hangs beside the third gets another attempt once the job is resumed."""
     job = plan(6, arms=["anon"])
     job_id, lease = begin(ledger, job)
     run = JobRun(ledger, lease, job, folder=tmp_path)
@@ -122,7 +122,7 @@ def test_a_trial_that_ends_by_itself_after_all_is_what_it_says(ledger: Ledger, t
     assert str(second.reason).startswith(REASON)
 
 
-def test_what_a_killed_driver_had_asked_is_forgotten(ledger: Ledger, tmp_path: Path):
+def test_end_requests_of_a_killed_driver_are_withdrawn(ledger: Ledger, tmp_path: Path):
     job = plan(budget=LIMITED)
     job_id, lease = begin(ledger, job)
     run = JobRun(ledger, lease, job, folder=tmp_path)

@@ -1,4 +1,4 @@
-"""What the scheduler's shim gives Tune to run, beside Tune's own scheduler."""
+"""Trials that the scheduler chooses for Tune, compared with Tune's own scheduler."""
 
 from __future__ import annotations
 

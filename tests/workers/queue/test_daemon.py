@@ -113,7 +113,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def works_on(ledger: Ledger, job: str) -> int:
-    """How often a process has begun to work on the job."""
+    """Return the number of processes that have begun to work on the job."""
     return len(ledger.jobs.get(job, trials=True).trials)
 
 
@@ -158,7 +158,7 @@ def test_a_job_whose_process_is_killed_gets_another_at_once(ledger: Ledger, run:
 def test_what_a_process_that_died_leaves_behind_ends(
     ledger: Ledger, run: Callable[..., Running], tmp_path: Path, killed: bool
 ):
-    """Whatever it died of."""
+    """The cause of death does not matter."""
     (job,) = submit(ledger, 1)
     started = tmp_path / "started"
     spawn = (

@@ -1,4 +1,4 @@
-"""Augmentation: every image is changed, in its own way, by no more than is said."""
+"""Augmentation: every image is changed, in its own way, within its limits."""
 
 from __future__ import annotations
 

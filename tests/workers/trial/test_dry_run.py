@@ -1,4 +1,4 @@
-"""Arms of the user before the first trial: what is wrong with a factory is said, and a good one leaves no trace."""
+"""Dry run of user factories: errors are reported, and a good factory leaves no trace."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_each_point_is_tried_and_leaves_the_model_as_it_was(folder: Path):
 
 
 def probed(folder: Path, factory: str, task: str, *, tries: bool = True) -> ProbeResult | Failed:
-    """What the probe of a job says whose arm `mine` is made by a factory."""
+    """Return the probe's result for a job whose arm `mine` uses a factory."""
     (folder / "mine.yaml").write_text(
         f"optimizer: dry:{factory}\nsummary: x\nparameters: {{lr: {{low: 0.1, high: 1}}}}\n"
     )

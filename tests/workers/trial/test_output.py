@@ -1,4 +1,4 @@
-"""What a process writes, and what is left of it when it dies."""
+"""Output of a process, also if it dies."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_a_higher_floor_raises_the_scale():
 
 @pytest.mark.parametrize("floor", [0.0, 0.5])
 def test_a_coordinate_without_a_gradient_is_at_eps_and_the_floor(floor: float):
-    """Of two weights the second multiplies zeros: s = (16, 0), whose mean is 8."""
+    """The second of two weights multiplies zeros: s = (16, 0), whose mean is 8."""
     one = line(5)
     inputs = torch.cat([one.train.inputs, torch.zeros(5, 1)], dim=1)
 

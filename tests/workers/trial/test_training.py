@@ -133,7 +133,7 @@ def test_training_learns_the_digits(arm: str):
     assert last["val_loss"] < 1.0
 
 
-def test_what_an_epoch_measures():
+def test_metrics_of_an_epoch():
     training = Training(digits(), "sgd", ARGUMENTS["sgd"], seed=0, epochs=1)
     of_the_last_step = {"gradient_norm", "update_ratio"}
     assert training.run_epoch().keys() == {"train_loss", "val_loss", "val_accuracy", *of_the_last_step}
@@ -402,7 +402,7 @@ def test_a_dry_run_makes_steps_and_measures():
 
 
 def test_a_dry_run_measures_as_many_examples_at_once_as_an_epoch():
-    """What fits into memory in the one fits in the other."""
+    """A batch that fits into memory in the one fits in the other."""
     seen: list[tuple[bool, int]] = []
 
     class Watched(nn.Linear):

@@ -1,4 +1,4 @@
-"""Training functions of the user: run from report to report, cut off and resumed, stopped, and probed before."""
+"""User training functions: run from report to report, cut off and resumed, stopped, and probed before."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_the_reason_names_the_limit_and_the_key_and_is_the_same_for_all_trials()
     assert "set budget.trial_time" in str(reason)
 
 
-def test_what_was_asked_is_taken_back(tmp_path: Path):
+def test_an_end_request_is_withdrawn(tmp_path: Path):
     for attempt in (1, 2):
         ask_to_end(tmp_path, "first", attempt)
     ask_to_end(tmp_path, "second", 1)

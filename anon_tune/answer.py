@@ -77,7 +77,7 @@ class Curve(_Part):
 
 
 class Gamma(_Part):
-    """Which gammas do well.
+    """The gammas that do well.
 
     Attributes:
         best: Gamma of the recommended configuration; None if none was confirmed.

@@ -37,7 +37,7 @@ def trial_seed(job_seed: int, phase: Phase, number: int, repeat: int = 0) -> int
 def winner_test_seed(job_seed: int, repeat: int, number: int) -> int:
     """Return the seed of the `number`-th test run of the winner of one search, below 2^31.
 
-    It differs from all seeds on which the arms' winners are compared, in the first repeat too.
+    No seed on which the arms' winners are compared is used again, not even in the first repeat.
     """
     return _seed(_digest("test", job_seed, repeat, number), Phase.VERDICT)
 

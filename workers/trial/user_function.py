@@ -151,7 +151,7 @@ def probe_function(
         pass
     if not probing.steps:
         raise InputError(
-            "The training function made no step with the optimizer from context.optimizer(model). Use that one."
+            "The training function never called step() on the optimizer from context.optimizer(model). Use that one."
         )
     if ended and not probing.reports:
         raise InputError(NO_REPORT)

@@ -384,7 +384,7 @@ def test_a_probe_is_the_same_each_time(folder: Path):
     ("function", "keys", "reason"),
     [
         ("never_reports", "", "ended without a report. Call context.report"),
-        ("never_steps", "", "made no step with the optimizer from context.optimizer(model)"),
+        ("never_steps", "", "never called step() on the optimizer from context.optimizer(model)"),
         ("other_metric", "", "objective.metric 'loss' is not among"),
         ("negative", "", "report: loss is -0.5, but"),
         ("zero", "", "report: loss is 0, but"),

@@ -170,7 +170,7 @@ def _surface(
             raise InputError(f"data.{option}: expected a whole number of at least 1, found {count}")
     if not start > 0.0:
         raise InputError(
-            f"data.start: expected a number above 0, a multiple of the usual distance, found {start:g}"
+            f"data.start: expected a factor above 0 (1 is the usual distance from the minimum), found {start:g}"
         )
     if degrees_of_freedom and degrees_of_freedom < 1.0:
         raise InputError(

@@ -152,7 +152,7 @@ def test_more_than_the_machine_has_pauses_at_once(home: Home) -> None:
     assert job is not None
     assert job.state is JobState.PAUSED
     assert job.reason is not None
-    assert job.reason.startswith("resources.gpu: a trial takes 64")
+    assert job.reason.startswith("resources.gpu: a trial needs 64")
     assert not job.trials
 
 

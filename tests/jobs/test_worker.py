@@ -134,7 +134,7 @@ def test_a_job_is_run_by_the_process_that_was_kept_ready(home: Home, monkeypatch
     assert not processes.lacks_one
     (folder,) = (home.folder / "ray").glob("*/ray")
     job_id = submit(home, *SMALL, "--priority", "9")
-    lease = home.ledger.claim("kept", 60.0)
+    lease = home.ledger.leases.claim("kept", 60.0)
     assert lease is not None
     assert lease.job == job_id
     process = processes.start(lease)

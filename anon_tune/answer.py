@@ -96,7 +96,7 @@ class Gamma(_Part):
         deviation: Standard deviation of the objective between seeds, on the same scale as costs.
         enough: Whether the trials narrow the interval clearly below the searched range.
         trials: Number of Anon's trials behind this.
-        note: Method of the interval, or why there is none.
+        note: Method of the interval, or the reason why it is missing.
     """
 
     best: float | None
@@ -300,7 +300,7 @@ class Answer(_Part):
 
     @classmethod
     def load(cls, stored: Mapping[str, Any] | None) -> Self | None:
-        """Return a stored result of this or an earlier version; None if there is none."""
+        """Return a stored result, of this or an earlier version; None for a job without a result."""
         if stored is None:
             return None
         if stored.get("version", 1) < VERSION:

@@ -102,7 +102,7 @@ def live_view(job: JobView, elapsed: float, done_before: int) -> RenderableType:
 
 
 def report(job: JobView, where: str | None = None, look: str | None = None) -> RenderableType:
-    """Return a job's answer, or the reason why there is none and how to continue.
+    """Return a job's answer; without one, the reason and how to continue.
 
     Args:
         job: The job.

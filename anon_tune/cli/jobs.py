@@ -65,7 +65,7 @@ def jobs(as_json: AsJson = False) -> None:
 
 
 def show(job_id: JobId, as_json: AsJson = False) -> None:
-    """Show a job: its arms, gamma and verdict, or why there is none and how to continue."""
+    """Show a job: its arms, gamma and verdict. Without an answer: the reason, and how to continue."""
     job = open_jobs().job(job_id)
     if as_json:
         print_json(job.model_dump(mode="json"))

@@ -82,7 +82,7 @@ def print_plan(spec: JobSpec) -> None:
 
 
 def print_report(job: JobView) -> None:
-    """Print a job, its result or why there is none, and the commands for more."""
+    """Print a job, its result or the reason why it has no result, and the commands for more."""
     where, look = None, None
     if server_address() is None:
         where, look = places(chosen.settings, job)

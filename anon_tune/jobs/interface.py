@@ -306,7 +306,7 @@ class Result:
         return self._jobs.learning_curves(self.job.id)
 
     def export(self, path: str | Path, arm: str = "anon") -> Path:
-        """Write an arm's best configuration to a file: .yaml, .json or .py. Raises ConflictError if there is none."""
+        """Write an arm's best configuration to a .yaml, .json or .py file. Raises ConflictError without one."""
         target = Path(path)
         target.write_text(self._jobs.export(self.job.id, form_of(target), arm), encoding="utf-8")
         return target

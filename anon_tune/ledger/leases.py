@@ -64,7 +64,7 @@ class Leases:
             return _take(transaction.connection, job.row, job.now, holder, seconds)
 
     def claim(self, holder: str, seconds: float) -> Lease | None:
-        """Claim the next job of the queue for `seconds` and set it RUNNING; None if there is none.
+        """Claim the next job of the queue for `seconds` and set it RUNNING; None if the queue is empty.
 
         A job whose holder died with a request pending is PAUSED or CANCELLED as requested, and skipped.
         """

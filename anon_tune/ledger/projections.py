@@ -66,7 +66,7 @@ class Projections:
         return [(trial, found[trial.id]) for trial in trials]
 
     def last_report(self, job_id: str) -> datetime.datetime | None:
-        """Return the time of the job's last report; None if there is none."""
+        """Return the time of the job's last report; None before the first."""
         query = sa.select(sa.func.max(REPORTS.c.time)).join(TRIALS).where(TRIALS.c.job_id == job_id)
         with read(self._engine) as connection:
             return connection.execute(query).scalar()

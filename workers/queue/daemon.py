@@ -44,9 +44,9 @@ class Daemon:
     lease runs out if the process hangs. A process whose daemon has died stops by itself. If a process dies, the
     daemon queues the job again at once; after three deaths without a report in between it pauses the job.
 
-    An idle daemon keeps a process ready, once the queue has been quiet for some seconds and no job runs on this
-    machine, or when a lease was not renewed in time. While that process is loading, no job is claimed, since the job
-    would have to wait for it.
+    With ANON_TUNE_KEEP_READY an idle daemon keeps a process ready, once the queue has been quiet for some seconds and
+    no job runs on this machine, or when a lease was not renewed in time. While that process is loading, no job is
+    claimed, since the job would have to wait for it.
 
     Args:
         ledger: Ledger that stores the queue.

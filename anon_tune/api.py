@@ -203,7 +203,6 @@ def work_on_assigned_job(settings: Settings, daemon: int) -> None:
         if not is_assigned():
             ready.enter_context(cluster.ahead(settings))
             cluster.load()
-            cluster.load_statistics()
         lease = receive_lease()
         if lease is None:
             return

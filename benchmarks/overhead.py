@@ -26,7 +26,7 @@ from anon_tune.jobs.ledger import open_ledger
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
-from anon_tune.workers.trial.messages import Completed, Measurement, StepResult
+from anon_tune.workers.trial.messages import Completed, Measurement, StepResult, to_tune
 from benchmarks.jobs import two_cores
 
 WORKERS, EPOCHS, GOAL = 2, 10, 0.03
@@ -49,7 +49,7 @@ def sleeping(seconds: float) -> type:
             time.sleep(max(0.0, self._began + seconds * self._steps / EPOCHS - time.time()))
             metrics = {"began": self._began, "worker": float(os.getpid())}
             outcome = Completed(0.5) if self._steps == EPOCHS else None
-            return StepResult(measurement=Measurement(self._steps, 0.5, metrics), outcome=outcome).to_tune()
+            return to_tune(StepResult(measurement=Measurement(self._steps, 0.5, metrics), outcome=outcome))
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
             pass

@@ -46,7 +46,13 @@ from anon_tune.search.seeds import trial_seed
 from anon_tune.search.training_data import as_frozen_trials
 from anon_tune.settings import Settings
 from anon_tune.spec import Objective, parse_spec, spaces_of
-from anon_tune.workers.trial.messages import Completed, Measurement, StepResult, TrialAssignment
+from anon_tune.workers.trial.messages import (
+    Completed,
+    Measurement,
+    StepResult,
+    to_tune,
+    trial_of,
+)
 from benchmarks.jobs import two_cores
 
 EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -245,7 +251,7 @@ def sleeper(epochs: int) -> type:
 
     class Sleeper(tune.Trainable):
         def setup(self, config: dict[str, Any], spec: Any = None, functions: Any = None) -> None:
-            trial = TrialAssignment.from_config(config).trial
+            trial = trial_of(config)
             self._value = loss_of(dict(trial.hyperparameters), trial.seed)
             self._steps, self._began = 0, time.time()
 
@@ -259,7 +265,7 @@ def sleeper(epochs: int) -> type:
             metrics = {"worker": os.getpid(), "began": self._began, "ended": time.time()}
             measurement = Measurement(self._steps, self._value, metrics)
             outcome = Completed(self._value) if self._steps == epochs else None
-            return StepResult(measurement=measurement, outcome=outcome).to_tune()
+            return to_tune(StepResult(measurement=measurement, outcome=outcome))
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
             pass

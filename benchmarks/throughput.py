@@ -42,7 +42,13 @@ from anon_tune.jobs.ledger import open_ledger
 from anon_tune.records import JobState, TrialState
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
-from anon_tune.workers.trial.messages import Completed, Measurement, StepResult, TrialAssignment
+from anon_tune.workers.trial.messages import (
+    Completed,
+    Measurement,
+    StepResult,
+    to_tune,
+    trial_of,
+)
 from benchmarks.jobs import two_cores
 from benchmarks.mlflow_server import MlflowServer
 
@@ -226,11 +232,11 @@ def trivial_of_ours() -> type:
 
     class Ours(trivial()):  # type: ignore[misc]
         def setup(self, config: dict[str, Any], spec: Any = None, functions: Any = None) -> None:
-            super().setup({"hyperparameters": TrialAssignment.from_config(config).trial.hyperparameters})
+            super().setup({"hyperparameters": trial_of(config).hyperparameters})
 
         def step(self) -> dict[str, Any]:
             measurement = Measurement(1, self._value, {"val_loss": self._value})
-            return StepResult(measurement=measurement, outcome=Completed(self._value)).to_tune()
+            return to_tune(StepResult(measurement=measurement, outcome=Completed(self._value)))
 
     return Ours
 

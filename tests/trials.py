@@ -8,7 +8,15 @@ from typing import Any
 
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.spec import JobSpec
-from anon_tune.workers.trial.messages import Completed, Failed, Measurement, StepResult, TrialAssignment
+from anon_tune.workers.trial.messages import (
+    Completed,
+    Failed,
+    Measurement,
+    StepResult,
+    TrialAssignment,
+    from_tune,
+    to_config,
+)
 from anon_tune.workers.trial.trainable import TrialTrainable
 
 TRIAL = "j-anon-s000"
@@ -23,7 +31,9 @@ class Local(TrialTrainable):
 
     def advance(self) -> StepResult:
         """Return the next message to the driver."""
-        return StepResult.from_tune(self.step())
+        found = from_tune(self.step())
+        assert isinstance(found, StepResult)
+        return found
 
 
 def config(
@@ -52,7 +62,7 @@ def config(
         checkpoints=names,
     )
     assignment = TrialAssignment(assigned, checkpoints, checkpoints.parent / f"output{attempt}.log")
-    return {"spec": spec, **assignment.to_config()}
+    return {"spec": spec, **to_config(assignment)}
 
 
 def results(trial: Local) -> list[StepResult]:

@@ -27,7 +27,6 @@ __all__ = [
     "ahead",
     "connected",
     "load",
-    "load_statistics",
     "prepare_environment",
 ]
 
@@ -84,11 +83,6 @@ def load() -> None:
     """
     for name in ("driver.job_run", "driver.tune_adapters", "trial.trainable"):
         importlib.import_module(f"anon_tune.workers.{name}")
-
-
-def load_statistics() -> None:
-    """Import the modules for some suggestions and the verdict, while the driver has nothing else to do."""
-    importlib.import_module("scipy.stats")
 
 
 @contextlib.contextmanager

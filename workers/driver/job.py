@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ from anon_tune.workers.driver import cluster
 from anon_tune.workers.driver.hang_watchdog import HangWatchdog
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.shutdown_request import ShutdownRequest
-from anon_tune.workers.trial.messages import Failed, ProbeResult
+from anon_tune.workers.trial.messages import ProbeAssignment
 
 if TYPE_CHECKING:
     from anon_tune.workers.driver.job_run import JobRun
@@ -213,18 +214,16 @@ class JobDriver:
             lacking = _lacking_resources(spec, self.settings)
             if lacking is not None:
                 return _Ending(JobState.PAUSED, lacking)
-            # The probe's process loads what it needs while this one does.
-            asked = self._start_probe(spec, spaces) if job.probe is None else None
             cluster.load()
-            measured = self._probed(asked) if job.probe is None else job.probe
-            if isinstance(measured, Failed):
-                what = "the model" if spec.model is not None else spec.task
-                return _Ending(JobState.FAILED, f"{what} cannot be trained: {measured.reason}")
-            _log.info("probe: %s", measured)
-            if spec.resources.gpu and measured.get("device") == "cpu":
-                _log.warning("resources.gpu is %g, but torch found no CUDA device", spec.resources.gpu)
-            run = self._run_trials(Plan(spec, spaces, float(measured["log_mean_sigma"])))
-        return _cut_off(run, self.renewal) or self._conclude(run, measured)
+            if job.probe is not None:
+                _log.info("probe: %s", job.probe)
+                run = self._run_trials(Plan(spec, spaces, float(job.probe["log_mean_sigma"])))
+            else:
+                run = self._run_trials(Plan(spec, spaces, math.nan), self._probe(spec, spaces))
+        if run.unfit is not None:
+            what = "the model" if spec.model is not None else spec.task
+            return _Ending(JobState.FAILED, f"{what} cannot be trained: {run.unfit.reason}")
+        return _cut_off(run, self.renewal) or self._conclude(run, job.probe or run.measured)
 
     def _spec(self, job: JobRecord) -> JobSpec:
         """Validate the job, once in this process, and unpack its code if it has any."""
@@ -243,34 +242,16 @@ class JobDriver:
             f"resume={self.lease.job!r})"
         )
 
-    def _start_probe(self, spec: JobSpec, spaces: Mapping[str, Space]) -> Any:
-        """Start the probe as a Ray task, where the trials will run, and return its future.
+    def _probe(self, spec: JobSpec, spaces: Mapping[str, Space]) -> ProbeAssignment:
+        """Return the probe, which the first process of the trials runs before its first trial."""
+        return ProbeAssignment(
+            seed=trial_seed(spec.search.seed, Phase.PROBE, 0),
+            floor=float(spaces["anon"].constant("floor")),
+            points=_points_to_try(spaces),
+            output=self._folders[0] / "output" / "probe.log",
+        )
 
-        Its process ends with it: Ray would not reuse the process for a trial, and it would keep its memory.
-        """
-        import ray
-
-        from anon_tune.workers.trial.probe_task import run_probe
-
-        seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
-        task = ray.remote(num_cpus=spec.resources.cpu, num_gpus=spec.resources.gpu, max_calls=1)(run_probe)
-        floor = float(spaces["anon"].constant("floor"))
-        return task.remote(self.functions, spec, seed, floor, _points_to_try(spaces))
-
-    def _probed(self, asked: Any) -> Mapping[str, Any] | Failed:
-        """Wait for the probe and store its measurements; return them as stored, or the failure."""
-        import ray
-
-        cluster.load_statistics()
-        found: ProbeResult | Failed = ray.get(asked)
-        if isinstance(found, Failed):
-            _log.error("the probe failed\n%s", found.traceback)
-            return found
-        measured = found.as_stored()
-        self.ledger.jobs.update(self.lease, probe=measured, architecture=found.architecture)
-        return measured
-
-    def _run_trials(self, plan: Plan) -> JobRun:
+    def _run_trials(self, plan: Plan, probe: ProbeAssignment | None = None) -> JobRun:
         """Run trials until none are left or the job must stop."""
         from anon_tune.workers.driver.job_run import JobRun
         from anon_tune.workers.trial.checkpoints import ask
@@ -279,7 +260,7 @@ class JobDriver:
         checkpoints.mkdir(parents=True, exist_ok=True)
         ask(checkpoints, wanted=False)
         with JobRun(
-            self.ledger, self.lease, plan, _PATIENCE_SECONDS, self.renewal, self.shutdown, checkpoints
+            self.ledger, self.lease, plan, _PATIENCE_SECONDS, self.renewal, self.shutdown, checkpoints, probe
         ) as run:
             # Repeat if the budget was raised after the last trial that Tune got.
             while not run.stopping:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from anon_tune.errors import DependencyError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import HeartbeatResponse, NewTrial, Phase, Report, Trial, TrialState
 from anon_tune.search.final import final_value
@@ -33,7 +34,15 @@ from anon_tune.workers.driver.best_weights import best_weights_trial
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 from anon_tune.workers.trial.checkpoints import remove, step_of
-from anon_tune.workers.trial.messages import Completed, Failed, Measurement, Outcome, StepResult
+from anon_tune.workers.trial.messages import (
+    Completed,
+    Failed,
+    Measurement,
+    Outcome,
+    ProbeAssignment,
+    ProbeResult,
+    StepResult,
+)
 from anon_tune.workers.trial.watchdog import ask_to_end, overdue, withdraw
 
 __all__ = ["JobRun"]
@@ -70,6 +79,13 @@ class JobRun:
         renewal: Holds the ledger's last response: the pending request and the budget.
         shutdown: Interrupts this process; a write to the ledger is finished first.
         folder: The job's folder of checkpoints; those of ended trials are deleted. None if there is none.
+        probe: Comes before all trials; None if the job has been measured.
+
+    Attributes:
+        error: Error that stops the run; None so far.
+        paused: Reason why the run pauses the job; None so far.
+        unfit: Failure of the probe: the job cannot be trained; None so far.
+        measured: Measurements of the probe of this run, as the ledger stores them; empty without one.
     """
 
     def __init__(
@@ -81,6 +97,7 @@ class JobRun:
         renewal: LeaseRenewal | None = None,
         shutdown: ShutdownRequest | None = None,
         folder: Path | None = None,
+        probe: ProbeAssignment | None = None,
     ) -> None:
         self._ledger = ledger
         self._lease = lease
@@ -101,8 +118,12 @@ class JobRun:
         self._overdue: dict[str, str] = {}  # reason for which the process of a trial was asked to end
         self._phase: Phase | None = None
         self._folder = folder
+        self._probe = probe
+        self._is_probing = False
         self.error: Exception | None = None
         self.paused: str | None = None
+        self.unfit: Failed | None = None
+        self.measured: Mapping[str, Any] = {}
         if folder is not None:
             withdraw(folder)  # requests of a killed driver
         self._clear(*(trial for trial in self._trials.values() if trial.is_finished))
@@ -138,7 +159,7 @@ class JobRun:
     def stopping(self) -> bool:
         """Whether no further trial starts, though the job may not be done."""
         asked = self._shutdown.leaving or self._renewal.response.request is not None
-        return asked or self.error is not None or self.paused is not None
+        return asked or any(each is not None for each in (self.error, self.paused, self.unfit))
 
     @property
     def budget(self) -> Mapping[str, Any]:
@@ -181,10 +202,42 @@ class JobRun:
             self.error = error
             return otherwise
 
-    def next(self) -> Trial | Decision:
-        """Start the next trial and return it; WAIT while nothing can start yet, or DONE."""
+    def store_probe(self, found: ProbeResult | Failed) -> None:
+        """Store the measurements of the probe, or keep the reason why there is nothing to search."""
+        self._is_probing = False
+        if isinstance(found, Failed):
+            _log.error("the probe failed\n%s", found.traceback)
+            self.unfit = found
+            return
+        self.measured = found.as_stored()
+        self._ledger.jobs.update(self._lease, probe=self.measured, architecture=found.architecture)
+        self._plan = dataclasses.replace(self._plan, log_mean_sigma=found.log_mean_sigma)
+        _log.info("probe: %s", self.measured)
+        if self._plan.spec.resources.gpu and self.measured.get("device") == "cpu":
+            _log.warning("resources.gpu is %g, but torch found no CUDA device", self._plan.spec.resources.gpu)
+
+    def lose_probe(self, log: str | None) -> None:
+        """Stop the job, as the process of the probe died.
+
+        Raises:
+            DependencyError: Always; what the process wrote last is part of it.
+        """
+        wrote = f"The last lines of its output:\n{log}" if log else "It wrote nothing."
+        _log.error("the process of the probe died. %s", wrote)
+        raise DependencyError(
+            "the process that tried the model before the first trial died. See job.log for its output; if memory ran "
+            "out, the system did so (see dmesg)"
+        )
+
+    def next(self) -> Trial | ProbeAssignment | Decision:
+        """Start the next trial and return it; the probe comes first. WAIT while nothing can start yet, or DONE."""
         if self.stopping:
             return Decision.DONE
+        if self._probe is not None:
+            (probe, self._probe), self._is_probing = (self._probe, None), True
+            return probe
+        if self._is_probing:
+            return Decision.WAIT
         self._apply_budget()
         waiting = [trial for trial in self._trials.unfinished if trial.state is TrialState.WAITING]
         found: Trial | NewTrial | Decision = min(

@@ -22,7 +22,16 @@ from ray.tune.search import Searcher
 from anon_tune.records import WORKER_DIED, Trial
 from anon_tune.search.policy import Decision
 from anon_tune.workers.driver.job_run import JobRun
-from anon_tune.workers.trial.messages import StepResult, TrialAssignment
+from anon_tune.workers.trial.messages import (
+    ProbeAssignment,
+    Result,
+    StepResult,
+    TrialAssignment,
+    from_config,
+    from_tune,
+    to_config,
+    trial_of,
+)
 from anon_tune.workers.trial.output import newest, tail
 from anon_tune.workers.trial.trainable import HELD
 
@@ -73,9 +82,11 @@ class JobSearcher(_WithoutRun, Searcher):
         if self._run.running >= self._ahead:
             return None
         found = self._run.guard(self._run.next, Decision.DONE)
+        if isinstance(found, ProbeAssignment):
+            return to_config(found)
         if isinstance(found, Trial):
             output = self._output / f"{found.id}.{found.attempts}.log"
-            return TrialAssignment(found, self._folder, output).to_config()
+            return to_config(TrialAssignment(found, self._folder, output))
         self.is_finished = found is Decision.DONE
         return Searcher.FINISHED if self.is_finished else None
 
@@ -143,7 +154,7 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         self._added = {number: since for number, since in self._added.items() if number in alive}
         self._end_overdue()
         if self._run.stopping:
-            self._drain()
+            self._drain(tune_controller)
             return None
         waiting = [trial for trial in self._unfinished if trial.status == TuneTrial.PENDING]
         self._given = [trial for trial in self._given if trial.status == TuneTrial.PENDING]
@@ -169,12 +180,14 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         late = [t for t in waiting[:starting] if self._clock() - self._added[t.trial_id] > _START_SECONDS]
         return next(iter([*late, *waiting[starting:], *waiting]), None)
 
-    def _drain(self) -> None:
-        """Raise Drained once all trials have ended that ran when the run began to stop."""
+    def _drain(self, tune_controller: TuneController) -> None:
+        """End idle processes, and raise Drained once all trials have ended that ran when the run began to stop."""
         if self._draining is None:
             self._draining = [trial for trial in self._unfinished if trial.status == TuneTrial.RUNNING]
         if all(trial.is_finished() or trial in self._idle for trial in self._draining):
             raise Drained
+        while self._idle:
+            tune_controller.stop_trial(self._idle.pop())
 
     def _end_overdue(self) -> None:
         """Ask the processes of trials that run for too long to end; see `JobRun.end_if_overdue`.
@@ -187,10 +200,11 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
             return
         self._looked += passed
         before, self._ran = self._ran, {}
-        for trial in filter(_has_begun, self._unfinished):
+        trials = (t for t in self._unfinished if isinstance(from_config(t.config), TrialAssignment))
+        for trial in filter(_has_begun, trials):
             ran = before[trial.trial_id] + min(passed, _LONGEST_TURN) if trial.trial_id in before else 0.0
             self._ran[trial.trial_id] = ran
-            ask = partial(self._run.end_if_overdue, _assignment(trial).trial.id, ran)
+            ask = partial(self._run.end_if_overdue, trial_of(trial.config).id, ran)
             if self._run.guard(ask, otherwise=False):
                 asked = self._asked.setdefault(trial.trial_id, ran)
                 actor = trial.temporary_state.ray_actor
@@ -202,19 +216,27 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
     ) -> str:
         """Store a result; the trial continues unless it has ended or must stop."""
         # After an error the run stores nothing more, and every trial stops.
-        message = StepResult.from_tune(result)
-        trial_id = _assignment(trial).trial.id
-        stop = self._run.guard(lambda: self._run.report(trial_id, message), otherwise=True)
-        if stop or message.outcome is not None:
+        if self._run.guard(lambda: self._store(trial, from_tune(result)), otherwise=True):
             self._idle.append(trial)
         decision: str = TrialScheduler.NOOP if trial in self._idle else TrialScheduler.CONTINUE
         return decision
 
+    def _store(self, trial: TuneTrial, result: Result) -> bool:
+        """Store a result; return whether its process has no more to do."""
+        if not isinstance(result, StepResult):
+            self._run.store_probe(result)
+            return True
+        stops = self._run.report(trial_of(trial.config).id, result)
+        return stops or result.outcome is not None
+
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Handle a worker that died or could not begin."""
-        assignment = _assignment(trial)
+        assignment = from_config(trial.config)
         written = newest(assignment.output)
         log = None if written is None else tail(written)
+        if isinstance(assignment, ProbeAssignment):
+            self._run.guard(partial(self._run.lose_probe, log), otherwise=None)
+            return
         held = _is_held(trial)
         # The process that it was given may have died before, while it was idle.
         begun = not held and (written is not None or trial not in self._given)
@@ -223,14 +245,10 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         self._run.guard(lose, otherwise=None)
 
 
-def _assignment(trial: TuneTrial) -> TrialAssignment:
-    return TrialAssignment.from_config(trial.config)
-
-
 def _has_begun(trial: TuneTrial) -> bool:
     """Return whether a process works on a trial; for Tune it is not RUNNING before its model and data are loaded."""
     return trial.status == TuneTrial.RUNNING or (
-        trial.status == TuneTrial.PENDING and newest(_assignment(trial).output) is not None
+        trial.status == TuneTrial.PENDING and newest(from_config(trial.config).output) is not None
     )
 
 

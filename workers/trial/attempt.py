@@ -31,11 +31,13 @@ from anon_tune.workers.trial.context import Context, Progress
 from anon_tune.workers.trial.device import choose_device
 from anon_tune.workers.trial.dry_run import FactoryArm
 from anon_tune.workers.trial.messages import (
+    Assignment,
     Completed,
     Diverged,
     Failed,
     Measurement,
     Outcome,
+    ProbeAssignment,
     ProbeResult,
     StepResult,
     TrialAssignment,
@@ -45,7 +47,7 @@ from anon_tune.workers.trial.training import Training
 from anon_tune.workers.trial.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
 from anon_tune.workers.trial.watchdog import Watchdog
 
-__all__ = ["Attempt", "run_probe"]
+__all__ = ["Attempt", "ProbeAttempt", "begin", "run_probe"]
 
 _PROBE_SHARE = 0.02
 """Largest share of a full-length trial's steps that the probe takes, but at least one step."""
@@ -54,6 +56,39 @@ _TINY = 1e-8  # a learning rate for trial steps of the dry run
 
 _CLOSE_SECONDS = 10.0
 """Time for a stopped training function to clean up."""
+
+
+def begin(assignment: Assignment, spec: JobSpec) -> Attempt | ProbeAttempt:
+    """Return the work on an assignment of a job."""
+    if isinstance(assignment, ProbeAssignment):
+        return ProbeAttempt(assignment, spec)
+    return Attempt(assignment, spec)
+
+
+class ProbeAttempt:
+    """Runs the probe of a job in a single step.
+
+    Args:
+        assignment: What to measure.
+        spec: The job.
+    """
+
+    def __init__(self, assignment: ProbeAssignment, spec: JobSpec) -> None:
+        self._assignment = assignment
+        self._spec = spec
+        self._output = output.own(assignment.output)
+        output.capture(self._output)
+
+    def step(self) -> ProbeResult | Failed:
+        """Run the probe."""
+        return run_probe(self._spec, self._assignment.seed, self._assignment.floor, self._assignment.points)
+
+    def close(self) -> bool:
+        """Free the memory and delete the output; return True, as the process can train a trial now."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._output.unlink(missing_ok=True)
+        return True
 
 
 class Attempt:

@@ -7,26 +7,34 @@ They are pickled. Ray Tune passes dicts and flattens nested ones, so each messag
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from anon_tune.records import Trial, TrialState
 
 __all__ = [
+    "Assignment",
     "Completed",
     "Diverged",
     "Failed",
     "Measurement",
     "Outcome",
+    "ProbeAssignment",
     "ProbeResult",
+    "Result",
     "StepResult",
     "TrainingCost",
     "TrialAssignment",
+    "from_config",
+    "from_tune",
+    "to_config",
+    "to_tune",
+    "trial_of",
 ]
 
-_ASSIGNMENT, _RESULT = "assignment", "step_result"
+_ASSIGNMENT, _RESULT = "assignment", "result"
 
 
 @dataclass(frozen=True)
@@ -48,15 +56,26 @@ class TrialAssignment:
         if self.trial.reports:
             object.__setattr__(self, "trial", dataclasses.replace(self.trial, reports=()))
 
-    def to_config(self) -> dict[str, Any]:
-        """Return the config with which Tune starts the trial."""
-        return {_ASSIGNMENT: self}
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Return the assignment that `to_config` put into a config."""
-        found: Self = config[_ASSIGNMENT]
-        return found
+@dataclass(frozen=True)
+class ProbeAssignment:
+    """The probe of a job, for the process that will train its first trial.
+
+    Attributes:
+        seed: Seed of the initial weights and of the batches.
+        floor: Floor of Anon's search space.
+        points: Hyperparameters for the dry run of the user's factories, by arm.
+        output: File for the output of the process; see `output.own`.
+    """
+
+    seed: int
+    floor: float
+    points: Mapping[str, Sequence[Mapping[str, Any]]]
+    output: Path
+
+
+Assignment = TrialAssignment | ProbeAssignment
+"""Work for a process."""
 
 
 @dataclass(frozen=True)
@@ -150,16 +169,6 @@ class StepResult:
         if self.measurement is None and self.outcome is None:
             raise ValueError("a result needs a measurement or an outcome")
 
-    def to_tune(self) -> dict[str, Any]:
-        """Return the result for Tune. It is never `done`: the scheduler ends trials."""
-        return {_RESULT: self, "done": False}
-
-    @classmethod
-    def from_tune(cls, result: Mapping[str, Any]) -> Self:
-        """Return the message that `to_tune` put into a result."""
-        found: Self = result[_RESULT]
-        return found
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCost:
@@ -211,3 +220,37 @@ class ProbeResult:
         cost = own.pop("cost") or {}
         del own["architecture"]
         return own | {name: value for name, value in cost.items() if value is not None}
+
+
+Result = StepResult | ProbeResult | Failed
+"""Message of a process: of a trial, or the end of the probe."""
+
+
+def to_config(assignment: Assignment) -> dict[str, Any]:
+    """Return the config with which Tune gives an assignment to a process."""
+    return {_ASSIGNMENT: assignment}
+
+
+def from_config(config: Mapping[str, Any]) -> Assignment:
+    """Return the assignment that `to_config` put into a config."""
+    found: Assignment = config[_ASSIGNMENT]
+    return found
+
+
+def trial_of(config: Mapping[str, Any]) -> Trial:
+    """Return the trial of a config. Raises TypeError if it holds the probe."""
+    assignment = from_config(config)
+    if not isinstance(assignment, TrialAssignment):
+        raise TypeError(f"{assignment} has no trial")
+    return assignment.trial
+
+
+def to_tune(result: Result) -> dict[str, Any]:
+    """Return a result for Tune. It is never `done`: the scheduler ends trials."""
+    return {_RESULT: result, "done": False}
+
+
+def from_tune(result: Mapping[str, Any]) -> Result:
+    """Return the message that `to_tune` put into a result."""
+    found: Result = result[_RESULT]
+    return found

@@ -16,7 +16,7 @@ from anon_tune.records import TrialState
 from anon_tune.workers.driver import tune_adapters
 from anon_tune.workers.driver.job_run import JobRun
 from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler, JobSearcher
-from anon_tune.workers.trial.messages import Completed, TrialAssignment
+from anon_tune.workers.trial.messages import Completed, TrialAssignment, from_config, to_config, to_tune
 from anon_tune.workers.trial.output import own
 from anon_tune.workers.trial.trainable import HELD
 from tests.workers.runs import begin, plan, result, started, stored
@@ -89,11 +89,11 @@ def test_it_chooses_as_tune_does_without_looking_at_what_has_ended(run: JobRun):
 def ends(controller: Controller, scheduler: JobScheduler, run: JobRun) -> TuneTrial:
     """A trial that is given out and comes to its end."""
     trial = started(run)
-    config = TrialAssignment(trial, Path(), Path()).to_config()
+    config = to_config(TrialAssignment(trial, Path(), Path()))
     ended = controller.add(scheduler, TuneTrial.RUNNING, config)
-    going_on = scheduler.on_trial_result(controller, ended, result(1, 0.5).to_tune())
+    going_on = scheduler.on_trial_result(controller, ended, to_tune(result(1, 0.5)))
     assert going_on == TrialScheduler.CONTINUE
-    last = result(2, 0.4, Completed(0.4)).to_tune()
+    last = to_tune(result(2, 0.4, Completed(0.4)))
     assert scheduler.on_trial_result(controller, ended, last) == TrialScheduler.NOOP
     return ended
 
@@ -116,9 +116,9 @@ def test_a_trial_that_has_ended_keeps_its_process_until_another_needs_it(run: Jo
 def test_a_trial_that_is_pruned_keeps_its_process_too(run: JobRun, monkeypatch: pytest.MonkeyPatch):
     controller, scheduler = Controller(), scheduler_of(run)
     monkeypatch.setattr(tune_adapters.JobRun, "report", lambda *_: True)
-    config = TrialAssignment(started(run), Path(), Path()).to_config()
+    config = to_config(TrialAssignment(started(run), Path(), Path()))
     pruned = controller.add(scheduler, TuneTrial.RUNNING, config)
-    assert scheduler.on_trial_result(controller, pruned, result(1, 0.5).to_tune()) == TrialScheduler.NOOP
+    assert scheduler.on_trial_result(controller, pruned, to_tune(result(1, 0.5))) == TrialScheduler.NOOP
     assert pruned.status == TuneTrial.RUNNING
 
 
@@ -130,7 +130,7 @@ def test_processes_end_once_no_more_trials_come(ledger: Ledger):
     while isinstance(config := scheduler._searcher.suggest("x"), dict):
         assert scheduler._searcher.is_finished is False
         running = controller.add(scheduler, TuneTrial.RUNNING, config)
-        last = result(4, 0.4, Completed(0.4)).to_tune()
+        last = to_tune(result(4, 0.4, Completed(0.4)))
         scheduler.on_trial_result(controller, running, last)
     assert config == JobSearcher.FINISHED
     assert {trial.status for trial in controller.trials} == {TuneTrial.RUNNING}
@@ -156,7 +156,7 @@ def test_a_trial_that_has_waited_for_long_is_first_though_a_process_should_be_co
     """Others may hold the slots of a cluster."""
     clock = Clock()
     controller, scheduler = Controller(), scheduler_of(run, clock=clock)
-    configs = [TrialAssignment(started(run), Path(), tmp_path / "x.log").to_config() for _ in range(3)]
+    configs = [to_config(TrialAssignment(started(run), Path(), tmp_path / "x.log")) for _ in range(3)]
     first, second, third = (controller.add(scheduler, config=config) for config in configs)
     assert scheduler.choose_trial_to_run(controller) is third
     clock.now += 61
@@ -179,7 +179,7 @@ def test_a_trial_does_not_pay_for_a_process_that_died_while_it_was_idle(
     for _ in range(3):
         trial = started(run)
         file = tmp_path / f"{trial.id}.{trial.attempts}.log"
-        given = controller.add(scheduler, config=TrialAssignment(trial, Path(), file).to_config())
+        given = controller.add(scheduler, config=to_config(TrialAssignment(trial, Path(), file)))
         assert scheduler.choose_trial_to_run(controller) is given
         if has_begun:
             own(file).touch()
@@ -218,7 +218,7 @@ class Limited:
     def add(self, state: str) -> TuneTrial:
         trial = started(self.run)
         assignment = TrialAssignment(trial, self.folder / "asked", self.folder / f"{trial.id}.1.log")
-        return self.controller.add(self.scheduler, state, assignment.to_config())
+        return self.controller.add(self.scheduler, state, to_config(assignment))
 
     def turns(self, *seconds: float) -> list[str]:
         """Let time go by; return who was asked to end."""
@@ -242,7 +242,9 @@ class Limited:
 
 
 def assigned(trial: TuneTrial) -> TrialAssignment:
-    return TrialAssignment.from_config(trial.config)
+    found = from_config(trial.config)
+    assert isinstance(found, TrialAssignment)
+    return found
 
 
 @pytest.fixture

@@ -25,6 +25,10 @@ from anon_tune.workers.trial.messages import (
     StepResult,
     TrainingCost,
     TrialAssignment,
+    from_config,
+    from_tune,
+    to_config,
+    to_tune,
 )
 from tests import builders, trials
 
@@ -41,16 +45,16 @@ def test_a_result_comes_out_of_tune_as_it_went_in(measurement: Measurement | Non
             StepResult()
         return
     sent = StepResult(measurement=measurement, outcome=outcome, resumed=1, warnings=("full",))
-    carried = flatten_dict(cloudpickle.loads(cloudpickle.dumps(sent.to_tune())))
+    carried = flatten_dict(cloudpickle.loads(cloudpickle.dumps(to_tune(sent))))
     assert carried["done"] is False
-    assert StepResult.from_tune(carried) == sent
+    assert from_tune(carried) == sent
 
 
 def test_an_assignment_comes_out_of_tune_as_it_went_in_and_leaves_the_reports_behind(tmp_path: Path):
     trial = builders.trial(1, hyperparameters={"lr": 0.1, "betas": (0.9, 0.99)}, curve=[0.5, 0.4])
     sent = TrialAssignment(trial, tmp_path, tmp_path / "output.log")
-    carried = copy.deepcopy(cloudpickle.loads(cloudpickle.dumps(sent.to_config())))
-    found = TrialAssignment.from_config(carried)
+    carried = copy.deepcopy(cloudpickle.loads(cloudpickle.dumps(to_config(sent))))
+    found = from_config(carried)
     assert found == sent
     assert (found.trial.id, found.trial.hyperparameters) == (trial.id, trial.hyperparameters)
     assert found.trial.reports == ()

@@ -215,7 +215,7 @@ def test_a_failure_is_told_with_what_came_before_it(tmp_path: Path, monkeypatch:
     def fails() -> dict[str, float]:
         raise ValueError("the data is not there")
 
-    monkeypatch.setattr(trainable._attempt._training, "run_epoch", fails)
+    monkeypatch.setattr(trainable._work._training, "run_epoch", fails)
     result = trainable.advance()
     assert failed(result).reason == "ValueError: the data is not there"
     assert result.warnings == ("no checkpoint can be used; starting from scratch",)

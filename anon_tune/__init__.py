@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from anon_tune.jobs.client import Client
     from anon_tune.jobs.interface import Jobs, Result
     from anon_tune.optim import Anon, load_optimizer
+    from anon_tune.script import trial
     from anon_tune.workers.trial.context import Context, TrialStopped
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "TrialStopped",
     "__version__",
     "load_optimizer",
+    "trial",
     "tune",
 ]
 
@@ -62,6 +64,7 @@ _HOME_OF = {
     "Context": "anon_tune.workers.trial.context",
     "TrialStopped": "anon_tune.workers.trial.context",
     "load_optimizer": "anon_tune.optim",
+    "trial": "anon_tune.script",
 }
 
 

@@ -16,6 +16,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from anon_tune.workers.isolation.process import Keeper
+from tests import trials
+
 # Machines may be busy: a test that takes long is no fault of what it tests.
 settings.register_profile("no-clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no-clock")
@@ -46,6 +49,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def keeper() -> Iterator[Keeper]:
+    """A keeper that starts processes of user code; it loads torch once."""
+    with trials.SHARED:
+        yield trials.SHARED
 
 
 @pytest.fixture

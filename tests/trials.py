@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.spec import JobSpec
+from anon_tune.workers.isolation.process import Keeper
+from anon_tune.workers.trial import isolated
+from anon_tune.workers.trial.isolated import CheckUp, IsolatedAttempt, UserCode
 from anon_tune.workers.trial.messages import (
     Completed,
     Failed,
     Measurement,
+    ProbeAssignment,
+    ProbeResult,
     StepResult,
     TrialAssignment,
+    from_config,
     from_tune,
     to_config,
 )
@@ -23,11 +31,28 @@ TRIAL = "j-anon-s000"
 _TIMES = {"epoch_seconds", "samples_per_second", "seconds", "typical"}
 
 
+NO_FUNCTIONS = pickle.dumps({})
+
+
+class SharedKeeper(Keeper):
+    """The keeper of all tests, which loads torch once."""
+
+    def close(self) -> None:
+        """Do nothing: others use it."""
+
+    def __exit__(self, *_: object) -> None:
+        super().close()
+
+
+SHARED = SharedKeeper(isolated.MODULES)
+
+
 class Local(TrialTrainable):
     """Takes the job from the config, as Tune hands it over to each worker."""
 
     def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
-        super().setup(config, config["spec"])
+        with mock.patch.object(isolated, "keeper", return_value=SHARED):
+            super().setup(config, config["spec"], NO_FUNCTIONS)
 
     def advance(self) -> StepResult:
         """Return the next message to the driver."""
@@ -65,11 +90,36 @@ def config(
     return {"spec": spec, **to_config(assignment)}
 
 
-def results(trial: Local) -> list[StepResult]:
+class Isolated(IsolatedAttempt):
+    """An attempt at a trial of user code, by the keeper of the tests."""
+
+    def __init__(self, keeper: Keeper, config: dict[str, Any]) -> None:
+        assignment = from_config(config)
+        assert isinstance(assignment, TrialAssignment)
+        super().__init__(assignment, UserCode(keeper, config["spec"], NO_FUNCTIONS))
+
+    def advance(self) -> StepResult:
+        """Return the next message to the driver."""
+        return self.step()
+
+
+def checked_up(keeper: Keeper, spec: JobSpec, folder: Path) -> ProbeResult | Failed:
+    """Return the result of the check-up of a job with user code."""
+    probe = ProbeAssignment(seed=7, other_seed=8, floor=0.03, points={}, output=folder / "probe.log")
+    run = CheckUp(probe, UserCode(keeper, spec, NO_FUNCTIONS))
+    try:
+        return run.step()
+    finally:
+        run.close()
+
+
+def results(trial: Local | Isolated) -> list[StepResult]:
     """Every result until the trial is over."""
     found = [trial.advance()]
     while found[-1].outcome is None:
         found.append(trial.advance())
+    if isinstance(trial, Isolated):
+        trial.close()
     return found
 
 

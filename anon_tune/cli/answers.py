@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +20,11 @@ from anon_tune.cli.place import chosen, open_jobs
 from anon_tune.cli.printing import err, out, print_json
 from anon_tune.errors import InputError
 from anon_tune.export import FORMATS, form_of
-from anon_tune.records import Phase
 from anon_tune.sentences import about_advice
+
+if TYPE_CHECKING:
+    from anon_tune.spec import JobSpec
+    from anon_tune.workers.trial.messages import Failed, ProbeAssignment, ProbeResult
 
 __all__ = ["best", "export", "suggest"]
 
@@ -106,18 +111,28 @@ def _architecture(name: str) -> Fingerprint:
     return Fingerprint.model_validate(fingerprint(build_model(name, (), 0, {}, str(Path.cwd()))))
 
 
-def _measured(file: Path, overrides: Sequence[str]) -> tuple[Fingerprint, float]:
-    """Return the fingerprint and gradient scale of a job's model, measured in this process as the job would do."""
-    from anon_tune.search.seeds import trial_seed
-    from anon_tune.spec import load_spec, spaces_of
+def _probed(spec: JobSpec, probe: ProbeAssignment) -> ProbeResult | Failed:
+    if spec.has_own_training:
+        from anon_tune.workers.trial.isolated import CheckUp, UserCode, keeper
+
+        with keeper() as started:
+            return CheckUp(probe, UserCode(started, spec, pickle.dumps({}))).step()
     from anon_tune.workers.trial.attempt import run_probe
+
+    with contextlib.redirect_stdout(sys.stderr):  # keep the output of the user's code out of the answer
+        return run_probe(spec, probe.seed, probe.floor)
+
+
+def _measured(file: Path, overrides: Sequence[str]) -> tuple[Fingerprint, float]:
+    """Return the fingerprint and gradient scale of a job's model, measured on this machine as the job would do."""
+    from anon_tune.spec import load_spec, spaces_of
+    from anon_tune.workers.driver.probe import probe_of
     from anon_tune.workers.trial.messages import Failed
 
     spec = load_spec(file, overrides, chosen.settings.data)
-    floor = float(spaces_of(spec)["anon"].constant("floor"))
-    seed = trial_seed(spec.search.seed, Phase.PROBE, 0)
-    with contextlib.redirect_stdout(sys.stderr):  # keep the output of the user's code out of the answer
-        found = run_probe(spec, seed, floor)
+    with tempfile.TemporaryDirectory(prefix="anon_tune_") as folder:
+        probe = probe_of(spec, spaces_of(spec), Path(folder) / "probe.log")
+        found = _probed(spec, probe)
     if isinstance(found, Failed):
         raise InputError(f"{file}: the model cannot be trained: {found.reason}")
     return Fingerprint.model_validate(found.architecture), found.log_mean_sigma

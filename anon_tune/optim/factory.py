@@ -125,6 +125,12 @@ def load_optimizer(
         InputError: The file cannot be read, its version is not supported, or its factory cannot be found.
         HyperparameterError: A hyperparameter is unknown or out of its range.
     """
+    document = read_configuration(source)
+    return make_optimizer(str(document["optimizer"]), params, document["hyperparameters"], folder)
+
+
+def read_configuration(source: Mapping[str, Any] | str | PathLike[str]) -> Mapping[str, Any]:
+    """Return an exported document that has an optimizer and its hyperparameters; raises as `load_optimizer`."""
     document = source if isinstance(source, Mapping) else _read(Path(source))
     missing = [key for key in ("version", "optimizer", "hyperparameters") if key not in document]
     if missing:
@@ -136,10 +142,9 @@ def load_optimizer(
             f"the configuration has version {document['version']!r} and this anon_tune reads up to {VERSIONS[-1]}; "
             "upgrade anon_tune, or export the job again with this one"
         )
-    hyperparameters = document["hyperparameters"]
-    if not isinstance(hyperparameters, Mapping):
+    if not isinstance(document["hyperparameters"], Mapping):
         raise InputError("`hyperparameters` must be a mapping of names to values; export the job again")
-    return make_optimizer(str(document["optimizer"]), params, hyperparameters, folder)
+    return document
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from anon_tune.spec.sections import (
     UserSpace,
 )
 
-__all__ = ["SMALLEST_LAG", "JobSpec", "spaces_of"]
+__all__ = ["COMMAND", "SMALLEST_LAG", "JobSpec", "spaces_of"]
 
 _ARM = re.compile(r"\w[\w-]{0,31}", re.ASCII)
 """An arm's name is part of the ids of trials and of their folders."""
@@ -37,6 +38,9 @@ _LARGEST_GRID = 100_000
 
 SMALLEST_LAG, _SLOTS = 4, 8
 """The default lag, and the number of parallel trials for which it suffices."""
+
+COMMAND = "command"
+"""Task of a job with a `command`."""
 
 _OF_FUNCTIONS = {"schedule", "warmup", "checkpoint_seconds"}
 """Keys of `training` that also apply to a user's training function."""
@@ -49,11 +53,15 @@ class JobSpec(Strict):
         name: Name of the job, of up to 80 characters.
         task: A task of the catalogue, or the user's training function ("module:function"), which brings its own data
             and model and reports `objective.metric`.
-        arguments: Keyword arguments of that function.
+        command: In place of `task`, the command that trains: `python train.py --width 32`. It runs in `folder` for
+            each trial, without a shell, and its script calls `anon_tune.trial()`. `{epochs}`, `{seed}` and `{folder}`
+            stand for the trial's epochs, its seed and the folder for its files.
+        arguments: Keyword arguments of the training function.
         data: A data set of the catalogue with its options, or the user's function ("module:function").
         model: A model of the catalogue with its sizes, or the user's function ("module:function").
         space: Search space of Anon: one of `anon-tune spaces`, or the path of a file.
         arms: Optimizers to tune and compare; `anon` must be one of them. A path is the user's own search space.
+        seeds: `fixed` states that seeds have no effect on the training. The job then makes no statement about seeds.
         keep: `best` keeps the weights of one model after the job, as `best.pt`: of the verdict trials with Anon's
             chosen configuration, the one with the best validation value. `none` keeps no weights.
         spaces: By arm, search spaces from the user's files, each of which names the arm's optimizer.
@@ -62,7 +70,8 @@ class JobSpec(Strict):
     """
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^[\w .:+-]+$")
-    task: str
+    task: str = COMMAND
+    command: str | None = None
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
     data: DataChoice | None = None
     model: ModelChoice | None = None
@@ -75,6 +84,7 @@ class JobSpec(Strict):
     spaces: dict[str, UserSpace] = Field(default_factory=dict)
     arms: tuple[str, ...] = ("anon", "adamw", "sgd")
     resources: Resources = Field(default_factory=Resources)
+    seeds: Literal["trial", "fixed"] = "trial"
     keep: Literal["best", "none"] = "none"
     folder: str | None = None
 
@@ -150,11 +160,31 @@ class JobSpec(Strict):
             raise ValueError(f"{name!r} is a space of {space.optimizer}; this key is for the arm anon")
         return name
 
+    @field_validator("command")
+    @classmethod
+    def _command_splits(cls, command: str | None) -> str | None:
+        if command is None:
+            return None
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise ValueError(f"cannot be split into words: {error}; check its quotes") from None
+        if not words:
+            raise ValueError("is empty; write the command that trains, such as python train.py")
+        return command
+
+    @property
+    def has_own_training(self) -> bool:
+        """Whether the user's code trains: a training function or a command."""
+        return self.command is not None or is_function(self.task)
+
     @model_validator(mode="after")
     def _names_exist(self, info: ValidationInfo) -> JobSpec:
         origin = origin_of(info)
         problems = list(self._folder_problems(origin.remote)) if not origin.stored else []
-        if is_function(self.task):
+        if (self.command is None) == (self.task == COMMAND):
+            raise ValueError("a job needs either `task` or `command`: give exactly one of them")
+        if self.has_own_training:
             problems += self._function_problems(origin.stored)
         elif self.task in catalogue.TASKS:
             problems += self._task_problems(catalogue.TASKS[self.task])
@@ -190,9 +220,13 @@ class JobSpec(Strict):
     def _folder_problems(self, remote: bool) -> Iterator[str]:
         if remote and self.folder is not None:
             yield "folder: is for job files only; a service's workers import installed modules"
+        elif remote and self.command is not None:
+            yield "command: needs its code: submit it with `anon-tune submit JOB.yaml --with-code FOLDER`"
         elif not remote and self.folder is None:
             for name in self.functions().values():
                 yield f"folder: is missing; it is the folder from which {name} is imported"
+            if self.command is not None:
+                yield "folder: is missing; it is the folder in which the command runs"
 
     def _value_problems(self) -> Iterator[str]:
         of, epochs = self.objective.of, self.budget.epochs
@@ -219,16 +253,23 @@ class JobSpec(Strict):
                 yield f"spaces.{arm}: {space.file} is a space of {space.optimizer}; give this arm another name"
 
     def _function_problems(self, stored: bool) -> Iterator[str]:
+        if self.command is None:
+            who, what, way = (
+                self.task,
+                f"your own training function {self.task}",
+                "pass it through `arguments`",
+            )
+        else:
+            who, what, way = "your command", "your own command", "write it into `command`"
+            if self.arguments:
+                yield f"arguments: are for a training function; {way}"
         for key in ("data", "model"):
             if getattr(self, key) is not None:
-                yield f"{key}: {self.task} brings its own; pass it through `arguments`"
+                yield f"{key}: {who} brings its own; {way}"
         if self.keep != "none":
-            yield f"keep: only {self.task} can save its weights; save them there, and remove this key"
+            yield f"keep: only {who} can save its weights; save them there, and remove this key"
         for key in sorted(self.training.model_fields_set - _OF_FUNCTIONS if not stored else ()):
-            yield (
-                f"training.{key}: has no effect with your own training function {self.task}; "
-                "pass it through `arguments`"
-            )
+            yield f"training.{key}: has no effect with {what}; {way}"
 
     def _task_problems(self, task: catalogue.TaskEntry) -> Iterator[str]:
         if self.arguments:

@@ -17,10 +17,8 @@ from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.ray_temp import remove_abandoned
-from anon_tune.records import ENDED, ControlSignal, JobRecord, JobState, Phase, TrialState
-from anon_tune.search.coordinates import optimizer_arguments
+from anon_tune.records import ENDED, ControlSignal, JobRecord, JobState, TrialState
 from anon_tune.search.policy import Plan
-from anon_tune.search.seeds import trial_seed
 from anon_tune.search_spaces import Space
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, stored_spec
@@ -29,6 +27,7 @@ from anon_tune.user_code import ENTERED
 from anon_tune.workers.driver import cluster
 from anon_tune.workers.driver.hang_watchdog import HangWatchdog
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
+from anon_tune.workers.driver.probe import probe_of
 from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 from anon_tune.workers.trial.messages import ProbeAssignment
 
@@ -219,7 +218,8 @@ class JobDriver:
                 _log.info("probe: %s", job.probe)
                 run = self._run_trials(Plan(spec, spaces, float(job.probe["log_mean_sigma"])))
             else:
-                run = self._run_trials(Plan(spec, spaces, math.nan), self._probe(spec, spaces))
+                probe = probe_of(spec, spaces, self._folders[0] / "output" / "probe.log")
+                run = self._run_trials(Plan(spec, spaces, math.nan), probe)
         if run.unfit is not None:
             what = "the model" if spec.model is not None else spec.task
             return _Ending(JobState.FAILED, f"{what} cannot be trained: {run.unfit.reason}")
@@ -240,15 +240,6 @@ class JobDriver:
         return (
             f"its function {name} was defined in a notebook or script; resume it there: anon_tune.tune({name}, "
             f"resume={self.lease.job!r})"
-        )
-
-    def _probe(self, spec: JobSpec, spaces: Mapping[str, Space]) -> ProbeAssignment:
-        """Return the probe, which the first process of the trials runs before its first trial."""
-        return ProbeAssignment(
-            seed=trial_seed(spec.search.seed, Phase.PROBE, 0),
-            floor=float(spaces["anon"].constant("floor")),
-            points=_points_to_try(spaces),
-            output=self._folders[0] / "output" / "probe.log",
         )
 
     def _run_trials(self, plan: Plan, probe: ProbeAssignment | None = None) -> JobRun:
@@ -290,15 +281,6 @@ class JobDriver:
     def _folders(self) -> tuple[Path, Path]:
         """The job's folder, and its folder of checkpoints."""
         return self.settings.job_folder(self.lease.job), self.settings.checkpoints(self.lease.job)
-
-
-def _points_to_try(spaces: Mapping[str, Space]) -> dict[str, list[dict[str, Any]]]:
-    """Return hyperparameters for the dry run of arms with a user's factory."""
-    return {
-        arm: [optimizer_arguments(space, point, 0.0) for point in space.middles()]
-        for arm, space in spaces.items()
-        if space.of_factory
-    }
 
 
 def _cut_off(run: JobRun, renewal: LeaseRenewal) -> _Ending | None:
@@ -362,7 +344,7 @@ def _tune(
         folder: The job's folder, for Tune's files and the trials' output; both are deleted at the end.
         checkpoints: The job's folder of checkpoints.
     """
-    from ray import tune
+    from ray import cloudpickle, tune
 
     from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler, JobSearcher
     from anon_tune.workers.trial.trainable import TrialTrainable
@@ -374,7 +356,9 @@ def _tune(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
     # Not in each trial's config: Tune keeps several copies of that while the job runs.
-    trainable = tune.with_parameters(TrialTrainable, spec=spec, functions=functions)
+    # The actors of user code must not load it, so its functions travel as bytes.
+    packed = cloudpickle.dumps(dict(functions))
+    trainable = tune.with_parameters(TrialTrainable, spec=spec, functions=packed)
     searcher = JobSearcher(run, slots + 1, checkpoints, folder / "output")
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),

@@ -36,7 +36,9 @@ from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 from anon_tune.workers.trial.checkpoints import remove, step_of
 from anon_tune.workers.trial.messages import (
     Completed,
+    Diverged,
     Failed,
+    Lost,
     Measurement,
     Outcome,
     ProbeAssignment,
@@ -283,6 +285,9 @@ class JobRun:
                 return True  # it has ended, and has no more to do
             _log_news(trial, result)
             measurement, outcome = result.measurement, self._explained(trial, result.outcome)
+            if isinstance(outcome, Lost):
+                self.lose(trial_id, outcome.reason, outcome.log)
+                return False
             report, end = self._store(trial, measurement, outcome)
             if measurement is not None:
                 trial = self._keep_measured(trial, report, measurement.checkpoint)
@@ -301,7 +306,7 @@ class JobRun:
         return outcome
 
     def _store(
-        self, trial: Trial, measurement: Measurement | None, outcome: Outcome | None
+        self, trial: Trial, measurement: Measurement | None, outcome: Completed | Diverged | Failed | None
     ) -> tuple[Report | None, _End | None]:
         """Write the last report and the end of a trial in one transaction.
 

@@ -7,7 +7,6 @@ reads (a Tuner is never restored), so they leave the run out.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -33,7 +32,6 @@ from anon_tune.workers.trial.messages import (
     trial_of,
 )
 from anon_tune.workers.trial.output import newest, tail
-from anon_tune.workers.trial.trainable import HELD
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -237,11 +235,9 @@ class JobScheduler(_WithoutRun, FIFOScheduler):
         if isinstance(assignment, ProbeAssignment):
             self._run.guard(partial(self._run.lose_probe, log), otherwise=None)
             return
-        held = _is_held(trial)
         # The process that it was given may have died before, while it was idle.
-        begun = not held and (written is not None or trial not in self._given)
-        reason = HELD if held else WORKER_DIED
-        lose = partial(self._run.lose, assignment.trial.id, reason, log, begun=begun)
+        begun = written is not None or trial not in self._given
+        lose = partial(self._run.lose, assignment.trial.id, WORKER_DIED, log, begun=begun)
         self._run.guard(lose, otherwise=None)
 
 
@@ -250,10 +246,3 @@ def _has_begun(trial: TuneTrial) -> bool:
     return trial.status == TuneTrial.RUNNING or (
         trial.status == TuneTrial.PENDING and newest(from_config(trial.config).output) is not None
     )
-
-
-def _is_held(trial: TuneTrial) -> bool:
-    """Return whether a trial failed because the one before did not stop; Tune stores the error in a file."""
-    with contextlib.suppress(OSError):
-        return trial.error_file is not None and HELD in Path(trial.error_file).read_text()
-    return False

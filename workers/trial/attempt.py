@@ -1,35 +1,25 @@
-"""An attempt at a trial, in the process that trains it, and the probe before the first trial. Needs no Ray."""
+"""An attempt at a trial of a task of ours, in the process that trains it, and the probe before. Needs no Ray."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import math
-import shutil
-import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
 
-from anon_tune.documents import is_function
-from anon_tune.errors import AnonTuneError, InputError
-from anon_tune.optim import Anon, make_optimizer, monitor
+from anon_tune.errors import InputError
 from anon_tune.records import Phase
 from anon_tune.spec import JobSpec
-from anon_tune.user_code import load_function
 from anon_tune.workers.problems.tasks import Problem, load_problem
 from anon_tune.workers.trial import checkpoints, output
-from anon_tune.workers.trial.context import Context, Progress
 from anon_tune.workers.trial.device import choose_device
 from anon_tune.workers.trial.dry_run import FactoryArm
+from anon_tune.workers.trial.failure import failure_of
 from anon_tune.workers.trial.messages import (
     Assignment,
     Completed,
@@ -44,7 +34,6 @@ from anon_tune.workers.trial.messages import (
 )
 from anon_tune.workers.trial.probe import PROBE_BATCHES, probe
 from anon_tune.workers.trial.training import Training
-from anon_tune.workers.trial.user_function import NO_REPORT, Ended, FunctionRun, Train, probe_function
 from anon_tune.workers.trial.watchdog import Watchdog
 
 __all__ = ["Attempt", "ProbeAttempt", "begin", "run_probe"]
@@ -53,9 +42,6 @@ _PROBE_SHARE = 0.02
 """Largest share of a full-length trial's steps that the probe takes, but at least one step."""
 
 _TINY = 1e-8  # a learning rate for trial steps of the dry run
-
-_CLOSE_SECONDS = 10.0
-"""Time for a stopped training function to clean up."""
 
 
 def begin(assignment: Assignment, spec: JobSpec) -> Attempt | ProbeAttempt:
@@ -83,16 +69,15 @@ class ProbeAttempt:
         """Run the probe."""
         return run_probe(self._spec, self._assignment.seed, self._assignment.floor, self._assignment.points)
 
-    def close(self) -> bool:
-        """Free the memory and delete the output; return True, as the process can train a trial now."""
+    def close(self) -> None:
+        """Free the memory and delete the output."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._output.unlink(missing_ok=True)
-        return True
 
 
 class Attempt:
-    """Trains one trial one epoch at a time, or a user's training function from report to report.
+    """Trains one trial one epoch at a time.
 
     An error in the training becomes a result with the outcome `Failed`.
 
@@ -110,9 +95,7 @@ class Attempt:
         self._resumed: int | None = None
         self._warnings: list[str] = []
         self._training: Training | None = None
-        self._function: FunctionRun | None = None
         self._output = output.own(assignment.output)
-        self._files = self._output.with_suffix(".files")
         output.capture(self._output)
         self._watchdog = Watchdog(self._folder, trial.id, trial.attempts)
         self._tests = trial.phase is Phase.VERDICT
@@ -121,17 +104,12 @@ class Attempt:
         self._epochs = spec.budget.epochs
         self._keeps_last = spec.may_keep(trial.arm, trial.phase)
         self._good: str | None = None
-        self._value: float | None = None
         try:
             _use_threads(spec.resources.cpu)
-            if is_function(spec.task):
-                self._function = self._call()
-            else:
-                self._training = self._go_on(_problem(spec))
+            self._training = self._go_on(_problem(spec))
             self._pace = checkpoints.Pace(spec.training.checkpoint_seconds)
-            self._since = time.perf_counter()
         except Exception as error:  # noqa: BLE001 - as in step
-            self._failure = _failure(error, spec.folder)
+            self._failure = failure_of(error, spec.folder)
 
     def step(self) -> StepResult:
         """Train one epoch."""
@@ -140,11 +118,9 @@ class Attempt:
         outcome: Outcome | None = self._failure
         if outcome is None:
             try:
-                measurement, outcome = (
-                    self._epoch() if self._function is None else self._report(self._function)
-                )
+                measurement, outcome = self._epoch()
             except Exception as error:  # noqa: BLE001 - the user's model may raise anything; it is reported
-                outcome = _failure(error, self._spec.folder)
+                outcome = failure_of(error, self._spec.folder)
         if isinstance(outcome, Failed):
             outcome = dataclasses.replace(outcome, log=output.tail(self._output) or outcome.traceback)
         elif isinstance(outcome, Diverged):
@@ -153,61 +129,13 @@ class Attempt:
         warnings, self._warnings = self._warnings, []
         return StepResult(measurement=measurement, outcome=outcome, resumed=resumed, warnings=tuple(warnings))
 
-    def close(self) -> bool:
-        """Free the memory and delete the files of this attempt; the driver deletes those of processes that died.
-
-        Returns whether the process can train another trial: a user's training function cannot be stopped from
-        outside.
-        """
+    def close(self) -> None:
+        """Free the memory and delete the files of this attempt; the driver deletes those of processes that died."""
         self._watchdog.close()
-        function, self._function = self._function, None
-        ended = function is None or function.close(_CLOSE_SECONDS)
         self._training = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._output.unlink(missing_ok=True)
-        shutil.rmtree(self._files, ignore_errors=True)
-        return ended
-
-    def _call(self) -> FunctionRun:
-        """Prepare a user's training function, with the furthest intact checkpoint."""
-        spec, trial, problems = self._spec, self._trial, list[str]()
-        found = next(checkpoints.intact(self._folder, trial.checkpoints, self._epochs, problems), None)
-        if found is not None:
-            self._good, saved = found
-            self._resumed = saved["step"]
-            self._value = self._objective(saved["metrics"])
-        elif trial.checkpoints:
-            problems.append("no checkpoint can be used; starting from scratch")
-        self._warnings += problems
-        self._files.mkdir(parents=True, exist_ok=True)
-
-        def context(tell: Callable[[Progress], None]) -> Context:
-            return Context(
-                arm=trial.arm,
-                hyperparameters=trial.hyperparameters,
-                seed=trial.seed,
-                device=choose_device(spec.resources.gpu),
-                epochs=self._epochs,
-                objective=spec.objective,
-                folder=self._files,
-                make_optimizer=lambda target: make_optimizer(
-                    spec.optimizer(trial.arm), target, trial.hyperparameters, spec.folder
-                ),
-                tell=tell,
-                tests=self._tests,
-                schedule=spec.training.schedule,
-                warmup=spec.training.warmup,
-                saved=found[1] if found is not None else None,
-                is_due=self._is_due,
-            )
-
-        return FunctionRun(_function(spec), context, trial.seed, spec.resources.cpu)
-
-    def _objective(self, metrics: Mapping[str, float]) -> float:
-        """Return the value that one report of a training function would give its trial."""
-        value = metrics[self._metric]
-        return metrics.get(f"test_{self._metric}", value) if self._tests else value
 
     def _go_on(self, problem: Problem) -> Training:
         """Prepare the training from the furthest usable checkpoint, else from fresh weights."""
@@ -268,33 +196,6 @@ class Attempt:
         checkpoint = self._save(training.epoch, training.state_dict) if saves else None
         return Measurement(training.epoch, value, metrics, checkpoint), outcome
 
-    def _report(self, function: FunctionRun) -> tuple[Measurement | None, Outcome | None]:
-        """Run a training function up to its next report, or to its end."""
-        news = function.advance()
-        if isinstance(news, Ended):
-            return None, self._ended(news)
-        now = time.perf_counter()
-        metrics = {**news.metrics, "epoch_seconds": now - self._since}
-        self._since = now
-        for optimizer in function.context.optimizers:
-            if isinstance(optimizer, Anon):
-                metrics |= monitor(optimizer)
-        value = news.metrics[self._metric]
-        self._value = self._objective(news.metrics)
-        outcome, checkpoint = None, None
-        if not math.isfinite(value) or not math.isfinite(self._value):
-            outcome = Diverged(f"diverged: {self._metric} {value:g}")
-        elif news.state is not None and news.step < self._epochs and self._is_due():
-            checkpoint = self._save(news.step, news.state)
-        return Measurement(news.step, value, metrics, checkpoint), outcome
-
-    def _ended(self, end: Ended) -> Outcome:
-        if end.error is not None:
-            return _failure(end.error, self._spec.folder)
-        if self._value is None:
-            raise InputError(NO_REPORT)
-        return Completed(self._value)
-
 
 def run_probe(
     spec: JobSpec,
@@ -302,7 +203,7 @@ def run_probe(
     floor: float,
     points: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> ProbeResult | Failed:
-    """Measure a job's model on the machine of its trials; see `probe.probe`.
+    """Measure the model of a task of ours on the machine of its trials; see `probe.probe`.
 
     An error becomes a result, as in the trials.
 
@@ -318,8 +219,6 @@ def run_probe(
             FactoryArm(arm, spec.optimizer(arm), spec.spaces[arm].file, spec.folder, each)
             for arm, each in (points or {}).items()
         ]
-        if is_function(spec.task):
-            return _probe_function(spec, seed, floor, arms)
         problem = _problem(spec)
         batch_size = spec.training.batch_size
         steps = spec.budget.epochs * max(1, len(problem.train) // batch_size)
@@ -336,42 +235,7 @@ def run_probe(
         cost = _training(spec, problem, "anon", {"lr": _TINY}, seed).dry_run()
         return dataclasses.replace(found, cost=cost)
     except Exception as error:  # noqa: BLE001 - as in an attempt
-        return _failure(error, spec.folder)
-
-
-def _probe_function(spec: JobSpec, seed: int, floor: float, arms: Sequence[FactoryArm]) -> ProbeResult:
-    with tempfile.TemporaryDirectory() as folder:
-
-        def context(
-            tell: Callable[[Progress], None], make: Callable[[Any], torch.optim.Optimizer]
-        ) -> Context:
-            return Context(
-                arm="anon",
-                hyperparameters={},
-                seed=seed,
-                device=choose_device(spec.resources.gpu),
-                epochs=spec.budget.epochs,
-                objective=spec.objective,
-                folder=Path(folder),
-                make_optimizer=make,
-                tell=tell,
-                schedule=spec.training.schedule,
-                warmup=spec.training.warmup,
-            )
-
-        return probe_function(
-            _function(spec), context, seed=seed, floor=floor, objective=spec.objective, arms=arms
-        )
-
-
-def _function(spec: JobSpec) -> Train:
-    """Return the training function of a job with its arguments. Raises InputError if they do not fit."""
-    function = load_function(spec.task, spec.folder)
-    try:
-        inspect.signature(function).bind(None, **spec.arguments)
-    except TypeError as error:
-        raise InputError(f"{spec.task} cannot be called with a context and `arguments`: {error}.") from None
-    return functools.partial(function, **spec.arguments)
+        return failure_of(error, spec.folder)
 
 
 def _use_threads(number: int) -> None:
@@ -414,33 +278,3 @@ def _training(
 def _divergence(metrics: Mapping[str, float]) -> str:
     losses = ", ".join(f"{name} {value:g}" for name, value in metrics.items() if name.endswith("loss"))
     return f"diverged: {losses}"
-
-
-def _failure(error: BaseException, folder: str | None = None) -> Failed:
-    """Return the outcome of an error; the traceback starts in the user's own code, which is in `folder`."""
-    trace = "".join(traceback.format_exception(type(error), error, _users_part(error, folder)))
-    sys.stdout.flush()
-    sys.stderr.write(trace)
-    sys.stderr.flush()
-    if isinstance(error, torch.OutOfMemoryError):
-        # Without the sizes in its message, which differ from trial to trial: three for one reason pause the job.
-        text = (
-            "CUDA out of memory. Lower training.batch_size or the model's sizes, or let fewer trials share a GPU: "
-            "each may use its share of the memory, resources.gpu. `anon-tune logs` shows the sizes."
-        )
-    elif type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        why = str(error).strip().splitlines()[0]
-        text = f"torch.compile: {why} Leave out training.compile, or see `anon-tune logs`."
-    else:
-        text = str(error) if isinstance(error, AnonTuneError) else f"{type(error).__name__}: {error}"
-    return Failed(text, trace)
-
-
-def _users_part(error: BaseException, folder: str | None) -> TracebackType | None:
-    """Return an error's traceback from the first frame of a file in `folder` on; all of it if there is none."""
-    trace = error.__traceback__
-    while folder is not None and trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):
-            return trace
-        trace = trace.tb_next
-    return error.__traceback__

@@ -94,7 +94,7 @@ class Context:
         seed: int,
         device: torch.device,
         epochs: int,
-        objective: Objective,
+        objective: Objective | None,
         folder: Path,
         make_optimizer: Callable[[Any], Optimizer],
         tell: Callable[[Progress], None],
@@ -142,6 +142,19 @@ class Context:
         made = self._make_optimizer(model)
         self.optimizers.append(made)
         return made
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of this trial, for a schedule of your own: `group["lr"] = trial.lr * factor`.
+
+        Raises:
+            InputError: The arm has no hyperparameter `lr`.
+        """
+        if "lr" not in self.hyperparameters:
+            raise InputError(
+                f"the arm {self.arm} has no hyperparameter lr; it has {', '.join(self.hyperparameters)}"
+            )
+        return float(self.hyperparameters["lr"])
 
     def schedule(self, optimizer: Optimizer, steps: int | None = None) -> LambdaLR:
         """Return the job file's schedule of the learning rate (`training.schedule` and `warmup`).
@@ -212,12 +225,12 @@ class Context:
                 f"report: expected a step after {self._last} and up to budget.epochs {self.epochs}, found {step!r}."
             )
         numbers = {name: _number(name, value) for name, value in metrics.items()}
-        if self._objective.metric not in numbers:
+        if self._objective is not None and self._objective.metric not in numbers:
             raise InputError(
                 f"report: the job's objective.metric {self._objective.metric!r} is not among the reported "
                 f"{', '.join(numbers) or 'nothing'}. Report it, or name another in the job file."
             )
-        self._check_scale("report", numbers[self._objective.metric])
+        self._check_scale("report", numbers)
         self._last, self._metrics = step, numbers
         progress = Progress(step, numbers, (lambda: self._state(step, numbers)) if resumable else None)
         if self.tests and step == self.epochs:
@@ -239,7 +252,7 @@ class Context:
         reported, self._metrics = self._metrics, {}
         if not reported:
             raise InputError("test: call it once, after the last report.")
-        self._check_scale("test", numbers.get(f"test_{self._objective.metric}", math.nan))
+        self._check_scale("test", numbers, "test_")
         if self.tests:
             # Training that ended early counts at full length with its last results.
             self._last, self._held = self.epochs, None
@@ -251,8 +264,10 @@ class Context:
         if held is not None:
             self._tell(held)
 
-    def _check_scale(self, call: str, value: float) -> None:
-        problem = self._objective.problem_of(value)
+    def _check_scale(self, call: str, numbers: Mapping[str, float], prefix: str = "") -> None:
+        if self._objective is None:
+            return
+        problem = self._objective.problem_of(numbers.get(f"{prefix}{self._objective.metric}", math.nan))
         if problem is not None:
             raise InputError(f"{call}: {problem}")
 

@@ -1,35 +1,45 @@
 """Messages between the driver of a job and the processes that train its trials. Needs neither torch nor Ray.
 
-They are pickled. Ray Tune passes dicts and flattens nested ones, so each message is one value of such a dict. Only
-`to_config`, `from_config`, `to_tune` and `from_tune` know its key.
+Ray Tune pickles them. It passes dicts and flattens nested ones, so each message is one value of such a dict. Only
+`to_config`, `from_config`, `to_tune` and `from_tune` know its key. A process of user code sends its results as lines
+of JSON (`to_line`, `from_line`), since nothing that comes from there is unpickled.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, TypeAdapter
 
 from anon_tune.records import Trial, TrialState
 
 __all__ = [
     "Assignment",
+    "CheckUpRun",
     "Completed",
     "Diverged",
     "Failed",
+    "Lost",
     "Measurement",
     "Outcome",
     "ProbeAssignment",
     "ProbeResult",
+    "Reply",
     "Result",
     "StepResult",
     "TrainingCost",
     "TrialAssignment",
     "from_config",
+    "from_line",
     "from_tune",
     "to_config",
+    "to_line",
     "to_tune",
     "trial_of",
 ]
@@ -63,12 +73,14 @@ class ProbeAssignment:
 
     Attributes:
         seed: Seed of the initial weights and of the batches.
+        other_seed: Another seed, to see its effect on user code.
         floor: Floor of Anon's search space.
         points: Hyperparameters for the dry run of the user's factories, by arm.
         output: File for the output of the process; see `output.own`.
     """
 
     seed: int
+    other_seed: int
     floor: float
     points: Mapping[str, Sequence[Mapping[str, Any]]]
     output: Path
@@ -101,13 +113,15 @@ class Completed:
 
     Attributes:
         final: Objective after the last epoch: on the test split in the verdict, else on the validation split.
+        log: The last lines of the user's own output; None if there are none.
     """
 
     state: ClassVar[TrialState] = TrialState.COMPLETE
     reason: ClassVar[None] = None
-    log: ClassVar[None] = None
 
     final: float
+    log: str | None = None
+    kind: Literal["completed"] = field(default="completed", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,7 @@ class Diverged:
 
     reason: str
     log: str | None = None
+    kind: Literal["diverged"] = field(default="diverged", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -140,10 +155,25 @@ class Failed:
     reason: str
     traceback: str
     log: str | None = None
+    kind: Literal["failed"] = field(default="failed", kw_only=True)
 
 
-Outcome = Completed | Diverged | Failed
-"""The end of a trial, as its process reports it."""
+@dataclass(frozen=True)
+class Lost:
+    """The process of user code was killed from outside; the trial gets another attempt.
+
+    Attributes:
+        reason: How it ended, for people.
+        log: The last lines of its output; None if there are none.
+    """
+
+    reason: str
+    log: str | None = None
+    kind: Literal["lost"] = field(default="lost", kw_only=True)
+
+
+Outcome = Completed | Diverged | Failed | Lost
+"""The end of an attempt, as its process reports it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +191,10 @@ class StepResult:
     """
 
     measurement: Measurement | None = None
-    outcome: Outcome | None = None
+    outcome: Annotated[Outcome, Field(discriminator="kind")] | None = None
     resumed: int | None = None
     warnings: tuple[str, ...] = ()
+    kind: Literal["step"] = "step"
 
     def __post_init__(self) -> None:
         if self.measurement is None and self.outcome is None:
@@ -205,6 +236,7 @@ class ProbeResult:
         batches: Number of batches that the gradients were averaged over.
         architecture: The model's fingerprint; see `anon_tune.architecture`.
         cost: Time and memory of training; None if only the gradients were measured.
+        notes: Traps in user code, for people.
     """
 
     log_mean_sigma: float
@@ -213,17 +245,70 @@ class ProbeResult:
     batches: int
     architecture: Mapping[str, Any]
     cost: TrainingCost | None = None
+    notes: tuple[str, ...] = ()
+    kind: Literal["probe"] = "probe"
 
     def as_stored(self) -> dict[str, Any]:
         """Return the job's `probe` as the ledger stores it: JSON values, without the architecture."""
         own = dataclasses.asdict(self)
         cost = own.pop("cost") or {}
-        del own["architecture"]
+        del own["architecture"], own["kind"]
+        own["notes"] = list(self.notes)
         return own | {name: value for name, value in cost.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckUpRun:
+    """One run of user code in the check-up before the first trial.
+
+    Attributes:
+        probe: Measurements of the first gradients.
+        weights: Digest of the parameters before the first step.
+        gradients: Digest of the first gradients.
+        given: Learning rate that each param group was to have.
+        used: Learning rates of each param group at the steps of the run.
+        value: Objective of the first report; None if there was no report.
+        notes: Traps for the user that do not stop the job.
+    """
+
+    probe: ProbeResult
+    weights: str
+    gradients: str
+    given: float
+    used: tuple[tuple[float, ...], ...]
+    value: float | None = None
+    notes: tuple[str, ...] = ()
+    kind: Literal["check_up"] = "check_up"
 
 
 Result = StepResult | ProbeResult | Failed
 """Message of a process: of a trial, or the end of the probe."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Reply to a result: whether the trial goes on."""
+
+    goes_on: bool
+
+
+def to_line(result: Result | CheckUpRun) -> bytes:
+    """Return a result of a process of user code as a line of JSON, without the newline."""
+    return json.dumps(_results().dump_python(result, mode="json")).encode()
+
+
+def from_line(line: bytes) -> Result | CheckUpRun:
+    """Return the result of `to_line`.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    return _results().validate_python(json.loads(line))
+
+
+@functools.cache
+def _results() -> TypeAdapter[Result | CheckUpRun]:
+    return TypeAdapter(Annotated[StepResult | ProbeResult | CheckUpRun | Failed, Field(discriminator="kind")])
 
 
 def to_config(assignment: Assignment) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import statistics
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -79,9 +79,18 @@ class Watchdog:
         trial: The trial's id.
         attempt: Its number.
         seconds: Time between two checks.
+        end: Ends what works on the attempt; by default this process.
     """
 
-    def __init__(self, root: Path, trial: str, attempt: int, seconds: float = _LOOK_SECONDS) -> None:
+    def __init__(
+        self,
+        root: Path,
+        trial: str,
+        attempt: int,
+        seconds: float = _LOOK_SECONDS,
+        end: Callable[[], None] | None = None,
+    ) -> None:
+        self._end = end or _end_process
         self._request = _request(root, trial, attempt)
         self._seconds = seconds
         self._over = threading.Event()
@@ -97,7 +106,8 @@ class Watchdog:
         while not self._over.wait(self._seconds):
             # Not Path.exists, which raises if a file system fails for a moment.
             if os.path.exists(self._request):  # noqa: PTH110
-                _end_process()
+                self._end()
+                return
 
 
 def _request(root: Path, trial: str, attempt: int) -> Path:

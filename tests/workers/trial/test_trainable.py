@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from anon_tune.errors import InputError
 from anon_tune.records import Phase
 from anon_tune.spec import parse_spec
-from anon_tune.workers.trial.attempt import _failure
+from anon_tune.workers.trial.failure import failure_of
 from anon_tune.workers.trial.checkpoints import ask, checkpoint_name
 from anon_tune.workers.trial.messages import Completed, StepResult
 from tests import trials
@@ -234,7 +234,7 @@ def test_out_of_memory_has_one_reason_that_says_what_to_do(capsys: pytest.Captur
     ("error", "reason"), [(ValueError("no"), "ValueError: no"), (InputError("Do this."), "Do this.")]
 )
 def test_other_errors_are_their_own_reason(error: Exception, reason: str):
-    assert _failure(error).reason == reason
+    assert failure_of(error).reason == reason
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,17 @@ import torch
 from anon_tune.errors import SpecError
 from anon_tune.records import Phase
 from anon_tune.spec import JobSpec, load_spec, stored_spec
-from anon_tune.workers.trial.attempt import run_probe
+from anon_tune.workers.isolation.messages import describe
+from anon_tune.workers.isolation.process import Keeper
 from anon_tune.workers.trial.checkpoints import ask, checkpoint_name
 from anon_tune.workers.trial.messages import Completed, Diverged, Failed, ProbeResult, StepResult
-from anon_tune.workers.trial.trainable import HELD
 from tests import trials
-from tests.trials import TRIAL, Local, failed, final, learned, measured, results, steps
+from tests.trials import TRIAL, Isolated, failed, final, learned, measured, results, steps
 
 EPOCHS = 5
+
+Trial = Callable[..., Isolated]
+Probed = Callable[..., ProbeResult | Failed]
 
 CODE = """
 import random
@@ -52,7 +54,6 @@ def train(context, width=8, until=None):
 
 
 def careless(context):
-    folder = Path(context.folder)
     try:
         for epoch in range(1, context.epochs + 1):
             try:
@@ -61,8 +62,16 @@ def careless(context):
             except Exception:
                 pass
     finally:
-        (folder / "cleaned_up").touch()
-        print("cleaned up")
+        Path("cleaned_up").touch()
+
+
+def deaf(context):
+    one_step(context)
+    while True:
+        try:
+            context.report(1, loss=1.0)
+        except BaseException:
+            pass
 
 
 def one_step(context):
@@ -165,46 +174,44 @@ def cannot_be_saved(context):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     """A user's folder, which has a package of the name that a folder of this project has."""
     user = tmp_path / "user"
     (user / "workers").mkdir(parents=True)
     (user / "workers" / "__init__.py").touch()
     (user / "workers" / "mine.py").write_text(CODE)
-    before, modules = list(sys.path), set(sys.modules)
-    yield user
-    sys.path[:] = before
-    for name in set(sys.modules) - modules:
-        if str(user) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    return user
 
 
-@pytest.fixture(autouse=True)
-def output_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests' own process goes on writing where it wrote."""
-    monkeypatch.setattr("anon_tune.workers.trial.output.capture", lambda path: None)
-    monkeypatch.setattr("anon_tune.workers.trial.checkpoints.WRITING_SHARE", float("inf"))
+@pytest.fixture
+def trial(keeper: Keeper) -> Callable[..., Isolated]:
+    """Return a function that starts a trial in a process of its own; it saves a checkpoint at each report."""
+
+    def start(
+        folder: Path, function: str = "train", attempt: int = 1, *names: str, asks: bool = True, **keys: Any
+    ) -> Isolated:
+        spec = job(folder, function, keys.pop("job", ""))
+        hyperparameters = {"lr": 0.01, "gamma": 1.0, "floor": 0.03, "weight_decay": 0.1}
+        given = {"hyperparameters": hyperparameters, **keys}
+        checkpoints = folder.parent / "checkpoints"
+        checkpoints.mkdir(exist_ok=True)
+        if asks:
+            ask(checkpoints)
+        return Isolated(keeper, trials.config(spec, checkpoints, attempt, *names, **given))
+
+    return start
 
 
 def job(folder: Path, function: str, keys: str = "") -> JobSpec:
     path = folder / "job.yaml"
     path.write_text(
         f"name: mine\ntask: 'workers.mine:{function}'\nspace: mlp\nbudget: {{trials: 1, epochs: {EPOCHS}}}\n"
-        f"training: {{checkpoint_seconds: 0, schedule: cosine}}\n{keys}\n"
+        f"training: {{checkpoint_seconds: 1000, schedule: cosine}}\n{keys}\n"
     )
     return load_spec(path)
 
 
-def trial(folder: Path, function: str = "train", attempt: int = 1, *names: str, **keys: Any) -> Local:
-    spec = job(folder, function, keys.pop("job", ""))
-    hyperparameters = {"lr": 0.01, "gamma": 1.0, "floor": 0.03, "weight_decay": 0.1}
-    given = {"hyperparameters": hyperparameters, **keys}
-    checkpoints = folder.parent / "checkpoints"
-    checkpoints.mkdir(exist_ok=True)
-    return Local(trials.config(spec, checkpoints, attempt, *names, **given))
-
-
-def test_a_function_is_trained_from_report_to_report(folder: Path):
+def test_a_function_is_trained_from_report_to_report(trial: Trial, folder: Path):
     found = results(trial(folder))
     assert steps(found) == [*range(1, EPOCHS + 1), None]
     assert found[-1] == StepResult(outcome=Completed(measured(found[-2]).value))
@@ -215,7 +222,7 @@ def test_a_function_is_trained_from_report_to_report(folder: Path):
 VERDICT = Phase.VERDICT
 
 
-def test_an_arm_of_the_user_trains_with_what_its_factory_makes(folder: Path):
+def test_an_arm_of_the_user_trains_with_what_its_factory_makes(trial: Trial, folder: Path):
     (folder / "factories.py").write_text(
         "import torch\n\n\ndef make(model, lr):\n    return torch.optim.AdamW(model.parameters(), lr=lr)\n"
     )
@@ -230,14 +237,14 @@ def test_an_arm_of_the_user_trains_with_what_its_factory_makes(folder: Path):
     assert isinstance(mine[-1].outcome, Completed)
 
 
-def test_only_the_verdict_counts_the_test(folder: Path):
+def test_only_the_verdict_counts_the_test(trial: Trial, folder: Path):
     found = results(trial(folder, phase=VERDICT))
     assert steps(found) == [*range(1, EPOCHS + 1), None]
     assert final(found[-1]) == measured(found[-2]).metrics["test_loss"] != measured(found[-2]).value
     assert all("test_loss" not in measured(result).metrics for result in results(trial(folder))[:-1])
 
 
-def test_the_test_of_a_function_that_ended_early_counts_at_full_length(folder: Path):
+def test_the_test_of_a_function_that_ended_early_counts_at_full_length(trial: Trial, folder: Path):
     early = "arguments: {until: 3}"
     found = results(trial(folder, phase=VERDICT, job=early))
     assert steps(found) == [1, 2, 3, EPOCHS, None]
@@ -247,13 +254,13 @@ def test_the_test_of_a_function_that_ended_early_counts_at_full_length(folder: P
     assert final(results(cut_off)[-1]) == 7.0
 
 
-def test_a_function_that_does_not_test_has_its_last_report_counted(folder: Path):
+def test_a_function_that_does_not_test_has_its_last_report_counted(trial: Trial, folder: Path):
     found = results(trial(folder, "silent", phase=VERDICT))
     assert steps(found) == [4, EPOCHS, None]
     assert final(found[-1]) == measured(found[-2]).value == 2.0
 
 
-def test_another_attempt_goes_on_with_the_same_results(folder: Path):
+def test_another_attempt_goes_on_with_the_same_results(trial: Trial, folder: Path):
     first = results(trial(folder))
     for attempt, done in ((2, 4), (3, 3)):  # of a trial the last two are kept
         second = results(trial(folder, "train", attempt, checkpoint_name(TRIAL, 1, done)))
@@ -261,7 +268,7 @@ def test_another_attempt_goes_on_with_the_same_results(folder: Path):
         assert [learned(result) for result in second] == [learned(result) for result in first[done:]]
 
 
-def test_a_function_that_had_ended_early_ends_with_what_it_had_reported(folder: Path):
+def test_a_function_that_had_ended_early_ends_with_what_it_had_reported(trial: Trial, folder: Path):
     early = "arguments: {until: 3}"
     first = results(trial(folder, job=early))
     assert steps(first) == [1, 2, 3, None]
@@ -269,41 +276,30 @@ def test_a_function_that_had_ended_early_ends_with_what_it_had_reported(folder: 
     assert [learned(result) for result in second] == [learned(first[-1])]
 
 
-def test_a_process_that_is_used_again_starts_afresh(folder: Path):
-    first = results(trial(folder))
-    used = trial(folder)
-    used.step()  # and is stopped, as it is pruned
-    assert used.reset_config(trial(folder, "train", 2).config)
-    assert [learned(result) for result in results(used)] == [learned(result) for result in first]
-
-
-def test_a_checkpoint_is_written_when_it_is_asked_for(folder: Path):
-    rarely = "arguments: {width: 4}"
-    one = trial(folder, job=rarely)
-    one._attempt._pace._seconds = 1e9
+def test_a_checkpoint_is_written_when_it_is_asked_for(trial: Trial, folder: Path):
+    one = trial(folder, asks=False)
     assert measured(one.advance()).checkpoint is None
     ask(folder.parent / "checkpoints")
     assert measured(one.advance()).checkpoint == checkpoint_name(TRIAL, 1, 2)
+    one.close()
 
 
-def test_a_stopped_function_cleans_up_though_it_catches_every_exception(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_stopped_function_cleans_up_though_it_catches_every_exception(trial: Trial, folder: Path):
     one = trial(folder, "careless")
     assert measured(one.advance()).step == 1
-    one.cleanup()
-    assert "cleaned up" in capsys.readouterr().out
-    assert not one._attempt._files.exists()
+    one.close()
+    assert (folder / "cleaned_up").exists()
+    assert not one._files.exists()
 
 
-def test_a_function_that_cannot_be_stopped_costs_its_process(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    one = trial(folder)
-    function = one._attempt._function
-    assert function is not None
-    one.step()
-    monkeypatch.setattr(function, "close", lambda seconds: False)
-    with pytest.raises(RuntimeError, match=HELD):
-        one.reset_config(dict(one.config))
+def test_a_function_that_does_not_stop_is_killed(trial: Trial, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("anon_tune.workers.trial.isolated._CLOSE_SECONDS", 0.1)
+    one = trial(folder, "deaf")
+    assert one._process is not None
+    assert measured(one.advance()).step == 1
+    process = one._process
+    one.close()
+    assert describe(process.finish(0.0).status) == "SIGKILL (Killed)"
 
 
 @pytest.mark.parametrize(
@@ -319,32 +315,32 @@ def test_a_function_that_cannot_be_stopped_costs_its_process(folder: Path, monke
         ("backwards", "expected a step after 2 and up to budget.epochs 5, found 1"),
         ("too_far", "found 6"),
         ("never_reports", "ended without a report"),
-        ("leaves", "SystemExit: no more"),
+        ("leaves", "its process ended with exit code 1: no more"),
         ("tests_twice", "test: call it once, after the last report"),
         ("cannot_be_saved", "width has no state_dict"),
     ],
 )
-def test_what_is_wrong_with_a_trial_is_its_reason(folder: Path, function: str, reason: str):
+def test_what_is_wrong_with_a_trial_is_its_reason(trial: Trial, folder: Path, function: str, reason: str):
     last = results(trial(folder, function))[-1]
     assert reason in failed(last).reason
 
 
-def test_an_error_is_told_from_the_users_code_on(folder: Path):
+def test_an_error_is_told_from_the_users_code_on(trial: Trial, folder: Path):
     last = failed(results(trial(folder, "breaks"))[-1])
     lines = last.traceback.splitlines()
     assert "workers/mine.py" in lines[1]
     assert "in breaks" in lines[1]
     assert any("in deeper" in line for line in lines)
-    assert "user_function.py" not in last.traceback
+    assert "child.py" not in last.traceback
     assert last.reason.startswith("RuntimeError: ")
 
 
-def test_a_loss_that_is_no_number_is_a_divergence(folder: Path):
+def test_a_loss_that_is_no_number_is_a_divergence(trial: Trial, folder: Path):
     last = results(trial(folder, "explodes"))[-1]
     assert (measured(last).step, last.outcome) == (2, Diverged("diverged: loss nan"))
 
 
-def test_param_groups_keep_what_is_their_own(folder: Path):
+def test_param_groups_keep_what_is_their_own(trial: Trial, folder: Path):
     first = measured(results(trial(folder, "groups"))[0])
     assert (first.value, first.metrics["other"]) == (0.1, 0.0)
 
@@ -352,11 +348,15 @@ def test_param_groups_keep_what_is_their_own(folder: Path):
 # Before the first trial
 
 
-def probed(folder: Path, function: str, keys: str = "") -> ProbeResult | Failed:
-    return run_probe(job(folder, function, keys), 7, 0.03)
+@pytest.fixture
+def probed(keeper: Keeper) -> Callable[..., ProbeResult | Failed]:
+    """Return a function that checks a training function."""
+    return lambda folder, function, keys="": trials.checked_up(
+        keeper, job(folder, function, keys), folder.parent
+    )
 
 
-def test_the_probe_measures_the_first_gradients_at_the_initial_weights(folder: Path):
+def test_the_probe_measures_the_first_gradients_at_the_initial_weights(probed: Probed, folder: Path):
     found = probed(folder, "careless")
     assert isinstance(found, ProbeResult)
     # one_step: three gradients of 1 in each of its four steps
@@ -370,7 +370,7 @@ def test_the_probe_measures_the_first_gradients_at_the_initial_weights(folder: P
     }
 
 
-def test_a_probe_is_the_same_each_time(folder: Path):
+def test_a_probe_is_the_same_each_time(probed: Probed, folder: Path):
     first, second = (probed(folder, "train") for _ in range(2))
     assert isinstance(first, ProbeResult)
     assert isinstance(second, ProbeResult)
@@ -383,8 +383,8 @@ def test_a_probe_is_the_same_each_time(folder: Path):
 @pytest.mark.parametrize(
     ("function", "keys", "reason"),
     [
-        ("never_reports", "", "ended without a report. Call context.report"),
-        ("never_steps", "", "never called step() on the optimizer from context.optimizer(model)"),
+        ("never_reports", "", "ended without a report. Call report(epoch"),
+        ("never_steps", "", "never called step() on the optimizer from optimizer(model) of its trial"),
         ("other_metric", "", "objective.metric 'loss' is not among"),
         ("negative", "", "report: loss is -0.5, but"),
         ("zero", "", "report: loss is 0, but"),
@@ -396,7 +396,9 @@ def test_a_probe_is_the_same_each_time(folder: Path):
         ("trian", "", "did you mean 'train'?"),
     ],
 )
-def test_what_is_wrong_is_said_before_the_first_trial(folder: Path, function: str, keys: str, reason: str):
+def test_what_is_wrong_is_said_before_the_first_trial(
+    probed: Probed, folder: Path, function: str, keys: str, reason: str
+):
     found = probed(folder, function, keys)
     assert isinstance(found, Failed)
     assert reason in found.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,10 +104,12 @@ class Isolated(IsolatedAttempt):
         return self.step()
 
 
-def checked_up(keeper: Keeper, spec: JobSpec, folder: Path) -> ProbeResult | Failed:
-    """Return the result of the check-up of a job with user code."""
-    probe = ProbeAssignment(seed=7, other_seed=8, floor=0.03, points={}, output=folder / "probe.log")
-    run = CheckUp(probe, UserCode(keeper, spec, NO_FUNCTIONS))
+def checked_up(
+    spec: JobSpec, folder: Path, points: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+) -> ProbeResult | Failed:
+    """Return the result of the check-up of a job with user code; `points` as in `ProbeAssignment`."""
+    probe = ProbeAssignment(7, 8, 0.03, points or {}, folder / "probe.log")
+    run = CheckUp(probe, UserCode(SHARED, spec, NO_FUNCTIONS))
     try:
         return run.step()
     finally:
@@ -155,4 +158,5 @@ def learned(result: StepResult) -> dict[str, Any]:
     """Return the results that must be the same in another attempt: all but durations and file names."""
     found = result.measurement
     own = {} if found is None else {"step": found.step, "value": found.value, **untimed(found.metrics)}
-    return {"outcome": result.outcome, **own}
+    outcome = result.outcome and dataclasses.replace(result.outcome, log=None)
+    return {"outcome": outcome, **own}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from anon_tune.records import Phase
 from anon_tune.spec import JobSpec, load_spec
-from anon_tune.workers.trial.attempt import run_probe
-from anon_tune.workers.trial.checkpoints import checkpoint_name
+from anon_tune.workers.trial.checkpoints import ask, checkpoint_name
 from anon_tune.workers.trial.messages import ProbeResult
 from tests import trials
 from tests.trials import TRIAL, Local, final, learned, measured, results, steps
@@ -25,27 +22,17 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(params=["lightning", "hugging_face"])
-def spec(request: pytest.FixtureRequest) -> Iterator[JobSpec]:
+def spec(request: pytest.FixtureRequest) -> JobSpec:
     """An example's job."""
-    before = list(sys.path)
-    sys.modules.pop("train", None)  # all examples have one
-    smaller = [f"budget.epochs={EPOCHS}", "training.checkpoint_seconds=0", "arguments.width=16"]
-    yield load_spec(EXAMPLES / request.param / "job.yaml", smaller)
-    sys.path[:] = before
-    sys.modules.pop("train", None)
-
-
-@pytest.fixture(autouse=True)
-def output_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests' own process goes on writing where it wrote."""
-    monkeypatch.setattr("anon_tune.workers.trial.output.capture", lambda path: None)
-    monkeypatch.setattr("anon_tune.workers.trial.checkpoints.WRITING_SHARE", float("inf"))
+    smaller = [f"budget.epochs={EPOCHS}", "arguments.width=16"]
+    return load_spec(EXAMPLES / request.param / "job.yaml", smaller)
 
 
 def trial(spec: JobSpec, folder: Path, attempt: int = 1, *names: str, phase: Phase = Phase.SEARCH) -> Local:
     hyperparameters = {"lr": 0.003, "gamma": 1.0, "floor": 0.03}
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
+    ask(checkpoints)  # one after each report
     return Local(
         trials.config(spec, checkpoints, attempt, *names, phase=phase, hyperparameters=hyperparameters)
     )
@@ -78,8 +65,8 @@ def test_a_trial_that_is_pruned_ends_and_the_process_takes_the_next(spec: JobSpe
     assert [learned(result) for result in results(used)] == [learned(result) for result in first]
 
 
-def test_the_probe_sees_the_model(spec: JobSpec):
-    found = run_probe(spec, 7, 0.03)
+def test_the_probe_sees_the_model(spec: JobSpec, tmp_path: Path):
+    found = trials.checked_up(spec, tmp_path)
     assert isinstance(found, ProbeResult)
     assert found.batches == 4
     assert found.architecture["parameters"] > 1000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 import shutil
@@ -17,6 +16,7 @@ from anon_tune.workers.isolation.messages import Ended, Order, describe, is_kill
 from anon_tune.workers.isolation.process import IsolatedProcess, Keeper
 from anon_tune.workers.trial import output
 from anon_tune.workers.trial.check_ups import compared
+from anon_tune.workers.trial.lines import from_line, to_reply
 from anon_tune.workers.trial.messages import (
     Assignment,
     CheckUpRun,
@@ -31,7 +31,6 @@ from anon_tune.workers.trial.messages import (
     Result,
     StepResult,
     TrialAssignment,
-    from_line,
 )
 from anon_tune.workers.trial.watchdog import Watchdog
 from anon_tune.workers.trial.work import FOLDER, NO_REPORT, WORK, Work
@@ -138,7 +137,7 @@ class IsolatedAttempt:
             return StepResult(outcome=Failed(self._failure, self._failure))
         while True:
             if self._waits:
-                self._process.reply(_line(Reply(goes_on=True)))
+                self._process.reply(to_reply(Reply(goes_on=True)))
             news = self._process.receive()
             self._waits = isinstance(news, bytes)
             if isinstance(news, Ended):
@@ -165,7 +164,7 @@ class IsolatedAttempt:
         process, self._process = self._process, None
         if process is not None:
             if self._waits:
-                process.reply(_line(Reply(goes_on=False)))
+                process.reply(to_reply(Reply(goes_on=False)))
             process.finish(_CLOSE_SECONDS)
         self._log.unlink(missing_ok=True)
         self._log.with_suffix(".work").unlink(missing_ok=True)
@@ -248,7 +247,7 @@ class CheckUp:
                 NO_REPORT if news.status == 0 else _killed() if is_killed(news.status) else _how(news, log)
             )
             return Failed(reason, log or reason, log)
-        process.reply(_line(Reply(goes_on=False)))
+        process.reply(to_reply(Reply(goes_on=False)))
         process.finish(_CLOSE_SECONDS)
         found = _parsed(news)
         return found if isinstance(found, CheckUpRun | Failed) else _unexpected(news)
@@ -290,7 +289,3 @@ def _parsed(line: bytes) -> Result | CheckUpRun | Failed:
 def _unexpected(line: bytes) -> Failed:
     reason = f"its process sent an unexpected line: {line[:80]!r}"
     return Failed(reason, reason)
-
-
-def _line(reply: Reply) -> bytes:
-    return json.dumps(dataclasses.asdict(reply)).encode()

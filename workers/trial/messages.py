@@ -2,20 +2,16 @@
 
 Ray Tune pickles them. It passes dicts and flattens nested ones, so each message is one value of such a dict. Only
 `to_config`, `from_config`, `to_tune` and `from_tune` know its key. A process of user code sends its results as lines
-of JSON (`to_line`, `from_line`), since nothing that comes from there is unpickled.
+(`lines.py`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Field, TypeAdapter
+from typing import Any, ClassVar, Literal
 
 from anon_tune.records import Trial, TrialState
 
@@ -36,10 +32,8 @@ __all__ = [
     "TrainingCost",
     "TrialAssignment",
     "from_config",
-    "from_line",
     "from_tune",
     "to_config",
-    "to_line",
     "to_tune",
     "trial_of",
 ]
@@ -191,7 +185,7 @@ class StepResult:
     """
 
     measurement: Measurement | None = None
-    outcome: Annotated[Outcome, Field(discriminator="kind")] | None = None
+    outcome: Outcome | None = None
     resumed: int | None = None
     warnings: tuple[str, ...] = ()
     kind: Literal["step"] = "step"
@@ -253,8 +247,8 @@ class ProbeResult:
         own = dataclasses.asdict(self)
         cost = own.pop("cost") or {}
         del own["architecture"], own["kind"]
-        own["notes"] = list(self.notes)
-        return own | {name: value for name, value in cost.items() if value is not None}
+        own["notes"] = list(self.notes) or None
+        return {name: value for name, value in {**own, **cost}.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,25 +284,6 @@ class Reply:
     """Reply to a result: whether the trial goes on."""
 
     goes_on: bool
-
-
-def to_line(result: Result | CheckUpRun) -> bytes:
-    """Return a result of a process of user code as a line of JSON, without the newline."""
-    return json.dumps(_results().dump_python(result, mode="json")).encode()
-
-
-def from_line(line: bytes) -> Result | CheckUpRun:
-    """Return the result of `to_line`.
-
-    Raises:
-        ValueError: It is not one.
-    """
-    return _results().validate_python(json.loads(line))
-
-
-@functools.cache
-def _results() -> TypeAdapter[Result | CheckUpRun]:
-    return TypeAdapter(Annotated[StepResult | ProbeResult | CheckUpRun | Failed, Field(discriminator="kind")])
 
 
 def to_config(assignment: Assignment) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -19,6 +18,7 @@ from anon_tune.workers.isolation.channel import Channel
 from anon_tune.workers.trial import checkpoints
 from anon_tune.workers.trial.context import Context, Progress, TrialStopped
 from anon_tune.workers.trial.device import choose_device
+from anon_tune.workers.trial.lines import from_reply, to_line
 from anon_tune.workers.trial.messages import (
     Assignment,
     CheckUpRun,
@@ -27,11 +27,9 @@ from anon_tune.workers.trial.messages import (
     Failed,
     Measurement,
     Outcome,
-    Reply,
     Result,
     StepResult,
     TrialAssignment,
-    to_line,
 )
 from anon_tune.workers.trial.watchdog import Watchdog
 from anon_tune.workers.trial.work import NO_REPORT, Work
@@ -55,10 +53,9 @@ class ChannelSupervisor:
     def tell(self, result: Result | CheckUpRun) -> bool:
         """Send a result, and wait for the reply; return False if the supervisor has gone."""
         try:
-            reply = self._channel.ask(to_line(result))
+            return from_reply(self._channel.ask(to_line(result))).goes_on
         except OSError:
             return False
-        return bool(reply) and Reply(**json.loads(reply)).goes_on
 
 
 class TrialSession:

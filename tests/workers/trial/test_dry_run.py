@@ -18,6 +18,7 @@ from anon_tune.workers.trial.attempt import run_probe
 from anon_tune.workers.trial.dry_run import FactoryArm, dry_run
 from anon_tune.workers.trial.messages import Failed, ProbeResult
 from tests.modules import forgotten
+from tests.trials import checked_up
 
 CODE = """
 import torch
@@ -151,7 +152,10 @@ def probed(folder: Path, factory: str, task: str, *, tries: bool = True) -> Prob
     spec = load_spec(folder / "job.yaml")
     space = spaces_of(spec)["mine"]
     points = [optimizer_arguments(space, point, 0.0) for point in space.middles()]
-    return run_probe(spec, 7, 0.03, {"mine": points} if tries else None)
+    given = {"mine": points} if tries else {}
+    if spec.has_own_training:
+        return checked_up(spec, folder, given)
+    return run_probe(spec, 7, 0.03, given)
 
 
 def untimed(found: ProbeResult | Failed) -> ProbeResult:

@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from anon_tune.errors import InputError
 from anon_tune.records import Phase
 from anon_tune.spec import parse_spec
-from anon_tune.workers.trial.failure import failure_of
 from anon_tune.workers.trial.checkpoints import ask, checkpoint_name
+from anon_tune.workers.trial.failure import failure_of
 from anon_tune.workers.trial.messages import Completed, StepResult
 from tests import trials
 from tests.trials import TRIAL, Local, failed, learned, measured, steps
@@ -223,7 +223,7 @@ def test_a_failure_is_told_with_what_came_before_it(tmp_path: Path, monkeypatch:
 
 def test_out_of_memory_has_one_reason_that_says_what_to_do(capsys: pytest.CaptureFixture[str]):
     errors = [torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {n} MiB") for n in range(2)]
-    first, second = map(_failure, errors)
+    first, second = map(failure_of, errors)
     assert first.reason == second.reason, "three for one reason pause the job"
     assert "training.batch_size" in first.reason
     assert "Tried to allocate 1 MiB" in second.traceback

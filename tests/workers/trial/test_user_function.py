@@ -23,7 +23,6 @@ from tests.trials import TRIAL, Isolated, failed, final, learned, measured, resu
 EPOCHS = 5
 
 Trial = Callable[..., Isolated]
-Probed = Callable[..., ProbeResult | Failed]
 
 CODE = """
 import random
@@ -348,15 +347,11 @@ def test_param_groups_keep_what_is_their_own(trial: Trial, folder: Path):
 # Before the first trial
 
 
-@pytest.fixture
-def probed(keeper: Keeper) -> Callable[..., ProbeResult | Failed]:
-    """Return a function that checks a training function."""
-    return lambda folder, function, keys="": trials.checked_up(
-        keeper, job(folder, function, keys), folder.parent
-    )
+def probed(folder: Path, function: str, keys: str = "") -> ProbeResult | Failed:
+    return trials.checked_up(job(folder, function, keys), folder.parent)
 
 
-def test_the_probe_measures_the_first_gradients_at_the_initial_weights(probed: Probed, folder: Path):
+def test_the_probe_measures_the_first_gradients_at_the_initial_weights(folder: Path):
     found = probed(folder, "careless")
     assert isinstance(found, ProbeResult)
     # one_step: three gradients of 1 in each of its four steps
@@ -370,7 +365,7 @@ def test_the_probe_measures_the_first_gradients_at_the_initial_weights(probed: P
     }
 
 
-def test_a_probe_is_the_same_each_time(probed: Probed, folder: Path):
+def test_a_probe_is_the_same_each_time(folder: Path):
     first, second = (probed(folder, "train") for _ in range(2))
     assert isinstance(first, ProbeResult)
     assert isinstance(second, ProbeResult)
@@ -396,9 +391,7 @@ def test_a_probe_is_the_same_each_time(probed: Probed, folder: Path):
         ("trian", "", "did you mean 'train'?"),
     ],
 )
-def test_what_is_wrong_is_said_before_the_first_trial(
-    probed: Probed, folder: Path, function: str, keys: str, reason: str
-):
+def test_what_is_wrong_is_said_before_the_first_trial(folder: Path, function: str, keys: str, reason: str):
     found = probed(folder, function, keys)
     assert isinstance(found, Failed)
     assert reason in found.reason

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from anon_tune.workers.trial.output import newest, tail
+from anon_tune.spec import load_spec
+from anon_tune.workers.isolation.process import Keeper
+from anon_tune.workers.trial.messages import Failed, Lost
 from anon_tune.workers.trial.watchdog import ask_to_end, overdue, withdraw
-from tests.trials import TRIAL
+from tests.trials import TRIAL, Isolated, config
 
 MINUTE = 60.0
 
@@ -120,27 +121,14 @@ def test_the_watch_ends_with_its_attempt(tmp_path: Path):
         assert process.communicate("goes on") == ("goes on\n", "")
 
 
-TRAINS = """
-import os, sys
-from pathlib import Path
-import torch
-from anon_tune.spec import load_spec
-from tests.trials import Local, config
-
-folder = Path(sys.argv[1])
-spec = load_spec(folder / "job.yaml")
-trial = Local(config(spec, folder))
-while "outcome" not in trial.step():
-    pass
-trial.cleanup()
-"""
-
 MINE = """
-import os, threading
+import sys, threading
 import torch
+from anon_tune.workers.trial.watchdog import ask_to_end
+from pathlib import Path
 
 def hangs():
-    os.write({says}, b"hangs")
+    ask_to_end(Path({folder!r}), {trial!r}, 1)
     threading.Event().wait()
 
 {early}
@@ -151,24 +139,45 @@ def train(context):
     {late}
 """
 
+SCRIPT = """
+import sys
+sys.path.append({folder!r})
+{before}
+import anon_tune, mine
+mine.train(anon_tune.trial())
+"""
 
+
+@pytest.mark.parametrize("task", ["task: mine:train", "command: python script.py"])
 @pytest.mark.parametrize("place", ["early", "late"])
-def test_an_attempt_ends_in_its_constructor_and_in_its_first_epoch(tmp_path: Path, place: str):
-    ours, theirs = os.pipe()
+def test_user_code_that_hangs_ends_and_says_where_it_was(
+    keeper: Keeper, tmp_path: Path, task: str, place: str
+):
     calls = {"early": "", "late": "", place: "hangs()"}
-    (tmp_path / "mine.py").write_text(MINE.format(says=theirs, **calls))
+    (tmp_path / "mine.py").write_text(MINE.format(folder=str(tmp_path), trial=TRIAL, **calls))
+    before = "import anon_tune; anon_tune.trial()" if place == "early" else ""
+    (tmp_path / "script.py").write_text(SCRIPT.format(folder=str(tmp_path), before=before))
     (tmp_path / "job.yaml").write_text(
-        "name: hangs\ntask: mine:train\nbudget: {trials: 1, epochs: 1}\narms: [anon]\n"
+        f"name: hangs\n{task}\nbudget: {{trials: 1, epochs: 1}}\narms: [anon]\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", TRAINS, str(tmp_path)], pass_fds=[theirs])
-    os.close(theirs)
-    with os.fdopen(ours, "rb") as said:
-        assert said.read(5) == b"hangs"
-        ask_to_end(tmp_path, TRIAL, 1)
-        assert process.wait() == 1
-    written = newest(tmp_path.parent / "output1.log")
-    assert written is not None
-    last = str(tail(written)).split("Thread ")[-1]
-    assert last.startswith("MainThread:" if place == "early" else "training:")
-    assert "mine.py:7, in hangs" in last
-    written.unlink()
+    trial = Isolated(keeper, config(load_spec(tmp_path / "job.yaml"), tmp_path))
+    failed = trial.advance().outcome
+    assert isinstance(failed, Failed)
+    assert failed.reason.startswith("its process ended with exit code 1")
+    last = str(failed.log).split("Thread ")[-1]
+    assert last.startswith("MainThread:")
+    assert f"{tmp_path / 'mine.py'}:9, in hangs" in last
+    trial.close()
+
+
+def test_a_program_that_hangs_without_a_trial_ends_as_well(
+    keeper: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("anon_tune.workers.trial.isolated._STACKS_SECONDS", 0.0)
+    (tmp_path / "job.yaml").write_text(
+        "name: hangs\ncommand: sleep 1000\nbudget: {trials: 1, epochs: 1}\narms: [anon]\n"
+    )
+    ask_to_end(tmp_path, TRIAL, 1)
+    trial = Isolated(keeper, config(load_spec(tmp_path / "job.yaml"), tmp_path))
+    assert isinstance(trial.advance().outcome, Lost), "the driver knows why it was killed"
+    trial.close()

@@ -52,7 +52,7 @@ class JobSpec(Strict):
     Attributes:
         name: Name of the job, of up to 80 characters.
         task: A task of the catalogue, or the user's training function ("module:function"), which brings its own data
-            and model and reports `objective.metric`.
+            and model and reports `objective.metric`. Left out if there is a `command`.
         command: In place of `task`, the command that trains: `python train.py --width 32`. It runs in `folder` for
             each trial, without a shell, and its script calls `anon_tune.trial()`. `{epochs}`, `{seed}` and `{folder}`
             stand for the trial's epochs, its seed and the folder for its files.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,17 @@ from anon_tune.records import TrialState
 from anon_tune.workers.driver import tune_adapters
 from anon_tune.workers.driver.job_run import JobRun
 from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler, JobSearcher
-from anon_tune.workers.trial.messages import Completed, TrialAssignment, from_config, to_config, to_tune
+from anon_tune.workers.trial.messages import (
+    Completed,
+    Failed,
+    ProbeAssignment,
+    ProbeResult,
+    TrialAssignment,
+    from_config,
+    to_config,
+    to_tune,
+)
 from anon_tune.workers.trial.output import own
-from anon_tune.workers.trial.trainable import HELD
 from tests.workers.runs import begin, plan, result, started, stored
 
 STATES = (TuneTrial.PENDING, TuneTrial.RUNNING, TuneTrial.TERMINATED, TuneTrial.ERROR)
@@ -303,17 +313,51 @@ def test_a_process_that_does_not_end_when_it_is_asked_to_is_killed(
     assert killed == ["actor"]
 
 
-@pytest.mark.parametrize(
-    ("error", "last"), [(RuntimeError(HELD), TrialState.WAITING), (MemoryError(), TrialState.FAILED)]
+PROBE = ProbeAssignment(1, 2, 0.03, {}, Path("probe.log"))
+MEASURED = ProbeResult(
+    log_mean_sigma=-9.0, quantiles_log_sigma={}, floor=0.03, batches=4, architecture={"family": "mlp"}
 )
-def test_a_death_counts_unless_the_trial_before_had_not_left_the_process(
-    limited: Limited, monkeypatch: pytest.MonkeyPatch, error: Exception, last: TrialState
-):
-    for _ in range(3):
-        trial = limited.add(TuneTrial.PENDING)
-        limited.fail(trial, monkeypatch, error)
-    assert limited.states == [last]
-    (name,) = {trial.id for trial in stored(limited.ledger, limited.job)}
-    reasons = {attempt.reason for attempt in limited.ledger.attempts.of_job(limited.job, name)[:2]}
-    waits = last is TrialState.WAITING
-    assert reasons == {HELD if waits else "the worker process died"}
+
+
+@pytest.fixture
+def unprobed(ledger: Ledger) -> JobRun:
+    """A run whose job has not been measured."""
+    job = dataclasses.replace(plan(), log_mean_sigma=math.nan)
+    _, lease = begin(ledger, job)
+    return JobRun(ledger, lease, job, probe=PROBE)
+
+
+def test_the_first_process_makes_the_probe_and_the_trials_follow_it(unprobed: JobRun, ledger: Ledger):
+    controller, scheduler = Controller(), scheduler_of(unprobed)
+    config = scheduler._searcher.suggest("x")
+    assert isinstance(config, dict)
+    assert from_config(config) == PROBE
+    assert scheduler._searcher.suggest("x") is None, "it must be measured first"
+    probing = controller.add(scheduler, TuneTrial.RUNNING, config)
+    assert scheduler.on_trial_result(controller, probing, to_tune(MEASURED)) == TrialScheduler.NOOP
+    first = scheduler._searcher.suggest("x")
+    assert isinstance(first, dict)
+    trial = controller.add(scheduler, config=first)
+    assert assigned(trial).trial.hyperparameters["lr"] > 0
+    assert scheduler.choose_trial_to_run(controller) is trial, "it gets the process of the probe"
+    assert probing.status == TuneTrial.TERMINATED
+    assert ledger.jobs.get(assigned(trial).trial.job).probe == MEASURED.as_stored()
+
+
+def test_without_a_good_probe_there_is_no_trial(unprobed: JobRun):
+    controller, scheduler = Controller(), scheduler_of(unprobed)
+    config = scheduler._searcher.suggest("x")
+    assert isinstance(config, dict)
+    probing = controller.add(scheduler, TuneTrial.RUNNING, config)
+    scheduler.on_trial_result(controller, probing, to_tune(Failed("no data", "no data")))
+    assert unprobed.unfit == Failed("no data", "no data")
+    assert scheduler._searcher.suggest("x") == JobSearcher.FINISHED
+
+
+def test_a_probe_whose_process_dies_stops_the_job_and_says_where_to_look(unprobed: JobRun):
+    controller, scheduler = Controller(), scheduler_of(unprobed)
+    config = scheduler._searcher.suggest("x")
+    assert isinstance(config, dict)
+    scheduler.on_trial_error(controller, controller.add(scheduler, TuneTrial.RUNNING, config))
+    assert "before the first trial died. See job.log" in str(unprobed.error)
+    assert scheduler._searcher.suggest("x") == JobSearcher.FINISHED

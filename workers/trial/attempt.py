@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from anon_tune.documents import is_function
 from anon_tune.errors import AnonTuneError, InputError
 from anon_tune.optim import Anon, make_optimizer, monitor
-from anon_tune.records import Phase
+from anon_tune.records import Phase, storable_text
 from anon_tune.spec import JobSpec
 from anon_tune.user_code import load_function
 from anon_tune.workers.problems.tasks import Problem, load_problem
@@ -221,7 +221,7 @@ class Attempt:
             try:
                 training.load_state_dict(state)
             except Exception as error:  # noqa: BLE001 - whatever does not fit, there may be another
-                problems.append(f"checkpoint {name} does not fit: {error}")
+                problems.append(f"checkpoint {name} does not fit: {_message(error)}")
                 training = begin()
             else:
                 self._good = name
@@ -240,7 +240,7 @@ class Attempt:
             with self._pace.writing():
                 checkpoints.save(self._folder, name, state(), self._good)
         except Exception as error:  # noqa: BLE001 - a full disk, or a state that cannot be saved
-            self._warnings.append(f"no checkpoint after epoch {step}, training continues: {error}")
+            self._warnings.append(f"no checkpoint after epoch {step}, training continues: {_message(error)}")
             return None
         self._good = name
         return name
@@ -418,7 +418,7 @@ def _divergence(metrics: Mapping[str, float]) -> str:
 
 def _failure(error: BaseException, folder: str | None = None) -> Failed:
     """Return the outcome of an error; the traceback starts in the user's own code, which is in `folder`."""
-    trace = "".join(traceback.format_exception(type(error), error, _users_part(error, folder)))
+    trace = storable_text("".join(traceback.format_exception(type(error), error, _users_part(error, folder))))
     sys.stdout.flush()
     sys.stderr.write(trace)
     sys.stderr.flush()
@@ -429,11 +429,20 @@ def _failure(error: BaseException, folder: str | None = None) -> Failed:
             "each may use its share of the memory, resources.gpu. `anon-tune logs` shows the sizes."
         )
     elif type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        why = str(error).strip().splitlines()[0]
+        why = next(iter(_message(error).strip().splitlines()), "")
         text = f"torch.compile: {why} Leave out training.compile, or see `anon-tune logs`."
     else:
-        text = str(error) if isinstance(error, AnonTuneError) else f"{type(error).__name__}: {error}"
-    return Failed(text, trace)
+        message = _message(error)
+        text = message if isinstance(error, AnonTuneError) else f"{type(error).__name__}: {message}"
+    return Failed(storable_text(text), trace)
+
+
+def _message(error: BaseException) -> str:
+    """Return an error's text, also if the user's class cannot make it."""
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - `__str__` may raise anything
+        return f"(no text, because its __str__ raised {type(second).__name__})"
 
 
 def _users_part(error: BaseException, folder: str | None) -> TracebackType | None:

@@ -22,7 +22,7 @@ from anon_tune.workers.trial.schedules import schedule_factor
 if TYPE_CHECKING:
     from anon_tune.spec import Objective
 
-__all__ = ["Context", "Progress", "Resumable", "TrialStopped"]
+__all__ = ["Context", "Progress", "Resumable", "TrialStopped", "random_states", "set_random_states"]
 
 
 class TrialStopped(BaseException):
@@ -180,7 +180,7 @@ class Context:
             if name not in saved["objects"]:
                 raise InputError(f"resume: the checkpoint of this trial has no {name}.")
             each.load_state_dict(saved["objects"][name])
-        _set_random_states(saved["random"])
+        set_random_states(saved["random"])
         self._last, self._metrics = int(saved["step"]), dict(saved["metrics"])
         return self._last
 
@@ -290,7 +290,7 @@ class Context:
     def _state(self, step: int, metrics: Mapping[str, float]) -> Mapping[str, Any]:
         return {
             "objects": {name: each.state_dict() for name, each in self._resumable.items()},
-            "random": _random_states(),
+            "random": random_states(),
             "step": step,
             "metrics": dict(metrics),
         }
@@ -326,7 +326,7 @@ def _number(name: str, value: object) -> float:
     raise InputError(f"{name} is a {type(value).__name__}{shape}, not a number: report numbers.")
 
 
-def _random_states() -> dict[str, Any]:
+def random_states() -> dict[str, Any]:
     """Return the states of the global random generators, in a form for checkpoints."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
@@ -337,7 +337,8 @@ def _random_states() -> dict[str, Any]:
     }
 
 
-def _set_random_states(states: Mapping[str, Any]) -> None:
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Set the global random generators to what `random_states` returned."""
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])

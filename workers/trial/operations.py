@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,8 +28,8 @@ def counted() -> Iterator[Computation]:
     """Count the multiplications of the forward passes in this context, for `architecture.fingerprint`.
 
     The computation is complete when the context has ended. Operations outside any module's forward are not counted,
-    and so are those of the backward passes. The results of the modules are the same as without counting; each
-    operation takes some microseconds longer.
+    nor are those of the backward passes. The results of the modules are the same as without counting; each operation
+    takes some microseconds longer, and a compiled module runs uncompiled.
     """
     modules = _Modules()
     handles = [
@@ -50,6 +50,7 @@ class _Modules:
     def __init__(self) -> None:
         self.found = Computation()
         self.counter = FlopCounterMode(display=False, custom_mapping=_more_formulas())
+        self.counter.flop_registry = {op: _safe(each) for op, each in self.counter.flop_registry.items()}
         self._running: list[nn.Module] = []
         self._before: Counter[str] = Counter()
 
@@ -85,8 +86,10 @@ def _of_recurrent(module: nn.Module, output: Any) -> int:
 
     torch's counter does not know the kernels of these layers. Their first output is a tensor (..., h) or packed.
     """
-    first = output[0] if isinstance(output, tuple) else output
-    steps = int(first.data.numel()) // max(1, int(first.data.shape[-1]))
+    first = getattr(output[0] if isinstance(output, tuple) else output, "data", None)
+    if not isinstance(first, Tensor) or not first.dim():
+        return 0
+    steps = first.numel() // max(1, first.shape[-1])
     return steps * sum(weight.numel() for weight in module.parameters(recurse=False) if weight.dim() > 1)
 
 
@@ -96,6 +99,18 @@ def _more_formulas() -> dict[Any, Any]:
     attention = "_scaled_dot_product_flash_attention_for_cpu"
     found = {getattr(aten, name): _one for name in _SOFTMAX if hasattr(aten, name)}
     return {**found, **({getattr(aten, attention): _of_attention} if hasattr(aten, attention) else {})}
+
+
+def _safe(formula: Callable[..., int]) -> Callable[..., int]:
+    """Return a formula that counts one where the given one fails: torch's know no attention with grouped heads."""
+
+    def count(*args: Any, **kwargs: Any) -> int:
+        try:
+            return formula(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - the user's operation itself has worked
+            return _FLOPS
+
+    return count
 
 
 def _one(*_: Any, **__: Any) -> int:

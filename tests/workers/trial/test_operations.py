@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
 
 from anon_tune.architecture import Computation, fingerprint
 from anon_tune.workers.problems.models import build_model
@@ -165,6 +166,25 @@ def test_attention_is_counted_as_by_hand():
     with counted() as found:
         Fused()(torch.randn(2, 3, 5, 8))
     assert sum(operations(found).values()) == 2 * (2 * 3 * 5 * 5 * 8)
+
+
+def test_an_operation_that_torch_cannot_count_runs_all_the_same():
+    @torch.library.custom_op("anon_tune_tests::twice", mutates_args=())
+    def twice(x: Tensor) -> Tensor:
+        return 2 * x
+
+    @register_flop_formula(torch.ops.anon_tune_tests.twice)
+    def formula(*_: object, **__: object) -> int:
+        raise AssertionError("unknown shapes")
+
+    class Twice(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = twice(x)
+            return result
+
+    with counted() as found:
+        assert Twice()(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert operations(found) == {"twice": 1}
 
 
 def test_training_counts_forward_passes_alone_and_changes_nothing():

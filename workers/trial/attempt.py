@@ -434,13 +434,13 @@ def _failure(error: BaseException, folder: str | None = None) -> Failed:
     else:
         message = _message(error)
         text = message if isinstance(error, AnonTuneError) else f"{type(error).__name__}: {message}"
-    return Failed(storable_text(text), trace)
+    return Failed(text, trace)
 
 
 def _message(error: BaseException) -> str:
-    """Return an error's text, also if the user's class cannot make it."""
+    """Return an error's text, storable, also if the user's class cannot make it."""
     try:
-        return str(error)
+        return storable_text(str(error))
     except Exception as second:  # noqa: BLE001 - `__str__` may raise anything
         return f"(no text, because its __str__ raised {type(second).__name__})"
 

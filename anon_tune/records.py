@@ -44,6 +44,7 @@ __all__ = [
     "check_transition",
     "objective_key",
     "state_diagram",
+    "storable_text",
 ]
 
 
@@ -411,3 +412,11 @@ class Overview:
 def objective_key(value: float, mode: str) -> float:
     """Return a sort key for which smaller is better; `mode` is "min" or "max"."""
     return value if mode == "min" else -value
+
+
+def storable_text(text: str) -> str:
+    """Return a text that every database and encoding takes: escapes stand for lone surrogates and NUL.
+
+    Error messages have such characters if they quote a file name or data that are not valid UTF-8.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")

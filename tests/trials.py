@@ -12,9 +12,11 @@ from unittest import mock
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.spec import JobSpec
 from anon_tune.workers.isolation.process import Keeper
-from anon_tune.workers.trial import isolated
+from anon_tune.workers.trial import child, isolated
+from anon_tune.workers.trial.check_ups import compared
 from anon_tune.workers.trial.isolated import CheckUp, IsolatedAttempt, UserCode
 from anon_tune.workers.trial.messages import (
+    CheckUpRun,
     Completed,
     Failed,
     Measurement,
@@ -27,6 +29,7 @@ from anon_tune.workers.trial.messages import (
     to_config,
 )
 from anon_tune.workers.trial.trainable import TrialTrainable
+from anon_tune.workers.trial.work import Work
 
 TRIAL = "j-anon-s000"
 _TIMES = {"epoch_seconds", "samples_per_second", "seconds", "typical"}
@@ -114,6 +117,43 @@ def checked_up(
         return run.step()
     finally:
         run.close()
+
+
+class Recorder:
+    """A supervisor in the same process: it keeps the results, and stops the training after so many."""
+
+    def __init__(self, stops_after: int | None = None) -> None:
+        self.results: list[Any] = []
+        self._stops_after = stops_after
+
+    def tell(self, result: Any) -> bool:
+        """Keep a result; return whether the training goes on."""
+        self.results.append(result)
+        return self._stops_after is None or len(self.results) < self._stops_after
+
+
+def trained_here(config: dict[str, Any], stops_after: int | None = None) -> list[StepResult]:
+    """Return the results of a trial of user code in this process, which is faster and isolates nothing."""
+    recorder = Recorder(stops_after)
+    assignment = from_config(config)
+    work = Work(assignment, config["spec"], assignment.output.with_suffix(".files"), NO_FUNCTIONS)
+    work.files.mkdir(parents=True, exist_ok=True)
+    with mock.patch("anon_tune.workers.trial.session.Watchdog"):
+        child.run(work, recorder)
+    return recorder.results
+
+
+def checked_up_here(spec: JobSpec, folder: Path) -> ProbeResult | Failed:
+    """Return the result of a check-up in this process."""
+    probe, runs = ProbeAssignment(7, 8, 0.03, {}, folder / "probe.log"), list[CheckUpRun]()
+    for number in range(2):
+        recorder = Recorder()
+        child.run(Work(probe, spec, folder, NO_FUNCTIONS, number), recorder)
+        (found,) = recorder.results
+        if isinstance(found, Failed):
+            return found
+        runs.append(found)
+    return compared(runs, fixed_seeds=False, mode=spec.objective.mode)
 
 
 def results(trial: Local | Isolated) -> list[StepResult]:

@@ -36,12 +36,15 @@ class Fingerprint(_Part):
         parameters: Number of parameters.
         layers: Number of layers of each kind.
         share: Share of the parameters in each kind of layer.
+        multiplications: Share of the multiplications of a forward pass in each kind of operation; empty if they were
+            not counted.
     """
 
     family: str = Field(max_length=32)
     parameters: int = Field(default=0, ge=0)
     layers: dict[str, int] = Field(default_factory=dict, max_length=32)
     share: dict[str, float] = Field(default_factory=dict, max_length=32)
+    multiplications: dict[str, float] = Field(default_factory=dict, max_length=32)
 
 
 class Evidence(_Part):

@@ -24,6 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
+from anon_tune.records import storable_text
+
 __all__ = [
     "ATTEMPTS",
     "CODE",
@@ -58,6 +60,17 @@ class _UTCDateTime(TypeDecorator[datetime.datetime]):
         return None if value is None else value.replace(tzinfo=datetime.UTC)
 
 
+class _FreeText(TypeDecorator[str]):
+    """Text from users' code, without what a database cannot store."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Escape lone surrogates and NUL."""
+        return None if value is None else storable_text(value)
+
+
 def _required(name: str, kind: Any, *args: Any, **options: Any) -> Column[Any]:
     return Column(name, kind, *args, nullable=False, **options)
 
@@ -77,7 +90,7 @@ JOBS = Table(
     Column("probe", JSON),
     Column("architecture", JSON),
     Column("result", JSON),
-    Column("reason", Text),
+    Column("reason", _FreeText),
     _required("created", _UTCDateTime, index=True),
     Column("started", _UTCDateTime),
     Column("finished", _UTCDateTime),
@@ -116,7 +129,7 @@ TRIALS = Table(
     _required("hyperparameters", JSON),
     Column("source", String(96)),
     Column("value", Float),
-    Column("reason", Text),
+    Column("reason", _FreeText),
     _required("steps", Integer, server_default="0"),
     _required("seconds", Float, server_default="0"),
     _required("created", _UTCDateTime),
@@ -141,9 +154,9 @@ ATTEMPTS = Table(
     _required("started", _UTCDateTime),
     Column("finished", _UTCDateTime),
     Column("outcome", String(16)),
-    Column("reason", Text),
+    Column("reason", _FreeText),
     Column("checkpoint", Text),
-    Column("log", Text),
+    Column("log", _FreeText),
 )
 """Executions of trials; `outcome` is null while one runs. `log` is the end of its process's output."""
 

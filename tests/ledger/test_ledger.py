@@ -375,6 +375,17 @@ def test_the_first_report_of_a_step_stands(ledger: Ledger, job: str, running: tu
     assert (first.step, first.value, first.metrics) == (1, 0.5, {"accuracy": 0.7})
 
 
+def test_text_that_no_database_stores_is_escaped(
+    ledger: Ledger, job: str, running: tuple[Lease, str], database_url: str
+):
+    lease, trial_id = running
+    ledger.trials.finish(lease, trial_id, TrialState.FAILED, reason="caf\udce9\0 ж", log="\ud800")
+    assert only_trial(ledger, job).reason == "caf\\udce9\\x00 ж"
+    assert attempts(database_url, trial_id)[0][2] == "caf\\udce9\\x00 ж"
+    ledger.leases.release(lease, JobState.FAILED, "\udfff")
+    assert ledger.jobs.get(job).reason == "\\udfff"
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_no_number_reads_as_nan(
     ledger: Ledger, job: str, running: tuple[Lease, str], value: float

@@ -19,7 +19,7 @@ from anon_tune.workers.problems.tasks import Problem, load_problem
 from anon_tune.workers.trial import checkpoints, output
 from anon_tune.workers.trial.device import choose_device
 from anon_tune.workers.trial.dry_run import FactoryArm
-from anon_tune.workers.trial.failure import failure_of
+from anon_tune.workers.trial.failure import failure_of, message_of
 from anon_tune.workers.trial.messages import (
     Assignment,
     Completed,
@@ -149,7 +149,7 @@ class Attempt:
             try:
                 training.load_state_dict(state)
             except Exception as error:  # noqa: BLE001 - whatever does not fit, there may be another
-                problems.append(f"checkpoint {name} does not fit: {error}")
+                problems.append(f"checkpoint {name} does not fit: {message_of(error)}")
                 training = begin()
             else:
                 self._good = name
@@ -168,7 +168,9 @@ class Attempt:
             with self._pace.writing():
                 checkpoints.save(self._folder, name, state(), self._good)
         except Exception as error:  # noqa: BLE001 - a full disk, or a state that cannot be saved
-            self._warnings.append(f"no checkpoint after epoch {step}, training continues: {error}")
+            self._warnings.append(
+                f"no checkpoint after epoch {step}, training continues: {message_of(error)}"
+            )
             return None
         self._good = name
         return name

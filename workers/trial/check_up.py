@@ -7,6 +7,7 @@ of steps is fixed, so that the measurements do not depend on the speed of the ma
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import time
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from anon_tune.architecture import fingerprint
+from anon_tune.architecture import Computation, fingerprint
 from anon_tune.errors import InputError
 from anon_tune.workers.trial.check_ups import MOST_STEPS
 from anon_tune.workers.trial.context import Context, Progress, TrialStopped
@@ -29,6 +30,7 @@ from anon_tune.workers.trial.messages import (
     ProbeResult,
     TrainingCost,
 )
+from anon_tune.workers.trial.operations import counted
 from anon_tune.workers.trial.probe import PROBE_BATCHES, gradient_scale
 from anon_tune.workers.trial.session import Supervisor
 from anon_tune.workers.trial.work import NO_REPORT, Work
@@ -67,6 +69,8 @@ class CheckUpSession:
         self._last = time.monotonic()
         self._seconds_per_step = float("inf")
         self._notes: list[str] = []
+        self._counting = contextlib.ExitStack()
+        self._computation: Computation | None = None
         self.seed = (self._assignment.seed, self._assignment.other_seed)[work.run]
         self.context = Context(
             arm="anon",
@@ -101,6 +105,8 @@ class CheckUpSession:
         ]
         recorder = _Recorder(target, self._lr, self._stepped, arms)
         self._recorders.append(recorder)
+        if self._computation is None:  # of the first step alone
+            self._computation = self._counting.enter_context(counted())
         return recorder
 
     def _report(self, progress: Progress) -> None:
@@ -115,6 +121,7 @@ class CheckUpSession:
             self._stop()
 
     def _stepped(self) -> None:
+        self._counting.close()
         now = time.monotonic()
         self._seconds_per_step = min(self._seconds_per_step, now - self._last)
         self._last = now
@@ -135,17 +142,16 @@ class CheckUpSession:
             self._supervisor.tell(self._result())
 
     def _result(self) -> CheckUpRun:
+        self._counting.close()
         squares = [s / max(r.measured, 1) for r in self._recorders for s in r.squares]
         log_mean_sigma, quantiles = gradient_scale(squares, self._assignment.floor)
-        model = self.context.model
-        total = sum(square.numel() for square in squares)
-        unknown = {"family": "unknown", "parameters": total, "layers": {}, "share": {}}
+        parameters = [parameter for recorder in self._recorders for parameter in recorder.parameters]
         probe = ProbeResult(
             log_mean_sigma=log_mean_sigma,
             quantiles_log_sigma=quantiles,
             floor=self._assignment.floor,
             batches=max(recorder.measured for recorder in self._recorders),
-            architecture=fingerprint(model) if model is not None else unknown,
+            architecture=fingerprint(self.context.model or parameters, self._computation),
             cost=TrainingCost(seconds_per_step=self._seconds_per_step, steps_per_epoch=self._steps_per_epoch),
         )
         return CheckUpRun(

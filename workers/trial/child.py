@@ -17,7 +17,13 @@ from anon_tune.workers.trial.check_up import CheckUpSession
 from anon_tune.workers.trial.context import Context, TrialStopped
 from anon_tune.workers.trial.failure import failure_of
 from anon_tune.workers.trial.messages import ProbeAssignment
-from anon_tune.workers.trial.session import ChannelSupervisor, TrialSession, seed_all, tell_failure
+from anon_tune.workers.trial.session import (
+    ChannelSupervisor,
+    Supervisor,
+    TrialSession,
+    seed_all,
+    tell_failure,
+)
 from anon_tune.workers.trial.work import Work
 
 __all__ = ["main", "run"]
@@ -28,7 +34,7 @@ def main() -> None:
     run(Work.read(), ChannelSupervisor())
 
 
-def run(work: Work, supervisor: ChannelSupervisor) -> None:
+def run(work: Work, supervisor: Supervisor) -> None:
     """Run a training function, and report its results and its end."""
     kind = CheckUpSession if isinstance(work.assignment, ProbeAssignment) else TrialSession
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from anon_tune.workers.trial.schedules import schedule_factor
 if TYPE_CHECKING:
     from anon_tune.spec import Objective
 
-__all__ = ["Context", "Progress", "Resumable", "TrialStopped"]
+__all__ = ["Context", "Progress", "Resumable", "TrialStopped", "random_states", "set_random_states"]
 
 
 class TrialStopped(BaseException):
@@ -73,7 +74,8 @@ class Context:
             if context.tests:
                 context.test(loss=test_loss)
 
-    The global random states of torch, numpy and Python are seeded before the function is called.
+    The global random states of torch, numpy and Python are seeded before the function is called. A deep copy of a
+    context is the context itself, as of an open file; a pickled one knows the trial and cannot report.
 
     Attributes:
         arm: The optimizer to tune: "anon", "adamw", "sgd", or the name of your own arm.
@@ -191,9 +193,14 @@ class Context:
             if name not in saved["objects"]:
                 raise InputError(f"resume: the checkpoint of this trial has no {name}.")
             each.load_state_dict(saved["objects"][name])
-        _set_random_states(saved["random"])
+        set_random_states(saved["random"])
         self._last, self._metrics = int(saved["step"]), dict(saved["metrics"])
         return self._last
+
+    @property
+    def metric(self) -> str:
+        """The job's `objective.metric`, which each report must contain."""
+        return "" if self._objective is None else self._objective.metric
 
     @property
     def checkpoint_due(self) -> bool:
@@ -203,10 +210,12 @@ class Context:
     def report(self, step: int, **metrics: float | Tensor) -> None:
         """Report the results of a step.
 
+        The last report may be repeated, as by an evaluation after the training; this has no effect.
+
         Args:
             step: From 1 to `epochs`, in the unit of `budget.epochs`; larger than the one before.
-            metrics: Numbers by name. The job's `objective.metric` must be among them, measured on the validation
-                data.
+            metrics: Numbers by name, also of numpy or as tensors with one element. The job's `objective.metric` must
+                be among them, measured on the validation data.
 
         Raises:
             InputError: The step is out of order, a value is not a number, or the objective is missing or out of
@@ -220,7 +229,10 @@ class Context:
 
         For frameworks that write their own checkpoints, and only do so when `checkpoint_due`. Raises as `report`.
         """
-        if isinstance(step, bool) or not isinstance(step, int) or not self._last < step <= self.epochs:
+        done = _whole(step)
+        if done is not None and done == self._last and self._repeats(metrics):
+            return
+        if done is None or not self._last < done <= self.epochs:
             raise InputError(
                 f"report: expected a step after {self._last} and up to budget.epochs {self.epochs}, found {step!r}."
             )
@@ -231,9 +243,9 @@ class Context:
                 f"{', '.join(numbers) or 'nothing'}. Report it, or name another in the job file."
             )
         self._check_scale("report", numbers)
-        self._last, self._metrics = step, numbers
-        progress = Progress(step, numbers, (lambda: self._state(step, numbers)) if resumable else None)
-        if self.tests and step == self.epochs:
+        self._last, self._metrics = done, numbers
+        progress = Progress(done, numbers, (lambda: self._state(done, numbers)) if resumable else None)
+        if self.tests and done == self.epochs:
             self._held = progress  # `test` adds to it
         else:
             self._tell(progress)
@@ -264,6 +276,27 @@ class Context:
         if held is not None:
             self._tell(held)
 
+    def __copy__(self) -> Context:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Context:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickle: the trial, without its model, its checkpoint and the way to its worker."""
+        state = {**vars(self), "_tell": _not_here, "_make_optimizer": _not_here, "_is_due": _never}
+        return state | {"_saved": None, "_held": None, "_resumable": {}, "model": None, "optimizers": []}
+
+    def _repeats(self, metrics: Mapping[str, float | Tensor]) -> bool:
+        """Return whether the objective is that of the last report."""
+        if self._objective is None:
+            return False
+        metric = self._objective.metric
+        if metric not in self._metrics or metric not in metrics:
+            return False
+        before, now = self._metrics[metric], _number(metric, metrics[metric])
+        return before == now or (math.isnan(before) and math.isnan(now))
+
     def _check_scale(self, call: str, numbers: Mapping[str, float], prefix: str = "") -> None:
         if self._objective is None:
             return
@@ -274,21 +307,43 @@ class Context:
     def _state(self, step: int, metrics: Mapping[str, float]) -> Mapping[str, Any]:
         return {
             "objects": {name: each.state_dict() for name, each in self._resumable.items()},
-            "random": _random_states(),
+            "random": random_states(),
             "step": step,
             "metrics": dict(metrics),
         }
 
 
+def _not_here(*_: Any) -> Any:
+    raise InputError(
+        "This is a copy of a trial's context, from a file or another process. Use the context that your training "
+        "function received."
+    )
+
+
+def _never() -> bool:
+    return False
+
+
+def _whole(step: object) -> int | None:
+    """Return a step as an int, also of numpy or torch; None if it is not a whole number."""
+    try:
+        return None if isinstance(step, bool) else operator.index(step)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
 def _number(name: str, value: object) -> float:
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return value.detach().item()
-    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
-        return float(value)
-    raise InputError(f"{name} is a {type(value).__name__}, not a number: report numbers.")
+    elements = (
+        value.numel() if isinstance(value, Tensor) else np.size(value) if isinstance(value, np.ndarray) else 0
+    )
+    plain = value.item() if isinstance(value, Tensor | np.ndarray) and elements == 1 else value
+    if isinstance(plain, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        return float(plain)
+    shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor | np.ndarray) else ""
+    raise InputError(f"{name} is a {type(value).__name__}{shape}, not a number: report numbers.")
 
 
-def _random_states() -> dict[str, Any]:
+def random_states() -> dict[str, Any]:
     """Return the states of the global random generators, in a form for checkpoints."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
@@ -299,7 +354,8 @@ def _random_states() -> dict[str, Any]:
     }
 
 
-def _set_random_states(states: Mapping[str, Any]) -> None:
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Set the global random generators to what `random_states` returned."""
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])

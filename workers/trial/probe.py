@@ -6,13 +6,15 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from anon_tune.architecture import fingerprint
+from anon_tune.architecture import Computation, fingerprint
 from anon_tune.errors import InputError
+from anon_tune.workers.problems.data import Split
 from anon_tune.workers.problems.tasks import Problem
 from anon_tune.workers.trial.dry_run import FactoryArm, dry_run
 from anon_tune.workers.trial.messages import ProbeResult
+from anon_tune.workers.trial.operations import counted
 
 __all__ = ["PROBE_BATCHES", "gradient_scale", "probe"]
 
@@ -59,13 +61,24 @@ def probe(
                 square += parameter.grad.square() / batches
     log_mean_sigma, quantiles = gradient_scale(squares, floor)
     dry_run(arms, model)
+    architecture = fingerprint(model, _computation(problem, model, batch))
     return ProbeResult(
         log_mean_sigma=log_mean_sigma,
         quantiles_log_sigma=quantiles,
         floor=floor,
         batches=batches,
-        architecture=fingerprint(model),
+        architecture=architecture,
     )
+
+
+def _computation(problem: Problem, model: nn.Module, batch: Split) -> Computation | None:
+    """Return the multiplications of a forward pass; None if the model cannot run while they are counted."""
+    try:
+        with torch.no_grad(), counted() as found:
+            problem.loss(model, batch, 0.0)
+    except Exception:  # noqa: BLE001 - the model has just been trained: this is about counting alone
+        return None
+    return found
 
 
 def gradient_scale(squares: Sequence[Tensor], floor: float) -> tuple[float, dict[str, float]]:

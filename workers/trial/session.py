@@ -18,6 +18,7 @@ from anon_tune.workers.isolation.channel import Channel
 from anon_tune.workers.trial import checkpoints
 from anon_tune.workers.trial.context import Context, Progress, TrialStopped
 from anon_tune.workers.trial.device import choose_device
+from anon_tune.workers.trial.failure import message_of
 from anon_tune.workers.trial.lines import from_reply, to_line
 from anon_tune.workers.trial.messages import (
     Assignment,
@@ -184,7 +185,9 @@ class TrialSession:
                 if state is not None:
                     checkpoints.save(self._folder, name, state(), self._good)
         except Exception as error:  # noqa: BLE001 - a full disk, or a state that cannot be saved
-            self._warnings.append(f"no checkpoint after epoch {progress.step}, training continues: {error}")
+            self._warnings.append(
+                f"no checkpoint after epoch {progress.step}, training goes on: {message_of(error)}"
+            )
             return None
         self._good = name
         return name

@@ -86,5 +86,34 @@ def test_a_coordinate_without_a_gradient_is_at_eps_and_the_floor(floor: float):
     assert quantiles["95%"] == pytest.approx(math.log(16 + 8 * floor), abs=1e-5)
 
 
+def test_the_family_is_what_the_model_computes():
+    """A few kernels multiply more than the linear layer, which has most of the weights."""
+
+    def model() -> torch.nn.Module:
+        kernels = torch.nn.Conv2d(1, 16, 3)
+        return torch.nn.Sequential(
+            kernels, torch.nn.AvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(144, 10)
+        )
+
+    found = measure(dataclasses.replace(digits(), build_model=model)).architecture
+    assert found["family"] == "cnn"
+    assert found["share"]["linear"] > 0.8 > 0.3 > found["multiplications"]["linear"]
+
+
+def test_a_model_that_needs_gradients_in_its_forward_pass_is_known_by_its_weights():
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(64, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            output: torch.Tensor = self.layer(x.flatten(1))
+            torch.autograd.grad(output.sum(), self.layer.weight, retain_graph=True)
+            return output
+
+    found = measure(dataclasses.replace(digits(), build_model=Own)).architecture
+    assert (found["family"], "multiplications" in found) == ("mlp", False)
+
+
 def test_a_batch_larger_than_the_data_is_cut():
     assert measure(line(3), batch_size=64).log_mean_sigma == pytest.approx(math.log(16 * 1.03), abs=1e-6)

@@ -25,6 +25,9 @@ EPOCHS = 5
 Trial = Callable[..., Isolated]
 
 CODE = """
+import copy
+import os
+import pickle
 import random
 import sys
 from pathlib import Path
@@ -165,6 +168,68 @@ def tests_twice(context):
     silent(context)
     context.test(loss=1.0)
     context.test(loss=1.0)
+
+
+def numpy_and_tensors(context):
+    one_step(context)
+    for epoch in np.arange(1, context.epochs + 1):
+        context.report(epoch, loss=np.array(0.5), other=torch.tensor([0.25]), third=np.float32(2), fourth=np.int64(3))
+
+
+def tensor_steps(context):
+    one_step(context)
+    context.report(torch.tensor(1), loss=torch.tensor(0.5, dtype=torch.bfloat16, requires_grad=True))
+
+
+def many_values(context):
+    one_step(context)
+    context.report(1, loss=torch.ones(3))
+
+
+def half_steps(context):
+    one_step(context)
+    context.report(np.float64(1.0), loss=1.0)
+
+
+def again(context):
+    one_step(context)
+    for epoch in (2, 4):
+        context.report(epoch, loss=1.0 / epoch, seconds=1.0)
+        context.report(epoch, loss=1.0 / epoch, seconds=2.0)
+
+
+def again_with_another_value(context):
+    one_step(context)
+    context.report(2, loss=1.0)
+    context.report(2, loss=0.5)
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def no_words(context):
+    one_step(context)
+    context.report(1, loss=1.0)
+    raise Unspeakable
+
+
+def not_utf8(context):
+    one_step(context)
+    context.report(1, loss=1.0)
+    raise ValueError("cannot read " + os.fsdecode(b"caf\\xe9\\0.txt"))
+
+
+def copies(context):
+    one_step(context)
+    assert copy.deepcopy({"context": context})["context"] is context
+    assert copy.copy(context) is context
+    elsewhere = pickle.loads(pickle.dumps(context))
+    known = ("arm", "seed", "epochs", "device", "hyperparameters", "folder", "tests", "metric")
+    assert all(getattr(elsewhere, name) == getattr(context, name) for name in known)
+    context.report(1, loss=1.0)
+    elsewhere.report(2, loss=1.0)
 
 
 def cannot_be_saved(context):
@@ -317,11 +382,43 @@ def test_a_function_that_does_not_stop_is_killed(trial: Trial, folder: Path, mon
         ("leaves", "its process ended with exit code 1: no more"),
         ("tests_twice", "test: call it once, after the last report"),
         ("cannot_be_saved", "width has no state_dict"),
+        ("many_values", "loss is a Tensor of shape (3,), not a number"),
+        ("half_steps", "expected a step after 0 and up to budget.epochs 5, found np.float64(1.0)"),
+        ("again_with_another_value", "expected a step after 2 and up to budget.epochs 5, found 2"),
+        ("no_words", "Unspeakable: (no text, because its __str__ raised RuntimeError)"),
+        ("not_utf8", "ValueError: cannot read caf\\udce9\\x00.txt"),
+        ("copies", "This is a copy of a trial's context, from a file or another process"),
     ],
 )
 def test_what_is_wrong_with_a_trial_is_its_reason(trial: Trial, folder: Path, function: str, reason: str):
     last = results(trial(folder, function))[-1]
     assert reason in failed(last).reason
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(trial: Trial, folder: Path):
+    found = results(trial(folder, "numpy_and_tensors"))
+    assert steps(found) == [*range(1, EPOCHS + 1), None]
+    first = measured(found[0])
+    given = [first.metrics[name] for name in ("loss", "other", "third", "fourth")]
+    assert given == [0.5, 0.25, 2.0, 3.0]
+    assert {type(each) for each in (first.value, *given)} == {float}
+    assert type(first.step) is int
+    assert measured(results(trial(folder, "tensor_steps"))[0]).step == 1
+
+
+def test_the_last_report_may_be_repeated(trial: Trial, folder: Path):
+    found = results(trial(folder, "again"))
+    assert steps(found) == [2, 4, None]
+    assert (final(found[-1]), measured(found[0]).metrics["seconds"]) == (0.25, 1.0)
+
+
+@pytest.mark.parametrize("function", ["no_words", "not_utf8"])
+def test_an_error_whose_text_cannot_be_had_can_be_encoded(trial: Trial, folder: Path, function: str):
+    last = failed(results(trial(folder, function))[-1])
+    for text in (last.reason, last.traceback, last.log or ""):
+        assert "\0" not in text
+        text.encode()
+    assert function in last.traceback
 
 
 def test_an_error_is_told_from_the_users_code_on(trial: Trial, folder: Path):
@@ -362,6 +459,7 @@ def test_the_probe_measures_the_first_gradients_at_the_initial_weights(folder: P
         "parameters": 3,
         "layers": {"linear": 1},
         "share": {"linear": 1.0},
+        "multiplications": {"linear": 1.0},
     }
 
 

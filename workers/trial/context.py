@@ -113,6 +113,8 @@ class Context:
         self.folder = folder
         self.should_stop = False
         """Whether the trial must stop, for code that caught TrialStopped, such as a framework's own loop."""
+        self.uses_schedule = False
+        """Whether the function has called `schedule`: otherwise its learning rate follows a schedule of its own."""
         self._objective = objective
         self._make_optimizer = make_optimizer
         self._tell = tell
@@ -150,6 +152,7 @@ class Context:
             optimizer: The optimizer whose learning rate follows the schedule.
             steps: Number of calls of `schedule.step()` over the full length; by default one per epoch.
         """
+        self.uses_schedule = True
         name, warmup = self._schedule
         total = self.epochs if steps is None else steps
         return LambdaLR(optimizer, lambda step: schedule_factor(name, step, total, warmup))

@@ -205,6 +205,7 @@ class ProbeResult:
         batches: Number of batches that the gradients were averaged over.
         architecture: The model's fingerprint; see `anon_tune.architecture`.
         cost: Time and memory of training; None if only the gradients were measured.
+        uses_schedule: Whether the training function called `context.schedule`; None for our own training loop.
     """
 
     log_mean_sigma: float
@@ -213,13 +214,14 @@ class ProbeResult:
     batches: int
     architecture: Mapping[str, Any]
     cost: TrainingCost | None = None
+    uses_schedule: bool | None = None
 
     def as_stored(self) -> dict[str, Any]:
         """Return the job's `probe` as the ledger stores it: JSON values, without the architecture."""
         own = dataclasses.asdict(self)
         cost = own.pop("cost") or {}
         del own["architecture"]
-        return own | {name: value for name, value in cost.items() if value is not None}
+        return {name: value for name, value in (own | cost).items() if value is not None}
 
 
 Result = StepResult | ProbeResult | Failed

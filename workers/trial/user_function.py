@@ -166,6 +166,7 @@ def probe_function(
         batches=probing.measured,
         architecture=fingerprint(model) if model is not None else unknown,
         cost=TrainingCost(seconds_per_step=probing.seconds_per_step, steps_per_epoch=probing.steps_per_epoch),
+        uses_schedule=context.uses_schedule,
     )
 
 

@@ -370,6 +370,14 @@ def test_the_probe_measures_the_first_gradients_at_the_initial_weights(folder: P
     }
 
 
+@pytest.mark.parametrize(("function", "ours"), [("train", True), ("careless", False)])
+def test_the_probe_sees_whether_a_function_uses_our_schedule(folder: Path, function: str, ours: bool):
+    found = probed(folder, function)
+    assert isinstance(found, ProbeResult)
+    assert found.uses_schedule is ours
+    assert found.as_stored()["uses_schedule"] is ours
+
+
 def test_a_probe_is_the_same_each_time(folder: Path):
     first, second = (probed(folder, "train") for _ in range(2))
     assert isinstance(first, ProbeResult)

@@ -23,6 +23,7 @@ __all__ = [
     "Search",
     "Spent",
     "Stopped",
+    "Total",
     "Winner",
 ]
 
@@ -145,6 +146,15 @@ class Spent(_Part):
     samples: int | None = None
     seconds: float
     typical: float | None = None
+
+
+class Total(_Part):
+    """Cost of an arm over all phases; the attributes are those of Spent."""
+
+    epochs: int
+    steps: int | None
+    samples: int | None
+    seconds: float
 
 
 class Repeats(_Part):
@@ -307,9 +317,25 @@ class Answer(_Part):
             stored = _from_first(stored)
         return cls.model_validate(stored)
 
+    def totals(self) -> dict[str, Total]:
+        """Return the cost of each arm."""
+        arms = dict.fromkeys(each.arm for each in self.spent)
+        return {arm: _total([each for each in self.spent if each.arm == arm]) for arm in arms}
+
     def of(self, kind: Literal["configuration", "optimizer"]) -> list[Comparison]:
         """Return the verdicts of one kind."""
         return [each for each in self.verdict if each.of == kind]
+
+
+def _total(phases: list[Spent]) -> Total:
+    steps = [each.steps for each in phases if each.steps is not None]
+    samples = [each.samples for each in phases if each.samples is not None]
+    return Total(
+        epochs=sum(each.epochs for each in phases),
+        steps=sum(steps) if steps else None,
+        samples=sum(samples) if samples else None,
+        seconds=sum(each.seconds for each in phases),
+    )
 
 
 _FIRST_OUTCOMES = {"better": Outcome.BETTER, "worse": Outcome.WORSE}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -21,12 +21,14 @@ from anon_tune.sentences import (
     about_comparison,
     about_coordinates,
     about_cost,
+    about_count,
     about_gamma,
     about_result,
     about_searches,
     about_settings,
     about_stopping,
     about_training,
+    about_untested,
     about_value,
     about_verdicts,
     in_words,
@@ -173,8 +175,7 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
     yield from map(Text, about_verdicts(answer, spec))
     yield Text(f"The {spec.objective.metric} of a trial is that of {about_value(spec.objective.of)}.")
     if not answer.tested:
-        why = "this compares it on the data by which configurations were chosen"
-        yield Text(f"No test_{spec.objective.metric} was reported: {why}.")
+        yield Text(about_untested(spec.objective.metric))
     yield from map(Text, about_cost(answer))
     yield Text(about_training(spec))
     if answer.may_differ:
@@ -385,23 +386,11 @@ def _costs_table(answer: Answer) -> Table:
         "in verdict",
     ):
         table.add_column(title, no_wrap=True)
-    for arm in dict.fromkeys(each.arm for each in answer.spent):
-        phases = [each for each in answer.spent if each.arm == arm]
-        _add_row(
-            table,
-            arm,
-            *(
-                _total(getattr(each, what) for each in phases)
-                for what in ("epochs", "steps", "samples", "seconds")
-            ),
-            *(f"{each.seconds:.0f}" for each in phases),
-        )
+    for arm, total in answer.totals().items():
+        counts = (total.epochs, total.steps, total.samples, total.seconds)
+        phases = (each.seconds for each in answer.spent if each.arm == arm)
+        _add_row(table, arm, *map(about_count, counts), *(f"{seconds:.0f}" for seconds in phases))
     return table
-
-
-def _total(counts: Iterable[float | None]) -> str:
-    known = [count for count in counts if count is not None]
-    return f"{sum(known):,.0f}" if known else "-"
 
 
 def _verdict_table(answer: Answer) -> Table:

@@ -1,14 +1,12 @@
 """Export of the answer: an optimizer with its hyperparameters, and the evidence for them.
 
-`anon_tune.load_optimizer` reads the yaml and json formats; the python format is for pasting into a script.
+`anon_tune.load_optimizer` reads the yaml and json formats; `snippets` writes the others, which are code.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import textwrap
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean, stdev
@@ -22,22 +20,24 @@ from anon_tune.sentences import (
     EXPLAINED,
     about_comparison,
     about_coordinates,
+    about_cost,
     about_gamma,
     about_searches,
     about_stopping,
     about_training,
     about_verdicts,
 )
+from anon_tune.snippets import SNIPPETS, snippet
 
 if TYPE_CHECKING:
-    from anon_tune.spec import JobSpec, Objective
+    from anon_tune.spec import JobSpec
 
 __all__ = ["FORMATS", "VERSION", "document", "form_of", "render"]
 
 VERSION = 2
 """Version of the document's layout; the first had gammas within one standard error as `evidence.gamma_interval`."""
 
-FORMATS = ("yaml", "json", "python")
+FORMATS = ("yaml", "json", *SNIPPETS)
 
 _SUFFIXES = {".json": "json", ".py": "python"}
 
@@ -45,7 +45,8 @@ _CONFIDENCE = 0.95
 _TRAINING = (  # of our loop
     "batch_size", "clip", "accumulate", "label_smoothing", "augment", "precision", "channels_last", "compile",
 )  # fmt: skip
-_CLASSES = {"anon": "anon_tune.optim.Anon", "adamw": "torch.optim.AdamW", "sgd": "torch.optim.SGD"}
+_OWN = "the script's own"
+_UNKNOWN = "not recorded, because an earlier version measured the job"
 _VERSIONS = ("anon_tune", "torch", "optuna", "ray", "mlflow")
 
 
@@ -72,18 +73,14 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
         "version": VERSION,
         "optimizer": spec.optimizer(arm),
         "hyperparameters": _plain(found.hyperparameters),
-        "schedule": {
-            "name": spec.training.schedule,
-            "warmup": spec.training.warmup,
-            "epochs": spec.budget.epochs,
-        },
-        "training": {key: training[key] for key in _TRAINING} if spec.model else {},
+        "schedule": _schedule(job, spec),
+        "training": {key: training[key] for key in _TRAINING} if spec.model else _OWN,
         "architecture": {
             "model": spec.model.model_dump(mode="json") if spec.model else own,
             **dict(job.architecture or {}),
         },
         "in_words": _in_words(job.id, spec, answer),
-        "evidence": _evidence(spec.objective, answer, found),
+        "evidence": _evidence(spec, answer, found),
         "provenance": {
             "job": job.id,
             "name": job.name,
@@ -110,12 +107,26 @@ def _answer_on(arm: str, job: JobRecord, spec: JobSpec) -> Answer:
     return job.answer
 
 
-def _evidence(objective: Objective, answer: Answer, found: Winner) -> dict[str, Any]:
+def _schedule(job: JobRecord, spec: JobSpec) -> dict[str, Any] | str:
+    """Return the job file's schedule of the learning rate if the trials followed it, else whose it was."""
+    used = True if spec.model else (job.probe or {}).get("uses_schedule")
+    if not used:
+        return _UNKNOWN if used is None else _OWN
+    return {
+        "name": spec.training.schedule,
+        "warmup": spec.training.warmup,
+        "epochs": spec.budget.epochs,
+    }
+
+
+def _evidence(spec: JobSpec, answer: Answer, found: Winner) -> dict[str, Any]:
+    objective = spec.objective
     tests = [value for value in found.test.seeds.values() if value is not None]
     split = "test" if answer.tested else "validation"
     return {
         "objective": f"{split} {objective.metric} ({objective.mode})",
         "of": objective.of,
+        "epochs": spec.budget.epochs,
         "value": fmean(tests) if tests else None,
         "interval": _interval(tests),
         "seeds": len(tests),
@@ -124,6 +135,7 @@ def _evidence(objective: Objective, answer: Answer, found: Winner) -> dict[str, 
         "gamma": answer.gamma.model_dump(mode="json", exclude={"curve"}),
         "verdict": [each.model_dump(mode="json") for each in answer.verdict],
         "at_bound": found.at_bound,
+        "spent": {arm: spent.model_dump(mode="json") for arm, spent in answer.totals().items()},
     }
 
 
@@ -135,55 +147,9 @@ def render(exported: dict[str, Any], form: str) -> str:
         return yaml.safe_dump(exported, sort_keys=False, allow_unicode=True)
     if form == "json":
         return json.dumps(exported, indent=2) + "\n"
-    if form == "python":
-        return _python(exported)
+    if form in SNIPPETS:
+        return snippet(exported, form)
     raise InputError(f"Unknown export format {form!r}; choose {', '.join(FORMATS)}.")
-
-
-def _python(exported: dict[str, Any]) -> str:
-    optimizer = exported["optimizer"]
-    takes = "params" if optimizer in _CLASSES else "model"  # the user's factory
-    module, _, name = _CLASSES.get(optimizer, optimizer.replace(":", ".")).rpartition(".")
-    arguments = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in exported["hyperparameters"].items()
-    }
-    evidence, origin = exported["evidence"], exported["provenance"]
-    said = exported["in_words"]
-    value = "unknown" if evidence["value"] is None else f"{evidence['value']:.4g}"
-    objective = f"{evidence['objective']}, of: {evidence['of']}"
-    lines = [
-        f'"""{name} as tuned by anon_tune: job {origin["job"]} ({origin["name"]}), trial {origin["trial"]}.',
-        "",
-        f"{objective}: {value} over {evidence['seeds']} seeds.",
-        *_wrapped(
-            f"Compared: {said['compared']}.",
-            *said["gamma"],
-            *said["verdict"],
-            *said["stopped"],
-            said["holds_for"],
-        ),
-        f"Schedule of the learning rate: {exported['schedule']['name']}, warm-up {exported['schedule']['warmup']:g}.",
-        '"""',
-        "",
-        f"from {module} import {name}",
-        "",
-        "",
-        f"def make_optimizer({takes}):",
-        f"    return {name}(",
-        f"        {takes},",
-        *(f"        {key}={value!r}," for key, value in arguments.items()),
-        "    )",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _wrapped(*sentences: str) -> Iterator[str]:
-    """Yield sentences as lines of a docstring."""
-    for sentence in sentences:
-        yield from textwrap.wrap(
-            sentence.replace("\\", "/").replace('"""', "'"), 108, subsequent_indent="    "
-        )
 
 
 def _in_words(job_id: str, spec: JobSpec, answer: Answer) -> dict[str, Any]:
@@ -194,6 +160,7 @@ def _in_words(job_id: str, spec: JobSpec, answer: Answer) -> dict[str, Any]:
         "gamma": [*about_gamma(answer), *about_coordinates(answer), *about_searches(answer, metric)],
         "verdict": list(about_verdicts(answer, spec)),
         "stopped": list(about_stopping(answer, metric)),
+        "cost": list(about_cost(answer)),
         "holds_for": about_training(spec),
         "next": list(further_steps(answer, spec, job_id)),
         "words": dict(EXPLAINED),
@@ -201,8 +168,8 @@ def _in_words(job_id: str, spec: JobSpec, answer: Answer) -> dict[str, Any]:
 
 
 def _interval(values: list[float]) -> list[float] | None:
-    """Return Student's t interval of the mean, at 95%; None for fewer than two values."""
-    if len(values) < 2:
+    """Return Student's t interval of the mean, at 95%; None for fewer than two different values."""
+    if len(set(values)) < 2:
         return None
     from scipy import stats  # the import takes 0.5 s, which other commands do not need
 

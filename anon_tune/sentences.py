@@ -18,6 +18,7 @@ __all__ = [
     "about_comparison",
     "about_coordinates",
     "about_cost",
+    "about_count",
     "about_gamma",
     "about_plan",
     "about_result",
@@ -25,6 +26,7 @@ __all__ = [
     "about_settings",
     "about_stopping",
     "about_training",
+    "about_untested",
     "about_value",
     "about_verdicts",
     "amount",
@@ -56,8 +58,14 @@ _MANY_SEEDS = 1000
 _UNEVEN = 1.5
 """Two arms' trials take different times if one takes at least so many times as long."""
 
+_UNEVEN_TOTAL = 2.0
+"""The same for all trials together, whose number and length differ for many reasons."""
+
 _LONG_SECONDS = 1.0
 """Shortest trials whose time is worth a sentence."""
+
+_LONG_TOTAL_SECONDS = 10.0
+"""Shortest total time of an arm that is worth a sentence."""
 
 
 def about_comparison(answer: Answer, spec: JobSpec) -> str:
@@ -174,19 +182,32 @@ def about_coordinates(answer: Answer) -> Iterator[str]:
 
 
 def about_cost(answer: Answer) -> Iterator[str]:
-    """Yield a note on the time of the arms, if it differs."""
-    times = {each.arm: each.typical for each in answer.spent if each.phase == "search" and each.typical}
-    if len(times) < 2:
-        return
-    slow, fast = max(times, key=lambda arm: times[arm]), min(times, key=lambda arm: times[arm])
-    if times[slow] > max(_UNEVEN * times[fast], _LONG_SECONDS):
-        known = "The arms did not take the same time" + (
-            "" if answer.stopped else ", only the same number of trials"
+    """Yield notes on the time of the arms, if it differs: in total, and for a trial."""
+    totals = {arm: each.seconds for arm, each in answer.totals().items()}
+    if _is_uneven(totals, _UNEVEN_TOTAL, _LONG_TOTAL_SECONDS):
+        slow, fast = _slowest_and_fastest(totals)
+        times = (
+            f", {totals[slow] / totals[fast]:.1f} times as long as {fast}" if totals[fast] else f"; {fast}"
         )
         yield (
-            f"{known}: a trial of {slow} took {times[slow] / times[fast]:.1f} times as long as one of {fast} "
-            f"({times[slow]:.2g} s and {times[fast]:.2g} s)."
+            f"The arms did not train for the same time: {slow} {totals[slow]:,.0f} s{times} ({totals[fast]:,.0f} s)."
         )
+    typical = {each.arm: each.typical for each in answer.spent if each.phase == "search" and each.typical}
+    if _is_uneven(typical, _UNEVEN, _LONG_SECONDS):
+        slow, fast = _slowest_and_fastest(typical)
+        yield (
+            f"A trial of {slow} took {typical[slow] / typical[fast]:.1f} times as long as one of {fast} "
+            f"({typical[slow]:.2g} s and {typical[fast]:.2g} s)."
+        )
+
+
+def _is_uneven(seconds: Mapping[str, float], times: float, shortest: float) -> bool:
+    """Return whether the longest time is over `shortest` and over so many times the shortest one."""
+    return len(seconds) > 1 and max(seconds.values()) > max(times * min(seconds.values()), shortest)
+
+
+def _slowest_and_fastest(seconds: Mapping[str, float]) -> tuple[str, str]:
+    return max(seconds, key=lambda arm: seconds[arm]), min(seconds, key=lambda arm: seconds[arm])
 
 
 def about_gamma(answer: Answer) -> Iterator[str]:
@@ -262,6 +283,12 @@ def about_verdicts(answer: Answer, spec: JobSpec) -> Iterator[str]:
         yield f"{said} ({each.note})." if each.note else f"{said}."
 
 
+def about_untested(metric: str) -> str:
+    """Return the limit of a verdict that no test data was reported for."""
+    why = "this compares it on the data by which configurations were chosen"
+    return f"No test_{metric} was reported: {why}."
+
+
 def about_value(of: str) -> str:
     """Return which reports of a trial count, from `objective.of`: "the mean of its last 3 reports"."""
     count = of.removeprefix("last").strip()
@@ -279,6 +306,11 @@ def amount(value: float, answer: Answer) -> str:
 def signed(value: float, answer: Answer) -> str:
     """Return a difference with its sign: "-9.1%"."""
     return f"{'-' if value < 0 else '+'}{amount(value, answer)}"
+
+
+def about_count(count: float | None) -> str:
+    """Return a count of epochs, steps, samples or seconds: "479,232"; "-" if it is not known."""
+    return "-" if count is None else f"{count:,.0f}"
 
 
 def in_words(names: Iterable[str]) -> str:

@@ -106,6 +106,10 @@ class ProbeView(View):
     peak_memory_bytes: int | None = Field(default=None, description="Peak GPU memory of the tensors.")
     device_memory_bytes: int | None = Field(default=None, description="Total memory of the GPU.")
     trials_per_device: int | None = Field(default=None, description="Trials that fit on the GPU at once.")
+    uses_schedule: bool | None = Field(
+        default=None,
+        description="Whether a training function called `context.schedule`; null for other tasks.",
+    )
 
 
 class JobSummary(View):

@@ -11,12 +11,15 @@ from anon_tune.sentences import (
     EXPLAINED,
     about_comparison,
     about_coordinates,
+    about_cost,
+    about_count,
     about_gamma,
     about_result,
     about_searches,
     about_settings,
     about_stopping,
     about_training,
+    about_untested,
     about_value,
     about_verdicts,
 )
@@ -51,8 +54,11 @@ def _found(job: JobRecord, answer: Answer, spec: JobSpec) -> Iterator[str]:
     limits = [
         *about_stopping(answer, metric),
         f"The {metric} of a trial is that of {about_value(spec.objective.of)}.",
+        *about_cost(answer),
         about_training(spec),
     ]
+    if not answer.tested:
+        limits.insert(0, about_untested(metric))
     if answer.may_differ:
         limits.append(f"Another run of this job may find something else: {'; '.join(answer.may_differ)}.")
     yield from _section("What it holds for", limits)
@@ -78,6 +84,11 @@ def _table(answer: Answer, spec: JobSpec) -> Iterator[str]:
         shown = about_settings(winner.hyperparameters).replace("  ", ", ")
         mean = "-" if winner.test.mean is None else f"{winner.test.mean:.4g}"
         yield f"| {arm} | {_plain(shown)} | {mean} |"
+    if answer.spent:
+        yield from ("", "| cost of arm | epochs | steps | samples | seconds |", "|---|---|---|---|---|")
+    for arm, total in answer.totals().items():
+        counts = (total.epochs, total.steps, total.samples, total.seconds)
+        yield f"| {arm} | {' | '.join(map(about_count, counts))} |"
 
 
 def _plain(text: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 
-from anon_tune.answer import Outcome, Search, Stopped
+from anon_tune.answer import Outcome, Search, Spent, Stopped
 from anon_tune.console import jobs_table, live_view, report, space_view, spaces_view, trials_table
 from anon_tune.records import (
     ArmRecord,
@@ -20,7 +21,7 @@ from anon_tune.records import (
     TrialState,
 )
 from anon_tune.search_spaces import Space, load_space, space_names
-from anon_tune.sentences import about_stopping
+from anon_tune.sentences import about_cost, about_stopping
 from anon_tune.views import JobView, job_view, trial_view
 from tests import builders
 from tests.answers import GAMMA, answer, compared, stored
@@ -95,6 +96,64 @@ def test_several_searches_say_what_each_found():
     ):
         assert said in shown
     assert "searches of" not in text(report(job(result=stored())))
+
+
+def took(seconds: Mapping[str, tuple[float, float]], typical: Mapping[str, float | None]) -> list[Spent]:
+    """Costs of arms that took so long in the search and in the verdict."""
+    return [
+        Spent(
+            arm=arm, phase=phase, trials=4, epochs=6, steps=60, seconds=each,
+            typical=typical[arm] if phase == "search" else None,
+        )
+        for arm, (search, verdict) in seconds.items()
+        for phase, each in (("search", search), ("confirm", 0.0), ("verdict", verdict))
+    ]  # fmt: skip
+
+
+def test_a_report_says_what_each_arm_cost_and_that_the_times_differ():
+    spent = took({"anon": (300.0, 77.4), "sgd": (100.0, 18.6)}, {"anon": 8.0, "sgd": 7.0})
+    shown = text(report(job(result=stored(("anon", "sgd"), spent=spent))), 250)
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["cost", "of", "arm", "epochs", "steps", "samples", "seconds"] in [row[:7] for row in rows]
+    assert ["anon", "18", "180", "-", "377", "300", "0", "77"] in rows
+    assert ["sgd", "18", "180", "-", "119", "100", "0", "19"] in rows
+    said = "The arms did not train for the same time: anon 377 s, 3.2 times as long as sgd (119 s)."
+    assert said in shown
+    assert "A trial of" not in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "typical", "said"),
+    [
+        ({"anon": 19.0, "sgd": 10.0}, {"anon": 0.9, "sgd": 0.2}, []),
+        ({"anon": 9.0, "sgd": 1.0}, {"anon": 0.9, "sgd": 0.1}, []),
+        (
+            {"anon": 9.0, "sgd": 2.0},
+            {"anon": 3.0, "sgd": 1.0},
+            ["A trial of anon took 3.0 times as long as one of sgd (3 s and 1 s)."],
+        ),
+        (
+            {"anon": 50.0, "sgd": 0.0},
+            {"anon": 3.0, "sgd": None},
+            ["The arms did not train for the same time: anon 50 s; sgd (0 s)."],
+        ),
+        ({"anon": 50.0}, {"anon": 3.0}, []),
+    ],
+)
+def test_only_a_difference_in_time_that_counts_has_a_sentence(seconds: Any, typical: Any, said: list[str]):
+    spent = took({arm: (each, 0.0) for arm, each in seconds.items()}, typical)
+    assert list(about_cost(answer(tuple(seconds), spent=spent))) == said
+
+
+@pytest.mark.parametrize(
+    ("tested", "column"),
+    [(True, "test loss, fresh seeds"), (False, "validation loss, fresh seeds")],
+)
+def test_a_column_of_validation_data_is_not_called_a_test(tested: bool, column: str):
+    shown = text(report(job(result=stored(tested=tested))), 250)
+    assert column in shown
+    assert ("No test_loss was reported: " in shown) is not tested
+    assert ("test loss" in shown) is tested
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from anon_tune import load_optimizer
+from anon_tune.answer import Spent
 from anon_tune.errors import ConflictError, InputError
 from anon_tune.export import FORMATS, document, render
 from anon_tune.records import JobRecord, JobState, Phase
@@ -32,8 +33,12 @@ def result(
     return stored(arms, winners={arm: winner(arm, tests) for arm in arms}, verdict=[compared()])
 
 
+DOCUMENTS = ("yaml", "json", "python")
+"""Formats that do not depend on a training loop; tests/test_snippets.py runs the others."""
+
+
 @pytest.mark.parametrize("arm", ["anon", "adamw", "sgd"])
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", DOCUMENTS)
 def test_every_form_gives_the_same_optimizer(tmp_path: Any, arm: str, form: str) -> None:
     text = render(document(job(result()), arm), form)
     parameters = [torch.nn.Parameter(torch.ones(3))]
@@ -51,7 +56,7 @@ def test_every_form_gives_the_same_optimizer(tmp_path: Any, arm: str, form: str)
 OPTIMIZERS = Path(__file__).parents[1] / "examples" / "bring_your_own" / "optimizers"
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", DOCUMENTS)
 def test_an_arm_of_the_user_is_exported_by_its_factory(tmp_path: Any, form: str) -> None:
     spec = load_spec(OPTIMIZERS / "job.yaml").model_dump(mode="json")
     found = result(arms=("anon",))
@@ -100,13 +105,69 @@ def test_which_reports_counted_is_said(of: str) -> None:
     assert f"test loss (min), of: {of}: " in render(document(found), "python")
 
 
-def test_of_a_training_function_only_what_is_known_is_said() -> None:
+def of_function(tested: bool = True, probe: dict[str, Any] | None = None) -> JobRecord:
     function = {"name": "x", "task": "train:train", "arguments": {"width": 3}, "folder": "/x"}
-    spec = parse_spec({**function, "budget": {"trials": 1, "epochs": 1}}).model_dump(mode="json")
-    found = document(dataclasses.replace(job({**result(), "tested": False}), spec=spec))
+    training = {"schedule": "cosine", "warmup": 0.1}
+    spec = parse_spec({**function, "budget": {"trials": 1, "epochs": 7}, "training": training})
+    found = job({**result(), "tested": tested})
+    return dataclasses.replace(found, spec=spec.model_dump(mode="json"), probe=probe)
+
+
+def test_of_a_training_function_only_what_is_known_is_said() -> None:
+    found = document(of_function(probe={"uses_schedule": False}))
     assert found["architecture"]["model"] == {"name": "train:train", "options": {"width": 3}}
-    assert found["training"] == {}
-    assert found["evidence"]["objective"] == "validation loss (min)"
+    assert (found["schedule"], found["training"]) == ("the script's own", "the script's own")
+    assert found["evidence"]["epochs"] == 7
+    text = render(found, "python")
+    assert "Schedule of the learning rate: the script's own." in text
+    assert "Batch size, clipping and accumulation: the script's own." in text
+    assert "cosine" not in text
+
+
+def test_a_schedule_that_a_training_function_took_from_us_is_said() -> None:
+    found = document(of_function(probe={"uses_schedule": True}))
+    assert found["schedule"] == {"name": "cosine", "warmup": 0.1, "epochs": 7}
+    assert found["training"] == "the script's own"
+    assert "Schedule of the learning rate: cosine, warm-up 0.1." in render(found, "python")
+
+
+@pytest.mark.parametrize("probe", [None, {"log_mean_sigma": -9.0}])
+def test_the_schedule_of_a_job_of_an_earlier_version_is_not_guessed(probe: dict[str, Any] | None) -> None:
+    assert str(document(of_function(probe=probe))["schedule"]).startswith("not recorded")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_validation_metric_is_not_called_a_test(form: str) -> None:
+    untested = document(of_function(tested=False))
+    assert untested["evidence"]["objective"] == "validation loss (min)"
+    text = " ".join(render(untested, form).split())
+    assert "validation loss (min)" in text
+    assert "test loss" not in text
+    assert "test loss (min)" in " ".join(render(document(of_function()), form).split())
+
+
+def test_without_an_effect_of_the_seed_there_is_no_interval() -> None:
+    evidence = document(job(result((0.7215, 0.7215, 0.7215))))["evidence"]
+    assert evidence["value"] == pytest.approx(0.7215)
+    assert (evidence["interval"], evidence["seeds"]) == (None, 3)
+
+
+def test_the_cost_of_each_arm_is_said() -> None:
+    spent = [
+        Spent(arm=arm, phase=phase, trials=4, epochs=8, steps=80, seconds=seconds)
+        for arm, seconds in (("anon", 188.5), ("sgd", 59.5))
+        for phase in ("search", "verdict")
+    ]
+    found = document(job({**result(), "spent": [each.model_dump(mode="json") for each in spent]}))
+    assert found["evidence"]["spent"]["anon"] == {
+        "epochs": 16,
+        "steps": 160,
+        "samples": None,
+        "seconds": 377.0,
+    }
+    (said,) = found["in_words"]["cost"]
+    assert said == "The arms did not train for the same time: anon 377 s, 3.2 times as long as sgd (119 s)."
+    assert said in " ".join(render(found, "python").split())
 
 
 def test_evidence_is_an_interval_over_the_fresh_seeds() -> None:

@@ -18,6 +18,7 @@ from anon_tune.search.rounds import rounds_of
 from anon_tune.search.scale import Scale, scale_of
 from anon_tune.search.winners import Searched, searches, winner
 from anon_tune.search_spaces import Space
+from anon_tune.spec import JobSpec
 
 __all__ = ["summarize"]
 
@@ -33,8 +34,6 @@ def summarize(plan: Plan, trials: list[Trial], probe: Mapping[str, Any] | None =
     }
     reruns = [t for t in trials if t.phase is Phase.CONFIRM]
     planned = len({t.origin for t in reruns}) * spec.confirm.seeds
-    test = f"test_{spec.objective.metric}"
-    ended = [t for t in trials if t.phase is Phase.VERDICT and t.state is TrialState.COMPLETE and t.reports]
     baselines = [arm for arm in spec.arms if arm != "anon"]
     chosen = float(best["anon"].hyperparameters["gamma"]) if "anon" in best else None
     searched = plan.spaces["anon"].parameters.get("gamma")
@@ -43,7 +42,7 @@ def summarize(plan: Plan, trials: list[Trial], probe: Mapping[str, Any] | None =
     return Answer(
         scale=spec.objective.scale,
         trials=spec.budget.trials,
-        tested=all(test in trial.reports[-1].metrics for trial in ended),
+        tested=_is_tested(spec, trials),
         may_differ=list(reasons_to_differ(spec, trials)),
         stopped=[
             Stopped(arm=arm, repeat=repeat, trials=made, planned=spec.budget.trials)
@@ -57,6 +56,14 @@ def summarize(plan: Plan, trials: list[Trial], probe: Mapping[str, Any] | None =
         verdict=verdicts(scale, trials, baselines, best, landscapes, rounds_of(spec), several),
         spent=list(spent(trials, spec.arms, probe or {})),
     )
+
+
+def _is_tested(spec: JobSpec, trials: list[Trial]) -> bool:
+    """Return whether the verdict's values are of test data; without a value, whether they would be."""
+    ended = [t for t in trials if t.phase is Phase.VERDICT and t.state is TrialState.COMPLETE and t.reports]
+    if not ended:
+        return spec.model is not None
+    return all(f"test_{spec.objective.metric}" in trial.reports[-1].metrics for trial in ended)
 
 
 def _customary(landscape: Landscape, scale: Scale) -> list[Customary]:

@@ -9,8 +9,9 @@ the distance of the winner to the minimum of each draw.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from anon_tune.search.landscape import Landscape
 from anon_tune.search.rounds import Round, RoundsOfTwo
 from anon_tune.search.scale import Scale
 from anon_tune.search.sequential import ALPHA, InterimResult, outcome_of
+from anon_tune.search.spread import confirm_runs
 from anon_tune.search.winners import Searched
 
 __all__ = ["search_variance", "verdicts"]
@@ -29,6 +31,10 @@ _DRAWS, _POINTS = 256, 96
 _SHARE = 0.1
 """Factor on the landscapes' variance of the luck of a search, which they overestimate; from calibration
 (docs/advice.md)."""
+
+_NO_EFFECT = (
+    "the seed has no effect: all runs of a configuration gave the same value, so they count as one run"
+)
 
 
 def verdicts(
@@ -124,6 +130,8 @@ def _optimizers(
     """Return the verdict on two tuned optimizers, from the verdict on their winners."""
     known = [each for each in variances if each is not None]
     tuned = found.model_copy(update={"of": "optimizer", "outcome": Outcome.UNDECIDED})
+    if not judged.seeds_matter:
+        return tuned
     if judged.difference is None or judged.half is None or len(known) < len(variances):
         return tuned.model_copy(update={"note": "too few trials or seeds to estimate the luck of the search"})
     from scipy.stats import t as student  # the import takes seconds, which Ray's start can hide
@@ -147,6 +155,9 @@ def _measured(
     ]
     alpha = min(each.round.alpha for of_arm in both for each in of_arm)
     judged = compare_searches(runs[0], runs[1], alpha / comparisons, scale.practical)
+    seeds_matter = not _is_constant(runs, trials, scale, ("anon", arm))
+    if not seeds_matter:
+        judged = dataclasses.replace(judged, outcome=None, half=None)
     means = (None, None) if judged.means is None else tuple(map(scale.value, judged.means))
     found = Comparison(
         baseline=arm,
@@ -160,7 +171,7 @@ def _measured(
         level=1 - ALPHA,
         searches=min(judged.searches),
         seeds=min(map(len, tested)),
-        note="; ".join(_about_searches(judged, arm, both, tested)),
+        note="; ".join(_about_searches(judged, arm, both, tested)) if seeds_matter else _NO_EFFECT,
     )
     return _with_interval(scale, found, judged.difference, judged.half)
 
@@ -175,6 +186,16 @@ def _search_runs(scale: Scale, trials: Sequence[Trial], search: Searched) -> Run
         return [None] if any(t.state is TrialState.DIVERGED for t in own) else []
     runs = [t for t in _runs(trials, search.winner, search.round.seeds) if t.state is not TrialState.FAILED]
     return [None if t.value is None else scale(t.value) for t in runs]
+
+
+def _is_constant(
+    searches: Sequence[Sequence[Runs]], trials: Sequence[Trial], scale: Scale, arms: Iterable[str]
+) -> bool:
+    """Whether no configuration's value differs between seeds, in tests and in confirm runs."""
+    tests = [runs for of_arm in searches for runs in of_arm]
+    confirmed = [values for arm in arms for values in confirm_runs(trials, scale, arm)]
+    is_repeated = any(len(runs) - runs.count(None) > 1 for runs in tests)
+    return is_repeated and all(len(set(values)) < 2 for values in (*tests, *confirmed))
 
 
 def _about_searches(
@@ -219,10 +240,12 @@ def _with_interval(
 
 
 def _limits(judged: InterimResult) -> Iterator[str]:
-    if judged.seeds < 2:
+    if not judged.seeds_matter:
+        yield _NO_EFFECT
+    elif judged.seeds < 2:
         yield f"{judged.seeds} seeds are too few for a comparison"
     elif judged.half is None and judged.outcome is None:
-        yield "the seed changes nothing, so more seeds add nothing"
+        yield "all seeds have the same difference, so more seeds add nothing"
 
 
 def _runs(trials: Sequence[Trial], winner: Trial, seeds: Sequence[int]) -> list[Trial]:

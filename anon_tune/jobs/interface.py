@@ -208,7 +208,8 @@ class Jobs(ABC):
 
         Args:
             job_id: The job.
-            form: "yaml" or "json", which `anon_tune.load_optimizer` reads; or "python".
+            form: "yaml" or "json", which `anon_tune.load_optimizer` reads; or code: "python", "torch", "lightning" or
+                "hugging-face".
             arm: The arm.
 
         Raises:

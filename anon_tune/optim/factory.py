@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from anon_tune.errors import DependencyError, HyperparameterError, InputError, NotFoundError
 from anon_tune.optim.anon import Anon, Params
+from anon_tune.optim.groups import GroupedModel, apply_lr_scales, set_options
 from anon_tune.user_code import load_function
 
 __all__ = ["OPTIMIZERS", "load_optimizer", "make_optimizer"]
@@ -33,17 +34,20 @@ VERSIONS = (1, 2)
 
 def make_optimizer(
     name: str,
-    params: nn.Module | Params,
+    params: nn.Module | GroupedModel | Params,
     hyperparameters: Mapping[str, Any],
     folder: str | PathLike[str] | None = None,
 ) -> Optimizer:
     """Make the optimizer of an arm.
 
+    The options of a param group take the place of hyperparameters. The learning rate of a group with `lr_scale` is
+    multiplied by it, and the key is removed, also in the groups of the user's own optimizer.
+
     Args:
         name: `anon`, `adamw` or `sgd`; or the user's factory, "module:function", which is called with the model and
             the hyperparameters.
-        params: A model, whose parameters are all trained; or parameters, named parameters or param groups, as
-            torch's optimizers take them. A factory takes a model only.
+        params: A model, whose parameters are all trained; a model with param groups; or parameters, named parameters
+            or param groups, as torch's optimizers take them. A factory needs a model.
         hyperparameters: Keyword arguments by their names in the optimizer; others keep their defaults.
         folder: Folder to search first for a factory's module, before Python's own path.
 
@@ -53,11 +57,21 @@ def make_optimizer(
         Exception: The factory raised it.
     """
     if ":" in name:
-        return _from_factory(name, params, hyperparameters, folder)
-    if name not in OPTIMIZERS:
+        made = _from_factory(name, params, hyperparameters, folder)
+    elif name in OPTIMIZERS:
+        made = _of_ours(name, params, hyperparameters)
+    else:
         raise InputError(
             f"unknown optimizer {name!r}; use {', '.join(OPTIMIZERS)}, or a factory, module:function"
         )
+    apply_lr_scales(made)
+    return made
+
+
+def _of_ours(
+    name: str, params: nn.Module | GroupedModel | Params, hyperparameters: Mapping[str, Any]
+) -> Optimizer:
+    """Make one of `OPTIMIZERS`."""
     if isinstance(params, nn.Module):
         params = params.parameters()
     build, allowed = OPTIMIZERS[name]
@@ -86,13 +100,15 @@ def make_optimizer(
 
 def _from_factory(
     name: str,
-    model: nn.Module | Params,
+    target: nn.Module | GroupedModel | Params,
     hyperparameters: Mapping[str, Any],
     folder: str | PathLike[str] | None,
 ) -> Optimizer:
+    model = target.model if isinstance(target, GroupedModel) else target
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"{name} makes an optimizer for a model: pass it the model, not parameters or groups"
+            f"{name} makes an optimizer for a model: pass it the model, not parameters or groups. "
+            "Param groups may follow the model: optimizer(model, groups)"
         )
     factory = load_function(name, None if folder is None else str(folder))
     try:
@@ -103,6 +119,8 @@ def _from_factory(
     made = factory(model, **hyperparameters)
     if not isinstance(made, Optimizer):
         raise InputError(f"{name} returned a {type(made).__name__}, not a torch.optim.Optimizer")
+    if isinstance(target, GroupedModel):
+        set_options(made, target)
     return made
 
 
@@ -110,6 +128,7 @@ def load_optimizer(
     source: Mapping[str, Any] | str | PathLike[str],
     params: nn.Module | Params,
     folder: str | PathLike[str] | None = None,
+    groups: Iterable[Mapping[str, Any]] | None = None,
 ) -> Optimizer:
     """Make the optimizer of an exported configuration.
 
@@ -118,6 +137,8 @@ def load_optimizer(
             `version`, `optimizer` and `hyperparameters` are read.
         params: A model; or parameters, named parameters or param groups. A user's factory takes a model only.
         folder: Folder of that factory's module, if Python does not find it by itself.
+        groups: Param groups of some of the model's parameters, with the options that differ: `lr_scale`,
+            `weight_decay` or others. The job does not know them: pass what you passed to `context.optimizer`.
 
     Raises:
         NotFoundError: There is no such file.
@@ -126,7 +147,8 @@ def load_optimizer(
         HyperparameterError: A hyperparameter is unknown or out of its range.
     """
     document = read_configuration(source)
-    return make_optimizer(str(document["optimizer"]), params, document["hyperparameters"], folder)
+    target = params if groups is None else GroupedModel(params, groups)
+    return make_optimizer(str(document["optimizer"]), target, document["hyperparameters"], folder)
 
 
 def read_configuration(source: Mapping[str, Any] | str | PathLike[str]) -> Mapping[str, Any]:

@@ -65,6 +65,8 @@ class InterimResult:
         level: Two-sided level of the test.
         half: Half the width of the interval at this look.
         seeds_needed: About so many fresh seeds would decide it with a power of 80%; None if decided, or if too many.
+        seeds_matter: False if the values of neither configuration differ between seeds, so that all runs of one count
+            as one run. Then the outcome is None.
         of: All seeds of the test.
     """
 
@@ -76,6 +78,7 @@ class InterimResult:
     level: float = ALPHA
     half: float | None = None
     seeds_needed: int | None = None
+    seeds_matter: bool = True
     of: tuple[int, ...] = ()
 
 
@@ -132,23 +135,25 @@ class PairedTest:
     def _at(self, look: int) -> InterimResult:
         both = [runs[:look] for runs in self._runs]
         diverged = [[t is not None and t.state is TrialState.DIVERGED for t in runs] for runs in both]
-        first, second = diverged
-        level = self._levels[self.looks.index(look)]
-        for lost, others, outcome in ((first, both[1], Outcome.WORSE), (second, both[0], Outcome.BETTER)):
-            complete = [t is not None and t.value is not None for t in others]
-            # Fisher's exact test, if one always diverged and the other never.
-            if all(lost) and all(complete) and 2 / math.comb(2 * look, look) <= level:
-                return InterimResult(outcome, look)
         values = [
             [None if t is None or t.value is None else self._scale(t.value) for t in runs] for runs in both
         ]
         noise = sum(v * freedom for v, freedom in self._confirm) / max(1, sum(f for _, f in self._confirm))
-        found, freedom = pooled([[v for v in each if v is not None] for each in values])
+        completed = [[v for v in each if v is not None] for each in values]
+        if not noise and any(completed) and all(map(_is_constant, completed, diverged)):
+            return _as_one_run(values)
+        first, second = diverged
+        level = self._levels[self.looks.index(look)]
+        for lost, others, outcome in ((first, values[1], Outcome.WORSE), (second, values[0], Outcome.BETTER)):
+            # Fisher's exact test, if one always diverged and the other never.
+            if all(lost) and None not in others and 2 / math.comb(2 * look, look) <= level:
+                return InterimResult(outcome, look)
+        found, freedom = pooled(completed)
         deviation = math.sqrt(found if freedom else noise)
-        worst = max((v for each in values for v in each if v is not None), default=0.0) + PENALTY * deviation
+        worst = max((v for each in completed for v in each), default=0.0) + PENALTY * deviation
         for each, lost in zip(values, diverged, strict=True):
             each[:] = [worst if gone else value for value, gone in zip(each, lost, strict=True)]
-        differences = [a - b for a, b in zip(*values, strict=True) if a is not None and b is not None]
+        differences = _differences(values)
         if len(differences) < 2:
             return InterimResult(None, len(differences))
         return self._tested(differences, look, any(first + second), noise)
@@ -161,7 +166,7 @@ class PairedTest:
         total = freedom + count - 1
         moderated = (freedom * prior + (count - 1) * spread) / total
         if not moderated > (1e-9 * mean) ** 2:
-            return InterimResult(None, count, mean)  # the seed changes nothing, so this is as good as one run
+            return InterimResult(None, count, mean)  # the two change alike with the seed
         level = self._levels[self.looks.index(look)]
         half = _half_width(moderated, total, count, level)
         outcome = outcome_of(mean, half, self._scale.practical)
@@ -196,6 +201,24 @@ class PairedTest:
             enough = reach + _FOUR_OF_FIVE * math.sqrt(moderated / middle) < margin
             low, high = (low, middle) if enough else (middle + 1, high)
         return low if low < _MOST_SEEDS else None
+
+
+def _is_constant(completed: Sequence[float], diverged: Sequence[bool]) -> bool:
+    """Whether a configuration had the same end on two seeds or more: one value, or divergence."""
+    runs = len(completed) + sum(diverged)
+    return runs > 1 and len(completed) in {0, runs} and len(set(completed)) < 2
+
+
+def _as_one_run(values: Sequence[Sequence[float | None]]) -> InterimResult:
+    """Return the result of two configurations whose values do not depend on the seed."""
+    differences = _differences(values)
+    mean = differences[0] if differences else None
+    return InterimResult(None, len(differences), mean, seeds_matter=False)
+
+
+def _differences(values: Sequence[Sequence[float | None]]) -> list[float]:
+    """Return the differences on the seeds that both configurations completed."""
+    return [a - b for a, b in zip(*values, strict=True) if a is not None and b is not None]
 
 
 def outcome_of(difference: float, half: float, practical: float | None) -> Outcome | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from anon_tune.answer import Outcome
+from anon_tune.answer import Outcome, Spent
 from anon_tune.dashboards.markdown import description
 from anon_tune.records import JobRecord, JobState, Phase
 from anon_tune.sentences import EXPLAINED, about_gamma, about_verdicts
@@ -30,6 +30,19 @@ def test_the_description_has_findings_uncertainty_next_steps_and_terms() -> None
     assert "| anon | gamma 0.5, lr 0.01, betas (0.9, 0.999, 0.5), delay 2.5, floor 0.03 | 2 |" in text
     assert "anon-tune export abc" in text
     assert len(text) < 8000  # MLflow's limit of a tag
+
+
+def test_the_description_has_the_cost_of_each_arm_and_says_which_data_it_is_about() -> None:
+    spent = [
+        Spent(arm=arm, phase="search", trials=4, epochs=6, steps=1200, samples=None, seconds=seconds)
+        for arm, seconds in (("anon", 377.0), ("sgd", 119.0))
+    ]
+    text = description(job(answer(spent=spent, tested=False).model_dump(mode="json")))
+    assert "| cost of arm | epochs | steps | samples | seconds |" in text
+    assert "| anon | 6 | 1,200 | - | 377 |" in text
+    assert "anon 377 s, 3.2 times as long as sgd (119 s)." in text
+    assert "No test_loss was reported" in text
+    assert "test loss" not in text
 
 
 def test_a_job_without_an_answer_shows_its_progress() -> None:

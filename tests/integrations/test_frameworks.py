@@ -77,3 +77,4 @@ def test_the_probe_sees_the_model(spec: JobSpec, tmp_path: Path):
     assert isinstance(found, ProbeResult)
     assert found.batches == 4
     assert found.architecture["parameters"] > 1000
+    assert found.uses_schedule

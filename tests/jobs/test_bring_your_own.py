@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from anon_tune import load_optimizer
 from anon_tune.records import Phase, TrialState
@@ -57,7 +58,9 @@ def test_a_training_function_of_the_user_is_tuned(home: Home) -> None:
     assert all(trial.attempts == 1 for trial in job.trials)
     exported = home.folder / "jobs" / job.id / "best.yaml"
     load_optimizer(exported, torch.nn.Linear(2, 1).parameters())
-    assert "name: train:train" in exported.read_text()
+    document = yaml.safe_load(exported.read_text())
+    assert document["architecture"]["model"]["name"] == "train:train"
+    assert (document["schedule"]["name"], document["training"]) == ("cosine", "the script's own")
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -174,13 +174,18 @@ def test_divergence_decides_no_more_often_in_the_small_rounds_of_an_extension(sh
     assert wrong / jobs <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / jobs)
 
 
-def test_a_configuration_that_always_diverges_is_worse_by_fishers_test():
-    def judged(count: int, other: Callable[[str, int], Trial]) -> Outcome | None:
+def test_a_configuration_that_always_diverges_is_worse_by_fishers_test_if_the_seed_has_an_effect():
+    noisy = [confirmed(WINNERS["anon"].id, number, off) for number, off in enumerate((-0.1, 0.1))]
+
+    def judged(
+        count: int, other: Callable[[str, int], Trial], more: Sequence[Trial] = noisy
+    ) -> Outcome | None:
         trials = [run for seed in range(count) for run in (lost("anon", seed), other("sgd", seed))]
-        return two(trials, Round(tuple(range(count)), 0.04)).judge().outcome
+        return two([*trials, *more], Round(tuple(range(count)), 0.04)).judge().outcome
 
     assert judged(3, lambda arm, seed: verdict(arm, seed, 0.0)) is None
     assert judged(8, lambda arm, seed: verdict(arm, seed, 0.0)) is Outcome.WORSE
+    assert judged(8, lambda arm, seed: verdict(arm, seed, 0.0), more=[]) is None
 
     def failed(arm: str, seed: int) -> Trial:
         return dataclasses.replace(lost(arm, seed), state=TrialState.FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -119,9 +120,6 @@ def test_a_diverged_run_counts_against_its_configuration():
     assert judge([None] * 10, shifted(0.0)).outcome is Outcome.WORSE
     assert judge(shifted(0.0), [None] * 10).outcome is Outcome.BETTER
     assert judge([None] * 10, [None] * 10).outcome is None
-    assert judge([None] * 10, [0.0] * 10, deviation=0.0).outcome is Outcome.WORSE, (
-        "though the seed changes nothing"
-    )
 
 
 def test_later_seeds_do_not_change_a_decided_comparison():
@@ -136,9 +134,27 @@ def test_a_run_that_failed_says_nothing():
     assert judge([TrialState.FAILED] * 3, shifted(0.0, 3), seeds=3).seeds == 0
 
 
-def test_without_noise_between_seeds_the_verdict_is_undecided():
-    found = judge([0.1] * 10, [0.2] * 10, deviation=0.0)
+@pytest.mark.parametrize("seeds", [3, 6, 10, 100])
+def test_without_an_effect_of_the_seed_the_verdict_is_undecided_whatever_the_number_of_runs(seeds: int):
+    found = judge([0.1] * seeds, [0.2] * seeds, seeds=seeds, deviation=0.0)
     assert (found.outcome, found.half, found.difference) == (None, None, pytest.approx(-0.1))
+    assert not found.seeds_matter
+    lost = judge([None] * seeds, [0.2] * seeds, seeds=seeds, deviation=0.0)
+    assert (lost.outcome, lost.difference, lost.seeds_matter) == (None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("anon", "sgd", "deviation"),
+    [
+        pytest.param([0.1] * 10, shifted(0.2), 0.0, id="the seed changes the other one"),
+        pytest.param([0.1] * 10, [0.2] * 10, 0.02, id="the seed changes confirm runs"),
+        pytest.param([0.1] * 9 + [None], [0.2] * 10, 0.0, id="one run diverged"),
+        pytest.param([None] * 10, [None] * 10, 0.0, id="no run completed"),
+        pytest.param([0.1] + [TrialState.FAILED] * 9, [0.2] * 10, 0.0, id="one run alone"),
+    ],
+)
+def test_the_seed_has_an_effect_unless_all_runs_are_the_same(anon: Any, sgd: Any, deviation: float):
+    assert judge(anon, sgd, deviation=deviation).seeds_matter
 
 
 def test_without_confirm_runs_the_comparison_is_students_t_test():

@@ -22,6 +22,7 @@ from anon_tune.jobs.service import ServiceJobs
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, Role
 from anon_tune.settings import Settings
+from anon_tune.snippets import SNIPPETS
 from anon_tune.spec import JobFile, read_job_file
 from tests.service.conftest import SPEC, Serve
 
@@ -74,6 +75,7 @@ READS: dict[str, Callable[[Jobs, str], Any]] = {
     "logs of a trial": lambda jobs, job: jobs.logs(job, f"{job}-anon-s009"),
     "logs since": lambda jobs, job: jobs.logs(job, since=1),
     "export": lambda jobs, job: jobs.export(job, "python", "sgd"),
+    "export as code": lambda jobs, job: [jobs.export(job, form) for form in SNIPPETS],
     "advice": lambda jobs, job: jobs.advice("mlp", -8.0).model_dump_json(),  # JSON has no tuples
 }
 

@@ -152,6 +152,7 @@ class CheckUpSession:
             floor=self._assignment.floor,
             batches=max(recorder.measured for recorder in self._recorders),
             architecture=fingerprint(self.context.model or parameters, self._computation),
+            uses_schedule=self.context.uses_schedule,
             cost=TrainingCost(seconds_per_step=self._seconds_per_step, steps_per_epoch=self._steps_per_epoch),
         )
         return CheckUpRun(

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from anon_tune.errors import InputError
+from anon_tune.optim.groups import GroupedModel
 from anon_tune.workers.trial.schedules import schedule_factor
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class Context:
         self.folder = folder
         self.should_stop = False
         """Whether the trial must stop, for code that caught TrialStopped, such as a framework's own loop."""
+        self.uses_schedule = False
+        """Whether the function has called `schedule`: otherwise its learning rate follows a schedule of its own."""
         self._objective = objective
         self._make_optimizer = make_optimizer
         self._tell = tell
@@ -128,20 +131,23 @@ class Context:
         self.model: nn.Module | None = None
         self.optimizers: list[Optimizer] = []
 
-    def optimizer(self, model: nn.Module | Iterable[Any]) -> Optimizer:
+    def optimizer(
+        self, model: nn.Module | Iterable[Any], groups: Iterable[Mapping[str, Any]] | None = None
+    ) -> Optimizer:
         """Return the trial's optimizer: Anon, or the baseline of its arm, with the trial's hyperparameters.
 
         Args:
             model: A model, to train all its parameters; or parameters; or param groups, whose keys override the
-                trial's: `{"params": biases, "weight_decay": 0.0}`. Your own factories need a model.
+                trial's: `{"params": biases, "weight_decay": 0.0, "lr_scale": 0.1}`. Your own factories need a model.
+            groups: Such param groups of some of the model's parameters, for any arm.
 
         Raises:
-            InputError: The arm's factory needs a model.
+            InputError: The arm's factory needs a model, or a group has parameters that the model does not have.
             ValueError: There are no parameters, or a value of a group is out of range.
         """
         if isinstance(model, nn.Module):
             self.model = self.model or model
-        made = self._make_optimizer(model)
+        made = self._make_optimizer(model if groups is None else GroupedModel(model, groups))
         self.optimizers.append(made)
         return made
 
@@ -165,6 +171,7 @@ class Context:
             optimizer: The optimizer whose learning rate follows the schedule.
             steps: Number of calls of `schedule.step()` over the full length; by default one per epoch.
         """
+        self.uses_schedule = True
         name, warmup = self._schedule
         total = self.epochs if steps is None else steps
         return LambdaLR(optimizer, lambda step: schedule_factor(name, step, total, warmup))

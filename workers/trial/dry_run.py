@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from anon_tune.errors import InputError
 from anon_tune.optim import make_optimizer
+from anon_tune.optim.groups import GroupedModel
 
 __all__ = ["FactoryArm", "dry_run"]
 
@@ -45,7 +46,7 @@ def dry_run(
 
     Args:
         arms: The arms to try.
-        model: The model to train. Anything else is an error, since a factory needs a model.
+        model: The model to train, perhaps with param groups. Anything else is an error: a factory needs a model.
         closure: Closure for the steps, if the training uses one.
 
     Raises:
@@ -67,6 +68,7 @@ def _try(
     arm: FactoryArm, model: Any, hyperparameters: Mapping[str, Any], closure: Callable[[], Any] | None
 ) -> None:
     optimizer = make_optimizer(arm.optimizer, model, hyperparameters, arm.folder)
+    model = model.model if isinstance(model, GroupedModel) else model
     _check_groups(arm.optimizer, optimizer, model)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     try:

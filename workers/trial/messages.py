@@ -231,6 +231,7 @@ class ProbeResult:
         architecture: The model's fingerprint; see `anon_tune.architecture`.
         cost: Time and memory of training; None if only the gradients were measured.
         notes: Traps in user code, for people.
+        uses_schedule: Whether the training function called `context.schedule`; None for our own training loop.
     """
 
     log_mean_sigma: float
@@ -240,6 +241,7 @@ class ProbeResult:
     architecture: Mapping[str, Any]
     cost: TrainingCost | None = None
     notes: tuple[str, ...] = ()
+    uses_schedule: bool | None = None
     kind: Literal["probe"] = "probe"
 
     def as_stored(self) -> dict[str, Any]:

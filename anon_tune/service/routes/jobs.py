@@ -20,7 +20,14 @@ from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView
 __all__ = ["router"]
 
 _POLL_SECONDS = 0.5
-_MEDIA_TYPES = {"yaml": "application/yaml", "json": "application/json", "python": "text/x-python"}
+_MEDIA_TYPES = {
+    "yaml": "application/yaml",
+    "json": "application/json",
+    "python": "text/x-python",
+    "torch": "text/x-diff",
+    "lightning": "text/x-python",
+    "hugging-face": "text/x-python",
+}
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -128,7 +135,9 @@ def logs(
 def export(
     job_id: JobId,
     user: Reader,
-    form: Annotated[Literal["yaml", "json", "python"], Query(alias="format")] = "yaml",
+    form: Annotated[
+        Literal["yaml", "json", "python", "torch", "lightning", "hugging-face"], Query(alias="format")
+    ] = "yaml",
     arm: Annotated[str, Query(max_length=32)] = "anon",
 ) -> Response:
     """Export an arm's best configuration, with its evidence."""

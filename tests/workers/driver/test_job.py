@@ -20,7 +20,7 @@ from anon_tune.records import JobState, Phase, Report, Trial, TrialState
 from anon_tune.search.policy import Decision, Plan
 from anon_tune.search.rounds import rounds_of
 from anon_tune.settings import Settings
-from anon_tune.spec import spaces_of
+from anon_tune.spec import parse_spec, spaces_of
 from anon_tune.spec.sections import Resources
 from anon_tune.workers.driver import hang_watchdog
 from anon_tune.workers.driver import job as driver
@@ -336,6 +336,15 @@ def test_a_trial_that_diverged_does_not_make_a_verdict_untested(reported: bool):
     )
     plan = Plan(spec, spaces_of(spec), 0.0)
     assert summarize(plan, [best, confirm, whole, diverged]).tested is reported
+
+
+def test_without_a_completed_verdict_run_nothing_of_a_training_function_is_called_a_test():
+    function = {"name": "x", "task": "train:train", "folder": "/x", "arms": ["anon"]}
+    spec = parse_spec({**function, "budget": {"trials": 1, "epochs": 1}})
+    best = builders.trial(0, value=1.0, hyperparameters={"gamma": 0.5})
+    confirm = builders.trial(0, value=1.0, phase=Phase.CONFIRM, seed=9, source=best.id)
+    lost = builders.trial(0, TrialState.DIVERGED, phase=Phase.VERDICT, seed=20, source=best.id)
+    assert not summarize(Plan(spec, spaces_of(spec), 0.0), [best, confirm, lost]).tested
 
 
 def test_the_verdict_is_about_the_winner_that_stands():

@@ -17,6 +17,7 @@ from anon_tune.workers.isolation.messages import describe
 from anon_tune.workers.isolation.process import Keeper
 from anon_tune.workers.trial.checkpoints import ask, checkpoint_name
 from anon_tune.workers.trial.messages import Completed, Diverged, Failed, ProbeResult, StepResult
+from anon_tune.workers.trial.schedules import schedule_factor
 from tests import trials
 from tests.trials import TRIAL, Isolated, failed, final, learned, measured, results, steps
 
@@ -158,6 +159,22 @@ def groups(context):
     context.report(1, loss=made.param_groups[0]["weight_decay"], other=made.param_groups[1]["weight_decay"])
 
 
+def scaled(context):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    slow = [{"params": model[0].parameters(), "lr_scale": 0.5}, {"params": [model[1].bias], "weight_decay": 0.0}]
+    optimizer = context.optimizer(model, slow)
+    schedule = context.schedule(optimizer)
+    done = context.resume(optimizer=optimizer, schedule=schedule)
+    for epoch in range(done + 1, context.epochs + 1):
+        optimizer.zero_grad()
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        lr = {f"lr{n}": group["lr"] for n, group in enumerate(optimizer.param_groups)}
+        decay = {f"decay{n}": group["weight_decay"] for n, group in enumerate(optimizer.param_groups)}
+        schedule.step()
+        context.report(epoch, loss=1.0, **lr, **decay)
+
+
 def silent(context):
     one_step(context)
     context.report(4, loss=1.0)
@@ -234,6 +251,22 @@ def copies(context):
 
 def cannot_be_saved(context):
     context.resume(width=3)
+"""
+
+
+FACTORY = """
+import torch
+
+
+def make(model, **hyperparameters):
+    return torch.optim.AdamW(model.parameters(), **hyperparameters)
+"""
+
+FACTORY_SPACE = """
+optimizer: factory:make
+summary: x
+parameters: {lr: {low: 0.01, high: 1, log: true}}
+fixed: {weight_decay: 0.1}
 """
 
 
@@ -441,6 +474,26 @@ def test_param_groups_keep_what_is_their_own(trial: Trial, folder: Path):
     assert (first.value, first.metrics["other"]) == (0.1, 0.0)
 
 
+@pytest.mark.parametrize("arm", ["anon", "own"])
+def test_groups_of_a_model_hold_with_our_schedule_and_in_a_resumed_trial(
+    trial: Trial, folder: Path, arm: str
+):
+    (folder / "factory.py").write_text(FACTORY)
+    (folder / "own.yaml").write_text(FACTORY_SPACE)
+    keys = "arms: [anon, own.yaml]"
+    hyperparameters = {"lr": 0.01, "weight_decay": 0.1}
+    given = {"arm": arm, "hyperparameters": hyperparameters, "job": keys}
+    first = results(trial(folder, "scaled", **given))
+    seen = [measured(result).metrics for result in first[:-1]]
+    for epoch, metrics in enumerate(seen):
+        rates, decays = ({metrics[f"{name}{n}"] for n in range(3)} for name in ("lr", "decay"))
+        now = 0.01 * schedule_factor("cosine", epoch, EPOCHS)
+        assert sorted(rates) == pytest.approx([now / 2, now])
+        assert decays == {0.1, 0.0}
+    second = results(trial(folder, "scaled", 2, checkpoint_name(TRIAL, 1, 3), **given))
+    assert [measured(result).metrics["lr0"] for result in second[:-1]] == [each["lr0"] for each in seen[3:]]
+
+
 # Before the first trial
 
 
@@ -461,6 +514,14 @@ def test_the_probe_measures_the_first_gradients_at_the_initial_weights(folder: P
         "share": {"linear": 1.0},
         "multiplications": {"linear": 1.0},
     }
+
+
+@pytest.mark.parametrize(("function", "ours"), [("train", True), ("careless", False)])
+def test_the_probe_sees_whether_a_function_uses_our_schedule(folder: Path, function: str, ours: bool):
+    found = probed(folder, function)
+    assert isinstance(found, ProbeResult)
+    assert found.uses_schedule is ours
+    assert found.as_stored()["uses_schedule"] is ours
 
 
 def test_a_probe_is_the_same_each_time(folder: Path):

@@ -68,7 +68,7 @@ def document(job: JobRecord, arm: str = "anon") -> dict[str, Any]:
     answer = _answer_on(arm, job, spec)
     found = answer.winners[arm]
     training = spec.training.model_dump(mode="json")
-    own = {"name": spec.task, "options": spec.arguments}
+    own = {"name": spec.command or spec.task, "options": spec.arguments}
     return {
         "version": VERSION,
         "optimizer": spec.optimizer(arm),

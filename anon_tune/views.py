@@ -327,7 +327,7 @@ def _summary(job: JobRecord) -> dict[str, Any]:
         "priority": job.priority,
         "requested": job.requested,
         "lease": LeaseView.model_validate(job.lease, from_attributes=True) if job.lease else None,
-        "model": (job.spec["model"] or {"name": job.spec["task"]})["name"],
+        "model": (job.spec["model"] or {"name": job.spec.get("command") or job.spec["task"]})["name"],
         "gamma": None if job.answer is None else job.answer.gamma.model_copy(update={"curve": None}),
         "created": job.created,
         "finished": job.finished,

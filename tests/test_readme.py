@@ -100,9 +100,12 @@ def test_every_key_of_the_job_file_is_in_the_table() -> None:
     )
 
 
-def test_the_job_file_of_a_training_function_is_the_example() -> None:
-    written = block("bring-your-own.md", "yaml", "task: train:train")
-    example = ROOT / "examples" / "bring_your_own" / "plain_torch" / "job.yaml"
+@pytest.mark.parametrize(
+    ("key", "folder"), [("task: train:train", "plain_torch"), ("command: python train.py", "script")]
+)
+def test_the_job_file_of_own_training_is_the_example(key: str, folder: str) -> None:
+    written = block("bring-your-own.md", "yaml", key)
+    example = ROOT / "examples" / "bring_your_own" / folder / "job.yaml"
     assert yaml.safe_load(written) == yaml.safe_load(example.read_text())
 
 
@@ -141,7 +144,7 @@ def test_export_snippet_trains(tmp_path: Path, monkeypatch) -> None:
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("example", ["plain_torch", "lightning", "hugging_face"])
+@pytest.mark.parametrize("example", ["script", "plain_torch", "lightning", "hugging_face"])
 def test_the_difference_to_a_plain_script_is_all_of_it_and_small(example: str) -> None:
     folder = ROOT / "examples" / "bring_your_own" / example
     plain, tuned = ((folder / name).read_text().splitlines() for name in ("plain.py", "train.py"))

@@ -18,7 +18,7 @@ __all__ = ["SHIPPED", "ShippedEvidence", "distinct", "evidence_of", "shipped", "
 SHIPPED = Path(__file__).with_name("evidence.json")
 """File of searches of small models that comes with anon_tune; `python -m benchmarks.evidence` makes it."""
 
-_SUBJECT = ("task", "arguments", "data", "model")
+_SUBJECT = ("task", "command", "arguments", "data", "model")
 
 
 class ShippedEvidence(BaseModel):

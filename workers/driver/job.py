@@ -221,7 +221,7 @@ class JobDriver:
                 probe = probe_of(spec, spaces, self._folders[0] / "output" / "probe.log")
                 run = self._run_trials(Plan(spec, spaces, math.nan), probe)
         if run.unfit is not None:
-            what = "the model" if spec.model is not None else spec.task
+            what = "the model" if spec.model is not None else spec.command or spec.task
             return _Ending(JobState.FAILED, f"{what} cannot be trained: {run.unfit.reason}")
         return _cut_off(run, self.renewal) or self._conclude(run, job.probe or run.measured)
 

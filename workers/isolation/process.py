@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from anon_tune.workers.isolation.channel import CHANNEL
-from anon_tune.workers.isolation.messages import Ended, Order, Stop, read_lines, send
+from anon_tune.workers.isolation.messages import Ended, Order, Started, Stop, read_lines, send
 
 __all__ = ["IsolatedProcess", "Keeper"]
 
@@ -45,12 +45,28 @@ class Keeper:
         self._modules = modules
         self._token = ""
         self._control: socket.socket | None = None
-        self._is_loading = False
+        self._pid: int | None = None
 
     def load(self) -> None:
-        """Start to load; `start` waits for it."""
+        """Begin to load; `start` waits until that is done."""
         if self._control is None:
-            self._control = self._begin()
+            self._control, self._pid = self._begin(), None
+
+    def pid(self) -> int:
+        """Return the id of the keeper's process, once it has loaded.
+
+        Raises:
+            OSError: It cannot load.
+        """
+        self.load()
+        buffer = bytearray()
+        while self._pid is None:
+            lines = None if self._control is None else read_lines(self._control, buffer)
+            if lines is None:
+                raise OSError("the process that starts trials could not load; see the output of the worker")
+            if lines:
+                self._pid = Started(**json.loads(lines[0])).pid
+        return self._pid
 
     def start(self, order: Order) -> IsolatedProcess:
         """Start a process.
@@ -70,14 +86,10 @@ class Keeper:
         Raises:
             OSError: That process has ended.
         """
-        self.load()
-        if self._control is None:
-            raise RuntimeError("the keeper has not been started")
-        if self._is_loading:
-            self._await_loaded(self._control)
-            self._is_loading = False
+        self.pid()
         line = json.dumps(vars(order)).encode() + b"\n"
-        socket.send_fds(self._control, [line], [descriptor])
+        if self._control is not None:
+            socket.send_fds(self._control, [line], [descriptor])
 
     def close(self) -> None:
         """End the keeper, and every process that it has started."""
@@ -96,14 +108,7 @@ class Keeper:
                 env={**os.environ, _TOKEN: self._token},
             )
         first.wait()  # it has forked the keeper's process
-        self._is_loading = True
         return own
-
-    def _await_loaded(self, control: socket.socket) -> None:
-        buffer = bytearray()
-        while not (lines := read_lines(control, buffer)):
-            if lines is None:
-                raise OSError("the process that starts trials could not load; see the output of the worker")
 
     def __enter__(self) -> Keeper:
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 
 from pydantic import TypeAdapter
@@ -11,10 +10,12 @@ from anon_tune.workers.trial.messages import CheckUpRun, Reply, Result
 
 __all__ = ["from_line", "from_reply", "to_line", "to_reply"]
 
+_RESULTS: TypeAdapter[Result | CheckUpRun] = TypeAdapter(Result | CheckUpRun)
+
 
 def to_line(result: Result | CheckUpRun) -> bytes:
     """Return a result as a line, without the newline."""
-    return json.dumps(_results().dump_python(result, mode="json")).encode()
+    return json.dumps(_RESULTS.dump_python(result, mode="json")).encode()
 
 
 def from_line(line: bytes) -> Result | CheckUpRun:
@@ -23,7 +24,7 @@ def from_line(line: bytes) -> Result | CheckUpRun:
     Raises:
         ValueError: The line is not one.
     """
-    return _results().validate_python(json.loads(line))
+    return _RESULTS.validate_python(json.loads(line))
 
 
 def to_reply(reply: Reply) -> bytes:
@@ -34,8 +35,3 @@ def to_reply(reply: Reply) -> bytes:
 def from_reply(line: bytes) -> Reply:
     """Return the reply of `to_reply`; an empty line, from a supervisor that has gone, stops the training."""
     return Reply(**json.loads(line)) if line else Reply(goes_on=False)
-
-
-@functools.cache
-def _results() -> TypeAdapter[Result | CheckUpRun]:
-    return TypeAdapter(Result | CheckUpRun)

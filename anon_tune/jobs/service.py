@@ -17,6 +17,7 @@ from anon_tune import code_archive, errors
 from anon_tune.advice.statement import Advice, Fingerprint
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 from anon_tune.jobs.interface import API, Jobs
+from anon_tune.reachable import http_client, proxy_of
 from anon_tune.records import Role
 from anon_tune.views import (
     ChangeView,
@@ -64,6 +65,7 @@ class ServiceJobs(Jobs):
 
     Raises:
         InputError: `server` is not an address, or `token` contains characters that no token has.
+        DependencyError: A proxy variable names a proxy that cannot be used.
     """
 
     def __init__(self, server: str, token: str | None = None, patience: float = 5.0) -> None:
@@ -84,13 +86,8 @@ class ServiceJobs(Jobs):
             raise InputError(
                 f"{server!r} is not the address of a service. Give one such as http://127.0.0.1:8000"
             )
-        self._http = httpx2.Client(
-            base_url=self._server,
-            headers=headers,
-            timeout=_TIMEOUT_SECONDS,
-            # Loading the trusted certificates takes 30 ms, and only https needs them.
-            verify=url.scheme == "https",
-        )
+        self._http = http_client(self._server, _TIMEOUT_SECONDS)
+        self._http.headers.update(headers)
 
     def close(self) -> None:
         self._http.close()
@@ -233,9 +230,12 @@ class ServiceJobs(Jobs):
             answer: httpx2.Response = attempts(self._http.request, method, f"{API}{path}", **content)
         except httpx2.HTTPError as error:
             if again or isinstance(error, httpx2.ConnectError):
+                proxy = proxy_of(self._server)
+                through = "" if proxy is None else f" through the proxy {proxy}"
+                instead = "" if proxy is None else " To connect without the proxy, add the host to NO_PROXY."
                 raise DependencyError(
-                    f"The service at {self._server} does not answer ({error}). Start it: anon-tune up; or set "
-                    "ANON_TUNE_SERVER to where it is."
+                    f"The service at {self._server} does not answer{through} ({error}). Start it: anon-tune up; or "
+                    f"set ANON_TUNE_SERVER to where it is.{instead}"
                 ) from error
             raise DependencyError(
                 f"Lost the connection to {self._server} ({error}). The request may have been processed: check with "

@@ -20,6 +20,7 @@ from anon_tune.ledger import Ledger
 from anon_tune.reachable import ask_mlflow, check_cluster, check_reachable, http_client
 from anon_tune.settings import Settings
 from anon_tune.tracking import check_experiment, check_uri
+from anon_tune.workers.driver.cluster import find_address
 
 __all__ = ["Finding", "Health", "examine"]
 
@@ -96,12 +97,13 @@ def _ray(settings: Settings) -> Iterator[Finding]:
         return
     check_cluster(address)
     try:
-        answers = " answers" if check_reachable(address, _TIMEOUT_SECONDS) else ""
+        there = find_address(address)
+        check_reachable(there, _TIMEOUT_SECONDS)
     except OSError as error:
         advice = "Start it: ray start --head; or correct RAY_ADDRESS; without it each job starts its own Ray."
         yield Finding("ray", Health.FAILED, f"cluster {address} does not answer ({error})", advice)
     else:
-        yield Finding("ray", Health.OK, f"{version('ray')}, cluster {address}{answers}")
+        yield Finding("ray", Health.OK, f"{version('ray')}, cluster {there} answers")
 
 
 def _home(settings: Settings) -> Iterator[Finding]:

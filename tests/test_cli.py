@@ -143,6 +143,18 @@ def test_a_closed_output_does_not_matter(tmp_path: Path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("command", ["jobs", "show JOB", "trials JOB"])
+def test_a_terminal_that_is_not_utf8_shows_what_it_can(tmp_path: Path, ledger: Ledger, command: str):
+    spec = builders.spec(name="Größe-学習").model_dump(mode="json")
+    job = ledger.jobs.create("Größe-学習", spec, {}).id
+    lease = ledger.leases.acquire(job, "me", 60.0)
+    ledger.trials.add(lease, NewTrial("anon", Phase.SEARCH, 0, 0, {}, {"schlüssel": 1}))
+    ascii_only = "LC_ALL=C PYTHONIOENCODING=ascii PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"
+    done = ended(tmp_path, f"export {ascii_only}; anon-tune {command.replace('JOB', job)}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("schl\\xfcssel 1" if "trials" in command else "Gr\\xf6\\xdfe-\\u5b66\\u7fd2") in done.stdout
+
+
 @pytest.mark.parametrize("command", ["tasks --json", "tasks", "spaces --json"])
 def test_a_reader_may_close_the_pipe(tmp_path: Path, command: str):
     reader = "import os; os.close(0)"

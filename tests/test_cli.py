@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 
 import anon_tune
 from anon_tune import cli
-from anon_tune.cli import app, main
+from anon_tune.cli import app, machine, main
 from anon_tune.errors import SpecError
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, NewTrial, Phase, TrialState
@@ -398,6 +399,22 @@ def test_only_commands_that_may_run_for_long_collect_garbage(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == f"COLLECTS {collects} {collects}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_stop_a_worker_also_that_of_a_closed_terminal(number: signal.Signals):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.getsignal(each) for each in numbers}
+    try:
+        stop = machine._stop_event()
+        signal.raise_signal(number)
+        assert stop.is_set()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        machine._stop_event()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_commands_that_run_for_long_are_commands():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -60,7 +61,8 @@ def run(
             api.run_job(ledger, settings, lease, on_hang=partial(_end_hung, job_id))
     except KeyboardInterrupt:
         if ledger.jobs.get(job_id).state is JobState.PAUSED:
-            err.print(f"Paused. Continue with: anon-tune run --resume {job_id}")
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                err.print(f"Paused. Continue with: anon-tune run --resume {job_id}")
         raise
     job = jobs.job(job_id)
     if as_json:
@@ -165,8 +167,9 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _stop_event() -> threading.Event:
-    """Return an event that Ctrl-C and SIGTERM set from now on."""
+    """Return an event that Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) set from now on."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, lambda *_: stop.set())
     return stop

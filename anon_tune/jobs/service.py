@@ -30,6 +30,7 @@ from anon_tune.views import (
 )
 
 if TYPE_CHECKING:
+    from anon_tune.search_spaces import Space
     from anon_tune.spec import JobFile
 
 __all__ = ["ServiceJobs"]
@@ -123,6 +124,11 @@ class ServiceJobs(Jobs):
     def reports(self, job_id: str, trial: str | None = None) -> Iterator[ReportView]:
         of_trial = "" if trial is None else f"/trials/{quote(trial, safe='')}"
         return self._pages(f"{_job(job_id)}{of_trial}/reports", ReportView)
+
+    def spaces(self, job_id: str) -> dict[str, Space]:
+        from anon_tune.search_spaces import Space
+
+        return _read(dict[str, Space], self._get(f"{_job(job_id)}/spaces"))
 
     def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
         given = {key: value for key, value in (("trial", trial), ("since", since)) if value is not None}

@@ -31,6 +31,10 @@ def run(
         str | None, typer.Option(metavar="JOB", help="Continue a job that has stopped.")
     ] = None,
     overrides: Overrides = None,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="Only measure the model, print trials and expected time, and pause."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a tuning job in the foreground and print its answer."""
@@ -58,7 +62,7 @@ def run(
         err.print(Text.assemble("Job ", (job_id, "bold"), ". Ctrl-C pauses it; nothing is lost."))
     try:
         with live_table(jobs, job_id, err if not as_json and err.is_terminal else None):
-            api.run_job(ledger, settings, lease, on_hang=partial(_end_hung, job_id))
+            api.run_job(ledger, settings, lease, on_hang=partial(_end_hung, job_id), estimate=estimate)
     except KeyboardInterrupt:
         if ledger.jobs.get(job_id).state is JobState.PAUSED:
             with contextlib.suppress(OSError):  # the terminal may be closed
@@ -70,7 +74,8 @@ def run(
         print_json({**job.model_dump(mode="json"), "export": where, "mlflow_command": look})
     else:
         print_report(job)
-    if job.state is not JobState.SUCCEEDED:
+    is_measured = estimate and job.state is JobState.PAUSED and job.probe is not None
+    if job.state is not JobState.SUCCEEDED and not is_measured:
         print_log(settings, job_id)
         sys.exit(1)
 

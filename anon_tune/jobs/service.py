@@ -95,7 +95,7 @@ class ServiceJobs(Jobs):
 
     def _submit(self, job: JobFile, priority: int, key: str | None, code: Path | None) -> JobSummary:
         """Send a job with the search spaces in files beside its job file."""
-        from anon_tune.documents import read_yaml  # no other request needs the job file's schema
+        from anon_tune.documents import plain, read_yaml  # no other request needs the job file's schema
         from anon_tune.spec import space_files
 
         folder = job.folder
@@ -109,7 +109,7 @@ class ServiceJobs(Jobs):
             as_zip = {"Content-Type": "application/zip"}
             self._ask("PUT", f"/code/{body['code']}", content=archive, headers=as_zip, again=True)
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
-        answer = self._ask("POST", "/jobs", json=_json(body, job.source), headers=headers, again=True)
+        answer = self._ask("POST", "/jobs", json=_json(plain(body), job.source), headers=headers, again=True)
         return _read(JobSummary, answer)
 
     def jobs(self) -> list[JobSummary]:

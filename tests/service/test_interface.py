@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -135,6 +136,13 @@ def test_a_result_without_an_answer_shows_the_state_and_the_reason(
 
 
 # What is changed
+
+
+def test_arguments_of_python_arrive_as_json_has_them(jobs: Jobs):
+    budget = {"trials": np.int64(2), "epochs": 1}
+    arguments = {"k": np.int64(3), "sizes": (1, None), "rate": 1e-3}
+    job = jobs.submit({"name": "x", "task": "acme.training:train", "budget": budget, "arguments": arguments})
+    assert jobs.job(job.id).spec["arguments"] == {"k": 3, "sizes": [1, None], "rate": 0.001}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import io
 import os
 import signal
 import sys
@@ -31,12 +32,18 @@ def main() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Have those that are closed lead nowhere: a file that is opened next would take the place of one."""
+    """Prepare them: closed ones lead nowhere, and characters that the terminal lacks are written as escapes.
+
+    A file that is opened next would take the place of a closed one.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             stream = open(os.devnull, mode, encoding="utf-8", errors="backslashreplace")  # noqa: PTH123, SIM115
             os.set_inheritable(stream.fileno(), True)
             setattr(sys, name, stream)
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")
 
 
 def _end_interrupted() -> NoReturn:

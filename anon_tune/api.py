@@ -21,7 +21,7 @@ from anon_tune import export, submission
 from anon_tune.display import live_table
 from anon_tune.documents import is_function
 from anon_tune.errors import AnonTuneError, ConflictError, InputError, LeaseHeldError, NotFoundError
-from anon_tune.jobs.interface import Result
+from anon_tune.jobs.interface import Jobs, Result
 from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.reachable import check_cluster
@@ -30,6 +30,7 @@ from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, parse_spec
 from anon_tune.tracking import Projector, check_uri
 from anon_tune.user_code import ENTERED
+from anon_tune.views import JobView
 
 __all__ = [
     "acquire",
@@ -44,12 +45,13 @@ __all__ = [
 
 _POLL_SECONDS = 0.5
 _PROJECTION_SECONDS = 120.0
+_TRIALS = 20
 
 
 def tune(
     train: Callable[..., Any],
     space: str = "default",
-    trials: int = 20,
+    trials: int | None = None,
     *,
     epochs: int = 10,
     arguments: Mapping[str, Any] | None = None,
@@ -58,18 +60,21 @@ def tune(
     seed: int = 0,
     name: str | None = None,
     resume: str | None = None,
+    estimate: bool = False,
     show: bool = True,
     **keys: Any,
 ) -> Result:
     """Tune Anon on a training function in this process, and return the result.
 
-    An interrupt (Ctrl-C, or a notebook's stop) leaves the job PAUSED; `resume` continues it.
+    An interrupt (Ctrl-C, or a notebook's stop) leaves the job PAUSED; `resume` continues it. The result of a job that
+    FAILED or is PAUSED has the reason: in its repr, in `result.job.reason` and in the errors of `best` and `gamma`.
 
     Args:
         train: `train(context, **arguments)`, as in examples/bring_your_own. Workers import its module; a function
             that was defined in a notebook is sent by value.
         space: Name of a search space, or path of a file with one.
-        trials: Number of configurations per arm.
+        trials: Number of configurations per arm; by default 20, or those of the job to resume. A larger number
+            extends that job, also one that has SUCCEEDED.
         epochs: The last step that a full-length training reports.
         arguments: Further arguments of `train`, besides the context.
         metric: The metric to optimize, as `train` reports it.
@@ -77,13 +82,16 @@ def tune(
         seed: Seed of the search and of all trials.
         name: Name of the job; by default the function's.
         resume: Id or name of a job to continue, with its own settings; of several with this name, the newest.
-        show: Whether to draw a table of the job while it runs.
+        estimate: Only measure the model, and leave the job PAUSED, with the number of trials and the expected time as
+            its reason; `resume` runs it.
+        show: Whether to draw a table of the job while it runs, and to print why it stopped.
         keys: Other keys of a job file: arms, confirm, training, resources, ...
 
     Raises:
+        InputError: Workers cannot import `train`, or `tune` is called while its module is being imported.
         SpecError: The job is invalid; lists every problem with its key's path.
         NotFoundError: There is no job `resume`.
-        ConflictError: It has ended, another process works on it, or it tunes another function.
+        ConflictError: It has ended, another process works on it, it tunes another function, or it has more `trials`.
         KeyboardInterrupt: After an interrupt.
     """
     task, folder, functions = _named(train)
@@ -99,15 +107,33 @@ def tune(
             "space": space,
             "objective": {"metric": metric, "mode": mode},
             **keys,
-            "budget": {**keys.get("budget", {}), "trials": trials, "epochs": epochs},
+            "budget": {**keys.get("budget", {}), "trials": trials or _TRIALS, "epochs": epochs},
             "search": {**keys.get("search", {}), "seed": seed},
         }
         lease = start_job(ledger, parse_spec(document, "tune()", folder, settings.data))
     else:
-        lease = acquire(ledger, _job_to_resume(ledger, resume, task))
-    with live_table(jobs, lease.job, Console(stderr=True) if show else None):
-        run_job(ledger, settings, lease, functions=functions)
-    return Result(jobs.job(lease.job), jobs)
+        lease = acquire(ledger, _job_to_resume(jobs, ledger, resume, task, trials))
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False) if show else None
+    again = f"tune({train.__name__}, resume={lease.job!r})"
+    try:
+        with live_table(jobs, lease.job, console):
+            run_job(ledger, settings, lease, functions=functions, estimate=estimate)
+    except KeyboardInterrupt:
+        state = jobs.job(lease.job).state
+        raise KeyboardInterrupt(f"Job {lease.job} is {state}. Continue with: {again}") from None
+    result = Result(jobs.job(lease.job), jobs)
+    if console is not None:
+        _print_end(console, result.job, again)
+    return result
+
+
+def _print_end(console: Console, job: JobView, again: str) -> None:
+    """Print why a job that has not SUCCEEDED stopped, and the call that continues it."""
+    if job.state is not JobState.SUCCEEDED:
+        why = f": {job.reason}" if job.reason else "."
+        console.print(f"Job {job.id} ({job.name}) is {job.state}{why}", soft_wrap=True)
+    if job.state is JobState.PAUSED:
+        console.print(f"Continue with: {again}", soft_wrap=True)
 
 
 def _named(train: Callable[..., Any]) -> tuple[str, Path, dict[str, Callable[..., Any]]]:
@@ -117,6 +143,7 @@ def _named(train: Callable[..., Any]) -> tuple[str, Path, dict[str, Callable[...
         raise InputError(
             f"{train!r} has no name that workers can import. Define the function with def at module level."
         )
+    _refuse_import(train.__module__)
     if name.startswith(f"{ENTERED}:"):
         return name, Path.cwd(), {name: train}
     path = Path(inspect.getfile(sys.modules[train.__module__]))
@@ -124,12 +151,36 @@ def _named(train: Callable[..., Any]) -> tuple[str, Path, dict[str, Callable[...
     return name, path.absolute().parents[levels], {}
 
 
-def _job_to_resume(ledger: Ledger, wanted: str, task: str) -> str:
-    """Return the id of the newest job with this id or name. Raises NotFoundError, ConflictError."""
+def _refuse_import(module: str) -> None:
+    """Raise InputError if a script is being imported: each worker that imports it would start a job of its own."""
+    importing = getattr(getattr(sys.modules.get(module), "__spec__", None), "_initializing", False)
+    if importing or module == "__mp_main__":  # the script, in a process that multiprocessing has spawned
+        raise InputError(
+            f"tune() was called while {module} is being imported. Other processes import that file too, and each "
+            'would start a job of its own. Put the call under `if __name__ == "__main__":`.'
+        )
+
+
+def _job_to_resume(jobs: Jobs, ledger: Ledger, wanted: str, task: str, trials: int | None) -> str:
+    """Return the id of the newest job with this id or name, extended to so many trials.
+
+    Raises:
+        NotFoundError: There is none.
+        ConflictError: It tunes another function, has more trials, or cannot be extended.
+        SpecError: The search spaces do not have so many configurations.
+    """
     for job in ledger.overviews.jobs():
         if wanted in {job.id, job.name}:
             if job.spec["task"] != task:
                 raise ConflictError(f"Job {job.id} ({job.name}) tunes {job.spec['task']}, not {task}.")
+            before = job.spec["budget"]["trials"]
+            if trials is not None and trials < before:
+                raise ConflictError(
+                    f"Job {job.id} ({job.name}) has {before} trials per arm, and trials={trials} is fewer. Give a "
+                    "larger number to extend it, or leave `trials` out to resume it as it is."
+                )
+            if trials is not None and trials > before:
+                jobs.extend(job.id, trials)
             return job.id
     raise NotFoundError(f"There is no job {wanted!r}. `anon-tune jobs` lists them.")
 
@@ -228,6 +279,7 @@ def run_job(
     parent: int | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     on_hang: Callable[[], None] = lambda: None,
+    estimate: bool = False,
 ) -> JobRecord:
     """Work on a job until it is at rest, while another process writes it to MLflow, and return it.
 
@@ -238,6 +290,8 @@ def run_job(
         parent: Process id of the daemon that started this process; its end counts as an interrupt.
         functions: User functions that no module defines, by the names that the job gives them.
         on_hang: See `workers.driver.job.drive`.
+        estimate: Stop after the probe, and leave the job PAUSED with the estimate as its reason. MLflow gets the job
+            when it is resumed.
 
     Raises:
         LeaseLostError: Another process took the job over.
@@ -249,8 +303,18 @@ def run_job(
 
     LedgerJobs(ledger, settings).remove_leftovers()
     left = JobState.PAUSED if parent is None else JobState.QUEUED
-    with _log_file(settings.job_folder(lease.job)), _projector(settings, lease):
-        drive(ledger, lease, settings, lambda: parent in {None, os.getppid()}, left, functions, on_hang)
+    projecting = contextlib.nullcontext() if estimate else _projector(settings, lease)
+    with _log_file(settings.job_folder(lease.job)), projecting:
+        drive(
+            ledger,
+            lease,
+            settings,
+            lambda: parent in {None, os.getppid()},
+            left,
+            functions,
+            on_hang,
+            estimate,
+        )
         job = ledger.jobs.get(lease.job, trials=True)
         if job.state is JobState.SUCCEEDED:
             with contextlib.suppress(ConflictError):  # Anon may have no finalist
@@ -276,7 +340,10 @@ def project(ledger: Ledger, settings: Settings) -> Projector:
 
 @contextlib.contextmanager
 def _projector(settings: Settings, lease: Lease) -> Iterator[None]:
-    """Run the projection of a job in another process, until the work under this lease ends."""
+    """Run the projection of a job in another process, until the work under this lease ends.
+
+    An interrupt while MLflow catches up only ends the wait: the projection goes on, and the job's result is not lost.
+    """
     log = settings.job_folder(lease.job) / "mlflow.log"
     command = [sys.executable, "-m", "anon_tune", "mlflow", "sync", lease.job]
     command += ["--follow", str(os.getpid()), "--token", str(lease.token)]
@@ -294,7 +361,9 @@ def _projector(settings: Settings, lease: Lease) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.terminate()
             process.wait()
-        if process.returncode != 0:
+        except KeyboardInterrupt:
+            logging.getLogger(__name__).info("interrupted while MLflow catches up, which goes on")
+        if process.returncode:
             logging.getLogger(__name__).warning(
                 "MLflow lags behind; `anon-tune mlflow sync %s` catches up (see %s)", lease.job, log
             )

@@ -69,24 +69,25 @@ def number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
 
 
-def live_view(job: JobView, elapsed: float, done_before: int) -> RenderableType:
+def live_view(job: JobView, elapsed: float, first: JobView) -> RenderableType:
     """Return the view of a running job: phase, trials by state per arm, best so far, estimated time left.
+
+    Of a job that has ended or is PAUSED it shows the state and the reason.
 
     Args:
         job: The job as it is now.
         elapsed: Seconds since the view was opened.
-        done_before: Number of trials that had ended by then.
+        first: The job as it was then.
     """
     done, total = job.done, job.planned
-    left = "estimating time"
-    if done > done_before:
-        left = "about " + _duration(elapsed / (done - done_before) * max(0, total - done))
+    time = f"{_duration(elapsed)} gone, {_time_left(job, elapsed, first)}"
     head = Text.assemble(
         (f"{job.name} ", "bold"), f"{job.id}   phase ", (job.phase.value, "cyan"),
-        f"   {done} of {total} trials   {_duration(elapsed)} gone, {left} left",
+        f"   {done} of {total} trials   {f'{job.state} after {_duration(elapsed)}' if job.is_at_rest else time}",
     )  # fmt: skip
+    reason = [Text(f"  {job.reason}")] if job.is_at_rest and job.reason else []
     table = Table(box=None, pad_edge=False)
-    for title in ("arm", "search", "reruns", "best so far", "gamma", "trial"):
+    for title in ("arm", "search", "reruns", "epochs", "best so far", "gamma", "trial"):
         table.add_column(title, no_wrap=True)
     for arm, seen in job.arms.items():
         best = seen.best
@@ -95,12 +96,26 @@ def live_view(job: JobView, elapsed: float, done_before: int) -> RenderableType:
             arm,
             f"{sum(seen.trials.values())}/{seen.planned}  {_states(seen.trials)}",
             _states(seen.reruns),
+            f"{seen.epochs:,}",
             number(best.value) if best else "-",
             number(best.params.get("gamma"), 3) if best else "-",
             best.trial if best else "-",
         )
     bar = Padding(ProgressBar(total=max(1, total), completed=done, width=60), 0)  # which ends the line
-    return Group(head, bar, table)
+    return Group(head, *reason, bar, table)
+
+
+def _time_left(job: JobView, elapsed: float, first: JobView) -> str:
+    """Return the estimated time left: from the trials that have ended since `first`, else from their epochs."""
+    trials, epochs = job.done - first.done, job.epochs - first.epochs
+    left = max(0, job.planned - job.done)
+    if trials > 0:
+        return f"about {_duration(elapsed / trials * left)} left"
+    if epochs > 0:
+        return (
+            f"about {_duration(elapsed / epochs * max(0, left * job.spec['budget']['epochs'] - epochs))} left"
+        )
+    return "estimating time left"
 
 
 def report(job: JobView, where: str | None = None, look: str | None = None) -> RenderableType:

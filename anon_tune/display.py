@@ -40,20 +40,33 @@ def live_table(jobs: Jobs, job_id: str, console: Console | None) -> Iterator[Non
 
 
 def _draw(jobs: Jobs, job_id: str, show: Callable[[RenderableType], None], done: threading.Event) -> None:
-    started = time.monotonic()
-    before = jobs.job(job_id).done
-    while not done.wait(_LIVE_SECONDS):
+    """Draw a job at once, then repeatedly, and once more when it is done."""
+    started, pause, first = time.monotonic(), 0.0, None
+    ended = False
+    while not ended:
+        ended, pause = done.wait(pause), _LIVE_SECONDS
         try:
             job = jobs.job(job_id)
         except DependencyError:
             continue  # skip this update; the driver reports the error
-        show(live_view(job, time.monotonic() - started, before))
+        first = first or job
+        show(live_view(job, time.monotonic() - started, first))
 
 
 @contextlib.contextmanager
 def _in_terminal(console: Console) -> Iterator[Callable[[RenderableType], None]]:
-    with Live(console=console, transient=True, auto_refresh=False) as live:
-        yield lambda view: live.update(view, refresh=True)
+    live = Live(console=console, transient=True, auto_refresh=False)
+
+    def show(view: RenderableType) -> None:
+        with contextlib.suppress(OSError):  # the terminal may be closed, which must not end the job
+            live.update(view, refresh=True)
+
+    live.start()
+    try:
+        yield show
+    finally:
+        with contextlib.suppress(OSError):
+            live.stop()
 
 
 @contextlib.contextmanager

@@ -15,11 +15,12 @@ from importlib.metadata import version
 
 import httpx2
 
-from anon_tune.errors import AnonTuneError
+from anon_tune.errors import AnonTuneError, DependencyError
 from anon_tune.ledger import Ledger
-from anon_tune.reachable import ask_mlflow, check_cluster, check_reachable
+from anon_tune.reachable import ask_mlflow, check_cluster, check_reachable, http_client
 from anon_tune.settings import Settings
-from anon_tune.tracking import check_uri
+from anon_tune.tracking import check_experiment, check_uri
+from anon_tune.workers.driver.cluster import find_address
 
 __all__ = ["Finding", "Health", "examine"]
 
@@ -96,12 +97,13 @@ def _ray(settings: Settings) -> Iterator[Finding]:
         return
     check_cluster(address)
     try:
-        answers = " answers" if check_reachable(address, _TIMEOUT_SECONDS) else ""
+        there = find_address(address)
+        check_reachable(there, _TIMEOUT_SECONDS)
     except OSError as error:
         advice = "Start it: ray start --head; or correct RAY_ADDRESS; without it each job starts its own Ray."
         yield Finding("ray", Health.FAILED, f"cluster {address} does not answer ({error})", advice)
     else:
-        yield Finding("ray", Health.OK, f"{version('ray')}, cluster {address}{answers}")
+        yield Finding("ray", Health.OK, f"{version('ray')}, cluster {there} answers")
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
@@ -148,6 +150,11 @@ def _mlflow(settings: Settings) -> Iterator[Finding]:
     except OSError as error:
         advice = "Jobs run without it and catch up later: start it, or check MLFLOW_TRACKING_URI."
         yield Finding("mlflow", Health.WARNING, f"does not answer ({error})", advice)
+        return
+    try:
+        check_experiment(settings.tracking_uri)
+    except DependencyError as error:
+        yield Finding("mlflow", Health.WARNING, "jobs cannot be written to it", str(error))
     else:
         found = "the server answers" if is_server else f"{version('mlflow')}, a database"
         yield Finding("mlflow", Health.OK, found)
@@ -155,8 +162,8 @@ def _mlflow(settings: Settings) -> Iterator[Finding]:
 
 def _service(server: str) -> Iterator[Finding]:
     try:
-        answer = httpx2.get(f"{server.rstrip('/')}/readyz", timeout=_TIMEOUT_SECONDS)
-        answer.raise_for_status()
+        with http_client(server, _TIMEOUT_SECONDS) as http:
+            http.get("/readyz").raise_for_status()
     except httpx2.HTTPError as error:
         yield Finding(
             "service", Health.FAILED, f"{server} does not answer ({error})", "Start it: anon-tune up"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    JsonValue,
     Tag,
     ValidationError,
     ValidationInfo,
@@ -30,6 +32,7 @@ __all__ = [
     "is_function",
     "load_yaml",
     "parse",
+    "plain",
     "read_text",
     "read_yaml",
     "unknown",
@@ -81,6 +84,21 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(name)
         return node
+
+
+# YAML 1.1 reads 1e-3 as text, since it has no point.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def plain(value: Any) -> Any:
+    """Return a value of Python code as JSON has it: tuples become lists, and numbers of NumPy and torch Python's."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def load_yaml(text: str) -> Any:
@@ -183,6 +201,8 @@ def _problem(model: type[BaseModel], error: dict[str, Any]) -> tuple[str, str]:
         message = f"expected keys and values, found {error['input']!r}"
     elif kind in {"tuple_type", "list_type"}:
         message = f"expected a list, found {error['input']!r}"
+    elif kind == "invalid-json-value":
+        message = f"expected a number, text, true, false, null, a list, or keys and values, found {error['input']!r}"
     else:
         message = f"{error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}"
     return path, f"{path}: {message}" if path else message
@@ -196,7 +216,11 @@ def _walk(annotation: Any, loc: Sequence[int | str]) -> tuple[list[str], Any]:
     keys: list[str] = []
     for part in loc:
         branches = _branches(annotation)
-        if len(branches) > 1:
+        if annotation is JsonValue:
+            annotation = dict[
+                str, JsonValue
+            ]  # `part` is the branch "dict" or "list"; a key or an index follows
+        elif len(branches) > 1:
             annotation = branches.get(str(part))
         elif part != "[key]":
             keys.append(str(part))

@@ -14,7 +14,7 @@ import filelock
 from anon_tune.errors import DependencyError
 from anon_tune.settings import Settings
 
-__all__ = ["ray_folder", "remove_abandoned"]
+__all__ = ["is_of_a_job", "ray_folder", "remove_abandoned"]
 
 
 @contextlib.contextmanager
@@ -43,6 +43,11 @@ def remove_abandoned(settings: Settings) -> None:
     for folder in settings.ray_temps():
         with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(_lock(folder), timeout=0):
             _remove(folder)
+
+
+def is_of_a_job(temporary: Path) -> bool:
+    """Return whether a Ray with this temp directory was started by a job for itself, of whichever user."""
+    return any(_lock(folder).exists() for folder in (temporary, temporary.parent))
 
 
 def _make_own(folder: Path) -> None:

@@ -2,14 +2,82 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import getproxies, proxy_bypass, urlopen
 
-from anon_tune.errors import InputError
+from anon_tune.errors import DependencyError, InputError
 
-__all__ = ["ask_mlflow", "check_cluster", "check_reachable"]
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = [
+    "ask_mlflow",
+    "bypass_proxies",
+    "check_cluster",
+    "check_reachable",
+    "http_client",
+    "proxy_of",
+    "without_password",
+]
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def bypass_proxies() -> None:
+    """Exempt this machine's own addresses from the proxy variables, for this process and those that it starts."""
+    for variable in ("no_proxy", "NO_PROXY"):
+        exempt = [host.strip() for host in os.environ.get(variable, "").split(",") if host.strip()]
+        missing = [host for host in _LOOPBACK if host not in exempt]
+        if missing and exempt != ["*"]:
+            os.environ[variable] = ",".join([*exempt, *missing])
+
+
+def http_client(url: str, seconds: float) -> httpx2.Client:
+    """Return a client for requests to a URL; a URL of this machine is reached without a proxy.
+
+    Args:
+        url: Base URL of the requests, which may also be whole URLs of this host.
+        seconds: Timeout of each.
+
+    Raises:
+        DependencyError: A proxy variable names a proxy that cannot be used.
+    """
+    import httpx2
+
+    # Loading the trusted certificates takes 30 ms, and only https needs them.
+    verify = urlsplit(url).scheme == "https"
+    direct = httpx2.HTTPTransport(verify=verify) if _is_loopback(url) else None
+    try:
+        return httpx2.Client(base_url=url, timeout=seconds, verify=verify, transport=direct)
+    except (ImportError, ValueError) as error:  # SOCKS needs another package; a proxy's URL may be invalid
+        raise DependencyError(
+            f"The proxy that the environment names cannot be used ({error}). Unset ALL_PROXY, HTTP_PROXY and "
+            "HTTPS_PROXY, or add the host to NO_PROXY."
+        ) from error
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy through which requests to a URL go, without its password; None if they go directly."""
+    parts = urlsplit(url)
+    if parts.hostname is None or _is_loopback(url) or proxy_bypass(parts.hostname):
+        return None
+    proxies = getproxies()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    return None if found is None else without_password(found)
+
+
+def without_password(url: str) -> str:
+    """Return a URL with its password replaced by ***, for messages."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in _LOOPBACK or host.startswith("127.")
 
 
 def check_cluster(ray_address: str) -> None:
@@ -54,6 +122,7 @@ def ask_mlflow(uri: str, seconds: float) -> bool:
     """
     if not uri.startswith(("http://", "https://")):
         return False
+    bypass_proxies()
     try:
         urlopen(f"{uri.rstrip('/')}/health", timeout=seconds).close()
     except ValueError as error:

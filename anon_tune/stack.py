@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx2
 
 from anon_tune.errors import DependencyError
+from anon_tune.reachable import http_client
 from anon_tune.settings import Settings
 
 __all__ = ["run_stack"]
@@ -149,7 +150,8 @@ def _answers(part: _Part) -> bool:
     if part.health is None:
         return True
     try:
-        return httpx2.get(part.health, timeout=2.0).is_success
+        with http_client(part.health, 2.0) as http:
+            return http.get(part.health).is_success
     except httpx2.HTTPError:
         return False
 

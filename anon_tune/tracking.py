@@ -12,22 +12,24 @@ import datetime
 import logging
 import math
 import os
+import re
 import sqlite3
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from anon_tune.errors import DependencyError
 from anon_tune.ledger import Cursor, Ledger, database_errors, sqlite_file, with_sqlite_file
+from anon_tune.reachable import bypass_proxies, without_password
 from anon_tune.records import JobRecord, JobState, Trial, TrialState
 
-__all__ = ["EXPERIMENT", "Projector", "check_uri"]
+__all__ = ["EXPERIMENT", "Projector", "check_experiment", "check_uri"]
 
 EXPERIMENT = "anon_tune"
 
@@ -37,6 +39,9 @@ _DESCRIPTION_TAG = "mlflow.note.content"  # MLflow's own name for it
 _LONGEST_TAG = 8000  # MLflow's limit
 _SCHEMES = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks"}
 _ITEMS_PER_BATCH = 1000  # MLflow's limit
+_REFUSED = re.compile(r"[^/\w.\- :]|(?<![^/])(?=/|$)|^\.\.|(?<![^/])\.{1,2}(?=/|$)")
+"""Parts of a name that MLflow refuses: other characters, and empty and relative parts of a path."""
+_LONGEST_NAME = 240  # MLflow's limit is 250
 _TRIALS_AT_ONCE = 100
 _POLL_SECONDS = 1.0
 _WORK_SECONDS = 1.0
@@ -73,6 +78,50 @@ def check_uri(uri: str) -> None:
         "database (sqlite:////folder/mlflow.db, postgresql://user@host/name), or unset it: the default is sqlite in "
         "ANON_TUNE_HOME."
     )
+
+
+def check_experiment(uri: str) -> None:
+    """Check that the experiment of the jobs was not deleted in MLflow. This loads MLflow, which takes seconds.
+
+    Raises:
+        DependencyError: It was deleted, or MLflow cannot use its store; the message says what to do.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    bypass_proxies()
+    store = sqlite_file(uri)
+    if store is not None and not store.exists():
+        return  # the first job makes it
+    try:
+        with database_errors(partial(_no_store, uri)):
+            deleted = _deleted(MlflowClient(uri), uri)
+    except (MlflowException, OSError, ImportError) as error:
+        raise _no_store(uri, _first_line(error)) from error
+    if deleted is not None:
+        raise deleted
+
+
+def _deleted(client: Any, uri: str) -> DependencyError | None:
+    """Return the error for an experiment that was deleted in MLflow; None if it can be written or does not exist."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None or found.lifecycle_stage != "deleted":
+        return None
+    return DependencyError(
+        f"The experiment {EXPERIMENT!r} was deleted in MLflow at {without_password(uri)}, so no job can be written "
+        f"there. Restore it: MLFLOW_TRACKING_URI={without_password(uri)} mlflow experiments restore "
+        f"--experiment-id {found.experiment_id}; then write each job again: anon-tune mlflow sync JOB"
+    )
+
+
+def _no_store(uri: str, reason: str) -> DependencyError:
+    return DependencyError(
+        f"MLflow cannot use its store at {without_password(uri)} ({reason}). Check MLFLOW_TRACKING_URI."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class _Written(NamedTuple):
@@ -115,6 +164,7 @@ class Projector:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         check_uri(uri)
+        bypass_proxies()
         self._ledger = ledger
         self._uri = uri
         self._artifacts = artifacts
@@ -166,8 +216,14 @@ class Projector:
                 whole = self._ledger.jobs.get(job.id, trials=True)
                 self._project_state(whole, cursor.run)
         except self._errors as error:
+            self._experiment_id = None  # it may have been deleted meanwhile
+            self._found.clear()
+            with contextlib.suppress(*self._errors):
+                deleted = _deleted(self._client, self._uri)
+                if deleted is not None:
+                    raise deleted from error
             raise DependencyError(
-                f"Writing job {job.id} to MLflow at {self._uri} failed ({error}). Nothing is lost: "
+                f"Writing job {job.id} to MLflow at {without_password(self._uri)} failed ({error}). Nothing is lost: "
                 f"`anon-tune mlflow sync {job.id}` continues from here."
             ) from error
         return _Written(len(written), time.monotonic() - began)
@@ -241,7 +297,7 @@ class Projector:
     def _keep_turn(self, job_id: str) -> None:
         if not self._ledger.projections.take_turn(job_id, self._name, _TURN_SECONDS):
             raise DependencyError(
-                f"MLflow at {self._uri} took too long; another process writes job {job_id} now."
+                f"MLflow at {without_password(self._uri)} took too long; another process writes job {job_id} now."
             )
 
     @cached_property
@@ -257,17 +313,11 @@ class Projector:
         from mlflow import MlflowClient
 
         try:
-            with database_errors(self._no_store):
+            with database_errors(partial(_no_store, self._uri)):
                 self._make_store()
                 return MlflowClient(self._uri)
         except (*self._errors, ImportError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise self._no_store(reason) from error
-
-    def _no_store(self, reason: str) -> DependencyError:
-        return DependencyError(
-            f"MLflow cannot use its store at {self._uri} ({reason}). Check MLFLOW_TRACKING_URI."
-        )
+            raise _no_store(self._uri, _first_line(error)) from error
 
     def _make_store(self) -> None:
         """Create a missing sqlite store, completely or not at all, with a write-ahead log.
@@ -317,8 +367,11 @@ class Projector:
             raise
 
     def _experiment(self) -> str:
-        """Return the experiment's id; the first call finds or creates it."""
+        """Return the experiment's id; the first call finds or creates it. Raises DependencyError if deleted."""
         if self._experiment_id is None:
+            deleted = _deleted(self._client, self._uri)
+            if deleted is not None:
+                raise deleted
             found = self._client.get_experiment_by_name(EXPERIMENT)
             # MLflow's default place for artifacts is the working directory; a server knows its own.
             place = self._artifacts.as_uri() if self._uri.startswith("sqlite:") else None
@@ -350,8 +403,9 @@ class Projector:
             earlier = self._find_run(_TRIAL_TAG, trial.id) if known is not None else None
             run = earlier or self._new_trial_run(parent, trial)
             params = _params(_trial_params(trial))
+        names = _names(name for report in trial.reports for name in report.metrics)
         metrics = [
-            Metric(name, value, _milliseconds(report.time), report.step)
+            Metric(names[name], value, _milliseconds(report.time), report.step)
             for report in trial.reports[steps:]
             for name, value in report.metrics.items()
         ]
@@ -408,7 +462,24 @@ class Projector:
 def _params(values: Mapping[str, Any]) -> list[Any]:
     from mlflow.entities import Param
 
-    return [Param(key, str(value)) for key, value in values.items()]
+    names = _names(values)
+    return [Param(names[key], str(value)) for key, value in values.items()]
+
+
+def _names(given: Iterable[str]) -> dict[str, str]:
+    """Return the name in MLflow of each metric or parameter: the same if MLflow takes it, else with "_" in it.
+
+    Names stay distinct: of two that would become the same, the later one gets a number.
+    """
+    plain = {name: _REFUSED.sub("_", name)[:_LONGEST_NAME] for name in given}
+    found = {name: name for name in plain if plain[name] == name}
+    for name, new in plain.items():
+        taken, number = set(found.values()), 2
+        while name not in found:
+            if new not in taken:
+                found[name] = new
+            new, number = f"{plain[name]}_{number}", number + 1
+    return found
 
 
 def _trial_params(trial: Trial) -> dict[str, Any]:

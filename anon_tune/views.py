@@ -166,6 +166,11 @@ class JobView(JobSummary):
         counts = (states for arm in self.arms.values() for states in (arm.trials, arm.reruns))
         return sum(count for states in counts for state, count in states.items() if state in records.FINISHED)
 
+    @property
+    def epochs(self) -> int:
+        """Number of epochs that all trials together have reported."""
+        return sum(arm.epochs for arm in self.arms.values())
+
 
 class TrialView(View):
     """One trial."""

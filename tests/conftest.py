@@ -25,9 +25,11 @@ settings.load_profile("no-clock")
 
 
 def pytest_configure() -> None:
-    """Receive Ctrl-C in this and in child processes, even if a shell runs the tests in the background."""
+    """Receive Ctrl-C and SIGHUP in this and in child processes, also in a shell's background and under nohup."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import logging
 import multiprocessing
 import os
+import runpy
 import signal
+import socket
+import subprocess
 import sys
+import threading
 import types
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from anon_tune import api
+from anon_tune.errors import ConflictError, InputError
 from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.ledger.leases import Leases
 from anon_tune.records import JobState
 from anon_tune.settings import Settings
+from anon_tune.spec import spaces_of
 from anon_tune.workers.driver import cluster
 from anon_tune.workers.queue import processes
 from anon_tune.workers.queue.holder import this_process
@@ -94,6 +103,120 @@ def test_a_job_whose_process_is_killed_before_it_has_the_lease_was_never_there(d
     assert (job.lease.holder, job.lease.alive) == (this_process(), True)
     assert ledger.leases.claim("a worker", 15.0) is None
     ledger.close()
+
+
+SCRIPT = """
+from anon_tune import tune
+
+
+def train(context):
+    raise AssertionError
+
+
+tune(train, trials=1)
+"""
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda script: importlib.import_module(script.stem),  # as workers do
+        lambda script: runpy.run_path(str(script), run_name="__mp_main__"),  # as multiprocessing.spawn does
+    ],
+)
+def test_a_script_without_a_guard_is_told_at_once(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[[Path], object]
+):
+    script = tmp_path / "script_without_guard.py"
+    script.write_text(SCRIPT)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match='Put the call under `if __name__ == "__main__":`'):
+        run(script)
+    assert LedgerJobs(open_ledger(settings), settings).jobs() == []
+
+
+def stored(ledger: Ledger, state: JobState, **keys: Any) -> str:
+    """A job of a training function in a state, with 4 trials of each arm."""
+    spec = builders.spec(task="mine:train", data=None, model=None, folder="/mine", **keys)
+    spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
+    job = ledger.jobs.create("mine", spec.model_dump(mode="json"), spaces).id
+    ledger.leases.release(ledger.leases.acquire(job, "me", 60.0), state)
+    return job
+
+
+@pytest.mark.parametrize("state", [JobState.PAUSED, JobState.SUCCEEDED])
+def test_more_trials_beside_resume_extend_the_job(settings: Settings, ledger: Ledger, state: JobState):
+    job, jobs = stored(ledger, state), LedgerJobs(ledger, settings)
+    assert api._job_to_resume(jobs, ledger, "mine", "mine:train", 9) == job
+    assert ledger.jobs.get(job).spec["budget"]["trials"] == 9
+    assert api.acquire(ledger, job).job == job
+
+
+@pytest.mark.parametrize("trials", [None, 4])
+def test_without_more_trials_a_job_is_resumed_as_it_is(
+    settings: Settings, ledger: Ledger, trials: int | None
+):
+    job = stored(ledger, JobState.PAUSED)
+    before = ledger.jobs.get(job)
+    assert api._job_to_resume(LedgerJobs(ledger, settings), ledger, job, "mine:train", trials) == job
+    assert ledger.jobs.get(job) == before
+
+
+def test_fewer_trials_beside_resume_are_refused(settings: Settings, ledger: Ledger):
+    job = stored(ledger, JobState.PAUSED)
+    with pytest.raises(ConflictError, match="has 4 trials per arm, and trials=3 is fewer"):
+        api._job_to_resume(LedgerJobs(ledger, settings), ledger, job, "mine:train", 3)
+
+
+def test_an_interrupt_while_mlflow_catches_up_does_not_lose_the_result(
+    settings: Settings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    job = stored(ledger, JobState.PAUSED)
+    lease = ledger.leases.acquire(job, "me", 60.0)
+    settings.job_folder(job).mkdir(parents=True)
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # an MLflow that takes the connection, and no more
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+
+        def interrupt() -> None:
+            with silent.accept()[0]:
+                os.kill(os.getpid(), signal.SIGINT)
+                ended.wait()
+
+        ended = threading.Event()
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        try:
+            with api._projector(settings, lease):
+                ledger.leases.release(lease, JobState.SUCCEEDED)
+            assert started[0].poll() is None, "it goes on"
+        finally:
+            ended.set()
+            thread.join()
+            started[0].kill()
+            started[0].wait()
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (JobState.SUCCEEDED, ""),
+        (JobState.FAILED, "Job {job} (mine) is FAILED: no [data]\n"),
+        (JobState.PAUSED, "Job {job} (mine) is PAUSED: no [data]\nContinue with: tune(train, resume='x')\n"),
+    ],
+)
+def test_a_job_that_stops_says_why_and_how_it_goes_on(
+    settings: Settings, ledger: Ledger, state: JobState, said: str
+):
+    job = stored(ledger, JobState.PAUSED)
+    ledger.leases.release(ledger.leases.acquire(job, "me", 60.0), state, "no [data]")
+    console = Console(file=io.StringIO(), markup=False, highlight=False)
+    api._print_end(console, LedgerJobs(ledger, settings).job(job), "tune(train, resume='x')")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == said.format(job=job)
 
 
 class Surroundings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 
 import anon_tune
 from anon_tune import cli
-from anon_tune.cli import app, main
+from anon_tune.cli import app, machine, main
 from anon_tune.errors import SpecError
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, NewTrial, Phase, TrialState
@@ -141,6 +142,18 @@ def test_the_exit_code_is_right_where_no_error_can_be_written(tmp_path: Path, re
 def test_a_closed_output_does_not_matter(tmp_path: Path):
     done = ended(tmp_path, "anon-tune jobs >&-; anon-tune tasks --json >&-")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["jobs", "show JOB", "trials JOB"])
+def test_a_terminal_that_is_not_utf8_shows_what_it_can(tmp_path: Path, ledger: Ledger, command: str):
+    spec = builders.spec(name="Größe-学習").model_dump(mode="json")
+    job = ledger.jobs.create("Größe-学習", spec, {}).id
+    lease = ledger.leases.acquire(job, "me", 60.0)
+    ledger.trials.add(lease, NewTrial("anon", Phase.SEARCH, 0, 0, {}, {"schlüssel": 1}))
+    ascii_only = "LC_ALL=C PYTHONIOENCODING=ascii PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"
+    done = ended(tmp_path, f"export {ascii_only}; anon-tune {command.replace('JOB', job)}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("schl\\xfcssel 1" if "trials" in command else "Gr\\xf6\\xdfe-\\u5b66\\u7fd2") in done.stdout
 
 
 @pytest.mark.parametrize("command", ["tasks --json", "tasks", "spaces --json"])
@@ -386,6 +399,22 @@ def test_only_commands_that_may_run_for_long_collect_garbage(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == f"COLLECTS {collects} {collects}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_stop_a_worker_also_that_of_a_closed_terminal(number: signal.Signals):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.getsignal(each) for each in numbers}
+    try:
+        stop = machine._stop_event()
+        signal.raise_signal(number)
+        assert stop.is_set()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        machine._stop_event()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_commands_that_run_for_long_are_commands():

@@ -252,10 +252,46 @@ def test_a_search_that_ended_early_says_so(scale: str, metric: str, said: str):
 
 
 def test_a_running_job_has_a_line_for_how_far_it_is_and_one_for_each_arm():
-    lines = text(live_view(view(), 61.0, 0), 140).splitlines()
+    lines = text(live_view(view(), 61.0, view()), 140).splitlines()
     assert lines[0].startswith("x j   phase search   7 of ")
     assert set(lines[1].strip()) <= {"━", "╸"}
     assert [line.split()[0] for line in lines[2:]] == ["arm", "anon", "sgd"]
+    assert lines[0].endswith("1:01 gone, estimating time left")
+    assert [line.split()[-4:-3] for line in lines[3:]] == [["30"], ["0"]]  # epochs
+
+
+@pytest.mark.parametrize(
+    ("trials", "epochs", "said"),
+    [
+        (0, 0, "estimating time left"),
+        (0, 3, "about 20:00 left"),  # 20 s for each of 7 * 9 - 3 epochs
+        (3, 27, "about 01:20 left"),  # 20 s for each of 4 trials
+    ],
+)
+def test_the_time_left_is_estimated_from_the_first_epoch_on(trials: int, epochs: int, said: str):
+    """Of a job with one arm of 3 trials, 1 finalist, 2 confirm and 2 verdict seeds, of 9 epochs each."""
+    keys = {
+        "arms": ["anon"],
+        "budget": {"trials": 3, "epochs": 9},
+        "confirm": {"finalists": 1, "seeds": 2, "verdict_seeds": 2},
+    }
+    spec = builders.spec(**keys).model_dump(mode="json")
+
+    def seen(done: int, reported: int) -> JobView:
+        record = JobRecord("j", "x", JobState.RUNNING, Phase.SEARCH, spec, builders.EPOCH)
+        arm = ArmRecord({TrialState.COMPLETE: done, TrialState.RUNNING: 1}, {}, None, reported, 0.0)
+        return job_view(Overview(record, {"anon": arm}, 0))
+
+    shown = text(live_view(seen(trials, epochs), 60.0, seen(0, 0)), 140)
+    assert shown.splitlines()[0].endswith(f"gone, {said}")
+
+
+@pytest.mark.parametrize("state", [JobState.PAUSED, JobState.FAILED])
+def test_the_last_view_of_a_job_has_its_state_and_the_reason(state: JobState):
+    stopped = job(state, reason="three trials in a row failed: ZeroDivisionError")
+    lines = text(live_view(stopped, 61.0, stopped), 140).splitlines()
+    assert lines[0].endswith(f"{state} after 01:01")
+    assert lines[1].strip() == "three trials in a row failed: ZeroDivisionError"
 
 
 @pytest.mark.parametrize(

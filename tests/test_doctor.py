@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from anon_tune.api import check_settings
@@ -14,6 +15,7 @@ from anon_tune.cli import app
 from anon_tune.doctor import Finding, Health, examine
 from anon_tune.errors import InputError
 from anon_tune.settings import Settings
+from anon_tune.tracking import EXPERIMENT
 
 
 @pytest.fixture
@@ -47,6 +49,14 @@ def test_unavailable_services_are_reported_with_advice(settings: Settings):
     assert "RAY_ADDRESS" in findings["ray"].advice
     assert findings["service"].health is Health.FAILED
     assert "anon-tune up" in findings["service"].advice
+
+
+def test_an_experiment_that_was_deleted_is_reported_with_advice(settings: Settings):
+    client = MlflowClient(settings.tracking_uri)
+    client.delete_experiment(client.create_experiment(EXPERIMENT))
+    finding = found(settings)["mlflow"]
+    assert finding.health is Health.WARNING
+    assert "mlflow experiments restore --experiment-id 1;" in finding.advice
 
 
 def test_a_database_that_cannot_be_opened_fails(settings: Settings, monkeypatch: pytest.MonkeyPatch):

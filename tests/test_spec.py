@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,6 +131,7 @@ BAD = [
     ("name", "", ["name: "]),
     ("name", "../../etc", ["name: ", "'../../etc'"]),
     ("name", "x" * 81, ["name: ", "80"]),
+    ("name", "  ", ["name: '  ' is not a valid name: use letters, digits, spaces and . : + - _"]),
     ("task", "image_clasification", ["task: unknown task", "did you mean 'image_classification'?"]),
     ("data", "digit", ["data: unknown data set", "did you mean 'digits'?"]),
     ("data", {"name": "idx"}, ["data.folder: is missing", "data: {name: idx, folder: FOLDER}"]),
@@ -686,6 +690,64 @@ def test_what_is_no_such_number_is_refused(option: str, value: Any, part: str):
 def test_which_reports_count(given: str, of: str, reports: int | None):
     objective = Objective.model_validate({"of": given})
     assert (objective.of, objective.reports) == (of, reports)
+
+
+def with_arguments(arguments: Any) -> JobSpec:
+    return parse_spec(
+        {"name": "x", "task": "mine:train", "budget": {"trials": 1, "epochs": 1}, "arguments": arguments},
+        folder=Path(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ((1, (2.5, None)), [1, [2.5, None]]),
+        ([True, None, "x"], [True, None, "x"]),
+        ({"a": (1, 2)}, {"a": [1, 2]}),
+        (None, None),
+        (np.int64(3), 3),
+        (np.float32(0.5), 0.5),
+        (np.bool_(True), True),
+        ([np.array(2)], [2]),
+        (torch.tensor(2), 2),
+    ],
+)
+def test_arguments_of_python_are_stored_as_json_has_them(given: Any, stored: Any):
+    spec = with_arguments({"k": given})
+    assert json.dumps(spec.model_dump(mode="json")["arguments"]) == json.dumps({"k": stored})
+    assert stored_spec(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "found"),
+    [
+        ({"k": Path("x")}, "k", "PosixPath('x')"),
+        ({"k": {"a": [1, {"b": {2}}]}}, "k.a.1.b", "{2}"),
+        ({"k": {"dict": {1: 2}}}, "k.dict.1", "1"),
+        ({"k": np.arange(2)}, "k", "array([0, 1])"),
+    ],
+)
+def test_an_argument_that_json_has_not_is_named_by_its_path(arguments: Any, path: str, found: str):
+    with pytest.raises(SpecError) as caught:
+        with_arguments(arguments)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"arguments.{path}: ")
+    assert problem.endswith(f"found {found}")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("1E5", 1e5), ("-2e+1", -20.0), ("1.5e3", 1500.0), ("e3", "e3")]
+)
+def test_a_number_with_an_exponent_is_a_number(text: str, value: Any):
+    """YAML 1.1 has text there without a point."""
+    found = documents.load_yaml(f"a: {text}")["a"]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_a_stored_job_keeps_the_name_that_an_earlier_version_took():
+    stored = with_arguments({}).model_dump(mode="json")
+    assert stored_spec({**stored, "name": "  "}).name == "  "
 
 
 def test_weights_of_the_best_epoch_are_not_kept():

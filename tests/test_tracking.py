@@ -23,7 +23,7 @@ from anon_tune import tracking
 from anon_tune.errors import DependencyError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobRecord, JobState, NewTrial, Phase, TrialState
-from anon_tune.tracking import EXPERIMENT, Projector, check_uri
+from anon_tune.tracking import EXPERIMENT, Projector, check_experiment, check_uri
 from tests import builders
 
 
@@ -248,6 +248,62 @@ def test_more_trials_and_metrics_than_go_into_one_batch(
     assert run.data.params == {"gamma": "9.0", "arm": "anon", "phase": "search", "seed": "9"}
     assert run.data.tags["anon_tune.reason"] == "diverged"
     assert run.info.status == "FAILED"
+
+
+def test_names_that_mlflow_refuses_are_mapped_and_stay_distinct(ledger: Ledger, uri: str, tmp_path: Path):
+    spec = builders.spec(task="mine:train", data=None, model=None, arguments={"top@k": 5}, folder="/mine")
+    job = ledger.jobs.create("x", spec.model_dump(mode="json"), {})
+    lease = ledger.leases.acquire(job.id, "tests", 60.0)
+    trial = ledger.trials.add(lease, NewTrial("anon", Phase.SEARCH, 0, 0, {}, {}))
+    ledger.attempts.start(lease, trial.id)
+    values = {"acc@1": 0.1, "val loss": 0.2, "mAP[0.5]": 0.3, "a//b": 0.4, "../x": 0.5, "m" * 300: 0.6}
+    ledger.trials.report(lease, trial.id, 1, 1, 0.5, values)
+    ledger.trials.report(lease, trial.id, 1, 2, 0.5, {"acc@1": 0.7, "acc_1": 0.8, "": 0.9})
+    assert projector(ledger, uri, tmp_path).sync(lease.job) == 1
+    stored = ledger.jobs.get(lease.job, trials=True)
+    run = MlflowClient(uri).get_run(stored.trials[0].mlflow_run)
+    assert run.data.metrics == {
+        "acc_1_2": 0.7, "acc_1": 0.8, "val loss": 0.2, "mAP_0.5_": 0.3, "a/_/b": 0.4, "_/x": 0.5, "m" * 240: 0.6,
+        "_": 0.9,
+    }  # fmt: skip
+    assert MlflowClient(uri).get_run(stored.mlflow_run).data.params["arguments.top_k"] == "5"
+
+
+@pytest.mark.parametrize("when", ["before", "between two syncs", "while it is written"])
+def test_an_experiment_that_was_deleted_is_named_with_what_to_do(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    lease = begin(ledger)
+    complete(ledger, lease, 0)
+    writing = projector(ledger, uri, tmp_path)
+    check_experiment(uri)  # there is none yet
+    writing.sync(lease.job)
+    check_experiment(uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    complete(ledger, lease, 1)
+    if when == "while it is written":
+        find = Projector._cursor
+
+        def find_and_delete(self: Projector, job_id: str) -> Any:
+            found = find(self, job_id)
+            client.delete_experiment(experiment)
+            return found
+
+        monkeypatch.setattr(Projector, "_cursor", find_and_delete)
+    else:
+        client.delete_experiment(experiment)
+        writing = projector(ledger, uri, tmp_path) if when == "before" else writing
+    said = rf"'{EXPERIMENT}' was deleted in MLflow .*mlflow experiments restore --experiment-id {experiment}"
+    with pytest.raises(DependencyError, match=said):
+        writing.sync(lease.job)
+    monkeypatch.undo()
+    with pytest.raises(DependencyError, match=said):
+        check_experiment(uri)
+    client.restore_experiment(experiment)
+    assert projector(ledger, uri, tmp_path).sync(lease.job) in {1, 2}
+    assert set(children(uri, lease.job).values()) == {1}
 
 
 def test_a_sync_with_no_time_left_begins_nothing_and_the_next_one_ends_it(

@@ -12,6 +12,7 @@ from anon_tune import console
 from anon_tune.cli.options import AsJson, JobId
 from anon_tune.cli.place import ledger_jobs, open_jobs, settings_here
 from anon_tune.cli.printing import err, out, print_json
+from anon_tune.reachable import without_password
 from anon_tune.records import Role
 
 __all__ = ["db_app", "mlflow_app", "token_app"]
@@ -105,6 +106,6 @@ def mlflow_sync(
     projector = api.project(ledger, settings)
     if follow is None:
         written = projector.sync(job_id)
-        out.print(f"{written} trials of job {job_id} written to {settings.tracking_uri}")
+        out.print(f"{written} trials of job {job_id} written to {without_password(settings.tracking_uri)}")
         return
     projector.follow(job_id, token, until=lambda: os.getppid() != follow)

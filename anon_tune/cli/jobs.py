@@ -127,10 +127,10 @@ def watch(job_id: JobId, as_json: AsJson = False) -> None:
             sys.stdout.write(f"{job.model_dump_json()}\n")
             sys.stdout.flush()
     else:
-        began, before = clock.monotonic(), job.done
+        began, first = clock.monotonic(), job
         with Live(console=err, transient=True, auto_refresh=False) as live:
             for job in place.watch(job_id):
-                live.update(console.live_view(job, clock.monotonic() - began, before), refresh=True)
+                live.update(console.live_view(job, clock.monotonic() - began, first), refresh=True)
         print_report(job)
     if job.state is not JobState.SUCCEEDED:
         sys.exit(1)

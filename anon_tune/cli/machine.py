@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -30,6 +31,10 @@ def run(
         str | None, typer.Option(metavar="JOB", help="Continue a job that has stopped.")
     ] = None,
     overrides: Overrides = None,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="Only measure the model, print trials and expected time, and pause."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a tuning job in the foreground and print its answer."""
@@ -57,10 +62,11 @@ def run(
         err.print(Text.assemble("Job ", (job_id, "bold"), ". Ctrl-C pauses it; nothing is lost."))
     try:
         with live_table(jobs, job_id, err if not as_json and err.is_terminal else None):
-            api.run_job(ledger, settings, lease, on_hang=partial(_end_hung, job_id))
+            api.run_job(ledger, settings, lease, on_hang=partial(_end_hung, job_id), estimate=estimate)
     except KeyboardInterrupt:
         if ledger.jobs.get(job_id).state is JobState.PAUSED:
-            err.print(f"Paused. Continue with: anon-tune run --resume {job_id}")
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                err.print(f"Paused. Continue with: anon-tune run --resume {job_id}")
         raise
     job = jobs.job(job_id)
     if as_json:
@@ -68,7 +74,8 @@ def run(
         print_json({**job.model_dump(mode="json"), "export": where, "mlflow_command": look})
     else:
         print_report(job)
-    if job.state is not JobState.SUCCEEDED:
+    is_measured = estimate and job.state is JobState.PAUSED and job.probe is not None
+    if job.state is not JobState.SUCCEEDED and not is_measured:
         print_log(settings, job_id)
         sys.exit(1)
 
@@ -165,8 +172,9 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _stop_event() -> threading.Event:
-    """Return an event that Ctrl-C and SIGTERM set from now on."""
+    """Return an event that Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) set from now on."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, lambda *_: stop.set())
     return stop

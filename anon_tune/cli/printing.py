@@ -14,6 +14,7 @@ from rich.console import Console
 
 from anon_tune import console
 from anon_tune.cli.place import chosen, server_address
+from anon_tune.reachable import without_password
 from anon_tune.records import JobState
 from anon_tune.sentences import about_plan
 from anon_tune.settings import Settings
@@ -108,7 +109,7 @@ def places(settings: Settings, job: JobView) -> tuple[str | None, str]:
             f"{shlex.quote(_program('mlflow'))} ui --backend-store-uri {shlex.quote(settings.tracking_uri)}"
         )
     else:
-        look = f"open {settings.tracking_uri}"
+        look = f"open {without_password(settings.tracking_uri)}"
     return str(exported) if exported.exists() else None, look
 
 

@@ -18,7 +18,7 @@ from anon_tune.architecture import fingerprint
 from anon_tune.errors import ConflictError
 from anon_tune.export import form_of
 from anon_tune.jobs import frames
-from anon_tune.records import Role
+from anon_tune.records import JobState, Role
 from anon_tune.views import (
     BestView,
     ChangeView,
@@ -31,9 +31,11 @@ from anon_tune.views import (
 )
 
 if TYPE_CHECKING:
+    import optuna
     import pandas
     from torch import nn
 
+    from anon_tune.search_spaces import Space
     from anon_tune.spec import JobFile  # its schema: most commands need none of it
 
 __all__ = ["API", "Jobs", "Result"]
@@ -141,6 +143,33 @@ class Jobs(ABC):
             NotFoundError: There is no such job, or it has no such trial.
         """
         return frames.of_reports(self.reports(job_id, trial))
+
+    @abstractmethod
+    def spaces(self, job_id: str) -> dict[str, Space]:
+        """Return the search space of each arm, as it was when the job was submitted. Raises NotFoundError."""
+
+    def study(self, job_id: str, arm: str | None = None) -> optuna.Study:
+        """Return a job's search as an Optuna study in memory, for `optuna.visualization` and the like.
+
+        Reruns are not part of it: a verdict trial's value is of other data. A trial that DIVERGED, FAILED or was
+        CANCELLED is a FAIL of Optuna. Each trial's `user_attrs` hold its id (`trial`), `arm`, `repeat`, `seed`,
+        `state`, `reason` and `hyperparameters`.
+
+        Args:
+            job_id: The job.
+            arm: Return only the trials of this arm, with the names of its coordinates. By default the trials of all
+                arms, with a parameter `arm` if there are several; the names of coordinates of arms other than anon
+                then begin with the arm's, as in `adamw.lr`.
+
+        Raises:
+            NotFoundError: There is no such job.
+            InputError: The job has no such arm.
+        """
+        from anon_tune.jobs.studies import study_of  # and Optuna
+
+        return study_of(
+            self.job(job_id), self.spaces(job_id), self.list_trials(job_id), self.reports(job_id), arm
+        )
 
     @abstractmethod
     def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
@@ -271,16 +300,19 @@ class Result:
         """The chosen hyperparameters of Anon. Raises ConflictError if there are none."""
         found = self.job.result.winners.get("anon") if self.job.result is not None else None
         if found is None:
-            why = f" ({self.job.reason})" if self.job.reason else ""
-            raise ConflictError(
-                f"Job {self.job.id} is {self.job.state}{why} and has not chosen a configuration."
-            )
+            raise self._lacks("has not chosen a configuration")
         return dict(found.hyperparameters)
 
     @property
-    def gamma(self) -> Gamma | None:
-        """The gammas that do well, with the curve of the loss over gamma; None before there is an answer."""
-        return self.job.result.gamma if self.job.result is not None else None
+    def gamma(self) -> Gamma:
+        """The gammas that do well, with the curve of the loss over gamma. Raises ConflictError without an answer."""
+        if self.job.result is None:
+            raise self._lacks("has no answer")
+        return self.job.result.gamma
+
+    def _lacks(self, what: str) -> ConflictError:
+        why = f" ({self.job.reason})" if self.job.reason else ""
+        return ConflictError(f"Job {self.job.id} is {self.job.state}{why} and {what}.")
 
     @property
     def verdict(self) -> dict[str, str]:
@@ -306,15 +338,33 @@ class Result:
         """All reports as a table, with a column `metrics.NAME` for each metric."""
         return self._jobs.learning_curves(self.job.id)
 
+    @property
+    def reports(self) -> pandas.DataFrame:
+        """All reports as a table; the same as `learning_curves`."""
+        return self.learning_curves
+
+    @property
+    def study(self) -> optuna.Study:
+        """The search of all arms as an Optuna study in memory; see `Jobs.study`, which also returns one arm's."""
+        return self._jobs.study(self.job.id)
+
     def export(self, path: str | Path, arm: str = "anon") -> Path:
         """Write an arm's best configuration to a .yaml, .json or .py file. Raises ConflictError without one."""
+        if self.job.result is None:
+            raise self._lacks("has nothing to export yet")
         target = Path(path)
         target.write_text(self._jobs.export(self.job.id, form_of(target), arm), encoding="utf-8")
         return target
 
     def __repr__(self) -> str:
-        gamma = "-" if self.gamma is None or self.gamma.best is None else f"{self.gamma.best:.3g}"
-        return f"<Result of job {self.job.id} ({self.job.name}): {self.job.state}, gamma {gamma}, {self.verdict}>"
+        job = self.job
+        state = job.state.value
+        if job.state is not JobState.SUCCEEDED and job.reason:
+            state += f": {job.reason}"
+        if job.result is not None:
+            best = job.result.gamma.best
+            state += f", gamma {'-' if best is None else f'{best:.3g}'}, {self.verdict}"
+        return f"<Result of job {job.id} ({job.name}): {state}>"
 
 
 def _job_file(job: str | Path | Mapping[str, Any] | JobFile, overrides: Sequence[str]) -> JobFile:

@@ -33,6 +33,7 @@ from anon_tune.views import (
 )
 
 if TYPE_CHECKING:
+    from anon_tune.search_spaces import Space
     from anon_tune.spec import JobFile
 
 __all__ = ["LedgerJobs", "open_ledger"]
@@ -149,6 +150,12 @@ class LedgerJobs(Jobs):
         """Return at most `limit` of what `reports` yields: those that follow `after`. Raises NotFoundError."""
         found = self._ledger.overviews.reports(job_id, trial, limit=limit, after=after)
         return [report_view(report) for report in found]
+
+    def spaces(self, job_id: str) -> dict[str, Space]:
+        from anon_tune.search_spaces import Space
+
+        stored = self._ledger.jobs.spaces(job_id)
+        return {arm: Space.model_validate(space) for arm, space in stored.items()}
 
     def watch(self, job_id: str) -> Iterator[JobView]:
         last = None

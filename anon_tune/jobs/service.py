@@ -17,6 +17,7 @@ from anon_tune import code_archive, errors
 from anon_tune.advice.statement import Advice, Fingerprint
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 from anon_tune.jobs.interface import API, Jobs
+from anon_tune.reachable import http_client, proxy_of
 from anon_tune.records import Role
 from anon_tune.views import (
     ChangeView,
@@ -29,6 +30,7 @@ from anon_tune.views import (
 )
 
 if TYPE_CHECKING:
+    from anon_tune.search_spaces import Space
     from anon_tune.spec import JobFile
 
 __all__ = ["ServiceJobs"]
@@ -64,6 +66,7 @@ class ServiceJobs(Jobs):
 
     Raises:
         InputError: `server` is not an address, or `token` contains characters that no token has.
+        DependencyError: A proxy variable names a proxy that cannot be used.
     """
 
     def __init__(self, server: str, token: str | None = None, patience: float = 5.0) -> None:
@@ -84,20 +87,15 @@ class ServiceJobs(Jobs):
             raise InputError(
                 f"{server!r} is not the address of a service. Give one such as http://127.0.0.1:8000"
             )
-        self._http = httpx2.Client(
-            base_url=self._server,
-            headers=headers,
-            timeout=_TIMEOUT_SECONDS,
-            # Loading the trusted certificates takes 30 ms, and only https needs them.
-            verify=url.scheme == "https",
-        )
+        self._http = http_client(self._server, _TIMEOUT_SECONDS)
+        self._http.headers.update(headers)
 
     def close(self) -> None:
         self._http.close()
 
     def _submit(self, job: JobFile, priority: int, key: str | None, code: Path | None) -> JobSummary:
         """Send a job with the search spaces in files beside its job file."""
-        from anon_tune.documents import read_yaml  # no other request needs the job file's schema
+        from anon_tune.documents import plain, read_yaml  # no other request needs the job file's schema
         from anon_tune.spec import space_files
 
         folder = job.folder
@@ -111,7 +109,7 @@ class ServiceJobs(Jobs):
             as_zip = {"Content-Type": "application/zip"}
             self._ask("PUT", f"/code/{body['code']}", content=archive, headers=as_zip, again=True)
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
-        answer = self._ask("POST", "/jobs", json=_json(body, job.source), headers=headers, again=True)
+        answer = self._ask("POST", "/jobs", json=_json(plain(body), job.source), headers=headers, again=True)
         return _read(JobSummary, answer)
 
     def jobs(self) -> list[JobSummary]:
@@ -126,6 +124,11 @@ class ServiceJobs(Jobs):
     def reports(self, job_id: str, trial: str | None = None) -> Iterator[ReportView]:
         of_trial = "" if trial is None else f"/trials/{quote(trial, safe='')}"
         return self._pages(f"{_job(job_id)}{of_trial}/reports", ReportView)
+
+    def spaces(self, job_id: str) -> dict[str, Space]:
+        from anon_tune.search_spaces import Space
+
+        return _read(dict[str, Space], self._get(f"{_job(job_id)}/spaces"))
 
     def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
         given = {key: value for key, value in (("trial", trial), ("since", since)) if value is not None}
@@ -233,9 +236,12 @@ class ServiceJobs(Jobs):
             answer: httpx2.Response = attempts(self._http.request, method, f"{API}{path}", **content)
         except httpx2.HTTPError as error:
             if again or isinstance(error, httpx2.ConnectError):
+                proxy = proxy_of(self._server)
+                through = "" if proxy is None else f" through the proxy {proxy}"
+                instead = "" if proxy is None else " To connect without the proxy, add the host to NO_PROXY."
                 raise DependencyError(
-                    f"The service at {self._server} does not answer ({error}). Start it: anon-tune up; or set "
-                    "ANON_TUNE_SERVER to where it is."
+                    f"The service at {self._server} does not answer{through} ({error}). Start it: anon-tune up; or "
+                    f"set ANON_TUNE_SERVER to where it is.{instead}"
                 ) from error
             raise DependencyError(
                 f"Lost the connection to {self._server} ({error}). The request may have been processed: check with "

@@ -14,12 +14,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
@@ -27,6 +21,7 @@ from optuna.trial import FrozenTrial
 from anon_tune.errors import InputError
 from anon_tune.records import Trial, TrialState, objective_key
 from anon_tune.search.botorch_sampler import BoTorchSampler
+from anon_tune.search.distributions import distributions
 from anon_tune.search.lag import as_known
 from anon_tune.search.seeds import sampler_seed
 from anon_tune.search.training_data import as_frozen_trials
@@ -119,19 +114,6 @@ def sampler_of(space: Space, search: Search, number: int) -> str:
     if search.sampler in {"botorch", "gp"} and (space.is_conditional or number > GP_TRIALS):
         return "tpe"
     return search.sampler
-
-
-def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Return the space's searched coordinates as Optuna distributions."""
-    return {name: _distribution(domain) for name, domain in space.parameters.items()}
-
-
-def _distribution(domain: Range | Choice) -> BaseDistribution:
-    if isinstance(domain, Choice):
-        return CategoricalDistribution(domain.choices)
-    if domain.integer:
-        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
-    return FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
 def _first_points(space: Space, search: Search, arm: str) -> Sequence[Mapping[str, float | str]]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from anon_tune import catalogue
-from anon_tune.documents import Strict, is_function, unknown
+from anon_tune.documents import Strict, is_function, plain, unknown
 from anon_tune.records import Phase
 from anon_tune.search_spaces import Space, load_space
 from anon_tune.spec.places import SPACE_FILE, data_path, named_space, origin_of
@@ -29,6 +29,8 @@ from anon_tune.spec.sections import (
 )
 
 __all__ = ["COMMAND", "SMALLEST_LAG", "JobSpec", "spaces_of"]
+
+_NAME = re.compile(r"[\w .:+-]+")
 
 _ARM = re.compile(r"\w[\w-]{0,31}", re.ASCII)
 """An arm's name is part of the ids of trials and of their folders."""
@@ -56,7 +58,8 @@ class JobSpec(Strict):
         command: In place of `task`, the command that trains: `python train.py --width 32`. It runs in `folder` for
             each trial, without a shell, and its script calls `anon_tune.trial()`. `{epochs}`, `{seed}` and `{folder}`
             stand for the trial's epochs, its seed and the folder for its files.
-        arguments: Keyword arguments of the training function.
+        arguments: Keyword arguments of that function: numbers, text, booleans, null, lists, and keys and values.
+            A tuple that `tune` is given arrives as a list.
         data: A data set of the catalogue with its options, or the user's function ("module:function").
         model: A model of the catalogue with its sizes, or the user's function ("module:function").
         space: Search space of Anon: one of `anon-tune spaces`, or the path of a file.
@@ -69,7 +72,7 @@ class JobSpec(Strict):
         folder: Folder of the user's modules; by default the job file's.
     """
 
-    name: str = Field(min_length=1, max_length=80, pattern=r"^[\w .:+-]+$")
+    name: str = Field(min_length=1, max_length=80)
     task: str = COMMAND
     command: str | None = None
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
@@ -100,6 +103,20 @@ class JobSpec(Strict):
         files = {name: file for file, name in names.items()}
         arms = [names.get(arm, arm) if isinstance(arm, str) else arm for arm in arms]
         return {**data, "arms": arms, "spaces": {**spaces, **files}}
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits(cls, name: str, info: ValidationInfo) -> str:
+        if not origin_of(info).stored and (not _NAME.fullmatch(name) or not name.strip()):
+            raise ValueError(
+                f"{name!r} is not a valid name: use letters, digits, spaces and . : + - _, and not spaces alone"
+            )
+        return name
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _plain_arguments(cls, value: Any) -> Any:
+        return plain(value)
 
     @field_validator("data", "model", mode="before")
     @classmethod

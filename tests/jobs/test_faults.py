@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
 import signal
 import subprocess
+import termios
 from collections import Counter
 
 import psutil
@@ -71,6 +75,41 @@ def test_the_end_of_its_ray_pauses_a_job(home: Home) -> None:
     assert f"anon-tune resume {job.id}" in out
     assert gone(processes)
     assert not list((home.folder / "ray").glob("*"))
+
+
+def test_a_terminal_that_is_closed_pauses_a_job(home: Home) -> None:
+    """As by an ssh connection that breaks: all processes in front get SIGHUP, and nobody reads what they write."""
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    running = subprocess.Popen(
+        home.command("run", home.spec(), "--set", "budget.trials=500"),
+        env=home.environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        text=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # theirs is its terminal
+    )
+    os.close(theirs)
+    seen = bytearray()
+
+    def some_are_done() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            seen.extend(os.read(ours, 65536))
+        return finished(home) >= 1
+
+    until(some_are_done, running)
+    assert b"phase" in seen
+    processes = descendants(running)
+    os.close(ours)
+    assert running.wait(300) == 130
+    job = home.newest()
+    assert job is not None
+    assert (job.state, job.reason, job.lease) == (JobState.PAUSED, "interrupted", None)
+    assert gone(processes)
+    assert not list((home.folder / "ray").glob("*"))
+    assert home.call("cancel", job.id).returncode == 0
 
 
 def test_interrupt_pauses_and_resume_goes_on(home: Home, running: subprocess.Popen[str]) -> None:

@@ -45,8 +45,8 @@ threading.Thread(target=stop_when_some_are_done, daemon=True).start()
 small = {"confirm": {"finalists": 1, "seeds": 1, "verdict_seeds": 2}, "search": {"sampler": "random"}}
 try:
     tune(train, trials=12, epochs=2, arguments={"start": 2.0}, show=False, **small)
-except KeyboardInterrupt:
-    pass
+except KeyboardInterrupt as stop:
+    interrupted = str(stop)
 (job,) = Client().jobs()
 print(job.id, flush=True)
 input()
@@ -54,7 +54,7 @@ result = tune(train, resume="train")
 print(json.dumps({
     "gamma": result.best["gamma"], "verdict": result.verdict, "trials": len(result.trials),
     "columns": sorted(result.trials.columns), "exported": result.export("best.yaml").read_text()[:10],
-    "said": repr(result),
+    "said": repr(result), "interrupted": interrupted,
 }))
 """
 
@@ -94,3 +94,63 @@ def test_a_function_of_a_notebook_is_tuned_and_resumed_by_name(home: Home, tmp_p
     assert set(found["verdict"]) == {"adamw", "sgd"}
     assert found["exported"] == "version: 2"
     assert f"job {job_id} (train): SUCCEEDED" in found["said"]
+    again = f"tune(train, resume='{job_id}')"
+    assert found["interrupted"] == f"Job {job_id} is PAUSED. Continue with: {again}"
+
+
+STOPS = """
+import json
+from anon_tune import ConflictError, tune
+
+small = {"confirm": {"finalists": 1, "seeds": 1, "verdict_seeds": 2}, "search": {"sampler": "random"}}
+small["arms"] = ["anon"]
+has_data = False
+
+def measure(context):
+    import torch
+    weight = torch.nn.Linear(1, 1)
+    optimizer = context.optimizer(weight)
+    for step in range(1, context.epochs + 1):
+        weight(torch.ones(1, 1)).square().sum().backward()
+        optimizer.step()
+        context.report(step, loss=weight.weight.detach().square().item() + 0.1)
+        if context.hyperparameters and not has_data:
+            raise FileNotFoundError("no [data]")
+
+estimated = tune(measure, trials=4, epochs=2, estimate=True, **small)
+stopped = tune(measure, resume=estimated.job.id)
+try:
+    stopped.gamma.best
+except ConflictError as error:
+    refused = str(error)
+has_data = True
+result = tune(measure, trials=5, resume=estimated.job.id)
+print(json.dumps({
+    "estimated": repr(estimated), "stopped": repr(stopped), "refused": refused, "said": repr(result),
+    "searched": len(result.study.trials), "reports": len(result.reports), "columns": list(result.reports.columns),
+}))
+"""
+
+
+def test_a_job_that_stops_tells_the_reason_and_more_trials_extend_it(home: Home, tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", STOPS], env=home.environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    job = home.newest()
+    assert job is not None
+    assert (
+        f"{job.id} (measure): PAUSED: estimate: at most 4 search, 1 confirm and 2 verdict"
+        in found["estimated"]
+    )
+    reason = "three trials in a row failed: FileNotFoundError: no [data]"
+    assert found["stopped"] == f"<Result of job {job.id} (measure): PAUSED: {reason}>"
+    assert reason in found["refused"]
+    assert f"Job {job.id} (measure) is PAUSED: {reason}" in done.stderr
+    assert f"Continue with: tune(measure, resume='{job.id}')" in done.stderr
+    assert f"{job.id} (measure): SUCCEEDED" in found["said"]
+    assert (job.state, job.spec["budget"]["trials"]) == (JobState.SUCCEEDED, 5)
+    assert found["searched"] == 5
+    assert found["reports"] == sum(len(trial.reports) for trial in job.trials)
+    assert {"trial", "step", "metrics.loss"} <= set(found["columns"])

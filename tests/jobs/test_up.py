@@ -15,7 +15,14 @@ from tests.jobs.conftest import Home
 pytestmark = pytest.mark.slow
 
 
-def test_service_worker_and_pages_come_up_together_and_end_together(home: Home):
+@pytest.mark.parametrize("proxy", [None, "socks5://127.0.0.1:9"])
+def test_service_worker_and_pages_come_up_together_and_end_together(
+    home: Home, monkeypatch: pytest.MonkeyPatch, proxy: str | None
+):
+    if proxy is not None:  # which leads nowhere
+        for name in ("http_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
     process = home.start("up", "--port", "0", "--mlflow-port", "0")
     assert process.stderr is not None
     said = ""
@@ -23,6 +30,7 @@ def test_service_worker_and_pages_come_up_together_and_end_together(home: Home):
         line = process.stderr.readline()
         assert line, said
         said += line
+    monkeypatch.undo()
     service, pages = re.findall(r"(http://127\.0\.0\.1:\d+)(?= |\n)", said)[:2]
     assert httpx2.get(f"{service}/readyz").json()["ready"] is True
     assert httpx2.get(f"{pages}/health").text == "OK"

@@ -101,7 +101,8 @@ def jobs(request: pytest.FixtureRequest, serve: Serve) -> Iterator[Jobs]:
 def done(ledger: Ledger) -> str:
     """A job that has SUCCEEDED, with gammas around 0.4 the best; one of its trials FAILED."""
     spec = parse_spec({**SPEC, "confirm": {"finalists": 1, "seeds": 1, "verdict_seeds": 2}})
-    job = ledger.jobs.create("done", spec.model_dump(mode="json"), {}).id
+    spaces = {arm: space.model_dump(mode="json") for arm, space in spaces_of(spec).items()}
+    job = ledger.jobs.create("done", spec.model_dump(mode="json"), spaces).id
     lease = ledger.leases.acquire(job, "me", 60.0)
 
     def trial(
@@ -116,7 +117,8 @@ def done(ledger: Ledger) -> str:
         given = {"lr": 0.1, "weight_decay": 0.0}
         if arm == "anon":
             given |= {"gamma": gamma, "betas": [0.9, 0.999, 0.5], "delay": 2.0, "floor": 0.03}
-        new = NewTrial(arm, phase, number, seed, {"gamma": gamma}, given, source)
+        params = {"gamma": gamma} if arm == "anon" else {"lr": 0.01 + gamma / 10}
+        new = NewTrial(arm, phase, number, seed, params, given, source)
         made = ledger.trials.add(lease, new).id
         ledger.attempts.start(lease, made)
         if value is None:

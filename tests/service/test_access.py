@@ -30,6 +30,7 @@ NEEDS = {
     ("GET", "/api/v1/jobs/{job_id}/trials/{trial_id}/reports"): READ,
     ("GET", "/api/v1/jobs/{job_id}/reports"): READ,
     ("GET", "/api/v1/jobs/{job_id}/best"): READ,
+    ("GET", "/api/v1/jobs/{job_id}/spaces"): READ,
     ("GET", "/api/v1/jobs/{job_id}/logs"): READ,
     ("GET", "/api/v1/jobs/{job_id}/export"): READ,
     ("GET", "/api/v1/jobs/{job_id}/events"): READ,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -71,6 +72,8 @@ READS: dict[str, Callable[[Jobs, str], Any]] = {
     "trials": lambda jobs, job: jobs.trials(job).to_csv(),
     "reports": lambda jobs, job: list(jobs.reports(job)),
     "learning_curves": lambda jobs, job: jobs.learning_curves(job).to_csv(),
+    "spaces": lambda jobs, job: jobs.spaces(job),
+    "study": lambda jobs, job: jobs.study(job).trials_dataframe().to_csv(),
     "logs": lambda jobs, job: jobs.logs(job),
     "logs of a trial": lambda jobs, job: jobs.logs(job, f"{job}-anon-s009"),
     "logs since": lambda jobs, job: jobs.logs(job, since=1),
@@ -96,11 +99,12 @@ def test_a_result_has_the_answer(jobs: Jobs, done: str, tmp_path: Path):
     answer = jobs.job(done).result
     assert answer is not None
     assert (result.gamma, result.best) == (answer.gamma, answer.winners["anon"].hyperparameters)
-    assert result.gamma is not None
     assert result.gamma.best == 0.4
     assert result.verdict.keys() == result.optimizer_verdict.keys() == {"adamw", "sgd"}
     assert len(result.trials) == len(jobs.list_trials(done))
     assert len(result.learning_curves) == len(list(jobs.reports(done)))
+    assert result.reports.equals(result.learning_curves)
+    assert result.study.best_trial.user_attrs["trial"] == f"{done}-anon-s002"
     assert result.export(tmp_path / "best.json").read_text() == jobs.export(done, "json")
     assert "gamma 0.4" in repr(result)
 
@@ -109,13 +113,38 @@ def test_a_result_without_an_answer_says_why(jobs: Jobs, ledger: Ledger):
     job = jobs.submit(SPEC)
     jobs.cancel(job.id)
     result = jobs.result(job.id)
-    assert (result.gamma, result.verdict, len(result.trials)) == (None, {}, 0)
+    assert (result.verdict, len(result.trials)) == ({}, 0)
     assert "hyperparameters" not in result.trials
-    with pytest.raises(ConflictError, match="CANCELLED"):
-        _ = result.best
+    for answer in ("best", "gamma"):
+        with pytest.raises(ConflictError, match="CANCELLED"):
+            getattr(result, answer)
+
+
+@pytest.mark.parametrize("state", [JobState.PAUSED, JobState.FAILED])
+def test_a_result_without_an_answer_shows_the_state_and_the_reason(
+    jobs: Jobs, ledger: Ledger, tmp_path: Path, state: JobState
+):
+    job = jobs.submit(SPEC)
+    ledger.leases.release(ledger.leases.acquire(job.id, "me", 60.0), state, "three trials in a row failed: x")
+    result = jobs.result(job.id)
+    assert repr(result) == f"<Result of job {job.id} (digits-mlp): {state}: three trials in a row failed: x>"
+    for use in (
+        lambda: result.best,
+        lambda: result.gamma.best,
+        lambda: result.export(tmp_path / "best.yaml"),
+    ):
+        with pytest.raises(ConflictError, match=rf"{state} \(three trials in a row failed: x\)"):
+            use()
 
 
 # What is changed
+
+
+def test_arguments_of_python_arrive_as_json_has_them(jobs: Jobs):
+    budget = {"trials": np.int64(2), "epochs": 1}
+    arguments = {"k": np.int64(3), "sizes": (1, None), "rate": 1e-3}
+    job = jobs.submit({"name": "x", "task": "acme.training:train", "budget": budget, "arguments": arguments})
+    assert jobs.job(job.id).spec["arguments"] == {"k": 3, "sizes": [1, None], "rate": 0.001}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import psutil
 
 from anon_tune.errors import DependencyError
-from anon_tune.ray_temp import ray_folder
+from anon_tune.ray_temp import is_of_a_job, ray_folder
 from anon_tune.reachable import check_reachable
 from anon_tune.settings import Settings
 from anon_tune.workers.driver.hang_watchdog import stacks
@@ -26,6 +26,7 @@ from anon_tune.workers.driver.hang_watchdog import stacks
 __all__ = [
     "ahead",
     "connected",
+    "find_address",
     "load",
     "prepare_environment",
 ]
@@ -36,6 +37,7 @@ _PROCESSES = {"raylet", "gcs_server"}  # the others end with them
 _NEVER_SECONDS = 1e9
 _LOG_BYTES = 8 * 2**20
 _TEMPORARY = "RAY_TMPDIR"
+_LATEST = Path("/tmp/ray/ray_current_cluster")  # which `ray start` writes
 _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 _log = logging.getLogger(__name__)
@@ -131,6 +133,7 @@ def connected(settings: Settings) -> Iterator[Callable[[], bool]]:
 def _remote(address: str) -> Iterator[Callable[[], bool]]:
     import ray
 
+    address = find_address(address)
     _check_address(address)
     try:
         ray.init(address=address, **_QUIET)
@@ -207,6 +210,39 @@ def _kill() -> list[psutil.Process]:
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def find_address(address: str) -> str:
+    """Return the address of a cluster; for "auto" that of a Ray on this machine which no job started for itself.
+
+    Ray itself would take any, also one that another job has started: it refuses the connection, or ends with its job.
+
+    Raises:
+        DependencyError: There is none for "auto".
+    """
+    if address != "auto":
+        return address
+    found = list(_clusters_here())
+    latest = _LATEST.read_text().strip() if _LATEST.exists() else None
+    if latest in found:
+        return latest
+    if not found:
+        raise DependencyError(
+            "RAY_ADDRESS=auto finds no Ray cluster on this machine; the Rays of running jobs do not count. Start one "
+            "(ray start --head), give its host:port, or unset RAY_ADDRESS: each job then starts its own Ray."
+        )
+    return found[0]
+
+
+def _clusters_here() -> Iterator[str]:
+    """Yield the addresses of the clusters on this machine, of all users, but the private ones of jobs."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] != "raylet":
+            continue
+        given = dict(part.partition("=")[::2] for part in process.info["cmdline"] or ())
+        address, temporary = given.get("--gcs-address"), given.get("--temp_dir")
+        if address and not (temporary and is_of_a_job(Path(temporary))):
+            yield address
 
 
 def _check_address(address: str) -> None:

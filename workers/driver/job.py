@@ -25,6 +25,7 @@ from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.spec.sections import Resources
 from anon_tune.user_code import ENTERED
 from anon_tune.workers.driver import cluster
+from anon_tune.workers.driver.estimate import about_estimate
 from anon_tune.workers.driver.hang_watchdog import HangWatchdog
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.probe import probe_of
@@ -61,6 +62,7 @@ def drive(
     interrupted: JobState = JobState.PAUSED,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     on_hang: Callable[[], None] = lambda: None,
+    estimate: bool = False,
 ) -> JobState:
     """Work on a job until it ends or is asked to stop, and return the state it was left in.
 
@@ -77,6 +79,7 @@ def drive(
         interrupted: State of the job after an interrupt (SIGINT, SIGTERM); its running trials wait.
         functions: User functions that no module defines, by the names that the job gives them.
         on_hang: Called by another thread if this one hangs.
+        estimate: Leave the job PAUSED after the probe, with the trials and the expected time as the reason.
 
     Raises:
         LeaseLostError: Another process took the job over.
@@ -96,7 +99,7 @@ def drive(
 
     look = lease.seconds / _LOOKS_PER_LEASE
     watchdog = HangWatchdog(lease.job, shutdown, leave)
-    driver = JobDriver(ledger, lease, settings, renewal, shutdown, functions or {})
+    driver = JobDriver(ledger, lease, settings, renewal, shutdown, functions or {}, estimate)
     _log.info("job %s: taken by %s, token %d", lease.job, lease.holder, lease.token)
     try:
         with renewal.running(), shutdown.watching(look), watchdog.watching(look), shutdown.signals():
@@ -186,6 +189,7 @@ class JobDriver:
         renewal: Renews the lease.
         shutdown: Interrupts the work.
         functions: User functions that no module defines, by the names that the job gives them.
+        estimate: Whether to stop after the probe.
     """
 
     ledger: Ledger
@@ -194,6 +198,7 @@ class JobDriver:
     renewal: LeaseRenewal
     shutdown: ShutdownRequest
     functions: Mapping[str, Callable[..., Any]]
+    estimate: bool = False
 
     def work(self) -> _Ending:
         """Work until the job ends or must stop, and return how to leave it."""
@@ -214,6 +219,9 @@ class JobDriver:
             if lacking is not None:
                 return _Ending(JobState.PAUSED, lacking)
             cluster.load()
+            at_once = _slots(spec)
+            if job.probe is not None and self.estimate:
+                return _estimated(spec, job.probe, at_once)
             if job.probe is not None:
                 _log.info("probe: %s", job.probe)
                 run = self._run_trials(Plan(spec, spaces, float(job.probe["log_mean_sigma"])))
@@ -223,7 +231,12 @@ class JobDriver:
         if run.unfit is not None:
             what = "the model" if spec.model is not None else spec.command or spec.task
             return _Ending(JobState.FAILED, f"{what} cannot be trained: {run.unfit.reason}")
-        return _cut_off(run, self.renewal) or self._conclude(run, job.probe or run.measured)
+        cut_off = _cut_off(run, self.renewal)
+        if cut_off is not None:
+            return cut_off
+        if self.estimate:
+            return _estimated(spec, run.measured, at_once)
+        return self._conclude(run, job.probe or run.measured)
 
     def _spec(self, job: JobRecord) -> JobSpec:
         """Validate the job, once in this process, and unpack its code if it has any."""
@@ -251,7 +264,15 @@ class JobDriver:
         checkpoints.mkdir(parents=True, exist_ok=True)
         ask(checkpoints, wanted=False)
         with JobRun(
-            self.ledger, self.lease, plan, _PATIENCE_SECONDS, self.renewal, self.shutdown, checkpoints, probe
+            self.ledger,
+            self.lease,
+            plan,
+            _PATIENCE_SECONDS,
+            self.renewal,
+            self.shutdown,
+            checkpoints,
+            probe,
+            only_probe=self.estimate,
         ) as run:
             # Repeat if the budget was raised after the last trial that Tune got.
             while not run.stopping:
@@ -281,6 +302,13 @@ class JobDriver:
     def _folders(self) -> tuple[Path, Path]:
         """The job's folder, and its folder of checkpoints."""
         return self.settings.job_folder(self.lease.job), self.settings.checkpoints(self.lease.job)
+
+
+def _estimated(spec: JobSpec, measured: Mapping[str, Any], at_once: int) -> _Ending:
+    """Return how to leave a job that was only to be measured."""
+    step, steps = measured.get("seconds_per_step"), measured.get("steps_per_epoch")
+    epoch = None if step is None or steps is None else float(step) * float(steps)
+    return _Ending(JobState.PAUSED, about_estimate(spec, epoch, at_once))
 
 
 def _cut_off(run: JobRun, renewal: LeaseRenewal) -> _Ending | None:

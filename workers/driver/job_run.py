@@ -82,6 +82,7 @@ class JobRun:
         shutdown: Interrupts this process; a write to the ledger is finished first.
         folder: The job's folder of checkpoints; those of ended trials are deleted. None if there is none.
         probe: Comes before all trials; None if the job has been measured.
+        only_probe: Whether to stop after the probe.
 
     Attributes:
         error: Error that stops the run; None so far.
@@ -100,6 +101,8 @@ class JobRun:
         shutdown: ShutdownRequest | None = None,
         folder: Path | None = None,
         probe: ProbeAssignment | None = None,
+        *,
+        only_probe: bool = False,
     ) -> None:
         self._ledger = ledger
         self._lease = lease
@@ -121,6 +124,7 @@ class JobRun:
         self._phase: Phase | None = None
         self._folder = folder
         self._probe = probe
+        self._only_probe = only_probe
         self._is_probing = False
         self.error: Exception | None = None
         self.paused: str | None = None
@@ -161,7 +165,8 @@ class JobRun:
     def stopping(self) -> bool:
         """Whether no further trial starts, though the job may not be done."""
         asked = self._shutdown.leaving or self._renewal.response.request is not None
-        return asked or any(each is not None for each in (self.error, self.paused, self.unfit))
+        measured = self._only_probe and bool(self.measured)
+        return asked or measured or any(each is not None for each in (self.error, self.paused, self.unfit))
 
     @property
     def budget(self) -> Mapping[str, Any]:

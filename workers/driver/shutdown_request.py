@@ -26,9 +26,10 @@ _log = logging.getLogger(__name__)
 class ShutdownRequest:
     """Interrupts the main thread when its work must stop.
 
-    Reasons are SIGTERM and SIGINT, the end of a dependency, and `is_due`. The interrupt is a KeyboardInterrupt. A
-    flag is set as well: Python ignores exceptions in destructors and in callbacks of C code, and the main thread is
-    often in Ray's. Inside `notice` the first signal does not interrupt at once.
+    Reasons are SIGTERM, SIGINT and SIGHUP (a terminal or ssh connection was closed), the end of a
+    dependency, and `is_due`. The interrupt is a KeyboardInterrupt. A flag is set as well: Python ignores exceptions
+    in destructors and in callbacks of C code, and the main thread is often in Ray's. Inside `notice` the first signal
+    does not interrupt at once.
 
     Args:
         is_due: Returns whether the work must stop at once. It is called from a thread, and must not raise.
@@ -138,7 +139,7 @@ class ShutdownRequest:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Handle SIGTERM like Ctrl-C, also if SIGINT is ignored.
+        """Handle SIGTERM and SIGHUP like Ctrl-C, also if SIGINT is ignored. With `nohup` SIGHUP stays ignored.
 
         Only the main thread can receive signals; in another one `check` raises the interrupt.
         """
@@ -146,9 +147,8 @@ class ShutdownRequest:
             self._elsewhere = True
             yield
             return
-        heard = [signal.SIGTERM]
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            heard.append(signal.SIGINT)
+        ignorable = (signal.SIGINT, signal.SIGHUP)
+        heard = [signal.SIGTERM, *(n for n in ignorable if signal.getsignal(n) is not signal.SIG_IGN)]
         before = {number: signal.signal(number, self._interrupt) for number in heard}
         try:
             yield

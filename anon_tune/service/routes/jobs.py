@@ -12,6 +12,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from anon_tune.records import ReportPlace
+from anon_tune.search_spaces import Space
 from anon_tune.service.access import JobId, Owner, Reader, Submitter, Watcher
 from anon_tune.service.problems import responses
 from anon_tune.service.schemas import Extension, JobPage, ReportPage, Submission, TrialPage
@@ -103,6 +104,12 @@ def reports(job_id: JobId, user: Reader, limit: Limit = 100, after: AfterReport 
     found = user.jobs.report_page(job_id, limit + 1, after=place)
     last = found[limit - 1] if len(found) > limit else None
     return ReportPage(items=found[:limit], next=f"{last.trial}:{last.step}" if last else None)
+
+
+@router.get("/{job_id}/spaces", responses=responses(404))
+def spaces(job_id: JobId, user: Reader) -> dict[str, Space]:
+    """Show the search space of each arm, as it was when the job was submitted."""
+    return user.jobs.spaces(job_id)
 
 
 @router.get("/{job_id}/best", responses=responses(404))

@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from anon_tune.errors import DependencyError
+from anon_tune.ray_temp import ray_folder
 from anon_tune.settings import Settings
 from anon_tune.workers.driver import cluster
 
@@ -82,9 +83,43 @@ def test_an_unreachable_ray_address_is_refused(port: int, address: str):
         cluster._check_address(address.format(port=port))
 
 
-@pytest.mark.parametrize("address", ["auto", "127.0.0.1"])
-def test_ray_address_auto_is_left_to_ray(address: str):
-    cluster._check_address(address)
+def test_an_address_without_a_port_is_left_to_ray():
+    cluster._check_address("127.0.0.1")
+
+
+@pytest.fixture
+def raylet(tmp_path: Path) -> Iterator[Callable[[str, Path], None]]:
+    """Starts a process with the name and the options of a Ray at an address, with a temp directory."""
+    program = Path(shutil.copy(shutil.which("sh") or "", tmp_path / "raylet"))
+    with contextlib.ExitStack() as stack:
+
+        def start(address: str, temporary: Path) -> None:
+            options = ["raylet", f"--gcs-address={address}", f"--temp_dir={temporary}"]
+            process = subprocess.Popen([program, "-c", "read end", *options], stdin=subprocess.PIPE)
+            stack.enter_context(process)
+
+        yield start
+
+
+def test_auto_is_a_cluster_and_not_the_ray_of_another_job(
+    raylet: Callable[[str, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster, "_LATEST", tmp_path / "latest")
+    before = set(cluster._clusters_here())  # of others on this machine
+    with ray_folder(Settings(home=tmp_path / "home")) as folder:
+        raylet("127.0.0.1:1", folder / "ray")
+        assert set(cluster._clusters_here()) == before
+        if not before:
+            with pytest.raises(DependencyError, match="RAY_ADDRESS=auto finds no Ray cluster"):
+                cluster.find_address("auto")
+        for port in (2, 3):
+            raylet(f"127.0.0.1:{port}", tmp_path / "shared" / "ray")
+        assert set(cluster._clusters_here()) == before | {"127.0.0.1:2", "127.0.0.1:3"}
+        assert cluster.find_address("auto") in before | {"127.0.0.1:2", "127.0.0.1:3"}
+        for latest, taken in (("127.0.0.1:3", True), ("127.0.0.1:1", False)):
+            (tmp_path / "latest").write_text(f"{latest}\n")
+            assert (cluster.find_address("auto") == latest) is taken
+    assert cluster.find_address("h:1") == "h:1"
 
 
 def test_a_cluster_that_answers_is_taken():

@@ -19,7 +19,15 @@ from anon_tune.search.pruning import NEVER_STOPPED
 from anon_tune.workers.driver import job_run
 from anon_tune.workers.driver.job_run import JobRun
 from anon_tune.workers.trial.checkpoints import checkpoint_name
-from anon_tune.workers.trial.messages import Completed, Diverged, Outcome, StepResult
+from anon_tune.workers.trial.messages import (
+    Completed,
+    Diverged,
+    Outcome,
+    ProbeAssignment,
+    ProbeResult,
+    StepResult,
+    TrainingCost,
+)
 from tests.workers.runs import (
     MODELLED,
     OVER,
@@ -34,6 +42,30 @@ from tests.workers.runs import (
     started,
     stored,
 )
+
+
+def test_an_estimate_ends_after_the_probe(ledger: Ledger):
+    job = plan()
+    job_id, lease = begin(ledger, job)
+    assignment = ProbeAssignment(0, 1, 0.03, {}, Path("probe.log"))
+    with JobRun(ledger, lease, job, probe=assignment, only_probe=True) as run:
+        assert run.next() is assignment
+        assert run.next() is Decision.WAIT
+        assert not run.stopping
+        run.store_probe(
+            ProbeResult(
+                log_mean_sigma=-9.0,
+                quantiles_log_sigma={},
+                floor=0.03,
+                batches=4,
+                architecture={"family": "mlp", "parameters": 3, "layers": {}, "share": {}},
+                cost=TrainingCost(seconds_per_step=0.1, steps_per_epoch=5.0),
+            )
+        )
+        assert run.stopping
+        assert run.next() is Decision.DONE
+    assert ledger.jobs.get(job_id).probe == run.measured
+    assert stored(ledger, job_id) == ()
 
 
 @pytest.mark.parametrize(("patience", "race"), [(None, False), (0.0, False), (None, True)])

@@ -208,7 +208,7 @@ def test_a_dependency_that_ends_with_the_work_is_not_a_failure(noticed: bool):
     assert shutdown.failure is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_what_is_being_stored_is_finished_first(number: signal.Signals):
     shutdown = ShutdownRequest()
     before = signal.getsignal(number)
@@ -240,6 +240,17 @@ def test_a_signal_is_noticed_before_it_interrupts():
                 pass  # what comes in meanwhile is stored
         with pytest.raises(KeyboardInterrupt):
             shutdown.check()
+
+
+def test_under_nohup_the_end_of_the_terminal_is_no_reason_to_stop():
+    shutdown = ShutdownRequest()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with shutdown.signals():
+            signal.raise_signal(signal.SIGHUP)
+            shutdown.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_interrupts_at_once():

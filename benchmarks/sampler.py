@@ -20,6 +20,7 @@ import itertools
 import json
 import math
 import os
+import pickle
 import statistics
 import subprocess
 import sys
@@ -303,7 +304,7 @@ def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("ano
     ):
         folder, checkpoints = settings.job_folder(job), settings.checkpoints(job)
         checkpoints.mkdir(parents=True, exist_ok=True)
-        driver._tune(run, plan.spec, {}, folder, checkpoints)
+        driver._tune(run, plan.spec, pickle.dumps({}), folder, checkpoints)
         if run.error is not None:
             raise run.error
     trials = ledger.jobs.get(job, trials=True).trials

@@ -118,7 +118,7 @@ def test_a_trial_finds_nothing_of_another_one(home: Home) -> None:
 
 @pytest.mark.slow
 def test_a_distributed_script_is_tuned_though_it_is_killed_once(home: Home) -> None:
-    folder = home.folder / "mine"
+    folder = home.folder / "distributed"
     folder.mkdir()
     (folder / "train.py").write_text(DISTRIBUTED)
     job = {

@@ -28,6 +28,7 @@ from anon_tune.workers.driver import cluster
 from anon_tune.workers.driver.estimate import about_estimate
 from anon_tune.workers.driver.hang_watchdog import HangWatchdog
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
+from anon_tune.workers.driver.packing import packed
 from anon_tune.workers.driver.probe import probe_of
 from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 from anon_tune.workers.trial.messages import ProbeAssignment
@@ -261,6 +262,7 @@ class JobDriver:
         from anon_tune.workers.trial.checkpoints import ask
 
         folder, checkpoints = self._folders
+        functions = packed(self.functions)
         checkpoints.mkdir(parents=True, exist_ok=True)
         ask(checkpoints, wanted=False)
         with JobRun(
@@ -277,7 +279,7 @@ class JobDriver:
             # Repeat if the budget was raised after the last trial that Tune got.
             while not run.stopping:
                 with self.shutdown.notice(lambda: ask(checkpoints)):
-                    _tune(run, plan.spec, self.functions, folder, checkpoints)
+                    _tune(run, plan.spec, functions, folder, checkpoints)
                 self.shutdown.check()
                 self.renewal.renew()
                 if not run.stopping and run.is_done():
@@ -359,7 +361,7 @@ def _lacking_resources(spec: JobSpec, settings: Settings) -> str | None:
 def _tune(
     run: JobRun,
     spec: JobSpec,
-    functions: Mapping[str, Callable[..., Any]],
+    functions: bytes,
     folder: Path,
     checkpoints: Path,
 ) -> None:
@@ -368,11 +370,12 @@ def _tune(
     Args:
         run: Starts trials and stores their results.
         spec: The job.
-        functions: User functions that no module defines, by the names that the job gives them.
+        functions: User functions that no module defines, as `packing.packed` returns them: the actors of user code
+            must not load it.
         folder: The job's folder, for Tune's files and the trials' output; both are deleted at the end.
         checkpoints: The job's folder of checkpoints.
     """
-    from ray import cloudpickle, tune
+    from ray import tune
 
     from anon_tune.workers.driver.tune_adapters import Drained, JobScheduler, JobSearcher
     from anon_tune.workers.trial.trainable import TrialTrainable
@@ -384,9 +387,7 @@ def _tune(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
     # Not in each trial's config: Tune keeps several copies of that while the job runs.
-    # The actors of user code must not load it, so its functions travel as bytes.
-    packed = cloudpickle.dumps(dict(functions))
-    trainable = tune.with_parameters(TrialTrainable, spec=spec, functions=packed)
+    trainable = tune.with_parameters(TrialTrainable, spec=spec, functions=functions)
     searcher = JobSearcher(run, slots + 1, checkpoints, folder / "output")
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),

@@ -30,6 +30,7 @@ import copy
 import os
 import pickle
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -249,6 +250,12 @@ def copies(context):
     elsewhere.report(2, loss=1.0)
 
 
+def handles_signals(context):
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    one_step(context)
+    context.report(1, loss=1.0)
+
+
 def cannot_be_saved(context):
     context.resume(width=3)
 """
@@ -437,6 +444,10 @@ def test_numbers_of_numpy_and_torch_are_numbers(trial: Trial, folder: Path):
     assert {type(each) for each in (first.value, *given)} == {float}
     assert type(first.step) is int
     assert measured(results(trial(folder, "tensor_steps"))[0]).step == 1
+
+
+def test_a_function_has_the_main_thread(trial: Trial, folder: Path):
+    assert steps(results(trial(folder, "handles_signals"))) == [1, None]
 
 
 def test_the_last_report_may_be_repeated(trial: Trial, folder: Path):

@@ -57,11 +57,11 @@ def trial(epochs: int = 1, seed: int = 0) -> Context:
 def _in_a_job() -> Context:
     from anon_tune.workers.trial.check_up import CheckUpSession
     from anon_tune.workers.trial.messages import ProbeAssignment
-    from anon_tune.workers.trial.session import ChannelSupervisor, TrialSession, seed_all
+    from anon_tune.workers.trial.session import TrialSession, seed_all
     from anon_tune.workers.trial.work import Work
 
     work = Work.read()
-    supervisor = ChannelSupervisor() if _reports() else None
+    supervisor = _supervisor()
     kind = CheckUpSession if isinstance(work.assignment, ProbeAssignment) else TrialSession
     session = kind(work, supervisor)
     if supervisor is not None:
@@ -70,10 +70,32 @@ def _in_a_job() -> Context:
     return session.context
 
 
-def _reports() -> bool:
-    """Return whether this process reports: rank 0 of a distributed training, and no worker of a DataLoader."""
-    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
-    return rank == "0" and multiprocessing.parent_process() is None
+def _supervisor() -> ChannelSupervisor | None:
+    """Return the trial's supervisor in the process that reports: rank 0 of a distributed training; else None.
+
+    Raises:
+        InputError: Another process of the trial, or its training function, reports already.
+    """
+    from anon_tune.workers.trial.session import ChannelSupervisor
+
+    if _rank() != 0:
+        return None
+    try:
+        return ChannelSupervisor()
+    except OSError:
+        if multiprocessing.parent_process() is not None:  # a DataLoader's worker that imports the script
+            return None
+        raise InputError(
+            "trial: another process of this trial, or its training function, reports already. Use its trial, or set "
+            "RANK in the processes that do not report"
+        ) from None
+
+
+def _rank() -> int:
+    """Return this process's rank in a distributed training; 0 in another one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
 
 
 def _report_the_end(

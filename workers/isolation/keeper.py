@@ -1,8 +1,8 @@
 """The keeper's process: it has loaded what trials need, and forks a guard for each.
 
 `python -m anon_tune.workers.isolation.keeper DESCRIPTOR MODULE...` starts it. Loading torch takes seconds, a fork
-hundredths of one. A fork is safe while there is a single thread and no pool of threads. So the process runs no
-operation of torch, asks for no GPU, and imports neither Ray nor the user's modules.
+hundredths of one. A fork is safe while there is no pool of threads. So the process runs no operation of torch, asks for
+no GPU, and imports neither Ray nor the user's modules.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def main() -> None:
         importlib.import_module(module)
 
     gc.freeze()
+    threads = psutil.Process().num_threads()  # OpenBLAS starts some, and can be forked
     send(control, Started(os.getpid()))
     while (received := _next(control)) is not None:
         order, theirs = received
@@ -48,7 +49,7 @@ def main() -> None:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             guard(order, theirs)
         theirs.close()
-        if psutil.Process().num_threads() > 1:
+        if psutil.Process().num_threads() > threads:
             break  # a fork beside a thread may hang: another process takes over
 
 

@@ -188,6 +188,36 @@ def test_a_stopped_script_ends(keeper: Keeper, folder: Path):
     assert process.finish(0.0).left == 0
 
 
+SPAWNS = """
+import torch.multiprocessing as mp
+import anon_tune, train
+
+def each(number):
+    train.main()
+
+if __name__ == "__main__":
+    mp.spawn(each, nprocs=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_the_script_spawns_may_be_the_one_that_reports(keeper: Keeper, folder: Path):
+    main = "\n".join(f"    {line}" for line in SCRIPT.splitlines() if not line.startswith("import"))
+    imports = "\n".join(line for line in SCRIPT.splitlines() if line.startswith("import"))
+    nn = "from torch import nn"
+    (folder / "train.py").write_text(f"{imports}\n{nn}\ndef main():\n{main.replace(nn, 'pass')}\n")
+    (folder / "spawn.py").write_text(SPAWNS)
+    found = results(trial(keeper, job(folder, "python spawn.py")))
+    assert steps(found) == [*range(1, EPOCHS + 1), None], found[-1]
+
+
+@pytest.mark.slow
+def test_a_second_program_that_asks_for_the_trial_is_told(keeper: Keeper, folder: Path):
+    second = "import subprocess; subprocess.run([sys.executable, 'train.py'], check=True)"
+    found = failed(keeper, job(folder, then=second))
+    assert "another process of this trial, or its training function, reports already" in str(found.log)
+
+
 @pytest.mark.slow
 def test_a_scripts_process_loads_neither_ray_nor_optuna(keeper: Keeper, folder: Path):
     check = "assert not {'ray', 'optuna', 'mlflow', 'sqlalchemy', 'pandas'} & set(sys.modules)"

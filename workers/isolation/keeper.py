@@ -1,8 +1,8 @@
 """The keeper's process: it has loaded what trials need, and forks a guard for each.
 
 `python -m anon_tune.workers.isolation.keeper DESCRIPTOR MODULE...` starts it. Loading torch takes seconds, a fork
-hundredths of one. A fork is safe while there is no pool of threads. So the process runs no operation of torch, asks for
-no GPU, and imports neither Ray nor the user's modules.
+hundredths of one. A fork is safe while there is no pool of threads. So the process runs no operation of torch, asks
+for no GPU, and imports neither Ray nor the user's modules.
 """
 
 from __future__ import annotations

@@ -169,7 +169,8 @@ def submit_remote(
         raise SpecError("job", problems)
     given = {name: _own_space(name, space) for name, space in spaces.items()}
     brought = code_archive.modules(ledger.archives.get(code)) if code is not None else ()
-    spec = remote_spec(document, given, (*settings.modules, *brought), settings.data)
+    modules = (*settings.modules, *brought)
+    spec = remote_spec(document, given, modules, settings.data, with_code=code is not None)
     asked = {"spec": document, "spaces": spaces, "priority": priority, "code": code}
     submission = _submission(owner, key, asked)
     return store_job(

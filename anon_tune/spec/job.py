@@ -237,8 +237,6 @@ class JobSpec(Strict):
     def _folder_problems(self, remote: bool) -> Iterator[str]:
         if remote and self.folder is not None:
             yield "folder: is for job files only; a service's workers import installed modules"
-        elif remote and self.command is not None:
-            yield "command: needs its code: submit it with `anon-tune submit JOB.yaml --with-code FOLDER`"
         elif not remote and self.folder is None:
             for name in self.functions().values():
                 yield f"folder: is missing; it is the folder from which {name} is imported"

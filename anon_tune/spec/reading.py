@@ -111,6 +111,8 @@ def remote_spec(
     spaces: Mapping[str, Space],
     modules: Sequence[str] = (),
     data_folder: Path | None = None,
+    *,
+    with_code: bool = False,
 ) -> JobSpec:
     """Return a validated job from the network, which may name only what the service offers.
 
@@ -119,6 +121,7 @@ def remote_spec(
         spaces: Search spaces sent with it, by the file name in the job.
         modules: Modules, including their submodules, whose functions the job may name.
         data_folder: The only folder whose data the job may name; None: it may name no data.
+        with_code: Whether code was sent with the job; its command runs in it.
 
     Raises:
         SpecError: The job is invalid; lists every problem with its key's path. Data outside the data folder and
@@ -131,6 +134,10 @@ def remote_spec(
         for key, name in spec.functions().items()
         if not any(f"{name.partition(':')[0]}.".startswith(f"{module}.") for module in modules)
     ]
+    if spec.command is not None and not with_code:
+        problems.append(
+            "command: needs its code; send it with `anon-tune submit JOB.yaml --with-code FOLDER`"
+        )
     if problems:
         raise SpecError("job", problems)
     return spec

@@ -85,6 +85,9 @@ def test_a_job_may_only_use_modules_of_its_code_archive(
     for task in ("other:train", "os:system"):
         with pytest.raises(InputError, match="may not import"):
             jobs.submit(JobFile({**JOB, "task": task}), code=folder)
+    command = {key: value for key, value in JOB.items() if key not in ("task", "arguments")}
+    made_of_command = jobs.submit(JobFile({**command, "command": "python mine.py"}), code=folder)
+    assert ledger.jobs.get(made_of_command.id).spec["command"] == "python mine.py"
     jobs.close()
 
 

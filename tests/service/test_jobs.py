@@ -84,6 +84,10 @@ def test_a_job_is_queued_as_the_command_line_queues_it(http: httpx2.Client, ledg
         ),
         ({"data": {"name": "idx", "folder": "x" * 9000}}, "in this service's data folder"),
         ({"folder": "/tmp"}, "folder: is for job files"),
+        (
+            {"task": "command", "command": "rm -rf /", "data": None, "model": None},
+            "command: needs its code; send it with `anon-tune submit JOB.yaml --with-code FOLDER`",
+        ),
         ({"space": "/etc/passwd.yaml"}, "send your own file in `spaces`"),
         ({"space": "../../x"}, "space: unknown space '../../x'"),
         ({"arms": ["anon", "muon.yaml"]}, "send your own file in `spaces`"),

@@ -47,6 +47,7 @@ __all__ = [
     "finding_line",
     "jobs_table",
     "live_view",
+    "notes_view",
     "number",
     "report",
     "space_view",
@@ -100,7 +101,13 @@ def live_view(job: JobView, elapsed: float, done_before: int) -> RenderableType:
             best.trial if best else "-",
         )
     bar = Padding(ProgressBar(total=max(1, total), completed=done, width=60), 0)  # which ends the line
-    return Group(head, bar, table)
+    return Group(head, bar, table, *notes_view(job))
+
+
+def notes_view(job: JobView) -> Iterator[Text]:
+    """Yield what the check-up has noticed in the user's code."""
+    for note in job.probe.notes if job.probe is not None else ():
+        yield Text(f"  Note: {note}.", style="yellow")
 
 
 def report(job: JobView, where: str | None = None, look: str | None = None) -> RenderableType:
@@ -119,7 +126,7 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
         lines.append(
             Text(f"  {job.model}: {job.architecture.family}, {job.architecture.parameters:,} parameters")
         )
-    lines += [Text(f"  {line}") for line in _device_lines(job)]
+    lines += [*(Text(f"  {line}") for line in _device_lines(job)), *notes_view(job)]
     if job.requested is not None:
         lines.append(Text(f"  {job.requested} requested; the worker will act on it within seconds"))
     if job.is_abandoned:
@@ -362,7 +369,12 @@ def _winner_lines(winner: Winner | None) -> list[Text]:
 def _arms_table(job: JobView, answer: Answer, spec: JobSpec) -> Table:
     metric, tested = spec.objective.metric, "test" if answer.tested else "validation"
     table = Table(title=None, box=None, pad_edge=False)
-    for title in ("arm", "trials", f"validation {metric} when chosen", f"{tested} {metric}, fresh seeds"):
+    for title in (
+        "arm",
+        "trials",
+        f"validation {metric} when chosen",
+        f"{tested} {metric}, {about_runs(spec)}",
+    ):
         table.add_column(title, no_wrap=True)
     for arm, seen in job.arms.items():
         found = answer.winners.get(arm)

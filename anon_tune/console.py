@@ -24,6 +24,7 @@ from anon_tune.sentences import (
     about_count,
     about_gamma,
     about_result,
+    about_runs,
     about_searches,
     about_settings,
     about_stopping,
@@ -166,7 +167,7 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
     for arm, winner in answer.winners.items():
         if arm != "anon":
             yield Text(f"  {arm}: {about_settings(winner.hyperparameters)}")
-    for line in about_searches(answer, spec.objective.metric):
+    for line in about_searches(answer, spec):
         yield Text(f"  {line}")
     yield from (Text(), _arms_table(job, answer, spec), Text())
     if answer.spent:

@@ -133,7 +133,7 @@ def _sketch(gradients: Iterable[Tensor]) -> tuple[float, float]:
 
 
 def _norm_and_sum(tensor: Tensor) -> tuple[float, float]:
-    """Return the Euclidean norm and the sum of a tensor, added up in double precision."""
+    """Return the Euclidean norm and the sum of a tensor, in single precision or better."""
     real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    norm = torch.linalg.vector_norm(real, dtype=torch.float64)
-    return norm.item(), real.sum(dtype=torch.float64).item()
+    precision = torch.promote_types(real.dtype, torch.float32)
+    return torch.linalg.vector_norm(real, dtype=precision).item(), real.sum(dtype=precision).item()

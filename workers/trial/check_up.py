@@ -98,6 +98,10 @@ class CheckUpSession:
             raise InputError(NO_REPORT)
         self._send()
 
+    def close(self) -> None:
+        """Stop counting, also after a training that failed before its first step."""
+        self._counting.close()
+
     def _optimizer(self, target: nn.Module | Iterable[Any]) -> Optimizer:
         arms = [
             FactoryArm(arm, self._spec.optimizer(arm), self._spec.spaces[arm].file, self._spec.folder, points)

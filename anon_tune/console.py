@@ -24,6 +24,7 @@ from anon_tune.sentences import (
     about_count,
     about_gamma,
     about_result,
+    about_runs,
     about_searches,
     about_settings,
     about_stopping,
@@ -47,6 +48,7 @@ __all__ = [
     "finding_line",
     "jobs_table",
     "live_view",
+    "notes_view",
     "number",
     "report",
     "space_view",
@@ -102,7 +104,7 @@ def live_view(job: JobView, elapsed: float, first: JobView) -> RenderableType:
             best.trial if best else "-",
         )
     bar = Padding(ProgressBar(total=max(1, total), completed=done, width=60), 0)  # which ends the line
-    return Group(head, *reason, bar, table)
+    return Group(head, *reason, bar, table, *notes_view(job))
 
 
 def _time_left(job: JobView, elapsed: float, first: JobView) -> str:
@@ -116,6 +118,12 @@ def _time_left(job: JobView, elapsed: float, first: JobView) -> str:
             f"about {_duration(elapsed / epochs * max(0, left * job.spec['budget']['epochs'] - epochs))} left"
         )
     return "estimating time left"
+
+
+def notes_view(job: JobView) -> Iterator[Text]:
+    """Yield what the check-up has noticed in the user's code."""
+    for note in job.probe.notes if job.probe is not None else ():
+        yield Text(f"  Note: {note}.", style="yellow")
 
 
 def report(job: JobView, where: str | None = None, look: str | None = None) -> RenderableType:
@@ -134,7 +142,7 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
         lines.append(
             Text(f"  {job.model}: {job.architecture.family}, {job.architecture.parameters:,} parameters")
         )
-    lines += [Text(f"  {line}") for line in _device_lines(job)]
+    lines += [*(Text(f"  {line}") for line in _device_lines(job)), *notes_view(job)]
     if job.requested is not None:
         lines.append(Text(f"  {job.requested} requested; the worker will act on it within seconds"))
     if job.is_abandoned:
@@ -174,7 +182,7 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
     for arm, winner in answer.winners.items():
         if arm != "anon":
             yield Text(f"  {arm}: {about_settings(winner.hyperparameters)}")
-    for line in about_searches(answer, spec.objective.metric):
+    for line in about_searches(answer, spec):
         yield Text(f"  {line}")
     yield from (Text(), _arms_table(job, answer, spec), Text())
     if answer.spent:
@@ -377,7 +385,12 @@ def _winner_lines(winner: Winner | None) -> list[Text]:
 def _arms_table(job: JobView, answer: Answer, spec: JobSpec) -> Table:
     metric, tested = spec.objective.metric, "test" if answer.tested else "validation"
     table = Table(title=None, box=None, pad_edge=False)
-    for title in ("arm", "trials", f"validation {metric} when chosen", f"{tested} {metric}, fresh seeds"):
+    for title in (
+        "arm",
+        "trials",
+        f"validation {metric} when chosen",
+        f"{tested} {metric}, {about_runs(spec)}",
+    ):
         table.add_column(title, no_wrap=True)
     for arm, seen in job.arms.items():
         found = answer.winners.get(arm)

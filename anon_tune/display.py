@@ -1,4 +1,4 @@
-"""Live table of a job that runs in this process: in a terminal, or in a notebook."""
+"""Live table of a job that runs in this process: in a terminal or in a notebook; elsewhere, notes on its code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from anon_tune.console import live_view
+from anon_tune.console import live_view, notes_view
 from anon_tune.errors import DependencyError
 from anon_tune.jobs.interface import Jobs
 
@@ -23,11 +23,21 @@ _NOTEBOOK_WIDTH = 110
 
 @contextlib.contextmanager
 def live_table(jobs: Jobs, job_id: str, console: Console | None) -> Iterator[None]:
-    """Draw a job repeatedly, from a thread, while the context is open. Without a console nothing is drawn."""
+    """Draw a job repeatedly, from a thread, while the context is open. Without a console nothing is drawn.
+
+    A console that is neither a terminal nor a notebook gets the notes of the check-up alone.
+    """
     if console is None:
         yield
         return
     done = threading.Event()
+    if not console.is_terminal and not console.is_jupyter:
+        threading.Thread(target=_print_notes, args=(jobs, job_id, console, done), daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+        return
     # A notebook assigns output to cells by thread.
     with _in_notebook() if console.is_jupyter else _in_terminal(console) as show:
         thread = threading.Thread(target=_draw, args=(jobs, job_id, show, done), name="live", daemon=True)
@@ -51,6 +61,17 @@ def _draw(jobs: Jobs, job_id: str, show: Callable[[RenderableType], None], done:
             continue  # skip this update; the driver reports the error
         first = first or job
         show(live_view(job, time.monotonic() - started, first))
+
+
+def _print_notes(jobs: Jobs, job_id: str, console: Console, done: threading.Event) -> None:
+    """Print what the check-up has noticed, once it has ended."""
+    while not done.wait(_LIVE_SECONDS):
+        with contextlib.suppress(DependencyError):
+            job = jobs.job(job_id)
+            if job.probe is not None:
+                for note in notes_view(job):
+                    console.print(note, soft_wrap=True)
+                return
 
 
 @contextlib.contextmanager

@@ -157,7 +157,7 @@ def _in_words(job_id: str, spec: JobSpec, answer: Answer) -> dict[str, Any]:
     metric = spec.objective.metric
     return {
         "compared": about_comparison(answer, spec),
-        "gamma": [*about_gamma(answer), *about_coordinates(answer), *about_searches(answer, metric)],
+        "gamma": [*about_gamma(answer), *about_coordinates(answer), *about_searches(answer, spec)],
         "verdict": list(about_verdicts(answer, spec)),
         "stopped": list(about_stopping(answer, metric)),
         "cost": list(about_cost(answer)),

@@ -278,7 +278,7 @@ class Attempt:
         number: From 1.
         outcome: The state its trial ended in, or LOST if the trial had to wait for another attempt; None while it
             runs.
-        log: The last lines of its process's output, if it did not end well.
+        log: The last lines of its process's output, if it did not end well or trained user code.
     """
 
     trial: str

@@ -22,6 +22,7 @@ __all__ = [
     "about_gamma",
     "about_plan",
     "about_result",
+    "about_runs",
     "about_searches",
     "about_settings",
     "about_stopping",
@@ -79,7 +80,13 @@ def about_comparison(answer: Answer, spec: JobSpec) -> str:
     if not most:
         return tuned
     split = "the test data" if answer.tested else "the validation data, which they were chosen by"
-    return f"{tuned}; then the best settings of each on up to {most} fresh seeds and {split}"
+    runs = "once more on" if spec.seeds == "fixed" else f"on up to {most} fresh seeds and"
+    return f"{tuned}; then the best settings of each {runs} {split}"
+
+
+def about_runs(spec: JobSpec) -> str:
+    """Return what the runs of the verdict are."""
+    return "one run" if spec.seeds == "fixed" else "fresh seeds"
 
 
 def about_plan(spec: JobSpec) -> Iterator[str]:
@@ -91,8 +98,9 @@ def about_plan(spec: JobSpec) -> Iterator[str]:
         yield f"Planned at most: {counts} trials, {sum(spec.planned_trials().values())} in all."
 
 
-def about_searches(answer: Answer, metric: str) -> Iterator[str]:
+def about_searches(answer: Answer, spec: JobSpec) -> Iterator[str]:
     """Yield the results of each arm's searches, if each arm was searched several times."""
+    metric = spec.objective.metric
     chosen = [each.gamma for each in answer.searches if each.gamma is not None]
     if chosen:
         listed = in_words(f"{gamma:.2f}" for gamma in chosen)
@@ -103,7 +111,7 @@ def about_searches(answer: Answer, metric: str) -> Iterator[str]:
         found = [each.test for each in answer.searches if each.arm == arm]
         results.append(f"{arm} {', '.join('-' if value is None else f'{value:.4g}' for value in found)}")
     if results:
-        yield f"{split} {metric} of the winner of each search, fresh seeds: {'; '.join(results)}"
+        yield f"{split} {metric} of the winner of each search, {about_runs(spec)}: {'; '.join(results)}"
 
 
 def about_stopping(answer: Answer, metric: str) -> Iterator[str]:

@@ -187,7 +187,10 @@ def check_extended(ledger: Ledger, job_id: str, trials: int) -> None:
 def check_more_seeds(ledger: Ledger, job_id: str) -> None:
     """Raise ConflictError if more verdict seeds would decide nothing; NotFoundError if there is no such job."""
     job = ledger.jobs.get(job_id)
-    if len(stored_spec(job.spec).arms) == 1:
+    spec = stored_spec(job.spec)
+    if spec.seeds == "fixed":
+        raise ConflictError(f"Job {job_id} states `seeds: fixed`, so more seeds would change nothing.")
+    if len(spec.arms) == 1:
         raise ConflictError(
             f"Job {job_id} has no baseline to compare with, so more seeds would change nothing."
         )

@@ -106,6 +106,9 @@ class ProbeView(View):
     peak_memory_bytes: int | None = Field(default=None, description="Peak GPU memory of the tensors.")
     device_memory_bytes: int | None = Field(default=None, description="Total memory of the GPU.")
     trials_per_device: int | None = Field(default=None, description="Trials that fit on the GPU at once.")
+    notes: list[str] = Field(
+        default_factory=list, description="Possible mistakes in the user's code, found by the check-up."
+    )
     uses_schedule: bool | None = Field(
         default=None,
         description="Whether a training function called `context.schedule`; null for other tasks.",
@@ -230,7 +233,7 @@ class AttemptView(View):
     finished: datetime.datetime | None
     outcome: str | None
     reason: str | None
-    log: str | None = Field(description="The last lines of its process's output, if it did not end well.")
+    log: str | None = Field(description="The last lines of its process's output.")
 
 
 class LogsView(View):

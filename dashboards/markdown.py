@@ -15,6 +15,7 @@ from anon_tune.sentences import (
     about_count,
     about_gamma,
     about_result,
+    about_runs,
     about_searches,
     about_settings,
     about_stopping,
@@ -46,7 +47,7 @@ def _found(job: JobRecord, answer: Answer, spec: JobSpec) -> Iterator[str]:
     yield from (line for said in about_result(answer) for line in ("", f"{said}."))
     yield from ("", f"Compared: {about_comparison(answer, spec)}.")
     metric = spec.objective.metric
-    gamma = [*about_gamma(answer), *about_coordinates(answer), *about_searches(answer, metric)]
+    gamma = [*about_gamma(answer), *about_coordinates(answer), *about_searches(answer, spec)]
     yield from _section("Gamma", gamma)
     verdicts = list(about_verdicts(answer, spec))
     yield from _section("Anon against the others", verdicts)
@@ -77,7 +78,7 @@ def _table(answer: Answer, spec: JobSpec) -> Iterator[str]:
     split = "test" if answer.tested else "validation"
     yield from (
         "",
-        f"| arm | settings | {split} {spec.objective.metric}, mean of fresh seeds |",
+        f"| arm | settings | {split} {spec.objective.metric}, mean of {about_runs(spec)} |",
         "|---|---|---|",
     )
     for arm, winner in answer.winners.items():

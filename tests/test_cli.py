@@ -334,10 +334,12 @@ def test_logs_show_why_trials_failed(ledger: Ledger, tmp_path: Path):
     for trial in ids:
         ledger.attempts.start(lease, trial)
     ledger.attempts.lose(lease, ids[0], "the worker process died", "[red]Segmentation fault")
-    ledger.trials.finish(lease, ids[1], TrialState.COMPLETE, 0.5)
+    ledger.trials.finish(lease, ids[1], TrialState.COMPLETE, 0.5, log="epoch 1\nepoch 2")
     folder = tmp_path / "jobs" / job
     folder.mkdir(parents=True)
     (folder / "job.log").write_text("".join(f"line {number}\n" for number in range(80)))
+    printed = output("logs", job, "--trial", ids[1])
+    assert printed == f"{ids[1]}, attempt 1  COMPLETE\n  | epoch 1\n  | epoch 2\n"
     shown = output("logs", job)
     assert f"{ids[0]}, attempt 1  LOST: the worker process died\n  | [red]Segmentation fault\n" in shown
     assert ids[1] not in shown

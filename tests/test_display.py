@@ -1,4 +1,4 @@
-"""The live table of a job in this process."""
+"""The live table of a job in this process; without a terminal, the notes of the check-up."""
 
 from __future__ import annotations
 
@@ -65,3 +65,13 @@ def test_a_terminal_that_was_closed_does_not_end_the_work(ledger: Ledger, tmp_pa
     console = Console(file=io.StringIO(), force_terminal=True)
     with display.live_table(LedgerJobs(ledger, Settings(home=tmp_path)), job, console):
         console.file = terminal
+
+
+def test_notes_are_printed_where_no_table_can_be_drawn(ledger: Ledger, tmp_path: Path):
+    job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
+    lease = ledger.leases.acquire(job, "me", 60.0)
+    ledger.jobs.update(lease, probe={"notes": ["no optimizer trains head.weight"]})
+    written = io.StringIO()
+    jobs = LedgerJobs(ledger, Settings(home=tmp_path))
+    display._print_notes(jobs, job, Console(file=written), threading.Event())
+    assert written.getvalue() == "  Note: no optimizer trains head.weight.\n"

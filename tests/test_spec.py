@@ -225,7 +225,7 @@ BAD = [
         ["search.levels: a grid of", "the space of anon is too large"],
     ),
     ("confirm.race", 3, ["confirm.race: ", "found 3"]),
-    ("confirm.verdict_seeds", 1, ["confirm.verdict_seeds: "]),
+    ("confirm.verdict_seeds", 1, ["confirm.verdict_seeds: expected at least 2, found 1"]),
     ("training.batch_size", 0, ["training.batch_size: "]),
     ("training.label_smoothing", 1.0, ["training.label_smoothing: "]),
     ("training.channels_last", True, ["training.channels_last: ", "vit_tiny has none", "remove it"]),
@@ -247,6 +247,12 @@ BAD = [
     ("model.width", math.inf, ["model.width: ", "whole number", "found inf"]),
     ("resources.gpus", 1, ["resources.gpus: unknown key", "did you mean 'gpu'?"]),
 ]
+
+
+def test_with_fixed_seeds_each_configuration_runs_once():
+    spec = parse_spec({**GOOD, "seeds": "fixed", "confirm": {"finalists": 2, "seeds": 5}})
+    assert (spec.confirm.finalists, spec.confirm.seeds, spec.confirm.verdict_seeds) == (2, 1, 1)
+    assert stored_spec(spec.model_dump(mode="json")) == spec
 
 
 @pytest.mark.parametrize(("path", "value", "parts"), BAD, ids=[f"{path}={v!r:.20}" for path, v, _ in BAD])

@@ -13,7 +13,7 @@ from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.spec import JobSpec
 from anon_tune.workers.isolation.process import Keeper
 from anon_tune.workers.trial import child, isolated
-from anon_tune.workers.trial.check_ups import compared
+from anon_tune.workers.trial.check_ups import compared, following
 from anon_tune.workers.trial.isolated import CheckUp, IsolatedAttempt, UserCode
 from anon_tune.workers.trial.messages import (
     CheckUpRun,
@@ -145,15 +145,21 @@ def trained_here(config: dict[str, Any], stops_after: int | None = None) -> list
 
 def checked_up_here(spec: JobSpec, folder: Path) -> ProbeResult | Failed:
     """Return the result of a check-up in this process."""
-    probe, runs = ProbeAssignment(7, 8, 0.03, {}, folder / "probe.log"), list[CheckUpRun]()
-    for number in range(2):
-        recorder = Recorder()
-        child.run(Work(probe, spec, folder, NO_FUNCTIONS, number), recorder)
-        (found,) = recorder.results
-        if isinstance(found, Failed):
-            return found
-        runs.append(found)
-    return compared(runs, fixed_seeds=False, mode=spec.objective.mode)
+    probe = ProbeAssignment(7, 8, 0.03, {}, folder / "probe.log")
+    first = check_up_run(Work(probe, spec, folder, NO_FUNCTIONS, 0))
+    if isinstance(first, Failed):
+        return first
+    second = check_up_run(Work(following(probe, first), spec, folder, NO_FUNCTIONS, 1))
+    return second if isinstance(second, Failed) else compared(first, second, spec)
+
+
+def check_up_run(work: Work) -> CheckUpRun | Failed:
+    """Return the result of one run of a check-up in this process."""
+    recorder = Recorder()
+    child.run(work, recorder)
+    (found,) = recorder.results
+    assert isinstance(found, CheckUpRun | Failed)
+    return found
 
 
 def results(trial: Local | Isolated) -> list[StepResult]:

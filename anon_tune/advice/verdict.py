@@ -36,6 +36,8 @@ _NO_EFFECT = (
     "the seed has no effect: all runs of a configuration gave the same value, so they count as one run"
 )
 
+_FIXED = "the job states `seeds: fixed`: one run of each was compared, and the effect of chance is not known"
+
 
 def verdicts(
     scale: Scale,
@@ -114,7 +116,7 @@ def _pair(
         high=None,
         level=1 - ALPHA,
         seeds=judged.seeds,
-        note="; ".join([*filter(None, losses), *_limits(judged)]),
+        note="; ".join([*filter(None, losses), *_limits(judged, rounds)]),
     )
     yield _with_interval(scale, found, judged.difference, judged.half, judged.seeds_needed)
     if searches:
@@ -155,7 +157,8 @@ def _measured(
     ]
     alpha = min(each.round.alpha for of_arm in both for each in of_arm)
     judged = compare_searches(runs[0], runs[1], alpha / comparisons, scale.practical)
-    seeds_matter = not _is_constant(runs, trials, scale, ("anon", arm))
+    is_fixed = not all(each.round.seeds_matter for each in searches)
+    seeds_matter = not is_fixed and not _is_constant(runs, trials, scale, ("anon", arm))
     if not seeds_matter:
         judged = dataclasses.replace(judged, outcome=None, half=None)
     means = (None, None) if judged.means is None else tuple(map(scale.value, judged.means))
@@ -171,7 +174,11 @@ def _measured(
         level=1 - ALPHA,
         searches=min(judged.searches),
         seeds=min(map(len, tested)),
-        note="; ".join(_about_searches(judged, arm, both, tested)) if seeds_matter else _NO_EFFECT,
+        note="; ".join(_about_searches(judged, arm, both, tested))
+        if seeds_matter
+        else _FIXED
+        if is_fixed
+        else _NO_EFFECT,
     )
     return _with_interval(scale, found, judged.difference, judged.half)
 
@@ -239,8 +246,10 @@ def _with_interval(
     )
 
 
-def _limits(judged: InterimResult) -> Iterator[str]:
-    if not judged.seeds_matter:
+def _limits(judged: InterimResult, rounds: Sequence[Round]) -> Iterator[str]:
+    if not all(each.seeds_matter for each in rounds):
+        yield _FIXED
+    elif not judged.seeds_matter:
         yield _NO_EFFECT
     elif judged.seeds < 2:
         yield f"{judged.seeds} seeds are too few for a comparison"

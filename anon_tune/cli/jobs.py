@@ -139,7 +139,10 @@ def watch(job_id: JobId, as_json: AsJson = False) -> None:
 def logs(
     job_id: JobId,
     trial: Annotated[
-        str | None, typer.Option(metavar="ID", help="Show only the attempts of this trial.")
+        str | None,
+        typer.Option(
+            metavar="ID", help="Show the attempts of this trial, with the last lines that it printed."
+        ),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Print new lines of the job's log as they are written.")

@@ -61,7 +61,7 @@ def run(
     if not as_json:
         err.print(Text.assemble("Job ", (job_id, "bold"), ". Ctrl-C pauses it; nothing is lost."))
     try:
-        with live_table(jobs, job_id, err if not as_json and err.is_terminal else None):
+        with live_table(jobs, job_id, None if as_json else err):
             api.run_job(ledger, settings, lease, on_hang=partial(_end_hung, job_id), estimate=estimate)
     except KeyboardInterrupt:
         if ledger.jobs.get(job_id).state is JobState.PAUSED:

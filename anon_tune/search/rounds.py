@@ -35,15 +35,19 @@ class Round:
     Attributes:
         seeds: In the order in which they are run.
         alpha: Error rate of all comparisons of the round together, two-sided.
+        seeds_matter: False if the job states that seeds have no effect: nothing is then decided.
     """
 
     seeds: tuple[int, ...]
     alpha: float
+    seeds_matter: bool = True
 
 
 def rounds_of(spec: JobSpec) -> list[Round]:
-    """Return the rounds of a job, in the order in which they are run."""
+    """Return the rounds of a job, in the order in which they are run; only one if seeds have no effect."""
     found, start = [], 0
+    if spec.seeds == "fixed":
+        return [Round((trial_seed(spec.search.seed, Phase.VERDICT, 0),), _alpha(0), seeds_matter=False)]
     for index, count in enumerate((spec.confirm.verdict_seeds, *spec.budget.more_seeds)):
         numbers = range(start, start + count)
         seeds = tuple(trial_seed(spec.search.seed, Phase.VERDICT, number) for number in numbers)
@@ -58,6 +62,8 @@ def search_round(spec: JobSpec, trials: Sequence[Trial], winner: Trial) -> Round
     The winners of a repeat are tested on the same seeds. If an extension has changed the winner, it is tested in the
     round of that extension, so each extension spends only its own error rate.
     """
+    if spec.seeds == "fixed":
+        return Round((winner_test_seed(spec.search.seed, winner.repeat, 0),), _alpha(0), seeds_matter=False)
     count = spec.confirm.verdict_seeds
     numbers = [range(count * index, count * (index + 1)) for index in range(1 + len(spec.budget.more_seeds))]
     rounds = [
@@ -104,7 +110,16 @@ class RoundsOfTwo:
         two = {arm: winners[arm] for arm in arms}
         following = _alpha(len(rounds)) / comparisons
         self._tests = [
-            PairedTest(scale, trials, arms, winners, usable.seeds, usable.alpha / comparisons, following)
+            PairedTest(
+                scale,
+                trials,
+                arms,
+                winners,
+                usable.seeds,
+                usable.alpha / comparisons,
+                following,
+                seeds_matter=usable.seeds_matter,
+            )
             for usable in _usable(rounds, trials, two)
         ]
         self._looks = [(test, look) for test in self._tests for look in test.looks]

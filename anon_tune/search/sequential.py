@@ -65,8 +65,8 @@ class InterimResult:
         level: Two-sided level of the test.
         half: Half the width of the interval at this look.
         seeds_needed: About so many fresh seeds would decide it with a power of 80%; None if decided, or if too many.
-        seeds_matter: False if the values of neither configuration differ between seeds, so that all runs of one count
-            as one run. Then the outcome is None.
+        seeds_matter: False if the values of neither configuration differ between seeds, or the job states so: all
+            runs of one count as one run. Then the outcome is None.
         of: All seeds of the test.
     """
 
@@ -97,6 +97,7 @@ class PairedTest:
         seeds: Seeds, in the order in which they are run.
         alpha: Two-sided error rate of this comparison.
         following: Error rate of the next comparison, on new seeds, if this one is undecided.
+        seeds_matter: False if the job states that seeds have no effect, so that nothing can be decided.
 
     Attributes:
         seeds: The argument `seeds`.
@@ -112,7 +113,10 @@ class PairedTest:
         seeds: Sequence[int],
         alpha: float,
         following: float,
+        *,
+        seeds_matter: bool = True,
     ) -> None:
+        self._seeds_matter = seeds_matter
         self.seeds, self.looks = tuple(seeds), looks(len(seeds))
         runs = {
             (t.arm, t.seed): t
@@ -138,6 +142,8 @@ class PairedTest:
         values = [
             [None if t is None or t.value is None else self._scale(t.value) for t in runs] for runs in both
         ]
+        if not self._seeds_matter:
+            return _as_one_run(values)
         noise = sum(v * freedom for v, freedom in self._confirm) / max(1, sum(f for _, f in self._confirm))
         completed = [[v for v in each if v is not None] for each in values]
         if not noise and any(completed) and all(map(_is_constant, completed, diverged)):

@@ -35,6 +35,9 @@ _NAME = re.compile(r"[\w .:+-]+")
 _ARM = re.compile(r"\w[\w-]{0,31}", re.ASCII)
 """An arm's name is part of the ids of trials and of their folders."""
 
+_FEWEST_VERDICT_SEEDS = 2
+"""Fewest seeds of a comparison, unless seeds have no effect."""
+
 _LARGEST_GRID = 100_000
 """Most points of a grid, which is rebuilt for each suggestion: 0.2 s at this size."""
 
@@ -64,7 +67,8 @@ class JobSpec(Strict):
         model: A model of the catalogue with its sizes, or the user's function ("module:function").
         space: Search space of Anon: one of `anon-tune spaces`, or the path of a file.
         arms: Optimizers to tune and compare; `anon` must be one of them. A path is the user's own search space.
-        seeds: `fixed` states that seeds have no effect on the training. The job then makes no statement about seeds.
+        seeds: `fixed` states that seeds have no effect on the training. `confirm.seeds` and `confirm.verdict_seeds`
+            are then 1, and the job makes no statement about seeds: its verdicts are undecided.
         keep: `best` keeps the weights of one model after the job, as `best.pt`: of the verdict trials with Anon's
             chosen configuration, the one with the best validation value. `none` keeps no weights.
         spaces: By arm, search spaces from the user's files, each of which names the arm's optimizer.
@@ -117,6 +121,15 @@ class JobSpec(Strict):
     @classmethod
     def _plain_arguments(cls, value: Any) -> Any:
         return plain(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_run_of_each(cls, data: Any) -> Any:
+        """Set the numbers of seeds to 1 if the job states that seeds have no effect: more runs would be the same."""
+        confirm = data.get("confirm") or {}
+        if data.get("seeds") != "fixed" or not isinstance(confirm, Mapping):
+            return data
+        return {**data, "confirm": {**confirm, "seeds": 1, "verdict_seeds": 1}}
 
     @field_validator("data", "model", mode="before")
     @classmethod
@@ -245,6 +258,11 @@ class JobSpec(Strict):
 
     def _value_problems(self) -> Iterator[str]:
         of, epochs = self.objective.of, self.budget.epochs
+        if self.confirm.verdict_seeds < _FEWEST_VERDICT_SEEDS and self.seeds != "fixed":
+            yield (
+                f"confirm.verdict_seeds: expected at least {_FEWEST_VERDICT_SEEDS}, found "
+                f"{self.confirm.verdict_seeds}"
+            )
         if (self.objective.reports or 0) > epochs:
             yield f"objective.of: {of} needs more reports than budget.epochs ({epochs}); lower it"
         if self.search.stop == "decided" and self.objective.practical is None:

@@ -211,12 +211,13 @@ class Confirm(Strict):
         race: Whether a finalist that is clearly behind after some of its seeds is not rerun on the others.
         verdict_seeds: Largest number of fresh seeds on which two winners are compared. A comparison ends as soon as
             it is decided. With `search.repeats` the winner of each search is also tested on so many seeds of its own.
+            At least 2, except with `seeds: fixed`.
     """
 
     finalists: int = Field(default=3, ge=1, le=20)
     seeds: int = Field(default=3, ge=1, le=50)
     race: bool = True
-    verdict_seeds: int = Field(default=10, ge=2, le=100)
+    verdict_seeds: int = Field(default=10, ge=1, le=100)
 
 
 class Training(Strict):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
+from anon_tune.advice.summary import summarize
 from anon_tune.answer import Outcome
 from anon_tune.records import NewTrial, Phase, Trial, TrialState
 from anon_tune.search.policy import Plan, next_trial
@@ -205,3 +207,35 @@ def test_confirm_runs_of_other_finalists_change_nothing_that_was_looked_at():
 
 def confirmed(source: str, number: int, log_loss: float) -> Trial:
     return trial(number, value=math.exp(log_loss), phase=Phase.CONFIRM, seed=100 + number, source=source)
+
+
+def test_with_fixed_seeds_every_finalist_and_winner_runs_once_and_nothing_is_decided():
+    def loss(new: NewTrial) -> float:
+        return 0.5 if new.arm == "sgd" else 0.0
+
+    job = extended(seeds="fixed")
+    made = finished(job, [], loss)
+    assert Counter(each.phase for each in made) == job.spec.planned_trials()
+    assert job.spec.planned_trials()[Phase.VERDICT] == len(job.spec.arms)
+    assert finished(extended(more=(6,), seeds="fixed"), made, loss) == made, "more seeds would be the same"
+    verdict = summarize(job, made).verdict
+    assert len(verdict) == 4
+    for each in verdict:
+        assert (each.outcome, each.low, each.high) == (Outcome.UNDECIDED, None, None)
+    for each in verdict:
+        if each.of == "configuration":
+            assert each.note.startswith("the job states `seeds: fixed`: one run of each was compared")
+            assert each.difference == pytest.approx(0.0 if each.baseline == "adamw" else math.expm1(-0.5))
+
+
+def test_with_fixed_seeds_several_searches_decide_nothing():
+    search = {"sampler": "random", "repeats": 3}
+    spec = builders.spec(
+        budget={"trials": 2, "epochs": 9}, search=search, seeds="fixed", arms=["anon", "sgd"]
+    )
+    job = Plan(spec, spaces_of(spec), -9.0)
+    made = finished(job, [], lambda new: noise(new) + (0.5 if new.arm == "sgd" else 0.0))
+    assert sum(each.phase is Phase.VERDICT for each in made) <= spec.planned_trials()[Phase.VERDICT]
+    for each in summarize(job, made).verdict:
+        assert (each.outcome, each.low, each.high) == (Outcome.UNDECIDED, None, None)
+        assert each.note.startswith("the job states `seeds: fixed`")

@@ -263,6 +263,12 @@ def test_a_request_that_cannot_be_met_is_refused(
         ask(jobs, job)
 
 
+def test_more_seeds_are_refused_where_they_have_no_effect(jobs: Jobs):
+    job = jobs.submit({**SPEC, "seeds": "fixed"}).id
+    with pytest.raises(ConflictError, match="states `seeds: fixed`, so more seeds would change nothing"):
+        jobs.extend(job, seeds=30)
+
+
 def test_a_job_that_has_ended_is_not_changed(jobs: Jobs):
     job = jobs.submit(SPEC).id
     jobs.cancel(job)

@@ -220,6 +220,8 @@ class JobRun:
         self._ledger.jobs.update(self._lease, probe=self.measured, architecture=found.architecture)
         self._plan = dataclasses.replace(self._plan, log_mean_sigma=found.log_mean_sigma)
         _log.info("probe: %s", self.measured)
+        for note in found.notes:
+            _log.warning("check-up: %s", note)
         if self._plan.spec.resources.gpu and self.measured.get("device") == "cpu":
             _log.warning("resources.gpu is %g, but torch found no CUDA device", self._plan.spec.resources.gpu)
 

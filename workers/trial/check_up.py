@@ -8,13 +8,11 @@ of steps is fixed, so that the measurements do not depend on the speed of the ma
 from __future__ import annotations
 
 import contextlib
-import gc
-import hashlib
+import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -23,7 +21,7 @@ from anon_tune.errors import InputError
 from anon_tune.workers.trial.check_ups import MOST_STEPS
 from anon_tune.workers.trial.context import Context, Progress, TrialStopped
 from anon_tune.workers.trial.device import choose_device
-from anon_tune.workers.trial.dry_run import FactoryArm, dry_run
+from anon_tune.workers.trial.dry_run import FactoryArm
 from anon_tune.workers.trial.messages import (
     CheckUpRun,
     ProbeAssignment,
@@ -32,15 +30,15 @@ from anon_tune.workers.trial.messages import (
 )
 from anon_tune.workers.trial.operations import counted
 from anon_tune.workers.trial.probe import PROBE_BATCHES, gradient_scale
+from anon_tune.workers.trial.recorder import Recorder
 from anon_tune.workers.trial.session import Supervisor
+from anon_tune.workers.trial.untrained import Untrained
 from anon_tune.workers.trial.work import NO_REPORT, Work
 
 __all__ = ["CheckUpSession"]
 
 _LEARNING_RATES = (1e-3, 3e-3)
 """Learning rates that the two runs pass on; no parameter changes."""
-
-_SHOWN = 3
 
 _NO_STEP = (
     "The training never called step() on the optimizer from optimizer(model) of its trial. Use that one."
@@ -61,14 +59,16 @@ class CheckUpSession:
         self._assignment = work.assignment
         self._spec = work.spec
         self._supervisor = supervisor
+        self._run = work.run
         self._lr = _LEARNING_RATES[work.run]
-        self._recorders: list[_Recorder] = []
+        self._recorders: list[Recorder] = []
         self._steps = 0
         self._steps_per_epoch: float | None = None
         self._value: float | None = None
         self._last = time.monotonic()
         self._seconds_per_step = float("inf")
-        self._notes: list[str] = []
+        self._most_steps = self._assignment.most_steps or MOST_STEPS
+        self._untrained: Untrained | None = None
         self._counting = contextlib.ExitStack()
         self._computation: Computation | None = None
         self.seed = (self._assignment.seed, self._assignment.other_seed)[work.run]
@@ -98,12 +98,16 @@ class CheckUpSession:
             raise InputError(NO_REPORT)
         self._send()
 
+    def close(self) -> None:
+        """Stop counting, also after a training that failed before its first step."""
+        self._counting.close()
+
     def _optimizer(self, target: nn.Module | Iterable[Any]) -> Optimizer:
         arms = [
             FactoryArm(arm, self._spec.optimizer(arm), self._spec.spaces[arm].file, self._spec.folder, points)
             for arm, points in self._assignment.points.items()
         ]
-        recorder = _Recorder(target, self._lr, self._stepped, arms)
+        recorder = Recorder(target, self._lr, self._stepped, arms)
         self._recorders.append(recorder)
         if self._computation is None:  # of the first step alone
             self._computation = self._counting.enter_context(counted())
@@ -114,6 +118,11 @@ class CheckUpSession:
         problem = self._spec.objective.problem_of(value, untrained=True)
         if problem is not None:
             raise InputError(f"report: {problem}")
+        if not math.isfinite(value):
+            raise InputError(
+                f"report: {self._spec.objective.metric} is {value} before any parameter has changed. Check the data, "
+                "the loss and the initial weights."
+            )
         if self._value is None:
             self._value = value
             self._steps_per_epoch = self._steps / progress.step
@@ -126,9 +135,9 @@ class CheckUpSession:
         self._seconds_per_step = min(self._seconds_per_step, now - self._last)
         self._last = now
         self._steps += 1
-        if self._steps == 1:
-            self._notes += _untrained(self._recorders)
-        if self._steps >= MOST_STEPS or (self._steps >= PROBE_BATCHES and self._value is not None):
+        if self._run == 0 and self._steps <= PROBE_BATCHES:
+            self._look()
+        if self._steps >= self._most_steps or (self._steps >= PROBE_BATCHES and self._value is not None):
             self._stop()
 
     def _stop(self) -> None:
@@ -141,111 +150,45 @@ class CheckUpSession:
         if self._supervisor is not None:
             self._supervisor.tell(self._result())
 
+    def _look(self) -> None:
+        if self._untrained is None:
+            self._untrained = Untrained(Recorder)
+        else:
+            self._untrained.look(self._ours)
+
+    @property
+    def _ours(self) -> set[Tensor]:
+        return {parameter for recorder in self._recorders for parameter in recorder.parameters}
+
     def _result(self) -> CheckUpRun:
         self._counting.close()
-        squares = [s / max(r.measured, 1) for r in self._recorders for s in r.squares]
-        log_mean_sigma, quantiles = gradient_scale(squares, self._assignment.floor)
-        parameters = [parameter for recorder in self._recorders for parameter in recorder.parameters]
+        stepped = [recorder for recorder in self._recorders if recorder.steps]
+        # A parameter may be in two optimizers, such as one that was made again; the last one counts.
+        measured = {each: recorder.mean_square(each) for recorder in stepped for each in recorder.parameters}
+        log_mean_sigma, quantiles = gradient_scale(list(measured.values()), self._assignment.floor)
         probe = ProbeResult(
             log_mean_sigma=log_mean_sigma,
             quantiles_log_sigma=quantiles,
             floor=self._assignment.floor,
-            batches=max(recorder.measured for recorder in self._recorders),
-            architecture=fingerprint(self.context.model or parameters, self._computation),
+            batches=min(PROBE_BATCHES, max(recorder.steps for recorder in stepped)),
+            architecture=fingerprint(self.context.model or list(measured), self._computation),
             uses_schedule=self.context.uses_schedule,
             cost=TrainingCost(seconds_per_step=self._seconds_per_step, steps_per_epoch=self._steps_per_epoch),
         )
         return CheckUpRun(
             probe=probe,
-            weights="".join(recorder.weights for recorder in self._recorders),
-            gradients="".join(recorder.gradients for recorder in self._recorders),
-            given=self._lr,
-            used=tuple(tuple(rates) for recorder in self._recorders for rates in recorder.rates),
+            optimizers=tuple(recorder.measured for recorder in self._recorders),
             value=self._value,
-            notes=tuple(self._notes),
+            notes=tuple(self._notes()),
         )
 
-
-class _Recorder(Optimizer):
-    """Optimizer that changes no parameter, adds up the squares of the first gradients, and notes learning rates."""
-
-    def __init__(
-        self,
-        target: nn.Module | Iterable[Any],
-        lr: float,
-        stepped: Callable[[], None],
-        arms: Sequence[FactoryArm],
-    ) -> None:
-        groups = target.parameters() if isinstance(target, nn.Module) else target
-        super().__init__(groups, {"lr": lr})
-        self._target = target
-        self._arms = arms
-        self._stepped = stepped
-        self.parameters = [p for group in self.param_groups for p in group["params"]]
-        self.squares = [torch.zeros_like(p, dtype=torch.float32) for p in self.parameters]
-        self.rates: list[list[float]] = [[] for _ in self.param_groups]
-        self.weights = _digest(self.parameters)
-        self.gradients = ""
-        self.measured = 0
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        if self.measured < PROBE_BATCHES:
-            self._record()
-        arms, self._arms = self._arms, ()
-        dry_run(arms, cast(nn.Module, self._target), closure)
-        self._stepped()
-        return loss
-
-    def _record(self) -> None:
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if any(gradient.is_sparse for gradient in gradients):
-            raise InputError(
-                "Anon needs dense gradients, and a parameter has a sparse one. Set sparse=False in nn.Embedding."
+    def _notes(self) -> Iterator[str]:
+        if self._untrained is not None:
+            yield from self._untrained.notes(self._ours)
+        trained = {each for recorder in self._recorders if recorder.steps for each in recorder.parameters}
+        idle = sum(not trained.issuperset(recorder.parameters) for recorder in self._recorders)
+        if idle:
+            yield (
+                f"{idle} of the {len(self._recorders)} optimizers made no step in the first {self._steps} steps, so "
+                "the check-up did not see it"
             )
-        for square, parameter in zip(self.squares, self.parameters, strict=True):
-            if parameter.grad is not None:
-                square += parameter.grad.detach().float().square()
-        for group, rates in zip(self.param_groups, self.rates, strict=True):
-            rates.append(float(group["lr"]))
-        self.measured += 1
-        self.gradients += _digest(gradients)
-
-
-def _digest(tensors: Iterable[Tensor]) -> str:
-    """Return a digest of the values of tensors."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        values = tensor.detach().double()
-        found.update(repr((values.sum().item(), values.square().sum().item())).encode())
-    return found.hexdigest()[:16]
-
-
-def _untrained(recorders: Sequence[_Recorder]) -> list[str]:
-    """Return notes about parameters with a gradient that the trial's optimizer does not train."""
-    ours = {id(parameter) for recorder in recorders for parameter in recorder.parameters}
-    objects = gc.get_objects()
-    others = [each for each in objects if isinstance(each, Optimizer) and not isinstance(each, _Recorder)]
-    theirs = {id(p) for optimizer in others for group in optimizer.param_groups for p in group["params"]}
-    names: dict[int, str] = {}
-    for module in (each for each in objects if isinstance(each, nn.Module)):
-        for name, parameter in module.named_parameters():
-            if parameter.grad is not None and len(name) > len(names.get(id(parameter), "")):
-                names[id(parameter)] = name
-    left = [name for number, name in names.items() if number not in ours | theirs]
-    notes = []
-    if left:
-        shown = ", ".join(sorted(left)[:_SHOWN]) + (
-            f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-        )
-        notes.append(
-            f"no optimizer trains {shown}, though gradients reach them; pass them to the trial's optimizer, or "
-            "freeze them (requires_grad_(False))"
-        )
-    if any(number in theirs for number in names if number not in ours):
-        kinds = ", ".join(sorted({type(each).__name__ for each in others}))
-        notes.append(f"another optimizer ({kinds}) trains some parameters; the search does not change it")
-    return notes

@@ -37,6 +37,7 @@ def main() -> None:
 def run(work: Work, supervisor: Supervisor) -> None:
     """Run a training function, and report its results and its end."""
     kind = CheckUpSession if isinstance(work.assignment, ProbeAssignment) else TrialSession
+    session: CheckUpSession | TrialSession | None = None
     try:
         session = kind(work, supervisor)
         _use_threads(work.spec.resources.cpu)
@@ -52,6 +53,9 @@ def run(work: Work, supervisor: Supervisor) -> None:
         pass
     except Exception as error:  # noqa: BLE001 - the user's function may raise anything; it is reported
         tell_failure(supervisor, work.assignment, failure_of(error, work.spec.folder))
+    finally:
+        if isinstance(session, CheckUpSession):
+            session.close()
 
 
 def _use_threads(number: int) -> None:

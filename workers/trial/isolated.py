@@ -15,7 +15,7 @@ from anon_tune.spec import JobSpec
 from anon_tune.workers.isolation.messages import Ended, Order, describe, is_killed
 from anon_tune.workers.isolation.process import IsolatedProcess, Keeper
 from anon_tune.workers.trial import output
-from anon_tune.workers.trial.check_ups import compared
+from anon_tune.workers.trial.check_ups import compared, following
 from anon_tune.workers.trial.lines import from_line, to_reply
 from anon_tune.workers.trial.messages import (
     Assignment,
@@ -219,14 +219,13 @@ class CheckUp:
 
     def step(self) -> ProbeResult | Failed:
         """Run the check-up."""
-        runs = []
-        for number in range(2):
-            found = self._run(number)
-            if isinstance(found, Failed):
-                return found
-            runs.append(found)
-        spec = self._code.spec
-        return compared(runs, fixed_seeds=spec.seeds == "fixed", mode=spec.objective.mode)
+        first = self._run(0, self._assignment)
+        if isinstance(first, Failed):
+            return first
+        second = self._run(1, following(self._assignment, first))
+        if isinstance(second, Failed):
+            return second
+        return compared(first, second, self._code.spec)
 
     def close(self) -> None:
         """Delete the files."""
@@ -234,9 +233,9 @@ class CheckUp:
         self._log.with_suffix(".work").unlink(missing_ok=True)
         shutil.rmtree(self._log.with_suffix(".files"), ignore_errors=True)
 
-    def _run(self, number: int) -> CheckUpRun | Failed:
+    def _run(self, number: int, assignment: ProbeAssignment) -> CheckUpRun | Failed:
         try:
-            process = self._code.start(self._assignment, self._log.with_suffix(".files"), self._log, number)
+            process = self._code.start(assignment, self._log.with_suffix(".files"), self._log, number)
         except OSError as error:
             reason = f"no process can be started: {error}"
             return Failed(reason, reason)

@@ -21,8 +21,10 @@ __all__ = [
     "Completed",
     "Diverged",
     "Failed",
+    "GroupRates",
     "Lost",
     "Measurement",
+    "OptimizerRun",
     "Outcome",
     "ProbeAssignment",
     "ProbeResult",
@@ -71,6 +73,7 @@ class ProbeAssignment:
         floor: Floor of Anon's search space.
         points: Hyperparameters for the dry run of the user's factories, by arm.
         output: File for the output of the process; see `output.own`.
+        most_steps: Steps after which a run of user code ends without a report; None for the usual number.
     """
 
     seed: int
@@ -78,6 +81,7 @@ class ProbeAssignment:
     floor: float
     points: Mapping[str, Sequence[Mapping[str, Any]]]
     output: Path
+    most_steps: int | None = None
 
 
 Assignment = TrialAssignment | ProbeAssignment
@@ -230,7 +234,7 @@ class ProbeResult:
         batches: Number of batches that the gradients were averaged over.
         architecture: The model's fingerprint; see `anon_tune.architecture`.
         cost: Time and memory of training; None if only the gradients were measured.
-        notes: Traps in user code, for people.
+        notes: Possible mistakes in user code, for people.
         uses_schedule: Whether the training function called `context.schedule`; None for our own training loop.
     """
 
@@ -254,24 +258,46 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupRates:
+    """Learning rates of a param group in a run of the check-up.
+
+    Attributes:
+        used: At each step of its optimizer; 0 before the group was added.
+        base: The group's `initial_lr`, which torch's schedulers multiply; None without such a scheduler.
+    """
+
+    used: tuple[float, ...]
+    base: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerRun:
+    """One optimizer in a run of the check-up; all is empty if it made no step.
+
+    Attributes:
+        weights: Digest of its parameters before its first step.
+        gradients: Norm and weighted sum of the gradients of each of its first steps.
+        groups: Learning rates of its param groups.
+    """
+
+    weights: str
+    gradients: tuple[tuple[float, float], ...]
+    groups: tuple[GroupRates, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckUpRun:
     """One run of user code in the check-up before the first trial.
 
     Attributes:
         probe: Measurements of the first gradients.
-        weights: Digest of the parameters before the first step.
-        gradients: Digest of the first gradients.
-        given: Learning rate that each param group was to have.
-        used: Learning rates of each param group at the steps of the run.
+        optimizers: The trial's optimizers, in the order in which they were made.
         value: Objective of the first report; None if there was no report.
-        notes: Traps for the user that do not stop the job.
+        notes: Possible mistakes that do not stop the job.
     """
 
     probe: ProbeResult
-    weights: str
-    gradients: str
-    given: float
-    used: tuple[tuple[float, ...], ...]
+    optimizers: tuple[OptimizerRun, ...]
     value: float | None = None
     notes: tuple[str, ...] = ()
     kind: Literal["check_up"] = "check_up"

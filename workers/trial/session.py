@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -97,6 +98,8 @@ class TrialSession:
         """Send a result; return whether the training goes on."""
         if self._supervisor is None:
             return True
+        if outcome is not None:
+            sys.stdout.flush()  # what the trial printed is read from a file next
         resumed, self._resumed = self._resumed, None
         warnings, self._warnings = tuple(self._warnings), []
         result = StepResult(measurement=measurement, outcome=outcome, resumed=resumed, warnings=warnings)

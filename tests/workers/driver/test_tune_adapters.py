@@ -344,6 +344,18 @@ def test_the_first_process_makes_the_probe_and_the_trials_follow_it(unprobed: Jo
     assert ledger.jobs.get(assigned(trial).trial.job).probe == MEASURED.as_stored()
 
 
+def test_what_the_check_up_has_noticed_is_stored_and_in_the_log(
+    unprobed: JobRun, ledger: Ledger, caplog: pytest.LogCaptureFixture
+):
+    assert unprobed.next() == PROBE
+    unprobed.store_probe(dataclasses.replace(MEASURED, notes=("no optimizer trains head.weight",)))
+    (job,) = ledger.overviews.jobs()
+    assert (job.probe or {})["notes"] == ["no optimizer trains head.weight"]
+    assert ("WARNING", "check-up: no optimizer trains head.weight") in [
+        (record.levelname, record.getMessage()) for record in caplog.records
+    ]
+
+
 def test_without_a_good_probe_there_is_no_trial(unprobed: JobRun):
     controller, scheduler = Controller(), scheduler_of(unprobed)
     config = scheduler._searcher.suggest("x")

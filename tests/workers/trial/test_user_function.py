@@ -95,6 +95,12 @@ def never_steps(context):
     context.report(1, loss=1.0)
 
 
+def prints(context):
+    for epoch in (1, 2):
+        print("epoch", epoch)
+        context.report(epoch, loss=1.0)
+
+
 def other_metric(context):
     one_step(context)
     context.report(1, accuracy=0.5)
@@ -433,6 +439,10 @@ def test_a_function_that_does_not_stop_is_killed(trial: Trial, folder: Path, mon
 def test_what_is_wrong_with_a_trial_is_its_reason(trial: Trial, folder: Path, function: str, reason: str):
     last = results(trial(folder, function))[-1]
     assert reason in failed(last).reason
+
+
+def test_what_a_trial_printed_is_kept(trial: Trial, folder: Path):
+    assert results(trial(folder, "prints"))[-1].outcome == Completed(1.0, "epoch 1\nepoch 2")
 
 
 def test_numbers_of_numpy_and_torch_are_numbers(trial: Trial, folder: Path):

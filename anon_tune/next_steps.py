@@ -72,7 +72,8 @@ def further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
     yield from _about_undecided(answer, spec, job)
     yield from _about_searches(answer, spec)
     if answer.verdict and not answer.tested:
-        yield f"Compare on test data: call context.test({spec.objective.metric}=...) in the training function."
+        call, place = ("trial.test", "script") if spec.command else ("context.test", "training function")
+        yield f"Compare on test data: call {call}({spec.objective.metric}=...) in the {place}."
     yield (
         f"Train for longer than {spec.budget.epochs} epochs? The best settings may be others then: run a job with "
         "the epochs that you will train for."

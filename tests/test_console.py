@@ -332,7 +332,7 @@ def test_gpu_memory_per_trial_is_reported():
 def test_what_the_check_up_has_noticed_is_shown_while_the_job_runs_and_after(state: JobState):
     seen = job(state, probe={"notes": ["no optimizer trains head.weight"]})
     assert "  Note: no optimizer trains head.weight.\n" in text(report(seen))
-    assert "  Note: no optimizer trains head.weight.\n" in text(live_view(seen, 1.0, 0))
+    assert "  Note: no optimizer trains head.weight.\n" in text(live_view(seen, 1.0, seen))
     assert "Note:" not in text(report(job(state, probe={"log_mean_sigma": -9.0})))
 
 

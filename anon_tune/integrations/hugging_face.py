@@ -105,7 +105,7 @@ class ReportCallback(TrainerCallback):
         **_: Any,
     ) -> None:
         """Load the weights from which the trial resumes. Raises InputError if the length is not the job's."""
-        if args.max_steps <= 0 and args.num_train_epochs != self._context.epochs:
+        if self._context.in_job and args.max_steps <= 0 and args.num_train_epochs != self._context.epochs:
             raise InputError(
                 f"Hugging Face's Trainer: num_train_epochs is {args.num_train_epochs:g}, but budget.epochs of the "
                 f"job is {self._context.epochs}. Pass num_train_epochs=context.epochs, or the length in steps as "
@@ -139,6 +139,8 @@ class ReportCallback(TrainerCallback):
         **_: Any,
     ) -> None:
         """Report, after the trainer has written a checkpoint if one is due; record the metrics on the test data."""
+        if not self._context.in_job:
+            return
         found = {name: value for name, value in (metrics or {}).items() if not name.endswith(_TIMES)}
         found.pop("epoch", None)
         tested = {name: value for name, value in found.items() if name.startswith("test")}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, Timer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anon_tune.errors import InputError
@@ -30,6 +30,7 @@ from anon_tune.workers.trial.context import Context, random_states, set_random_s
 __all__ = ["ReportCallback"]
 
 _FILE = "trainer.ckpt"
+_LAST = "last.ckpt"
 _HYPERPARAMETERS = (
     LightningModule.CHECKPOINT_HYPER_PARAMS_KEY,
     LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY,
@@ -64,6 +65,7 @@ class ReportCallback(Checkpoint):
         self._random = random_states() if done else None
         self._validated = False
         self._batches = 0  # of the epoch
+        self._trainer: Trainer | None = None
         self.checkpoint: Path | None = restored / _FILE if (restored / _FILE).exists() else None
 
     @property
@@ -79,13 +81,34 @@ class ReportCallback(Checkpoint):
             "limit_test_batches": 1.0 if self._context.tests else 0,
         }
 
+    @property
+    def best_model_path(self) -> str:
+        """File for `ckpt_path="best"`: that of the first ModelCheckpoint, or else the model at the end.
+
+        Lightning asks its first checkpoint callback, which may be this one. Without any, it would add a
+        ModelCheckpoint, whose best model is by default the last one.
+        """
+        if self._trainer is None:
+            return ""
+        for each in self._trainer.checkpoint_callbacks:
+            if isinstance(each, ModelCheckpoint):
+                return each.best_model_path
+        file = self._context.folder / _LAST
+        if not file.exists():
+            self._trainer.save_checkpoint(file)
+        return str(file)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a trainer whose trials would not be comparable, and restore the random states of one that resumes.
 
         They are restored here because the user's code may have drawn numbers since this callback was made, for the
         initial weights, and will draw them for the first batch next. Raises InputError.
         """
+        self._trainer = trainer
         if trainer.state.fn != TrainerFn.FITTING:
+            return
+        (self._context.folder / _LAST).unlink(missing_ok=True)
+        if not self._context.in_job:
             return
         problem = _problem(trainer, self._context.epochs)
         if problem is not None:
@@ -137,7 +160,7 @@ class ReportCallback(Checkpoint):
 
     def _report(self, trainer: Trainer, resumable: bool) -> None:
         share = _share(trainer, self._batches)
-        if not self._reports.is_new(share):
+        if not self._context.in_job or not self._reports.is_new(share):
             return
         self._validated = False
         metrics = self._reports.validated(trainer.callback_metrics)

@@ -10,11 +10,18 @@ from typing import Any
 
 import pytest
 
+from anon_tune import script
 from anon_tune.records import Phase
 from anon_tune.spec import JobSpec, load_spec
 from anon_tune.workers.trial.checkpoints import ask
+from anon_tune.workers.trial.context import Context
 from anon_tune.workers.trial.messages import Failed, ProbeResult, StepResult
 from tests import trials
+
+
+def stand_in(epochs: int) -> Context:
+    """Return what `anon_tune.trial()` returns outside a job."""
+    return script._stand_in(epochs, seed=0)
 
 
 class UserCode:

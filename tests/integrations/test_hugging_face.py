@@ -9,7 +9,7 @@ import pytest
 from anon_tune.records import Phase
 from anon_tune.workers.trial.checkpoints import checkpoint_name
 from anon_tune.workers.trial.messages import Failed, ProbeResult
-from tests.integrations.conftest import UserCode
+from tests.integrations.conftest import UserCode, stand_in
 from tests.trials import TRIAL, failed, final, learned, measured, steps
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers about itself
@@ -82,6 +82,12 @@ def train(context, before=False, after=(), stop=None, sets=None, schedule="ours"
 def user(user: UserCode) -> UserCode:
     user.write(CODE)
     return user
+
+
+def test_a_script_runs_alone_for_any_length(user: UserCode):
+    code: dict[str, Any] = {}
+    exec(CODE, code)
+    code["train"](stand_in(epochs=1), after=["evaluate", "test"], num_train_epochs=2)
 
 
 @pytest.mark.parametrize(

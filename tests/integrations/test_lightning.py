@@ -8,8 +8,8 @@ import pytest
 
 from anon_tune.records import Phase
 from anon_tune.workers.trial.checkpoints import checkpoint_name
-from anon_tune.workers.trial.messages import Failed, ProbeResult
-from tests.integrations.conftest import UserCode
+from anon_tune.workers.trial.messages import Completed, Failed, ProbeResult
+from tests.integrations.conftest import UserCode, stand_in
 from tests.trials import TRIAL, failed, final, learned, measured, steps
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning about itself and its loaders
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning about itself a
 CODE = """
 import lightning
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -81,9 +81,11 @@ def loader(seed, size=64, **keys):
     return DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=16, **keys)  # 4 batches
 
 
-def train(context, model={}, stop=None, after=None, validates=True, **options):
+def train(context, model={}, stop=None, after=None, validates=True, saves=False, best=False, **options):
     report = ReportCallback(context)
     callbacks = [report]
+    if saves:
+        callbacks.append(ModelCheckpoint(context.folder, monitor="val_loss"))
     if stop is not None:
         callbacks.append(EarlyStopping("val_loss", min_delta=stop, patience=1))
     length = {} if {"max_steps", "max_epochs"} & options.keys() else {"max_epochs": context.epochs}
@@ -94,7 +96,10 @@ def train(context, model={}, stop=None, after=None, validates=True, **options):
     assert trainer.global_step > 0
     if after == "validate":
         trainer.validate(module, loader(2), verbose=False)
-    trainer.test(module, loader(3), verbose=False)
+    if best:
+        for parameter in module.parameters():
+            parameter.data.zero_()
+    trainer.test(module, loader(3), verbose=False, ckpt_path="best" if best else None)
     trainer.test(module, loader(4), verbose=False)
 """
 
@@ -157,6 +162,19 @@ def test_a_report_is_the_share_of_the_training(user: UserCode, options: dict[str
     values = [measured(each).value for each in found[:-1]]
     assert len(set(values)) == len(values), "no report has the values of an older validation"
     assert final(found[-1]) == values[-1]
+
+
+def test_the_best_checkpoint_is_that_of_the_users_callback_or_the_last_one(user: UserCode):
+    assert isinstance(user.probe(best=True), ProbeResult)
+    expected = final(user.trial(phase=Phase.VERDICT)[-1])
+    assert final(user.trial(phase=Phase.VERDICT, best=True, saves=True)[-1]) == expected
+    assert isinstance(user.trial(best=True)[-1].outcome, Completed), "no test outside the verdict"
+
+
+def test_a_script_runs_alone_for_any_length(user: UserCode):
+    code: dict[str, Any] = {}
+    exec(CODE, code)
+    code["train"](stand_in(epochs=1), max_epochs=2, max_time="00:01:00:00")
 
 
 def test_a_training_without_validation_reports_its_epochs(user: UserCode):

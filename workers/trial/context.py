@@ -205,8 +205,13 @@ class Context:
         return self._last
 
     @property
+    def in_job(self) -> bool:
+        """Whether this is a trial of a job; False for the stand-in of a script that runs alone."""
+        return self._objective is not None
+
+    @property
     def metric(self) -> str:
-        """The job's `objective.metric`, which each report must contain."""
+        """The job's `objective.metric`, which each report must contain; empty outside a job."""
         return "" if self._objective is None else self._objective.metric
 
     @property
@@ -236,6 +241,8 @@ class Context:
 
         For frameworks that write their own checkpoints, and only do so when `checkpoint_due`. Raises as `report`.
         """
+        if not self.in_job:
+            return
         done = _whole(step)
         if done is not None and done == self._last and self._repeats(metrics):
             return
@@ -267,6 +274,8 @@ class Context:
                 twice.
             TrialStopped: The trial must stop. Do not catch it.
         """
+        if not self.in_job:
+            return
         numbers = {f"test_{name}": _number(name, value) for name, value in metrics.items()}
         reported, self._metrics = self._metrics, {}
         if not reported:

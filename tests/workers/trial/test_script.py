@@ -261,6 +261,8 @@ def alone(folder: Path, *arguments: str, **variables: str) -> list[str]:
 
 def test_a_script_runs_alone_with_adamw_or_with_an_exported_configuration(folder: Path):
     assert alone(folder, "--epochs", "3") == [f"epoch {epoch} AdamW" for epoch in (1, 2, 3)]
+    repeated = "trial.report(9, loss=loss), trial.report(1), trial.test(loss=loss)"
+    assert len(alone(folder, "--then", repeated)) == EPOCHS - 2, "reports have no effect"
     (folder / "best.yaml").write_text(
         "version: 1\noptimizer: anon\nhyperparameters: {lr: 0.01, gamma: 0.5}\n"
     )

@@ -21,7 +21,6 @@ from anon_tune.sentences import (
     about_comparison,
     about_coordinates,
     about_cost,
-    about_count,
     about_gamma,
     about_result,
     about_searches,
@@ -31,6 +30,7 @@ from anon_tune.sentences import (
     about_untested,
     about_value,
     about_verdicts,
+    cost_table,
     in_words,
     short,
     signed,
@@ -214,7 +214,7 @@ def jobs_table(jobs: Sequence[JobSummary]) -> Table:
 
 def trials_table(trials: Sequence[TrialView]) -> Table:
     """Return a table of trials, one line each."""
-    table = _table("trial", "phase", "state", "value", "epochs", "hyperparameters", "reason")
+    table = _table("trial", "phase", "state", "value", "done", "hyperparameters", "reason")
     for trial in trials:
         arguments = "  ".join(f"{key} {short(value)}" for key, value in trial.hyperparameters.items())
         _add_row(
@@ -375,21 +375,12 @@ def _arms_table(job: JobView, answer: Answer, spec: JobSpec) -> Table:
 
 def _costs_table(answer: Answer) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in (
-        "cost of arm",
-        "epochs",
-        "steps",
-        "samples",
-        "seconds",
-        "in search",
-        "in confirm",
-        "in verdict",
-    ):
+    titles, *rows = cost_table(answer)
+    for title in (*titles, "in search", "in confirm", "in verdict"):
         table.add_column(title, no_wrap=True)
-    for arm, total in answer.totals().items():
-        counts = (total.epochs, total.steps, total.samples, total.seconds)
+    for arm, *counts in rows:
         phases = (each.seconds for each in answer.spent if each.arm == arm)
-        _add_row(table, arm, *map(about_count, counts), *(f"{seconds:.0f}" for seconds in phases))
+        _add_row(table, arm, *counts, *(f"{seconds:.0f}" for seconds in phases))
     return table
 
 

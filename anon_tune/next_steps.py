@@ -74,8 +74,8 @@ def further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
     if answer.verdict and not answer.tested:
         yield f"Compare on test data: call context.test({spec.objective.metric}=...) in the training function."
     yield (
-        f"Train for longer than {spec.budget.epochs} epochs? The best settings may be others then: run a job with "
-        "the epochs that you will train for."
+        f"Train for longer than {spec.budget.in_words}? The best settings may be others then: run a job with the "
+        f"{spec.budget.key} that you will train for."
     )
 
 

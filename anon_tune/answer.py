@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -130,18 +130,18 @@ class Spent(_Part):
     """Cost of one phase of an arm, without lost attempts.
 
     Attributes:
-        trials: Number of trials that trained for an epoch or more.
-        epochs: Their epochs in total.
+        trials: Number of trials with a report.
+        epochs: Their epochs in total; None if the budget is in steps.
         steps: Optimizer steps in total; None if they were not counted.
-        samples: Training samples in total; None for a user's training function, which has its own data.
-        seconds: Time of training and validation, without waiting.
+        samples: Training samples in total; None for the user's own training, which has its own data.
+        seconds: Time of training and validation up to the last reports, without waiting.
         typical: Median seconds of a COMPLETE trial; None without one.
     """
 
     arm: str
     phase: Literal["search", "confirm", "verdict"]
     trials: int
-    epochs: int
+    epochs: int | None = None
     steps: int | None = None
     samples: int | None = None
     seconds: float
@@ -151,7 +151,7 @@ class Spent(_Part):
 class Total(_Part):
     """Cost of an arm over all phases; the attributes are those of Spent."""
 
-    epochs: int
+    epochs: int | None
     steps: int | None
     samples: int | None
     seconds: float
@@ -328,14 +328,19 @@ class Answer(_Part):
 
 
 def _total(phases: list[Spent]) -> Total:
-    steps = [each.steps for each in phases if each.steps is not None]
-    samples = [each.samples for each in phases if each.samples is not None]
     return Total(
-        epochs=sum(each.epochs for each in phases),
-        steps=sum(steps) if steps else None,
-        samples=sum(samples) if samples else None,
+        epochs=_sum(each.epochs for each in phases),
+        steps=_sum(each.steps for each in phases),
+        samples=_sum(each.samples for each in phases),
         seconds=sum(each.seconds for each in phases),
     )
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """Return the sum; None if a part is not known."""
+    found = list(counts)
+    known = [count for count in found if count is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 _FIRST_OUTCOMES = {"better": Outcome.BETTER, "worse": Outcome.WORSE}

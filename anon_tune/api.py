@@ -53,7 +53,8 @@ def tune(
     space: str = "default",
     trials: int | None = None,
     *,
-    epochs: int = 10,
+    epochs: int | None = None,
+    steps: int | None = None,
     arguments: Mapping[str, Any] | None = None,
     metric: str = "loss",
     mode: str = "min",
@@ -75,7 +76,8 @@ def tune(
         space: Name of a search space, or path of a file with one.
         trials: Number of configurations per arm; by default 20, or those of the job to resume. A larger number
             extends that job, also one that has SUCCEEDED.
-        epochs: The last step that a full-length training reports.
+        epochs: The last epoch that a full-length training reports; 10 if neither this nor `steps` is given.
+        steps: The last step that a full-length training reports, in place of `epochs`.
         arguments: Further arguments of `train`, besides the context.
         metric: The metric to optimize, as `train` reports it.
         mode: "min" or "max".
@@ -100,6 +102,7 @@ def tune(
     ledger = open_ledger(settings)
     jobs = LedgerJobs(ledger, settings)
     if resume is None:
+        length = {"epochs": 10} if epochs is None and steps is None else {"epochs": epochs, "steps": steps}
         document = {
             "name": name or train.__name__,
             "task": task,
@@ -107,7 +110,7 @@ def tune(
             "space": space,
             "objective": {"metric": metric, "mode": mode},
             **keys,
-            "budget": {**keys.get("budget", {}), "trials": trials or _TRIALS, "epochs": epochs},
+            "budget": {**keys.get("budget", {}), "trials": trials or _TRIALS, **length},
             "search": {**keys.get("search", {}), "seed": seed},
         }
         lease = start_job(ledger, parse_spec(document, "tune()", folder, settings.data))

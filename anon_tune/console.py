@@ -21,7 +21,6 @@ from anon_tune.sentences import (
     about_comparison,
     about_coordinates,
     about_cost,
-    about_count,
     about_gamma,
     about_result,
     about_runs,
@@ -32,6 +31,7 @@ from anon_tune.sentences import (
     about_untested,
     about_value,
     about_verdicts,
+    cost_table,
     in_words,
     short,
     signed,
@@ -89,7 +89,7 @@ def live_view(job: JobView, elapsed: float, first: JobView) -> RenderableType:
     )  # fmt: skip
     reason = [Text(f"  {job.reason}")] if job.is_at_rest and job.reason else []
     table = Table(box=None, pad_edge=False)
-    for title in ("arm", "search", "reruns", "epochs", "best so far", "gamma", "trial"):
+    for title in ("arm", "search", "reruns", f"{job.unit}s", "best so far", "gamma", "trial"):
         table.add_column(title, no_wrap=True)
     for arm, seen in job.arms.items():
         best = seen.best
@@ -98,7 +98,7 @@ def live_view(job: JobView, elapsed: float, first: JobView) -> RenderableType:
             arm,
             f"{sum(seen.trials.values())}/{seen.planned}  {_states(seen.trials)}",
             _states(seen.reruns),
-            f"{seen.epochs:,}",
+            f"{seen.trained:,}",
             number(best.value) if best else "-",
             number(best.params.get("gamma"), 3) if best else "-",
             best.trial if best else "-",
@@ -108,15 +108,14 @@ def live_view(job: JobView, elapsed: float, first: JobView) -> RenderableType:
 
 
 def _time_left(job: JobView, elapsed: float, first: JobView) -> str:
-    """Return the estimated time left: from the trials that have ended since `first`, else from their epochs."""
-    trials, epochs = job.done - first.done, job.epochs - first.epochs
+    """Return the estimated time left: from the trials that have ended since `first`, else from their reports."""
+    trials, trained = job.done - first.done, job.trained - first.trained
     left = max(0, job.planned - job.done)
     if trials > 0:
         return f"about {_duration(elapsed / trials * left)} left"
-    if epochs > 0:
-        return (
-            f"about {_duration(elapsed / epochs * max(0, left * job.spec['budget']['epochs'] - epochs))} left"
-        )
+    if trained > 0:
+        rest = left * job.spec["budget"][f"{job.unit}s"] - trained
+        return f"about {_duration(elapsed / trained * max(0, rest))} left"
     return "estimating time left"
 
 
@@ -237,7 +236,7 @@ def jobs_table(jobs: Sequence[JobSummary]) -> Table:
 
 def trials_table(trials: Sequence[TrialView]) -> Table:
     """Return a table of trials, one line each."""
-    table = _table("trial", "phase", "state", "value", "epochs", "hyperparameters", "reason")
+    table = _table("trial", "phase", "state", "value", "done", "hyperparameters", "reason")
     for trial in trials:
         arguments = "  ".join(f"{key} {short(value)}" for key, value in trial.hyperparameters.items())
         _add_row(
@@ -403,21 +402,12 @@ def _arms_table(job: JobView, answer: Answer, spec: JobSpec) -> Table:
 
 def _costs_table(answer: Answer) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in (
-        "cost of arm",
-        "epochs",
-        "steps",
-        "samples",
-        "seconds",
-        "in search",
-        "in confirm",
-        "in verdict",
-    ):
+    titles, *rows = cost_table(answer)
+    for title in (*titles, "in search", "in confirm", "in verdict"):
         table.add_column(title, no_wrap=True)
-    for arm, total in answer.totals().items():
-        counts = (total.epochs, total.steps, total.samples, total.seconds)
+    for arm, *counts in rows:
         phases = (each.seconds for each in answer.spent if each.arm == arm)
-        _add_row(table, arm, *map(about_count, counts), *(f"{seconds:.0f}" for seconds in phases))
+        _add_row(table, arm, *counts, *(f"{seconds:.0f}" for seconds in phases))
     return table
 
 

@@ -64,7 +64,9 @@ class Strict(BaseModel):
     @field_validator("*", mode="wrap")
     @classmethod
     def _numbers(cls, value: Any, plain: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        is_number = cls.model_fields[str(info.field_name)].annotation in {int, float}
+        kind = cls.model_fields[str(info.field_name)].annotation
+        kinds = set(typing.get_args(kind)) or {kind}
+        is_number = value is not None and kinds <= {int, float, types.NoneType}
         return _finite_number(value, plain) if is_number else plain(value)
 
 

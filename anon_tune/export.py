@@ -115,7 +115,7 @@ def _schedule(job: JobRecord, spec: JobSpec) -> dict[str, Any] | str:
     return {
         "name": spec.training.schedule,
         "warmup": spec.training.warmup,
-        "epochs": spec.budget.epochs,
+        spec.budget.key: spec.budget.length,
     }
 
 
@@ -126,7 +126,7 @@ def _evidence(spec: JobSpec, answer: Answer, found: Winner) -> dict[str, Any]:
     return {
         "objective": f"{split} {objective.metric} ({objective.mode})",
         "of": objective.of,
-        "epochs": spec.budget.epochs,
+        spec.budget.key: spec.budget.length,
         "value": fmean(tests) if tests else None,
         "interval": _interval(tests),
         "seeds": len(tests),

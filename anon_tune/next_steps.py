@@ -75,8 +75,8 @@ def further_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
         call, place = ("trial.test", "script") if spec.command else ("context.test", "training function")
         yield f"Compare on test data: call {call}({spec.objective.metric}=...) in the {place}."
     yield (
-        f"Train for longer than {spec.budget.epochs} epochs? The best settings may be others then: run a job with "
-        "the epochs that you will train for."
+        f"Train for longer than {spec.budget.in_words}? The best settings may be others then: run a job with the "
+        f"{spec.budget.key} that you will train for."
     )
 
 

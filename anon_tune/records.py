@@ -21,6 +21,7 @@ __all__ = [
     "ENDED",
     "FINISHED",
     "JOB_TRANSITIONS",
+    "OPTIMIZER_STEPS",
     "RAN_TOO_LONG",
     "TRIAL_TRANSITIONS",
     "WORKER_DIED",
@@ -131,6 +132,10 @@ WORKER_DIED, RAN_TOO_LONG = "the worker process died", "ran for more than"
 """First words of the reason of a trial that was ended from outside; another run of the job may not have it."""
 
 
+OPTIMIZER_STEPS = "optimizer_steps"
+"""Metric of a report of user code: calls of `step` of the trial's optimizers since the report before."""
+
+
 def check_transition(before: JobState | TrialState, after: JobState | TrialState) -> None:
     """Raise TransitionError unless `after` may follow `before`."""
     if isinstance(before, JobState) and isinstance(after, JobState):
@@ -177,7 +182,7 @@ class Report:
     """One intermediate result of a trial.
 
     Attributes:
-        step: Epochs done, from 1.
+        step: Epochs or steps done, in the unit of the budget, from 1.
         value: The objective on the validation split after this step; NaN or infinite if it diverged.
         metrics: Everything else measured, by name.
         time: When the ledger stored it (UTC).
@@ -208,7 +213,7 @@ class ReportPlace:
 
     Attributes:
         trial: Id of the trial.
-        step: Epochs done; 0 is the place before the trial's first report.
+        step: Epochs or steps done; 0 is the place before the trial's first report.
     """
 
     trial: str
@@ -229,8 +234,8 @@ class Trial:
             of a configuration that the search did not try.
         value: Final objective: validation for search and confirm, test for verdict. None until COMPLETE.
         attempts: Number of executions started.
-        steps: Number of reports.
-        seconds: Duration of the reported epochs, without waiting, pauses and lost attempts.
+        steps: Epochs or steps done, in the unit of the budget: the largest step of its reports.
+        seconds: Duration of the training up to the last report, without waiting, pauses and lost attempts.
         checkpoints: Checkpoints that another attempt can continue from: the newest of each attempt, the last
             attempt's first, as paths relative to the job's checkpoint folder.
         mlflow_run: Its run in MLflow, once projected.
@@ -324,14 +329,14 @@ class ArmRecord:
         search: Search trials by state; the budget counts these.
         reruns: Confirm and verdict trials by state.
         best: The best COMPLETE search trial, without its reports.
-        epochs: Epochs of all trials together.
-        seconds: Duration of these epochs.
+        steps: Epochs or steps of all trials together, in the unit of the budget.
+        seconds: Duration of these.
     """
 
     search: Mapping[TrialState, int]
     reruns: Mapping[TrialState, int]
     best: Trial | None
-    epochs: int
+    steps: int
     seconds: float
 
 

@@ -34,10 +34,10 @@ _STAND_IN_LR = 1e-3
 _trial: Context | None = None
 
 
-def trial(epochs: int = 1, seed: int = 0) -> Context:
+def trial(epochs: int = 1, seed: int = 0, steps: int | None = None) -> Context:
     """Return the trial that this script trains; every call in a process returns the same one.
 
-    In a job with a `command` the trial has the job's hyperparameters, epochs and seed, and its reports go to the job.
+    In a job with a `command` the trial has the job's hyperparameters, length and seed, and its reports go to the job.
     The global random states of torch, numpy and Python are seeded with the trial's seed, so call it before the model
     is made. In a distributed training the reports of rank 0 count. Each process of it has the same hyperparameters.
 
@@ -47,10 +47,11 @@ def trial(epochs: int = 1, seed: int = 0) -> Context:
     Args:
         epochs: `epochs` of the stand-in.
         seed: `seed` of the stand-in.
+        steps: `steps` of the stand-in, in place of `epochs`, for a job with `budget.steps`.
     """
     global _trial
     if _trial is None:
-        _trial = _in_a_job() if _WORK in os.environ else _stand_in(epochs, seed)
+        _trial = _in_a_job() if _WORK in os.environ else _stand_in(epochs, seed, steps)
     return _trial
 
 
@@ -127,7 +128,7 @@ def _report_the_end(
     atexit.register(end)
 
 
-def _stand_in(epochs: int, seed: int) -> Context:
+def _stand_in(epochs: int, seed: int, steps: int | None) -> Context:
     config = os.environ.get(CONFIG)
 
     def make(target: Any) -> Optimizer:
@@ -141,7 +142,8 @@ def _stand_in(epochs: int, seed: int) -> Context:
         hyperparameters=read_configuration(config)["hyperparameters"] if config else {"lr": _STAND_IN_LR},
         seed=seed,
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        epochs=epochs,
+        length=epochs if steps is None else steps,
+        unit="epoch" if steps is None else "step",
         objective=None,
         folder=Path(tempfile.mkdtemp(prefix="anon_tune_")),
         make_optimizer=make,

@@ -31,6 +31,7 @@ __all__ = [
     "about_value",
     "about_verdicts",
     "amount",
+    "cost_table",
     "in_words",
     "rounded",
     "short",
@@ -177,7 +178,7 @@ def short(value: Any) -> str:
 def about_training(spec: JobSpec) -> str:
     """Return how long and at which batch size the job was tuned."""
     batch = f" and batch size {spec.training.batch_size}" if spec.model is not None else ""
-    return f"All of this holds for {spec.budget.epochs} epochs{batch}; longer training was not tested."
+    return f"All of this holds for {spec.budget.in_words}{batch}; longer training was not tested."
 
 
 def about_coordinates(answer: Answer) -> Iterator[str]:
@@ -314,6 +315,17 @@ def amount(value: float, answer: Answer) -> str:
 def signed(value: float, answer: Answer) -> str:
     """Return a difference with its sign: "-9.1%"."""
     return f"{'-' if value < 0 else '+'}{amount(value, answer)}"
+
+
+def cost_table(answer: Answer) -> list[list[str]]:
+    """Return the counts of each arm's cost as text, after a row of titles; epochs only if the budget is in them."""
+    totals = answer.totals()
+    in_epochs = any(total.epochs is not None for total in totals.values())
+    rows = [["cost of arm", *(["epochs"] if in_epochs else []), "steps", "samples", "seconds"]]
+    for arm, total in totals.items():
+        epochs = [total.epochs] if in_epochs else []
+        rows.append([arm, *map(about_count, (*epochs, total.steps, total.samples, total.seconds))])
+    return rows
 
 
 def about_count(count: float | None) -> str:

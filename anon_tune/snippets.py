@@ -58,7 +58,12 @@ class _Tuned:
         given, training = exported["schedule"], exported["training"]
         self.schedule: Mapping[str, Any] | None = given if isinstance(given, Mapping) else None
         self.training: Mapping[str, Any] = training if isinstance(training, Mapping) else {}
-        self.epochs: int = exported["evidence"]["epochs"]
+        self.epochs: int | None = exported["evidence"].get("epochs")
+
+    @property
+    def schedules_steps(self) -> bool:
+        """Whether the schedule's `step` follows each step of the optimizer, not each epoch."""
+        return bool(self.training) or (self.schedule is not None and "steps" in self.schedule)
 
     @property
     def varies(self) -> bool:
@@ -152,7 +157,7 @@ def _torch(tuned: _Tuned) -> Iterator[str]:
     yield from _marked(
         "+", *tuned.made("model" if tuned.of_factory else "model.parameters()", "optimizer = ")
     )
-    per_step, clip = bool(tuned.training), tuned.training.get("clip")
+    per_step, clip = tuned.schedules_steps, tuned.training.get("clip")
     if schedule:
         steps = "epochs * len(loader)" if per_step else "epochs"
         yield f"+schedule = make_schedule(optimizer, {steps})"
@@ -184,7 +189,7 @@ def _lightning(tuned: _Tuned) -> Iterator[str]:
     yield from tuned.made("self" if tuned.of_factory else "self.parameters()", "optimizer = ", "    ")
     if not schedule:
         yield "    return optimizer"
-    elif tuned.training:
+    elif tuned.schedules_steps:
         yield from (
             "    schedule = make_schedule(optimizer, self.trainer.estimated_stepping_batches)",
             '    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}',

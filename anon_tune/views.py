@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -28,6 +28,9 @@ from anon_tune.records import (
     TrialReport,
     TrialState,
 )
+
+if TYPE_CHECKING:
+    from anon_tune.spec import Unit
 
 __all__ = [
     "ArmView",
@@ -84,8 +87,16 @@ class ArmView(View):
         "a search ended early."
     )
     best: BestView | None
-    epochs: int
-    seconds: float = Field(description="Duration of the epochs, without waiting, pauses and lost attempts.")
+    epochs: int | None = Field(
+        default=None, description="Epochs of all trials; null if the budget is in steps."
+    )
+    steps: int | None = Field(default=None, description="Steps of all trials, if the budget is in steps.")
+    seconds: float = Field(description="Duration of these, without waiting, pauses and lost attempts.")
+
+    @property
+    def trained(self) -> int:
+        """Number of epochs, or of steps, that all trials of the arm have reported."""
+        return self.epochs or self.steps or 0
 
 
 class ProbeView(View):
@@ -100,7 +111,9 @@ class ProbeView(View):
         default=None, description="Number of batches that the gradients were averaged over."
     )
     seconds_per_step: float | None = Field(default=None, description="Duration of one step of the optimizer.")
-    steps_per_epoch: float | None = None
+    steps_per_epoch: float | None = Field(
+        default=None, description="Steps of the optimizer per epoch; null if the budget is in steps."
+    )
     samples_per_epoch: int | None = None
     device: str | None = None
     peak_memory_bytes: int | None = Field(default=None, description="Peak GPU memory of the tensors.")
@@ -170,9 +183,14 @@ class JobView(JobSummary):
         return sum(count for states in counts for state, count in states.items() if state in records.FINISHED)
 
     @property
-    def epochs(self) -> int:
-        """Number of epochs that all trials together have reported."""
-        return sum(arm.epochs for arm in self.arms.values())
+    def trained(self) -> int:
+        """Number of epochs, or of steps, that all trials together have reported."""
+        return sum(arm.trained for arm in self.arms.values())
+
+    @property
+    def unit(self) -> str:
+        """Unit of the budget: "epoch" or "step"."""
+        return "step" if self.spec["budget"].get("steps") else "epoch"
 
 
 class TrialView(View):
@@ -187,7 +205,7 @@ class TrialView(View):
     params: dict[str, Any] = Field(description="Search coordinates.")
     hyperparameters: dict[str, Any] = Field(description="Arguments of the optimizer.")
     value: float | None
-    steps: int = Field(description="Number of epochs reported.")
+    steps: int = Field(description="Epochs or steps done, in the unit of the budget.")
     attempts: int
     reason: str | None
     source: str | None = Field(description="The trial whose configuration it repeats.")
@@ -198,7 +216,7 @@ class ReportView(View):
     """One intermediate result of a trial: a point of its learning curve."""
 
     trial: str
-    step: int = Field(description="Epochs done, from 1.")
+    step: int = Field(description="Epochs or steps done, in the unit of the budget, from 1.")
     value: float | None = Field(
         description="The objective on the validation data after this step; null if it was not finite."
     )
@@ -279,7 +297,8 @@ def job_view(overview: Overview) -> JobView:
     may_end_early = spec.search.stop != "never" or spec.budget.time is not None
     over = may_end_early and job.phase in {Phase.CONFIRM, Phase.VERDICT}
     budget = planned[Phase.SEARCH] // len(spec.arms)
-    arms = {arm: _arm_view(seen, budget, over) for arm, seen in overview.arms.items()}
+    unit = spec.budget.unit
+    arms = {arm: _arm_view(seen, budget, over, unit) for arm, seen in overview.arms.items()}
     planned[Phase.SEARCH] = sum(arm.planned for arm in arms.values())
     return JobView(
         **_summary(job),
@@ -342,7 +361,7 @@ def _summary(job: JobRecord) -> dict[str, Any]:
     }
 
 
-def _arm_view(arm: ArmRecord, budget: int, over: bool) -> ArmView:
+def _arm_view(arm: ArmRecord, budget: int, over: bool, unit: Unit) -> ArmView:
     """Return the progress of an arm; `over` is whether its search has ended, perhaps before its budget."""
     best = arm.best
     return ArmView(
@@ -353,7 +372,8 @@ def _arm_view(arm: ArmRecord, budget: int, over: bool) -> ArmView:
         best=None
         if best is None or best.value is None
         else BestView(trial=best.id, value=best.value, params=dict(best.params)),
-        epochs=arm.epochs,
+        epochs=arm.steps if unit == "epoch" else None,
+        steps=arm.steps if unit == "step" else None,
         seconds=round(arm.seconds, 1),
     )
 

@@ -123,11 +123,11 @@ def _trained(new: NewTrial, problem: Problem, spec: JobSpec) -> Trial:
         "anon",
         new.hyperparameters,
         seed=new.seed,
-        epochs=spec.budget.epochs,
+        epochs=spec.budget.length,
         batch_size=spec.training.batch_size,
     )
     value: float | None = None
-    for _ in range(spec.budget.epochs):
+    for _ in range(spec.budget.length):
         value = training.run_epoch()["val_loss"]
         if training.diverged:
             value = None

@@ -101,7 +101,7 @@ def loss_of(hyperparameters: dict[str, Any], seed: int) -> float:
 
 def history(plan: Plan, arm: str, count: int, running: int = 0, job: str = "j") -> list[Trial]:
     """Search trials at random points: six of ten COMPLETE, three PRUNED, one DIVERGED, the last ones RUNNING."""
-    space, epochs = plan.spaces[arm], plan.spec.budget.epochs
+    space, epochs = plan.spaces[arm], plan.spec.budget.length
     rng = np.random.default_rng(0)
     found = []
     for number in range(count):
@@ -299,7 +299,7 @@ def run_for_real(name: str, folder: Path, live: int, arms: Sequence[str] = ("ano
     patience = driver._PATIENCE_SECONDS if ahead else None
     with (
         cluster.connected(settings),
-        mock.patch.object(trainable, "TrialTrainable", sleeper(plan.spec.budget.epochs)),
+        mock.patch.object(trainable, "TrialTrainable", sleeper(plan.spec.budget.length)),
         JobRun(ledger, lease, plan, patience) as run,
     ):
         folder, checkpoints = settings.job_folder(job), settings.checkpoints(job)

@@ -20,6 +20,7 @@ _FAINT = 0.35
 
 def loss_over_gamma(job: JobRecord) -> go.Figure:
     """Return the chart of the objective over gamma, a point per search trial of Anon, diverged ones at the top."""
+    unit = _unit(job)
     trials = [trial for trial in _search(job) if trial.arm == "anon"]
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
     figure = go.Figure()
@@ -48,7 +49,7 @@ def loss_over_gamma(job: JobRecord) -> go.Figure:
             mode="markers",
             name="pruned (last report)",
             marker={"symbol": "circle-open", "size": 9, "color": "#777777"},
-            text=[f"{trial.id}, epoch {trial.reports[-1].step}" for trial in pruned],
+            text=[f"{trial.id}, {unit} {trial.reports[-1].step}" for trial in pruned],
             hovertemplate="%{text}<br>gamma %{x:.3f}<br>%{y:.4g}<extra></extra>",
         )
     diverged = [trial for trial in trials if trial.state is TrialState.DIVERGED]
@@ -114,6 +115,7 @@ def _add_response(figure: go.Figure, gamma: Gamma) -> None:
 
 def learning_curves(job: JobRecord) -> go.Figure:
     """Return the chart of learning curves of all search trials, a colour per arm, with the best of each arm bold."""
+    unit = _unit(job)
     figure = go.Figure()
     for colour, arm in zip(_COLOURS, job.spec["arms"], strict=False):
         trials = [trial for trial in _search(job) if trial.arm == arm and trial.reports]
@@ -129,9 +131,9 @@ def learning_curves(job: JobRecord) -> go.Figure:
                 line={"color": colour, "width": 4 if trial is best else 1},
                 opacity=1.0 if trial is best else _FAINT,
                 text=[trial.id] * len(trial.reports),
-                hovertemplate="%{text}<br>epoch %{x}<br>%{y:.4g}<extra></extra>",
+                hovertemplate=f"%{{text}}<br>{unit} %{{x}}<br>%{{y:.4g}}<extra></extra>",
             )
-    figure.update_xaxes(title="epoch")
+    figure.update_xaxes(title=unit)
     figure.update_yaxes(title=_objective(job), type="log" if _positive(job) else "linear", range=_bulk(job))
     return _titled(figure, "Learning curves of the search trials (bold: the best of each arm)")
 
@@ -218,6 +220,11 @@ def _positive(job: JobRecord) -> bool:
     if job.spec["objective"]["mode"] == "max":
         return False
     return all(not report.value <= 0 for trial in job.trials for report in trial.reports)
+
+
+def _unit(job: JobRecord) -> str:
+    """Return the unit of the job's budget, "epoch" or "step"."""
+    return "step" if job.spec["budget"].get("steps") else "epoch"
 
 
 def _objective(job: JobRecord) -> str:

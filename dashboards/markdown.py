@@ -12,7 +12,6 @@ from anon_tune.sentences import (
     about_comparison,
     about_coordinates,
     about_cost,
-    about_count,
     about_gamma,
     about_result,
     about_runs,
@@ -23,6 +22,7 @@ from anon_tune.sentences import (
     about_untested,
     about_value,
     about_verdicts,
+    cost_table,
 )
 from anon_tune.spec import JobSpec, stored_spec
 
@@ -86,10 +86,9 @@ def _table(answer: Answer, spec: JobSpec) -> Iterator[str]:
         mean = "-" if winner.test.mean is None else f"{winner.test.mean:.4g}"
         yield f"| {arm} | {_plain(shown)} | {mean} |"
     if answer.spent:
-        yield from ("", "| cost of arm | epochs | steps | samples | seconds |", "|---|---|---|---|---|")
-    for arm, total in answer.totals().items():
-        counts = (total.epochs, total.steps, total.samples, total.seconds)
-        yield f"| {arm} | {' | '.join(map(about_count, counts))} |"
+        titles, *rows = cost_table(answer)
+        yield from ("", f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}")
+        yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
 def _plain(text: str) -> str:

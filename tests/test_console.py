@@ -120,6 +120,11 @@ def test_a_report_says_what_each_arm_cost_and_that_the_times_differ():
     said = "The arms did not train for the same time: anon 377 s, 3.2 times as long as sgd (119 s)."
     assert said in shown
     assert "A trial of" not in shown
+    in_steps = [each.model_copy(update={"epochs": None}) for each in spent]
+    shown = text(report(job(result=stored(("anon", "sgd"), spent=in_steps))), 250)
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["cost", "of", "arm", "steps", "samples", "seconds"] in [row[:6] for row in rows]
+    assert ["anon", "180", "-", "377", "300", "0", "77"] in rows
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,19 @@ def test_a_validation_metric_is_not_called_a_test(form: str) -> None:
     assert "test loss (min)" in " ".join(render(document(of_function()), form).split())
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_job_in_steps_is_exported_in_steps(form: str) -> None:
+    spec = parse_spec(
+        {"name": "x", "task": "train:train", "folder": "/x", "budget": {"trials": 4, "steps": 2000}}
+    )
+    probe = {"uses_schedule": True}
+    record = dataclasses.replace(job(result()), spec=spec.model_dump(mode="json"), probe=probe)
+    found = document(record)
+    assert found["schedule"] == {"name": "cosine", "warmup": 0.0, "steps": 2000}
+    assert (found["evidence"]["steps"], found["evidence"].get("epochs")) == (2000, None)
+    assert "for 2,000 steps; longer training was not tested." in " ".join(render(found, form).split())
+
+
 def test_without_an_effect_of_the_seed_there_is_no_interval() -> None:
     evidence = document(job(result((0.7215, 0.7215, 0.7215))))["evidence"]
     assert evidence["value"] == pytest.approx(0.7215)

@@ -33,10 +33,15 @@ LOOP = {"batch_size": 30, "clip": 0.5, "accumulate": 2, "label_smoothing": 0.1}
 
 
 def exported(
-    arm: str = "anon", *, training: dict[str, Any] | None = None, uses_schedule: bool | None = None
+    arm: str = "anon",
+    *,
+    training: dict[str, Any] | None = None,
+    uses_schedule: bool | None = None,
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """A document: of a training function, if it says whether it uses our schedule."""
-    keys: dict[str, Any] = {"training": training or {}, "budget": {"trials": 1, "epochs": EPOCHS}}
+    length = {"epochs": EPOCHS} if steps is None else {"steps": steps}
+    keys: dict[str, Any] = {"training": training or {}, "budget": {"trials": 1, **length}}
     if uses_schedule is None:
         spec = builders.spec(**keys)
     else:
@@ -128,6 +133,11 @@ def test_a_script_that_used_our_schedule_steps_it_after_each_epoch():
     assert names["schedule"].last_epoch == EPOCHS
 
 
+def test_a_script_of_a_job_in_steps_steps_our_schedule_with_the_optimizer():
+    names = run(sides(render(exported(uses_schedule=True, steps=2000), "torch"))[1], **plain())
+    assert names["schedule"].last_epoch == EPOCHS * len(names["loader"]) > EPOCHS
+
+
 def test_the_changes_of_a_plain_script_for_an_arm_of_the_user():
     with imported("optimizers", OPTIMIZERS):
         names = run(sides(render(of_factory(), "torch"))[1], **plain())
@@ -200,6 +210,14 @@ def test_lightning_trains_with_a_snippet(arm: str):
 def test_lightning_trains_with_a_snippet_of_a_function_that_used_our_schedule():
     trainer = fitted(render(exported(uses_schedule=True), "lightning"), {"limit_train_batches": 3})
     assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == EPOCHS
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_trains_with_a_snippet_of_a_function_in_steps():
+    trainer = fitted(
+        render(exported(uses_schedule=True, steps=2000), "lightning"), {"limit_train_batches": 3}
+    )
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 3 * EPOCHS
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -356,6 +356,73 @@ def test_points_of_a_conditional_space_name_the_family():
     assert parse_spec(data).search.try_first["anon"][0]["delay_period"] == 3.0
 
 
+OWN: dict[str, Any] = {
+    "name": "own", "task": "train:train", "folder": "/x", "budget": {"trials": 4, "steps": 2000}
+}  # fmt: skip
+
+
+def test_a_budget_in_steps_has_its_length_and_survives_storage():
+    spec = parse_spec(OWN)
+    assert (spec.budget.length, spec.budget.unit, spec.budget.in_words) == (2000, "step", "2,000 steps")
+    assert stored_spec(spec.model_dump(mode="json")) == spec
+    assert extended(spec, spaces_of(spec), 9).budget.steps == 2000
+    pruned = {**OWN, "search": {"pruner": "median", "grace": 200}}
+    assert stored_spec(parse_spec(pruned).model_dump(mode="json")).search.grace == 200
+
+
+def test_a_job_that_was_stored_before_there_were_steps_loads():
+    stored = parse_spec(GOOD).model_dump(mode="json")
+    del stored["budget"]["steps"]
+    budget = stored_spec(stored).budget
+    assert (budget.length, budget.unit, budget.in_words) == (6, "epoch", "6 epochs")
+
+
+@pytest.mark.parametrize(
+    ("job", "problem"),
+    [
+        (
+            {**GOOD, "budget": {"trials": 4, "steps": 2000}},
+            "budget.steps: is for your own training; image_classification trains in epochs: set budget.epochs",
+        ),
+        (
+            {**OWN, "budget": {"trials": 4, "steps": 9, "epochs": 3}},
+            "budget.epochs: give either epochs or steps",
+        ),
+        ({**OWN, "budget": {"trials": 4}}, "budget.epochs: is missing; give epochs or"),
+        ({**OWN, "budget": {"trials": 4, "steps": 0}}, "budget.steps: "),
+        ({**OWN, "budget": {"trials": 4, "steps": True}}, "budget.steps: expected a number, found true"),
+        (
+            {**OWN, "search": {"pruner": "median"}},
+            "search.grace: is missing; with median and a budget in steps, set the number of steps before any "
+            "pruning, such as 200",
+        ),
+        (
+            {**OWN, "search": {"pruner": "asha", "grace": 3000}},
+            "3000 steps of grace are more than the budget's 2000",
+        ),
+        ({**OWN, "objective": {"of": "last 2001"}}, "last 2001 needs more reports than budget.steps (2000)"),
+        (
+            {**OWN, "task": "command", "command": "python t.py --n {epochs}"},
+            "command: has {epochs}, but the budget is in steps: write {steps}",
+        ),
+        (
+            {
+                "name": "x",
+                "folder": "/x",
+                "command": "python t.py {steps}",
+                "budget": {"trials": 1, "epochs": 2},
+            },
+            "command: has {steps}, but the budget is in epochs: write {epochs}",
+        ),
+    ],
+    ids=str,
+)
+def test_a_length_that_does_not_fit_is_refused(job: dict[str, Any], problem: str):
+    with pytest.raises(SpecError) as caught:
+        parse_spec(job)
+    assert problem in str(caught.value)
+
+
 def test_short_budgets_need_no_pruner():
     data = {**GOOD, "budget": {"trials": 1, "epochs": 1}, "search": {"pruner": "none"}}
     assert parse_spec(data).budget.epochs == 1

@@ -42,6 +42,17 @@ def test_trials_that_a_search_will_not_make_are_not_waited_for():
     assert [arm.planned for arm in view(Phase.CONFIRM, **never).arms.values()] == [9, 9]
 
 
+def test_the_progress_of_an_arm_is_in_the_unit_of_the_budget():
+    steps = {"task": "train:train", "folder": "/x", "data": None, "model": None}
+    for budget, expected in (({"epochs": 9}, (70, None)), ({"steps": 2000}, (None, 70))):
+        keys = {"budget": {"trials": 4, **budget}, **(steps if "steps" in budget else {})}
+        spec = builders.spec(**keys).model_dump(mode="json")
+        job = JobRecord("j", "x", JobState.RUNNING, Phase.SEARCH, spec, builders.EPOCH)
+        arms = dict.fromkeys(spec["arms"], ArmRecord({}, {}, None, 70, 1.0))
+        arm = job_view(Overview(job, arms, projected=0)).arms["anon"]
+        assert (arm.epochs, arm.steps) == expected
+
+
 def test_states_come_in_the_order_of_a_trial():
     assert list(view().arms["anon"].trials) == [TrialState.RUNNING, TrialState.COMPLETE, TrialState.DIVERGED]
 

@@ -54,7 +54,7 @@ def summarize(plan: Plan, trials: list[Trial], probe: Mapping[str, Any] | None =
         winners={arm: _won(trials, found, plan.spaces[arm], scale) for arm, found in best.items()},
         searches=[_search(trials, each, scale) for each in several],
         verdict=verdicts(scale, trials, baselines, best, landscapes, rounds_of(spec), several),
-        spent=list(spent(trials, spec.arms, probe or {})),
+        spent=list(spent(trials, spec.arms, probe or {}, spec.budget.unit)),
     )
 
 

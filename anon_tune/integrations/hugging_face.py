@@ -44,9 +44,10 @@ class ReportCallback(TrainerCallback):
     `trainer.evaluate(..., metric_key_prefix="test")` or `trainer.predict` after the training. So the job file has
     `objective: {metric: loss}` or `{metric: eval_loss}`.
 
-    A report's step is the completed share of the training in units of `budget.epochs`, which are the Trainer's
-    epochs, or equal parts of its `max_steps`. The first evaluation of each unit is reported. An evaluation after the
-    training is reported if the last one was before its end, and otherwise does nothing.
+    A report's step is the Trainer's if the budget is in steps. Otherwise it is the completed share of the training in
+    units of `budget.epochs`, which are the Trainer's epochs, or equal parts of its `max_steps`; the first evaluation
+    of each unit is reported. An evaluation after the training is reported if the last one was before its end, and
+    otherwise does nothing.
 
     Attributes:
         checkpoint: Argument of `trainer.train(resume_from_checkpoint=...)`: a folder if the trial resumes, else None.
@@ -67,11 +68,15 @@ class ReportCallback(TrainerCallback):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Arguments of TrainingArguments inside a trial: its length and seed, no output, its own folder."""
+        """Arguments of TrainingArguments inside a trial: its length and seed, no output, its own folder.
+
+        With a budget in steps, add `eval_steps`.
+        """
+        in_steps = self._context.unit == "step"
         return {
             "output_dir": str(self._written),
-            "num_train_epochs": self._context.epochs,
-            "eval_strategy": "epoch",
+            "max_steps" if in_steps else "num_train_epochs": self._context.length,
+            "eval_strategy": "steps" if in_steps else "epoch",
             "save_strategy": "no",  # the callback requests saves and evaluations
             "save_total_limit": 1,
             "restore_callback_states_from_checkpoint": True,  # the patience of EarlyStoppingCallback
@@ -105,12 +110,9 @@ class ReportCallback(TrainerCallback):
         **_: Any,
     ) -> None:
         """Load the weights from which the trial resumes. Raises InputError if the length is not the job's."""
-        if self._context.in_job and args.max_steps <= 0 and args.num_train_epochs != self._context.epochs:
-            raise InputError(
-                f"Hugging Face's Trainer: num_train_epochs is {args.num_train_epochs:g}, but budget.epochs of the "
-                f"job is {self._context.epochs}. Pass num_train_epochs=context.epochs, or the length in steps as "
-                "max_steps."
-            )
+        problem = _problem(args, state, self._context) if self._context.in_job else None
+        if problem is not None:
+            raise InputError(f"Hugging Face's Trainer: {problem}")
         self._training = True
         self._model = model
         weights, self._weights = self._weights, None
@@ -188,6 +190,21 @@ class ReportCallback(TrainerCallback):
                 f"The evaluation has no objective.metric {self._context.metric!r}; it has {', '.join(metrics)}. Name "
                 "one of these in the job file, or return it from compute_metrics."
             )
+
+
+def _problem(args: TrainingArguments, state: TrainerState, context: Context) -> str | None:
+    """Return why the trainer's length is not the job's, and what to change; None if it is."""
+    if context.unit == "step" and state.max_steps != context.steps:
+        return (
+            f"it trains for {state.max_steps} steps, but budget.steps of the job is {context.steps}. Pass "
+            "max_steps=context.steps."
+        )
+    if context.unit == "epoch" and args.max_steps <= 0 and args.num_train_epochs != context.epochs:
+        return (
+            f"num_train_epochs is {args.num_train_epochs:g}, but budget.epochs of the job is {context.epochs}. Pass "
+            "num_train_epochs=context.epochs, or the length in steps as max_steps."
+        )
+    return None
 
 
 def _share(state: TrainerState) -> Fraction:

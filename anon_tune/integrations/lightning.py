@@ -45,9 +45,9 @@ class ReportCallback(Checkpoint):
     `{metric: valid_loss}`.
 
     `budget.epochs` are the trainer's epochs. With `max_steps`, the training ends there, and `budget.epochs` is the
-    number of equal parts after which it is reported. Reports within an epoch write no checkpoint. An epoch without a
-    validation has no report, unless the trainer does not validate at all. `trainer.validate` after the training
-    reports its end, if nothing else has.
+    number of equal parts after which it is reported. `budget.steps` are its `max_steps`. Reports within an epoch
+    write no checkpoint. An epoch without a validation has no report, unless the trainer does not validate at all.
+    `trainer.validate` after the training reports its end, if nothing else has.
 
     To Lightning this is a checkpoint callback: it runs after all others, so that its checkpoints hold their states,
     and Lightning adds no checkpoints of its own.
@@ -110,7 +110,7 @@ class ReportCallback(Checkpoint):
         (self._context.folder / _LAST).unlink(missing_ok=True)
         if not self._context.in_job:
             return
-        problem = _problem(trainer, self._context.epochs)
+        problem = _problem(trainer, self._context)
         if problem is not None:
             raise InputError(f"Lightning's Trainer: {problem}")
         states, self._random = self._random, None
@@ -184,17 +184,23 @@ def _share(trainer: Trainer, batches: int) -> Fraction:
     return min(Fraction(1), max(shares, default=Fraction(0)))
 
 
-def _problem(trainer: Trainer, epochs: int) -> str | None:
+def _problem(trainer: Trainer, context: Context) -> str | None:
     """Return why a trial cannot be trained by this trainer, and what to change; None if it can."""
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return "fast_dev_run trains a few batches alone. Leave it out; a small budget.epochs is a quick job."
+        return "fast_dev_run trains a few batches alone. Leave it out; a small budget is a quick job."
     if any(isinstance(each, Timer) for each in trainer.callbacks):  # type: ignore[attr-defined]
         return (
-            "max_time makes the length of a trial depend on the machine. Use max_epochs=context.epochs, and "
+            "max_time makes the length of a trial depend on the machine. Set the length of the budget, and "
             "budget.trial_time of the job file against trials that hang."
+        )
+    if context.unit == "step" and trainer.max_steps != context.steps:
+        return (
+            f"max_steps is {trainer.max_steps}, but budget.steps of the job is {context.steps}. Pass "
+            "max_steps=context.steps."
         )
     if trainer.max_steps > 0:
         return None
+    epochs = context.epochs
     if trainer.max_epochs != epochs:
         return (
             f"max_epochs is {trainer.max_epochs}, but budget.epochs of the job is {epochs}. Pass "

@@ -19,8 +19,8 @@ _TEST = re.compile(r"test[_/.-](.+)")
 class Reports:
     """Reports of one training.
 
-    A report's step is the completed share of the training in units of `budget.epochs`, rounded down. The first
-    evaluation of each unit counts, and an evaluation that repeats it after the training does nothing.
+    A report's step is the completed share of the training in units of `budget.epochs` or `budget.steps`, rounded
+    down. The first evaluation of each unit counts, and an evaluation that repeats it after the training does nothing.
 
     Args:
         context: The trial.
@@ -70,7 +70,7 @@ class Reports:
         self._context.test(**found)
 
     def _step(self, share: Fraction) -> int:
-        return math.floor(self._context.epochs * share)
+        return math.floor(self._context.length * share)
 
 
 def _is(prefix: re.Pattern[str], name: str) -> bool:

@@ -142,7 +142,7 @@ TRIALS = Table(
 )
 """Configurations of one arm with one seed each; `repeat` is the search of the arm that a trial belongs to.
 
-`steps` is the number of a trial's reports, and `seconds` the duration of their epochs, so that the summary of a job
+`steps` is the largest step of a trial's reports, and `seconds` their duration, so that the summary of a job
 needs no reports.
 """
 

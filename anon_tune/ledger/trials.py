@@ -27,10 +27,14 @@ _ADD_TRIAL, _ADD_REPORT = sa.insert(TRIALS), sa.insert(REPORTS)
 _REPORT = sa.select(REPORTS).where(
     REPORTS.c.trial_id == sa.bindparam("of_trial"), REPORTS.c.step == sa.bindparam("of_step")
 )
+_DONE = sa.bindparam("done", type_=sa.Integer)
 _COUNT_STEP = (
     sa.update(TRIALS)
     .where(TRIALS.c.id == sa.bindparam("of_trial"))
-    .values(steps=TRIALS.c.steps + 1, seconds=TRIALS.c.seconds + sa.bindparam("took"))
+    .values(
+        steps=sa.case((TRIALS.c.steps < _DONE, _DONE), else_=TRIALS.c.steps),
+        seconds=TRIALS.c.seconds + sa.bindparam("took"),
+    )
 )
 _NAME_CHECKPOINT = sa.update(ATTEMPTS).where(
     ATTEMPTS.c.trial_id == sa.bindparam("of_trial"), ATTEMPTS.c.number == sa.bindparam("of_attempt")
@@ -111,7 +115,7 @@ class Trials:
             }
             connection.execute(_ADD_REPORT, row)
             took = _finite(metrics.get("epoch_seconds")) or 0.0
-            connection.execute(_COUNT_STEP, {"of_trial": trial_id, "took": took})
+            connection.execute(_COUNT_STEP, {"of_trial": trial_id, "done": step, "took": took})
         return report_record(row)
 
     def finish(

@@ -1,7 +1,8 @@
 """Early stopping of trials by Optuna's pruners, with a study rebuilt from the reports.
 
 Optuna's successive halving keeps its rungs in system attributes of the live study. This module recomputes them, so a
-decision is the same before and after a crash. The pruners compare forecasts of the final values.
+decision is the same before and after a crash. The pruners compare forecasts of the final values. Trials may report at
+different steps: a trial is compared with the others at the step of its last report.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def should_prune(
         space: The arm's search space.
         trial: A running search trial with its reports.
         others: The other search trials of the arm, with their reports.
-        search: The pruner, its grace in epochs and its reduction factor.
+        search: The pruner, its grace in the unit of the budget and its reduction factor.
         objective: The job's objective.
     """
     if search.pruner == "none" or trial.number < NEVER_STOPPED:
@@ -55,13 +56,22 @@ def should_prune(
     own -= _DOUBT * forecast.error(step)
     if rung is not None:
         number, at = rung
-        return _halved(number, step, own, _finals(forecast, others, at), search)
-    return _below_median(step, own, _finals(forecast, filter(_has_ended, others)))
+        return _halved(number, step, own, _reaching(forecast, others, at, step), search)
+    ended = filter(_has_ended, others)
+    finals = [final for other in ended if (final := forecast.final(other)) is not None]
+    return _below_median(step, own, finals)
 
 
-def _finals(forecast: Forecast, trials: Iterable[Trial], step: int | None = None) -> list[float]:
-    """Return the available forecasts of trials from a step (None: the last)."""
-    return [final for trial in trials if (final := forecast.final(trial, step)) is not None]
+def _reaching(forecast: Forecast, trials: Iterable[Trial], rung: int, step: int) -> list[float]:
+    """Return the forecasts of the trials that reached a rung, from a step or, if they are not there, their last."""
+    finals = []
+    for trial in trials:
+        last = trial.reports[-1].step if trial.reports else 0
+        if trial.state is TrialState.COMPLETE or last >= rung:
+            finals.append(
+                forecast.final(trial, step if trial.state is TrialState.COMPLETE else min(step, last))
+            )
+    return [final for final in finals if final is not None]
 
 
 def _has_ended(trial: Trial) -> bool:

@@ -12,7 +12,7 @@ from anon_tune.spec.reading import (
     remote_spec,
     stored_spec,
 )
-from anon_tune.spec.sections import MOST_SEEDS, Budget, Objective, Search, Training, seconds
+from anon_tune.spec.sections import MOST_SEEDS, Budget, Objective, Search, Training, Unit, seconds
 
 __all__ = [
     "MOST_SEEDS",
@@ -23,6 +23,7 @@ __all__ = [
     "Objective",
     "Search",
     "Training",
+    "Unit",
     "apply_overrides",
     "extended",
     "load_spec",

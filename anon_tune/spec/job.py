@@ -59,8 +59,8 @@ class JobSpec(Strict):
         task: A task of the catalogue, or the user's training function ("module:function"), which brings its own data
             and model and reports `objective.metric`. Left out if there is a `command`.
         command: In place of `task`, the command that trains: `python train.py --width 32`. It runs in `folder` for
-            each trial, without a shell, and its script calls `anon_tune.trial()`. `{epochs}`, `{seed}` and `{folder}`
-            stand for the trial's epochs, its seed and the folder for its files.
+            each trial, without a shell, and its script calls `anon_tune.trial()`. `{epochs}` or `{steps}`, `{seed}`
+            and `{folder}` stand for the trial's length, its seed and the folder for its files.
         arguments: Keyword arguments of that function: numbers, text, booleans, null, lists, and keys and values.
             A tuple that `tune` is given arrives as a list.
         data: A data set of the catalogue with its options, or the user's function ("module:function").
@@ -220,11 +220,8 @@ class JobSpec(Strict):
             problems += self._task_problems(catalogue.TASKS[self.task])
         else:
             raise ValueError(f"task: {unknown('task', self.task, catalogue.TASKS)}")
-        if self.search.grace > self.budget.epochs and self.search.pruner != "none":
-            problems.append(
-                f"search.grace: {self.search.grace} epochs of grace are more than the budget's "
-                f"{self.budget.epochs}; lower it, or set search.pruner: none"
-            )
+        if self.search.pruner != "none":
+            problems += self._grace_problems()
         if self.search.sampler == "grid" and self.search.repeats > 1:
             problems.append(
                 "search.repeats: a grid is the same in each repeat, so it cannot measure the luck of a search; "
@@ -256,15 +253,28 @@ class JobSpec(Strict):
             if self.command is not None:
                 yield "folder: is missing; it is the folder in which the command runs"
 
+    def _grace_problems(self) -> Iterator[str]:
+        grace, budget = self.search.grace, self.budget
+        if budget.unit == "step" and "grace" not in self.search.model_fields_set:
+            yield (
+                f"search.grace: is missing; with {self.search.pruner} and a budget in steps, set the number of steps "
+                f"before any pruning, such as {max(1, budget.length // 10)}"
+            )
+        elif grace > budget.length:
+            yield (
+                f"search.grace: {grace} {budget.key} of grace are more than the budget's {budget.length}; lower it, "
+                "or set search.pruner: none"
+            )
+
     def _value_problems(self) -> Iterator[str]:
-        of, epochs = self.objective.of, self.budget.epochs
+        of, budget = self.objective.of, self.budget
         if self.confirm.verdict_seeds < _FEWEST_VERDICT_SEEDS and self.seeds != "fixed":
             yield (
                 f"confirm.verdict_seeds: expected at least {_FEWEST_VERDICT_SEEDS}, found "
                 f"{self.confirm.verdict_seeds}"
             )
-        if (self.objective.reports or 0) > epochs:
-            yield f"objective.of: {of} needs more reports than budget.epochs ({epochs}); lower it"
+        if (self.objective.reports or 0) > budget.length:
+            yield f"objective.of: {of} needs more reports than budget.{budget.key} ({budget.length}); lower it"
         if self.search.stop == "decided" and self.objective.practical is None:
             yield (
                 "search.stop: decided needs the smallest difference that matters; set objective.practical, in units "
@@ -296,6 +306,9 @@ class JobSpec(Strict):
             who, what, way = "your command", "your own command", "write it into `command`"
             if self.arguments:
                 yield f"arguments: are for a training function; {way}"
+            other = "{epochs}" if self.budget.unit == "step" else "{steps}"
+            if other in self.command:
+                yield f"command: has {other}, but the budget is in {self.budget.key}: write {{{self.budget.key}}}"
         for key in ("data", "model"):
             if getattr(self, key) is not None:
                 yield f"{key}: {who} brings its own; {way}"
@@ -307,6 +320,8 @@ class JobSpec(Strict):
     def _task_problems(self, task: catalogue.TaskEntry) -> Iterator[str]:
         if self.arguments:
             yield f"arguments: are for your own training function; {self.task} takes none"
+        if self.budget.steps is not None:
+            yield f"budget.steps: is for your own training; {self.task} trains in epochs: set budget.epochs"
         if self.data is None:
             known = ", ".join(task.datasets) + (", or name your own function" if task.own_data else "")
             yield f"data: is missing; {self.task} accepts {known}"

@@ -23,6 +23,7 @@ __all__ = [
     "Resources",
     "Search",
     "Training",
+    "Unit",
     "UserSpace",
     "seconds",
 ]
@@ -32,6 +33,9 @@ MOST_SEEDS = 1000
 
 _PRACTICAL = 0.01
 """A margin of 1%."""
+
+Unit = Literal["epoch", "step"]
+"""Unit of a trial's length and of the steps of its reports."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -141,7 +145,10 @@ class Budget(Strict):
 
     Attributes:
         trials: Configurations of each search of an arm.
-        epochs: Epochs of a trial at full length; with a training function, the last step that it reports.
+        steps: Steps of a trial at full length, in place of epochs, for the user's own training: the last step that it
+            reports. It may report at any steps up to this one.
+        epochs: Epochs of a trial at full length; for the user's own training, the last one that it reports. A budget
+            has either epochs or steps.
         time: Working time of the whole job, such as 2h, or seconds. After that the search starts no more trials, and
             confirm and verdict use the trials there are.
         trial_time: Longest time of one attempt at a trial, such as 90m, or seconds; a trial that takes longer is
@@ -151,7 +158,8 @@ class Budget(Strict):
     """
 
     trials: int = Field(ge=1, le=10_000)
-    epochs: int = Field(ge=1, le=100_000)
+    steps: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    epochs: int | None = Field(default=None, ge=1, le=100_000, validate_default=True)
     time: float | None = None
     trial_time: float | None = None
     more_seeds: tuple[Annotated[int, Field(ge=2, le=MOST_SEEDS)], ...] = ()
@@ -160,6 +168,36 @@ class Budget(Strict):
     @classmethod
     def _length(cls, value: Any) -> float | None:
         return None if value is None else seconds(value)
+
+    @field_validator("epochs")
+    @classmethod
+    def _has_one_length(cls, epochs: int | None, info: ValidationInfo) -> int | None:
+        steps = info.data.get("steps", 1)  # an invalid one is reported already
+        if epochs is None and steps is None:
+            raise ValueError("is missing; give epochs or, for your own training, steps in its place")
+        if epochs is not None and info.data.get("steps") is not None:
+            raise ValueError("give either epochs or steps, the unit in which the training reports")
+        return epochs
+
+    @property
+    def length(self) -> int:
+        """The full length of a trial, in its unit."""
+        return self.epochs or self.steps or 0
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of the length and of the reported steps."""
+        return "epoch" if self.steps is None else "step"
+
+    @property
+    def key(self) -> str:
+        """The key of the length: `epochs` or `steps`."""
+        return f"{self.unit}s"
+
+    @property
+    def in_words(self) -> str:
+        """The length with its unit: "2,000 steps"."""
+        return f"{self.length:,} {self.key if self.length > 1 else self.unit}"
 
 
 class Search(Strict):
@@ -178,7 +216,7 @@ class Search(Strict):
         seed: Seed of the samplers and of all trials.
         repeats: Number of independent searches of each arm, each with the whole of `budget.trials` and its own seeds.
             With 2 or more the verdict on the optimizers is measured; 5 is a good number (docs/advice.md).
-        grace: Epochs before any pruning.
+        grace: Epochs before any pruning, or steps if the budget is in steps. The default is for epochs.
         reduction: At each rung of `asha`, one in `reduction` continues.
         levels: Number of values of each range in a `grid`.
         try_first: Start points by arm, instead of the space's own; missing coordinates are filled in. A list is for
@@ -240,7 +278,7 @@ class Training(Strict):
         compile: Whether torch.compile compiles the model at the start of each trial; on CPU that needs a C++
             compiler.
         checkpoint_seconds: Least time between two checkpoints of a trial, and before its first. A lost
-            attempt repeats the work since its last checkpoint. 0: after each epoch, unless writing takes too large a
+            attempt repeats the work since its last checkpoint. 0: after each report, unless writing takes too large a
             share of the time.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -45,6 +46,17 @@ TRIALS = (
     ),
     anon(0, 0.5, 0.4, phase=Phase.CONFIRM, curve=(0.9, 0.4)),
 )
+
+
+def test_the_charts_are_in_the_unit_of_the_budget() -> None:
+    in_steps = job(*TRIALS)
+    spec = {**in_steps.spec, "budget": {"trials": 4, "steps": 2000, "epochs": None}}
+    for record, unit in ((job(*TRIALS), "epoch"), (dataclasses.replace(in_steps, spec=spec), "step")):
+        curves = learning_curves(record)
+        assert curves.layout.xaxis.title.text == unit
+        assert f"<br>{unit} %{{x}}<br>" in curves.data[0].hovertemplate
+        (pruned,) = [t for t in loss_over_gamma(record).data if t.name == "pruned (last report)"]
+        assert pruned.text[0].endswith(f", {unit} 1")
 
 
 def test_loss_over_gamma_has_every_search_trial_of_anon_once() -> None:

@@ -9,15 +9,16 @@ from anon_tune.answer import Outcome, Spent
 from anon_tune.dashboards.markdown import description
 from anon_tune.records import JobRecord, JobState, Phase
 from anon_tune.sentences import EXPLAINED, about_gamma, about_verdicts
+from anon_tune.spec import parse_spec
 from tests import builders
 from tests.answers import answer, compared
 
 
 def job(result: dict[str, Any] | None = None, **keys: Any) -> JobRecord:
     spec = builders.spec().model_dump(mode="json")
-    usual = {"name": "mine", "state": JobState.SUCCEEDED}
+    usual = {"name": "mine", "state": JobState.SUCCEEDED, "spec": spec}
     return JobRecord(
-        id="abc", phase=Phase.VERDICT, spec=spec, created=builders.EPOCH, result=result, **{**usual, **keys}
+        id="abc", phase=Phase.VERDICT, created=builders.EPOCH, result=result, **{**usual, **keys}
     )
 
 
@@ -43,6 +44,19 @@ def test_the_description_has_the_cost_of_each_arm_and_says_which_data_it_is_abou
     assert "anon 377 s, 3.2 times as long as sgd (119 s)." in text
     assert "No test_loss was reported" in text
     assert "test loss" not in text
+
+
+def test_a_job_in_steps_is_described_in_steps() -> None:
+    spent = [Spent(arm="anon", phase="search", trials=4, steps=8000, seconds=30.0)]
+    spec = parse_spec(
+        {"name": "x", "task": "train:train", "folder": "/x", "budget": {"trials": 4, "steps": 2000}}
+    )
+    text = description(job(answer(spent=spent).model_dump(mode="json"), spec=spec.model_dump(mode="json")))
+    assert "| cost of arm | steps | samples | seconds |\n|---|---|---|---|\n| anon | 8,000 | - | 30 |" in text
+    assert "All of this holds for 2,000 steps; longer training was not tested." in text
+    assert "Train for longer than 2,000 steps? " in text
+    assert "run a job with the steps that you will train for." in text
+    assert "epoch" not in text
 
 
 def test_a_job_without_an_answer_shows_its_progress() -> None:

@@ -28,10 +28,10 @@ class UserCode:
     """A module `own_training` of a user, and jobs of its function `train`.
 
     Attributes:
-        epochs: `budget.epochs` of the jobs.
+        budget: `budget` of the jobs.
     """
 
-    epochs = 4
+    budget = "{trials: 1, epochs: 4}"
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -44,7 +44,7 @@ class UserCode:
         path = self._folder / "job.yaml"
         path.write_text(
             f"name: own\ntask: 'own_training:train'\nspace: mlp\narguments: {json.dumps(arguments)}\n"
-            f"objective: {{metric: {metric!r}}}\nbudget: {{trials: 1, epochs: {self.epochs}}}\n"
+            f"objective: {{metric: {metric!r}}}\nbudget: {self.budget}\n"
             "training: {checkpoint_seconds: 0}\n"
         )
         return load_spec(path)

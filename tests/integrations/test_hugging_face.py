@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from anon_tune.records import Phase
@@ -115,6 +116,40 @@ def test_a_report_is_the_share_of_the_training(user: UserCode, options: dict[str
     values = [measured(each).value for each in found[:-1]]
     assert len(set(values)) == len(values)
     assert final(found[-1]) == values[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"eval_steps": 3, "after": ["evaluate"]}, [3, 6, 9, 10]),
+        ({"eval_strategy": "epoch"}, [4, 8, 10]),
+        ({"eval_steps": 2, "gradient_accumulation_steps": 2}, [2, 4, 6, 8, 10]),
+    ],
+    ids=str,
+)
+def test_a_budget_in_steps_is_the_trainers(user: UserCode, options: dict[str, Any], expected: list[int]):
+    user.budget = "{trials: 1, steps: 10}"
+    assert isinstance(user.probe(**options), ProbeResult)
+    found = user.trial(**options)
+    assert steps(found) == [*expected, None], found[-1]
+    counted = [measured(each).metrics["optimizer_steps"] for each in found[:-1]]
+    assert np.cumsum(counted).tolist() == expected
+
+
+def test_a_training_in_steps_continues_with_the_same_results(user: UserCode):
+    user.budget = "{trials: 1, steps: 10}"
+    first = user.trial(eval_steps=3, after=["evaluate"])
+    again = user.trial(2, checkpoint_name(TRIAL, 1, 6), eval_steps=3, after=["evaluate"])
+    assert again[0].resumed == 6
+    assert [learned(each) for each in again] == [learned(each) for each in first[2:]]
+
+
+def test_a_trainer_without_the_steps_of_the_budget_is_refused(user: UserCode):
+    user.budget = "{trials: 1, steps: 10}"
+    for options, has in (({"max_steps": 9}, 9), ({"max_steps": -1, "num_train_epochs": 3}, 12)):
+        found = user.probe(**options)
+        assert isinstance(found, Failed)
+        assert f"trains for {has} steps, but budget.steps of the job is 10. Pass max_steps=" in found.reason
 
 
 @pytest.mark.parametrize("metric", ["loss", "eval_loss", "valid_loss"])

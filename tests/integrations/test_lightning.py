@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from anon_tune.records import Phase
@@ -88,7 +89,8 @@ def train(context, model={}, stop=None, after=None, validates=True, saves=False,
         callbacks.append(ModelCheckpoint(context.folder, monitor="val_loss"))
     if stop is not None:
         callbacks.append(EarlyStopping("val_loss", min_delta=stop, patience=1))
-    length = {} if {"max_steps", "max_epochs"} & options.keys() else {"max_epochs": context.epochs}
+    length = {f"max_{context.unit}s": context.length}
+    length = {} if {"max_steps", "max_epochs"} & options.keys() else length
     trainer = lightning.Trainer(callbacks=callbacks, **length, **{**report.trainer_options, **options})
     module = Lines(context, **model)
     validation = loader(2) if validates else None
@@ -175,6 +177,34 @@ def test_a_script_runs_alone_for_any_length(user: UserCode):
     code: dict[str, Any] = {}
     exec(CODE, code)
     code["train"](stand_in(epochs=1), max_epochs=2, max_time="00:01:00:00")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"val_check_interval": 1}, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+        ({"val_check_interval": 3, "check_val_every_n_epoch": None}, [3, 6, 9]),
+        ({}, [4, 8]),
+        ({"after": "validate"}, [4, 8, 10]),
+        ({"accumulate_grad_batches": 2, "val_check_interval": 2}, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+    ],
+    ids=str,
+)
+def test_a_budget_in_steps_is_the_trainers(user: UserCode, options: dict[str, Any], expected: list[int]):
+    user.budget = "{trials: 1, steps: 10}"
+    assert isinstance(user.probe(**options), ProbeResult)
+    found = user.trial(**options)
+    assert steps(found) == [*expected, None], found[-1]
+    counted = [measured(each).metrics["optimizer_steps"] for each in found[:-1]]
+    assert np.cumsum(counted).tolist() == expected
+
+
+def test_a_trainer_without_the_steps_of_the_budget_is_refused(user: UserCode):
+    user.budget = "{trials: 1, steps: 10}"
+    for options, has in (({"max_epochs": 4}, -1), ({"max_steps": 9}, 9)):
+        found = user.probe(**options)
+        assert isinstance(found, Failed)
+        assert f"max_steps is {has}, but budget.steps of the job is 10. Pass max_steps=" in found.reason
 
 
 def test_a_training_without_validation_reports_its_epochs(user: UserCode):

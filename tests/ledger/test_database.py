@@ -24,6 +24,7 @@ from anon_tune.ledger import Ledger, open_database
 from anon_tune.ledger.database import database_time, read, upgrade, write
 from anon_tune.ledger.tables import CODE, JOBS, METADATA
 from anon_tune.records import NewTrial, Phase
+from tests import builders
 
 POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.slow)
 
@@ -88,6 +89,25 @@ def test_migration_counts_existing_reports(database_url: str):
     found = again.jobs.get(lease.job, trials=True).trials
     assert [(trial.steps, trial.seconds) for trial in found] == [(3, 3.0), (0, 0.0)]
     again.close()
+
+
+def test_a_trial_is_as_far_as_its_largest_step(database_url: str):
+    """Reports leave steps out, and another attempt may report at other steps than the one before."""
+    ledger = Ledger.open(database_url)
+    spec = builders.spec().model_dump(mode="json")
+    lease = ledger.leases.acquire(ledger.jobs.create("x", spec, {}).id, "me", 60.0)
+    trial = ledger.trials.add(lease, NewTrial("anon", Phase.SEARCH, 0, 0, {"x": 0}, {})).id
+    for attempt, steps in ((1, (100, 400)), (2, (250, 400, 700))):
+        ledger.attempts.start(lease, trial)
+        for step in steps:
+            ledger.trials.report(lease, trial, attempt, step, 1.0, {"epoch_seconds": 1.0})
+        ledger.attempts.lose(lease, trial, "lost")
+    (found,) = ledger.jobs.get(lease.job, trials=True).trials
+    assert (found.steps, found.seconds) == (700, 4.0)
+    assert [report.step for report in found.reports] == [100, 250, 400, 700]
+    arm = ledger.overviews.job(lease.job).arms["anon"]
+    assert (arm.steps, arm.seconds) == (700, 4.0)
+    ledger.close()
 
 
 def migrate_down(engine: sa.Engine, revision: str) -> None:

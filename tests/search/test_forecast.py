@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -109,12 +110,76 @@ def test_numbers_that_overflow_are_not_an_error(mode: str):
     assert found is None or math.isfinite(found)
 
 
+def at(steps: Mapping[int, float], plain: Trial) -> Trial:
+    """A trial with reports at these steps."""
+    return dataclasses.replace(plain, reports=tuple(Report(step, v, {}, EPOCH) for step, v in steps.items()))
+
+
 def test_reports_may_leave_steps_out():
-    """What a trial is compared by is its first report at or after the step."""
-    sparse = dataclasses.replace(
-        ended(0, [0.0]), value=-1.0, reports=(Report(1, 8.0, {}, EPOCH), Report(4, 1.0, {}, EPOCH))
-    )
-    assert Forecast(LINE, [sparse], LINEAR).final(running([5.0, 5.0, 5.0])) == pytest.approx(5.0 - 2.0)
+    """Between its reports a trial is compared by a value between theirs: here halfway, on the logarithm of steps."""
+    sparse = dataclasses.replace(at({1: 8.0, 4: 1.0}, ended(0, [0.0])), value=-1.0)
+    forecast = Forecast(LINE, [sparse], LINEAR)
+    assert forecast.final(running([5.0, 5.0])) == pytest.approx(5.0 - (4.5 - -1.0))
+    assert forecast.final(running([5.0, 5.0, 5.0, 5.0])) == pytest.approx(5.0 - 2.0)
+
+
+def test_a_complete_trial_keeps_its_last_report():
+    """It may have ended early, or its last report may lie before the end."""
+    early = dataclasses.replace(at({10: 4.0, 90: 2.0}, ended(0, [0.0])), value=1.5)
+    assert Forecast(LINE, [early], LINEAR).final(at({100: 3.0}, running([]))) == pytest.approx(2.5)
+    running_still = at({10: 4.0, 90: 2.0}, running([], number=5))
+    assert Forecast(LINE, [early], LINEAR).final(running_still, step=100) is None
+
+
+def test_before_the_first_report_of_every_complete_trial_there_is_no_forecast():
+    late = at({90: 2.0, 100: 1.0}, ended(0, [1.0]))
+    assert Forecast(LINE, [late], LINEAR).final(at({10: 3.0}, running([]))) is None
+    both = [late, at({5: 4.0, 100: 1.0}, ended(1, [1.0]))]
+    assert Forecast(LINE, both, LINEAR).final(at({10: 3.0}, running([]))) is not None
+
+
+def test_between_reports_nothing_is_assumed_of_a_value_that_is_not_finite():
+    odd = at({10: 2.0, 50: math.nan, 100: 1.0}, ended(0, [1.0]))
+    assert Forecast(LINE, [odd], LINEAR).final(at({20: 3.0}, running([]))) is None
+    assert Forecast(LINE, [odd], LINEAR).final(at({10: 3.0}, running([]))) == pytest.approx(2.0)
+
+
+def power_law(gamma: float, steps: Sequence[int], length: int = 2000) -> dict[int, float]:
+    """A loss that falls as a power of the steps to 1 at the length, at a speed that depends on gamma."""
+    return {step: (step / length) ** -(0.2 + 0.4 * gamma) for step in steps}
+
+
+@pytest.mark.parametrize("pruner", ["median", "asha"])
+def test_trials_that_report_at_other_steps_are_compared_at_equal_ones(pruner: str):
+    """The same curve at other steps is not behind, and the same curve at three times the loss is."""
+    rng = random.Random(0)
+    past = [
+        at(
+            power_law(gamma, range(rng.choice([50, 90, 130]), 2001, rng.choice([150, 400]))),
+            ended(n, [1.0], gamma),
+        )
+        for n, gamma in enumerate(rng.random() for _ in range(16))
+    ]
+    search = Search(pruner=pruner, grace=200)
+    for last in (201, 333, 410, 701, 1333, 1990):
+        good = at(power_law(0.5, range(101, last, 150)) | power_law(0.5, [last]), running([], number=40))
+        forecast = Forecast(LINE, [*past, good], Objective())
+        assert forecast.final(good) == pytest.approx(0.0, abs=0.05)
+        assert not should_prune(LINE, good, past, search, Objective())
+        bad = dataclasses.replace(
+            good, reports=tuple(dataclasses.replace(r, value=3 * r.value) for r in good.reports)
+        )
+        assert should_prune(LINE, bad, past, Search(pruner="median", grace=200), Objective())
+
+
+def test_a_rung_is_judged_among_the_trials_that_reached_it():
+    """A running trial that has passed the rung counts with its newest report, if it is not yet as far."""
+    ahead = [at({200: 1.0 + n / 10, 260: 1.0 + n / 10}, running([], number=20 + n)) for n in range(5)]
+    behind = [at({150: 0.1}, running([], number=30 + n)) for n in range(5)]
+    search = Search(pruner="asha", grace=200)
+    worst, best = (at({100: v, 300: v}, running([], number=40)) for v in (9.0, 0.5))
+    assert should_prune(LINE, worst, [*ahead, *behind], search, Objective())
+    assert not should_prune(LINE, best, [*ahead, *behind], search, Objective())
 
 
 # Curves that cross

@@ -32,7 +32,7 @@ def best_weights_trial(trials: Sequence[Trial], spec: JobSpec) -> Trial | None:
         and chosen is not None
         and trial.origin == chosen.origin
         and trial.state is TrialState.COMPLETE
-        and spec.budget.epochs in map(step_of, trial.checkpoints)
+        and spec.budget.length in map(step_of, trial.checkpoints)
     ]
     return min(able, key=lambda trial: (objective_key(trial.reports[-1].value, mode), trial.id), default=None)
 
@@ -50,8 +50,8 @@ def write_best(trials: Sequence[Trial], spec: JobSpec, checkpoints: Path, target
     trial = best_weights_trial(trials, spec)
     problems: list[str] = []
     if trial is not None:
-        for name, state in intact(checkpoints, trial.checkpoints, spec.budget.epochs + 1, problems):
-            if step_of(name) < spec.budget.epochs:
+        for name, state in intact(checkpoints, trial.checkpoints, spec.budget.length + 1, problems):
+            if step_of(name) < spec.budget.length:
                 break
             buffer = io.BytesIO()
             torch.save(state["model"], buffer)

@@ -10,26 +10,28 @@ from anon_tune.spec import JobSpec
 __all__ = ["about_estimate"]
 
 
-def about_estimate(spec: JobSpec, epoch: float | None, at_once: int) -> str:
+def about_estimate(spec: JobSpec, seconds: float | None, at_once: int) -> str:
     """Return the trials of a job and the time that they are expected to take, without evaluation and starts.
 
     Args:
         spec: The job.
-        epoch: Seconds of training for an epoch, as the probe measured them; None if it did not.
+        seconds: Duration of training for an epoch, or for a step if the budget is in steps, as the probe measured it;
+            None if it did not.
         at_once: Number of trials that run at once.
     """
-    planned, epochs = spec.planned_trials(), spec.budget.epochs
+    planned, budget = spec.planned_trials(), spec.budget
     search, confirm, verdict = (planned[phase] for phase in (Phase.SEARCH, Phase.CONFIRM, Phase.VERDICT))
     total = search + confirm + verdict
     counts = f"{search} search, {confirm} confirm and {verdict} verdict trials, {total:,} in all"
-    said = f"estimate: at most {counts}, of {_count(epochs, 'epoch')} each; "
-    if epoch is None:
+    said = f"estimate: at most {counts}, of {budget.in_words} each; "
+    if seconds is None:
         return f"{said}the time is unknown, since no report came while the model was measured"
     rounds = math.ceil(total / at_once)
-    said += f"about {_in_units(epoch * epochs * rounds)} of training with {_count(at_once, 'trial')} at once"
+    said += f"about {_in_units(seconds * budget.length * rounds)} of training with {_count(at_once, 'trial')} at once"
+    article = "an" if budget.unit == "epoch" else "a"
     if spec.budget.time is not None:
         said += f", or less: the search ends after {_in_units(spec.budget.time)} (budget.time)"
-    return f"{said} ({epoch:.2g} s for an epoch; evaluation and the start of trials come on top)"
+    return f"{said} ({seconds:.2g} s for {article} {budget.unit}; evaluation and the start of trials come on top)"
 
 
 def _count(number: int, what: str) -> str:

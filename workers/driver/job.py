@@ -308,9 +308,10 @@ class JobDriver:
 
 def _estimated(spec: JobSpec, measured: Mapping[str, Any], at_once: int) -> _Ending:
     """Return how to leave a job that was only to be measured."""
-    step, steps = measured.get("seconds_per_step"), measured.get("steps_per_epoch")
-    epoch = None if step is None or steps is None else float(step) * float(steps)
-    return _Ending(JobState.PAUSED, about_estimate(spec, epoch, at_once))
+    step = measured.get("seconds_per_step")
+    steps = 1 if spec.budget.unit == "step" else measured.get("steps_per_epoch")
+    seconds = None if step is None or steps is None else float(step) * float(steps)
+    return _Ending(JobState.PAUSED, about_estimate(spec, seconds, at_once))
 
 
 def _cut_off(run: JobRun, renewal: LeaseRenewal) -> _Ending | None:

@@ -29,7 +29,7 @@ from anon_tune.search.policy import (
     stopped,
 )
 from anon_tune.search.pruning import should_prune
-from anon_tune.spec import Budget
+from anon_tune.spec import Budget, Unit
 from anon_tune.workers.driver.best_weights import best_weights_trial
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.shutdown_request import ShutdownRequest
@@ -290,7 +290,7 @@ class JobRun:
             trial = self._trials[trial_id]
             if trial.is_finished or trial.id in self._left:
                 return True  # it has ended, and has no more to do
-            _log_news(trial, result)
+            _log_news(trial, result, self._plan.spec.budget.unit)
             measurement, outcome = result.measurement, self._explained(trial, result.outcome)
             if isinstance(outcome, Lost):
                 self.lose(trial_id, outcome.reason, outcome.log)
@@ -347,7 +347,9 @@ class JobRun:
             trial = self._keep(dataclasses.replace(trial, checkpoints=(checkpoint, *others)))
         if report is not None and all(known.step != report.step for known in trial.reports):
             took = trial.seconds + (report.metrics.get("epoch_seconds") or 0.0)
-            trial = self._keep(dataclasses.replace(trial, reports=(*trial.reports, report), seconds=took))
+            # Another attempt may report at other steps than the one before.
+            reports = tuple(sorted((*trial.reports, report), key=lambda each: each.step))
+            trial = self._keep(dataclasses.replace(trial, reports=reports, seconds=took))
         return trial
 
     def _is_to_stop(self, trial: Trial, measurement: Measurement) -> bool:
@@ -450,7 +452,7 @@ class JobRun:
             self._plan.spaces[trial.arm], now, others, self._plan.spec.search, self._plan.spec.objective
         ):
             return False
-        self._finish(trial, TrialState.PRUNED, f"pruned after epoch {step}")
+        self._finish(trial, TrialState.PRUNED, f"pruned after {self._plan.spec.budget.unit} {step}")
         return True
 
     def _suggested(self) -> NewTrial | Decision:
@@ -521,9 +523,11 @@ class JobRun:
         return trial
 
 
-def _log_news(trial: Trial, result: StepResult) -> None:
+def _log_news(trial: Trial, result: StepResult, unit: Unit) -> None:
     if result.resumed is not None:
-        _log.info("trial %s: attempt %d continues after epoch %d", trial.id, trial.attempts, result.resumed)
+        _log.info(
+            "trial %s: attempt %d continues after %s %d", trial.id, trial.attempts, unit, result.resumed
+        )
     for warning in result.warnings:
         _log.warning("trial %s: %s", trial.id, warning)
     if isinstance(result.outcome, Failed):

@@ -101,7 +101,7 @@ class Attempt:
         self._tests = trial.phase is Phase.VERDICT
         self._metric = spec.objective.metric
         self._tests_each = self._tests and spec.objective.of != "last"
-        self._epochs = spec.budget.epochs
+        self._epochs = spec.budget.length
         self._keeps_last = spec.may_keep(trial.arm, trial.phase)
         self._good: str | None = None
         try:
@@ -223,7 +223,7 @@ def run_probe(
         ]
         problem = _problem(spec)
         batch_size = spec.training.batch_size
-        steps = spec.budget.epochs * max(1, len(problem.train) // batch_size)
+        steps = spec.budget.length * max(1, len(problem.train) // batch_size)
         batches = max(1, min(PROBE_BATCHES, int(_PROBE_SHARE * steps)))
         found = probe(
             problem,
@@ -270,7 +270,7 @@ def _training(
         spec.optimizer(arm),
         hyperparameters,
         seed=seed,
-        epochs=spec.budget.epochs,
+        epochs=spec.budget.length,
         device=choose_device(spec.resources.gpu),
         folder=spec.folder,
         **spec.training.model_dump(exclude={"checkpoint_seconds", "num_workers"}),

@@ -77,7 +77,8 @@ class CheckUpSession:
             hyperparameters={"lr": self._lr},
             seed=self.seed,
             device=choose_device(self._spec.resources.gpu),
-            epochs=self._spec.budget.epochs,
+            length=self._spec.budget.length,
+            unit=self._spec.budget.unit,
             objective=self._spec.objective,
             folder=work.files,
             make_optimizer=self._optimizer,
@@ -125,7 +126,8 @@ class CheckUpSession:
             )
         if self._value is None:
             self._value = value
-            self._steps_per_epoch = self._steps / progress.step
+            if self._spec.budget.unit == "epoch":
+                self._steps_per_epoch = self._steps / progress.step
         if self._steps >= PROBE_BATCHES:
             self._stop()
 

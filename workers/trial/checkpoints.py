@@ -45,7 +45,7 @@ def checkpoint_name(trial: str, attempt: int, step: int) -> str:
 
 
 def step_of(name: str) -> int:
-    """Return the epochs done when a checkpoint was written."""
+    """Return the epochs or steps done when a checkpoint was written."""
     return int(Path(name).stem)
 
 
@@ -129,7 +129,7 @@ def intact(
 
 
 def ask(root: Path, wanted: bool = True) -> None:
-    """Ask all trials to write a checkpoint after their current epoch, or withdraw that."""
+    """Ask all trials to write a checkpoint after their next report, or withdraw that."""
     with contextlib.suppress(OSError):  # without space for this file there is none for a checkpoint
         if wanted:
             (root / _ASKED).touch()
@@ -138,7 +138,7 @@ def ask(root: Path, wanted: bool = True) -> None:
 
 
 def is_asked(root: Path) -> bool:
-    """Return whether a checkpoint was asked for after this epoch."""
+    """Return whether a checkpoint was asked for after this report."""
     return (root / _ASKED).exists()
 
 

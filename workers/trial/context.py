@@ -21,7 +21,7 @@ from anon_tune.optim.groups import GroupedModel
 from anon_tune.workers.trial.schedules import schedule_factor
 
 if TYPE_CHECKING:
-    from anon_tune.spec import Objective
+    from anon_tune.spec import Objective, Unit
 
 __all__ = ["Context", "Progress", "Resumable", "TrialStopped", "random_states", "set_random_states"]
 
@@ -48,7 +48,7 @@ class Progress:
     """Progress of a training function at one of its reports, with its state.
 
     Attributes:
-        step: Steps done, in the unit of `budget.epochs`.
+        step: Epochs or steps done, in the unit of the budget.
         metrics: Reported values by name, including the objective.
         state: Returns the state for a checkpoint; None if the function did not call `resume`.
     """
@@ -83,7 +83,8 @@ class Context:
         hyperparameters: Arguments of the arm's optimizer or of your factory.
         seed: Seed of this trial, for the function's own random generators.
         device: Device to train on.
-        epochs: The full length, in the unit of the reported steps: `budget.epochs` of the job file.
+        length: The full length, in the unit of the reported steps: `budget.epochs` or `budget.steps` of the job file.
+        unit: That unit, "epoch" or "step".
         tests: Whether this is a trial of the verdict, which should call `test` with results on the test data. Other
             trials should not use the test data.
         folder: Folder for files of this attempt. It is deleted when the job ends or is paused.
@@ -96,7 +97,8 @@ class Context:
         hyperparameters: Mapping[str, Any],
         seed: int,
         device: torch.device,
-        epochs: int,
+        length: int,
+        unit: Unit = "epoch",
         objective: Objective | None,
         folder: Path,
         make_optimizer: Callable[[Any], Optimizer],
@@ -111,7 +113,8 @@ class Context:
         self.hyperparameters = dict(hyperparameters)
         self.seed = seed
         self.device = device
-        self.epochs = epochs
+        self.length = length
+        self.unit: Unit = unit
         self.tests = tests
         self.folder = folder
         self.should_stop = False
@@ -152,6 +155,16 @@ class Context:
         return made
 
     @property
+    def epochs(self) -> int:
+        """The full length in epochs. Raises InputError if the budget is in steps."""
+        return self._length_in("epoch")
+
+    @property
+    def steps(self) -> int:
+        """The full length in steps. Raises InputError if the budget is in epochs."""
+        return self._length_in("step")
+
+    @property
     def lr(self) -> float:
         """The learning rate of this trial, for a schedule of your own: `group["lr"] = trial.lr * factor`.
 
@@ -169,11 +182,12 @@ class Context:
 
         Args:
             optimizer: The optimizer whose learning rate follows the schedule.
-            steps: Number of calls of `schedule.step()` over the full length; by default one per epoch.
+            steps: Number of calls of `schedule.step()` over the full length; by default one per epoch, or per step if
+                the budget is in steps.
         """
         self.uses_schedule = True
         name, warmup = self._schedule
-        total = self.epochs if steps is None else steps
+        total = self.length if steps is None else steps
         return LambdaLR(optimizer, lambda step: schedule_factor(name, step, total, warmup))
 
     def resume(self, **objects: Resumable) -> int:
@@ -225,7 +239,8 @@ class Context:
         The last report may be repeated, as by an evaluation after the training; this has no effect.
 
         Args:
-            step: From 1 to `epochs`, in the unit of `budget.epochs`; larger than the one before.
+            step: Epochs or steps done, in the unit of the budget: from 1 to the full length, and larger than the one
+                before. Some may be left out.
             metrics: Numbers by name, also of numpy or as tensors with one element. The job's `objective.metric` must
                 be among them, measured on the validation data.
 
@@ -246,9 +261,10 @@ class Context:
         done = _whole(step)
         if done is not None and done == self._last and self._repeats(metrics):
             return
-        if done is None or not self._last < done <= self.epochs:
+        if done is None or not self._last < done <= self.length:
             raise InputError(
-                f"report: expected a step after {self._last} and up to budget.epochs {self.epochs}, found {step!r}."
+                f"report: expected a step after {self._last} and up to budget.{self.unit}s {self.length}, found "
+                f"{step!r}."
             )
         numbers = {name: _number(name, value) for name, value in metrics.items()}
         if self._objective is not None and self._objective.metric not in numbers:
@@ -259,7 +275,7 @@ class Context:
         self._check_scale("report", numbers)
         self._last, self._metrics = done, numbers
         progress = Progress(done, numbers, (lambda: self._state(done, numbers)) if resumable else None)
-        if self.tests and done == self.epochs:
+        if self.tests and done == self.length:
             self._held = progress  # `test` adds to it
         else:
             self._tell(progress)
@@ -283,8 +299,8 @@ class Context:
         self._check_scale("test", numbers, "test_")
         if self.tests:
             # Training that ended early counts at full length with its last results.
-            self._last, self._held = self.epochs, None
-            self._tell(Progress(self.epochs, {**reported, **numbers}, None))
+            self._last, self._held = self.length, None
+            self._tell(Progress(self.length, {**reported, **numbers}, None))
 
     def close(self) -> None:
         """Send the last report of a function that has ended without `test`."""
@@ -302,6 +318,14 @@ class Context:
         """Return the state for pickle: the trial, without its model, its checkpoint and the way to its worker."""
         state = {**vars(self), "_tell": _not_here, "_make_optimizer": _not_here, "_is_due": _never}
         return state | {"_saved": None, "_held": None, "_resumable": {}, "model": None, "optimizers": []}
+
+    def _length_in(self, unit: Unit) -> int:
+        if unit != self.unit:
+            raise InputError(
+                f"The trial's length is {self.length} {self.unit}s (budget.{self.unit}s), not {unit}s: use "
+                f"`{self.unit}s` in place of `{unit}s`, or set budget.{unit}s."
+            )
+        return self.length
 
     def _repeats(self, metrics: Mapping[str, float | Tensor]) -> bool:
         """Return whether the objective is that of the last report."""

@@ -253,12 +253,12 @@ class CheckUp:
 
 
 def _filled(spec: JobSpec, assignment: Assignment, files: Path, run: int) -> list[str]:
-    """Return the job's command, with values in place of {epochs}, {seed} and {folder}."""
+    """Return the job's command, with values in place of {epochs} or {steps}, {seed} and {folder}."""
     if isinstance(assignment, TrialAssignment):
         seed = assignment.trial.seed
     else:
         seed = (assignment.seed, assignment.other_seed)[run]
-    values = {"epochs": str(spec.budget.epochs), "seed": str(seed), "folder": str(files)}
+    values = {spec.budget.key: str(spec.budget.length), "seed": str(seed), "folder": str(files)}
     found = []
     for argument in shlex.split(spec.command or ""):
         for name, value in values.items():

@@ -93,7 +93,7 @@ class Measurement:
     """Measurements of a trial after a step.
 
     Attributes:
-        step: Epochs done, from 1.
+        step: Epochs or steps done, in the unit of the budget, from 1.
         value: The objective on the validation split; NaN or infinite if the trial diverged.
         metrics: All other measured values, by name.
         checkpoint: Name of a durable checkpoint of the trial after this step; None if there is none.
@@ -110,7 +110,7 @@ class Completed:
     """The trial was trained at full length.
 
     Attributes:
-        final: Objective after the last epoch: on the test split in the verdict, else on the validation split.
+        final: Objective at the end: on the test split in the verdict, else on the validation split.
         log: The last lines of the user's own output; None if there are none.
     """
 
@@ -176,12 +176,12 @@ Outcome = Completed | Diverged | Failed | Lost
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """One message of a trial: an epoch was trained, or the trial has ended, or both.
+    """One message of a trial: a report, or its end, or both.
 
     Attributes:
-        measurement: Measurements of the epoch; None if none was trained.
+        measurement: Measurements of the report; None if there is none.
         outcome: The end of the trial; None if it continues.
-        resumed: Epochs done before this attempt, in its first message; None if it did not resume.
+        resumed: Epochs or steps done before this attempt, in its first message; None if it did not resume.
         warnings: Lines for the job's log.
 
     Raises:
@@ -205,7 +205,7 @@ class TrainingCost:
 
     Attributes:
         seconds_per_step: Duration of one step of the optimizer.
-        steps_per_epoch: Steps of the optimizer per epoch, or per unit of `budget.epochs`.
+        steps_per_epoch: Steps of the optimizer per epoch; None if the budget is in steps.
         samples_per_epoch: Training examples in an epoch.
         device: Name of the device.
         peak_memory_bytes: Peak GPU memory of the tensors.

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch.optim import Optimizer
 
 from anon_tune.errors import InputError
 from anon_tune.optim import Anon, make_optimizer, monitor
-from anon_tune.records import Phase
+from anon_tune.records import OPTIMIZER_STEPS, Phase
 from anon_tune.workers.isolation.channel import Channel
 from anon_tune.workers.trial import checkpoints
 from anon_tune.workers.trial.context import Context, Progress, TrialStopped
@@ -80,6 +81,7 @@ class TrialSession:
         self._good: str | None = None
         self._resumed: int | None = None
         self._warnings: list[str] = []
+        self._steps = 0
         self._pace = checkpoints.Pace(self._spec.training.checkpoint_seconds)
         if supervisor is not None:
             Watchdog(self._folder, self._trial.id, self._trial.attempts)
@@ -109,7 +111,7 @@ class TrialSession:
         """Return the furthest intact checkpoint."""
         trial, problems = self._trial, list[str]()
         found = next(
-            checkpoints.intact(self._folder, trial.checkpoints, self._spec.budget.epochs, problems), None
+            checkpoints.intact(self._folder, trial.checkpoints, self._spec.budget.length, problems), None
         )
         if found is None:
             if trial.checkpoints:
@@ -128,12 +130,11 @@ class TrialSession:
             hyperparameters=trial.hyperparameters,
             seed=trial.seed,
             device=choose_device(spec.resources.gpu),
-            epochs=spec.budget.epochs,
+            length=spec.budget.length,
+            unit=spec.budget.unit,
             objective=spec.objective,
             folder=work.files,
-            make_optimizer=lambda target: make_optimizer(
-                spec.optimizer(trial.arm), target, trial.hyperparameters, spec.folder
-            ),
+            make_optimizer=self._optimizer,
             tell=self._report,
             tests=self._tests,
             schedule=spec.training.schedule,
@@ -141,6 +142,16 @@ class TrialSession:
             saved=saved,
             is_due=self._is_due,
         )
+
+    def _optimizer(self, target: Any) -> Optimizer:
+        """Return the trial's optimizer, whose steps are counted."""
+        arm = self._spec.optimizer(self._trial.arm)
+        made = make_optimizer(arm, target, self._trial.hyperparameters, self._spec.folder)
+        made.register_step_post_hook(self._count_step)
+        return made
+
+    def _count_step(self, *_: Any) -> None:
+        self._steps += 1
 
     def _report(self, progress: Progress) -> None:
         """Send a report, with a checkpoint if one is due. Raises TrialStopped if the trial must stop."""
@@ -152,8 +163,12 @@ class TrialSession:
 
     def _measured(self, progress: Progress) -> tuple[Measurement, Outcome | None]:
         now = time.perf_counter()
-        metrics = {**progress.metrics, "epoch_seconds": now - self._since}
-        self._since = now
+        metrics = {
+            **progress.metrics,
+            "epoch_seconds": now - self._since,
+            OPTIMIZER_STEPS: float(self._steps),
+        }
+        self._since, self._steps = now, 0
         for optimizer in self.context.optimizers:
             if isinstance(optimizer, Anon):
                 metrics |= monitor(optimizer)
@@ -174,7 +189,7 @@ class TrialSession:
         return metrics.get(f"test_{metric}", value) if self._tests else value
 
     def _saves(self, progress: Progress) -> bool:
-        return progress.state is not None and progress.step < self._spec.budget.epochs and self._is_due()
+        return progress.state is not None and progress.step < self._spec.budget.length and self._is_due()
 
     def _is_due(self) -> bool:
         return self._pace.due or checkpoints.is_asked(self._folder)
@@ -189,7 +204,7 @@ class TrialSession:
                     checkpoints.save(self._folder, name, state(), self._good)
         except Exception as error:  # noqa: BLE001 - a full disk, or a state that cannot be saved
             self._warnings.append(
-                f"no checkpoint after epoch {progress.step}, training goes on: {message_of(error)}"
+                f"no checkpoint after {self._spec.budget.unit} {progress.step}, training goes on: {message_of(error)}"
             )
             return None
         self._good = name

@@ -18,7 +18,10 @@ WORK = "ANON_TUNE_WORK"
 FOLDER = "ANON_TUNE_FOLDER"
 """Variable that names the folder for files of this attempt."""
 
-NO_REPORT = "The training ended without a report. Call report(epoch, ...) after each epoch."
+NO_REPORT = (
+    "The training ended without a report. Call report(epoch, ...) after each epoch, or report(step, ...) after so "
+    "many steps if the budget is in steps."
+)
 
 
 @dataclass(frozen=True)

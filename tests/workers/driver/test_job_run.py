@@ -251,6 +251,37 @@ def test_an_attempt_that_begins_again_is_judged_by_the_steps_it_has_done(ledger:
     assert next(t for t in stored(ledger, job_id) if t.id == trial.id).reason == "pruned after epoch 2"
 
 
+def test_a_job_in_steps_speaks_of_steps_and_orders_reports_by_them(ledger: Ledger):
+    """Another attempt may report at other steps than the one before."""
+    own = {"task": "train:train", "folder": "/x", "data": None, "model": None, "arms": ["anon"]}
+    search = {**RANDOM, "pruner": "median", "grace": 100}
+    length = {"epochs": None, "steps": 400}
+    job = plan(NEVER_STOPPED + 2, search=search, budget=length, objective={"of": "last 2"}, **own)
+    job_id, lease = begin(ledger, job)
+    run = JobRun(ledger, lease, job)
+    for _ in range(NEVER_STOPPED):
+        trial = started(run)
+        for step in (150, 300, 400):
+            run.report(trial.id, result(step, 1.0, Completed(1.0) if step == 400 else None))
+    pruned = started(run)
+    assert not run.report(pruned.id, result(60, 9.0)), "before its grace"
+    assert not run.report(pruned.id, result(120, 9.0)), "no other has reported so early"
+    assert run.report(pruned.id, result(170, 9.0))
+    trial = started(run)
+    for step, value in ((100, 0.5), (300, 0.4)):
+        run.report(trial.id, result(step, value))
+    run.lose(trial.id, "the worker process died")
+    assert started(run).id == trial.id
+    for step, value in ((200, 0.3), (300, 0.9)):
+        run.report(trial.id, result(step, value))
+    run.report(trial.id, result(400, 0.1, Completed(0.1)))
+    last, other = (next(t for t in stored(ledger, job_id) if t.id == each.id) for each in (trial, pruned))
+    assert (other.state, other.reason) == (TrialState.PRUNED, "pruned after step 170")
+    assert [report.step for report in last.reports] == [100, 200, 300, 400]
+    assert last.value == pytest.approx(math.sqrt(0.4 * 0.1)), "of the last two steps"
+    assert seen(stored(ledger, job_id)) == seen(run.trials)
+
+
 def named(
     folder: Path, trial: Trial, step: int, value: float = 0.5, outcome: Outcome | None = None
 ) -> StepResult:

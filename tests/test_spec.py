@@ -547,7 +547,7 @@ def test_an_unknown_key_in_an_override_is_named():
 
 # Any valid job
 
-NAMES = st.text("abcXYZ012_ .:+-é", min_size=1, max_size=20)
+NAMES = st.text("abcXYZ012_ .:+-é", min_size=1, max_size=20).filter(str.strip)
 
 
 @st.composite

@@ -21,7 +21,7 @@ from tests import trials
 
 def stand_in(epochs: int) -> Context:
     """Return what `anon_tune.trial()` returns outside a job."""
-    return script._stand_in(epochs, seed=0)
+    return script._stand_in(epochs, seed=0, steps=None)
 
 
 class UserCode:

@@ -48,6 +48,9 @@ EXPLAINED = {
 
 _SHOWN = ("gamma", "lr", "betas", "delay", "weight_decay", "floor", "momentum", "nesterov")
 
+_LARGEST = 10.0
+"""Relative difference up to which its size is told."""
+
 _QUIET = 2.0
 """The noise of seeds is small if their deviation is at most so many times the difference that matters."""
 
@@ -305,15 +308,19 @@ def about_value(of: str) -> str:
 
 
 def amount(value: float, answer: Answer) -> str:
-    """Return a difference without its sign: "3.1%", or a number on the linear scale."""
+    """Return a difference without its sign: "3.1%", or a number on the linear scale; at most "over 1,000%"."""
     if answer.scale == "linear":
         return f"{abs(value):.3g}"
+    if abs(value) > _LARGEST:
+        return "over 1,000%"
     share = 100 * abs(value)
     return f"{share:.2g}%" if share < 10 else f"{share:.0f}%"
 
 
 def signed(value: float, answer: Answer) -> str:
-    """Return a difference with its sign: "-9.1%"."""
+    """Return a difference with its sign: "-9.1%"; at most "over +1,000%"."""
+    if answer.scale != "linear" and value > _LARGEST:
+        return "over +1,000%"
     return f"{'-' if value < 0 else '+'}{amount(value, answer)}"
 
 

@@ -21,9 +21,9 @@ from anon_tune.records import (
     TrialState,
 )
 from anon_tune.search_spaces import Space, load_space, space_names
-from anon_tune.sentences import about_cost, about_stopping
+from anon_tune.sentences import about_cost, about_stopping, amount, signed
 from anon_tune.views import JobView, job_view, trial_view
-from tests import builders
+from tests import answers, builders
 from tests.answers import GAMMA, answer, compared, stored
 from tests.test_views import view
 
@@ -445,3 +445,12 @@ def test_a_space_of_a_factory_is_shown_with_its_own_names():
     lines = text(space_view("x", Space.model_validate(document))).splitlines()
     assert "optimizer mine:make; infinitely many configurations" in lines[1]
     assert [line.split() for line in lines[2:]] == [["lr", "0.1", "to", "1"], ["momentum", "0.9", "(fixed)"]]
+
+
+def test_a_difference_too_large_to_mean_much_is_not_spelled_out():
+    shown = answers.answer(scale="log")
+    assert [signed(each, shown) for each in (0.031, -0.091, 9.9, 227293257.0)] == [
+        "+3.1%", "-9.1%", "+990%", "over +1,000%"
+    ]  # fmt: skip
+    assert amount(46174347.94, shown) == "over 1,000%"
+    assert signed(46174347.0, answers.answer(scale="linear")) == "+4.62e+07"

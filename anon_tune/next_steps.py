@@ -46,6 +46,8 @@ def next_steps(answer: Answer, spec: JobSpec, job: str) -> Iterator[str]:
         which = "" if arm == "anon" else f" --arm {arm}"
         of = "model" if ":" in spec.optimizer(arm) else "model.parameters()"
         load = f'anon_tune.load_optimizer("best.yaml", {of})'
+        if spec.command is not None and "{" not in spec.command:  # alone, nothing fills its placeholders
+            load = f"ANON_TUNE_CONFIG=best.yaml {spec.command}"
         yield f"Use these settings: anon-tune export {job}{which} -o best.yaml, then {load}."
     yield from further_steps(answer, spec, job)
 

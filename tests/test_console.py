@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 
 from anon_tune.answer import Outcome, Search, Spent, Stopped
 from anon_tune.console import jobs_table, live_view, report, space_view, spaces_view, trials_table
+from anon_tune.next_steps import next_steps
 from anon_tune.records import (
     ArmRecord,
     JobRecord,
@@ -22,6 +23,7 @@ from anon_tune.records import (
 )
 from anon_tune.search_spaces import Space, load_space, space_names
 from anon_tune.sentences import about_cost, about_stopping, amount, signed
+from anon_tune.spec import parse_spec
 from anon_tune.views import JobView, job_view, trial_view
 from tests import answers, builders
 from tests.answers import GAMMA, answer, compared, stored
@@ -454,3 +456,19 @@ def test_a_difference_too_large_to_mean_much_is_not_spelled_out():
     ]  # fmt: skip
     assert amount(46174347.94, shown) == "over 1,000%"
     assert signed(46174347.0, answers.answer(scale="linear")) == "+4.62e+07"
+
+
+def test_what_to_do_next_after_a_job_with_a_command_is_about_the_script():
+    spec = parse_spec(
+        {
+            "name": "x",
+            "command": "python train.py --width 8",
+            "budget": {"trials": 2, "epochs": 3},
+            "folder": "/x",
+        }
+    )
+    first, *others = next_steps(answer(tested=False), spec, "j")
+    assert first.endswith("then ANON_TUNE_CONFIG=best.yaml python train.py --width 8.")
+    assert any("call trial.test(loss=...) in the script" in each for each in others)
+    filled = spec.model_copy(update={"command": "python train.py --epochs {epochs}"})
+    assert "anon_tune.load_optimizer(" in next(next_steps(answer(), filled, "j"))

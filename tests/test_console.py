@@ -467,7 +467,7 @@ def test_what_to_do_next_after_a_job_with_a_command_is_about_the_script():
             "folder": "/x",
         }
     )
-    first, *others = next_steps(answer(tested=False), spec, "j")
+    first, *others = next_steps(answer(tested=False, verdict=(compared(),)), spec, "j")
     assert first.endswith("then ANON_TUNE_CONFIG=best.yaml python train.py --width 8.")
     assert any("call trial.test(loss=...) in the script" in each for each in others)
     filled = spec.model_copy(update={"command": "python train.py --epochs {epochs}"})

@@ -27,6 +27,7 @@ import psutil
 
 from anon_tune.records import Phase, Trial, TrialState
 from anon_tune.spec import JobSpec, load_spec
+from anon_tune.workers.isolation.process import Keeper
 from anon_tune.workers.trial import child, isolated
 from anon_tune.workers.trial.isolated import IsolatedAttempt, UserCode
 from anon_tune.workers.trial.messages import TrialAssignment
@@ -115,7 +116,8 @@ def memory() -> None:
     """Print the unique memory of an actor's process with its keeper, and of one that trains in the actor."""
     thin = (
         "import sys, gc; from ray import tune; from anon_tune.workers.trial import trainable, isolated\n"
-        "keeper = isolated.keeper(); print(keeper.pid(), flush=True); sys.stdin.read()"
+        "from anon_tune.workers.isolation.process import Keeper\n"
+        "keeper = Keeper(isolated.MODULES); print(keeper.pid(), flush=True); sys.stdin.read()"
     )
     thick = (
         "import sys; from ray import tune; from anon_tune.workers.trial import trainable, attempt\n"
@@ -142,7 +144,7 @@ def main() -> None:
     trials = 3 if options.quick else options.trials
     print(f"load before: {', '.join(f'{value:.1f}' for value in os.getloadavg())}")
     print("| | median | 95% |\n|---|---|---|")
-    with tempfile.TemporaryDirectory(prefix="at") as made, isolated.keeper() as keeper:
+    with tempfile.TemporaryDirectory(prefix="at") as made, Keeper(isolated.MODULES) as keeper:
         folder = Path(made)
         (folder / "train.py").write_text(_CODE)
         spec = job(folder, "task: train:train", 3)

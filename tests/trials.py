@@ -55,7 +55,7 @@ class Local(TrialTrainable):
     """Takes the job from the config, as Tune hands it over to each worker."""
 
     def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
-        with mock.patch.object(isolated, "keeper", return_value=SHARED):
+        with mock.patch.object(isolated, "keeper_for", return_value=SHARED):
             super().setup(config, config["spec"], NO_FUNCTIONS)
 
     def advance(self) -> StepResult:

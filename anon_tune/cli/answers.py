@@ -113,9 +113,9 @@ def _architecture(name: str) -> Fingerprint:
 
 def _probed(spec: JobSpec, probe: ProbeAssignment) -> ProbeResult | Failed:
     if spec.has_own_training:
-        from anon_tune.workers.trial.isolated import CheckUp, UserCode, keeper
+        from anon_tune.workers.trial.isolated import CheckUp, UserCode, keeper_for
 
-        with keeper() as started:
+        with keeper_for(spec) as started:
             return CheckUp(probe, UserCode(started, spec, pickle.dumps({}))).step()
     from anon_tune.workers.trial.attempt import run_probe
 

@@ -35,7 +35,7 @@ from anon_tune.workers.trial.messages import (
 from anon_tune.workers.trial.watchdog import Watchdog
 from anon_tune.workers.trial.work import FOLDER, NO_REPORT, WORK, Work
 
-__all__ = ["MODULES", "CheckUp", "IsolatedAttempt", "UserCode", "begin", "keeper"]
+__all__ = ["MODULES", "CheckUp", "IsolatedAttempt", "UserCode", "begin", "keeper_for"]
 
 _CLOSE_SECONDS = 10.0
 """Time for stopped user code to clean up."""
@@ -91,9 +91,9 @@ class UserCode:
         return self.keeper.start(dataclasses.replace(order, command=command))
 
 
-def keeper() -> Keeper:
-    """Return a keeper that loads what user code needs."""
-    return Keeper(MODULES)
+def keeper_for(spec: JobSpec) -> Keeper:
+    """Return a keeper that loads what the processes of a job need; a command loads its own modules."""
+    return Keeper(MODULES if spec.command is None else ())
 
 
 def begin(assignment: Assignment, code: UserCode) -> IsolatedAttempt | CheckUp:

@@ -43,7 +43,7 @@ class TrialTrainable(tune.Trainable):
         if spec.has_own_training:
             from anon_tune.workers.trial import isolated
 
-            self._keeper = isolated.keeper()
+            self._keeper = isolated.keeper_for(spec)
             self._keeper.load()
             self._begin = partial(isolated.begin, code=isolated.UserCode(self._keeper, spec, functions))
         else:

@@ -89,7 +89,7 @@ def test_a_trial_that_hangs_fails_and_the_job_goes_on(home: Home, tmp_path: Path
     (attempt,) = home.ledger.attempts.of_job(job.id, failed.id)
     assert attempt.log is not None
     *_, thread = attempt.log.split("Thread ")
-    assert thread.startswith("training:")
+    assert thread.startswith("MainThread:")
     assert "in wait_for_data" in thread
     assert "in wait_for_data" in home.call("logs", job.id).stdout
 

@@ -122,19 +122,21 @@ class IsolatedAttempt:
         self._completed: Completed | None = None
         self._waits = False
         self._process: IsolatedProcess | None = None
+        self._assignment = assignment
         self._watchdog = Watchdog(
             assignment.folder, self._trial.id, self._trial.attempts, end=self._end_overdue
         )
-        try:
-            self._process = code.start(assignment, self._files, self._log)
-        except OSError as error:
-            self._failure = f"no process can be started: {error}"
 
     def step(self) -> StepResult:
         """Wait for the next report, or for the end."""
         output.trim(self._log)
         if self._process is None:
-            return StepResult(outcome=Failed(self._failure, self._failure))
+            # Not before the first step: Tune may prepare an attempt in two actors, and drop one.
+            try:
+                self._process = self._code.start(self._assignment, self._files, self._log)
+            except OSError as error:
+                reason = f"no process can be started: {error}"
+                return StepResult(outcome=Failed(reason, reason))
         while True:
             if self._waits:
                 self._process.reply(to_reply(Reply(goes_on=True)))

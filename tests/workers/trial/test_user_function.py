@@ -405,9 +405,9 @@ def test_a_stopped_function_cleans_up_though_it_catches_every_exception(trial: T
 def test_a_function_that_does_not_stop_is_killed(trial: Trial, folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("anon_tune.workers.trial.isolated._CLOSE_SECONDS", 0.1)
     one = trial(folder, "deaf")
-    assert one._process is not None
     assert measured(one.advance()).step == 1
     process = one._process
+    assert process is not None
     one.close()
     assert describe(process.finish(0.0).status) == "SIGKILL (Killed)"
 

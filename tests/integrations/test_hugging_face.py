@@ -13,7 +13,10 @@ from anon_tune.workers.trial.messages import Failed, ProbeResult
 from tests.integrations.conftest import UserCode, stand_in
 from tests.trials import TRIAL, failed, final, learned, measured, steps
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers about itself
+pytestmark = [
+    pytest.mark.slow,  # tests/integrations/test_frameworks.py is not
+    pytest.mark.filterwarnings("ignore"),  # of transformers about itself
+]
 
 CODE = """
 import torch

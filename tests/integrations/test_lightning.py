@@ -13,7 +13,10 @@ from anon_tune.workers.trial.messages import Completed, Failed, ProbeResult
 from tests.integrations.conftest import UserCode, stand_in
 from tests.trials import TRIAL, failed, final, learned, measured, steps
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning about itself and its loaders
+pytestmark = [
+    pytest.mark.slow,  # tests/integrations/test_frameworks.py is not
+    pytest.mark.filterwarnings("ignore"),  # of Lightning about itself and its loaders
+]
 
 CODE = """
 import lightning

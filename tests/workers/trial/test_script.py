@@ -227,6 +227,7 @@ def test_a_scripts_process_loads_neither_ray_nor_optuna(keeper: Keeper, folder: 
 # Before the first trial
 
 
+@pytest.mark.slow
 def test_a_script_is_checked_up_in_two_runs(folder: Path, tmp_path: Path):
     found = trials.checked_up(job(folder, "python train.py --width 8"), tmp_path)
     assert isinstance(found, ProbeResult), found

@@ -168,7 +168,7 @@ def _job_to_resume(jobs: Jobs, ledger: Ledger, wanted: str, task: str, trials: i
     """Return the id of the newest job with this id or name, extended to so many trials.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: No job has that id or name.
         ConflictError: It tunes another function, has more trials, or cannot be extended.
         SpecError: The search spaces do not have so many configurations.
     """

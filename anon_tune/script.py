@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from anon_tune.errors import InputError
 from anon_tune.optim.factory import load_optimizer, make_optimizer, read_configuration
+from anon_tune.workers.isolation.channel import WORK
 from anon_tune.workers.trial.context import Context, TrialStopped
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ __all__ = ["CONFIG", "trial"]
 CONFIG = "ANON_TUNE_CONFIG"
 """Variable that names an exported configuration, for a script that runs alone."""
 
-_WORK = "ANON_TUNE_WORK"
 _STAND_IN_LR = 1e-3
 
 _trial: Context | None = None
@@ -51,7 +51,7 @@ def trial(epochs: int = 1, seed: int = 0, steps: int | None = None) -> Context:
     """
     global _trial
     if _trial is None:
-        _trial = _in_a_job() if _WORK in os.environ else _stand_in(epochs, seed, steps)
+        _trial = _in_a_job() if WORK in os.environ else _stand_in(epochs, seed, steps)
     return _trial
 
 

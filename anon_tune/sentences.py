@@ -49,7 +49,7 @@ EXPLAINED = {
 _SHOWN = ("gamma", "lr", "betas", "delay", "weight_decay", "floor", "momentum", "nesterov")
 
 _LARGEST = 10.0
-"""Relative difference up to which its size is told."""
+"""Largest relative difference that is shown as a number."""
 
 _QUIET = 2.0
 """The noise of seeds is small if their deviation is at most so many times the difference that matters."""

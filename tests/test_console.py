@@ -276,7 +276,7 @@ def test_a_running_job_has_a_line_for_how_far_it_is_and_one_for_each_arm():
     ],
 )
 def test_the_time_left_is_estimated_from_the_first_epoch_on(trials: int, epochs: int, said: str):
-    """Of a job with one arm of 3 trials, 1 finalist, 2 confirm and 2 verdict seeds, of 9 epochs each."""
+    """The job has one arm, 3 search, 2 confirm and 2 verdict trials, and 9 epochs in each."""
     keys = {
         "arms": ["anon"],
         "budget": {"trials": 3, "epochs": 9},

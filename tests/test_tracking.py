@@ -277,7 +277,7 @@ def test_an_experiment_that_was_deleted_is_named_with_what_to_do(
     lease = begin(ledger)
     complete(ledger, lease, 0)
     writing = projector(ledger, uri, tmp_path)
-    check_experiment(uri)  # there is none yet
+    check_experiment(uri)  # before the experiment is made
     writing.sync(lease.job)
     check_experiment(uri)
     client = MlflowClient(uri)

@@ -43,7 +43,7 @@ def test_steps_of_user_code_are_those_that_its_optimizer_made():
 
 
 def test_trials_whose_steps_were_not_counted_have_those_of_the_probe():
-    """Half a count is none: an earlier version may have made the first reports."""
+    """A total is unknown if an earlier version, which did not count, made the first reports."""
     trials = [counted(0, (1, None), (2, 7.0)), counted(1, (2, 12.0)), counted(2, (3, 0.0))]
     search, confirm, _ = spent(trials, ["anon"], {"steps_per_epoch": 10})
     assert search.steps == 20 + 12 + 30

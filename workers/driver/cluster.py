@@ -218,7 +218,7 @@ def find_address(address: str) -> str:
     Ray itself would take any, also one that another job has started: it refuses the connection, or ends with its job.
 
     Raises:
-        DependencyError: There is none for "auto".
+        DependencyError: The address is "auto", and no such cluster runs here.
     """
     if address != "auto":
         return address

@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import socket
 
-__all__ = ["CHANNEL", "Channel"]
+__all__ = ["CHANNEL", "FOLDER", "WORK", "Channel"]
 
 CHANNEL = "ANON_TUNE_CHANNEL"
 """Variable that names the Unix socket of a process: it connects there, and sends and reads lines."""
+
+WORK = "ANON_TUNE_WORK"
+"""Variable that names the file with the work of a process."""
+
+FOLDER = "ANON_TUNE_FOLDER"
+"""Variable that names the folder for files of an attempt."""
 
 
 class Channel:

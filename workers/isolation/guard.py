@@ -25,7 +25,7 @@ from typing import NoReturn
 
 import psutil
 
-from anon_tune.workers.isolation.messages import Ended, Order, Started, read_lines, send
+from anon_tune.workers.isolation.messages import Ended, Order, Started, Stop, read_lines, send
 
 __all__ = ["guard"]
 
@@ -73,7 +73,7 @@ def _wait(child: int, control: socket.socket) -> int:
             if lines is None:
                 return _kill(child)
             for line in lines:
-                _terminate(child, float(json.loads(line)["grace"]))
+                _terminate(child, Stop(**json.loads(line)).grace)
                 return _kill(child)
 
 

@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from anon_tune.errors import InputError
 from anon_tune.records import Phase
 from anon_tune.spec import JobSpec
 from anon_tune.workers.problems.tasks import Problem, load_problem
 from anon_tune.workers.trial import checkpoints, output
-from anon_tune.workers.trial.device import choose_device
+from anon_tune.workers.trial.device import choose_device, use_threads
 from anon_tune.workers.trial.dry_run import FactoryArm
 from anon_tune.workers.trial.failure import failure_of, message_of
 from anon_tune.workers.trial.messages import (
@@ -105,7 +104,7 @@ class Attempt:
         self._keeps_last = spec.may_keep(trial.arm, trial.phase)
         self._good: str | None = None
         try:
-            _use_threads(spec.resources.cpu)
+            use_threads(spec.resources.cpu)
             self._training = self._go_on(_problem(spec))
             self._pace = checkpoints.Pace(spec.training.checkpoint_seconds)
         except Exception as error:  # noqa: BLE001 - as in step
@@ -216,7 +215,7 @@ def run_probe(
         points: Hyperparameters for the dry run of the user's factories, by arm.
     """
     try:
-        _use_threads(spec.resources.cpu)
+        use_threads(spec.resources.cpu)
         arms = [
             FactoryArm(arm, spec.optimizer(arm), spec.spaces[arm].file, spec.folder, each)
             for arm, each in (points or {}).items()
@@ -238,12 +237,6 @@ def run_probe(
         return dataclasses.replace(found, cost=cost)
     except Exception as error:  # noqa: BLE001 - as in an attempt
         return failure_of(error, spec.folder)
-
-
-def _use_threads(number: int) -> None:
-    """Set the number of threads of torch and numpy."""
-    torch.set_num_threads(number)
-    threadpool_limits(number, "blas")
 
 
 def _problem(spec: JobSpec) -> Problem:

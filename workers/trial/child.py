@@ -7,14 +7,12 @@ import inspect
 import pickle
 from collections.abc import Callable
 
-import torch
-from threadpoolctl import threadpool_limits
-
 from anon_tune.errors import InputError
 from anon_tune.spec import JobSpec
 from anon_tune.user_code import load_function, provide
 from anon_tune.workers.trial.check_up import CheckUpSession
 from anon_tune.workers.trial.context import Context, TrialStopped
+from anon_tune.workers.trial.device import use_threads
 from anon_tune.workers.trial.failure import failure_of
 from anon_tune.workers.trial.messages import ProbeAssignment
 from anon_tune.workers.trial.session import (
@@ -40,7 +38,7 @@ def run(work: Work, supervisor: Supervisor) -> None:
     session: CheckUpSession | TrialSession | None = None
     try:
         session = kind(work, supervisor)
-        _use_threads(work.spec.resources.cpu)
+        use_threads(work.spec.resources.cpu)
         seed_all(session.context.seed)
         provide(pickle.loads(work.functions))
         try:
@@ -56,12 +54,6 @@ def run(work: Work, supervisor: Supervisor) -> None:
     finally:
         if isinstance(session, CheckUpSession):
             session.close()
-
-
-def _use_threads(number: int) -> None:
-    """Set the number of threads of torch and numpy."""
-    torch.set_num_threads(number)
-    threadpool_limits(number, "blas")
 
 
 def function_of(spec: JobSpec) -> Callable[[Context], object]:

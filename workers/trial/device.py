@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from anon_tune.errors import InputError
 
-__all__ = ["CONTEXT_BYTES", "choose_device", "describe_device", "memory_share", "trials_that_fit"]
+__all__ = [
+    "CONTEXT_BYTES",
+    "choose_device",
+    "describe_device",
+    "memory_share",
+    "trials_that_fit",
+    "use_threads",
+]
 
 CONTEXT_BYTES = 640 * 2**20
 """Upper bound of a process's bytes on a GPU besides torch's tensors, for CUDA's context and its libraries."""
@@ -55,3 +63,9 @@ def trials_that_fit(reserved: int, total: int) -> int:
 def describe_device(device: torch.device) -> str:
     """Return the name of a device: "cpu", or that of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def use_threads(number: int) -> None:
+    """Set the number of threads of torch and numpy."""
+    torch.set_num_threads(number)
+    threadpool_limits(number, "blas")

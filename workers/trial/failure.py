@@ -46,7 +46,7 @@ def message_of(error: BaseException) -> str:
 
 
 def _users_part(error: BaseException, folder: str | None) -> TracebackType | None:
-    """Return an error's traceback from the first frame of a file in `folder` on; all of it if there is none."""
+    """Return an error's traceback from the first frame of a file in `folder` on; all of it without such a frame."""
     trace = error.__traceback__
     while folder is not None and trace is not None:
         if Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):

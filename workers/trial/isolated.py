@@ -12,6 +12,7 @@ from pathlib import Path
 
 from anon_tune.records import Phase
 from anon_tune.spec import JobSpec
+from anon_tune.workers.isolation.channel import FOLDER, WORK
 from anon_tune.workers.isolation.messages import Ended, Order, describe, is_killed
 from anon_tune.workers.isolation.process import IsolatedProcess, Keeper
 from anon_tune.workers.trial import output
@@ -33,7 +34,7 @@ from anon_tune.workers.trial.messages import (
     TrialAssignment,
 )
 from anon_tune.workers.trial.watchdog import Watchdog
-from anon_tune.workers.trial.work import FOLDER, NO_REPORT, WORK, Work
+from anon_tune.workers.trial.work import NO_REPORT, Work
 
 __all__ = ["MODULES", "CheckUp", "IsolatedAttempt", "UserCode", "begin", "keeper_for"]
 

@@ -8,15 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anon_tune.spec import JobSpec
+from anon_tune.workers.isolation.channel import WORK
 from anon_tune.workers.trial.messages import Assignment
 
-__all__ = ["FOLDER", "NO_REPORT", "WORK", "Work"]
-
-WORK = "ANON_TUNE_WORK"
-"""Variable that names the file of a process's `Work`."""
-
-FOLDER = "ANON_TUNE_FOLDER"
-"""Variable that names the folder for files of this attempt."""
+__all__ = ["NO_REPORT", "Work"]
 
 NO_REPORT = (
     "The training ended without a report. Call report(epoch, ...) after each epoch, or report(step, ...) after so "

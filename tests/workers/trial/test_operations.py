@@ -1,4 +1,4 @@
-"""What a model computes: multiplications of its forward passes, and the family that they make it."""
+"""Multiplications of a model's forward passes, and the family that follows from them."""
 
 from __future__ import annotations
 

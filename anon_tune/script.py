@@ -102,17 +102,23 @@ def _rank() -> int:
 def _report_the_end(
     session: CheckUpSession | TrialSession, supervisor: ChannelSupervisor, work: Work
 ) -> None:
-    """Report when the script comes to its end; if it fails, its exit code and its output say how."""
+    """Report when the script comes to its end, or misuses the trial; its exit code and output tell other failures."""
     from anon_tune.workers.trial.messages import Failed
     from anon_tune.workers.trial.session import tell_failure
 
     own, before, has_failed = os.getpid(), sys.excepthook, False
+
+    def fail(error: InputError) -> None:
+        """Report an error of ours in its own words."""
+        tell_failure(supervisor, work.assignment, Failed(str(error), str(error)))
 
     def note(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         nonlocal has_failed
         has_failed = True
         if not issubclass(kind, TrialStopped):
             before(kind, error, trace)
+        if isinstance(error, InputError) and os.getpid() == own:
+            fail(error)
 
     def end() -> None:
         if has_failed or session.context.should_stop or os.getpid() != own:
@@ -122,7 +128,7 @@ def _report_the_end(
         except TrialStopped:
             pass
         except InputError as error:
-            tell_failure(supervisor, work.assignment, Failed(str(error), str(error)))
+            fail(error)
 
     sys.excepthook = note
     atexit.register(end)

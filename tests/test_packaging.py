@@ -97,6 +97,9 @@ def test_a_users_workers_package_is_theirs(tmp_path: Path):
 BROUGHT_ALONG = {"anyio": "fastapi", "starlette": "fastapi", "gpytorch": "botorch"}
 """Packages that one of the dependencies builds on and shows in its own interface."""
 
+OPTIONAL_OF = {"python-multipart": "fastapi"}
+"""Dependencies that only another one imports, which does not require them by itself."""
+
 NOT_REQUIRED = {"IPython", "triton"}
 """Used where they happen to be installed."""
 
@@ -152,7 +155,7 @@ def test_comments_on_dependencies_name_their_importers():
     lines = text.split("\ndependencies = [\n")[1].split("\n]\n")[0].splitlines()
     found = [re.fullmatch(r'  "([\w-]+).*", +# ([a-z_, ]+): .+', line) for line in lines]
     commented = {canonicalize_name(each[1]): set(each[2].split(", ")) for each in found if each}
-    actual: dict[str, set[str]] = {name: set() for name in declared()}
+    actual = {name: {OPTIONAL_OF[name]} if name in OPTIONAL_OF else set() for name in declared()}
     for module, where in importers().items():
         for name in provided_by(module) & declared():
             actual[name] |= where

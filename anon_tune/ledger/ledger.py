@@ -55,6 +55,7 @@ from anon_tune.ledger.jobs import Jobs
 from anon_tune.ledger.leases import Leases
 from anon_tune.ledger.overviews import Overviews
 from anon_tune.ledger.projections import Projections
+from anon_tune.ledger.sessions import Sessions
 from anon_tune.ledger.tokens import Tokens
 from anon_tune.ledger.transaction import SeparateTransactions, Transaction, Transactions
 from anon_tune.ledger.trials import Trials
@@ -89,6 +90,7 @@ class Ledger(Operations):
         projections: Cursors of the projection to MLflow.
         archives: Code archives of jobs.
         tokens: Tokens of the service's users.
+        sessions: Sessions of their browsers.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -98,6 +100,7 @@ class Ledger(Operations):
         self.projections = Projections(engine)
         self.archives = CodeArchives(engine)
         self.tokens = Tokens(engine)
+        self.sessions = Sessions(engine)
 
     @classmethod
     def open(cls, url: str) -> Ledger:

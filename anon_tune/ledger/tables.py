@@ -33,6 +33,7 @@ __all__ = [
     "METADATA",
     "PROJECTIONS",
     "REPORTS",
+    "SESSIONS",
     "SUBMISSIONS",
     "TOKENS",
     "TRIALS",
@@ -218,3 +219,13 @@ TOKENS = Table(
     Column("revoked", _UTCDateTime),
 )
 """Tokens of the service's users. Only the `digest` of a token is stored."""
+
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    _required("digest", String(64), primary_key=True),
+    _required("token_id", String(16), ForeignKey("tokens.id")),
+    _required("once", Boolean),
+    _required("expires", _UTCDateTime),
+)
+"""Sessions of browsers, and (`once`) links that sign in. Only the `digest` of a secret is stored."""

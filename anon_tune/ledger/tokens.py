@@ -13,7 +13,7 @@ from anon_tune.ledger.rows import token_record
 from anon_tune.ledger.tables import TOKENS
 from anon_tune.records import Role, TokenRecord
 
-__all__ = ["Tokens", "short_id"]
+__all__ = ["Tokens", "digest", "short_id"]
 
 # No vowels and no look-alikes: ids spell no words and are read aloud without doubt.
 _ID_ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
@@ -45,7 +45,7 @@ class Tokens:
         """
         secret = secret or _PREFIX + secrets.token_urlsafe(_BYTES)
         with write(self._engine) as connection:
-            query = sa.select(TOKENS).where(TOKENS.c.digest == _digest(secret)).with_for_update()
+            query = sa.select(TOKENS).where(TOKENS.c.digest == digest(secret)).with_for_update()
             known = connection.execute(query).mappings().first()
             if known is not None:
                 found = token_record(known)
@@ -61,7 +61,7 @@ class Tokens:
                 "owner": owner,
                 "role": role,
                 "may_send_code": may_send_code,
-                "digest": _digest(secret),
+                "digest": digest(secret),
                 "created": database_time(connection),
                 "revoked": None,
             }
@@ -82,7 +82,7 @@ class Tokens:
     def find(self, secret: str) -> TokenRecord | None:
         """Return the token with this secret; None if there is none, or it was revoked."""
         # By its digest: how long the search takes tells nothing of the secret.
-        query = sa.select(TOKENS).where(TOKENS.c.digest == _digest(secret), TOKENS.c.revoked.is_(None))
+        query = sa.select(TOKENS).where(TOKENS.c.digest == digest(secret), TOKENS.c.revoked.is_(None))
         with read(self._engine) as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else token_record(row)
@@ -98,6 +98,6 @@ class Tokens:
         return token_record(row)
 
 
-def _digest(secret: str) -> str:
+def digest(secret: str) -> str:
     """Return the SHA-256; a token is 256 random bits, which need no slow hash."""
     return hashlib.sha256(secret.encode()).hexdigest()

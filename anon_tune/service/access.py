@@ -19,7 +19,19 @@ from anon_tune.ledger import Ledger
 from anon_tune.records import Role
 from anon_tune.settings import Settings
 
-__all__ = ["Admin", "JobId", "Owner", "Reader", "Sender", "Submitter", "Surroundings", "User", "Watcher"]
+__all__ = [
+    "Admin",
+    "JobId",
+    "Owner",
+    "Reader",
+    "Sender",
+    "Submitter",
+    "Surroundings",
+    "User",
+    "Watcher",
+    "open_user",
+    "require",
+]
 
 JobId = Annotated[str, Path(max_length=32, examples=["93gk79"])]
 
@@ -42,6 +54,10 @@ class Surroundings:
     settings: Settings
     on_loopback: bool
 
+    def is_open(self) -> bool:
+        """Return whether every user of this machine may use the service, without a token."""
+        return self.on_loopback and not self.ledger.tokens.ever_existed()
+
 
 @dataclass(frozen=True)
 class User:
@@ -62,6 +78,10 @@ class User:
     def jobs(self) -> LedgerJobs:
         """Jobs, on behalf of this user."""
         return LedgerJobs(self.surroundings.ledger, self.surroundings.settings, self.owner)
+
+    def has(self, role: Role) -> bool:
+        """Return whether they have this role, or one above it."""
+        return _RANKS[self.role] >= _RANKS[role]
 
     def is_known(self) -> bool:
         """Return whether their token is still valid."""
@@ -89,14 +109,25 @@ class User:
             )
 
 
+def require(user: User, role: Role) -> None:
+    """Raise HTTPException (403) unless the user has this role, or one above it."""
+    if not user.has(role):
+        raise HTTPException(403, f"This request needs a token with the role {role}; yours has {user.role}.")
+
+
+def open_user(request: Request) -> User:
+    """Return the user of an open service. Raises HTTPException (403) for a web page of another origin."""
+    _refuse_other_pages(request)
+    return User(None, Role.ADMIN, True, request.app.state.surroundings)
+
+
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
 
 
 def _user(request: Request, credentials: HTTPAuthorizationCredentials | None, role: Role) -> User:
     """Return the user, who needs this role or one above it. Raises HTTPException (401, 403)."""
     user = _known(request, credentials)
-    if _RANKS[user.role] < _RANKS[role]:
-        raise HTTPException(403, f"This request needs a token with the role {role}; yours has {user.role}.")
+    require(user, role)
     return user
 
 
@@ -107,14 +138,13 @@ def _known(request: Request, credentials: HTTPAuthorizationCredentials | None) -
         if token is not None:
             request.state.owner = token.owner
             return User(token.owner, token.role, token.may_send_code, surroundings, credentials.credentials)
-    elif surroundings.on_loopback and not surroundings.ledger.tokens.ever_existed():
-        _refuse_other_pages(request)
-        return User(None, Role.ADMIN, True, surroundings)
+    elif surroundings.is_open():
+        return open_user(request)
     raise HTTPException(401, _no_token(surroundings), {"WWW-Authenticate": "Bearer"})
 
 
 def _no_token(surroundings: Surroundings) -> str:
-    if surroundings.on_loopback and not surroundings.ledger.tokens.ever_existed():
+    if surroundings.is_open():
         return "Unknown token. This service needs no token yet: unset ANON_TUNE_TOKEN."
     return "Missing or unknown token. An admin can create one: anon-tune token create NAME"
 

@@ -64,10 +64,13 @@ def install(app: FastAPI) -> None:
         return _response(error.http_status, str(error), type(error).__name__, problems)
 
     @app.exception_handler(DependencyError)
-    def _database(_: Request, error: DependencyError) -> JSONResponse:
-        # Its message holds the database's address, which not every client may see.
+    def _unavailable(_: Request, error: DependencyError) -> JSONResponse:
+        # Its message may hold the database's address, which not every client may see.
         _log.error("%s", error)
-        detail = "The database is unavailable; try again later. The service's log has the reason."
+        detail = (
+            "The service cannot use something that it needs, such as its database; try again later. The "
+            "service's log has the reason."
+        )
         return _response(error.http_status, detail, type(error).__name__)
 
     @app.exception_handler(RequestValidationError)

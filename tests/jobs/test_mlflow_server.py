@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import tempfile
@@ -10,17 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from anon_tune.records import JobRecord, JobState
 from benchmarks.jobs import RunningJob
 from benchmarks.mlflow_outage import SPEC, differences
 from benchmarks.mlflow_server import MlflowServer
+from tests.browsers import PATIENCE, chromium, screenshot
 from tests.jobs.conftest import Home
 
 pytestmark = pytest.mark.slow
-
-_PATIENCE = 300.0  # a machine may be busy with other work
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +54,10 @@ def job(home: Home, server: MlflowServer) -> JobRecord:
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs a Chromium browser")
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(_PATIENCE * 1000)
-        yield page
-        browser.close()
-
-
-def screenshot(page: Page, name: str) -> None:
-    """Kept where ANON_TUNE_TEST_SCREENSHOTS says, for a person to look at."""
-    folder = os.environ.get("ANON_TUNE_TEST_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+    with chromium() as browser:
+        opened = browser.new_page(viewport={"width": 1400, "height": 1000})
+        opened.set_default_timeout(PATIENCE)
+        yield opened
 
 
 def test_job_and_trials_are_shown(page: Page, address: str, job: JobRecord) -> None:
@@ -82,16 +66,16 @@ def test_job_and_trials_are_shown(page: Page, address: str, job: JobRecord) -> N
     experiment = MlflowClient(address).get_experiment_by_name("anon_tune").experiment_id
     page.goto(f"{address}/#/experiments/{experiment}/runs")
     parent = page.get_by_text(f"{job.name} {job.id}", exact=True).first
-    expect(parent).to_be_visible(timeout=_PATIENCE * 1000)
+    expect(parent).to_be_visible(timeout=PATIENCE)
     # Children are folded below their parent until its [+] is pressed.
     child = page.get_by_text(job.trials[-1].id.removeprefix(f"{job.id}-"), exact=True).first
     expect(child).not_to_be_visible()
     page.locator("[role=row]").filter(has=parent).locator("[role=button], button").first.click()
-    expect(child).to_be_visible(timeout=_PATIENCE * 1000)
+    expect(child).to_be_visible(timeout=PATIENCE)
     screenshot(page, "runs")
     page.goto(f"{address}/#/experiments/{experiment}/runs/{job.trials[0].mlflow_run}")
-    expect(page.get_by_text(job.trials[0].id).first).to_be_visible(timeout=_PATIENCE * 1000)
-    expect(page.get_by_text("val_loss").first).to_be_visible(timeout=_PATIENCE * 1000)
+    expect(page.get_by_text(job.trials[0].id).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("val_loss").first).to_be_visible(timeout=PATIENCE)
     screenshot(page, "trial")
 
 
@@ -101,8 +85,8 @@ def test_charts_are_drawn(page: Page, address: str, job: JobRecord) -> None:
     experiment = MlflowClient(address).get_experiment_by_name("anon_tune").experiment_id
     page.goto(f"{address}/#/experiments/{experiment}/runs/{job.mlflow_run}/artifacts/charts.html")
     frame = page.frame_locator("iframe").first
-    expect(frame.get_by_text("Objective over gamma").first).to_be_visible(timeout=_PATIENCE * 1000)
-    expect(frame.locator(".scatterlayer .trace").first).to_be_attached(timeout=_PATIENCE * 1000)
+    expect(frame.get_by_text("Objective over gamma").first).to_be_visible(timeout=PATIENCE)
+    expect(frame.locator(".scatterlayer .trace").first).to_be_attached(timeout=PATIENCE)
     assert frame.locator(".js-plotly-plot").count() == 3
     screenshot(page, "charts")
 

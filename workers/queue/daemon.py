@@ -153,8 +153,14 @@ class Daemon:
         for _, process in self._running:
             _wait(process, limit)
         for lease, _ in self._running:
-            with contextlib.suppress(LeaseLostError):
+            try:
                 self._ledger.leases.release(lease, JobState.QUEUED, "its worker was stopped")
+            except LeaseLostError:
+                continue
+            except (
+                DependencyError
+            ) as error:  # the processes must end all the same; the lease runs out by itself
+                _log.warning("%s", error)
         self._processes.close()
         limit = time.monotonic() + _EXIT_SECONDS
         for _, process in self._running:

@@ -128,12 +128,12 @@ def test_a_verdict_counts_the_test_and_another_attempt_goes_on_with_the_same_res
         ("raise KeyError('lost')", "its process ended with exit code 1: KeyError: 'lost'"),
         ("os.abort()", "its process ended with SIGABRT (Aborted)"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "its process ended with SIGSEGV (Segmentation fault)"),
-        ("trial.report(1, loss=1.0)", "expected a step after 1 and up to budget.epochs 4, found 1"),
+        ("trial.report(1, loss=1.0)", "report: expected a step after 1 and up to budget.epochs 4, found 1"),
     ],
 )
 def test_a_script_that_fails_says_how(keeper: Keeper, folder: Path, then: str, reason: str):
     found = failed(keeper, job(folder, then=then))
-    assert reason in found.reason
+    assert found.reason.startswith(reason)
     assert "epoch 1 Anon" in str(found.log)
 
 

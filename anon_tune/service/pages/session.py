@@ -1,0 +1,164 @@
+"""Users of pages: signed in by a cookie, or users of this machine where the service needs no token yet.
+
+A cookie holds the secret of a session, which the ledger knows by its digest. A browser sends cookies with requests
+that other sites make, too. So each request that changes something also carries `csrf`, which only our pages know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import Depends, Form, Header, HTTPException, Request, Response
+
+from anon_tune.records import Role
+from anon_tune.service.access import JobId, Surroundings, User, open_user, require
+
+__all__ = [
+    "COOKIE",
+    "SESSION_SECONDS",
+    "PageAdmin",
+    "PageChanger",
+    "PageOwner",
+    "PageReader",
+    "PageSubmitter",
+    "PageUser",
+    "forget",
+    "remember",
+]
+
+COOKIE = "anon_tune_session"
+SESSION_SECONDS = 14 * 24 * 3600.0
+_SAFE = {"GET", "HEAD"}
+
+_PAGES = (("/", "Jobs", Role.READ), ("/submit", "Submit", Role.SUBMIT), ("/advice", "Advice", Role.READ),
+          ("/spaces", "Spaces", Role.READ), ("/tokens", "Tokens", Role.ADMIN))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PageUser:
+    """User of a page.
+
+    Attributes:
+        user: The user, as the API knows them.
+        csrf: Text that requests carry which change something.
+    """
+
+    user: User
+    csrf: str
+
+    @property
+    def owner(self) -> str | None:
+        """Name; None for a user of this machine, without a token."""
+        return self.user.owner
+
+    @property
+    def role(self) -> Role:
+        """Role of their token."""
+        return self.user.role
+
+    @property
+    def pages(self) -> list[tuple[str, str]]:
+        """Path and name of each page that they may open from the menu."""
+        return [(path, name) for path, name, role in _PAGES if self.user.has(role)]
+
+    def may_change(self, owner: str | None) -> bool:
+        """Return whether they may change a job of this owner."""
+        return self.user.has(Role.ADMIN) or (self.user.has(Role.SUBMIT) and owner == self.owner)
+
+
+def remember(response: Response, secret: str, *, is_secure: bool) -> None:
+    """Set the cookie of a session."""
+    response.set_cookie(
+        COOKIE, secret, max_age=int(SESSION_SECONDS), httponly=True, samesite="lax", secure=is_secure
+    )
+
+
+def forget(response: Response) -> None:
+    """Delete the cookie."""
+    response.delete_cookie(COOKIE, httponly=True, samesite="lax")
+
+
+def _page_user(request: Request, given: str | None) -> PageUser:
+    """Return the user of a page.
+
+    Raises:
+        HTTPException: 303 to the form that signs in, or 403 if a form is not one of our pages'.
+    """
+    surroundings: Surroundings = request.app.state.surroundings
+    secret = request.cookies.get(COOKIE)
+    token = surroundings.ledger.sessions.find(secret) if secret else None
+    if token is not None and secret is not None:
+        request.state.owner = token.owner
+        user = User(token.owner, token.role, token.may_send_code, surroundings)
+        csrf = _csrf(secret)
+        if request.method not in _SAFE and not hmac.compare_digest(csrf, given or ""):
+            raise HTTPException(403, "This page is out of date. Load it again.")
+        return PageUser(user, csrf)
+    if surroundings.is_open():
+        return PageUser(open_user(request), "")
+    raise HTTPException(303, "Sign in first.", {"Location": _sign_in(request)})
+
+
+def _sign_in(request: Request) -> str:
+    """Return the path of the form that signs in, and leads back afterwards."""
+    if request.method not in _SAFE:
+        return "/sign-in"
+    back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return f"/sign-in?next={quote(back)}"
+
+
+def _csrf(secret: str) -> str:
+    return hashlib.sha256(b"csrf " + secret.encode()).hexdigest()
+
+
+Field = Annotated[str | None, Form(alias="csrf")]
+Sent = Annotated[str | None, Header(alias="X-CSRF-Token")]
+
+
+def _given(header: Sent = None, field: Field = None) -> str | None:
+    return header or field
+
+
+Given = Annotated[str | None, Depends(_given)]
+
+
+def _reader(request: Request) -> PageUser:
+    return _page_user(request, None)
+
+
+def _changer(request: Request, given: Given) -> PageUser:
+    return _page_user(request, given)
+
+
+def _submitter(request: Request, given: Given) -> PageUser:
+    return _with(Role.SUBMIT, request, given)
+
+
+def _admin(request: Request, given: Given) -> PageUser:
+    return _with(Role.ADMIN, request, given)
+
+
+def _owner(job_id: JobId, request: Request, given: Given) -> PageUser:
+    found = _with(Role.SUBMIT, request, given)
+    found.user.check_may_change(job_id)
+    return found
+
+
+def _with(role: Role, request: Request, given: str | None) -> PageUser:
+    found = _page_user(request, given)
+    require(found.user, role)
+    return found
+
+
+PageChanger = Annotated[PageUser, Depends(_changer)]
+"""A user who sends a form, whatever their role."""
+PageReader = Annotated[PageUser, Depends(_reader)]
+"""A user who looks at a page; for GET alone, since it checks no `csrf`."""
+PageSubmitter = Annotated[PageUser, Depends(_submitter)]
+PageAdmin = Annotated[PageUser, Depends(_admin)]
+PageOwner = Annotated[PageUser, Depends(_owner)]
+"""A user who may change the job."""

@@ -1,0 +1,2 @@
+// Small helps for all pages.
+"use strict";

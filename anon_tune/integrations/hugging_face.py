@@ -56,7 +56,7 @@ class ReportCallback(TrainerCallback):
     def __init__(self, context: Context) -> None:
         self._context = context
         self._written = context.folder / "trainer"
-        self._files = SavedFolder(self._written, context.folder / "restored")
+        self._files = SavedFolder(self._written, context.folder)
         self._metrics: dict[str, float] = {}
         self._model: nn.Module | None = None
         self._weights: Mapping[str, Any] | None = None

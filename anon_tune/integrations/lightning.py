@@ -59,14 +59,14 @@ class ReportCallback(Checkpoint):
     def __init__(self, context: Context) -> None:
         self._context = context
         self._written = context.folder / "written"
-        restored = context.folder / "restored"
-        done = context.resume(trainer=SavedFolder(self._written, restored))
+        files = SavedFolder(self._written, context.folder)
+        done = context.resume(trainer=files)
         self._reports = Reports(context, done)
         self._random = random_states() if done else None
         self._validated = False
         self._batches = 0  # of the epoch
         self._trainer: Trainer | None = None
-        self.checkpoint: Path | None = restored / _FILE if (restored / _FILE).exists() else None
+        self.checkpoint: Path | None = files.restored / _FILE if (files.restored / _FILE).exists() else None
 
     @property
     def trainer_options(self) -> dict[str, Any]:
@@ -138,8 +138,10 @@ class ReportCallback(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the epoch if it was validated, with a checkpoint if one is due."""
         if self._validated or not trainer.enable_validation:
+            # All processes of a distributed training write a checkpoint together, so rank 0 decides for all.
+            is_due = trainer.strategy.broadcast(self._context.checkpoint_due)
             # Lightning would train on from the checkpoint of an early stop.
-            self._report(trainer, resumable=self._context.checkpoint_due and not trainer.should_stop)
+            self._report(trainer, resumable=is_due and not trainer.should_stop)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count no batches beyond the trainer's own epochs."""
@@ -165,7 +167,9 @@ class ReportCallback(Checkpoint):
         self._validated = False
         metrics = self._reports.validated(trainer.callback_metrics)
         if resumable:
-            shutil.rmtree(self._written, ignore_errors=True)
+            if trainer.is_global_zero:
+                shutil.rmtree(self._written, ignore_errors=True)
+            trainer.strategy.barrier()
             trainer.save_checkpoint(self._written / _FILE)
         self._reports.report(share, metrics, resumable)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +18,15 @@ class SavedFolder:
 
     Args:
         path: Folder that the framework writes before a report with a checkpoint.
+        folder: Folder of the trial. In it, each process of a distributed training gets a folder of its own.
+
+    Attributes:
         restored: Folder of the files when a trial resumes; missing in a fresh trial.
     """
 
-    def __init__(self, path: Path, restored: Path) -> None:
+    def __init__(self, path: Path, folder: Path) -> None:
         self._path = path
-        self.restored = restored
+        self.restored = folder / f"restored-{os.getpid()}"
 
     def state_dict(self) -> Mapping[str, Tensor]:
         """Return the bytes (n) of each file, by its path in the folder."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from anon_tune.records import Phase
+from anon_tune.spec import load_spec
+from anon_tune.workers.isolation.process import Keeper
 from anon_tune.workers.trial.checkpoints import checkpoint_name
 from anon_tune.workers.trial.messages import Completed, Failed, ProbeResult
 from tests.integrations.conftest import UserCode, stand_in
-from tests.trials import TRIAL, failed, final, learned, measured, steps
+from tests.trials import TRIAL, Isolated, config, failed, final, learned, measured, results, steps
 
 pytestmark = [
     pytest.mark.slow,  # tests/integrations/test_frameworks.py is not
@@ -260,3 +263,62 @@ def test_a_trainer_whose_trials_do_not_compare_is_refused_in_the_probe(
     assert isinstance(found, Failed)
     assert reason in found.reason
     assert reason in failed(user.trial(**options)[-1]).reason
+
+
+SCRIPT = """
+import lightning
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import anon_tune
+from anon_tune.integrations.lightning import ReportCallback
+
+
+class Sum(lightning.LightningModule):
+    def __init__(self, trial):
+        super().__init__()
+        self.trial = trial
+        self.layer = torch.nn.Linear(4, 1)
+
+    def configure_optimizers(self):
+        return self.trial.optimizer(self)
+
+    def training_step(self, batch, index):
+        return (self.layer(batch[0]) - batch[0].sum(1, keepdim=True)).square().mean()
+
+    def validation_step(self, batch, index):
+        self.log("val_loss", self.training_step(batch, index), sync_dist=True)
+
+
+if __name__ == "__main__":
+    trial = anon_tune.trial()
+    data = DataLoader(TensorDataset(torch.randn(32, 4)), batch_size=4)
+    report = ReportCallback(trial)
+    trainer = lightning.Trainer(
+        max_epochs=trial.epochs,
+        callbacks=[report],
+        **report.trainer_options | {"devices": 2, "strategy": "ddp"},
+    )
+    trainer.fit(Sum(trial), data, data, ckpt_path=report.checkpoint)
+"""
+
+
+def test_two_processes_of_lightnings_own_launcher_write_checkpoints_together(keeper: Keeper, tmp_path: Path):
+    """Only the first knows when a checkpoint is due; if they disagreed, each would wait for the other for ever."""
+    (tmp_path / "train.py").write_text(SCRIPT, encoding="utf-8")
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        "name: two\ncommand: python train.py\nspace: mlp\nbudget: {trials: 1, epochs: 4}\n"
+        "training: {checkpoint_seconds: 0}\n"
+    )
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    found = results(Isolated(keeper, config(load_spec(job), checkpoints)))
+    assert [step for step in steps(found) if step is not None] == [1, 2, 3, 4]
+    saved = [result.measurement.checkpoint for result in found if result.measurement is not None]
+    names = [name for name in saved if name is not None]
+    assert names
+    again = results(Isolated(keeper, config(load_spec(job), checkpoints, 2, names[0])))
+    assert again[0].resumed == saved.index(names[0]) + 1
+    assert [step for step in steps(again) if step is not None][-1] == 4
+    assert final(again[-1]) == final(found[-1])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from anon_tune.advice.statement import Advice, Fingerprint
 from anon_tune.answer import Gamma
 from anon_tune.architecture import fingerprint
-from anon_tune.errors import ConflictError
+from anon_tune.errors import ConflictError, InputError
 from anon_tune.export import form_of
 from anon_tune.jobs import frames
 from anon_tune.records import JobState, Role
@@ -211,7 +211,6 @@ class Jobs(ABC):
             ConflictError: It has ended.
         """
 
-    @abstractmethod
     def extend(
         self, job_id: str, trials: int | None = None, seconds: float | None = None, seeds: int | None = None
     ) -> ChangeView:
@@ -230,6 +229,19 @@ class Jobs(ABC):
             ConflictError: The budget is already that high, the job FAILED or was CANCELLED, or more seeds would
                 decide nothing.
         """
+        from anon_tune.spec import seconds as duration
+
+        try:
+            length = None if seconds is None else duration(seconds)
+        except ValueError as error:
+            raise InputError(f"--time: {error}") from None
+        return self._extend(job_id, trials, length, seeds)
+
+    @abstractmethod
+    def _extend(
+        self, job_id: str, trials: int | None, seconds: float | None, seeds: int | None
+    ) -> ChangeView:
+        """Raise a job's budget; `seconds` is a valid duration."""
 
     @abstractmethod
     def export(self, job_id: str, form: str = "yaml", arm: str = "anon") -> str:

@@ -193,8 +193,8 @@ class LedgerJobs(Jobs):
         self.remove_leftovers()
         return self._change(job_id, state)
 
-    def extend(
-        self, job_id: str, trials: int | None = None, seconds: float | None = None, seeds: int | None = None
+    def _extend(
+        self, job_id: str, trials: int | None, seconds: float | None, seeds: int | None
     ) -> ChangeView:
         from anon_tune import submission
         from anon_tune.spec import MOST_SEEDS

@@ -143,8 +143,8 @@ class ServiceJobs(Jobs):
     def cancel(self, job_id: str) -> ChangeView:
         return _read(ChangeView, self._ask("POST", f"{_job(job_id)}:cancel"))
 
-    def extend(
-        self, job_id: str, trials: int | None = None, seconds: float | None = None, seeds: int | None = None
+    def _extend(
+        self, job_id: str, trials: int | None, seconds: float | None, seeds: int | None
     ) -> ChangeView:
         given = {"trials": trials, "time": seconds, "seeds": seeds}
         asked = {name: value for name, value in given.items() if value is not None}

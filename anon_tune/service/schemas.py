@@ -9,6 +9,7 @@ from pydantic.config import JsonDict
 
 from anon_tune.advice.statement import Fingerprint
 from anon_tune.records import Role
+from anon_tune.spec import LONGEST_SECONDS, SHORTEST_SECONDS
 from anon_tune.views import JobSummary, ReportView, TokenView, TrialView
 
 __all__ = [
@@ -66,8 +67,8 @@ class Extension(_Body):
     trials: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         None, description="Total search trials per arm."
     )
-    time: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Total seconds of work on the job."
+    time: Annotated[float, Field(ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, allow_inf_nan=False)] | None = (
+        Field(None, description="Total seconds of work on the job.")
     )
     seeds: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Total verdict seeds. The added ones get a test of their own."

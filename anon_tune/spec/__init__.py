@@ -12,10 +12,22 @@ from anon_tune.spec.reading import (
     remote_spec,
     stored_spec,
 )
-from anon_tune.spec.sections import MOST_SEEDS, Budget, Objective, Search, Training, Unit, seconds
+from anon_tune.spec.sections import (
+    LONGEST_SECONDS,
+    MOST_SEEDS,
+    SHORTEST_SECONDS,
+    Budget,
+    Objective,
+    Search,
+    Training,
+    Unit,
+    seconds,
+)
 
 __all__ = [
+    "LONGEST_SECONDS",
     "MOST_SEEDS",
+    "SHORTEST_SECONDS",
     "SMALLEST_LAG",
     "Budget",
     "JobFile",

@@ -14,7 +14,9 @@ from anon_tune.search_spaces import Value
 from anon_tune.spec.places import SPACE_FILE, named_space, origin_of
 
 __all__ = [
+    "LONGEST_SECONDS",
     "MOST_SEEDS",
+    "SHORTEST_SECONDS",
     "Budget",
     "Confirm",
     "DataChoice",
@@ -27,6 +29,9 @@ __all__ = [
     "UserSpace",
     "seconds",
 ]
+
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.001, 3650 * 86400
+"""Range of durations."""
 
 MOST_SEEDS = 1000
 """Most seeds of the verdict, in one round or in all."""
@@ -166,7 +171,9 @@ class Budget(Strict):
 
     @field_validator("time", "trial_time", mode="before")
     @classmethod
-    def _length(cls, value: Any) -> float | None:
+    def _length(cls, value: Any, info: ValidationInfo) -> float | None:
+        if isinstance(value, float) and origin_of(info).stored:  # earlier versions had no bounds
+            return min(max(value, SHORTEST_SECONDS), LONGEST_SECONDS)
         return None if value is None else seconds(value)
 
     @field_validator("epochs")
@@ -338,13 +345,17 @@ def seconds(value: Any) -> float:
     """Return a duration in seconds, from a number of seconds or a number with s, m, h or d, such as "90m".
 
     Raises:
-        ValueError: It is not a duration, or not above 0.
+        ValueError: It is not a duration, or not from SHORTEST_SECONDS to LONGEST_SECONDS.
     """
-    found = re.fullmatch(r"([\d.]+)\s*([smhd]?)", str(value).strip())
-    try:
-        length = float(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
-    except ValueError:
-        length = 0.0
-    if isinstance(value, bool) or not 0 < length < math.inf:
-        raise ValueError(f"expected a duration above 0, such as 90m, 2h or 3600 (seconds), found {value!r}")
-    return length
+    length = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        length = value
+    elif isinstance(value, str):
+        found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([smhd]?)", value.strip())
+        length = float(found[1]) * _UNITS[found[2] or "s"] if found else math.nan
+    if not SHORTEST_SECONDS <= length <= LONGEST_SECONDS:  # nor is nan
+        raise ValueError(
+            f"expected a duration from {SHORTEST_SECONDS} s to {LONGEST_SECONDS // _UNITS['d']} days, such as "
+            f"90m, 2h or 3600 (seconds), found {value!r}"
+        )
+    return float(length)

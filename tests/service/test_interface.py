@@ -245,6 +245,8 @@ REFUSED: dict[str, tuple[Callable[[Jobs, str], Any], type[AnonTuneError], str]] 
     "resume": (lambda jobs, job: jobs.resume(job), ConflictError, "only a PAUSED job"),
     "extend by less": (lambda jobs, job: jobs.extend(job, trials=4), ConflictError, "a larger number"),
     "extend by nothing": (lambda jobs, job: jobs.extend(job), InputError, "Give trials, time or seeds"),
+    "too long": (lambda jobs, job: jobs.extend(job, seconds=1e16), InputError, "3650 days"),
+    "no number": (lambda jobs, job: jobs.extend(job, seconds=float("nan")), InputError, "found nan"),
     "too many seeds": (lambda jobs, job: jobs.extend(job, seeds=5000), InputError, "at most 1000"),
     "early seeds": (lambda jobs, job: jobs.extend(job, seeds=30), ConflictError, "not reached its verdict"),
     "export": (lambda jobs, job: jobs.export(job), ConflictError, "has no result yet"),

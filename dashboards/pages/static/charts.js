@@ -77,7 +77,7 @@
       dragmode: touch.matches ? false : "zoom",
       updatemenus: [],
     };
-    if (menu) layout.margin = { ...layout.margin, t: 24 };
+    if (menu) layout.margin = { ...layout.margin, t: layout.margin.t - 40 };
     place.setAttribute("role", "img");
     place.setAttribute("aria-label", place.dataset.title ?? "Chart");
     place.removeAttribute("aria-busy");

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from anon_tune.answer import Customary, Interval, Outcome
@@ -99,6 +100,8 @@ def test_the_file_draws_all_charts_without_a_request(
     assert asked == [file.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert text_colour(page) == TEXT[scheme]
+    found = Axe().run(page).response["violations"]
+    assert [each["id"] for each in found if each["impact"] in {"serious", "critical"}] == []
     screenshot(page, f"charts-{scheme}-{size['width']}")
 
 
@@ -164,7 +167,7 @@ def test_a_page_draws_every_chart_under_a_strict_policy_once_it_is_seen(new_page
     assert "timeline.json" not in site.asked, "it is far below"
     assert see_all(page) == len(CHARTS)
     assert all(site.asked.count(f"{name}.json") == 1 for name in CHARTS)
-    assert page.get_by_role("img", name="Best so far").count() == 1
+    assert page.get_by_role("group", name="Best so far", exact=True).count() == 1
 
 
 def test_the_keyboard_chooses_what_is_drawn(new_page: Open, data: ChartData):

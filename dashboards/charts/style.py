@@ -44,6 +44,9 @@ _DIGITS = 5
 _MARKS = {TrialState.COMPLETE: "", TrialState.PRUNED: "-open", TrialState.RUNNING: "-open-dot"}
 _HEIGHT = 420
 
+_REMOVED = ("sendChartToCloud", "zoom", "pan", "select", "lasso", "zoomin", "zoomout", "autoscale")
+"""Plotly's buttons that figures do without. The first one sends the data to another company's server."""
+
 
 def arm_colour(arms: Sequence[str], arm: str) -> str:
     """Return the colour of one of a job's arms, the same in all charts."""
@@ -113,6 +116,7 @@ def new_figure(height: int = _HEIGHT, **layout: Any) -> go.Figure:
             "margin": {"l": 56, "r": 16, "t": 24, "b": 48},
             "legend": {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
             "hovermode": "closest",
+            "modebar": {"remove": list(_REMOVED)},
             "showlegend": True,
             **layout,
         }

@@ -13,8 +13,10 @@
   const touch = window.matchMedia("(pointer: coarse)");
   const config = {
     displaylogo: false,
+    displayModeBar: touch.matches ? false : "hover", // Without a mouse its buttons would always cover the plot.
     responsive: true,
-    modeBarButtonsToRemove: ["zoom2d", "pan2d", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+    showSendToCloud: false, // Plotly's default offers to send the data to another company's server.
+    plotlyServerURL: "",
   };
   const figures = new Map(); // By place: its figure, once drawn.
   let printing = false;

@@ -105,6 +105,32 @@ def test_the_file_draws_all_charts_without_a_request(
     screenshot(page, f"charts-{scheme}-{size['width']}")
 
 
+@pytest.mark.parametrize("ours", [True, False], ids=["charts.js", "plotly alone, as in a notebook"])
+def test_no_button_sends_the_data_away(new_page: Open, data: ChartData, tmp_path: Path, ours: bool):
+    file = tmp_path / "chart.html"
+    figure = CHARTS["curves"].draw(data)
+    file.write_text(
+        charts_page(data) if ours else figure.to_html(config={"displaylogo": False}), encoding="utf-8"
+    )
+    page = new_page()
+    page.goto(file.as_uri())
+    expect(page.locator(".modebar-btn").first).to_be_attached()
+    labels = page.locator(".js-plotly-plot").first.locator(".modebar-btn").all()
+    assert {label.get_attribute("aria-label") for label in labels} == {"Reset axes", "Download plot as a PNG"}
+
+
+def test_on_a_touch_screen_nothing_covers_the_plot_and_fingers_scroll(
+    new_page: Open, data: ChartData, tmp_path: Path
+):
+    file = tmp_path / "charts.html"
+    file.write_text(charts_page(data), encoding="utf-8")
+    page = new_page(viewport=PHONE, has_touch=True, is_mobile=True)
+    page.goto(file.as_uri())
+    expect(page.locator("svg.main-svg").first).to_be_attached()
+    assert page.locator(".modebar-btn").count() == 0
+    assert page.locator(".chart").first.evaluate("place => place._fullLayout.dragmode") is False
+
+
 def test_print_is_light_and_has_charts_that_nobody_scrolled_to(
     new_page: Open, data: ChartData, tmp_path: Path
 ):

@@ -206,6 +206,15 @@ class TrialView(View):
     hyperparameters: dict[str, Any] = Field(description="Arguments of the optimizer.")
     value: float | None
     steps: int = Field(description="Epochs or steps done, in the unit of the budget.")
+    seconds: float = Field(
+        default=0.0, description="Duration of the training, without waiting, pauses and lost attempts."
+    )
+    started: datetime.datetime | None = Field(
+        default=None, description="When its first attempt started (UTC); null while it waits."
+    )
+    finished: datetime.datetime | None = Field(
+        default=None, description="When it ended (UTC); null before that."
+    )
     attempts: int
     reason: str | None
     source: str | None = Field(description="The trial whose configuration it repeats.")

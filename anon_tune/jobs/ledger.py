@@ -14,7 +14,7 @@ from anon_tune.advice.statement import UNKNOWN, Advice, Fingerprint
 from anon_tune.errors import InputError, NotFoundError
 from anon_tune.jobs.interface import Jobs
 from anon_tune.ledger import Ledger
-from anon_tune.records import ENDED, JobState, ReportPlace, Role
+from anon_tune.records import ENDED, JobState, LearningCurve, ReportPlace, Role
 from anon_tune.settings import Settings
 from anon_tune.views import (
     ChangeView,
@@ -143,6 +143,9 @@ class LedgerJobs(Jobs):
         while page:
             yield from page
             page = self.report_page(job_id, _REPORT_PAGE, trial, page[-1].place)
+
+    def curves(self, job_id: str) -> dict[str, LearningCurve]:
+        return self._ledger.overviews.curves(job_id)
 
     def report_page(
         self, job_id: str, limit: int, trial: str | None = None, after: ReportPlace | None = None

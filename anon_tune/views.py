@@ -6,6 +6,7 @@ The service sends these models, its client reads them, and the command line draw
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -223,9 +224,9 @@ class TrialView(View):
         return row
 
     @classmethod
-    def columns(cls) -> dict[str, type]:
+    def columns(cls) -> Mapping[str, type]:
         """Return the columns that every `row` has, with the types of their values."""
-        return _column_types(cls, {"params", "hyperparameters"})
+        return _column_types(cls, "params", "hyperparameters")
 
 
 class ReportView(View):
@@ -253,9 +254,9 @@ class ReportView(View):
         return {**_flat(self, self.columns()), **metrics}
 
     @classmethod
-    def columns(cls) -> dict[str, type]:
+    def columns(cls) -> Mapping[str, type]:
         """Return the columns that every `row` has, with the types of their values."""
-        return _column_types(cls, {"metrics"})
+        return _column_types(cls, "metrics")
 
 
 class AttemptView(View):
@@ -400,7 +401,8 @@ def _flat(view: View, names: Iterable[str]) -> dict[str, Any]:
     return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
 
 
-def _column_types(view: type[View], nested: set[str]) -> dict[str, type]:
+@functools.cache
+def _column_types(view: type[View], *nested: str) -> Mapping[str, type]:
     """Return the types of the fields of a view, less those that are `nested`."""
     found: dict[str, type] = {}
     for name, field in view.model_fields.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
+import itertools
 from typing import Any
 
 import pytest
@@ -58,7 +58,7 @@ def test_a_loss_has_a_log_axis_on_which_factors_are_a_line():
     assert lines[0] == "validation loss (log axis) over gamma, search trials of anon"
     found = sorted(places(lines, "●"), key=lambda place: place[1])
     assert len(found) == 11
-    slopes = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in zip(found, found[1:], strict=False)]
+    slopes = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in itertools.pairwise(found)]
     assert max(slopes) - min(slopes) < 0.2, "a line, to a character"
     assert found[0][0] == 0
     assert found[-1][0] == len([line for line in lines if "│" in line]) - 1
@@ -147,7 +147,7 @@ def test_a_curve_below_zero_has_no_place_on_a_log_axis():
 
 def test_without_values_of_different_gammas_there_is_no_plot():
     same = [anon(0, 0.5, 1.0), anon(1, 0.5, 2.0)]
-    waiting = [anon(0, 0.5, None, TrialState.RUNNING), anon(1, 0.9, math.nan and None, TrialState.FAILED)]
+    waiting = [anon(0, 0.5, None, TrialState.RUNNING), anon(1, 0.9, None, TrialState.FAILED)]
     other = [trial_view(builders.trial(n, value=1.0, arm="sgd", hyperparameters={"lr": n})) for n in range(9)]
     rerun = [
         trial_view(builders.trial(n, value=1.0, phase=Phase.CONFIRM, hyperparameters={"gamma": n}))

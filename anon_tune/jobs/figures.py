@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
+
+import plotly.io
 
 from anon_tune.dashboards import charts
 from anon_tune.dashboards.pages.report import Picture
@@ -49,8 +52,22 @@ def pictures_of(jobs: Source, job_id: str, names: Iterable[str] = FIGURES) -> li
     """Return figures with their titles; a name that there is no figure of is left out."""
     record = _record(jobs, job_id)
     return [
-        Picture(name, FIGURES[name][0], "", FIGURES[name][1](record)) for name in names if name in FIGURES
+        Picture(name, FIGURES[name][0], "", _json(FIGURES[name][1](record)))
+        for name in names
+        if name in FIGURES
     ]
+
+
+def _json(figure: go.Figure) -> str:
+    found = json.loads(figure.to_json())
+    del found["layout"]["template"]
+    return json.dumps({**found, "themes": {"light": _theme("plotly_white"), "dark": _theme("plotly_dark")}})
+
+
+def _theme(name: str) -> dict[str, object]:
+    """Return a template of plotly on the ground of the page."""
+    layout = json.loads(plotly.io.templates[name].layout.to_json())
+    return {"layout": {**layout, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}}
 
 
 def _record(jobs: Source, job_id: str) -> JobRecord:

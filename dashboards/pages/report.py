@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import gzip
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import plotly.graph_objects as go
-import plotly.io
 import yaml
 from markupsafe import Markup
 
@@ -59,19 +56,21 @@ _COMPARED = {"configuration": "these settings", "optimizer": "if tuned anew"}
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its title and how to read it."""
+    """A figure with its title and how to read it.
+
+    Attributes:
+        json: The figure as JSON: `data` and `layout` of plotly, and the templates `light` and `dark` as `themes`.
+    """
 
     name: str
     title: str
     caption: str
-    figure: go.Figure
+    json: str
 
     @property
-    def json(self) -> Markup:
-        """The figure as JSON that cannot end the script element that it stands in; figures.js adds the theme."""
-        found = json.loads(self.figure.to_json())
-        found["layout"].pop("template", None)
-        return _in_script(found)
+    def in_script(self) -> Markup:
+        """The JSON, which cannot end the script element that it stands in."""
+        return Markup(self.json.replace("<", "\\u003c"))
 
 
 def report_page(
@@ -145,14 +144,12 @@ class _Found:
 def _values(job: JobView, pictures: Iterable[Picture]) -> dict[str, object]:
     """Return the values that both templates show."""
     spec = stored_spec(job.spec)
-    themes = {"light": _theme("plotly_white"), "dark": _theme("plotly_dark")}
     script = static_file("figures.js")
     return {
         "job": job,
         "metric": spec.objective.metric,
         "found": None if job.result is None else _found(job, job.result, spec),
         "pictures": {picture.name: picture for picture in pictures},
-        "themes": _in_script(themes),
         "script": Markup("" if script is None else gzip.decompress(script.content).decode()),
     }
 
@@ -231,17 +228,7 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _theme(name: str) -> dict[str, object]:
-    """Return a template of plotly on the ground of the page."""
-    layout = json.loads(plotly.io.templates[name].layout.to_json())
-    return {"layout": {**layout, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}}
-
-
 def _packed_plotly() -> str:
     """Return plotly.js, compressed and as text: two fifths of its size."""
     found = static_file(PLOTLY)
     return "" if found is None else base64.b64encode(found.content).decode()
-
-
-def _in_script(value: object) -> Markup:
-    return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))

@@ -29,8 +29,7 @@
   const drawn = [];
 
   function draw(place) {
-    const { data, layout } = JSON.parse(place.querySelector("script").textContent);
-    const themes = JSON.parse(place.closest(".anon-tune").querySelector("script.anon-tune-themes").textContent);
+    const { data, layout, themes } = JSON.parse(place.querySelector("script").textContent);
     const template = () => (isDark(place) ? themes.dark : themes.light);
     place.replaceChildren();
     Plotly.newPlot(place, data, { ...layout, template: template() }, { displaylogo: false, responsive: true });
@@ -51,6 +50,7 @@
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   dark.addEventListener("change", () => drawn.forEach(({ place, template }) => Plotly.relayout(place, { template: template() })));
   window.addEventListener("beforeprint", () => {
+    document.querySelectorAll(".anon-tune details.printed").forEach((each) => { each.open = true; });
     drawn.forEach(({ place, themes }) => Plotly.relayout(place, { template: themes.light, width: PRINT_WIDTH }));
   });
   window.addEventListener("afterprint", () => {

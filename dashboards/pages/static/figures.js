@@ -3,6 +3,7 @@
 "use strict";
 (() => {
   const PRINT_WIDTH = 660;
+  const CONFIG = { displaylogo: false, responsive: true };
 
   async function unpack(element) {
     const bytes = Uint8Array.from(atob(element.textContent.trim()), (sign) => sign.charCodeAt(0));
@@ -32,8 +33,29 @@
     const { data, layout, themes } = JSON.parse(place.querySelector("script").textContent);
     const template = () => (isDark(place) ? themes.dark : themes.light);
     place.replaceChildren();
-    Plotly.newPlot(place, data, { ...layout, template: template() }, { displaylogo: false, responsive: true });
+    const [menu] = layout.updatemenus ?? [];
+    Plotly.newPlot(place, data, { ...layout, template: template(), updatemenus: [] }, CONFIG);
+    if (menu) addButtons(place, menu);
     drawn.push({ place, themes, template });
+  }
+
+  // The keyboard does not reach Plotly's own buttons, and they are white in the dark.
+  function addButtons(place, menu) {
+    const group = document.createElement("div");
+    group.className = "actions";
+    const buttons = menu.buttons.map(({ label, args }) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = label;
+      button.addEventListener("click", () => {
+        buttons.forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
+        Plotly.update(place, ...structuredClone(args));
+      });
+      return button;
+    });
+    group.append(...buttons);
+    place.before(group);
+    buttons[menu.active ?? 0].click();
   }
 
   function fail(place, error) {

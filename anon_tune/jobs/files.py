@@ -19,7 +19,7 @@ from anon_tune.errors import DependencyError, InputError
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["ENDINGS", "csv_text", "write_table"]
+__all__ = ["ENDINGS", "complete_or_absent", "csv_text", "write_table"]
 
 ENDINGS = (".csv", ".parquet")
 """Endings of the files that `write_table` writes."""
@@ -45,7 +45,7 @@ def write_table(path: Path, rows: Iterable[Row], columns: Mapping[str, type]) ->
     write = {".csv": _write_csv, ".parquet": _write_parquet}.get(path.suffix.lower())
     if write is None:
         raise InputError(f"{path}: the file's ending must be {' or '.join(ENDINGS)}.")
-    with _spooled(rows, columns) as table, _complete_or_absent(path) as made:
+    with _spooled(rows, columns) as table, complete_or_absent(path) as made:
         write(made, table)
 
 
@@ -125,18 +125,26 @@ def _close(file: IO[str]) -> None:
 
 
 @contextlib.contextmanager
-def _complete_or_absent(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file beside `path`; at the end it replaces `path`, or is deleted on an error."""
-    made = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+def complete_or_absent(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file beside `path`; at the end it replaces `path`, or is deleted on an error.
+
+    Raises:
+        InputError: A file cannot be written there.
+    """
+    is_special = path.exists() and not path.is_file()  # a device or a pipe, which nothing may replace
+    target = path.resolve()
+    made = path if is_special else target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
         yield made
-        made.replace(path)
+        if not is_special:
+            made.replace(target)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror}). Choose another file with -o."
         ) from None
     finally:
-        made.unlink(missing_ok=True)
+        if not is_special:
+            made.unlink(missing_ok=True)
 
 
 def _write_csv(path: Path, table: _Table) -> None:

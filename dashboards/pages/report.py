@@ -147,6 +147,7 @@ def _values(job: JobView, pictures: Iterable[Picture]) -> dict[str, object]:
     script = static_file("figures.js")
     return {
         "job": job,
+        "is_over": job.state in ENDED,
         "metric": spec.objective.metric,
         "found": None if job.result is None else _found(job, job.result, spec),
         "pictures": {picture.name: picture for picture in pictures},
@@ -199,7 +200,7 @@ def _arm_row(job: JobView, answer: Answer, arm: str) -> list[str]:
     if winner is None:
         return [arm, counts, "-", "-", "-"]
     means = ("-" if each.mean is None else f"{each.mean:.4g}" for each in (winner.confirm, winner.test))
-    return [arm, counts, about_settings(winner.hyperparameters), *means]
+    return [arm, counts, about_settings(winner.hyperparameters).replace("  ", ", "), *means]
 
 
 def _listed(job: JobView, trials: Sequence[TrialView]) -> list[tuple[TrialView, str]]:
@@ -213,7 +214,7 @@ def _listed(job: JobView, trials: Sequence[TrialView]) -> list[tuple[TrialView, 
 
     kept = {trial.id for trial in sorted(trials, key=key)[:MOST_TRIALS]}
     return [
-        (trial, "  ".join(f"{name} {short(value)}" for name, value in trial.hyperparameters.items()))
+        (trial, ", ".join(f"{name} {short(value)}" for name, value in trial.hyperparameters.items()))
         for trial in trials
         if trial.id in kept
     ]

@@ -34,7 +34,8 @@
     const template = () => (isDark(place) ? themes.dark : themes.light);
     place.replaceChildren();
     const [menu] = layout.updatemenus ?? [];
-    Plotly.newPlot(place, data, { ...layout, template: template(), updatemenus: [] }, CONFIG);
+    const margin = menu ? { ...layout.margin, t: 24 } : layout.margin;
+    Plotly.newPlot(place, data, { ...layout, margin, template: template(), updatemenus: [] }, CONFIG);
     if (menu) addButtons(place, menu);
     drawn.push({ place, themes, template });
   }

@@ -9,8 +9,12 @@ from playwright.sync_api import Browser, Page, expect
 from typer.testing import CliRunner
 
 from anon_tune.cli import app
+from anon_tune.dashboards.pages.report import notebook_part
+from anon_tune.jobs.figures import pictures_of
+from anon_tune.jobs.ledger import LedgerJobs
 from anon_tune.ledger import Ledger
 from anon_tune.records import Role
+from anon_tune.settings import Settings
 from tests.browsers import PATIENCE, screenshot
 from tests.service.pages.conftest import Visit, check_accessible
 
@@ -63,6 +67,30 @@ def test_a_report_is_read_without_javascript(browser: Browser, saved: Path, done
     expect(page.get_by_role("heading", name="The answer")).to_be_visible()
     expect(page.get_by_role("row", name=f"{done}-anon-s002")).to_be_visible()
     expect(page.get_by_text("This picture needs JavaScript").first).to_be_visible()
+    page.context.close()
+
+
+@pytest.mark.parametrize(("text", "is_dark"), [("#111", False), ("#eee", True)])
+def test_a_notebook_draws_all_its_figures_with_one_plotly(
+    browser: Browser, ledger: Ledger, settings: Settings, done: str, tmp_path: Path, text: str, is_dark: bool
+) -> None:
+    jobs = LedgerJobs(ledger, settings)
+    pictures = pictures_of(jobs, done, ["response"])
+    parts = [notebook_part(jobs.job(done), pictures, with_plotly=first) for first in (True, False)]
+    ground = "#111" if is_dark else "#fff"
+    path = tmp_path / "notebook.html"
+    path.write_text(
+        f'<!doctype html><meta charset="utf-8"><body style="background: {ground}; color: {text}">{"".join(parts)}'
+    )
+    asked: list[str] = []
+    page = opened(browser, path, asked)
+    expect(page.locator(".js-plotly-plot .main-svg .xtitle")).to_have_count(2)
+    assert asked == [path.as_uri()]
+    assert (page.locator(".xtitle").first.evaluate(BRIGHT) > 382) is is_dark
+    screenshot(page, f"notebook-{'dark' if is_dark else 'light'}")
+    path.write_text(f'<!doctype html><meta charset="utf-8">{parts[1]}')
+    page.reload()
+    expect(page.get_by_text("run the notebook from its top")).to_be_visible()
     page.context.close()
 
 

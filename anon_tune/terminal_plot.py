@@ -197,9 +197,10 @@ class ResponsePlot:
     def _below(self, width: int, symbols: _Symbols) -> Iterator[str]:
         """Yield the axis of gamma with its running trials, its numbers, and the good gammas."""
         axis = [symbols.bottom] * width
-        numbers = [" "] * (width + _LABEL)
+        numbers = [" "] * width
         for tick in _ticks(self._gammas, width // 10):
-            column, text = round(self._gammas.share(tick) * (width - 1)), f"{tick:g}"
+            text = f"{tick:.3g}"
+            column = min(round(self._gammas.share(tick) * (width - 1)), width - len(text))
             numbers[column : column + len(text)] = text
         for trial in self._trials:
             if trial.state is TrialState.RUNNING:

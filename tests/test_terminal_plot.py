@@ -105,6 +105,19 @@ def test_an_answer_adds_the_curve_the_good_gammas_and_the_recommended_one():
     assert "━" not in " ".join(drawn(job(stored(gamma=unsure)), SQUARE))
 
 
+def test_the_last_number_of_an_axis_is_whole():
+    trials = [anon(0, 0.0, 0.5), anon(1, 1.0, 0.9)]
+    for width in range(40, 100):
+        (numbers,) = [
+            line.split() for line in drawn(job(), trials, width) if "gamma " in line and "over" not in line
+        ]
+        assert numbers[-1] == "1"
+    (numbers,) = [
+        line.split() for line in drawn(job(), [anon(0, 0.0, 0.5), anon(1, 1.5, 0.9)]) if " gamma  " in line
+    ]
+    assert numbers == ["gamma", "0", "0.5", "1", "1.5"]
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_it_fits_the_terminal_and_its_characters(width: int, encoding: str):

@@ -105,7 +105,9 @@ def test_a_job_is_shown_with_its_answer(call: Call, done: str, command: str):
 
 def test_a_job_is_shown_with_a_plot_as_plain_text(call: Call, done: str):
     lines = call("show", done, "--plot").splitlines()
-    assert "validation loss over gamma, search trials of anon" in lines  # a loss of 0 has no place on a log axis
+    assert (
+        "validation loss over gamma, search trials of anon" in lines
+    )  # a loss of 0 has no place on a log axis
     assert any(line.startswith("● 4 complete") for line in lines)
     assert sum(line.count("●") for line in lines if "│" in line) == 4
     assert not any("\x1b" in line for line in lines)

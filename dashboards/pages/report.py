@@ -51,6 +51,8 @@ WORDS = {
 }
 """Words of a report, a line each."""
 
+_LARGEST_PICTURE = 1_000_000
+"""Bytes of a picture's JSON; a report leaves out larger ones, so that it can be sent."""
 _COMPARED = {"configuration": "these settings", "optimizer": "if tuned anew"}
 
 
@@ -85,9 +87,11 @@ def report_page(
         config: The best configuration as `anon-tune export` writes it; None without one.
     """
     style = static_file("style.css")
+    shown = [picture for picture in pictures if len(picture.json) <= _LARGEST_PICTURE]
     return render(
         "report.html",
-        **_values(job, pictures),
+        **_values(job, shown),
+        left_out=[picture.title for picture in pictures if picture not in shown],
         config=config,
         trials=_listed(job, trials),
         count=len(trials),

@@ -105,6 +105,14 @@ def test_a_report_names_no_other_file_and_is_small_enough_to_send():
     assert sum(keys.get("class") == "anon-tune-plotly" for _, keys in page.elements) == 1
 
 
+def test_a_picture_that_is_too_large_to_send_is_named():
+    large = Picture("curves", "Learning curves", "", json.dumps("x" * 2_000_000))
+    text = report_page(DONE, trials(1), [large, PICTURE], None)
+    assert len(text) < 3_000_000
+    assert "too large to send: Learning curves." in Page(text).said
+    assert "too large" not in Page(report_page(DONE, trials(1), [PICTURE], None)).said
+
+
 def test_a_long_job_has_its_best_trials_listed_in_order():
     count = MOST_TRIALS + 20
     page = Page(

@@ -36,6 +36,7 @@ from anon_tune.sentences import (
     short,
     signed,
 )
+from anon_tune.terminal_plot import ResponsePlot, has_response
 from anon_tune.views import ArmView, AttemptView, JobSummary, JobView, TokenView, TrialView
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ __all__ = [
     "notes_view",
     "number",
     "report",
+    "response_view",
     "space_view",
     "spaces_view",
     "tokens_table",
@@ -58,6 +60,12 @@ __all__ = [
 ]
 
 _HEALTH_STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
+_LOWEST, _HIGHEST = 6, 12
+"""Lines of a plot below the live table."""
+_AROUND = 11
+"""Lines of the live view besides those of arms and notes: head, bar, titles; title, axes and legend of the plot."""
+_FEWEST = 4
+"""Trials with a value from which on the live view plots them."""
 _OUTCOME_STYLES = {
     Outcome.BETTER: "green",
     Outcome.WORSE: "red",
@@ -71,15 +79,20 @@ def number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
 
 
-def live_view(job: JobView, elapsed: float, first: JobView) -> RenderableType:
+def live_view(
+    job: JobView, elapsed: float, first: JobView, trials: Sequence[TrialView] = (), rows: int = 0
+) -> RenderableType:
     """Return the view of a running job: phase, trials by state per arm, best so far, estimated time left.
 
-    Of a job that has ended or is PAUSED it shows the state and the reason.
+    Of a job that has ended or is PAUSED it shows the state and the reason. Below is a plot of the response, if some
+    trials have a value and there is space for it.
 
     Args:
         job: The job as it is now.
         elapsed: Seconds since the view was opened.
         first: The job as it was then.
+        trials: Its trials.
+        rows: Lines of the terminal.
     """
     done, total = job.done, job.planned
     time = f"{_duration(elapsed)} gone, {_time_left(job, elapsed, first)}"
@@ -104,7 +117,12 @@ def live_view(job: JobView, elapsed: float, first: JobView) -> RenderableType:
             best.trial if best else "-",
         )
     bar = Padding(ProgressBar(total=max(1, total), completed=done, width=60), 0)  # which ends the line
-    return Group(head, *reason, bar, table, *notes_view(job))
+    notes = list(notes_view(job))
+    height = min(_HIGHEST, rows - len(reason) - len(job.arms) - len(notes) - _AROUND)
+    plot: list[RenderableType] = []
+    if height >= _LOWEST and has_response(trials, _FEWEST):
+        plot = [Text(), ResponsePlot(job, trials, height)]
+    return Group(head, *reason, bar, table, *notes, *plot)
 
 
 def _time_left(job: JobView, elapsed: float, first: JobView) -> str:
@@ -207,6 +225,16 @@ def _found(job: JobView, answer: Answer) -> Iterator[RenderableType]:
     yield Text("What to do next:", style="bold")
     for step in next_steps(answer, spec, job.id):
         yield Text(f"  - {step}")
+
+
+def response_view(job: JobView, trials: Sequence[TrialView]) -> RenderableType:
+    """Return the plot of a job's response; a sentence if there is nothing to plot yet."""
+    if has_response(trials):
+        return ResponsePlot(job, trials)
+    return Text(
+        "No plot: it needs two search trials of anon with a value and different gammas. "
+        f"Look at the trials: anon-tune trials {job.id}"
+    )
 
 
 def jobs_table(jobs: Sequence[JobSummary]) -> Table:

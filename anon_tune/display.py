@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,14 @@ from rich.live import Live
 from anon_tune.console import live_view, notes_view
 from anon_tune.errors import DependencyError
 from anon_tune.jobs.interface import Jobs
+from anon_tune.views import JobView, TrialView
 
-__all__ = ["live_table"]
+__all__ = ["LatestTrials", "live_table"]
 
 _LIVE_SECONDS = 0.5
-_NOTEBOOK_WIDTH = 110
+_NOTEBOOK_WIDTH, _NOTEBOOK_ROWS = 110, 40
+_REST = 20.0
+"""Seconds without reading trials, for each second that reading them took."""
 
 
 @contextlib.contextmanager
@@ -38,9 +42,12 @@ def live_table(jobs: Jobs, job_id: str, console: Console | None) -> Iterator[Non
         finally:
             done.set()
         return
+    rows = _NOTEBOOK_ROWS if console.is_jupyter else console.height
     # A notebook assigns output to cells by thread.
     with _in_notebook() if console.is_jupyter else _in_terminal(console) as show:
-        thread = threading.Thread(target=_draw, args=(jobs, job_id, show, done), name="live", daemon=True)
+        thread = threading.Thread(
+            target=_draw, args=(jobs, job_id, show, done, rows), name="live", daemon=True
+        )
         thread.start()
         try:
             yield
@@ -49,18 +56,38 @@ def live_table(jobs: Jobs, job_id: str, console: Console | None) -> Iterator[Non
             thread.join()
 
 
-def _draw(jobs: Jobs, job_id: str, show: Callable[[RenderableType], None], done: threading.Event) -> None:
+class LatestTrials:
+    """Trials of a job for its plot, read when more of them have ended; a long list is read less often."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs, self._done, self._trials = jobs, 0, list[TrialView]()
+        self._next = -math.inf
+
+    def of(self, job: JobView) -> list[TrialView]:
+        """Return the trials of a job, as they were a short time ago."""
+        started = time.monotonic()
+        if job.done != self._done and started >= self._next:
+            self._trials, self._done = self._jobs.list_trials(job.id), job.done
+            ended = time.monotonic()
+            self._next = ended + _REST * (ended - started)
+        return self._trials
+
+
+def _draw(
+    jobs: Jobs, job_id: str, show: Callable[[RenderableType], None], done: threading.Event, rows: int
+) -> None:
     """Draw a job at once, then repeatedly, and once more when it is done."""
     started, pause, first = time.monotonic(), 0.0, None
-    ended = False
+    ended, trials = False, LatestTrials(jobs)
     while not ended:
         ended, pause = done.wait(pause), _LIVE_SECONDS
         try:
             job = jobs.job(job_id)
+            seen = trials.of(job)
         except DependencyError:
             continue  # skip this update; the driver reports the error
         first = first or job
-        show(live_view(job, time.monotonic() - started, first))
+        show(live_view(job, time.monotonic() - started, first, seen, rows))
 
 
 def _print_notes(jobs: Jobs, job_id: str, console: Console, done: threading.Event) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from anon_tune.advice.statement import Advice, Basis
-from anon_tune.answer import Answer, Comparison, Cost, Customary, Interval, Outcome
+from anon_tune.answer import Answer, Comparison, Cost, Customary, Gamma, Interval, Outcome
 
 if TYPE_CHECKING:
     from anon_tune.spec import JobSpec  # pydantic models of job files: not for commands that only look
@@ -33,6 +33,7 @@ __all__ = [
     "amount",
     "cost_table",
     "in_words",
+    "is_quiet",
     "rounded",
     "short",
     "signed",
@@ -340,6 +341,11 @@ def about_count(count: float | None) -> str:
     return "-" if count is None else f"{count:,.0f}"
 
 
+def is_quiet(gamma: Gamma) -> bool:
+    """Return whether the noise of seeds is small against the difference that matters."""
+    return gamma.practical is not None and (gamma.deviation or 0.0) <= _QUIET * gamma.practical
+
+
 def in_words(names: Iterable[str]) -> str:
     """Return the names as a list in a sentence: "a, b and c"."""
     *others, last = names
@@ -382,8 +388,7 @@ def _customary(each: Customary, answer: Answer) -> str:
 def _supported(answer: Answer) -> Iterator[str]:
     gamma = answer.gamma
     practical, deviation = gamma.practical, gamma.deviation or 0.0
-    quiet = practical is not None and deviation <= _QUIET * practical
-    if quiet and practical is not None and gamma.flat:
+    if is_quiet(gamma) and practical is not None and gamma.flat:
         costs = f"costs less than {amount(practical, answer)} more than the best gamma"
         yield f"gamma {_ranges(gamma.flat)} {costs}, more likely than not"
         return

@@ -6,9 +6,11 @@ The service sends these models, its client reads them, and the command line draw
 from __future__ import annotations
 
 import datetime
+import functools
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -220,6 +222,21 @@ class TrialView(View):
     source: str | None = Field(description="The trial whose configuration it repeats.")
     mlflow_run_id: str | None = Field(validation_alias=AliasChoices("mlflow_run_id", "mlflow_run"))
 
+    def row(self) -> dict[str, Any]:
+        """Return the trial as a row of a table, with a column for each hyperparameter.
+
+        A hyperparameter that has the name of another column is in `hyperparameters.NAME`.
+        """
+        row = _flat(self, self.columns())
+        for name, value in self.hyperparameters.items():
+            row[f"hyperparameters.{name}" if name in row else name] = value
+        return row
+
+    @classmethod
+    def columns(cls) -> Mapping[str, type]:
+        """Return the columns that every `row` has, with the types of their values."""
+        return _column_types(cls, "params", "hyperparameters")
+
 
 class ReportView(View):
     """One intermediate result of a trial: a point of its learning curve."""
@@ -242,13 +259,13 @@ class ReportView(View):
 
     def row(self) -> dict[str, Any]:
         """Return the report as a row of a table, with a column `metrics.NAME` for each metric."""
-        plain = self.model_dump(mode="json", exclude={"metrics"})
-        return {**plain, **{f"metrics.{name}": number for name, number in self.metrics.items()}}
+        metrics = {f"metrics.{name}": number for name, number in self.metrics.items()}
+        return {**_flat(self, self.columns()), **metrics}
 
     @classmethod
-    def columns(cls) -> list[str]:
-        """Return the columns that every `row` has."""
-        return [name for name in cls.model_fields if name != "metrics"]
+    def columns(cls) -> Mapping[str, type]:
+        """Return the columns that every `row` has, with the types of their values."""
+        return _column_types(cls, "metrics")
 
 
 class AttemptView(View):
@@ -385,6 +402,23 @@ def _arm_view(arm: ArmRecord, budget: int, over: bool, unit: Unit) -> ArmView:
         steps=arm.steps if unit == "step" else None,
         seconds=round(arm.seconds, 1),
     )
+
+
+def _flat(view: View, names: Iterable[str]) -> dict[str, Any]:
+    """Return some fields of a view, states as text."""
+    values = {name: getattr(view, name) for name in names}
+    return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+
+
+@functools.cache
+def _column_types(view: type[View], *nested: str) -> Mapping[str, type]:
+    """Return the types of the fields of a view, less those that are `nested`."""
+    found: dict[str, type] = {}
+    for name, field in view.model_fields.items():
+        if name not in nested:
+            kind: Any = next(iter(get_args(field.annotation)), field.annotation)  # X of X | None
+            found[name] = str if issubclass(kind, Enum) else kind
+    return found
 
 
 def _finite(number: float) -> float | None:

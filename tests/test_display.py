@@ -40,7 +40,7 @@ def test_a_job_is_drawn_at_once_and_once_more_at_its_end(
         drawn.set()
 
     jobs = LedgerJobs(ledger, Settings(home=tmp_path))
-    thread = threading.Thread(target=display._draw, args=(jobs, job, show, done))
+    thread = threading.Thread(target=display._draw, args=(jobs, job, show, done, 40))
     thread.start()
     assert drawn.wait(60)
     ledger.leases.release(lease, JobState.PAUSED, "no data")

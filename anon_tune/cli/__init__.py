@@ -37,11 +37,11 @@ _COMMANDS: dict[str, list[Callable[..., Any]]] = {
         jobs.cancel,
         jobs.extend,
     ],
-    "Answers": [answers.best, answers.export, answers.suggest],
+    "Answers": [answers.best, answers.export, answers.report, answers.suggest],
     "What can be tuned": [contents.tasks, contents.spaces],
     _HIDDEN: [machine.job_process],
 }
-_LONG_RUNNING = {"run", "worker", "job-process", "up", "serve", "watch", "logs", "trials", "mlflow"}
+_LONG_RUNNING = {"run", "worker", "job-process", "up", "serve", "watch", "logs", "trials", "report", "mlflow"}
 """Commands that may run for long, by their first word; the others end before garbage collection pays off."""
 
 _GROUPS = {

@@ -20,13 +20,14 @@ from anon_tune.cli.place import chosen, open_jobs
 from anon_tune.cli.printing import err, out, print_json
 from anon_tune.errors import InputError
 from anon_tune.export import FORMATS, form_of
+from anon_tune.jobs.files import complete_or_absent
 from anon_tune.sentences import about_advice
 
 if TYPE_CHECKING:
     from anon_tune.spec import JobSpec
     from anon_tune.workers.trial.messages import Failed, ProbeAssignment, ProbeResult
 
-__all__ = ["best", "export", "suggest"]
+__all__ = ["best", "export", "report", "suggest"]
 
 
 def best(job_id: JobId, as_json: AsJson = False) -> None:
@@ -55,13 +56,21 @@ def export(
     text = open_jobs().export(job_id, form or form_of(output or Path()), arm)
     if output is None:
         sys.stdout.write(text)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{output} cannot be written ({error.strerror}). Choose another file with -o."
-        ) from None
+    else:
+        _write(output, text)
+
+
+def report(
+    job_id: JobId,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")],
+) -> None:
+    """Write a job as one HTML file to send or keep: its answer, pictures, tables and settings."""
+    _write(output, open_jobs().report(job_id))
+
+
+def _write(output: Path, text: str) -> None:
+    with complete_or_absent(output) as made:
+        made.write_text(text, encoding="utf-8")
     err.print(f"Wrote {output}", soft_wrap=True)
 
 

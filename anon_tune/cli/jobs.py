@@ -15,9 +15,11 @@ from anon_tune.cli.options import AsJson, JobId, Overrides
 from anon_tune.cli.place import chosen, open_jobs, server_address
 from anon_tune.cli.printing import err, out, print_change, print_json, print_log, print_plan, print_report
 from anon_tune.cli.streaming import stream_csv, stream_json
+from anon_tune.display import LatestTrials
 from anon_tune.errors import InputError
+from anon_tune.jobs.files import write_table
 from anon_tune.records import JobState
-from anon_tune.views import ReportView
+from anon_tune.views import ReportView, TrialView
 
 __all__ = ["cancel", "extend", "jobs", "logs", "pause", "resume", "show", "submit", "trials", "watch"]
 
@@ -64,15 +66,27 @@ def jobs(as_json: AsJson = False) -> None:
         out.print("No jobs yet. Start one: anon-tune run examples/digits_cnn.yaml")
 
 
-def show(job_id: JobId, as_json: AsJson = False) -> None:
+def show(
+    job_id: JobId,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Add a plot of the objective over gamma, in characters.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show a job: its arms, gamma and verdict. Without an answer: the reason, and how to continue."""
-    job = open_jobs().job(job_id)
+    if plot and as_json:
+        raise InputError("Give only one of --plot and --json.")
+    place = open_jobs()
+    job = place.job(job_id)
     if as_json:
         print_json(job.model_dump(mode="json"))
         return
     print_report(job)
     if job.result is None:
         out.print(console.best_table(job.arms))
+    if plot:
+        out.print()
+        out.print(console.response_view(job, place.list_trials(job_id)), soft_wrap=True)
     if job.state is not JobState.SUCCEEDED and server_address() is None:
         print_log(chosen.settings, job_id)
 
@@ -89,21 +103,28 @@ def trials(
         bool,
         typer.Option("--csv", help="With --reports: print CSV with a column for each metric (the default)."),
     ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write a table to this file instead, .csv or .parquet."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List a job's trials, or print their reports."""
+    """List a job's trials, or their reports; or write them to a CSV or Parquet file."""
     if not reports and (as_csv or trial is not None):
         raise InputError(f"Add --reports to use --csv or --trial: anon-tune trials {job_id} --reports --csv")
-    if as_csv and as_json:
-        raise InputError("Give only one of --csv and --json.")
-    if reports:
-        _print_reports(open_jobs().reports(job_id, trial), as_json)
-        return
-    found = open_jobs().list_trials(job_id)
-    if as_json:
-        print_json([trial.model_dump(mode="json") for trial in found])
+    if (output is not None) + as_csv + as_json > 1:
+        raise InputError("Give only one of --csv, --json and -o.")
+    place = open_jobs()
+    if output is not None:
+        found = place.reports(job_id, trial) if reports else iter(place.list_trials(job_id))
+        write_table(output, (each.row() for each in found), (ReportView if reports else TrialView).columns())
+        err.print(f"Wrote {output}", soft_wrap=True)
+    elif reports:
+        _print_reports(place.reports(job_id, trial), as_json)
+    elif as_json:
+        print_json([each.model_dump(mode="json") for each in place.list_trials(job_id)])
     else:
-        out.print(console.trials_table(found))
+        out.print(console.trials_table(place.list_trials(job_id)))
 
 
 def _print_reports(reports: Iterator[ReportView], as_json: bool) -> None:
@@ -127,10 +148,12 @@ def watch(job_id: JobId, as_json: AsJson = False) -> None:
             sys.stdout.write(f"{job.model_dump_json()}\n")
             sys.stdout.flush()
     else:
-        began, first = clock.monotonic(), job
+        began, first, trials = clock.monotonic(), job, LatestTrials(place)
         with Live(console=err, transient=True, auto_refresh=False) as live:
             for job in place.watch(job_id):
-                live.update(console.live_view(job, clock.monotonic() - began, first), refresh=True)
+                seen = trials.of(job) if err.is_terminal else ()
+                view = console.live_view(job, clock.monotonic() - began, first, seen, err.height)
+                live.update(view, refresh=True)
         print_report(job)
     if job.state is not JobState.SUCCEEDED:
         sys.exit(1)

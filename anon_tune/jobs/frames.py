@@ -17,11 +17,7 @@ def of_trials(trials: Iterable[TrialView]) -> pandas.DataFrame:
     """Return a row for each trial, with a column for each hyperparameter."""
     import pandas
 
-    rows = []
-    for trial in trials:
-        row = trial.model_dump(mode="json", exclude={"params", "hyperparameters"})
-        rows.append({**row, **trial.hyperparameters})
-    frame = pandas.DataFrame(rows)
+    frame = pandas.DataFrame([trial.row() for trial in trials])
     for name in {"started", "finished"} & set(frame):
         frame[name] = pandas.to_datetime(frame[name], format="ISO8601", utc=True)
     return frame
@@ -32,8 +28,8 @@ def of_reports(reports: Iterable[ReportView]) -> pandas.DataFrame:
     import pandas
 
     rows = [report.row() for report in reports]
-    frame = pandas.DataFrame(rows, columns=None if rows else ReportView.columns())
+    frame = pandas.DataFrame(rows, columns=None if rows else list(ReportView.columns()))
     numbers = [name for name in frame if name == "value" or name.startswith("metrics.")]
     frame = frame.astype(dict.fromkeys(numbers, float))  # null is NaN there, also in a column of nothing else
-    frame["time"] = pandas.to_datetime(frame["time"], format="ISO8601", utc=True)
+    frame["time"] = pandas.to_datetime(frame["time"], utc=True)
     return frame

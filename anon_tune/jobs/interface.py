@@ -6,6 +6,7 @@ abstract build on those that are, so they are written once.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from anon_tune.views import (
 if TYPE_CHECKING:
     import optuna
     import pandas
+    import plotly.graph_objects as go
     from torch import nn
 
     from anon_tune.search_spaces import Space
@@ -268,6 +270,29 @@ class Jobs(ABC):
             ConflictError: The job has not chosen a configuration of this arm.
         """
 
+    def figure(self, job_id: str, name: str) -> go.Figure:
+        """Return a plotly figure of a job, by its name in `anon_tune.dashboards.charts.CHARTS`, such as "response".
+
+        Raises:
+            NotFoundError: There is no such job.
+            InputError: There is no such figure.
+        """
+        from anon_tune.jobs.figures import figure_of  # and plotly
+
+        return figure_of(self, job_id, name)
+
+    def report(self, job_id: str) -> str:
+        """Return a job as one HTML file to send or keep: answer, figures, tables, settings. Raises NotFoundError."""
+        from anon_tune.dashboards.pages.report import report_page
+        from anon_tune.jobs.figures import pictures_of
+
+        config = None
+        with contextlib.suppress(
+            ConflictError, InputError
+        ):  # no configuration of anon, or no arm of this name
+            config = self.export(job_id)
+        return report_page(self.job(job_id), self.list_trials(job_id), pictures_of(self, job_id), config)
+
     def advice(self, model: str | Fingerprint | nn.Module, log_mean_sigma: float | None = None) -> Advice:
         """Return the gamma to expect for a model, before any training.
 
@@ -376,6 +401,22 @@ class Result:
         target = Path(path)
         target.write_text(self._jobs.export(self.job.id, form_of(target), arm), encoding="utf-8")
         return target
+
+    def plot(self, name: str = "response") -> go.Figure:
+        """Return a plotly figure of the job: "response", "verdict", "curves", "best", "surface", ...
+
+        Raises InputError, which lists the names, for another one.
+        """
+        return self._jobs.figure(self.job.id, name)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the report, with the figures of the response and the verdict."""
+        from anon_tune.dashboards.pages.report import notebook_part
+        from anon_tune.jobs.figures import pictures_of
+        from anon_tune.jobs.notebook import takes_plotly
+
+        pictures = pictures_of(self._jobs, self.job.id, ("response", "verdict"))
+        return notebook_part(self.job, pictures, with_plotly=takes_plotly())
 
     def __repr__(self) -> str:
         job = self.job

@@ -103,6 +103,34 @@ def test_a_job_is_shown_with_its_answer(call: Call, done: str, command: str):
     assert "4 COMPLETE 1 FAILED" in shown
 
 
+def test_a_job_is_shown_with_a_plot_as_plain_text(call: Call, done: str):
+    lines = call("show", done, "--plot").splitlines()
+    assert (
+        "validation loss over gamma, search trials of anon" in lines
+    )  # a loss of 0 has no place on a log axis
+    assert any(line.startswith("● 4 complete") for line in lines)
+    assert sum(line.count("●") for line in lines if "│" in line) == 4
+    assert not any("\x1b" in line for line in lines)
+    refused = CliRunner().invoke(app, ["show", done, "--plot", "--json"])
+    assert "Give only one of --plot and --json" in str(refused.exception)
+
+
+def test_a_report_is_written_to_a_file(call: Call, done: str, tmp_path: Path):
+    path = tmp_path / "job.html"
+    assert call("report", done, "-o", str(path)) == ""
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert f"{done}-anon-s002" in text
+    refused = CliRunner().invoke(app, ["report", done, "-o", str(tmp_path / "none" / "job.html")])
+    assert "cannot be written (No such file or directory)" in str(refused.exception)
+    assert list(tmp_path.glob("*.html*")) == [path]
+
+
+def test_a_device_is_written_to_and_stays(call: Call, done: str):
+    call("report", done, "-o", "/dev/null")
+    assert Path("/dev/null").is_char_device()
+
+
 def test_a_job_is_submitted_paused_resumed_extended_and_cancelled(call: Call, ledger: Ledger, tmp_path: Path):
     example = str(ROOT / "examples" / "digits_cnn.yaml")
     job = call("submit", example, "--set", "budget.trials=5", "--priority", "2").strip()

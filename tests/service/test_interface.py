@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import re
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import anon_tune
 from anon_tune.advice.statement import Fingerprint
 from anon_tune.architecture import fingerprint
 from anon_tune.errors import AnonTuneError, ConflictError, InputError, NotFoundError, SpecError
+from anon_tune.jobs import notebook
 from anon_tune.jobs.client import Client
 from anon_tune.jobs.interface import Jobs
 from anon_tune.jobs.ledger import LedgerJobs
@@ -80,6 +84,8 @@ READS: dict[str, Callable[[Jobs, str], Any]] = {
     "logs since": lambda jobs, job: jobs.logs(job, since=1),
     "export": lambda jobs, job: jobs.export(job, "python", "sgd"),
     "export as code": lambda jobs, job: [jobs.export(job, form) for form in SNIPPETS],
+    "figure": lambda jobs, job: jobs.figure(job, "response").to_json(),
+    "report": lambda jobs, job: jobs.report(job),
     "advice": lambda jobs, job: jobs.advice("mlp", -8.0).model_dump_json(),  # JSON has no tuples
 }
 
@@ -293,3 +299,67 @@ def test_a_model_a_fingerprint_and_a_family_get_the_same_advice(jobs: Jobs):
     measured = jobs.advice(model, log_mean_sigma=-8.0)
     assert measured.start is not None
     assert measured.model_copy(update={"start": None}) == found
+
+
+# What notebooks and files show
+
+
+def test_a_result_shows_itself_in_a_notebook(jobs: Jobs, done: str):
+    result = jobs.result(done)
+    shown = result._repr_html_()
+    assert "ecommended gamma 0.40" in shown
+    assert 'class="chart"' in shown
+    figure = result.plot("response")
+    assert any(0.4 in (trace.x if trace.x is not None else ()) for trace in figure.data)
+    assert result.plot("curves").data
+    with pytest.raises(InputError, match=r"unknown figure 'losses'.*response"):
+        result.plot("losses")
+
+
+def test_a_figure_has_a_name(jobs: Jobs, done: str):
+    assert jobs.figure(done, "best").data
+    with pytest.raises(NotFoundError):
+        jobs.figure("nojob", "best")
+
+
+def test_a_report_has_the_exported_configuration(jobs: Jobs, done: str):
+    assert html.escape(jobs.export(done), quote=False) in jobs.report(done).replace("&#34;", '"').replace(
+        "&#39;", "'"
+    )
+    with pytest.raises(NotFoundError):
+        jobs.report("nojob")
+
+
+class Shell:
+    """A notebook's shell, in which cells are run."""
+
+    def __init__(self) -> None:
+        self.execution_count, self.user_ns, self.ids = 0, {"In": [""]}, {}
+
+    def run(self, source: str, **metadata: str) -> list[bool]:
+        """Whether each of two outputs of a cell takes plotly.js."""
+        self.execution_count += 1
+        self.user_ns["In"].append(source)
+        self.ids = {"metadata": metadata}
+        return [notebook.takes_plotly(), notebook.takes_plotly()]
+
+    def get_parent(self) -> dict[str, Any]:
+        return self.ids
+
+
+def test_the_first_output_of_a_notebook_holds_plotly_also_when_it_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    shell = Shell()
+    monkeypatch.setattr(notebook, "_holder", None)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+    assert notebook.takes_plotly()
+    assert notebook.takes_plotly(), "outside of a notebook"
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    assert shell.run("result") == [True, False]
+    assert shell.run("other") == [False, False]
+    assert shell.run("result") == [True, False]
+    monkeypatch.setattr(notebook, "_holder", None)
+    assert shell.run("result", cellId="a") == [True, False]
+    assert shell.run("result", cellId="b") == [False, False]
+    assert shell.run("result", cellId="a") == [True, False]

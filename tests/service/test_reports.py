@@ -264,7 +264,7 @@ def test_invalid_report_requests_are_refused(call: Call, job: str):
             call("nojob", "--reports", form)
         with pytest.raises(NotFoundError, match=f"Job {job} has no trial 'other'"):
             call(job, "--reports", "--trial", "other", form)
-    with pytest.raises(InputError, match="Give only one of --csv and --json"):
+    with pytest.raises(InputError, match="Give only one of --csv, --json and -o"):
         call(job, "--reports", "--csv", "--json")
     for without in (["--csv"], ["--trial", "x"]):
         with pytest.raises(InputError, match="Add --reports"):
@@ -278,7 +278,9 @@ class Item(dict[str, Any]):
         return id(self)
 
 
-@pytest.mark.parametrize("stream", [stream_json, lambda items: stream_csv(items, ["x"])], ids=["json", "csv"])
+@pytest.mark.parametrize(
+    "stream", [stream_json, lambda items: stream_csv(items, {"x": int})], ids=["json", "csv"]
+)
 def test_printed_reports_are_streamed(
     stream: Callable[[Iterator[Item]], None], capsys: pytest.CaptureFixture[str]
 ):
@@ -304,5 +306,5 @@ def test_a_full_disk_is_named_before_anything_is_printed(
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda *_, **__: full)
         with pytest.raises(DependencyError, match=r"cannot be written \(No space left on device\).*TMPDIR"):
-            stream_csv(({"x": number} for number in range(10_000)), ["x"])
+            stream_csv(({"x": number} for number in range(10_000)), {"x": int})
     assert not capsys.readouterr().out

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+import itertools
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from anon_tune.jobs.files import csv_text
 from anon_tune.records import ReportPlace
 from anon_tune.search_spaces import Space
 from anon_tune.service.access import JobId, Owner, Reader, Submitter, Watcher
 from anon_tune.service.problems import responses
 from anon_tune.service.schemas import Extension, JobPage, ReportPage, Submission, TrialPage
-from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView
+from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView, ReportView, TrialView
 
 __all__ = ["router"]
 
@@ -29,6 +31,13 @@ _MEDIA_TYPES = {
     "lightning": "text/x-python",
     "hugging-face": "text/x-python",
 }
+
+
+class CsvResponse(StreamingResponse):
+    """CSV, sent in chunks."""
+
+    media_type = "text/csv"
+
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -104,6 +113,28 @@ def reports(job_id: JobId, user: Reader, limit: Limit = 100, after: AfterReport 
     found = user.jobs.report_page(job_id, limit + 1, after=place)
     last = found[limit - 1] if len(found) > limit else None
     return ReportPage(items=found[:limit], next=f"{last.trial}:{last.step}" if last else None)
+
+
+@router.get("/{job_id}/trials.csv", response_class=CsvResponse, responses=responses(404))
+def trials_csv(job_id: JobId, user: Reader) -> CsvResponse:
+    """Download all trials as CSV, with a column for each hyperparameter."""
+    trials = user.jobs.list_trials(job_id)
+    return _table(f"{job_id}-trials.csv", (trial.row() for trial in trials), TrialView.columns())
+
+
+@router.get("/{job_id}/reports.csv", response_class=CsvResponse, responses=responses(404))
+def reports_csv(job_id: JobId, user: Reader) -> CsvResponse:
+    """Download the reports of all trials as CSV, with a column for each metric."""
+    reports = user.jobs.reports(job_id)
+    return _table(f"{job_id}-reports.csv", (report.row() for report in reports), ReportView.columns())
+
+
+def _table(name: str, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, type]) -> CsvResponse:
+    """Send rows as a file. All rows are read before the first byte is sent, so that errors have their status."""
+    chunks = csv_text(rows, columns)
+    first = next(chunks)
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return CsvResponse(itertools.chain([first], chunks), headers=headers)
 
 
 @router.get("/{job_id}/spaces", responses=responses(404))

@@ -40,6 +40,8 @@ __all__ = [
     "Role",
     "TokenRecord",
     "Trial",
+    "TrialColumn",
+    "TrialQuery",
     "TrialReport",
     "TrialState",
     "check_transition",
@@ -273,6 +275,50 @@ class Trial:
     def origin(self) -> str:
         """Id of the first trial with this configuration."""
         return self.source or self.id
+
+
+class TrialColumn(StrEnum):
+    """A column that trials can be sorted by."""
+
+    ID = "id"
+    ARM = "arm"
+    PHASE = "phase"
+    STATE = "state"
+    VALUE = "value"
+    GAMMA = "gamma"
+    LR = "lr"
+    STEP_SIZE = "step_size"
+    BETA3 = "beta3"
+    DELAY = "delay"
+    WEIGHT_DECAY = "weight_decay"
+    STEPS = "steps"
+    SECONDS = "seconds"
+    REASON = "reason"
+
+
+@dataclass(frozen=True)
+class TrialQuery:
+    """A choice of a job's trials, their order, and a page of them.
+
+    Attributes:
+        arm: The trials of this arm alone; None for all.
+        phase: Those of this phase.
+        state: Those in this state.
+        text: Those whose id or reason contains it, in upper or lower case.
+        sort: The column to sort by; None for the order of creation. Trials without a value come last.
+        descending: Whether the largest comes first.
+        limit: Most trials of a page.
+        offset: Number of trials before the page.
+    """
+
+    arm: str | None = None
+    phase: Phase | None = None
+    state: TrialState | None = None
+    text: str = ""
+    sort: TrialColumn | None = None
+    descending: bool = False
+    limit: int = 50
+    offset: int = 0
 
 
 @dataclass(frozen=True)

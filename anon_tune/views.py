@@ -44,6 +44,7 @@ __all__ = [
     "ProbeView",
     "ReportView",
     "TokenView",
+    "TrialMatches",
     "TrialView",
     "attempt_view",
     "job_summary",
@@ -206,10 +207,26 @@ class TrialView(View):
     hyperparameters: dict[str, Any] = Field(description="Arguments of the optimizer.")
     value: float | None
     steps: int = Field(description="Epochs or steps done, in the unit of the budget.")
+    seconds: float = Field(
+        default=0.0, description="Duration of the training, without waiting, pauses and lost attempts."
+    )
+    started: datetime.datetime | None = Field(
+        default=None, description="When its first attempt started (UTC); null while it waits."
+    )
+    finished: datetime.datetime | None = Field(
+        default=None, description="When it ended (UTC); null before that."
+    )
     attempts: int
     reason: str | None
     source: str | None = Field(description="The trial whose configuration it repeats.")
     mlflow_run_id: str | None = Field(validation_alias=AliasChoices("mlflow_run_id", "mlflow_run"))
+
+
+class TrialMatches(View):
+    """A page of the trials that a query asks for."""
+
+    trials: list[TrialView]
+    total: int = Field(description="Number of all trials that it asks for, on all pages.")
 
 
 class ReportView(View):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import math
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,12 +18,33 @@ from anon_tune.ledger.rows import (
     no_such_job,
     read_job,
     read_trials,
+    report_record,
     trial_report_record,
 )
 from anon_tune.ledger.tables import JOBS, PROJECTIONS, REPORTS, TRIALS
-from anon_tune.records import ArmRecord, JobRecord, JobState, Overview, Phase, ReportPlace, TrialState
+from anon_tune.records import (
+    ArmRecord,
+    JobRecord,
+    JobState,
+    Overview,
+    Phase,
+    ReportPlace,
+    TrialColumn,
+    TrialQuery,
+    TrialState,
+)
 
 __all__ = ["Overviews"]
+
+_IN_JSON: dict[TrialColumn, sa.ColumnElement[Any]] = {
+    TrialColumn.STEP_SIZE: TRIALS.c.params["step_size"],
+    TrialColumn.BETA3: TRIALS.c.hyperparameters[("betas", 2)],
+    **{
+        column: TRIALS.c.hyperparameters[column.value]
+        for column in (TrialColumn.GAMMA, TrialColumn.LR, TrialColumn.DELAY, TrialColumn.WEIGHT_DECAY)
+    },
+}
+"""Columns of `TrialColumn` that are not columns of the table."""
 
 
 class Overviews:
@@ -100,6 +123,53 @@ class Overviews:
             ids = None if limit is None and after is None else connection.execute(query).scalars().all()
             return list(read_trials(connection, job_id, ids, reports=False))
 
+    def find_trials(self, job_id: str, query: TrialQuery) -> tuple[list[records.Trial], int]:
+        """Return a page of the trials that a query asks for, without reports, and the number of all of them.
+
+        Raises:
+            NotFoundError: No such job.
+        """
+        column = query.sort
+        key = _IN_JSON[column].as_string() if column in _IN_JSON else TRIALS.c[column or "created"]
+        chosen = _chosen(sa.select(TRIALS.c.id, key).where(TRIALS.c.job_id == job_id), query)
+        with read(self._engine) as connection:
+            check_job(connection, job_id)
+            rows = connection.execute(chosen.order_by(TRIALS.c.created, TRIALS.c.id)).all()
+            ids = _in_order([(row[0], row[1]) for row in rows], query)[query.offset :][: query.limit]
+            found = {trial.id: trial for trial in read_trials(connection, job_id, ids, reports=False)}
+        return [found[trial_id] for trial_id in ids], len(rows)
+
+    def charted(self, job_id: str, *, trials: int, reports: int) -> JobRecord:
+        """Return a job with its first trials, and with about so many of their reports, without metrics.
+
+        If there are more, every k-th report of each trial is read, and its last one.
+
+        Raises:
+            NotFoundError: No such job.
+        """
+        first = sa.select(TRIALS.c.id).where(TRIALS.c.job_id == job_id)
+        first = first.order_by(TRIALS.c.created, TRIALS.c.id).limit(trials)
+        with read(self._engine) as connection:
+            job = read_job(connection, job_id)
+            ids = connection.execute(first).scalars().all()
+            found = read_trials(connection, job_id, ids if len(ids) == trials else None, reports=False)
+            made = _thinned_reports(connection, first, reports)
+        return dataclasses.replace(
+            job,
+            trials=tuple(dataclasses.replace(each, reports=tuple(made.get(each.id, ()))) for each in found),
+        )
+
+    def trial(self, job_id: str, trial_id: str) -> records.Trial:
+        """Return a trial without its reports.
+
+        Raises:
+            NotFoundError: No such job, or the job has no such trial.
+        """
+        with read(self._engine) as connection:
+            check_job(connection, job_id)
+            check_trial(connection, job_id, trial_id)
+            return read_trials(connection, job_id, [trial_id], reports=False)[0]
+
     def reports(
         self, job_id: str, trial_id: str | None = None, *, limit: int, after: ReportPlace | None = None
     ) -> list[records.TrialReport]:
@@ -144,6 +214,69 @@ class Overviews:
                 )
                 for name, table in (("jobs", JOBS), ("trials", TRIALS))
             }
+
+
+def _chosen(select: sa.Select[Any], query: TrialQuery) -> sa.Select[Any]:
+    """Return a query for those trials alone that fit."""
+    for column, value in (
+        (TRIALS.c.arm, query.arm),
+        (TRIALS.c.phase, query.phase),
+        (TRIALS.c.state, query.state),
+    ):
+        if value is not None:
+            select = select.where(column == value)
+    if query.text:
+        columns = (TRIALS.c.id, TRIALS.c.reason)
+        select = select.where(sa.or_(*(column.icontains(query.text, autoescape=True) for column in columns)))
+    return select
+
+
+def _in_order(keyed: list[tuple[str, Any]], query: TrialQuery) -> list[str]:
+    """Return ids sorted by their keys: numbers, then texts; those without a key last.
+
+    Values in JSON have different types in one column: a delay may be a number or a name. Databases differ in how they
+    compare them, so they are compared here.
+    """
+    if query.sort is None:
+        ids = [trial_id for trial_id, _ in keyed]
+        return ids[::-1] if query.descending else ids
+    having = sorted(
+        ((_sortable(key), trial_id) for trial_id, key in keyed if key is not None),
+        key=lambda pair: pair[0],
+        reverse=query.descending,
+    )
+    return [trial_id for _, trial_id in having] + [trial_id for trial_id, key in keyed if key is None]
+
+
+def _sortable(key: Any) -> tuple[bool, float, str]:
+    try:
+        number = float(key)
+    except ValueError:
+        number = math.nan
+    return (True, 0.0, str(key)) if math.isnan(number) else (False, number, "")
+
+
+def _thinned_reports(
+    connection: sa.Connection, trials: sa.Select[tuple[str]], most: int
+) -> dict[str, list[records.Report]]:
+    """Return every k-th report of each trial from its first, and its last one, with a k that makes about `most`."""
+    place = sa.func.row_number().over(partition_by=REPORTS.c.trial_id, order_by=REPORTS.c.step) - 1
+    query = sa.select(
+        REPORTS.c.trial_id, REPORTS.c.step, REPORTS.c.value, REPORTS.c.time, place.label("place")
+    )
+    made = query.where(REPORTS.c.trial_id.in_(trials)).subquery()
+    count = connection.execute(sa.select(sa.func.count()).where(REPORTS.c.trial_id.in_(trials))).scalar_one()
+    every = max(1, -(-count // most))
+    chosen = (
+        sa.select(made)
+        .join(TRIALS, TRIALS.c.id == made.c.trial_id)
+        .where(sa.or_(made.c.place % every == 0, made.c.step == TRIALS.c.steps))
+        .order_by(made.c.trial_id, made.c.step)
+    )
+    found: dict[str, list[records.Report]] = {}
+    for row in connection.execute(chosen).mappings():
+        found.setdefault(row["trial_id"], []).append(report_record({**row, "metrics": {}}))
+    return found
 
 
 def _reports(connection: sa.Connection, query: sa.Select[Any], limit: int) -> list[records.TrialReport]:

@@ -15,9 +15,10 @@ from anon_tune.jobs.interface import API
 from anon_tune.ledger import Ledger
 from anon_tune.service import problems
 from anon_tune.service.access import Surroundings
+from anon_tune.service.headers import Secured
 from anon_tune.service.metrics import Metrics
+from anon_tune.service.pages import api, sign_in, static
 from anon_tune.service.pages import jobs as jobs_page
-from anon_tune.service.pages import sign_in, static
 from anon_tune.service.requests import LimitedBodies, Logged
 from anon_tune.service.routes import advice, code, health, jobs, tokens
 from anon_tune.settings import Settings
@@ -46,7 +47,7 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
         description=_DESCRIPTION,
         generate_unique_id_function=_operation,
         openapi_url=f"{API}/openapi.json",
-        docs_url=f"{API}/docs",
+        docs_url=None,  # its page loads from a CDN; ours is pages/api.py
         redoc_url=None,
     )
     app.state.surroundings = Surroundings(ledger, settings, on_loopback)
@@ -57,10 +58,11 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
         versioned.include_router(module.router)
     app.include_router(versioned)
     app.include_router(health.router)
-    for page in (jobs_page, sign_in, static):
+    for page in (jobs_page, sign_in, static, api):
         app.include_router(page.router)
     problems.install(app)
     app.add_middleware(LimitedBodies)
+    app.add_middleware(Secured)
     app.add_middleware(Logged, metrics=app.state.metrics)
     return app
 

@@ -20,7 +20,7 @@ from anon_tune.service.metrics import Metrics
 from anon_tune.service.pages import api, sign_in, static
 from anon_tune.service.pages import jobs as jobs_page
 from anon_tune.service.requests import LimitedBodies, Logged
-from anon_tune.service.routes import advice, code, health, jobs, tokens
+from anon_tune.service.routes import advice, code, health, jobs, links, tokens
 from anon_tune.settings import Settings
 
 __all__ = ["create_app"]
@@ -54,7 +54,7 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
     app.state.metrics = Metrics()
     app.state.is_stopping = lambda: False
     versioned = APIRouter(prefix=API)
-    for module in (jobs, code, advice, tokens):
+    for module in (jobs, code, advice, tokens, links):
         versioned.include_router(module.router)
     app.include_router(versioned)
     app.include_router(health.router)

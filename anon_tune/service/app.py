@@ -12,10 +12,12 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from anon_tune.jobs.interface import API
+from anon_tune.jobs.ledger import LedgerJobs
 from anon_tune.ledger import Ledger
 from anon_tune.service import problems
 from anon_tune.service.access import Surroundings
 from anon_tune.service.headers import Secured
+from anon_tune.service.hub import Hub
 from anon_tune.service.metrics import Metrics
 from anon_tune.service.pages import api, sign_in, static
 from anon_tune.service.pages import jobs as jobs_page
@@ -53,6 +55,8 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
     app.state.surroundings = Surroundings(ledger, settings, on_loopback)
     app.state.metrics = Metrics()
     app.state.is_stopping = lambda: False
+    jobs_of_ledger = LedgerJobs(ledger, settings)
+    app.state.hub = Hub(jobs_of_ledger.job, lambda: app.state.is_stopping())
     versioned = APIRouter(prefix=API)
     for module in (jobs, code, advice, tokens, links):
         versioned.include_router(module.router)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 from urllib.parse import quote
 
@@ -51,6 +51,14 @@ class PageUser:
 
     user: User
     csrf: str
+    secret: str | None = field(default=None, repr=False)
+
+    def is_known(self) -> bool:
+        """Return whether their session is still valid, or the service still open."""
+        surroundings = self.user.surroundings
+        if self.secret is None:
+            return surroundings.is_open()
+        return surroundings.ledger.sessions.find(self.secret) is not None
 
     @property
     def owner(self) -> str | None:
@@ -110,7 +118,7 @@ def _find_user(request: Request, given: str | None) -> PageUser:
         csrf = _csrf(secret)
         if request.method not in _SAFE and not hmac.compare_digest(csrf, given or ""):
             raise HTTPException(403, "This page is out of date. Load it again.")
-        return PageUser(user, csrf)
+        return PageUser(user, csrf, secret)
     if surroundings.is_open():
         return PageUser(open_user(request), "")
     if is_htmx(request):  # it would follow a redirect by itself, and show the form as a part of the page

@@ -40,6 +40,7 @@ __all__ = [
     "JobSummary",
     "JobView",
     "LeaseView",
+    "LinkView",
     "LogsView",
     "ProbeView",
     "ReportView",
@@ -296,6 +297,12 @@ class TokenView(View):
     may_send_code: bool
     created: datetime.datetime
     revoked: datetime.datetime | None
+
+
+class LinkView(View):
+    """A link that signs a browser in."""
+
+    path: str = Field(description="Path at the service. It works once, within some minutes.")
 
 
 def job_summary(job: JobRecord) -> JobSummary:

@@ -94,7 +94,7 @@ def test_a_users_workers_package_is_theirs(tmp_path: Path):
 
 # Dependencies
 
-BROUGHT_ALONG = {"anyio": "fastapi", "starlette": "fastapi", "gpytorch": "botorch"}
+BROUGHT_ALONG = {"anyio": "fastapi", "starlette": "fastapi", "gpytorch": "botorch", "markupsafe": "jinja2"}
 """Packages that one of the dependencies builds on and shows in its own interface."""
 
 OPTIONAL_OF = {"python-multipart": "fastapi"}

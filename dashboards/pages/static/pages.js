@@ -1,2 +1,64 @@
-// Small helps for all pages.
+// Small helps for all pages; each of them works on what htmx adds later, too.
 "use strict";
+
+(() => {
+  const messages = () => document.getElementById("messages");
+
+  function say(text) {
+    const line = document.createElement("p");
+    line.className = "problem";
+    line.textContent = text;
+    messages()?.replaceChildren(line);
+  }
+
+  // Times are sent in UTC, and shown as the reader's clock has them.
+  const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  function localTimes(part) {
+    for (const time of part.querySelectorAll("time[datetime]")) {
+      const shown = clock.format(new Date(time.dateTime));
+      if (time.classList.contains("age")) time.title = shown;
+      else time.textContent = shown;
+    }
+  }
+
+  // .copy: a button that copies the text beside it. The clipboard is only there over HTTPS and on loopback.
+  async function copy(button) {
+    const source = button.closest(".copy").querySelector("pre, code, textarea");
+    const text = "value" in source ? source.value : source.textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      getSelection().selectAllChildren(source);
+      document.execCommand("copy");
+    }
+    const before = button.textContent;
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = before; }, 1500);
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest(".copy > button, [data-close]");
+    if (!button) return;
+    if (button.matches("[data-close]")) button.closest(button.dataset.close).remove();
+    else copy(button);
+  });
+
+  // data-confirm on a form or button: asks before it is sent. (htmx has hx-confirm.)
+  document.addEventListener("submit", (event) => {
+    const question = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
+    if (question && !confirm(question)) event.preventDefault();
+  });
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") messages()?.replaceChildren();
+  });
+
+  document.addEventListener("htmx:load", (event) => localTimes(event.detail.elt));
+  document.addEventListener("htmx:sendError", () => {
+    say("The service does not answer. Check that it runs; this page goes on by itself once it does.");
+  });
+  document.addEventListener("htmx:afterRequest", (event) => {
+    const { successful, requestConfig } = event.detail;
+    if (successful && requestConfig?.verb !== "get") messages()?.replaceChildren();
+  });
+})();

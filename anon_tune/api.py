@@ -328,11 +328,11 @@ def run_job(
 
 def project(ledger: Ledger, settings: Settings) -> Projector:
     """Return a projector to the MLflow of the settings, with the charts and descriptions of `dashboards`."""
-    from anon_tune.dashboards.charts import charts_page
+    from anon_tune.dashboards.charts import ChartData, charts_page
     from anon_tune.dashboards.markdown import description
 
     def files(job: JobRecord) -> Mapping[str, str]:
-        found = {"charts.html": charts_page(job)}
+        found = {"charts.html": charts_page(ChartData.of_record(job))}
         with contextlib.suppress(ConflictError):
             found["best.yaml"] = export.render(export.document(job), "yaml")
         return found

@@ -1,0 +1,183 @@
+"""The look that all charts share: colours, symbols, light and dark themes, empty charts and notes."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from anon_tune.records import TrialState
+
+__all__ = [
+    "GREY",
+    "SCALE",
+    "arm_colour",
+    "arm_symbol",
+    "buttons",
+    "empty",
+    "faded",
+    "new_figure",
+    "note",
+    "plain",
+    "short_id",
+    "state_symbol",
+    "theme",
+    "tidy",
+]
+
+# Okabe and Ito's palette, which people with colour blindness can distinguish, without black, which is invisible in the
+# dark, and yellow, on white. Arms that most jobs have keep theirs, so that two jobs look alike.
+_USUAL = {"anon": ("#0072B2", "circle"), "adamw": ("#D55E00", "square"), "sgd": ("#009E73", "diamond")}
+_FURTHER = (("#CC79A7", "triangle-up"), ("#E69F00", "pentagon"), ("#56B4E9", "star"))
+
+GREY = "#808080"
+"""Grey that is seen on white and in the dark."""
+
+SCALE = "Cividis"
+"""Colour scale of the objective; it grows in brightness, also for the colour-blind. The best is bright."""
+
+_DIGITS = 5
+_MARKS = {TrialState.COMPLETE: "", TrialState.PRUNED: "-open", TrialState.RUNNING: "-open-dot"}
+_HEIGHT = 420
+
+
+def arm_colour(arms: Sequence[str], arm: str) -> str:
+    """Return the colour of one of a job's arms, the same in all charts."""
+    return _look(arms, arm)[0]
+
+
+def arm_symbol(arms: Sequence[str], arm: str) -> str:
+    """Return the symbol of one of a job's arms, the same in all charts."""
+    return _look(arms, arm)[1]
+
+
+def _look(arms: Sequence[str], arm: str) -> tuple[str, str]:
+    if arm in _USUAL:
+        return _USUAL[arm]
+    return _FURTHER[[each for each in arms if each not in _USUAL].index(arm) % len(_FURTHER)]
+
+
+def state_symbol(symbol: str, state: TrialState) -> str:
+    """Return the symbol of an arm's trial in a state: filled if COMPLETE, open if not, a cross if DIVERGED."""
+    return "x" if state is TrialState.DIVERGED else symbol + _MARKS[state]
+
+
+def faded(colour: str, opacity: float) -> str:
+    """Return a colour ("#0072B2") with an opacity, as plotly takes it."""
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def theme(*, dark: bool) -> dict[str, Any]:
+    """Return the plotly template for light or dark pages, and for print (light).
+
+    Figures set no colours of text, axes and grids themselves, so that a page can exchange the template of a drawn
+    figure: `Plotly.relayout(place, {template: ...})`. `charts.js` does this.
+    """
+    text, faint, grid, raised = (
+        ("#e6e9ee", "#a0a9b6", "#2b323c", "#1d2129") if dark else ("#1b1f24", "#5a6370", "#e3e7ec", "#ffffff")
+    )
+    axis = {
+        "gridcolor": grid,
+        "zerolinecolor": grid,
+        "linecolor": faint,
+        "tickcolor": faint,
+        "tickfont": {"color": faint},
+        "automargin": True,
+        "title": {"standoff": 8},
+    }
+    return {
+        "layout": {
+            "font": {"family": "system-ui, sans-serif", "size": 13, "color": text},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "xaxis": axis,
+            "yaxis": axis,
+            "hoverlabel": {"bgcolor": raised, "bordercolor": faint, "font": {"color": text}, "align": "left"},
+            "updatemenudefaults": {"bgcolor": raised, "bordercolor": faint, "font": {"color": text}},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": faint, "activecolor": text, "orientation": "v"},
+        }
+    }
+
+
+def new_figure(height: int = _HEIGHT, **layout: Any) -> go.Figure:
+    """Return an empty figure in the light theme, with its legend below the plot."""
+    return go.Figure(
+        layout={
+            "template": theme(dark=False),
+            "height": height,
+            "margin": {"l": 56, "r": 16, "t": 24, "b": 48},
+            "legend": {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
+            "hovermode": "closest",
+            **layout,
+        }
+    )
+
+
+def empty(message: str) -> go.Figure:
+    """Return a figure that says in one sentence why it shows nothing."""
+    figure = new_figure(140, margin={"l": 8, "r": 8, "t": 8, "b": 8})
+    figure.update_xaxes(visible=False, range=[0, 1])
+    figure.update_yaxes(visible=False, range=[0, 1])
+    figure.add_annotation(text=_wrapped(message), x=0.5, y=0.5, showarrow=False, font={"size": 15})
+    return figure.update_layout(meta={"empty": True})
+
+
+def note(figure: go.Figure, text: str) -> None:
+    """Say above the plot what it leaves out."""
+    figure.add_annotation(
+        text=_wrapped(text),
+        xref="paper",
+        yref="paper",
+        x=0,
+        y=1,
+        xanchor="left",
+        yanchor="bottom",
+        align="left",
+        showarrow=False,
+        font={"size": 12},
+    )
+    figure.update_layout(margin={"t": 24 + 15 * (_wrapped(text).count("<br>") + 1)})
+
+
+def buttons(choices: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return buttons above the plot: for each its label, and the changes of traces and layout that it makes.
+
+    Pages draw HTML buttons in their place, which the keyboard reaches.
+    """
+    made = [
+        {"label": label, "method": "update", "args": [traces, layout]} for label, traces, layout in choices
+    ]
+    place = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "pad": {"b": 4}}
+    return [{"type": "buttons", "direction": "right", "buttons": made, "showactive": True, **place}]
+
+
+def tidy(values: Iterable[float | None]) -> list[float | None]:
+    """Return numbers with as many digits as a chart can show; None in place of one that is not finite."""
+    return [
+        float(f"{value:.{_DIGITS}g}") if value is not None and math.isfinite(value) else None
+        for value in values
+    ]
+
+
+def short_id(trial: str, job: str) -> str:
+    """Return a trial's id without that of its job: "anon-s003"."""
+    return trial.removeprefix(f"{job}-")
+
+
+def plain(text: str) -> str:
+    """Return text of a user, escaped for plotly, which reads some HTML."""
+    return html.escape(text, quote=False)
+
+
+def _wrapped(text: str, width: int = 52) -> str:
+    """Return a sentence in lines that a phone can show."""
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "<br>".join(lines)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
 from anon_tune.answer import Curve
+from anon_tune.dashboards.charts.style import new_figure, plain
 from anon_tune.spec import stored_spec
 from anon_tune.views import JobView
 
@@ -23,7 +23,7 @@ def responses(jobs: Sequence[JobView]) -> go.Figure:
 
     Losses of different data cannot be compared, so each line is relative to its own best gamma.
     """
-    figure = go.Figure()
+    figure = new_figure(showlegend=True)
     scales = {job.result.scale == "linear" for job in jobs if job.result is not None}
     for number, job in enumerate(jobs):
         curve = None if job.result is None else job.result.gamma.curve
@@ -33,7 +33,7 @@ def responses(jobs: Sequence[JobView]) -> go.Figure:
             x=curve.gamma,
             y=_costs(job, curve),
             mode="lines",
-            name=f"{html.escape(job.name, quote=False)} ({job.id})",
+            name=f"{plain(job.name)} ({job.id})",
             line={
                 "color": _COLOURS[number % len(_COLOURS)],
                 "dash": _DASHES[number % len(_DASHES)],
@@ -45,13 +45,7 @@ def responses(jobs: Sequence[JobView]) -> go.Figure:
         )
     figure.update_xaxes(title="gamma (0: as SGD, 1: as Adam)")
     figure.update_yaxes(title="cost over its best gamma", tickformat="" if scales == {True} else ".0%")
-    return figure.update_layout(
-        template="plotly_white",
-        height=420,
-        showlegend=True,
-        margin={"l": 56, "r": 16, "t": 24, "b": 48},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-    )
+    return figure
 
 
 def _costs(job: JobView, curve: Curve) -> list[float]:

@@ -43,6 +43,7 @@ _LOG_LINES = 50
 _SECRET_LENGTH = 32
 _POLL_SECONDS = 0.5
 _REPORT_PAGE = 1000
+_CHARTED_TRIALS, _CHARTED_REPORTS = 5000, 20_000
 _SHOWN_OUTCOMES = {"LOST", "FAILED", "DIVERGED"}
 
 
@@ -144,9 +145,10 @@ class LedgerJobs(Jobs):
         found, total = self._ledger.overviews.find_trials(job_id, query)
         return TrialMatches(trials=[trial_view(trial) for trial in found], total=total)
 
-    def charted(self, job_id: str, trials: int = 5000, reports: int = 20_000) -> JobRecord:
-        """Return a job with its first trials, and with some of their reports, for charts. Raises NotFoundError."""
-        return self._ledger.overviews.charted(job_id, trials=trials, reports=reports)
+    def charted(self, job_id: str, *, with_reports: bool) -> JobRecord:
+        """Return a job with its first trials and perhaps some of their reports, for charts. Raises NotFoundError."""
+        reports = _CHARTED_REPORTS if with_reports else 0
+        return self._ledger.overviews.charted(job_id, trials=_CHARTED_TRIALS, reports=reports)
 
     def trial(self, job_id: str, trial_id: str) -> TrialView:
         """Return a trial. Raises NotFoundError."""

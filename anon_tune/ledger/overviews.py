@@ -153,7 +153,7 @@ class Overviews:
             job = read_job(connection, job_id)
             ids = connection.execute(first).scalars().all()
             found = read_trials(connection, job_id, ids if len(ids) == trials else None, reports=False)
-            made = _thinned_reports(connection, first, reports)
+            made = _thinned_reports(connection, first, reports) if reports else {}
         return dataclasses.replace(
             job,
             trials=tuple(dataclasses.replace(each, reports=tuple(made.get(each.id, ()))) for each in found),

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse
 
+from anon_tune.dashboards.charts import figure_json
 from anon_tune.dashboards.overlay import responses
 from anon_tune.dashboards.pages import render
 from anon_tune.dashboards.pages.compare import compare
@@ -47,7 +48,7 @@ def page(
 def chart(user: PageReader, chosen: Chosen = "") -> Response:
     """Send the figure of the jobs' responses, as plotly reads it."""
     jobs, _ = _jobs(user, chosen)
-    return Response(responses(jobs).to_json(), media_type="application/json")
+    return Response(figure_json(responses(jobs)), media_type="application/json")
 
 
 def _jobs(user: PageUser, ids: str) -> tuple[list[JobView], list[str]]:

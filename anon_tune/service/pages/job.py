@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import ValidationError
 
+from anon_tune.dashboards.charts import CHARTS
 from anon_tune.dashboards.pages import job as contents
 from anon_tune.dashboards.pages import render
 from anon_tune.errors import ConflictError, InputError
 from anon_tune.records import ENDED, JobState
-from anon_tune.service.access import JobId, Surroundings
-from anon_tune.service.pages.job_parts import CHARTS
+from anon_tune.service.access import JobId
+from anon_tune.service.hub import Hub
 from anon_tune.service.pages.mlflow import mlflow_of
-from anon_tune.service.pages.session import COOKIE, PageOwner, PageReader, PageUser
+from anon_tune.service.pages.session import PageOwner, PageReader, PageUser
 from anon_tune.service.schemas import Extension
 from anon_tune.spec import seconds
 from anon_tune.views import JobView
 
 __all__ = ["router"]
 
-_POLL_SECONDS = 0.5
 _LOG_LINES = 20
 _FORMS = {
     "yaml": ("YAML, for anon_tune.load_optimizer", ".yaml"),
@@ -47,25 +46,31 @@ Arm = Annotated[str, Query(max_length=64)]
 @router.get("", response_class=HTMLResponse)
 def page(job_id: JobId, user: PageReader) -> str:
     """Show a job."""
-    return render("job.html", user=user, page="Jobs", **_values(user, user.user.jobs.job(job_id), None))
+    return render("job.html", user=user, page="Jobs", **_values(user, user.user.jobs.job(job_id)))
 
 
 @router.get("/content", response_class=HTMLResponse)
 def content(job_id: JobId, user: PageReader) -> str:
     """Return the part of the page that depends on the job's state."""
-    return _content(user, job_id, None)
+    return _content(user, job_id)
 
 
-def _content(user: PageUser, job_id: str, problem: str | None) -> str:
-    return render("job_content.html", user=user, **_values(user, user.user.jobs.job(job_id), problem))
+def _content(
+    user: PageUser, job_id: str, problem: str | None = None, typed: Mapping[str, str] | None = None
+) -> str:
+    job = user.user.jobs.job(job_id)
+    return render("job_content.html", user=user, **_values(user, job, problem, typed))
 
 
-def _values(user: PageUser, job: JobView, problem: str | None) -> dict[str, object]:
+def _values(
+    user: PageUser, job: JobView, problem: str | None = None, typed: Mapping[str, str] | None = None
+) -> dict[str, object]:
     failed = job.state is JobState.FAILED
     mlflow = mlflow_of(user.user.surroundings.settings)
     return {
         "job": job,
         "problem": problem,
+        "typed": typed,
         "stage": _stage(job),
         "is_live": job.state not in ENDED,
         "state_lines": list(contents.about_state(job)),
@@ -75,7 +80,7 @@ def _values(user: PageUser, job: JobView, problem: str | None) -> dict[str, obje
         "actions": contents.actions(job),
         "may_change": user.may_change(job.owner),
         "mlflow": mlflow,
-        "charts": list(CHARTS),
+        "charts": CHARTS,
         "forms": {form: title for form, (title, _) in _FORMS.items()},
     }
 
@@ -99,29 +104,17 @@ async def live(
     stage: Annotated[str, Query(max_length=80)] = "",
 ) -> AsyncIterator[ServerSentEvent]:
     """Send the progress of a job whenever it changes, and `changed` once its page is out of date."""
-    async for job in _views(job_id, user, request):
-        if _stage(job) != stage:
-            yield ServerSentEvent(event="changed", raw_data=_stage(job))
-            return
-        progress = render("job_progress.html", job=job, progress=contents.progress(job))
-        yield ServerSentEvent(event="job", raw_data=progress)
+    hub: Hub = request.app.state.hub
+    async with contextlib.aclosing(hub.watch(job_id, user.is_known)) as looks:
+        async for look in looks:
+            if _stage(look.job) != stage:
+                yield ServerSentEvent(event="changed", raw_data=_stage(look.job))
+                return
+            yield ServerSentEvent(event="job", raw_data=look.text("progress", _progress))
 
 
-async def _views(job_id: str, user: PageUser, request: Request) -> AsyncIterator[JobView]:
-    """Yield a job whenever it has changed, while the service runs and the user is signed in."""
-    last = None
-    while not request.app.state.is_stopping() and await run_in_threadpool(_is_signed_in, request):
-        seen = await run_in_threadpool(user.user.jobs.job, job_id)
-        if seen != last:
-            yield seen
-            last = seen
-        await asyncio.sleep(_POLL_SECONDS)
-
-
-def _is_signed_in(request: Request) -> bool:
-    surroundings: Surroundings = request.app.state.surroundings
-    secret = request.cookies.get(COOKIE)
-    return surroundings.is_open() if secret is None else surroundings.ledger.sessions.find(secret) is not None
+def _progress(job: JobView) -> str:
+    return render("job_progress.html", job=job, progress=contents.progress(job))
 
 
 @router.post("/pause", response_class=HTMLResponse)
@@ -150,7 +143,8 @@ def extend(job_id: JobId, user: PageOwner, trials: Field = "", time: Field = "",
         new = _extension(trials, time, seeds)
         return user.user.jobs.extend(job_id, new.trials, new.time, new.seeds)
 
-    return _changed(user, job_id, request)
+    typed = {"trials": trials, "time": time, "seeds": seeds}
+    return _changed(user, job_id, request, typed)
 
 
 def _extension(trials: str, time: str, seeds: str) -> Extension:
@@ -171,14 +165,22 @@ def _extension(trials: str, time: str, seeds: str) -> Extension:
         raise InputError(f"time: {error}") from None
 
 
-def _changed(user: PageUser, job_id: str, request: Callable[[], object]) -> str:
-    """Make a request, and return the part of the page with what came of it."""
-    problem = None
+def _changed(
+    user: PageUser, job_id: str, request: Callable[[], object], typed: Mapping[str, str] | None = None
+) -> str:
+    """Make a request, and return the part of the page with what came of it.
+
+    Args:
+        user: The user.
+        job_id: The job.
+        request: Makes the request.
+        typed: Fields of the form that extends a job, which stay if it is refused.
+    """
     try:
         request()
     except (ConflictError, InputError) as error:
-        problem = str(error)
-    return _content(user, job_id, problem)
+        return _content(user, job_id, str(error), typed)
+    return _content(user, job_id)
 
 
 @router.get("/export", response_class=HTMLResponse)

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, HTTPException, Path, Query, Response
 from fastapi.responses import HTMLResponse
 
-from anon_tune.dashboards import charts
+from anon_tune.dashboards.charts import CHARTS, ChartData, figure_json
 from anon_tune.dashboards.pages import job as contents
 from anon_tune.dashboards.pages import render
-from anon_tune.records import JobRecord, Phase, ReportPlace, TrialColumn, TrialQuery, TrialState
+from anon_tune.records import Phase, ReportPlace, TrialColumn, TrialQuery, TrialState
 from anon_tune.service.access import JobId
 from anon_tune.service.pages.mlflow import mlflow_of
 from anon_tune.service.pages.session import PageReader
 
-__all__ = ["CHARTS", "router"]
+__all__ = ["router"]
 
 _TRIALS_PER_PAGE = 50
 _ATTEMPTS = 50
 _CURVE_POINTS = 1000
 
-CHARTS: dict[str, Callable[[JobRecord], Any]] = {
-    "response": charts.loss_over_gamma,
-    "curves": charts.learning_curves,
-    "best": charts.best_so_far,
-}
-"""Charts of a job by name."""
-
-_TITLES = {
-    "response": "Loss over gamma",
-    "curves": "Learning curves",
-    "best": "Best so far",
-}
+_SHOWN_AT_ONCE = {"response", "verdict"}
+"""Charts that the page has outside of this part."""
 
 router = APIRouter(prefix="/jobs/{job_id}", include_in_schema=False)
 
@@ -130,16 +119,17 @@ def settings(job_id: JobId, user: PageReader) -> str:
 
 @router.get("/charts", response_class=HTMLResponse)
 def all_charts(job_id: JobId, user: PageReader) -> str:
-    """Show the places of all charts but the first, which the page has already."""
+    """Show the places of the charts that the page does not have yet."""
     user.user.surroundings.ledger.jobs.get(job_id)
-    rest = {name: title for name, title in _TITLES.items() if name != "response"}
-    return render("job_charts.html", job_id=job_id, charts=rest)
+    charts = [chart for chart in CHARTS.values() if chart.name not in _SHOWN_AT_ONCE]
+    return render("job_charts.html", job_id=job_id, charts=charts)
 
 
 @router.get("/charts/{name}.json")
 def chart(job_id: JobId, name: Annotated[str, Path(max_length=30)], user: PageReader) -> Response:
     """Send the figure of a chart, as plotly reads it."""
-    draw = CHARTS.get(name)
-    if draw is None:
+    found = CHARTS.get(name)
+    if found is None:
         raise HTTPException(404, f"There is no chart {name}. The charts are {', '.join(CHARTS)}.")
-    return Response(draw(user.user.jobs.charted(job_id)).to_json(), media_type="application/json")
+    data = ChartData.of_record(user.user.jobs.charted(job_id, with_reports=found.needs_curves))
+    return Response(figure_json(found.draw(data)), media_type="application/json")

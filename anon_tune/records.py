@@ -6,7 +6,7 @@ A record is a copy of what the ledger held at one moment; changing the ledger ne
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -31,6 +31,7 @@ __all__ = [
     "HeartbeatResponse",
     "JobRecord",
     "JobState",
+    "LearningCurve",
     "LeaseRecord",
     "NewTrial",
     "Overview",
@@ -207,6 +208,24 @@ class TrialReport(Report):
 
     trial: str
     attempt: int
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """The objective of a trial over its training, without other metrics.
+
+    Attributes:
+        steps: Epochs or steps done, in the unit of the budget, in ascending order.
+        values: The objective on the validation split after each; None if it was not finite.
+    """
+
+    steps: Sequence[int]
+    values: Sequence[float | None]
+
+    @property
+    def last(self) -> float | None:
+        """The last finite value; None without one."""
+        return next((value for value in reversed(self.values) if value is not None), None)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from anon_tune.jobs.frames import of_trials
 from anon_tune.records import ArmRecord, JobRecord, JobState, Overview, Phase, TrialState
 from anon_tune.views import JobView, job_view, trial_view
 from tests import builders
@@ -51,6 +54,17 @@ def test_the_progress_of_an_arm_is_in_the_unit_of_the_budget():
         arms = dict.fromkeys(spec["arms"], ArmRecord({}, {}, None, 70, 1.0))
         arm = job_view(Overview(job, arms, projected=0)).arms["anon"]
         assert (arm.epochs, arm.steps) == expected
+
+
+def test_a_trial_says_when_it_ran():
+    trial = dataclasses.replace(builders.trial(ended=60.0), started=builders.EPOCH, seconds=42.0)
+    seen = trial_view(trial)
+    assert (seen.started, seen.finished, seen.seconds) == (trial.started, trial.finished, 42.0)
+    waiting = trial_view(builders.trial(state=TrialState.WAITING))
+    assert (waiting.started, waiting.finished, waiting.seconds) == (None, None, 0.0)
+    frame = of_trials([seen, waiting])
+    assert (frame["finished"] - frame["started"]).dt.total_seconds().tolist()[0] == 60.0
+    assert frame["started"].isna().tolist() == [False, True]
 
 
 def test_states_come_in_the_order_of_a_trial():

@@ -21,7 +21,10 @@ def of_trials(trials: Iterable[TrialView]) -> pandas.DataFrame:
     for trial in trials:
         row = trial.model_dump(mode="json", exclude={"params", "hyperparameters"})
         rows.append({**row, **trial.hyperparameters})
-    return pandas.DataFrame(rows)
+    frame = pandas.DataFrame(rows)
+    for name in {"started", "finished"} & set(frame):
+        frame[name] = pandas.to_datetime(frame[name], format="ISO8601", utc=True)
+    return frame
 
 
 def of_reports(reports: Iterable[ReportView]) -> pandas.DataFrame:

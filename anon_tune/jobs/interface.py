@@ -18,7 +18,7 @@ from anon_tune.architecture import fingerprint
 from anon_tune.errors import ConflictError
 from anon_tune.export import form_of
 from anon_tune.jobs import frames
-from anon_tune.records import JobState, Role
+from anon_tune.records import JobState, LearningCurve, Role
 from anon_tune.views import (
     BestView,
     ChangeView,
@@ -135,6 +135,15 @@ class Jobs(ABC):
         Raises:
             NotFoundError: There is no such job, or it has no such trial. Raised when the first report is requested.
         """
+
+    def curves(self, job_id: str) -> dict[str, LearningCurve]:
+        """Return the learning curve of each trial that has a report, by the trial's id. Raises NotFoundError."""
+        found: dict[str, tuple[list[int], list[float | None]]] = {}
+        for report in self.reports(job_id):
+            steps, values = found.setdefault(report.trial, ([], []))
+            steps.append(report.step)
+            values.append(report.value)
+        return {trial: LearningCurve(*points) for trial, points in found.items()}
 
     def learning_curves(self, job_id: str, trial: str | None = None) -> pandas.DataFrame:
         """Return `reports` as a table: one row per report, with a column `metrics.NAME` for each metric.

@@ -14,7 +14,7 @@ from anon_tune.advice.statement import UNKNOWN, Advice, Fingerprint
 from anon_tune.errors import InputError, NotFoundError
 from anon_tune.jobs.interface import Jobs
 from anon_tune.ledger import Ledger
-from anon_tune.records import ENDED, JobRecord, JobState, ReportPlace, Role, TrialQuery
+from anon_tune.records import ENDED, JobState, LearningCurve, ReportPlace, Role, TrialQuery
 from anon_tune.settings import Settings
 from anon_tune.views import (
     ChangeView,
@@ -43,7 +43,6 @@ _LOG_LINES = 50
 _SECRET_LENGTH = 32
 _POLL_SECONDS = 0.5
 _REPORT_PAGE = 1000
-_CHARTED_TRIALS, _CHARTED_REPORTS = 5000, 20_000
 _SHOWN_OUTCOMES = {"LOST", "FAILED", "DIVERGED"}
 
 
@@ -145,11 +144,6 @@ class LedgerJobs(Jobs):
         found, total = self._ledger.overviews.find_trials(job_id, query)
         return TrialMatches(trials=[trial_view(trial) for trial in found], total=total)
 
-    def charted(self, job_id: str, *, with_reports: bool) -> JobRecord:
-        """Return a job with its first trials and perhaps some of their reports, for charts. Raises NotFoundError."""
-        reports = _CHARTED_REPORTS if with_reports else 0
-        return self._ledger.overviews.charted(job_id, trials=_CHARTED_TRIALS, reports=reports)
-
     def trial(self, job_id: str, trial_id: str) -> TrialView:
         """Return a trial. Raises NotFoundError."""
         return trial_view(self._ledger.overviews.trial(job_id, trial_id))
@@ -159,6 +153,9 @@ class LedgerJobs(Jobs):
         while page:
             yield from page
             page = self.report_page(job_id, _REPORT_PAGE, trial, page[-1].place)
+
+    def curves(self, job_id: str, points: int | None = None) -> dict[str, LearningCurve]:
+        return self._ledger.overviews.curves(job_id, points)
 
     def report_page(
         self, job_id: str, limit: int, trial: str | None = None, after: ReportPlace | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import math
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +19,6 @@ from anon_tune.ledger.rows import (
     no_such_job,
     read_job,
     read_trials,
-    report_record,
     trial_report_record,
 )
 from anon_tune.ledger.tables import JOBS, PROJECTIONS, REPORTS, TRIALS
@@ -26,6 +26,7 @@ from anon_tune.records import (
     ArmRecord,
     JobRecord,
     JobState,
+    LearningCurve,
     Overview,
     Phase,
     ReportPlace,
@@ -121,6 +122,8 @@ class Overviews:
                 same = sa.and_(TRIALS.c.created == created, TRIALS.c.id > after)
                 query = query.where(sa.or_(TRIALS.c.created > created, same))
             ids = None if limit is None and after is None else connection.execute(query).scalars().all()
+            if after is None and ids is not None and limit is not None and len(ids) < limit:
+                ids = None  # all: without a list of thousands of ids
             return list(read_trials(connection, job_id, ids, reports=False))
 
     def find_trials(self, job_id: str, query: TrialQuery) -> tuple[list[records.Trial], int]:
@@ -138,26 +141,6 @@ class Overviews:
             ids = _in_order([(row[0], row[1]) for row in rows], query)[query.offset :][: query.limit]
             found = {trial.id: trial for trial in read_trials(connection, job_id, ids, reports=False)}
         return [found[trial_id] for trial_id in ids], len(rows)
-
-    def charted(self, job_id: str, *, trials: int, reports: int) -> JobRecord:
-        """Return a job with its first trials, and with about so many of their reports, without metrics.
-
-        If there are more, every k-th report of each trial is read, and its last one.
-
-        Raises:
-            NotFoundError: No such job.
-        """
-        first = sa.select(TRIALS.c.id).where(TRIALS.c.job_id == job_id)
-        first = first.order_by(TRIALS.c.created, TRIALS.c.id).limit(trials)
-        with read(self._engine) as connection:
-            job = read_job(connection, job_id)
-            ids = connection.execute(first).scalars().all()
-            found = read_trials(connection, job_id, ids if len(ids) == trials else None, reports=False)
-            made = _thinned_reports(connection, first, reports) if reports else {}
-        return dataclasses.replace(
-            job,
-            trials=tuple(dataclasses.replace(each, reports=tuple(made.get(each.id, ()))) for each in found),
-        )
 
     def trial(self, job_id: str, trial_id: str) -> records.Trial:
         """Return a trial without its reports.
@@ -197,6 +180,27 @@ class Overviews:
             later = query.where(sa.tuple_(TRIALS.c.created, TRIALS.c.id) > made)
             found = _reports(connection, rest, limit)
             return found + _reports(connection, later, limit - len(found)) if len(found) < limit else found
+
+    def curves(self, job_id: str, points: int | None = None) -> dict[str, LearningCurve]:
+        """Return the learning curves of a job's trials that have a report, by their ids.
+
+        This takes a tenth of the time of all `reports`, whose metrics it does not read.
+
+        Args:
+            job_id: The job.
+            points: About the most points of all curves together; then each has its first, every k-th and its last.
+
+        Raises:
+            NotFoundError: No such job.
+        """
+        with read(self._engine) as connection:
+            check_job(connection, job_id)
+            rows = connection.execute(_points(connection, job_id, points)).all()
+        return {
+            trial: LearningCurve([step for _, step, _ in of_trial], [value for _, _, value in of_trial])
+            for trial, group in groupby(rows, key=itemgetter(0))
+            if (of_trial := list(group))
+        }
 
     def time(self) -> datetime.datetime:
         """Return the database's time (UTC)."""
@@ -256,27 +260,21 @@ def _sortable(key: Any) -> tuple[bool, float, str]:
     return (True, 0.0, str(key)) if math.isnan(number) else (False, number, "")
 
 
-def _thinned_reports(
-    connection: sa.Connection, trials: sa.Select[tuple[str]], most: int
-) -> dict[str, list[records.Report]]:
-    """Return every k-th report of each trial from its first, and its last one, with a k that makes about `most`."""
+def _points(connection: sa.Connection, job_id: str, most: int | None) -> sa.Select[Any]:
+    """Return the query for trial, step and value of a job's reports; if they are too many, of every k-th."""
+    query = sa.select(REPORTS.c.trial_id, REPORTS.c.step, REPORTS.c.value).join(TRIALS)
+    query = query.where(TRIALS.c.job_id == job_id)
+    count = sa.select(sa.func.count()).select_from(query.subquery())
+    every = 1 if most is None else -(-connection.execute(count).scalar_one() // most)
+    if every <= 1:
+        return query.order_by(REPORTS.c.trial_id, REPORTS.c.step)
     place = sa.func.row_number().over(partition_by=REPORTS.c.trial_id, order_by=REPORTS.c.step) - 1
-    query = sa.select(
-        REPORTS.c.trial_id, REPORTS.c.step, REPORTS.c.value, REPORTS.c.time, place.label("place")
+    last = (REPORTS.c.step == TRIALS.c.steps).label("last")
+    made = query.add_columns(place.label("place"), last).subquery()
+    thinned = sa.select(made.c.trial_id, made.c.step, made.c.value)
+    return thinned.where(sa.or_(made.c.place % every == 0, made.c.last)).order_by(
+        made.c.trial_id, made.c.step
     )
-    made = query.where(REPORTS.c.trial_id.in_(trials)).subquery()
-    count = connection.execute(sa.select(sa.func.count()).where(REPORTS.c.trial_id.in_(trials))).scalar_one()
-    every = max(1, -(-count // most))
-    chosen = (
-        sa.select(made)
-        .join(TRIALS, TRIALS.c.id == made.c.trial_id)
-        .where(sa.or_(made.c.place % every == 0, made.c.step == TRIALS.c.steps))
-        .order_by(made.c.trial_id, made.c.step)
-    )
-    found: dict[str, list[records.Report]] = {}
-    for row in connection.execute(chosen).mappings():
-        found.setdefault(row["trial_id"], []).append(report_record({**row, "metrics": {}}))
-    return found
 
 
 def _reports(connection: sa.Connection, query: sa.Select[Any], limit: int) -> list[records.TrialReport]:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from anon_tune.advice.statement import Advice, Basis
 from anon_tune.dashboards.charts.intervals import Row, forest
-from anon_tune.dashboards.charts.style import GREY, arm_colour, empty, note, plain
+from anon_tune.dashboards.charts.style import GREY, arm_colour, empty, plain
 
 __all__ = ["advice_chart"]
 
@@ -21,10 +21,10 @@ def advice_chart(found: Advice) -> go.Figure:
     rows = list(_rows(found))
     if not rows:
         return empty(f"Nothing is known about gamma for {plain(found.family)} yet.")
-    figure = forest(rows, "gamma (0: as SGD, 1: as Adam)", zero=False)
+    title = "gamma (0: as SGD, 1: as Adam)"
     if len(found.jobs) > _MOST:
-        note(figure, f"The {_MOST} searches with the most weight of {len(found.jobs)} are drawn.")
-    return figure
+        title += f"<br>the {_MOST} of {len(found.jobs)} searches with the most weight"
+    return forest(rows, title, zero=False)
 
 
 def _rows(found: Advice) -> Iterator[Row]:

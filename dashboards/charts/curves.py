@@ -36,10 +36,12 @@ def curves(data: ChartData) -> go.Figure:
     reported = [trial for trial in data.search() if trial.id in data.curves]
     if not reported:
         return empty("No trial has reported a value yet." if data.trials else nothing(data.trials))
-    trials = thinned(data, reported, _MOST)
     figure = new_figure()
+    trials = []
     for arm in data.arms:
-        _add_arm(figure, data, arm, [trial for trial in trials if trial.arm == arm])
+        own = thinned(data, [t for t in reported if t.arm == arm], _MOST // len(data.arms))
+        _add_arm(figure, data, arm, own)
+        trials += own
     shown = [value for trial in trials for value in data.curves[trial.id].values]
     bests = [
         value for trial in trials if trial.id in _bests(data) for value in data.curves[trial.id].values[1:]
@@ -59,12 +61,16 @@ def _bests(data: ChartData) -> set[str]:
 def _add_arm(figure: go.Figure, data: ChartData, arm: str, trials: Sequence[TrialView]) -> None:
     best = _bests(data)
     colour = arm_colour(data.arms, arm)
-    bold = [trial for trial in trials if trial.id in best]
     kept = [trial for trial in trials if trial.id not in best and trial.state in _KEPT]
     ended = [trial for trial in trials if trial.id not in best and trial.state not in _KEPT]
-    _add_lines(figure, data, ended, f"{arm}, ended early", {"color": faded(colour, 0.3), "width": 1})
-    _add_lines(figure, data, kept, arm, {"color": faded(colour, 0.65), "width": 1.3})
-    _add_lines(figure, data, bold, f"{arm}, best", {"color": colour, "width": 4})
+    groups = (
+        (ended, {"color": faded(colour, 0.4), "width": 1}),
+        (kept, {"color": faded(colour, 0.7), "width": 1.3}),
+        ([trial for trial in trials if trial.id in best], {"color": colour, "width": 4}),
+    )
+    found = [(group, line) for group, line in groups if group]
+    for place, (group, line) in enumerate(found):
+        _add_lines(figure, data, group, line, in_legend=place == len(found) - 1)
     diverged = [trial for trial in ended if trial.state is TrialState.DIVERGED]
     ends = [(data.curves[trial.id], trial) for trial in diverged if data.curves[trial.id].last is not None]
     if ends:
@@ -72,7 +78,9 @@ def _add_arm(figure: go.Figure, data: ChartData, arm: str, trials: Sequence[Tria
             x=[max(s for s, v in zip(c.steps, c.values, strict=True) if v is not None) for c, _ in ends],
             y=tidy(curve.last for curve, _ in ends),
             mode="markers",
-            name=f"{arm}, diverged",
+            name=arm,
+            legendgroup=arm,
+            showlegend=False,
             marker={"symbol": "x", "size": 8, "color": colour, "opacity": 0.7},
             text=[short_id(trial.id, data.job.id) for _, trial in ends],
             hovertemplate="%{text} diverged<extra></extra>",
@@ -80,7 +88,12 @@ def _add_arm(figure: go.Figure, data: ChartData, arm: str, trials: Sequence[Tria
 
 
 def _add_lines(
-    figure: go.Figure, data: ChartData, trials: Sequence[TrialView], name: str, line: dict[str, object]
+    figure: go.Figure,
+    data: ChartData,
+    trials: Sequence[TrialView],
+    line: dict[str, object],
+    *,
+    in_legend: bool,
 ) -> None:
     """Add curves as one line with gaps, which is drawn far faster than a line for each."""
     x: list[float | None] = []
@@ -92,16 +105,17 @@ def _add_lines(
         x += [*(step for step, _ in points), None]
         y += [*tidy(value for _, value in points), None]
         text += [*[short_id(trial.id, data.job.id)] * len(points), ""]
-    if not trials:
-        return
-    alone = len(x) == 2  # one report: a line of one point is invisible
+    arm = trials[0].arm
+    alone = len(x) == 2  # a line of one report is invisible
     figure.add_scatter(
         x=x[:-1],
         y=y[:-1],
         mode="lines+markers" if alone else "lines",
-        name=name,
+        name=arm,
+        legendgroup=arm,
+        showlegend=in_legend,
         line=line,
-        marker={"symbol": arm_symbol(data.arms, trials[0].arm)},
+        marker={"symbol": arm_symbol(data.arms, arm)},
         text=text[:-1],
         hovertemplate=f"%{{text}}<br>{data.job.unit} %{{x}}<br>%{{y:.4g}}<extra></extra>",
     )

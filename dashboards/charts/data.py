@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 from anon_tune.answer import Answer
-from anon_tune.records import ArmRecord, JobRecord, Overview, Phase, Trial, TrialState, objective_key
+from anon_tune.records import (
+    ENDED,
+    ArmRecord,
+    JobRecord,
+    LearningCurve,
+    Overview,
+    Phase,
+    Trial,
+    TrialState,
+    objective_key,
+)
 from anon_tune.spec import JobSpec, stored_spec
-from anon_tune.views import JobView, ReportView, TrialView, job_view, trial_view
+from anon_tune.views import JobView, TrialView, job_view, trial_view
 
-__all__ = ["ChartData", "Curve", "Source"]
+__all__ = ["ChartData", "Source"]
 
-
-@dataclass(frozen=True)
-class Curve:
-    """Learning curve of a trial.
-
-    Attributes:
-        steps: Epochs or steps done, in the unit of the budget, in ascending order.
-        values: The objective on the validation data after each; None if it was not finite.
-    """
-
-    steps: Sequence[int]
-    values: Sequence[float | None]
-
-    @property
-    def last(self) -> float | None:
-        """The last finite value; None without one."""
-        return next((value for value in reversed(self.values) if value is not None), None)
+_MEASURED = {TrialState.PRUNED, TrialState.RUNNING}
+"""States of trials whose last report counts, because they have no final value."""
 
 
 class Source(Protocol):
@@ -43,8 +38,8 @@ class Source(Protocol):
     def list_trials(self, job_id: str) -> Sequence[TrialView]:
         """Return its trials."""
 
-    def reports(self, job_id: str) -> Iterable[ReportView]:
-        """Return the reports of all its trials, in order of trial and step."""
+    def curves(self, job_id: str) -> Mapping[str, LearningCurve]:
+        """Return the learning curves of its trials that have a report, by their ids."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class ChartData:
 
     job: JobView
     trials: Sequence[TrialView]
-    curves: Mapping[str, Curve]
+    curves: Mapping[str, LearningCurve]
 
     @classmethod
     def of_record(cls, job: JobRecord) -> ChartData:
@@ -67,7 +62,9 @@ class ChartData:
         arms = {arm: _arm([t for t in job.trials if t.arm == arm], job) for arm in job.spec["arms"]}
         projected = sum(trial.mlflow_run is not None for trial in job.trials)
         curves = {
-            trial.id: Curve([r.step for r in trial.reports], [_finite(r.value) for r in trial.reports])
+            trial.id: LearningCurve(
+                [r.step for r in trial.reports], [_finite(r.value) for r in trial.reports]
+            )
             for trial in job.trials
             if trial.reports
         }
@@ -80,18 +77,12 @@ class ChartData:
         Args:
             jobs: `anon_tune.Client()`, or another implementation of `Jobs`.
             job_id: The job.
-            curves: Read the learning curves too, which takes longest; see `Chart.needs_curves`.
+            curves: Read the learning curves too, which not all charts need; see `Chart.needs_curves`.
 
         Raises:
             NotFoundError: There is no such job.
         """
-        steps: dict[str, list[int]] = {}
-        values: dict[str, list[float | None]] = {}
-        for report in jobs.reports(job_id) if curves else ():
-            steps.setdefault(report.trial, []).append(report.step)
-            values.setdefault(report.trial, []).append(report.value)
-        found = {trial: Curve(steps[trial], values[trial]) for trial in steps}
-        return cls(jobs.job(job_id), jobs.list_trials(job_id), found)
+        return cls(jobs.job(job_id), jobs.list_trials(job_id), jobs.curves(job_id) if curves else {})
 
     @cached_property
     def spec(self) -> JobSpec:
@@ -123,11 +114,17 @@ class ChartData:
         return [t for t in self.trials if t.phase is Phase.SEARCH and arm in {None, t.arm}]
 
     def value(self, trial: TrialView) -> float | None:
-        """Return the objective of a COMPLETE trial, or the last one that another trial reported."""
+        """Return the objective of a COMPLETE trial, or the last one that a PRUNED or RUNNING one reported."""
         if trial.state is TrialState.COMPLETE:
             return trial.value
         curve = self.curves.get(trial.id)
-        return None if curve is None else curve.last
+        return None if curve is None or trial.state not in _MEASURED else curve.last
+
+    def without_answer(self, what: str) -> str:
+        """Return why a part of the answer is missing; `what` names it in the plural."""
+        if self.job.state in ENDED:
+            return "The job ended without an answer."
+        return f"{what} come with the answer, when the job has finished."
 
     def key(self, value: float) -> float:
         """Return a sort key of an objective: the better, the smaller."""

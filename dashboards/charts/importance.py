@@ -21,7 +21,7 @@ def importance(data: ChartData) -> go.Figure:
     """Return what it costs to fix a coordinate when all others are tuned, with 90% intervals."""
     answer = data.answer
     if answer is None:
-        return empty("The costs of coordinates come with the answer, when the job has finished.")
+        return empty(data.without_answer("Costs of settings"))
     look = arm_colour(data.arms, "anon"), arm_symbol(data.arms, "anon")
     rows = [_row(label, cost, answer, *look) for label, cost in _costs(answer)]
     if not rows:
@@ -33,14 +33,14 @@ def importance(data: ChartData) -> go.Figure:
         else data.spec.objective.metric
     )
     title = f"more {of} than with the best value" if shares else f"worse {of} than with the best value"
-    return forest(rows, title, shares=shares, practical=answer.gamma.practical)
+    return forest(rows, title, shares=shares, practical=answer.gamma.practical, lines=2)
 
 
 def _costs(answer: Answer) -> Iterator[tuple[str, Interval | Cost]]:
     for cost in answer.gamma.costs:
         yield _GAMMAS.get(cost.gamma, f"gamma {cost.gamma:g}"), cost
     if answer.gamma.outside is not None:
-        yield "the best gamma outside 0 to 1, compared with inside", answer.gamma.outside
+        yield "gamma outside 0 to 1, at its best", answer.gamma.outside
     for each in answer.customary:
         yield f"the usual {each.coordinate}, {each.value:g}", each.cost
 
@@ -48,4 +48,4 @@ def _costs(answer: Answer) -> Iterator[tuple[str, Interval | Cost]]:
 def _row(label: str, cost: Interval | Cost, answer: Answer, colour: str, symbol: str) -> Row:
     middle = cost.cost if isinstance(cost, Cost) else cost.middle
     said = f"{signed(middle, answer)} ({signed(cost.low, answer)} to {signed(cost.high, answer)})"
-    return Row(f"{label}: {said}", middle, cost.low, cost.high, colour, symbol, said)
+    return Row(f"{label}<br><b>{said}</b>", middle, cost.low, cost.high, colour, symbol, said)

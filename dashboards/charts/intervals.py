@@ -11,7 +11,7 @@ from anon_tune.dashboards.charts.style import GREY, faded, new_figure, tidy
 
 __all__ = ["Row", "forest"]
 
-_ROW, _OTHER = 64, 84
+_ROW, _OTHER = 64, 92
 """Pixels of a row, and of the margins."""
 
 _MARGIN = 0.06
@@ -62,7 +62,7 @@ def forest(
         lines: Lines of a label.
     """
     height = _ROW + 16 * (lines - 1)
-    figure = new_figure(height * len(rows) + _OTHER, margin={"l": 16, "r": 16, "t": 16, "b": 60})
+    figure = new_figure(height * len(rows) + _OTHER, margin={"l": 16, "r": 16, "t": 16, "b": 72})
     if practical is not None:
         figure.add_vrect(
             x0=-practical, x1=practical, fillcolor=faded(GREY, 0.22), line_width=0, layer="below"

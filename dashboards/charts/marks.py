@@ -14,13 +14,15 @@ from anon_tune.views import TrialView
 
 __all__ = ["Marks", "drawable", "marks", "nothing"]
 
-_SIZE = 9
+_SIZE, _SMALL = 9, 6
+_MANY = 300
+"""Trials from which on marks are smaller and fainter, because they overlap."""
 
 _LOOKS = {
+    TrialState.DIVERGED: ("diverged", "x", 0.8),
     TrialState.PRUNED: ("pruned early (last value)", "{}-open", 0.7),
     TrialState.RUNNING: ("running (last value)", "{}-open-dot", 0.9),
     TrialState.COMPLETE: ("complete", "{}", 0.9),
-    TrialState.DIVERGED: ("diverged", "x", 0.9),
 }
 """Name in legends, symbol and opacity of the states that are drawn, in the order of drawing."""
 
@@ -65,11 +67,12 @@ def marks(
     outside = [pair for pair in found if axis is not None and pair[1] is not None and not axis.shows(pair[1])]
     within = [pair for pair in found if pair not in outside]
     symbol = arm_symbol(data.arms, arm)
+    faint, size = (0.6, _SMALL) if len(found) > _MANY else (1.0, _SIZE)
     for state, (name, pattern, opacity) in _LOOKS.items():
-        look = {"symbol": pattern.format(symbol), "opacity": opacity, "size": _SIZE}
+        look = {"symbol": pattern.format(symbol), "opacity": faint * opacity, "size": size}
         yield from _group(name, state, [pair for pair in within if pair[0].state is state], look)
     towards = "up" if data.minimizes else "down"
-    look = {"symbol": f"triangle-{towards}-open", "opacity": 0.7, "size": _SIZE}
+    look = {"symbol": f"triangle-{towards}-open", "opacity": 0.7 * faint, "size": size}
     yield from _group("worse than the axis shows", TrialState.COMPLETE, outside, look)
 
 

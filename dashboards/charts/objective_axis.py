@@ -83,8 +83,10 @@ class ObjectiveAxis:
         """Return the axis as plotly takes it."""
         size = self.worst - self.best
         ends = sorted((self.best - _MARGIN * size, self.worst + _EDGE * size))
-        kind = {"type": "log", "minor": {"showgrid": False}} if self.log else {"type": "linear"}
-        return {"title": {"text": self.title}, "range": ends, "tickformat": ".3~g", "nticks": 7, **kind}
+        ticks = 3 if self.log and ends[1] - ends[0] > 1 else 7  # 1, 2, 5, 10 on axes of one or two decades
+        kind = "log" if self.log else "linear"
+        title = {"text": self.title}
+        return {"title": title, "type": kind, "range": ends, "tickformat": ".3~g", "nticks": ticks}
 
 
 def _place(value: float, log: bool) -> float:

@@ -74,7 +74,7 @@ def parallel(data: ChartData) -> go.Figure:
     axes = {arm: list(_axes(data, known[arm])) for arm in arms}
     owners = []
     for arm in arms:
-        for trace in (*_axis_traces(axes[arm]), *_lines(data, arm, shares[arm], axes[arm])):
+        for trace in (*_lines(data, arm, shares[arm], axes[arm]), *_axis_traces(axes[arm])):
             figure.add_scatter(**trace, visible=arm == arms[0])
             owners.append(arm)
     changes = [
@@ -116,7 +116,8 @@ def _axis(name: str, values: Mapping[str, Any]) -> _Axis:
     for index in range(_TICKS):
         place = index / (_TICKS - 1)
         tick = start + place * size
-        ticks.append((place, f"{math.exp(tick) if log else tick:.2g}"))
+        shown = math.exp(tick) if log else tick if abs(tick) > 0.01 * size else 0.0
+        ticks.append((place, f"{shown:.2g}"))
     return _Axis(name, values, places, ticks)
 
 
@@ -159,7 +160,7 @@ def _lines(
     best = ranked[: -(-len(ranked) // _BEST)]
     groups = (
         ("ended early", [t for t in trials if t not in complete], {"color": faded(GREY, 0.45), "width": 1}),
-        ("complete", ranked[len(best) :], {"color": faded(colour, 0.4), "width": 1.3}),
+        ("complete", ranked[len(best) :], {"color": faded(colour, 0.55), "width": 1}),
         ("the best fifth", best[1:], {"color": colour, "width": 2}),
         ("the best", best[:1], {"color": colour, "width": 4}),
     )
@@ -181,12 +182,12 @@ def _trace(
         mark = short_id(trial.id, data.job.id)
         text += [*(f"{mark}: {_shown(axis.values[trial.id])}" for _, axis in passed), ""]
     return {
-        "x": x,
-        "y": y,
+        "x": x[:-1],
+        "y": y[:-1],
         "mode": "lines",
         "name": name,
         "line": line,
-        "text": text,
+        "text": text[:-1],
         "hovertemplate": "%{text}<extra></extra>",
     }
 
@@ -200,9 +201,10 @@ def _across(axes: Sequence[_Axis]) -> dict[str, Any]:
     return {
         "tickvals": list(range(len(axes))),
         "ticktext": [axis.name.replace("_", "<br>").replace(" ", "<br>") for axis in axes],
-        "range": [-0.15, len(axes) - 0.6],
+        "range": [-0.2, len(axes) - 0.5],
         "showgrid": False,
         "zeroline": False,
         "fixedrange": True,
         "tickangle": 0,
+        "tickfont": {"size": 11},
     }

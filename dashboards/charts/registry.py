@@ -29,7 +29,7 @@ class Chart:
         title: Its title.
         draw: Return the figure; one that has nothing to show says why.
         caption: How to read it.
-        needs_curves: Whether it uses the learning curves, which take longest to read.
+        needs_curves: Whether it uses the learning curves.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Chart:
 _ALL = (
     Chart(
         "response",
-        "Loss over gamma",
+        "How the result depends on gamma",
         response,
         "Each mark is one trial of Anon. The line is the estimate for each gamma with all other settings at their "
         "best, so most trials lie above it. The strips below show which gammas do well, and how sure that is.",
@@ -66,8 +66,8 @@ _ALL = (
         "curves",
         "Learning curves",
         curves,
-        "Each line is one trial of the search. The bold ones are the best trial of each arm; pruned and diverged "
-        "trials are faded.",
+        "Each line is one trial of the search. The bold ones are the best trial of each arm. Trials that ended early "
+        "are faded, and a cross shows where one diverged.",
         needs_curves=True,
     ),
     Chart(
@@ -105,8 +105,8 @@ _ALL = (
         "timeline",
         "Where the time went",
         timeline,
-        "Each bar is one trial from start to end; bars above one another ran at the same time. The percentages are "
-        "each phase's share of the trials' time.",
+        "Each bar is one trial from start to end; bars above one another ran at the same time. Hatched ones ended "
+        "early. The percentages are each phase's share of the trials' time.",
     ),
 )
 

@@ -20,9 +20,9 @@ from anon_tune.views import TrialView
 __all__ = ["gamma_of", "response"]
 
 _MOST = 1500
-_PLOT, _STRIP, _GAP = 340, 46, 62
+_PLOT, _STRIP, _GAP = 340, 46, 72
 """Heights of the plot, of a strip below it, and of the axis title between them, in pixels."""
-_TOP, _LEGEND = 40, 76
+_TOP = 40
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ def response(data: ChartData) -> go.Figure:
         return empty(nothing(search))
     trials = thinned(data, known, _MOST)
     others = list(_others(data))
-    shown = [value for _, value in others] + ([] if curve is None else [*curve.low50, *curve.high50])
+    shown = [value for _, value in others]
+    if curve is not None:
+        shown += [*curve.low50, *curve.high50, min([*curve.low, *curve.high], key=data.key)]
     axis = ObjectiveAxis.of(data, map(data.value, known), shown)
     strips = [] if answer is None else list(_strips(answer, arm_colour(data.arms, "anon")))
     figure = _canvas(len(strips))
@@ -57,7 +59,10 @@ def response(data: ChartData) -> go.Figure:
         _add_strip(figure, place, strip)
     if answer is not None and answer.gamma.best is not None:
         _mark_best(figure, answer.gamma.best)
-    if len(trials) < len(known):
+    if all(trial.state is TrialState.DIVERGED for trial in known) and curve is None:
+        figure.update_yaxes(showticklabels=False)
+        note(figure, "All trials of Anon so far diverged, so there is no value to show.")
+    elif len(trials) < len(known):
         note(figure, left_out(len(trials), len(known)))
     return figure
 
@@ -72,7 +77,8 @@ def _canvas(strips: int) -> go.Figure:
     """Return a figure with a plot and room for strips below its axis, which they share."""
     below = _GAP + _STRIP * strips if strips else 0
     inside = _PLOT + below
-    figure = new_figure(inside + _TOP + _LEGEND, margin={"l": 56, "r": 16, "t": _TOP, "b": _LEGEND})
+    bottom = 12 if strips else 48
+    figure = new_figure(inside + _TOP + bottom + 36, margin={"l": 56, "r": 16, "t": _TOP, "b": bottom})
     figure.update_layout(
         xaxis={"title": {"text": "gamma (0: as SGD, 1: as Adam)"}, "zeroline": False, "anchor": "y"},
         yaxis={"domain": [below / inside, 1.0], "anchor": "x"},

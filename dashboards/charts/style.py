@@ -26,10 +26,11 @@ __all__ = [
     "state_symbol",
     "theme",
     "tidy",
+    "wrapped",
 ]
 
-# Okabe and Ito's palette, which people with colour blindness can distinguish, without black, which is invisible in the
-# dark, and yellow, on white. Arms that most jobs have keep theirs, so that two jobs look alike.
+# Okabe and Ito's palette, which people with colour blindness can distinguish, without black (invisible in the
+# dark) and yellow (on white). Arms that most jobs have keep theirs, so that two jobs look alike.
 _USUAL = {"anon": ("#0072B2", "circle"), "adamw": ("#D55E00", "square"), "sgd": ("#009E73", "diamond")}
 _FURTHER = (("#CC79A7", "triangle-up"), ("#E69F00", "pentagon"), ("#56B4E9", "star"))
 
@@ -112,6 +113,7 @@ def new_figure(height: int = _HEIGHT, **layout: Any) -> go.Figure:
             "margin": {"l": 56, "r": 16, "t": 24, "b": 48},
             "legend": {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
             "hovermode": "closest",
+            "showlegend": True,
             **layout,
         }
     )
@@ -122,25 +124,14 @@ def empty(message: str) -> go.Figure:
     figure = new_figure(140, margin={"l": 8, "r": 8, "t": 8, "b": 8})
     figure.update_xaxes(visible=False, range=[0, 1])
     figure.update_yaxes(visible=False, range=[0, 1])
-    figure.add_annotation(text=_wrapped(message), x=0.5, y=0.5, showarrow=False, font={"size": 15})
+    figure.add_annotation(text=wrapped(message), x=0.5, y=0.5, showarrow=False, font={"size": 15})
     return figure.update_layout(meta={"empty": True})
 
 
 def note(figure: go.Figure, text: str) -> None:
-    """Say above the plot what it leaves out."""
-    figure.add_annotation(
-        text=_wrapped(text),
-        xref="paper",
-        yref="paper",
-        x=0,
-        y=1,
-        xanchor="left",
-        yanchor="bottom",
-        align="left",
-        showarrow=False,
-        font={"size": 12},
-    )
-    figure.update_layout(margin={"t": 24 + 15 * (_wrapped(text).count("<br>") + 1)})
+    """Say above the legend what the figure leaves out."""
+    title = {"text": wrapped(text), "side": "top", "font": {"size": 12}}
+    figure.update_layout(legend_title=title)
 
 
 def buttons(choices: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -173,7 +164,7 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def _wrapped(text: str, width: int = 52) -> str:
+def wrapped(text: str, width: int = 44) -> str:
     """Return a sentence in lines that a phone can show."""
     lines = [""]
     for word in text.split():

@@ -69,9 +69,10 @@ def _coloured(data: ChartData, across: _Axis, up: Sequence[_Axis]) -> go.Figure:
     trials = thinned(data, known, _MOST)
     colours = ObjectiveAxis.of(data, map(data.value, known))
     figure = new_figure(340 * len(up) + 110, margin={"l": 56, "r": 8, "t": 24, "b": 96})
+    _add_legend(figure, data, trials)
     for place, axis in enumerate(up):
         shown = [trial for trial in trials if axis.value(trial) is not None]
-        _add_plot(figure, place, len(up), axis, across)
+        _add_plot(figure, place, len(up), axis, across, shown)
         _add_trials(figure, data, shown, across, axis, colours, place)
     figure.update_layout(coloraxis=_colour_axis(data, colours))
     if len(trials) < len(known):
@@ -79,12 +80,31 @@ def _coloured(data: ChartData, across: _Axis, up: Sequence[_Axis]) -> go.Figure:
     return figure
 
 
-def _add_plot(figure: go.Figure, place: int, count: int, axis: _Axis, across: _Axis) -> None:
+def _add_legend(figure: go.Figure, data: ChartData, trials: Sequence[TrialView]) -> None:
+    """Add marks for the legend alone, whose colour does not seem to be a value."""
+    for group in marks(data, "anon", trials):
+        marker = {**group.look, "size": 11, "color": GREY}
+        figure.add_scatter(
+            x=[None], y=[None], mode="markers", name=group.name, legendgroup=group.name, marker=marker
+        )
+
+
+def _add_plot(
+    figure: go.Figure, place: int, count: int, axis: _Axis, across: _Axis, trials: Sequence[TrialView]
+) -> None:
     mark = str(place + 1) if place else ""
     high = 1 - place / count
     domain = [high - 1 / count + (0.14 if place < count - 1 else 0.0), high]
     kind = "log" if axis.log else "linear"
-    ticks = {"type": kind, "tickformat": "~g", "zeroline": False, "minor": {"showgrid": False}}
+    ticks: dict[str, Any] = {
+        "type": kind,
+        "tickformat": "~g",
+        "zeroline": False,
+        "minor": {"showgrid": False},
+    }
+    values = [value for trial in trials if (value := axis.value(trial)) is not None]
+    if axis.log and max(values, default=1.0) > 10 * min(values, default=1.0):
+        ticks["dtick"] = "D2"  # 1, 2, 5, 10
     title = {"text": axis.title}
     figure.update_layout(
         {
@@ -124,8 +144,8 @@ def _add_trials(
             mode="markers",
             name=group.name,
             legendgroup=group.name,
-            showlegend=place == 0,
-            marker={**group.look, "size": 11, **colour},
+            showlegend=False,
+            marker={**group.look, "size": group.look["size"] + 2, **colour},
             text=group.ids(data),
             customdata=tidy(group.values),
             hovertemplate=f"%{{text}}<br>{across.name} %{{x:.3g}}<br>{up.name} %{{y:.3g}}<br>{said}<extra></extra>",

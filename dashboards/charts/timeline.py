@@ -58,7 +58,7 @@ def timeline(data: ChartData) -> go.Figure:
         _add_phase(figure, phase, start / size, end / size, _share(bars, phase))
     figure.update_xaxes(title=f"{unit} since the first trial started", zeroline=False, rangemode="tozero")
     if many:
-        figure.update_yaxes(title="trials at a time", rangemode="tozero")
+        figure.update_yaxes(title="trials at a time", range=[0, 1.2 * lanes])
         note(figure, f"{len(bars):,} trials are too many to draw one by one: this is how many ran at a time.")
     else:
         figure.update_yaxes(
@@ -101,21 +101,19 @@ def _now(data: ChartData) -> datetime.datetime:
 def _add_bars(figure: go.Figure, data: ChartData, bars: Sequence[_Bar], size: float) -> None:
     for arm in data.arms:
         own = [bar for bar in bars if bar.trial.arm == arm]
-        for states, name, opacity in (
-            ({TrialState.COMPLETE}, arm, 0.95),
-            ({TrialState.RUNNING}, f"{arm}, running", 0.5),
-            (set(_PATTERNS), f"{arm}, ended early", 0.5),
-        ):
-            _add_group(figure, data, [bar for bar in own if bar.trial.state in states], name, opacity, size)
+        groups = (
+            ([bar for bar in own if bar.trial.state is TrialState.COMPLETE], 0.95),
+            ([bar for bar in own if bar.trial.state is not TrialState.COMPLETE], 0.5),
+        )
+        found = [(group, opacity) for group, opacity in groups if group]
+        for place, (group, opacity) in enumerate(found):
+            _add_group(figure, data, group, size, opacity=opacity, showlegend=not place)
 
 
-def _add_group(
-    figure: go.Figure, data: ChartData, bars: Sequence[_Bar], name: str, opacity: float, size: float
-) -> None:
-    if not bars:
-        return
+def _add_group(figure: go.Figure, data: ChartData, bars: Sequence[_Bar], size: float, **look: Any) -> None:
+    arm = bars[0].trial.arm
     patterns = [_PATTERNS.get(bar.trial.state, "") for bar in bars]
-    marker: dict[str, Any] = {"color": arm_colour(data.arms, bars[0].trial.arm), "line": {"width": 0}}
+    marker: dict[str, Any] = {"color": arm_colour(data.arms, arm), "line": {"width": 0}}
     if any(patterns):
         marker["pattern"] = {"shape": patterns, "size": 6, "solidity": 0.4}
     figure.add_bar(
@@ -123,12 +121,13 @@ def _add_group(
         x=tidy((bar.end - bar.start) / size for bar in bars),
         y=[bar.lane for bar in bars],
         orientation="h",
-        name=name,
-        opacity=opacity,
+        name=arm,
+        legendgroup=arm,
         marker=marker,
         text=[_said(data, bar) for bar in bars],
         textposition="none",
         hovertemplate="%{text}<extra></extra>",
+        **look,
     )
 
 

@@ -24,7 +24,7 @@ def verdict(data: ChartData) -> go.Figure:
     """Return the differences between Anon and each baseline with their intervals, and the outcome in words."""
     answer = data.answer
     if answer is None:
-        return empty("The verdict comes with the answer, when the job has finished.")
+        return empty(data.without_answer("Verdicts"))
     if not answer.verdict:
         return empty("There is no verdict: no other arm was compared with Anon.")
     rows = [_row(each, answer, data) for each in answer.verdict]
@@ -33,7 +33,7 @@ def verdict(data: ChartData) -> go.Figure:
     measured = f"{split} error (1 - {metric})" if answer.scale == "log_error" else f"{split} {metric}"
     if answer.scale == "linear" and not data.minimizes:
         measured = f"-{metric}"
-    title = f"{measured} of Anon less the other's (left of 0: Anon is better)"
+    title = f"{measured}: Anon less the other<br>left of 0: Anon is better"
     return forest(rows, title, shares=shares, practical=answer.gamma.practical, lines=2)
 
 

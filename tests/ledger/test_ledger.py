@@ -641,20 +641,19 @@ def test_chosen_trials_come_in_pages_with_their_number(ledger: Ledger, several: 
         ledger.overviews.find_trials("nothere", TrialQuery())
 
 
-def test_charts_get_some_reports_of_each_trial(ledger: Ledger, job: str, running: tuple[Lease, str]):
+def test_curves_can_be_thinned(ledger: Ledger, job: str, running: tuple[Lease, str]):
     lease, first = running
     ledger.trials.add(lease, new_trial(1))
     for step in (100, 200, 300, 400, 1000):
-        ledger.trials.report(lease, first, 1, step, step / 8, {"loss": 1.0})
+        ledger.trials.report(lease, first, 1, step, math.nan if step == 300 else step / 8, {"loss": 1.0})
 
-    def steps(**limits: int) -> list[list[int]]:
-        found = ledger.overviews.charted(job, **limits)
-        return [[report.step for report in trial.reports] for trial in found.trials]
+    def steps(points: int | None) -> list[int]:
+        return list(ledger.overviews.curves(job, points)[first].steps)
 
-    assert steps(trials=9, reports=5) == [[100, 200, 300, 400, 1000], []]
-    assert steps(trials=9, reports=3) == [[100, 300, 1000], []]
-    assert steps(trials=9, reports=1) == [[100, 1000], []]
-    assert steps(trials=1, reports=5) == [[100, 200, 300, 400, 1000]]
+    assert steps(None) == steps(5) == [100, 200, 300, 400, 1000]
+    assert steps(3) == [100, 300, 1000]
+    assert steps(1) == [100, 1000]
+    assert ledger.overviews.curves(job, 3)[first].values == [12.5, None, 125.0]
 
 
 def test_a_trial_is_read_alone(ledger: Ledger, job: str, running: tuple[Lease, str]):

@@ -22,7 +22,7 @@ from anon_tune.errors import AnonTuneError, DependencyError, InputError, NotFoun
 from anon_tune.jobs.interface import Jobs, Result
 from anon_tune.jobs.ledger import LedgerJobs
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import NewTrial, Phase
+from anon_tune.records import LearningCurve, NewTrial, Phase
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
 from tests.service.conftest import SPEC, Serve
@@ -111,6 +111,14 @@ def test_reports_of_a_job_come_in_pages(http: httpx2.Client, ledger: Ledger, job
     assert [(item["trial"], item["step"]) for page in found for item in page] == expected(ledger, job)
     assert max(map(len, found)) <= limit
     assert len(found) == math.ceil(3 / limit)
+
+
+def test_curves_are_the_values_of_the_reports(ledger: Ledger, settings: Settings, job: str):
+    jobs = LedgerJobs(ledger, settings)
+    first, _, third = (trial.id for trial in ledger.jobs.get(job, trials=True).trials)
+    assert jobs.curves(job) == Jobs.curves(jobs, job)
+    assert jobs.curves(job)[first] == LearningCurve([1, 2], [0.5, 0.1 + 0.2])
+    assert jobs.curves(job)[third] == LearningCurve([1], [None])
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])

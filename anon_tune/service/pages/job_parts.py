@@ -20,6 +20,7 @@ __all__ = ["router"]
 _TRIALS_PER_PAGE = 50
 _ATTEMPTS = 50
 _CURVE_POINTS = 1000
+_CHARTED_TRIALS, _CHARTED_POINTS = 5000, 100_000
 
 _SHOWN_AT_ONCE = {"response", "verdict"}
 """Charts that the page has outside of this part."""
@@ -131,5 +132,7 @@ def chart(job_id: JobId, name: Annotated[str, Path(max_length=30)], user: PageRe
     found = CHARTS.get(name)
     if found is None:
         raise HTTPException(404, f"There is no chart {name}. The charts are {', '.join(CHARTS)}.")
-    data = ChartData.of_record(user.user.jobs.charted(job_id, with_reports=found.needs_curves))
+    jobs = user.user.jobs
+    curves = jobs.curves(job_id, _CHARTED_POINTS) if found.needs_curves else {}
+    data = ChartData(jobs.job(job_id), jobs.trial_page(job_id, _CHARTED_TRIALS), curves)
     return Response(figure_json(found.draw(data)), media_type="application/json")

@@ -77,8 +77,8 @@
       dragmode: touch.matches ? false : "zoom",
       updatemenus: [],
     };
-    if (menu) layout.margin = { ...layout.margin, t: 24 };
-    place.setAttribute("role", "img");
+    if (menu) layout.margin = { ...layout.margin, t: layout.margin.t - 40 };
+    place.setAttribute("role", "group"); // not img: plotly puts links into it
     place.setAttribute("aria-label", place.dataset.title ?? "Chart");
     place.removeAttribute("aria-busy");
     place.style.minHeight = `${layout.height}px`;

@@ -3,7 +3,8 @@
 How long does the service take for each page, and how large is it? A ledger (sqlite) has 500 jobs; one of them has
 5,000 trials with ten reports each, and an answer. The service runs as `anon-tune serve`. One client asks for the
 pages in turn; the first response of each is not counted. The size is that of the page after gzip, with all files that
-it loads but plotly.js, which browsers keep for ever.
+it loads but plotly.js, which browsers keep for ever. The goals are 200 ms (95%) and 300 kB; figures of charts, which
+a page loads when they come into view, have none for their time.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def measure(rounds: int) -> bool:
                     milliseconds.append(1000 * (time.perf_counter() - began))
                 median, high = np.percentile(milliseconds, [50, 95])
                 weight = size(http, text)
-                met = met and high < GOAL_MS and weight < GOAL_KB
+                met = met and weight < GOAL_KB and (high < GOAL_MS or page in charts)
                 print(
                     f"{page.name:22} median {median:6.1f} ms  95% {high:6.1f} ms  {weight:6.1f} kB",
                     flush=True,

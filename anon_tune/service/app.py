@@ -21,6 +21,7 @@ from anon_tune.service.hub import Hub
 from anon_tune.service.metrics import Metrics
 from anon_tune.service.pages import api, compare, job, job_parts, sign_in, static
 from anon_tune.service.pages import jobs as jobs_page
+from anon_tune.service.pages.chart_data import ChartSource
 from anon_tune.service.requests import LimitedBodies, Logged
 from anon_tune.service.routes import advice, code, health, jobs, links, tokens
 from anon_tune.settings import Settings
@@ -54,6 +55,7 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
     )
     app.state.surroundings = Surroundings(ledger, settings, on_loopback)
     app.state.metrics = Metrics()
+    app.state.chart_source = ChartSource()
     app.state.is_stopping = lambda: False
     jobs_of_ledger = LedgerJobs(ledger, settings)
     app.state.hub = Hub(jobs_of_ledger.job, lambda: app.state.is_stopping())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, HTTPException, Path, Query, Response
+from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
-from anon_tune.dashboards.charts import CHARTS, ChartData, figure_json
+from anon_tune.dashboards.charts import CHARTS, figure_json
 from anon_tune.dashboards.pages import job as contents
 from anon_tune.dashboards.pages import render
 from anon_tune.records import Phase, ReportPlace, TrialColumn, TrialQuery, TrialState
 from anon_tune.service.access import JobId
+from anon_tune.service.pages.chart_data import ChartSource
 from anon_tune.service.pages.mlflow import mlflow_of
 from anon_tune.service.pages.session import PageReader
 
@@ -20,7 +21,6 @@ __all__ = ["router"]
 _TRIALS_PER_PAGE = 50
 _ATTEMPTS = 50
 _CURVE_POINTS = 1000
-_CHARTED_TRIALS, _CHARTED_POINTS = 5000, 100_000
 
 _SHOWN_AT_ONCE = {"response", "verdict"}
 """Charts that the page has outside of this part."""
@@ -127,12 +127,14 @@ def all_charts(job_id: JobId, user: PageReader) -> str:
 
 
 @router.get("/charts/{name}.json")
-def chart(job_id: JobId, name: Annotated[str, Path(max_length=30)], user: PageReader) -> Response:
+def chart(
+    job_id: JobId, name: Annotated[str, Path(max_length=30)], user: PageReader, request: Request
+) -> Response:
     """Send the figure of a chart, as plotly reads it."""
     found = CHARTS.get(name)
     if found is None:
         raise HTTPException(404, f"There is no chart {name}. The charts are {', '.join(CHARTS)}.")
-    jobs = user.user.jobs
-    curves = jobs.curves(job_id, _CHARTED_POINTS) if found.needs_curves else {}
-    data = ChartData(jobs.job(job_id), jobs.trial_page(job_id, _CHARTED_TRIALS), curves)
-    return Response(figure_json(found.draw(data)), media_type="application/json")
+    source: ChartSource = request.app.state.chart_source
+    return Response(
+        figure_json(found.draw(source.data(user.user.jobs, job_id))), media_type="application/json"
+    )

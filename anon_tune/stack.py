@@ -74,6 +74,10 @@ def run_stack(
     service = f"http://{HOST}:{port}"
     token = own_token(ledger, settings)
     with contextlib.ExitStack() as stack:
+        pages, serves = settings.tracking_uri, False
+        if not pages.startswith(("http://", "https://")):
+            pages, serves = f"http://{HOST}:{mlflow_port}", True
+        settings = settings.model_copy(update={"mlflow_url": pages})
         anon_tune = [sys.executable, "-m", "anon_tune"]
         parts = [
             _start(
@@ -81,9 +85,7 @@ def run_stack(
             ),
             _start(stack, settings, "worker", [*anon_tune, "worker", "--jobs", str(jobs)]),
         ]
-        pages = settings.tracking_uri
-        if not pages.startswith(("http://", "https://")):
-            pages = f"http://{HOST}:{mlflow_port}"
+        if serves:
             parts.append(_start(stack, settings, "mlflow", _mlflow(settings, mlflow_port), f"{pages}/health"))
         limit = time.monotonic() + _START_SECONDS
         while not all(_answers(part) for part in parts):
@@ -137,6 +139,7 @@ def _start(
     log = folder / f"{name}.log"
     environment = {
         **os.environ,
+        "ANON_TUNE_MLFLOW_URL": settings.mlflow_url or "",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         # Not an argument, which all users could see: the URL may hold a password.
         "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,

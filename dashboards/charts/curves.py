@@ -43,9 +43,8 @@ def curves(data: ChartData) -> go.Figure:
         _add_arm(figure, data, arm, own)
         trials += own
     shown = [value for trial in trials for value in data.curves[trial.id].values]
-    bests = [
-        value for trial in trials if trial.id in _bests(data) for value in data.curves[trial.id].values[1:]
-    ]
+    best = _bests(data)
+    bests = [value for trial in trials if trial.id in best for value in data.curves[trial.id].values[1:]]
     figure.update_yaxes(ObjectiveAxis.of(data, shown, bests).layout())
     figure.update_xaxes(title=data.job.unit, rangemode="tozero", zeroline=False)
     if len(trials) < len(reported):

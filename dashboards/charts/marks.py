@@ -64,8 +64,9 @@ def marks(
 ) -> Iterator[Marks]:
     """Yield the trials of each state, and those that are too bad for the axis, if one is given."""
     found = [(trial, None if trial.state is TrialState.DIVERGED else data.value(trial)) for trial in trials]
-    outside = [pair for pair in found if axis is not None and pair[1] is not None and not axis.shows(pair[1])]
-    within = [pair for pair in found if pair not in outside]
+    inside = [value is None or axis is None or axis.shows(value) for _, value in found]
+    within = [pair for pair, shown in zip(found, inside, strict=True) if shown]
+    outside = [pair for pair, shown in zip(found, inside, strict=True) if not shown]
     symbol = arm_symbol(data.arms, arm)
     faint, size = (0.6, _SMALL) if len(found) > _MANY else (1.0, _SIZE)
     for state, (name, pattern, opacity) in _LOOKS.items():

@@ -155,11 +155,12 @@ def _lines(
 ) -> Iterator[dict[str, Any]]:
     """Yield the lines of an arm: those that ended early, the complete ones, and the best in front."""
     colour = arm_colour(data.arms, arm)
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    ended = [trial for trial in trials if trial.state is not TrialState.COMPLETE]
     ranked = sorted(complete, key=lambda trial: data.key(trial.value or 0.0))
     best = ranked[: -(-len(ranked) // _BEST)]
     groups = (
-        ("ended early", [t for t in trials if t not in complete], {"color": faded(GREY, 0.45), "width": 1}),
+        ("ended early", ended, {"color": faded(GREY, 0.45), "width": 1}),
         ("complete", ranked[len(best) :], {"color": faded(colour, 0.55), "width": 1}),
         ("the best fifth", best[1:], {"color": colour, "width": 2}),
         ("the best", best[:1], {"color": colour, "width": 4}),

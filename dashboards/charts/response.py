@@ -116,7 +116,7 @@ def _add_curve(figure: go.Figure, curve: Curve, colour: str) -> None:
         x=tidy(curve.gamma),
         y=tidy(curve.median),
         mode="lines",
-        name="all else at its best, with 50% and 90% bands",
+        name="all else at its best, 50% and 90% bands",
         legendgroup="response",
         line={"color": colour, "width": 3},
         customdata=[tidy(ends) for ends in zip(curve.low, curve.high, strict=True)],

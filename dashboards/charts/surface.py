@@ -83,7 +83,7 @@ def _coloured(data: ChartData, across: _Axis, up: Sequence[_Axis]) -> go.Figure:
 def _add_legend(figure: go.Figure, data: ChartData, trials: Sequence[TrialView]) -> None:
     """Add marks for the legend alone, whose colour does not seem to be a value."""
     for group in marks(data, "anon", trials):
-        marker = {**group.look, "size": 11, "color": GREY}
+        marker = {**_look(group), "color": GREY}
         figure.add_scatter(
             x=[None], y=[None], mode="markers", name=group.name, legendgroup=group.name, marker=marker
         )
@@ -145,7 +145,7 @@ def _add_trials(
             name=group.name,
             legendgroup=group.name,
             showlegend=False,
-            marker={**group.look, "size": group.look["size"] + 2, **colour},
+            marker={**_look(group), **colour},
             text=group.ids(data),
             customdata=tidy(group.values),
             hovertemplate=f"%{{text}}<br>{across.name} %{{x:.3g}}<br>{up.name} %{{y:.3g}}<br>{said}<extra></extra>",
@@ -169,6 +169,14 @@ def _colour_axis(data: ChartData, axis: ObjectiveAxis) -> dict[str, Any]:
             "outlinewidth": 0,
         },
     }
+
+
+def _look(group: Marks) -> dict[str, Any]:
+    """Return how trials look: filled, so that their colours show, and small if they are not COMPLETE."""
+    size = group.look["size"]
+    whole = group.state in {TrialState.COMPLETE, TrialState.DIVERGED}
+    symbol = group.look["symbol"].replace("-open", "")
+    return {**group.look, "symbol": symbol, "size": size + 2 if whole else size - 2}
 
 
 def _places(group: Marks, axis: ObjectiveAxis) -> list[float | None]:

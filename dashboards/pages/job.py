@@ -263,14 +263,17 @@ def actions(job: JobView) -> Actions:
 
 def progress(job: JobView) -> Progress:
     """Return the progress of a job."""
-    left = max(0, job.planned - job.done)
+    trials = max(0, job.planned - job.done)
+    left = None
+    if job.state is JobState.RUNNING and job.done and job.seconds:
+        left = duration(job.seconds / job.done * trials)
     return Progress(
         phase=job.phase.value,
         done=job.done,
         planned=job.planned,
         unit=job.unit,
         spent=duration(job.seconds),
-        left=duration(job.seconds / job.done * left) if job.done and job.state is JobState.RUNNING else None,
+        left=left,
         arms=[
             ArmProgress(
                 arm=arm,

@@ -85,9 +85,9 @@ def test_charts_are_drawn(page: Page, address: str, job: JobRecord) -> None:
     experiment = MlflowClient(address).get_experiment_by_name("anon_tune").experiment_id
     page.goto(f"{address}/#/experiments/{experiment}/runs/{job.mlflow_run}/artifacts/charts.html")
     frame = page.frame_locator("iframe").first
-    expect(frame.get_by_text("Objective over gamma").first).to_be_visible(timeout=PATIENCE)
+    expect(frame.get_by_text("How the result depends on gamma").first).to_be_visible(timeout=PATIENCE)
     expect(frame.locator(".scatterlayer .trace").first).to_be_attached(timeout=PATIENCE)
-    assert frame.locator(".js-plotly-plot").count() == 3
+    assert frame.locator(".chart").count() >= 8  # each is drawn when it is seen
     screenshot(page, "charts")
 
 

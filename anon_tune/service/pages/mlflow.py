@@ -34,7 +34,7 @@ class MLflow:
 
 def mlflow_of(settings: Settings) -> MLflow:
     """Return the place of MLflow's pages; nothing in it holds a password."""
-    uri = settings.tracking_uri
+    uri = settings.mlflow_url or settings.tracking_uri
     if not uri.startswith(("http://", "https://")):
         return MLflow(None, f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}")
     parts = urlsplit(uri)

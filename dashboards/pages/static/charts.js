@@ -78,7 +78,7 @@
       updatemenus: [],
     };
     if (menu) layout.margin = { ...layout.margin, t: layout.margin.t - 40 };
-    place.setAttribute("role", "group"); // not img: plotly puts links into it
+    place.setAttribute("role", "group");
     place.setAttribute("aria-label", place.dataset.title ?? "Chart");
     place.removeAttribute("aria-busy");
     place.style.minHeight = `${layout.height}px`;

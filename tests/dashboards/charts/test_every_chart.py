@@ -15,6 +15,7 @@ from anon_tune.dashboards.charts.style import arm_colour, arm_symbol
 from anon_tune.records import JobState, TrialState
 from tests.answers import compared, stored
 from tests.dashboards.charts import jobs
+from tests.sources import ROOT
 
 NAMES = ["response", "surface", "delays", "curves", "parallel", "importance", "best", "verdict", "timeline"]
 OF_THE_ANSWER = {"importance", "verdict"}
@@ -210,3 +211,17 @@ def test_a_figure_cannot_end_the_script_that_it_stands_in():
     other = dataclasses.replace(odd, id="j-adamw-s001", params={"</script><b>": 0.2})
     page = charts_page(jobs.data(odd, other))
     assert "</script><b>" not in page
+
+
+# Documentation
+
+
+def test_every_chart_is_in_the_documentation():
+    page = (ROOT / "docs" / "charts.md").read_text(encoding="utf-8")
+    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert rows == list(CHARTS)
+
+
+def test_no_trace_needs_webgl():
+    figures = [chart.draw(jobs.data(*jobs.FEW, result=ANSWERED)) for chart in CHARTS.values()]
+    assert {trace.type for figure in figures for trace in figure.data} == {"scatter", "bar"}

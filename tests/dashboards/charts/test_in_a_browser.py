@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from anon_tune.answer import Customary, Interval, Outcome
@@ -28,6 +29,8 @@ PHONE = {"width": 390, "height": 844}
 TEXT = {scheme: theme(dark=scheme == "dark")["layout"]["font"]["color"] for scheme in ("light", "dark")}
 
 Open = Callable[..., Page]
+
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +77,7 @@ def see_all(page: Page) -> int:
     places = page.locator(".chart")
     for place in places.all():
         place.scroll_into_view_if_needed()
-        expect(place.locator("svg.main-svg").first).to_be_attached(timeout=PATIENCE)
+        expect(place.locator("svg.main-svg").first).to_be_attached()
     return places.count()
 
 
@@ -97,6 +100,8 @@ def test_the_file_draws_all_charts_without_a_request(
     assert asked == [file.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert text_colour(page) == TEXT[scheme]
+    found = Axe().run(page).response["violations"]
+    assert [each["id"] for each in found if each["impact"] in {"serious", "critical"}] == []
     screenshot(page, f"charts-{scheme}-{size['width']}")
 
 
@@ -107,7 +112,7 @@ def test_print_is_light_and_has_charts_that_nobody_scrolled_to(
     file.write_text(charts_page(data), encoding="utf-8")
     page = new_page(color_scheme="dark", viewport=PHONE)
     page.goto(file.as_uri())
-    expect(page.locator("svg.main-svg").first).to_be_attached(timeout=PATIENCE)
+    expect(page.locator("svg.main-svg").first).to_be_attached()
     assert page.locator(".js-plotly-plot").count() < len(CHARTS)
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert page.locator(".js-plotly-plot").count() == len(CHARTS)
@@ -157,12 +162,12 @@ def test_a_page_draws_every_chart_under_a_strict_policy_once_it_is_seen(new_page
     site = Site(data, *CHARTS)
     page = new_page(viewport=PHONE)
     site.open(page)
-    expect(page.locator("svg.main-svg").first).to_be_attached(timeout=PATIENCE)
+    expect(page.locator("svg.main-svg").first).to_be_attached()
     assert site.asked.count("plotly.min.js") == 1
     assert "timeline.json" not in site.asked, "it is far below"
     assert see_all(page) == len(CHARTS)
     assert all(site.asked.count(f"{name}.json") == 1 for name in CHARTS)
-    assert page.get_by_role("img", name="Best so far").count() == 1
+    assert page.get_by_role("group", name="Best so far", exact=True).count() == 1
 
 
 def test_the_keyboard_chooses_what_is_drawn(new_page: Open, data: ChartData):
@@ -183,9 +188,8 @@ def test_charts_follow_the_colours_of_the_system(new_page: Open, data: ChartData
     see_all(page)
     assert text_colour(page) == TEXT["light"]
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(
-        "colour => document.querySelector('.chart')._fullLayout.font.color === colour", arg=TEXT["dark"]
-    )
+    red, green, blue = (int(TEXT["dark"][place : place + 2], 16) for place in (1, 3, 5))
+    expect(page.locator(".xtitle").first).to_have_css("fill", f"rgb({red}, {green}, {blue})")
 
 
 def test_a_chart_is_loaded_anew_when_the_job_has_changed_and_keeps_the_choice(
@@ -196,11 +200,13 @@ def test_a_chart_is_loaded_anew_when_the_job_has_changed_and_keeps_the_choice(
     site.open(page)
     see_all(page)
     page.get_by_role("button", name="epochs").click()
-    more = jobs.anon(5, 0.4, 0.05, curve=(0.5, 0.05), start=60)
-    site.data = jobs.data(*jobs.FEW, more)
+    expect(page.locator(".chart .point")).to_have_count(4)
+    more = [jobs.anon(n, 0.4, 0.1 / n, curve=(0.5, 0.1 / n), start=60) for n in (5, 6)]
+    site.data = jobs.data(*jobs.FEW, *more)
     page.evaluate("document.body.dispatchEvent(new Event('chart:refresh', {bubbles: true}))")
-    page.wait_for_function("document.querySelector('.chart').data[0].x.length === 3")
-    page.wait_for_function("document.querySelector('.chart').data[0].x.at(-1) === 11")
+    expect(page.locator(".chart .point")).to_have_count(5)
+    expect(page.locator(".xtitle")).to_have_text("epochs of all trials")
+    assert page.locator(".chart").evaluate("place => [...place.data[0].x]") == [2, 4, 11, 13]
     expect(page.get_by_role("button", name="epochs")).to_have_attribute("aria-pressed", "true")
     assert page.get_by_role("button", name="epochs").count() == 1
 
@@ -218,7 +224,7 @@ def test_a_part_of_the_page_that_htmx_exchanges_is_drawn_too(new_page: Open, dat
             place.dispatchEvent(new Event("htmx:load", {bubbles: true}));
         }"""
     )
-    expect(page.get_by_role("button", name="epochs")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("button", name="epochs")).to_be_visible()
     assert see_all(page) == 1
 
 

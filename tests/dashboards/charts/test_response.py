@@ -60,7 +60,7 @@ def test_the_response_is_drawn_with_its_bands():
     drawn = named(figure)
     assert list(drawn["90% band"].y) == [*CURVE.high, *reversed(CURVE.low)]
     assert list(drawn["50% band"].y) == [*CURVE.high50, *reversed(CURVE.low50)]
-    median = drawn["all else at its best, with 50% and 90% bands"]
+    median = drawn["all else at its best, 50% and 90% bands"]
     assert (list(median.x), list(median.y)) == (CURVE.gamma, CURVE.median)
 
 

@@ -105,6 +105,7 @@ def test_numbers_move_without_a_reload(visit: Visit, ledger: Ledger) -> None:
         progress = page.get_by_label("Progress", exact=True)
         expect(progress).to_contain_text(re.compile(rf"{number + 1}\s+of \d+ trials done"))
         expect(progress.get_by_role("row", name=re.compile("^anon"))).to_contain_text(str(value))
+    expect(page.locator("#job .chart .main-svg").first).to_be_visible()
     screenshot(page, "job-running")
 
     ledger.leases.release(lease, JobState.SUCCEEDED)

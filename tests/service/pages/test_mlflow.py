@@ -17,3 +17,9 @@ def test_a_database_has_a_command_without_the_password() -> None:
     found = mlflow_of(Settings(mlflow_tracking_uri="postgresql://ann:secret@host/mlflow"))
     assert found.run("abc") is None
     assert found.command == "mlflow ui --backend-store-uri 'postgresql://ann:***@host/mlflow'"
+
+
+def test_the_pages_of_a_database_may_have_an_address() -> None:
+    found = mlflow_of(Settings(mlflow_url="http://127.0.0.1:5000"))
+    assert found.run("abc") == "http://127.0.0.1:5000/#/experiments/0/runs/abc"
+    assert found.command is None

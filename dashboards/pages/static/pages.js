@@ -74,8 +74,7 @@
   document.addEventListener("htmx:sendError", () => {
     say("The service does not answer. Check that it runs; this page goes on by itself once it does.");
   });
-  document.addEventListener("htmx:afterRequest", (event) => {
-    const { successful, requestConfig } = event.detail;
-    if (successful && requestConfig?.verb !== "get") messages()?.replaceChildren();
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.detail.requestConfig.verb !== "get") messages()?.replaceChildren();
   });
 })();

@@ -29,6 +29,10 @@ __all__ = [
     "Attempt",
     "ControlSignal",
     "HeartbeatResponse",
+    "JobLine",
+    "JobList",
+    "JobOrder",
+    "JobQuery",
     "JobRecord",
     "JobState",
     "LearningCurve",
@@ -462,6 +466,88 @@ class JobRecord:
         from anon_tune.answer import Answer  # and pydantic, which a trial's records need not wait for
 
         return Answer.load(self.result)
+
+
+class JobOrder(StrEnum):
+    """Column that a list of jobs is sorted by."""
+
+    CREATED = "created"
+    NAME = "name"
+    STATE = "state"
+    OWNER = "owner"
+    MODEL = "model"
+    GAMMA = "gamma"
+
+
+@dataclass(frozen=True)
+class JobQuery:
+    """Jobs to list.
+
+    Attributes:
+        states: Only jobs in these; empty: all.
+        owner: Only jobs of this user; None: all.
+        text: Only jobs with this in their id, name, model or owner, in upper or lower case.
+        order: Column to sort by; jobs that are equal there are sorted by creation.
+        descending: Whether the largest comes first.
+        limit: Most jobs to return.
+        offset: Jobs to leave out at the start.
+    """
+
+    states: frozenset[JobState] = frozenset()
+    owner: str | None = None
+    text: str = ""
+    order: JobOrder = JobOrder.CREATED
+    descending: bool = True
+    limit: int = 50
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class JobLine:
+    """A job in a list, without its spec and its answer.
+
+    Attributes:
+        abandoned: Whether it is RUNNING, but no process works on it.
+        model: The model, the command, or the task.
+        done: Search trials that have ended.
+        trials: Search trials to make: those of the budget or, once the search is over, those that there are.
+        best: The best value of its search trials so far.
+        best_arm: The arm of that trial.
+        gamma: Recommended gamma; None before there is an answer.
+    """
+
+    id: str
+    name: str
+    owner: str | None
+    state: JobState
+    phase: Phase
+    reason: str | None
+    requested: ControlSignal | None
+    abandoned: bool
+    created: datetime.datetime
+    model: str
+    done: int
+    trials: int
+    best: float | None
+    best_arm: str | None
+    gamma: float | None
+
+
+@dataclass(frozen=True)
+class JobList:
+    """Jobs that a query found.
+
+    Attributes:
+        lines: Those of this page.
+        found: Number of all that match.
+        states: Number of all jobs in each state, whether they match or not.
+        owners: Names of all users who have submitted a job.
+    """
+
+    lines: tuple[JobLine, ...]
+    found: int
+    states: Mapping[JobState, int]
+    owners: tuple[str, ...]
 
 
 @dataclass(frozen=True)

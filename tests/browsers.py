@@ -16,7 +16,7 @@ __all__ = ["PATIENCE", "chromium", "screenshot"]
 PATIENCE = 300_000.0
 """Milliseconds after which a test gives up; machines may be busy."""
 
-_SCREENSHOTS = os.environ.get("ANON_TUNE_TEST_SCREENSHOTS")  # now: tests unset all variables of anon_tune
+_SCREENSHOTS = os.environ.get("ANON_TUNE_TEST_SCREENSHOTS")  # tests unset such variables
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from anon_tune import records
 from anon_tune.ledger.database import database_time, read
+from anon_tune.ledger.job_list import read_list
 from anon_tune.ledger.rows import (
     check_job,
     check_trial,
@@ -24,6 +25,8 @@ from anon_tune.ledger.rows import (
 from anon_tune.ledger.tables import JOBS, PROJECTIONS, REPORTS, TRIALS
 from anon_tune.records import (
     ArmRecord,
+    JobList,
+    JobQuery,
     JobRecord,
     JobState,
     LearningCurve,
@@ -74,6 +77,11 @@ class Overviews:
             ids = [row["id"] for row in rows]
             runs = dict(connection.execute(of_jobs.where(PROJECTIONS.c.subject.in_(ids))).all())
         return [job_record(row, now, runs.get(row["id"]), ()) for row in rows]
+
+    def find(self, query: JobQuery) -> JobList:
+        """Return a page of the jobs that match, for people who look through them."""
+        with read(self._engine) as connection:
+            return read_list(connection, query)
 
     def answered(self, family: str, limit: int) -> list[JobRecord]:
         """Return the newest jobs of an architecture family that have SUCCEEDED, without their trials."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import re
 from enum import StrEnum
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from anon_tune.dashboards.pages.static import static_path
 
@@ -53,6 +54,11 @@ def _duration(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
+def _prose(text: str) -> Markup:
+    """Return a message as HTML: what it quotes in backticks is code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def _iso(value: datetime.datetime) -> str:
     return value.astimezone(datetime.UTC).isoformat(timespec="seconds")
 
@@ -69,4 +75,6 @@ _TEMPLATES = Environment(
     trim_blocks=True,
 )
 _TEMPLATES.globals["static"] = static_path
-_TEMPLATES.filters.update(number=_number, moment=_moment, age=_age, duration=_duration, badge=_badge)
+_TEMPLATES.filters.update(
+    number=_number, moment=_moment, age=_age, duration=_duration, badge=_badge, prose=_prose
+)

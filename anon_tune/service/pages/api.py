@@ -71,6 +71,7 @@ def docs(request: Request) -> str:
         about=document["info"]["description"],
         version=document["info"]["version"],
         document=f"{API}/openapi.json",
+        address=str(request.base_url).rstrip("/"),
         routes=list(_routes(document["paths"])),
         schemas=[_schema(name, schema) for name, schema in sorted(document["components"]["schemas"].items())],
     )

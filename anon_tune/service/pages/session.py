@@ -114,7 +114,7 @@ def _find_user(request: Request, given: str | None) -> PageUser:
     token = surroundings.ledger.sessions.find(secret) if secret else None
     if token is not None and secret is not None:
         request.state.owner = token.owner
-        user = User(token.owner, token.role, token.may_send_code, surroundings)
+        user = User(token.owner, token.role, token.may_send_code, surroundings, token_id=token.id)
         csrf = _csrf(secret)
         if request.method not in _SAFE and not hmac.compare_digest(csrf, given or ""):
             raise HTTPException(403, "This page is out of date. Load it again.")

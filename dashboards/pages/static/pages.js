@@ -43,6 +43,23 @@
     else copy(button);
   });
 
+  // data-join="name" on a form: its ticked boxes are sent as one value, name=a,b. Its button waits for data-least ticks.
+  const ticked = (form) => [...form.querySelectorAll("input[type=checkbox]:checked")].map((box) => box.value);
+  function countTicks(form) {
+    const button = form.querySelector("[data-least]");
+    button.disabled = ticked(form).length < Number(button.dataset.least);
+  }
+  document.addEventListener("change", (event) => {
+    const form = event.target.closest("form[data-join]");
+    if (form) countTicks(form);
+  });
+  document.addEventListener("submit", (event) => {
+    const form = event.target.closest("form[data-join]");
+    if (!form) return;
+    event.preventDefault();
+    location.assign(`${form.getAttribute("action")}?${form.dataset.join}=${ticked(form).map(encodeURIComponent).join(",")}`);
+  });
+
   // data-confirm on a form or button: asks before it is sent. (htmx has hx-confirm.)
   document.addEventListener("submit", (event) => {
     const question = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
@@ -57,8 +74,7 @@
   document.addEventListener("htmx:sendError", () => {
     say("The service does not answer. Check that it runs; this page goes on by itself once it does.");
   });
-  document.addEventListener("htmx:afterRequest", (event) => {
-    const { successful, requestConfig } = event.detail;
-    if (successful && requestConfig?.verb !== "get") messages()?.replaceChildren();
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.detail.requestConfig.verb !== "get") messages()?.replaceChildren();
   });
 })();

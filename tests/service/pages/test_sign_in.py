@@ -11,8 +11,9 @@ from fastapi.testclient import TestClient
 
 from anon_tune.ledger import Ledger
 from anon_tune.records import Role
+from anon_tune.service.access import Surroundings, User
 from anon_tune.service.app import create_app
-from anon_tune.service.pages.session import COOKIE
+from anon_tune.service.pages.session import COOKIE, PageUser
 from anon_tune.settings import Settings
 from tests.service.conftest import Serve
 
@@ -166,6 +167,19 @@ def test_a_link_is_no_session_and_a_session_no_link(http: httpx2.Client, ledger:
     assert http.get("/").status_code == 303
     session = ledger.sessions.begin(token.id, 60.0)
     assert http.get("/sign-in", params={"link": session}).status_code == 401
+
+
+def test_a_session_that_watches_is_known_until_it_ends(ledger: Ledger, settings: Settings, secret: str):
+    token = ledger.tokens.find(secret)
+    assert token is not None
+    surroundings = Surroundings(ledger, settings, on_loopback=True)
+    session = ledger.sessions.begin(token.id, 60.0)
+    user = PageUser(User(token.owner, token.role, False, surroundings), "", session)
+    assert user.is_known()
+    ledger.sessions.end(session)
+    assert not user.is_known()
+    without = PageUser(User(None, Role.ADMIN, True, surroundings), "")
+    assert not without.is_known(), "a token was created, so the service is no longer open"
 
 
 @pytest.mark.parametrize("next", ["//evil.example", "/\\evil.example", "https://evil.example", "x"])

@@ -29,6 +29,10 @@ __all__ = [
     "Attempt",
     "ControlSignal",
     "HeartbeatResponse",
+    "JobLine",
+    "JobList",
+    "JobOrder",
+    "JobQuery",
     "JobRecord",
     "JobState",
     "LearningCurve",
@@ -41,6 +45,8 @@ __all__ = [
     "Role",
     "TokenRecord",
     "Trial",
+    "TrialColumn",
+    "TrialQuery",
     "TrialReport",
     "TrialState",
     "check_transition",
@@ -294,6 +300,50 @@ class Trial:
         return self.source or self.id
 
 
+class TrialColumn(StrEnum):
+    """A column that trials can be sorted by."""
+
+    ID = "id"
+    ARM = "arm"
+    PHASE = "phase"
+    STATE = "state"
+    VALUE = "value"
+    GAMMA = "gamma"
+    LR = "lr"
+    STEP_SIZE = "step_size"
+    BETA3 = "beta3"
+    DELAY = "delay"
+    WEIGHT_DECAY = "weight_decay"
+    STEPS = "steps"
+    SECONDS = "seconds"
+    REASON = "reason"
+
+
+@dataclass(frozen=True)
+class TrialQuery:
+    """A choice of a job's trials, their order, and a page of them.
+
+    Attributes:
+        arm: The trials of this arm alone; None for all.
+        phase: Those of this phase.
+        state: Those in this state.
+        text: Those whose id or reason contains it, in upper or lower case.
+        sort: The column to sort by; None for the order of creation. Trials without a value come last.
+        descending: Whether the largest comes first.
+        limit: Most trials of a page.
+        offset: Number of trials before the page.
+    """
+
+    arm: str | None = None
+    phase: Phase | None = None
+    state: TrialState | None = None
+    text: str = ""
+    sort: TrialColumn | None = None
+    descending: bool = False
+    limit: int = 50
+    offset: int = 0
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One execution of a trial.
@@ -416,6 +466,88 @@ class JobRecord:
         from anon_tune.answer import Answer  # and pydantic, which a trial's records need not wait for
 
         return Answer.load(self.result)
+
+
+class JobOrder(StrEnum):
+    """Column that a list of jobs is sorted by."""
+
+    CREATED = "created"
+    NAME = "name"
+    STATE = "state"
+    OWNER = "owner"
+    MODEL = "model"
+    GAMMA = "gamma"
+
+
+@dataclass(frozen=True)
+class JobQuery:
+    """Jobs to list.
+
+    Attributes:
+        states: Only jobs in these; empty: all.
+        owner: Only jobs of this user; None: all.
+        text: Only jobs with this in their id, name, model or owner, in upper or lower case.
+        order: Column to sort by; jobs that are equal there are sorted by creation.
+        descending: Whether the largest comes first.
+        limit: Most jobs to return.
+        offset: Jobs to leave out at the start.
+    """
+
+    states: frozenset[JobState] = frozenset()
+    owner: str | None = None
+    text: str = ""
+    order: JobOrder = JobOrder.CREATED
+    descending: bool = True
+    limit: int = 50
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class JobLine:
+    """A job in a list, without its spec and its answer.
+
+    Attributes:
+        abandoned: Whether it is RUNNING, but no process works on it.
+        model: The model, the command, or the task.
+        done: Search trials that have ended.
+        trials: Search trials to make: those of the budget or, once the search is over, those that there are.
+        best: The best value of its search trials so far.
+        best_arm: The arm of that trial.
+        gamma: Recommended gamma; None before there is an answer.
+    """
+
+    id: str
+    name: str
+    owner: str | None
+    state: JobState
+    phase: Phase
+    reason: str | None
+    requested: ControlSignal | None
+    abandoned: bool
+    created: datetime.datetime
+    model: str
+    done: int
+    trials: int
+    best: float | None
+    best_arm: str | None
+    gamma: float | None
+
+
+@dataclass(frozen=True)
+class JobList:
+    """Jobs that a query found.
+
+    Attributes:
+        lines: Those of this page.
+        found: Number of all that match.
+        states: Number of all jobs in each state, whether they match or not.
+        owners: Names of all users who have submitted a job.
+    """
+
+    lines: tuple[JobLine, ...]
+    found: int
+    states: Mapping[JobState, int]
+    owners: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPLAINED",
     "about_advice",
+    "about_answer",
     "about_comparison",
     "about_coordinates",
     "about_cost",
@@ -163,6 +164,15 @@ def about_result(answer: Answer) -> Iterator[str]:
         yield f"Anon with the settings below: {said}"
 
 
+def about_answer(answer: Answer) -> Iterator[str]:
+    """Yield the answer in two sentences: the gamma and how sure it is, and whether Anon is worth it.
+
+    The second one is missing from an answer without baselines.
+    """
+    for said in (_best_gamma(answer.gamma), *about_result(answer)):
+        yield f"{said[0].upper()}{said[1:]}."
+
+
 def about_settings(hyperparameters: Mapping[str, Any]) -> str:
     """Return an optimizer's hyperparameters in a line; only the important ones of Anon, AdamW and SGD."""
     named = [name for name in _SHOWN if name in hyperparameters] or list(hyperparameters)
@@ -226,21 +236,10 @@ def _slowest_and_fastest(seconds: Mapping[str, float]) -> tuple[str, str]:
 def about_gamma(answer: Answer) -> Iterator[str]:
     """Yield statements on the good gammas, the best supported first."""
     gamma = answer.gamma
-    none = "no configuration of Anon completed"
-    best = none if gamma.best is None else f"recommended gamma {gamma.best:.2f}"
-    if gamma.low is None or gamma.high is None:
-        yield f"{best} ({gamma.note})"
-        return
-    between = f"between {gamma.low:.2f} and {gamma.high:.2f} ({gamma.level:.0%} interval)"
-    if not gamma.enough:
-        where = f"it is {between}, most of what was searched"
-        yield f"too few trials to locate the best gamma: {where}; {best}"
-        return
-    yield from _supported(answer)
-    outside = gamma.best is not None and not gamma.low <= gamma.best <= gamma.high
-    why = ", outside it: its confirm runs were the best" if outside else ""
-    yield f"the best gamma is {between}; {best}{why}"
-    if gamma.costs:
+    if gamma.enough and gamma.low is not None:
+        yield from _supported(answer)
+    yield _best_gamma(gamma)
+    if gamma.enough and gamma.costs:
         costs = "; ".join(_cost(each, answer) for each in gamma.costs)
         yield f"with all else tuned, {costs} ({gamma.level:.0%} intervals)"
 
@@ -383,6 +382,21 @@ def _customary(each: Customary, answer: Answer) -> str:
     if each.cost.low > 0:
         return f"{named} costs {_with_interval(each.cost, answer)}"
     return f"{named} costs {amount(max(each.cost.high, 0.0), answer)} at most (95% bound)"
+
+
+def _best_gamma(gamma: Gamma) -> str:
+    """Return the recommended gamma, and where the best one is."""
+    none = "no configuration of Anon completed"
+    best = none if gamma.best is None else f"recommended gamma {gamma.best:.2f}"
+    if gamma.low is None or gamma.high is None:
+        return f"{best} ({gamma.note})"
+    between = f"between {gamma.low:.2f} and {gamma.high:.2f} ({gamma.level:.0%} interval)"
+    if not gamma.enough:
+        where = f"it is {between}, most of what was searched"
+        return f"too few trials to locate the best gamma: {where}; {best}"
+    outside = gamma.best is not None and not gamma.low <= gamma.best <= gamma.high
+    why = ", outside it: its confirm runs were the best" if outside else ""
+    return f"the best gamma is {between}; {best}{why}"
 
 
 def _supported(answer: Answer) -> Iterator[str]:

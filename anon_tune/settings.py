@@ -77,6 +77,10 @@ class Settings(BaseModel):
         description="Address of a service on whose jobs commands act. Default: the local ledger.",
     )
     token: SecretStr | None = Field(default=None, description="Token for requests to the service.")
+    mlflow_url: str | None = Field(
+        default=None,
+        description="Address of MLflow's pages, for links, if MLFLOW_TRACKING_URI names a database.",
+    )
     allowed_modules: str = Field(
         default="",
         description="Comma-separated modules whose functions jobs from the network may name.",

@@ -1,8 +1,12 @@
-"""`anon-tune up`: service, worker and MLflow's pages on this machine, as processes that stop together."""
+"""`anon-tune up`: service, worker and MLflow's pages on this machine, as processes that stop together.
+
+The service has a token from the start, so other users of this machine cannot use it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import signal
 import socket
@@ -16,13 +20,16 @@ from pathlib import Path
 
 import httpx2
 
-from anon_tune.errors import DependencyError
+from anon_tune.errors import ConflictError, DependencyError
+from anon_tune.jobs.links import link_path
+from anon_tune.ledger import Ledger
+from anon_tune.local_service import HOST, hold, private_file, stored_secret, token_path
 from anon_tune.reachable import http_client
+from anon_tune.records import Role, TokenRecord
 from anon_tune.settings import Settings
 
-__all__ = ["run_stack"]
+__all__ = ["own_token", "run_stack"]
 
-_HOST = "127.0.0.1"
 _START_SECONDS = 120.0
 _STOP_SECONDS = 45.0
 _POLL_SECONDS = 0.2
@@ -40,6 +47,7 @@ class _Part:
 
 
 def run_stack(
+    ledger: Ledger,
     settings: Settings,
     port: int,
     mlflow_port: int,
@@ -50,6 +58,7 @@ def run_stack(
     """Run service, worker and MLflow's pages on loopback until `stop` is set; then end all of them.
 
     Args:
+        ledger: Ledger of the service, which gets a token of its own.
         settings: Folders of jobs and logs. With an MLflow server in them, none is started.
         port: Port of the service; 0: any free port.
         mlflow_port: Port of MLflow's pages; 0: any free port.
@@ -62,8 +71,13 @@ def run_stack(
             end of its log.
     """
     port, mlflow_port = _free(port, "--port"), _free(mlflow_port, "--mlflow-port")
-    service = f"http://{_HOST}:{port}"
+    service = f"http://{HOST}:{port}"
+    token = own_token(ledger, settings)
     with contextlib.ExitStack() as stack:
+        pages, serves = settings.tracking_uri, False
+        if not pages.startswith(("http://", "https://")):
+            pages, serves = f"http://{HOST}:{mlflow_port}", True
+        settings = settings.model_copy(update={"mlflow_url": pages})
         anon_tune = [sys.executable, "-m", "anon_tune"]
         parts = [
             _start(
@@ -71,9 +85,7 @@ def run_stack(
             ),
             _start(stack, settings, "worker", [*anon_tune, "worker", "--jobs", str(jobs)]),
         ]
-        pages = settings.tracking_uri
-        if not pages.startswith(("http://", "https://")):
-            pages = f"http://{_HOST}:{mlflow_port}"
+        if serves:
             parts.append(_start(stack, settings, "mlflow", _mlflow(settings, mlflow_port), f"{pages}/health"))
         limit = time.monotonic() + _START_SECONDS
         while not all(_answers(part) for part in parts):
@@ -84,13 +96,35 @@ def run_stack(
                 )
             if stop.wait(_POLL_SECONDS):
                 return
+        _check(parts)  # what answers is ours: nobody else has taken the port
+        stack.enter_context(hold(settings, port))
         say(f"Service  {service}   (its API: {service}/api/v1/docs)")
+        say(f"Pages    {service}{link_path(ledger, token.id)}")
+        say("         (this link signs you in once, within 10 minutes; later: anon-tune open)")
         say(f"MLflow   {pages}")
         say(f"Logs     {parts[0].log.parent}")
         say(f"Submit from another terminal: anon-tune --server {service} submit examples/digits_cnn.yaml")
         say("Ctrl-C stops everything; running jobs go back to the queue, and nothing is lost.")
         while not stop.wait(_POLL_SECONDS):
             _check(parts)
+
+
+def own_token(ledger: Ledger, settings: Settings) -> TokenRecord:
+    """Return the admin token that is stored in the home; create and store it if there is none that is valid."""
+    secret, owner = stored_secret(settings), _user_name()
+    if secret is not None:
+        with contextlib.suppress(ConflictError):  # it was revoked, or is another user's
+            return ledger.tokens.create(owner, Role.ADMIN, secret, may_send_code=True)[0]
+    token, secret = ledger.tokens.create(owner, Role.ADMIN, may_send_code=True)
+    private_file(token_path(settings), f"{secret}\n")
+    return token
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return str(os.getuid())
 
 
 def _start(
@@ -105,6 +139,7 @@ def _start(
     log = folder / f"{name}.log"
     environment = {
         **os.environ,
+        "ANON_TUNE_MLFLOW_URL": settings.mlflow_url or "",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         # Not an argument, which all users could see: the URL may hold a password.
         "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
@@ -141,7 +176,7 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _mlflow(settings: Settings, port: int) -> list[str]:
     return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"),
+        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
         *("--default-artifact-root", settings.artifacts.as_uri()),
     ]
 
@@ -167,9 +202,9 @@ def _check(parts: Sequence[_Part]) -> None:
 
 def _free(port: int, option: str) -> int:
     try:
-        with socket.create_server((_HOST, port)) as found:
+        with socket.create_server((HOST, port)) as found:
             return int(found.getsockname()[1])
     except OSError as error:
         raise DependencyError(
-            f"Cannot listen on {_HOST}:{port} ({error.strerror}). Choose another {option}; 0 takes a free port."
+            f"Cannot listen on {HOST}:{port} ({error.strerror}). Choose another {option}; 0 takes a free port."
         ) from error

@@ -42,10 +42,12 @@ __all__ = [
     "JobSummary",
     "JobView",
     "LeaseView",
+    "LinkView",
     "LogsView",
     "ProbeView",
     "ReportView",
     "TokenView",
+    "TrialMatches",
     "TrialView",
     "attempt_view",
     "job_summary",
@@ -238,6 +240,13 @@ class TrialView(View):
         return _column_types(cls, "params", "hyperparameters")
 
 
+class TrialMatches(View):
+    """A page of the trials that a query asks for."""
+
+    trials: list[TrialView]
+    total: int = Field(description="Number of all trials that it asks for, on all pages.")
+
+
 class ReportView(View):
     """One intermediate result of a trial: a point of its learning curve."""
 
@@ -305,6 +314,12 @@ class TokenView(View):
     may_send_code: bool
     created: datetime.datetime
     revoked: datetime.datetime | None
+
+
+class LinkView(View):
+    """A link that signs a browser in."""
+
+    path: str = Field(description="Path at the service. It works once, within some minutes.")
 
 
 def job_summary(job: JobRecord) -> JobSummary:

@@ -16,6 +16,8 @@ __all__ = ["PATIENCE", "chromium", "screenshot"]
 PATIENCE = 300_000.0
 """Milliseconds after which a test gives up; machines may be busy."""
 
+_SCREENSHOTS = os.environ.get("ANON_TUNE_TEST_SCREENSHOTS")  # tests unset such variables
+
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
@@ -32,7 +34,6 @@ def chromium() -> Iterator[Browser]:
 
 def screenshot(page: Page, name: str) -> None:
     """Keep a picture of the whole page where ANON_TUNE_TEST_SCREENSHOTS says, for a person to look at."""
-    folder = os.environ.get("ANON_TUNE_TEST_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
+    if _SCREENSHOTS:
+        Path(_SCREENSHOTS).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(_SCREENSHOTS) / f"{name}.png"), full_page=True)

@@ -20,9 +20,18 @@ GROUPS = {
     "cli": {"__main__"},
     "start": {"api", "display", "doctor", "stack"},
     "words": {"console", "export", "next_steps", "sentences", "snippets", "terminal_plot"},
-    "mlflow": {"tracking", "dashboards"},
+    "mlflow": {"tracking"},
     "values": {"answer", "architecture", "catalogue", "documents", "records"},
-    "basics": {"code_archive", "errors", "logs", "reachable", "ray_temp", "settings", "user_code"},
+    "basics": {
+        "code_archive",
+        "errors",
+        "local_service",
+        "logs",
+        "reachable",
+        "ray_temp",
+        "settings",
+        "user_code",
+    },
 }
 """Rooms that are no package of their own, by what they hold."""
 

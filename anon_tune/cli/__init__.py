@@ -16,7 +16,7 @@ import typer
 from rich.text import Text
 
 from anon_tune import __version__
-from anon_tune.cli import administration, answers, contents, jobs, machine
+from anon_tune.cli import administration, answers, browser, contents, jobs, machine
 from anon_tune.cli.place import chosen
 from anon_tune.cli.printing import err, out, silence
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
@@ -29,6 +29,7 @@ _COMMANDS: dict[str, list[Callable[..., Any]]] = {
     "Jobs": [
         jobs.jobs,
         jobs.show,
+        browser.open,
         jobs.watch,
         jobs.logs,
         jobs.trials,

@@ -128,10 +128,16 @@ def up(
 
     settings = settings_here("up")
     api.check_settings(settings)
-    open_ledger(settings).close()
-    run_stack(
-        settings, port, mlflow_port, at_once, _stop_event(), lambda line: err.print(line, soft_wrap=True)
-    )
+    with contextlib.closing(open_ledger(settings)) as ledger:
+        run_stack(
+            ledger,
+            settings,
+            port,
+            mlflow_port,
+            at_once,
+            _stop_event(),
+            lambda line: err.print(line, soft_wrap=True),
+        )
 
 
 def serve(

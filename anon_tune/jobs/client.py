@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from anon_tune.jobs.interface import Jobs
 from anon_tune.settings import Settings
 
-__all__ = ["Client", "open_jobs"]
+if TYPE_CHECKING:
+    from anon_tune.jobs.service import ServiceJobs
+
+__all__ = ["Client", "open_jobs", "open_service"]
 
 
 def Client(server: str | None = None, token: str | None = None, patience: float = 30.0) -> Jobs:  # noqa: N802
@@ -15,7 +20,8 @@ def Client(server: str | None = None, token: str | None = None, patience: float 
 
     Args:
         server: Address of the service, such as "http://127.0.0.1:8000".
-        token: Token to send. Default: ANON_TUNE_TOKEN.
+        token: Token to send. Default: ANON_TUNE_TOKEN; for the service of `anon-tune up` on this machine, the token
+            in its home folder.
         patience: Seconds to wait for a service that has not answered yet. For a service that has answered before the
             wait is at least a minute.
 
@@ -40,8 +46,16 @@ def open_jobs(
         from anon_tune.jobs.ledger import LedgerJobs, open_ledger  # and SQLAlchemy
 
         return LedgerJobs(open_ledger(settings), settings)
+    return open_service(settings, server, token, patience)
+
+
+def open_service(
+    settings: Settings, server: str, token: str | None = None, patience: float = 5.0
+) -> ServiceJobs:
+    """Open the jobs of a service. Raises InputError if `server` is not an address."""
     from anon_tune.jobs.service import ServiceJobs  # and an HTTP client
+    from anon_tune.local_service import token_for
 
     if token is None and settings.token is not None:
         token = settings.token.get_secret_value()
-    return ServiceJobs(server, token, patience)
+    return ServiceJobs(server, token or token_for(settings, server), patience)

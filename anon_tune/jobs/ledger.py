@@ -14,7 +14,7 @@ from anon_tune.advice.statement import UNKNOWN, Advice, Fingerprint
 from anon_tune.errors import InputError, NotFoundError
 from anon_tune.jobs.interface import Jobs
 from anon_tune.ledger import Ledger
-from anon_tune.records import ENDED, JobState, LearningCurve, ReportPlace, Role
+from anon_tune.records import ENDED, JobState, LearningCurve, ReportPlace, Role, TrialQuery
 from anon_tune.settings import Settings
 from anon_tune.views import (
     ChangeView,
@@ -23,6 +23,7 @@ from anon_tune.views import (
     LogsView,
     ReportView,
     TokenView,
+    TrialMatches,
     TrialView,
     attempt_view,
     job_summary,
@@ -138,14 +139,23 @@ class LedgerJobs(Jobs):
         """Return at most `limit` of `list_trials`: those that follow the trial `after`. Raises NotFoundError."""
         return [trial_view(trial) for trial in self._ledger.overviews.trials(job_id, limit, after)]
 
+    def find_trials(self, job_id: str, query: TrialQuery) -> TrialMatches:
+        """Return a page of the trials that a query asks for. Raises NotFoundError."""
+        found, total = self._ledger.overviews.find_trials(job_id, query)
+        return TrialMatches(trials=[trial_view(trial) for trial in found], total=total)
+
+    def trial(self, job_id: str, trial_id: str) -> TrialView:
+        """Return a trial. Raises NotFoundError."""
+        return trial_view(self._ledger.overviews.trial(job_id, trial_id))
+
     def reports(self, job_id: str, trial: str | None = None) -> Iterator[ReportView]:
         page = self.report_page(job_id, _REPORT_PAGE, trial)
         while page:
             yield from page
             page = self.report_page(job_id, _REPORT_PAGE, trial, page[-1].place)
 
-    def curves(self, job_id: str) -> dict[str, LearningCurve]:
-        return self._ledger.overviews.curves(job_id)
+    def curves(self, job_id: str, points: int | None = None) -> dict[str, LearningCurve]:
+        return self._ledger.overviews.curves(job_id, points)
 
     def report_page(
         self, job_id: str, limit: int, trial: str | None = None, after: ReportPlace | None = None
@@ -172,9 +182,7 @@ class LedgerJobs(Jobs):
             time.sleep(_POLL_SECONDS)
 
     def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
-        attempts = self._ledger.attempts.of_job(job_id, trial)
-        if trial is None:
-            attempts = [attempt for attempt in attempts if attempt.outcome in _SHOWN_OUTCOMES]
+        attempts = self._ledger.attempts.of_job(job_id, trial, _SHOWN_OUTCOMES if trial is None else None)
         path = self._settings.job_folder(job_id) / "job.log"
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
         # The last line may still be incomplete: the next call returns it.

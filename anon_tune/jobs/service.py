@@ -23,6 +23,7 @@ from anon_tune.views import (
     ChangeView,
     JobSummary,
     JobView,
+    LinkView,
     LogsView,
     ReportView,
     TokenView,
@@ -111,6 +112,11 @@ class ServiceJobs(Jobs):
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
         answer = self._ask("POST", "/jobs", json=_json(plain(body), job.source), headers=headers, again=True)
         return _read(JobSummary, answer)
+
+    def sign_in_link(self, path: str) -> str:
+        """Return an address that signs a browser in once, within some minutes, and leads to a page by its path."""
+        answer = self._ask("POST", "/sign-in-links", json={"next": path}, again=True)
+        return self._server + _read(LinkView, answer).path
 
     def jobs(self) -> list[JobSummary]:
         return list(self._pages("/jobs", JobSummary))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 
 from anon_tune import records
@@ -66,8 +68,15 @@ class Attempts:
             move_trial(connection, lease, trial_id, TrialState.WAITING)
             close_attempt(connection, trial_id, now, LOST, reason, log)
 
-    def of_job(self, job_id: str, trial_id: str | None = None) -> list[records.Attempt]:
+    def of_job(
+        self, job_id: str, trial_id: str | None = None, outcomes: Collection[str] | None = None
+    ) -> list[records.Attempt]:
         """Return the attempts of a job's trials, or of one trial, in the order in which they began.
+
+        Args:
+            job_id: The job.
+            trial_id: The trial; None for all.
+            outcomes: Only attempts that ended so; None for all.
 
         Raises:
             NotFoundError: No such job, or the job has no such trial.
@@ -76,6 +85,8 @@ class Attempts:
         if trial_id is not None:
             chosen = chosen.where(TRIALS.c.id == trial_id)
         query = sa.select(ATTEMPTS).where(ATTEMPTS.c.trial_id.in_(chosen))
+        if outcomes is not None:
+            query = query.where(ATTEMPTS.c.outcome.in_(outcomes))
         query = query.order_by(ATTEMPTS.c.started, ATTEMPTS.c.trial_id, ATTEMPTS.c.number)
         with self._transactions.read() as transaction:
             check_job(transaction.connection, job_id)

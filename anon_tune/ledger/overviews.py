@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 
 from anon_tune import records
 from anon_tune.ledger.database import database_time, read
+from anon_tune.ledger.job_list import read_list
 from anon_tune.ledger.rows import (
     check_job,
     check_trial,
@@ -23,16 +25,30 @@ from anon_tune.ledger.rows import (
 from anon_tune.ledger.tables import JOBS, PROJECTIONS, REPORTS, TRIALS
 from anon_tune.records import (
     ArmRecord,
+    JobList,
+    JobQuery,
     JobRecord,
     JobState,
     LearningCurve,
     Overview,
     Phase,
     ReportPlace,
+    TrialColumn,
+    TrialQuery,
     TrialState,
 )
 
 __all__ = ["Overviews"]
+
+_IN_JSON: dict[TrialColumn, sa.ColumnElement[Any]] = {
+    TrialColumn.STEP_SIZE: TRIALS.c.params["step_size"],
+    TrialColumn.BETA3: TRIALS.c.hyperparameters[("betas", 2)],
+    **{
+        column: TRIALS.c.hyperparameters[column.value]
+        for column in (TrialColumn.GAMMA, TrialColumn.LR, TrialColumn.DELAY, TrialColumn.WEIGHT_DECAY)
+    },
+}
+"""Columns of `TrialColumn` that are not columns of the table."""
 
 
 class Overviews:
@@ -61,6 +77,11 @@ class Overviews:
             ids = [row["id"] for row in rows]
             runs = dict(connection.execute(of_jobs.where(PROJECTIONS.c.subject.in_(ids))).all())
         return [job_record(row, now, runs.get(row["id"]), ()) for row in rows]
+
+    def find(self, query: JobQuery) -> JobList:
+        """Return a page of the jobs that match, for people who look through them."""
+        with read(self._engine) as connection:
+            return read_list(connection, query)
 
     def answered(self, family: str, limit: int) -> list[JobRecord]:
         """Return the newest jobs of an architecture family that have SUCCEEDED, without their trials."""
@@ -109,7 +130,36 @@ class Overviews:
                 same = sa.and_(TRIALS.c.created == created, TRIALS.c.id > after)
                 query = query.where(sa.or_(TRIALS.c.created > created, same))
             ids = None if limit is None and after is None else connection.execute(query).scalars().all()
+            if after is None and ids is not None and limit is not None and len(ids) < limit:
+                ids = None  # all: without a list of thousands of ids
             return list(read_trials(connection, job_id, ids, reports=False))
+
+    def find_trials(self, job_id: str, query: TrialQuery) -> tuple[list[records.Trial], int]:
+        """Return a page of the trials that a query asks for, without reports, and the number of all of them.
+
+        Raises:
+            NotFoundError: No such job.
+        """
+        column = query.sort
+        key = _IN_JSON[column].as_string() if column in _IN_JSON else TRIALS.c[column or "created"]
+        chosen = _chosen(sa.select(TRIALS.c.id, key).where(TRIALS.c.job_id == job_id), query)
+        with read(self._engine) as connection:
+            check_job(connection, job_id)
+            rows = connection.execute(chosen.order_by(TRIALS.c.created, TRIALS.c.id)).all()
+            ids = _in_order([(row[0], row[1]) for row in rows], query)[query.offset :][: query.limit]
+            found = {trial.id: trial for trial in read_trials(connection, job_id, ids, reports=False)}
+        return [found[trial_id] for trial_id in ids], len(rows)
+
+    def trial(self, job_id: str, trial_id: str) -> records.Trial:
+        """Return a trial without its reports.
+
+        Raises:
+            NotFoundError: No such job, or the job has no such trial.
+        """
+        with read(self._engine) as connection:
+            check_job(connection, job_id)
+            check_trial(connection, job_id, trial_id)
+            return read_trials(connection, job_id, [trial_id], reports=False)[0]
 
     def reports(
         self, job_id: str, trial_id: str | None = None, *, limit: int, after: ReportPlace | None = None
@@ -139,20 +189,25 @@ class Overviews:
             found = _reports(connection, rest, limit)
             return found + _reports(connection, later, limit - len(found)) if len(found) < limit else found
 
-    def curves(self, job_id: str) -> dict[str, LearningCurve]:
-        """Return the learning curves of a job's trials that have a report, by their ids. Raises NotFoundError.
+    def curves(self, job_id: str, points: int | None = None) -> dict[str, LearningCurve]:
+        """Return the learning curves of a job's trials that have a report, by their ids.
 
         This takes a tenth of the time of all `reports`, whose metrics it does not read.
+
+        Args:
+            job_id: The job.
+            points: About the most points of all curves together; then each has its first, every k-th and its last.
+
+        Raises:
+            NotFoundError: No such job.
         """
-        query = sa.select(REPORTS.c.trial_id, REPORTS.c.step, REPORTS.c.value).join(TRIALS)
-        query = query.where(TRIALS.c.job_id == job_id).order_by(REPORTS.c.trial_id, REPORTS.c.step)
         with read(self._engine) as connection:
             check_job(connection, job_id)
-            rows = connection.execute(query).all()
+            rows = connection.execute(_points(connection, job_id, points)).all()
         return {
-            trial: LearningCurve([step for _, step, _ in points], [value for _, _, value in points])
+            trial: LearningCurve([step for _, step, _ in of_trial], [value for _, _, value in of_trial])
             for trial, group in groupby(rows, key=itemgetter(0))
-            if (points := list(group))
+            if (of_trial := list(group))
         }
 
     def time(self) -> datetime.datetime:
@@ -171,6 +226,63 @@ class Overviews:
                 )
                 for name, table in (("jobs", JOBS), ("trials", TRIALS))
             }
+
+
+def _chosen(select: sa.Select[Any], query: TrialQuery) -> sa.Select[Any]:
+    """Return a query for those trials alone that fit."""
+    for column, value in (
+        (TRIALS.c.arm, query.arm),
+        (TRIALS.c.phase, query.phase),
+        (TRIALS.c.state, query.state),
+    ):
+        if value is not None:
+            select = select.where(column == value)
+    if query.text:
+        columns = (TRIALS.c.id, TRIALS.c.reason)
+        select = select.where(sa.or_(*(column.icontains(query.text, autoescape=True) for column in columns)))
+    return select
+
+
+def _in_order(keyed: list[tuple[str, Any]], query: TrialQuery) -> list[str]:
+    """Return ids sorted by their keys: numbers, then texts; those without a key last.
+
+    Values in JSON have different types in one column: a delay may be a number or a name. Databases differ in how they
+    compare them, so they are compared here.
+    """
+    if query.sort is None:
+        ids = [trial_id for trial_id, _ in keyed]
+        return ids[::-1] if query.descending else ids
+    having = sorted(
+        ((_sortable(key), trial_id) for trial_id, key in keyed if key is not None),
+        key=lambda pair: pair[0],
+        reverse=query.descending,
+    )
+    return [trial_id for _, trial_id in having] + [trial_id for trial_id, key in keyed if key is None]
+
+
+def _sortable(key: Any) -> tuple[bool, float, str]:
+    try:
+        number = float(key)
+    except ValueError:
+        number = math.nan
+    return (True, 0.0, str(key)) if math.isnan(number) else (False, number, "")
+
+
+def _points(connection: sa.Connection, job_id: str, most: int | None) -> sa.Select[Any]:
+    """Return the query for trial, step and value of a job's reports; if they are too many, of every k-th."""
+    query = sa.select(REPORTS.c.trial_id, REPORTS.c.step, REPORTS.c.value).join(TRIALS)
+    query = query.where(TRIALS.c.job_id == job_id)
+    count = sa.select(sa.func.count()).select_from(query.subquery())
+    every = 1 if most is None else -(-connection.execute(count).scalar_one() // most)
+    if every <= 1:
+        return query.order_by(REPORTS.c.trial_id, REPORTS.c.step)
+    place = sa.func.row_number().over(partition_by=REPORTS.c.trial_id, order_by=REPORTS.c.step) - 1
+    last = (REPORTS.c.step == TRIALS.c.steps).label("last")
+    made = query.add_columns(place.label("place"), last).subquery()
+    thinned = sa.select(made.c.trial_id, made.c.step, made.c.value)
+    return thinned.where(sa.or_(made.c.place % every == 0, made.c.last)).order_by(
+        made.c.trial_id, made.c.step
+    )
 
 
 def _reports(connection: sa.Connection, query: sa.Select[Any], limit: int) -> list[records.TrialReport]:

@@ -66,6 +66,7 @@ class User:
     Attributes:
         owner: Name of the user; None for a user of the machine, without a token.
         may_send_code: Whether their token allows code; the service must allow it too.
+        token_id: Id of their token; None for a user of the machine.
     """
 
     owner: str | None
@@ -73,6 +74,7 @@ class User:
     may_send_code: bool
     surroundings: Surroundings
     secret: str | None = field(default=None, repr=False)
+    token_id: str | None = None
 
     @property
     def jobs(self) -> LedgerJobs:
@@ -137,7 +139,14 @@ def _known(request: Request, credentials: HTTPAuthorizationCredentials | None) -
         token = surroundings.ledger.tokens.find(credentials.credentials)
         if token is not None:
             request.state.owner = token.owner
-            return User(token.owner, token.role, token.may_send_code, surroundings, credentials.credentials)
+            return User(
+                token.owner,
+                token.role,
+                token.may_send_code,
+                surroundings,
+                credentials.credentials,
+                token.id,
+            )
     elif surroundings.is_open():
         return open_user(request)
     raise HTTPException(401, _no_token(surroundings), {"WWW-Authenticate": "Bearer"})

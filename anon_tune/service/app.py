@@ -12,14 +12,19 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from anon_tune.jobs.interface import API
+from anon_tune.jobs.ledger import LedgerJobs
 from anon_tune.ledger import Ledger
 from anon_tune.service import problems
 from anon_tune.service.access import Surroundings
+from anon_tune.service.headers import Secured
+from anon_tune.service.hub import Hub
 from anon_tune.service.metrics import Metrics
+from anon_tune.service.pages import api, compare, job, job_parts, report, sign_in, static
 from anon_tune.service.pages import jobs as jobs_page
-from anon_tune.service.pages import report, sign_in, static
+from anon_tune.service.pages import tokens as tokens_page
+from anon_tune.service.pages.chart_data import ChartSource
 from anon_tune.service.requests import LimitedBodies, Logged
-from anon_tune.service.routes import advice, code, health, jobs, tokens
+from anon_tune.service.routes import advice, code, health, jobs, links, tokens
 from anon_tune.settings import Settings
 
 __all__ = ["create_app"]
@@ -46,21 +51,25 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
         description=_DESCRIPTION,
         generate_unique_id_function=_operation,
         openapi_url=f"{API}/openapi.json",
-        docs_url=f"{API}/docs",
+        docs_url=None,  # its page loads from a CDN; ours is pages/api.py
         redoc_url=None,
     )
     app.state.surroundings = Surroundings(ledger, settings, on_loopback)
     app.state.metrics = Metrics()
+    app.state.chart_source = ChartSource()
     app.state.is_stopping = lambda: False
+    jobs_of_ledger = LedgerJobs(ledger, settings)
+    app.state.hub = Hub(jobs_of_ledger.job, lambda: app.state.is_stopping())
     versioned = APIRouter(prefix=API)
-    for module in (jobs, code, advice, tokens):
+    for module in (jobs, code, advice, tokens, links):
         versioned.include_router(module.router)
     app.include_router(versioned)
     app.include_router(health.router)
-    for page in (jobs_page, report, sign_in, static):
+    for page in (jobs_page, job, job_parts, compare, report, tokens_page, sign_in, static, api):
         app.include_router(page.router)
     problems.install(app)
     app.add_middleware(LimitedBodies)
+    app.add_middleware(Secured)
     app.add_middleware(Logged, metrics=app.state.metrics)
     return app
 

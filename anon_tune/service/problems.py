@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457)."""
+"""Errors as problem documents (RFC 9457), and as pages for browsers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from anon_tune.errors import AnonTuneError, DependencyError, SpecError
 from anon_tune.jobs.interface import API
+from anon_tune.service.headers import add_security_headers
+from anon_tune.service.pages import errors
 
 __all__ = ["MEDIA_TYPE", "Problem", "install", "responses"]
 
@@ -56,42 +58,46 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Add handlers that answer every error of `app` with a problem document."""
+    """Add handlers that answer every error of `app` with a problem document; to a browser, with a page."""
 
     @app.exception_handler(AnonTuneError)
-    def _known(_: Request, error: AnonTuneError) -> JSONResponse:
+    def _known(request: Request, error: AnonTuneError) -> Response:
         problems = error.problems if isinstance(error, SpecError) else []
-        return _response(error.http_status, str(error), type(error).__name__, problems)
+        return _response(request, error.http_status, str(error), type(error).__name__, problems)
 
     @app.exception_handler(DependencyError)
-    def _unavailable(_: Request, error: DependencyError) -> JSONResponse:
+    def _unavailable(request: Request, error: DependencyError) -> Response:
         # Its message may hold the database's address, which not every client may see.
         _log.error("%s", error)
         detail = (
             "The service cannot use something that it needs, such as its database; try again later. The "
             "service's log has the reason."
         )
-        return _response(error.http_status, detail, type(error).__name__)
+        return _response(request, error.http_status, detail, type(error).__name__)
 
     @app.exception_handler(RequestValidationError)
-    def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    def _invalid(request: Request, error: RequestValidationError) -> Response:
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        return _response(422, "; ".join(problems), "RequestError", problems)
+        return _response(request, 422, "; ".join(problems), "RequestError", problems)
 
     @app.exception_handler(HTTPException)
-    def _http(request: Request, error: HTTPException) -> JSONResponse:
+    def _http(request: Request, error: HTTPException) -> Response:
         detail, headers, path = error.detail, error.headers, request.url.path
         if error.status_code == 405:  # Starlette names the methods of the first route with this path alone
             methods = sorted(_methods(app, request))
             detail, headers = f"{path} accepts {', '.join(methods)}.", {"Allow": ", ".join(methods)}
         elif detail == HTTPStatus.NOT_FOUND.phrase:
             detail = f"There is no route {path}. {API}/docs lists all routes."
-        return _response(error.status_code, detail, headers=headers)
+            if errors.is_page(request):
+                detail = f"There is no page {path}. Check the address, or start from the list of jobs."
+        return _response(request, error.status_code, detail, headers=headers)
 
     @app.exception_handler(Exception)
-    def _unknown(request: Request, error: Exception) -> JSONResponse:
+    def _unknown(request: Request, error: Exception) -> Response:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return _response(500, "The service failed; its log has the reason.")
+        response = _response(request, 500, "The service failed; its log has the reason.")
+        add_security_headers(response.headers)  # Starlette answers this one outside of the middleware
+        return response
 
 
 def _methods(app: FastAPI, request: Request) -> set[str]:
@@ -104,12 +110,13 @@ def _methods(app: FastAPI, request: Request) -> set[str]:
 
 
 def _response(
+    request: Request,
     status: int,
     detail: str,
     kind: str | None = None,
     problems: list[str] | None = None,
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> Response:
     problem = Problem(
         type="about:blank" if kind is None else f"urn:anon-tune:{kind}",
         title=HTTPStatus(status).phrase,
@@ -117,7 +124,11 @@ def _response(
         detail=_written(detail),
         problems=[_written(line) for line in problems or ()],
     )
-    return JSONResponse(problem.model_dump(), status, headers=headers, media_type=MEDIA_TYPE)
+    if not errors.is_page(request):
+        return JSONResponse(problem.model_dump(), status, headers=headers, media_type=MEDIA_TYPE)
+    response = errors.page(request, status, problem.title, problem.detail, problem.problems)
+    response.headers.update(headers or {})
+    return response
 
 
 def _written(text: str) -> str:

@@ -16,6 +16,7 @@ __all__ = [
     "Extension",
     "Health",
     "JobPage",
+    "Link",
     "Model",
     "NewToken",
     "Readiness",
@@ -94,6 +95,14 @@ class NewToken(_Body):
     )
     role: Role = Role.SUBMIT
     may_send_code: bool = Field(False, description="Whether jobs submitted with it may bring code.")
+
+
+class Link(_Body):
+    """A link that signs a browser in."""
+
+    next: str = Field(
+        "/", max_length=500, pattern=r"^/([^/\\].*)?$", description="Path of the page that it leads to."
+    )
 
 
 class SecretToken(TokenView):

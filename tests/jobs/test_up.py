@@ -34,7 +34,16 @@ def test_service_worker_and_pages_come_up_together_and_end_together(
     service, pages = re.findall(r"(http://127\.0\.0\.1:\d+)(?= |\n)", said)[:2]
     assert httpx2.get(f"{service}/readyz").json()["ready"] is True
     assert httpx2.get(f"{pages}/health").text == "OK"
-    assert httpx2.get(f"{service}/api/v1/jobs").json() == {"items": [], "next": None}
+    assert httpx2.get(f"{service}/api/v1/jobs").status_code == 401, "others of this machine are refused"
+    assert (home.folder / "token").stat().st_mode & 0o777 == 0o600
+    assert home.json("--server", service, "jobs") == []
+    with httpx2.Client(base_url=service, follow_redirects=True) as browser:
+        link = re.findall(r"http\S+sign-in\?link=\S+", said)[0]
+        assert "<h1>Jobs</h1>" in browser.get(link).text
+        assert "has been used" in browser.get(link).text
+        printed = home.call("open", "--print").stdout
+        assert printed.startswith(f"{service}/sign-in?link=")
+        assert "<h1>Jobs</h1>" in browser.get(printed.strip()).text
     started = psutil.Process(process.pid).children(recursive=True)
     assert len(started) >= 3
     process.send_signal(signal.SIGINT)
@@ -42,6 +51,7 @@ def test_service_worker_and_pages_come_up_together_and_end_together(
     assert process.returncode == 0
     _, alive = psutil.wait_procs(started, timeout=30)
     assert alive == []
+    assert "No service runs here" in home.call("open").stderr
     assert {log.name for log in (home.folder / "logs").iterdir()} == {
         "service.log",
         "worker.log",

@@ -24,7 +24,18 @@ from anon_tune.errors import (
 )
 from anon_tune.ledger import Cursor, Lease, Ledger, Operations, open_database
 from anon_tune.ledger.tables import ATTEMPTS
-from anon_tune.records import FINISHED, JobState, NewTrial, Phase, ReportPlace, Trial, TrialReport, TrialState
+from anon_tune.records import (
+    FINISHED,
+    JobState,
+    NewTrial,
+    Phase,
+    ReportPlace,
+    Trial,
+    TrialColumn,
+    TrialQuery,
+    TrialReport,
+    TrialState,
+)
 
 LONG = 3600.0
 """Seconds of a lease that outlives its test."""
@@ -540,6 +551,115 @@ def test_reports_of_an_unknown_job_or_trial_are_not_found(
     with pytest.raises(NotFoundError, match=f"Job {other} has no trial '{running[1]}'"):
         ledger.overviews.reports(other, limit=1, after=ReportPlace(running[1], 1))
     assert ledger.overviews.reports(other, limit=1) == []
+
+
+# Trials that a query asks for
+
+
+@pytest.fixture
+def several(ledger: Ledger, job: str) -> str:
+    """A job with five trials of two arms; the first four have ended, one of them without a value."""
+    lease = ledger.leases.acquire(job, "me", LONG)
+    for number, (arm, value, delay) in enumerate(
+        [
+            ("anon", 0.3, 10.0),
+            ("anon", None, 9.5),
+            ("sgd", 0.1, None),
+            ("anon", 0.2, "every:1"),
+            ("sgd", 0.4, None),
+        ]
+    ):
+        given = {"lr": 10.0 - number, "weight_decay": 1e-5 * number}
+        if arm == "anon":
+            given |= {"gamma": number / 8, "delay": delay, "betas": [0.9, 0.99, 0.5 - number / 10]}
+        new = new_trial(
+            number, arm=arm, params={"gamma": number, "step_size": (number * 2) % 5}, hyperparameters=given
+        )
+        trial = ledger.trials.add(lease, new).id
+        if number < 4:
+            ledger.attempts.start(lease, trial)
+            ended = TrialState.DIVERGED if value is None else TrialState.COMPLETE
+            ledger.trials.finish(lease, trial, ended, value, reason=None if value else "Loss 100% NaN")
+    return job
+
+
+def numbers(ledger: Ledger, job: str, **query: Any) -> list[int]:
+    return [trial.number for trial in ledger.overviews.find_trials(job, TrialQuery(**query))[0]]
+
+
+@pytest.mark.parametrize(
+    ("column", "ascending", "descending"),
+    [
+        (None, [0, 1, 2, 3, 4], [4, 3, 2, 1, 0]),
+        (TrialColumn.ID, [0, 1, 3, 2, 4], [4, 2, 3, 1, 0]),
+        (TrialColumn.VALUE, [2, 3, 0, 1, 4], [0, 3, 2, 1, 4]),
+        (TrialColumn.LR, [4, 3, 2, 1, 0], [0, 1, 2, 3, 4]),  # 10 is more than 9
+        (TrialColumn.WEIGHT_DECAY, [0, 1, 2, 3, 4], [4, 3, 2, 1, 0]),
+        (TrialColumn.GAMMA, [0, 1, 3, 2, 4], [3, 1, 0, 2, 4]),
+        (TrialColumn.BETA3, [3, 1, 0, 2, 4], [0, 1, 3, 2, 4]),
+        (TrialColumn.DELAY, [1, 0, 3, 2, 4], [3, 0, 1, 2, 4]),  # a name is after all numbers
+        (TrialColumn.STEP_SIZE, [0, 3, 1, 4, 2], [2, 4, 1, 3, 0]),
+        (TrialColumn.REASON, [1, 0, 2, 3, 4], [1, 0, 2, 3, 4]),
+    ],
+)
+def test_trials_are_sorted_by_any_column(
+    ledger: Ledger, several: str, column: TrialColumn | None, ascending: list[int], descending: list[int]
+):
+    assert numbers(ledger, several, sort=column) == ascending
+    assert numbers(ledger, several, sort=column, descending=True) == descending
+
+
+def test_trials_can_be_sorted_by_all_columns(ledger: Ledger, several: str):
+    for column in TrialColumn:
+        assert sorted(numbers(ledger, several, sort=column)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"arm": "sgd"}, [2, 4]),
+        ({"state": TrialState.WAITING}, [4]),
+        ({"state": TrialState.COMPLETE, "arm": "anon"}, [0, 3]),
+        ({"phase": Phase.VERDICT}, []),
+        ({"text": "loss 100% n"}, [1]),
+        ({"text": "ANON-S00"}, [0, 1, 3]),
+        ({"text": "%"}, [1]),
+        ({"text": "_"}, []),
+    ],
+)
+def test_trials_are_chosen_by_their_columns(
+    ledger: Ledger, several: str, query: dict[str, Any], found: list[int]
+):
+    assert numbers(ledger, several, **query) == found
+
+
+def test_chosen_trials_come_in_pages_with_their_number(ledger: Ledger, several: str):
+    found, total = ledger.overviews.find_trials(several, TrialQuery(arm="anon", limit=2, offset=2))
+    assert ([trial.number for trial in found], total) == ([3], 3)
+    assert ledger.overviews.find_trials(several, TrialQuery(offset=9)) == ([], 5)
+    with pytest.raises(NotFoundError, match="no job 'nothere'"):
+        ledger.overviews.find_trials("nothere", TrialQuery())
+
+
+def test_curves_can_be_thinned(ledger: Ledger, job: str, running: tuple[Lease, str]):
+    lease, first = running
+    ledger.trials.add(lease, new_trial(1))
+    for step in (100, 200, 300, 400, 1000):
+        ledger.trials.report(lease, first, 1, step, math.nan if step == 300 else step / 8, {"loss": 1.0})
+
+    def steps(points: int | None) -> list[int]:
+        return list(ledger.overviews.curves(job, points)[first].steps)
+
+    assert steps(None) == steps(5) == [100, 200, 300, 400, 1000]
+    assert steps(3) == [100, 300, 1000]
+    assert steps(1) == [100, 1000]
+    assert ledger.overviews.curves(job, 3)[first].values == [12.5, None, 125.0]
+
+
+def test_a_trial_is_read_alone(ledger: Ledger, job: str, running: tuple[Lease, str]):
+    assert ledger.overviews.trial(job, running[1]) == only_trial(ledger, job)
+    with pytest.raises(NotFoundError, match=f"Job {job} has no trial 'x'"):
+        ledger.overviews.trial(job, "x")
 
 
 # Fencing

@@ -42,6 +42,7 @@ NEEDS = {
     ("POST", "/api/v1/jobs/{job_id}:resume"): OWNED,
     ("POST", "/api/v1/jobs/{job_id}:cancel"): OWNED,
     ("POST", "/api/v1/jobs/{job_id}:extend"): OWNED,
+    ("POST", "/api/v1/sign-in-links"): READ,
     ("GET", "/api/v1/tokens"): ADMIN,
     ("POST", "/api/v1/tokens"): ADMIN,
     ("DELETE", "/api/v1/tokens/{token_id}"): ADMIN,
@@ -51,6 +52,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/api/v1/advice"): {"architecture": {"family": "cnn"}},
     ("POST", "/api/v1/jobs"): {"spec": SPEC},
     ("POST", "/api/v1/jobs/{job_id}:extend"): {"trials": 9},
+    ("POST", "/api/v1/sign-in-links"): {},
     ("POST", "/api/v1/tokens"): {"owner": "new", "role": "read"},
 }
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -171,6 +175,37 @@ def test_tokens_are_made_listed_and_revoked(ledger: Ledger, serve: Serve, monkey
     found = ledger.tokens.find(secret)
     assert found is not None
     assert [token.owner for token in ledger.tokens.all()].count("given") == 1
+
+
+def test_open_leads_a_browser_to_the_page_signed_in(
+    ledger: Ledger, serve: Serve, settings: Settings, done: str, monkeypatch: pytest.MonkeyPatch
+):
+    _, secret = ledger.tokens.create("ann", Role.READ)
+    address = serve()
+    monkeypatch.setenv("ANON_TUNE_TOKEN", secret)
+    monkeypatch.setenv("ANON_TUNE_SERVER", address)
+    opened: list[str] = []
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["open", *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
+    link = run(done, "--print").strip()
+    assert opened == []
+    assert httpx2.get(link).headers["location"] == f"/jobs/{done}"
+    assert run(done) == ""
+    file = settings.home / "open.html"
+    assert opened == [file.as_uri()], "no secret among the arguments of the browser's process"
+    assert file.stat().st_mode & 0o777 == 0o600
+    link = html.unescape(re.findall(r"url=([^\"]+)", file.read_text())[0])
+    assert httpx2.get(link).headers["location"] == f"/jobs/{done}"
+    monkeypatch.setattr(webbrowser, "open", lambda url: False)
+    assert httpx2.get(run().strip()).headers["location"] == "/"
+    assert CliRunner().invoke(app, ["open", "nojob"]).exception is not None
+    monkeypatch.delenv("ANON_TUNE_SERVER")
+    assert "anon-tune up" in str(CliRunner().invoke(app, ["open"]).exception)
 
 
 def test_local_commands_refuse_a_server(serve: Serve):

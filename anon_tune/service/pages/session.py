@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import Depends, Form, Header, HTTPException, Request, Response
+from starlette.datastructures import URL
 
 from anon_tune.records import Role
 from anon_tune.service.access import JobId, Surroundings, User, open_user, require
@@ -27,6 +28,7 @@ __all__ = [
     "PageSubmitter",
     "PageUser",
     "forget",
+    "is_htmx",
     "remember",
 ]
 
@@ -49,6 +51,14 @@ class PageUser:
 
     user: User
     csrf: str
+    secret: str | None = field(default=None, repr=False)
+
+    def is_known(self) -> bool:
+        """Return whether their session is still valid, or the service still open."""
+        surroundings = self.user.surroundings
+        if self.secret is None:
+            return surroundings.is_open()
+        return surroundings.ledger.sessions.find(self.secret) is not None
 
     @property
     def owner(self) -> str | None:
@@ -82,32 +92,46 @@ def forget(response: Response) -> None:
     response.delete_cookie(COOKIE, httponly=True, samesite="lax")
 
 
+def is_htmx(request: Request) -> bool:
+    """Return whether htmx asks for a part of a page."""
+    return "hx-request" in request.headers
+
+
 def _page_user(request: Request, given: str | None) -> PageUser:
-    """Return the user of a page.
+    """Return the user of a page, also as `request.state.page_user` for the page of an error.
 
     Raises:
         HTTPException: 303 to the form that signs in, or 403 if a form is not one of our pages'.
     """
+    user = _find_user(request, given)
+    request.state.page_user = user
+    return user
+
+
+def _find_user(request: Request, given: str | None) -> PageUser:
     surroundings: Surroundings = request.app.state.surroundings
     secret = request.cookies.get(COOKIE)
     token = surroundings.ledger.sessions.find(secret) if secret else None
     if token is not None and secret is not None:
         request.state.owner = token.owner
-        user = User(token.owner, token.role, token.may_send_code, surroundings)
+        user = User(token.owner, token.role, token.may_send_code, surroundings, token_id=token.id)
         csrf = _csrf(secret)
         if request.method not in _SAFE and not hmac.compare_digest(csrf, given or ""):
             raise HTTPException(403, "This page is out of date. Load it again.")
-        return PageUser(user, csrf)
+        return PageUser(user, csrf, secret)
     if surroundings.is_open():
         return PageUser(open_user(request), "")
+    if is_htmx(request):  # it would follow a redirect by itself, and show the form as a part of the page
+        raise HTTPException(401, "Sign in first.", {"HX-Redirect": _sign_in(request)})
     raise HTTPException(303, "Sign in first.", {"Location": _sign_in(request)})
 
 
 def _sign_in(request: Request) -> str:
     """Return the path of the form that signs in, and leads back afterwards."""
-    if request.method not in _SAFE:
+    url = URL(request.headers.get("hx-current-url", "/")) if is_htmx(request) else request.url
+    if request.method not in _SAFE and not is_htmx(request):
         return "/sign-in"
-    back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    back = url.path + (f"?{url.query}" if url.query else "")
     return f"/sign-in?next={quote(back)}"
 
 

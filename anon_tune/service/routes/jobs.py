@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -16,13 +15,13 @@ from anon_tune.jobs.files import csv_text
 from anon_tune.records import ReportPlace
 from anon_tune.search_spaces import Space
 from anon_tune.service.access import JobId, Owner, Reader, Submitter, Watcher
+from anon_tune.service.hub import Hub
 from anon_tune.service.problems import responses
 from anon_tune.service.schemas import Extension, JobPage, ReportPage, Submission, TrialPage
 from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView, ReportView, TrialView
 
 __all__ = ["router"]
 
-_POLL_SECONDS = 0.5
 _MEDIA_TYPES = {
     "yaml": "application/yaml",
     "json": "application/json",
@@ -188,15 +187,12 @@ async def events(job_id: JobId, user: Watcher, request: Request) -> AsyncIterato
 
     Each event holds the whole job, so a client that reconnects misses nothing.
     """
-    last = None
-    while not request.app.state.is_stopping() and await run_in_threadpool(user.is_known):
-        seen = await run_in_threadpool(user.jobs.job, job_id)
-        if seen != last:
-            yield ServerSentEvent(event="job", data=seen)
-            last = seen
-        if seen.is_at_rest:
-            return
-        await asyncio.sleep(_POLL_SECONDS)
+    hub: Hub = request.app.state.hub
+    async with contextlib.aclosing(hub.watch(job_id, user.is_known)) as looks:
+        async for look in looks:
+            yield ServerSentEvent(event="job", raw_data=look.text("json", JobView.model_dump_json))
+            if look.job.is_at_rest:
+                return
 
 
 @router.post("/{job_id}:pause", responses=responses(404, 409))

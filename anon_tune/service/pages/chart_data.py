@@ -1,0 +1,38 @@
+"""The data of charts, which is read once for all charts of a page."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from anon_tune.dashboards.charts import ChartData
+from anon_tune.jobs.ledger import LedgerJobs
+
+__all__ = ["ChartSource"]
+
+_JOBS = 2
+_TRIALS, _POINTS = 5000, 100_000
+
+
+class ChartSource:
+    """Source of the data of charts: `app.state.chart_source`.
+
+    It keeps the data of the jobs that were drawn last, until they change. Reading 5,000 trials with their curves
+    takes half a second, and a page has several charts, which browsers request at the same time.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, ChartData] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def data(self, jobs: LedgerJobs, job_id: str) -> ChartData:
+        """Return the data of a job's charts, as it is now. Raises NotFoundError."""
+        with self._lock:
+            seen = jobs.job(job_id)
+            kept = self._kept.pop(job_id, None)
+            if kept is None or kept.job != seen:
+                kept = ChartData(seen, jobs.trial_page(job_id, _TRIALS), jobs.curves(job_id, _POINTS))
+            self._kept[job_id] = kept
+            if len(self._kept) > _JOBS:
+                self._kept.popitem(last=False)
+        return kept

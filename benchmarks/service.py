@@ -1,9 +1,10 @@
 """The service under load, on loopback: `python -m benchmarks.service [--quick]`.
 
-Two questions. How long does an answer take with many people looking: 50 clients in a process of their own, each with
-a request a second in turn for the list of jobs, a job and a page of trials, on a ledger (sqlite) of 5,000 trials with
-ten reports each. And are submissions lost or doubled: 1,000 of them by 20 clients, while the service is killed
-(SIGKILL) and started again twice; afterwards each client's key must have made exactly one job.
+Three questions. How long does an answer take with many people looking: 50 clients in a process of their own, each
+with a request a second in turn for the list of jobs, a job and a page of trials, on a ledger (sqlite) of 5,000 trials
+with ten reports each. How much of a core do 50 people cost who watch one job of 5,000 trials that changes once a
+second. And are submissions lost or doubled: 1,000 of them by 20 clients, while the service is killed (SIGKILL) and
+started again twice; afterwards each client's key must have made exactly one job.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import numpy as np
+import psutil
 
 from anon_tune.jobs.service import ServiceJobs
 from anon_tune.ledger import Ledger
@@ -41,6 +43,8 @@ SPEC = {
     "budget": {"trials": TRIALS, "epochs": REPORTS},
 }
 GOAL_MS = 100.0
+WATCHED_SECONDS = 20
+GOAL_CORE = 0.2
 
 
 def fill(ledger: Ledger, jobs: int) -> list[str]:
@@ -89,6 +93,13 @@ class Service:
                 if httpx2.get(f"{self.address}/healthz").is_success:
                     return
             time.sleep(0.05)
+
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        if self._process is None:
+            raise RuntimeError("the service was not started")
+        return self._process.pid
 
     def kill(self) -> None:
         if self._process is None:
@@ -171,6 +182,56 @@ def measure_answers(clients: int, rounds: int, jobs: int) -> bool:
     return met
 
 
+async def watch(address: str, job: str, watchers: int, change: Callable[[int], None], process: int) -> float:
+    """Return the share of a core that a service takes while a job is watched that changes once a second."""
+    events = [0] * watchers
+
+    async def follow(number: int, http: httpx2.AsyncClient) -> None:
+        async with http.stream("GET", f"{address}/api/v1/jobs/{job}/events") as answer:
+            async for line in answer.aiter_lines():
+                events[number] += line.startswith("event:")
+
+    limits = httpx2.Limits(max_connections=watchers)
+    async with httpx2.AsyncClient(timeout=None, limits=limits) as http, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(follow(number, http)) for number in range(watchers)]
+        while not all(events):
+            await asyncio.sleep(0.1)
+        before, began = psutil.Process(process).cpu_times(), time.perf_counter()
+        for number in range(WATCHED_SECONDS):
+            change(number)
+            await asyncio.sleep(1.0)
+        after, seconds = psutil.Process(process).cpu_times(), time.perf_counter() - began
+        for task in tasks:
+            task.cancel()
+    if min(events) < WATCHED_SECONDS / 2:
+        raise RuntimeError(f"a watcher got {min(events)} events of {WATCHED_SECONDS} changes")
+    return (after.user + after.system - before.user - before.system) / seconds
+
+
+def measure_watchers(watchers: int, trials: int) -> bool:
+    """Print the cost of people who watch one job; return whether the goal was met."""
+    with service() as (found, ledger):
+        spec = parse_spec({**SPEC, "budget": {"trials": trials, "epochs": WATCHED_SECONDS}})
+        job = ledger.jobs.create("watched", spec.model_dump(mode="json"), {}).id
+        lease = ledger.leases.acquire(job, "benchmark", 3600.0)
+        with ledger.transaction(durable=False) as transaction:
+            for number in range(trials):
+                params = {"gamma": number / trials, "step_size": 0.1}
+                new = NewTrial("anon", Phase.SEARCH, number, number, params, params)
+                trial = transaction.trials.add(lease, new).id
+                transaction.attempts.start(lease, trial)
+                if number < trials - 1:
+                    transaction.trials.finish(lease, trial, TrialState.COMPLETE, number / trials)
+        found.start()
+
+        def change(number: int) -> None:
+            ledger.trials.report(lease, trial, 1, number + 1, 0.5, {})
+
+        core = asyncio.run(watch(found.address, job, watchers, change, found.pid))
+    print(f"{watchers} people watch a job of {trials} trials: {core:.3f} of a core")
+    return core < GOAL_CORE
+
+
 def measure_submissions(count: int) -> bool:
     """Print the fate of submissions while the service is killed twice; return whether none was lost or doubled."""
     with service() as (found, ledger):
@@ -220,8 +281,9 @@ def main() -> int:
     answered = measure_answers(
         10 if options.quick else 50, 2 if options.quick else 10, 2 if options.quick else JOBS
     )
+    watched = measure_watchers(5 if options.quick else 50, 500 if options.quick else 5000)
     kept = measure_submissions(100 if options.quick else 1000)
-    return 0 if answered and kept else 1
+    return 0 if answered and watched and kept else 1
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ NEEDS = {
     ("GET", "/api/v1/jobs/{job_id}/trials"): READ,
     ("GET", "/api/v1/jobs/{job_id}/trials/{trial_id}/reports"): READ,
     ("GET", "/api/v1/jobs/{job_id}/reports"): READ,
+    ("GET", "/api/v1/jobs/{job_id}/trials.csv"): READ,
+    ("GET", "/api/v1/jobs/{job_id}/reports.csv"): READ,
     ("GET", "/api/v1/jobs/{job_id}/best"): READ,
     ("GET", "/api/v1/jobs/{job_id}/spaces"): READ,
     ("GET", "/api/v1/jobs/{job_id}/logs"): READ,

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from anon_tune.documents import Strict, is_function, parse, read_text, unknown, yaml_mapping
+from anon_tune.documents import ProblemsError, Strict, is_function, parse, read_text, unknown, yaml_mapping
 from anon_tune.errors import SpecError
 from anon_tune.search_spaces.domains import Choice, Domain, Range, Value, shown
 
@@ -144,7 +144,7 @@ class Space(Strict):
         if not problems:  # the points refer to the parameters
             problems += self._start_problems()
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ProblemsError(problems)
         return self
 
     def _name_problems(self) -> Iterator[str]:

@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 GROUPS = {
     "cli": {"__main__"},
     "start": {"api", "display", "doctor", "stack"},
-    "words": {"console", "export", "next_steps", "sentences", "snippets"},
+    "words": {"console", "estimate", "export", "next_steps", "sentences", "snippets"},
     "mlflow": {"tracking", "dashboards"},
     "values": {"answer", "architecture", "catalogue", "documents", "records"},
     "basics": {"code_archive", "errors", "logs", "reachable", "ray_temp", "settings", "user_code"},

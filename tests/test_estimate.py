@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anon_tune.workers.driver.estimate import about_estimate
+from anon_tune.estimate import about_estimate
 from tests import builders
 
 SMALL: dict[str, Any] = {"budget": {"trials": 20, "epochs": 12}, "arms": ["anon", "sgd"]}

@@ -106,18 +106,16 @@ class _RemoteLoader(_Loader):
 
     _depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        problem = None
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                problem=f"*{event.anchor} is an alias, which is not accepted here; write the value out",
-                problem_mark=event.start_mark,
-            )
+            problem = f"*{event.anchor} is an alias, which is not accepted here; write the value out"
         self._depth += 1
         if self._depth > _DEEPEST:
-            raise yaml.MarkedYAMLError(
-                problem=f"more than {_DEEPEST} levels are not accepted here", problem_mark=event.start_mark
-            )
+            problem = f"more than {_DEEPEST} levels are not accepted here"
+        if problem is not None:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node

@@ -18,6 +18,7 @@ from anon_tune.service.access import Surroundings
 from anon_tune.service.metrics import Metrics
 from anon_tune.service.pages import jobs as jobs_page
 from anon_tune.service.pages import sign_in, static
+from anon_tune.service.pages import submit as submit_page
 from anon_tune.service.requests import LimitedBodies, Logged
 from anon_tune.service.routes import advice, code, health, jobs, tokens
 from anon_tune.settings import Settings
@@ -57,7 +58,7 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
         versioned.include_router(module.router)
     app.include_router(versioned)
     app.include_router(health.router)
-    for page in (jobs_page, sign_in, static):
+    for page in (jobs_page, submit_page, sign_in, static):
         app.include_router(page.router)
     problems.install(app)
     app.add_middleware(LimitedBodies)

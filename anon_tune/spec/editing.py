@@ -9,7 +9,7 @@ import yaml
 
 from anon_tune.documents import compose_yaml, load_yaml
 
-__all__ = ["with_value"]
+__all__ = ["flow", "with_value"]
 
 
 def with_value(text: str, path: Sequence[str], value: Any) -> str:
@@ -36,6 +36,14 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
     except (yaml.YAMLError, ValueError):
         pass
     return yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True) if wanted else ""
+
+
+def flow(value: Any) -> str:
+    """Return a value as YAML in one line."""
+    written = yaml.safe_dump(
+        value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True
+    )
+    return str(written).removesuffix("\n").removesuffix("\n...")
 
 
 def _changed(document: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -85,14 +93,7 @@ def _line(path: Sequence[str], value: Any) -> str:
     """Return a key with its value as one line: "budget: {trials: 20}"."""
     for key in reversed(path[1:]):
         value = {key: value}
-    return f"{path[0]}: {_flow(value)}"
-
-
-def _flow(value: Any) -> str:
-    written = yaml.safe_dump(
-        value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True
-    )
-    return str(written).removesuffix("\n").removesuffix("\n...")
+    return f"{path[0]}: {flow(value)}"
 
 
 def _ended(text: str) -> str:
@@ -118,7 +119,7 @@ def _line_end(text: str, at: int) -> int:
 def _replaced(text: str, node: yaml.Node, value: Any) -> str:
     start, end = node.start_mark.index, _end(text, node)
     space = " " if start == end and text[start - 1] == ":" else ""
-    return f"{text[:start]}{space}{_flow(value)}{text[end:]}"
+    return f"{text[:start]}{space}{flow(value)}{text[end:]}"
 
 
 def _inserted(text: str, node: yaml.MappingNode, path: Sequence[str], value: Any) -> str:

@@ -30,9 +30,11 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+_FOLDER = os.environ.get("ANON_TUNE_TEST_SCREENSHOTS")  # read now: tests unset the variables
+
+
 def screenshot(page: Page, name: str) -> None:
     """Keep a picture of the whole page where ANON_TUNE_TEST_SCREENSHOTS says, for a person to look at."""
-    folder = os.environ.get("ANON_TUNE_TEST_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
+    if _FOLDER:
+        Path(_FOLDER).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(_FOLDER) / f"{name}.png"), full_page=True)

@@ -16,8 +16,9 @@ from anon_tune.ledger import Ledger
 from anon_tune.service import problems
 from anon_tune.service.access import Surroundings
 from anon_tune.service.metrics import Metrics
+from anon_tune.service.pages import advice as advice_page
 from anon_tune.service.pages import jobs as jobs_page
-from anon_tune.service.pages import sign_in, static
+from anon_tune.service.pages import sign_in, spaces, static
 from anon_tune.service.pages import submit as submit_page
 from anon_tune.service.requests import LimitedBodies, Logged
 from anon_tune.service.routes import advice, code, health, jobs, tokens
@@ -58,7 +59,7 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
         versioned.include_router(module.router)
     app.include_router(versioned)
     app.include_router(health.router)
-    for page in (jobs_page, submit_page, sign_in, static):
+    for page in (jobs_page, submit_page, advice_page, spaces, sign_in, static):
         app.include_router(page.router)
     problems.install(app)
     app.add_middleware(LimitedBodies)

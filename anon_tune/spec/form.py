@@ -44,6 +44,7 @@ _TITLES = {
     "resources": "Resources of a trial",
 }
 _OPEN = {"", "objective", "budget"}
+_LAST = {"seeds", "keep"}
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,14 @@ def _schema() -> tuple[FormSection, ...]:
             simple.append(name)
             continue
         sections.append(FormSection(_TITLES[name], tuple(_fields(kind, f"{name}.")), name in _OPEN))
-    own = [f for f in _fields(JobSpec, "") if f.path in simple]
-    return FormSection(_TITLES[""], tuple(own), True), *sections
+    own = [field for field in _fields(JobSpec, "") if field.path in simple]
+    first = [field for field in own if field.path not in _LAST]
+    last = [field for field in own if field.path in _LAST]
+    return (
+        FormSection(_TITLES[""], tuple(first), True),
+        *sections,
+        FormSection("Seeds and weights", tuple(last), False),
+    )
 
 
 def _fields(model: type[BaseModel], prefix: str) -> Iterator[FormField]:
@@ -233,13 +240,26 @@ def _filled(fields: Sequence[FormField], document: Mapping[str, Any]) -> Iterato
             continue  # the user's own training brings them
         if field.path == "budget.steps" and task is not None and not _value_at(document, "budget.steps"):
             continue  # for the user's own training
-        yield _with_current(replace(field, choices=choices.get(field.path, field.choices)), document)
+        field = replace(field, choices=choices.get(field.path, field.choices), help=_about(field, document))
+        yield _with_current(field, document)
         if field.path == "data":
             entry = catalogue.DATASETS.get(_text_at(document, "data"))
             yield from _option_fields("data", entry.options if entry else {})
         if field.path == "model":
             model = catalogue.MODELS.get(_text_at(document, "model"))
             yield from _option_fields("model", model.options if model else {})
+
+
+def _about(field: FormField, document: Mapping[str, Any]) -> str:
+    """Return the summary of the chosen entry of the catalogue; for other fields and the user's own, their help."""
+    name = _text_at(document, field.path)
+    entries: Mapping[str, Any] = {
+        "task": catalogue.TASKS,
+        "data": catalogue.DATASETS,
+        "model": catalogue.MODELS,
+        "space": {name: load_space(name) for name in space_names()},
+    }.get(field.path, {})
+    return entries[name].summary.rstrip(".") if name in entries else field.help
 
 
 def _with_current(field: FormField, document: Mapping[str, Any]) -> FormField:
@@ -255,7 +275,7 @@ def _option_fields(of: str, options: Mapping[str, int | float | str]) -> Iterato
         number = not isinstance(default, str)
         yield FormField(
             f"{of}.{name}",
-            f"option of the {of}",
+            f"Option of the {of}",
             "number" if number else "text",
             default=_shown(default)[0] if default != "" else "",
             required=default == "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ from anon_tune.spec.job import JobSpec
 
 __all__ = ["STARTING_POINTS", "StartingPoint", "job_text", "spaces_text", "starting_text"]
 
-_COLUMN, _WIDTH = 34, 66
-"""Column of comments behind keys; width of comments above them."""
+_COLUMN = 34
+"""Column of comments."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +66,12 @@ def starting_text(
     entry = catalogue.TASKS[task]
     data = data or entry.datasets[0]
     model = model or entry.models[0]
-    source = catalogue.DATASETS[data]
     options = {
         **_OPTIONS.get(data, {}),
-        **{key: key.upper() for key, value in source.options.items() if value == ""},
+        **{key: key.upper() for key, value in catalogue.DATASETS[data].options.items() if value == ""},
     }
     metric, mode = next(iter(entry.metrics.items()))
     epochs = _EPOCHS.get(entry.kind, 12)
-    about = [f"Data: {source.summary}", f"Model: {catalogue.MODELS[model].summary}"]
-    if "" in source.options.values():
-        about.insert(1, "Its path is looked for in the service's ANON_TUNE_DATA.")
     lines = [
         ("name", f"{data}-{model}".replace("_", "-"), ""),
         ("task", task, ""),
@@ -90,12 +85,7 @@ def starting_text(
         ("training", {"batch_size": 64, "schedule": "cosine"}, ""),
         ("arms", list(catalogue.ARMS), "the optimizers"),
     ]
-    header = "".join(
-        f"{line}\n"
-        for text in about
-        for line in textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="#   ")
-    )
-    return header + "".join(_commented(f"{key}: {flow(value)}", comment) for key, value, comment in lines)
+    return "".join(_commented(f"{key}: {flow(value)}", comment) for key, value, comment in lines)
 
 
 def _commented(line: str, comment: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -31,13 +30,11 @@ class Argument:
 
     Attributes:
         values: Its range or value.
-        how: "searched", "fixed" or "default".
-        scale: "log", "linear", "choices", or empty.
+        scale: "log", "linear", "choices" or "fixed".
     """
 
     name: str
     values: str
-    how: str
     scale: str
     meaning: str
     condition: str
@@ -48,6 +45,8 @@ class SpaceEntry:
     """A search space.
 
     Attributes:
+        arguments: Those that it searches or fixes.
+        defaults: The others with their values, in words.
         text: Its file.
         start: The points that are tried first, in words.
         use: Address of a job with it; None for the space of a baseline, which every job has.
@@ -56,8 +55,8 @@ class SpaceEntry:
     name: str
     space: Space
     arguments: tuple[Argument, ...]
+    defaults: str
     start: tuple[str, ...]
-    configurations: str
     text: str
     use: str | None
 
@@ -113,10 +112,15 @@ def _spaces() -> tuple[SpaceEntry, ...]:
 
 def _space(name: str) -> SpaceEntry:
     space = load_space(name)
-    count = "infinitely many" if math.isinf(space.configurations) else f"{space.configurations:,g}"
     use = f"/submit?{urlencode({**_task_of(name), 'space': name})}" if space.optimizer == "anon" else None
     return SpaceEntry(
-        name, space, tuple(_arguments(space)), tuple(_start(space)), count, space_text(name), use
+        name=name,
+        space=space,
+        arguments=tuple(_arguments(space)),
+        defaults=_defaults(space),
+        start=tuple(_start(space)),
+        text=space_text(name),
+        use=use,
     )
 
 
@@ -137,10 +141,17 @@ def _arguments(space: Space) -> Iterator[Argument]:
         if domain is not None:
             scale = "choices" if not hasattr(domain, "log") else "log" if domain.log else "linear"
             values = domain.text.removesuffix(", log")
-            yield Argument(name, values, "searched", scale, meaning, domain.condition)
-        elif space.is_constant(name):
-            how = "fixed" if name in space.fixed else "default"
-            yield Argument(name, short(space.constant(name)), how, "", meaning, "")
+            yield Argument(name, values, scale, meaning, domain.condition)
+        elif name in space.fixed:
+            yield Argument(name, short(space.constant(name)), "fixed", meaning, "")
+
+
+def _defaults(space: Space) -> str:
+    return ", ".join(
+        f"{name} {short(space.constant(name))}"
+        for name in space.meanings
+        if space.is_constant(name) and name not in space.fixed
+    )
 
 
 def _start(space: Space) -> Iterator[str]:

@@ -264,8 +264,13 @@ def test_the_page_fits(visit: Visit, done: str, name: str, options: dict[str, An
 
 
 def fits(page: Page) -> None:
-    """Fail if the page is wider than the window."""
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    """Fail if the page is wider than the window; name what sticks out."""
+    wide = page.evaluate(
+        """() => document.documentElement.scrollWidth <= window.innerWidth ? [] :
+          [...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > window.innerWidth)
+            .map(e => e.outerHTML.slice(0, 80))"""
+    )
+    assert wide == []
 
 
 @pytest.mark.slow

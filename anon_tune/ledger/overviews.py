@@ -66,6 +66,13 @@ class Overviews:
             rows = connection.execute(query).mappings().all()
         return [job_record(row, now, None, ()) for row in rows]
 
+    def answers(self) -> tuple[int, datetime.datetime | None]:
+        """Return the number of SUCCEEDED jobs and the time of the last one, on which `answered` depends."""
+        query = sa.select(sa.func.count(), sa.func.max(JOBS.c.finished, type_=JOBS.c.finished.type))
+        with read(self._engine) as connection:
+            count, last = connection.execute(query.where(JOBS.c.state == JobState.SUCCEEDED.value)).one()
+        return count, last
+
     def measured(self, task: str, model: str | None, limit: int) -> list[JobRecord]:
         """Return the newest jobs of a task and model that have begun to work, of which those with a probe.
 

@@ -45,6 +45,8 @@ _TITLES = {
 }
 _OPEN = {"", "objective", "budget"}
 _LAST = {"seeds", "keep"}
+_FOLLOWED = {"task", "model", "objective.metric"}
+"""Fields from which others follow."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ def form_sections(document: Mapping[str, Any]) -> list[FormSection]:
     return [replace(section, fields=tuple(_filled(section.fields, document))) for section in _schema()]
 
 
-def field_values(document: Mapping[str, Any]) -> dict[str, list[str]]:
+def field_values(document: Mapping[str, Any], sections: Sequence[FormSection]) -> dict[str, list[str]]:
     """Return the values of all fields as text, by path; a field that is not set has none."""
-    paths = [field.path for section in form_sections(document) for field in section.fields]
+    paths = [field.path for section in sections for field in section.fields]
     return {path: _shown(_value_at(document, path)) for path in paths}
 
 
@@ -138,6 +140,8 @@ def with_field(text: str, path: str, values: Sequence[str]) -> str:
     kept = [value for value in _shown(_value_at(before, path)) if value in values]
     value = _typed(fields[path], list(dict.fromkeys([*kept, *values])))
     text = with_value(text, _place(before, path), value)
+    if path not in _FOLLOWED:
+        return text
     for followed, value in _consequences(before, _document(text), path):
         text = with_value(text, followed.split("."), value)
     return text
@@ -232,7 +236,7 @@ def _filled(fields: Sequence[FormField], document: Mapping[str, Any]) -> Iterato
         "task": tuple(catalogue.TASKS),
         "data": task.datasets if task else (),
         "model": task.models if task else (),
-        "space": tuple(n for n in space_names() if load_space(n).optimizer == "anon"),
+        "space": _anon_spaces(),
         "objective.metric": tuple(task.metrics) if task else (),
     }
     for field in fields:
@@ -252,14 +256,27 @@ def _filled(fields: Sequence[FormField], document: Mapping[str, Any]) -> Iterato
 
 def _about(field: FormField, document: Mapping[str, Any]) -> str:
     """Return the summary of the chosen entry of the catalogue; for other fields and the user's own, their help."""
-    name = _text_at(document, field.path)
-    entries: Mapping[str, Any] = {
+    return _summaries().get(field.path, {}).get(_text_at(document, field.path), field.help)
+
+
+@functools.cache
+def _summaries() -> dict[str, dict[str, str]]:
+    """Return the summary of each entry of the catalogue and of each search space, by key of the job file."""
+    entries: dict[str, Mapping[str, Any]] = {
         "task": catalogue.TASKS,
         "data": catalogue.DATASETS,
         "model": catalogue.MODELS,
         "space": {name: load_space(name) for name in space_names()},
-    }.get(field.path, {})
-    return entries[name].summary.rstrip(".") if name in entries else field.help
+    }
+    return {
+        key: {name: entry.summary.rstrip(".") for name, entry in found.items()}
+        for key, found in entries.items()
+    }
+
+
+@functools.cache
+def _anon_spaces() -> tuple[str, ...]:
+    return tuple(name for name in space_names() if load_space(name).optimizer == "anon")
 
 
 def _with_current(field: FormField, document: Mapping[str, Any]) -> FormField:
@@ -352,7 +369,7 @@ def _consequences(
     """Yield the keys that follow from a changed one, with their values."""
     name = _text_at(after, "task")
     task = catalogue.TASKS.get(name)
-    if task is None or path not in {"task", "model", "objective.metric"}:
+    if task is None:
         return
     metric = _text_at(after, "objective.metric") or "loss"
     model = _text_at(after, "model")

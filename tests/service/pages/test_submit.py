@@ -94,7 +94,7 @@ def test_what_is_written_shows_in_the_form(client: httpx2.Client):
         ("- 1\n", "expected keys and values (name: ..., task: ...), found list"),
         ("a: &a [1]\nb: *a\n", "*a is an alias, which is not accepted here"),
         ("[" * 2000, "more than 32 levels are not accepted here"),
-        ("name: " + "x" * 20_000, "The job file has 20,006 characters; this page takes 16,384"),
+        ("name: " + "x" * 9_000, "The job file has 9,006 characters; this page takes 8,192"),
         (TEXT + "folder: /\n", "folder: is for job files only"),
         (
             TEXT.replace("data: digits", "data: {name: idx, folder: ../..}"),

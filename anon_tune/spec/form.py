@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from anon_tune import catalogue
 from anon_tune.documents import load_yaml
@@ -179,7 +178,7 @@ def _fields(model: type[BaseModel], prefix: str) -> Iterator[FormField]:
         if path in _NOT_IN_FORM:
             continue
         default = info.get_default(call_default_factory=True)
-        required = default is PydanticUndefined or path == "budget.epochs"
+        required = info.is_required() or path == "budget.epochs"
         field = FormField(
             path,
             helps.get(name, ""),

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any
 
-import yaml
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
@@ -264,12 +263,7 @@ def _revised(draft: Draft) -> str:
     if changed:
         _mapping(text, "job file", may_be_empty=True)
     for path in changed:
-        try:
-            text = with_field(text, path, draft.values.get(path, []))
-        except (yaml.YAMLError, ValueError) as error:
-            raise SpecError(
-                "job file", [f"{path} cannot be written: {error}. Write it in the job file."]
-            ) from None
+        text = with_field(text, path, draft.values.get(path, []))
     return text
 
 

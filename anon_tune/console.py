@@ -335,7 +335,7 @@ def spaces_view(spaces: Mapping[str, Space]) -> RenderableType:
 def space_view(name: str, space: Space) -> RenderableType:
     """Return one space in full: searched and fixed arguments, each with its meaning."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for argument, meaning in _meanings(space).items():
+    for argument, meaning in space.meanings.items():
         domain = space.parameters.get(argument)
         if domain is not None:
             values, where = domain.text, f"; only where {domain.condition}" if domain.when else ""
@@ -361,15 +361,6 @@ def _start_lines(space: Space) -> Iterator[Text]:
         for point in points:
             values = "  ".join(f"{name} {short(value)}" for name, value in point.items())
             yield Text(f"  tried first{where}: {values}")
-
-
-def _meanings(space: Space) -> Mapping[str, str]:
-    """Return the meaning of each argument, in display order; empty for a user's own factory."""
-    if space.of_factory:
-        return dict.fromkeys((*space.parameters, *space.fixed), "")
-    from anon_tune.search_spaces import COORDINATES, FIXABLE
-
-    return {**COORDINATES[space.optimizer], **FIXABLE[space.optimizer]}
 
 
 def _table(*titles: str) -> Table:

@@ -7,7 +7,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -28,7 +28,9 @@ from anon_tune.errors import NotFoundError, SpecError
 
 __all__ = [
     "Number",
+    "ProblemsError",
     "Strict",
+    "compose_yaml",
     "is_function",
     "load_yaml",
     "parse",
@@ -40,6 +42,17 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=BaseModel)
+
+_DEEPEST = 32
+"""Most levels of a document from the network."""
+
+
+class ProblemsError(ValueError):
+    """Several problems of one part of a document, each with its key's path from there."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("; ".join(problems))
 
 
 def _finite_number(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
@@ -88,6 +101,26 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _RemoteLoader(_Loader):
+    """Loader of text from the network: without aliases, which may stand for any amount of data, and not deep."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        problem = None
+        if isinstance(event, yaml.AliasEvent):
+            problem = f"*{event.anchor} is an alias, which is not accepted here; write the value out"
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            problem = f"more than {_DEEPEST} levels are not accepted here"
+        if problem is not None:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
 # YAML 1.1 reads 1e-3 as text, since it has no point.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
@@ -103,14 +136,19 @@ def plain(value: Any) -> Any:
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
-def load_yaml(text: str) -> Any:
-    """Return a YAML document's value.
+def load_yaml(text: str, *, remote: bool = False) -> Any:
+    """Return a YAML document's value; `remote`: of text from the network, without aliases and not deep.
 
     Raises:
         yaml.YAMLError: It is not valid YAML, or a mapping has a key twice.
         ValueError: It has an invalid date or number.
     """
-    return yaml.load(text, _Loader)
+    return yaml.load(text, _RemoteLoader if remote else _Loader)
+
+
+def compose_yaml(text: str) -> yaml.Node | None:
+    """Return the nodes of a YAML text from the network, with their places in it. Raises yaml.YAMLError."""
+    return yaml.compose(text, _RemoteLoader)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -138,14 +176,14 @@ def read_text(path: Path) -> str:
         raise SpecError(str(path), [f"cannot be read as UTF-8 text ({error})"]) from None
 
 
-def yaml_mapping(text: str, source: str) -> dict[str, Any]:
-    """Return the mapping in a YAML text, which messages call `source`.
+def yaml_mapping(text: str, source: str, *, remote: bool = False) -> dict[str, Any]:
+    """Return the mapping in a YAML text, which messages call `source`; `remote` as in `load_yaml`.
 
     Raises:
         SpecError: It is not YAML, or holds something other than a mapping.
     """
     try:
-        data = load_yaml(text)
+        data = load_yaml(text, remote=remote)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}, column {where.column + 1}: " if where else ""
@@ -170,7 +208,8 @@ def parse(model: type[M], data: Mapping[str, Any], source: str, context: object 
         return model.model_validate(dict(data), context=context)
     except ValidationError as error:
         # By path, because each branch of a union of plain types reports the same value.
-        problems = dict(_problem(model, dict(item)) for item in error.errors(include_url=False))
+        items = error.errors(include_url=False)
+        problems = {path: said for item in items for path, said in _problems(model, dict(item))}
         raise SpecError(source, list(problems.values())) from None
 
 
@@ -186,6 +225,18 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"
+
+
+def _problems(model: type[BaseModel], error: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield a key and the message of each problem in an error."""
+    raised = error.get("ctx", {}).get("error")
+    if not isinstance(raised, ProblemsError):
+        yield _problem(model, error)
+        return
+    path = ".".join(_walk(model, error["loc"])[0])
+    for each in raised.problems:
+        said = f"{path}.{each}" if path else each
+        yield said, said
 
 
 def _problem(model: type[BaseModel], error: dict[str, Any]) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from anon_tune.advice.statement import Advice
 from anon_tune.answer import Outcome
 from anon_tune.documents import parse
 from anon_tune.errors import ConflictError, SpecError
+from anon_tune.estimate import Measured
 from anon_tune.ledger import Lease, Ledger, SubmissionKey
 from anon_tune.records import JobRecord, JobState
 from anon_tune.search_spaces import Space, space_names
@@ -38,6 +39,8 @@ __all__ = [
     "advice",
     "check_extended",
     "check_more_seeds",
+    "checked_remote",
+    "measured_like",
     "start_job",
     "store_job",
     "submit",
@@ -48,6 +51,9 @@ _LARGEST_INTEGER = 2**63
 
 _MOST_JOBS = 100
 """Finished jobs of a family that advice is drawn from, the newest: a hundred take 25 ms of a core."""
+
+_MOST_ALIKE = 20
+"""Jobs of a task and model among which one with the same data is looked for, the newest."""
 
 
 def store_job(
@@ -160,6 +166,22 @@ def submit_remote(
         NotFoundError: There is no such code.
         InputError: `key` was used for another job.
     """
+    spec, given = checked_remote(ledger, document, spaces, settings, code)
+    asked = {"spec": document, "spaces": spaces, "priority": priority, "code": code}
+    submission = _submission(owner, key, asked)
+    return store_job(
+        ledger, spec, spaces_of(spec, given), priority=priority, owner=owner, submission=submission, code=code
+    )
+
+
+def checked_remote(
+    ledger: Ledger,
+    document: Mapping[str, Any],
+    spaces: Mapping[str, Mapping[str, Any]],
+    settings: Settings,
+    code: str | None = None,
+) -> tuple[JobSpec, dict[str, Space]]:
+    """Return a job that came over the network, and its own search spaces by file name. Raises as `submit_remote`."""
     problems = [*_unstorable(document, "spec"), *_unstorable(spaces, "spaces")]
     named = space_files(document)
     problems += [
@@ -170,12 +192,19 @@ def submit_remote(
     given = {name: _own_space(name, space) for name, space in spaces.items()}
     brought = code_archive.modules(ledger.archives.get(code)) if code is not None else ()
     modules = (*settings.modules, *brought)
-    spec = remote_spec(document, given, modules, settings.data, with_code=code is not None)
-    asked = {"spec": document, "spaces": spaces, "priority": priority, "code": code}
-    submission = _submission(owner, key, asked)
-    return store_job(
-        ledger, spec, spaces_of(spec, given), priority=priority, owner=owner, submission=submission, code=code
-    )
+    return remote_spec(document, given, modules, settings.data, with_code=code is not None), given
+
+
+def measured_like(ledger: Ledger, spec: JobSpec) -> Measured | None:
+    """Return the newest job with the same model, data and batch size whose model was measured; None without one."""
+    document = spec.model_dump(mode="json")
+    model = document["model"]["name"] if document["model"] else None
+    for job in ledger.overviews.measured(spec.task, model, _MOST_ALIKE):
+        batch = job.spec["training"]["batch_size"]
+        if subject_of(job.spec) == subject_of(document) and batch == spec.training.batch_size:
+            arms = ledger.overviews.job(job.id).arms.values()
+            return Measured(job.id, job.probe or {}, job.spent, sum(arm.steps for arm in arms))
+    return None
 
 
 def check_extended(ledger: Ledger, job_id: str, trials: int) -> None:

@@ -1,7 +1,15 @@
 """Search spaces: one commented YAML file per architecture family and per baseline, and their loader."""
 
 from anon_tune.search_spaces.domains import Choice, Range, Value
-from anon_tune.search_spaces.loader import COORDINATES, DELAYS, FIXABLE, Space, load_space, space_names
+from anon_tune.search_spaces.loader import (
+    COORDINATES,
+    DELAYS,
+    FIXABLE,
+    Space,
+    load_space,
+    space_names,
+    space_text,
+)
 
 __all__ = [
     "COORDINATES",
@@ -13,4 +21,5 @@ __all__ = [
     "Value",
     "load_space",
     "space_names",
+    "space_text",
 ]

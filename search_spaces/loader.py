@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from anon_tune.documents import Strict, is_function, parse, read_text, unknown, yaml_mapping
+from anon_tune.documents import ProblemsError, Strict, is_function, parse, read_text, unknown, yaml_mapping
 from anon_tune.errors import SpecError
 from anon_tune.search_spaces.domains import Choice, Domain, Range, Value, shown
 
-__all__ = ["COORDINATES", "DEFAULTS", "DELAYS", "FIXABLE", "Space", "load_space", "space_names"]
+__all__ = ["COORDINATES", "DEFAULTS", "DELAYS", "FIXABLE", "Space", "load_space", "space_names", "space_text"]
 
 _FOLDER = Path(__file__).parent
 _MOST_PARTS = 1000
@@ -144,7 +144,7 @@ class Space(Strict):
         if not problems:  # the points refer to the parameters
             problems += self._start_problems()
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ProblemsError(problems)
         return self
 
     def _name_problems(self) -> Iterator[str]:
@@ -252,6 +252,13 @@ class Space(Strict):
     def of_factory(self) -> bool:
         """Whether the user's function makes the optimizer."""
         return is_function(self.optimizer)
+
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        """The meaning of each argument, in the order to show them; empty for a user's own factory."""
+        if self.of_factory:
+            return dict.fromkeys((*self.parameters, *self.fixed), "")
+        return {**COORDINATES[self.optimizer], **FIXABLE[self.optimizer]}
 
     @property
     def _defaults(self) -> Mapping[str, float | str]:
@@ -425,6 +432,13 @@ def _wrong(name: str, value: float | str) -> str | None:
 def space_names() -> list[str]:
     """Return the names of the spaces that come with anon_tune."""
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def space_text(name: str) -> str:
+    """Return the file of a space that comes with anon_tune, with its comments. Raises KeyError for another name."""
+    if name not in space_names():
+        raise KeyError(name)
+    return read_text(_FOLDER / f"{name}.yaml")
 
 
 def load_space(name: str) -> Space:

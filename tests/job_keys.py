@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from anon_tune.spec import JobSpec
+from anon_tune.spec.form import descriptions
 
 
 def table() -> str:
@@ -33,8 +33,9 @@ def _row(prefix: str, name: str, model: type[BaseModel]) -> str | None:
     field = model.model_fields[name]
     if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
         return None
-    meaning = _described(model).get(name)
+    meaning = descriptions(model).get(name)
     assert meaning, f"{model.__name__}.{name} has no description"
+    meaning = meaning.replace("|", "\\|")
     return f"| `{prefix}{name}` | {_default(field.get_default(call_default_factory=True))} | {meaning} |"
 
 
@@ -44,17 +45,6 @@ def _default(value: Any) -> str:
     return f"`{json.dumps(value if not isinstance(value, tuple) else list(value), default=str)}`".replace(
         '"', ""
     )
-
-
-def _described(model: type[BaseModel]) -> dict[str, str]:
-    """What the docstring says of each attribute, up to the first full stop."""
-    section = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")[2]
-    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
-    joined = {name: " ".join(text.split()) for name, text in entries}
-    return {
-        name: re.split(r"(?<=[^.]\.) (?=[A-Z])", text)[0].rstrip(".").replace("|", "\\|")
-        for name, text in joined.items()
-    }
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 GROUPS = {
     "cli": {"__main__"},
     "start": {"api", "display", "doctor", "stack"},
-    "words": {"console", "export", "next_steps", "sentences", "snippets", "terminal_plot"},
+    "words": {"console", "estimate", "export", "next_steps", "sentences", "snippets", "terminal_plot"},
     "mlflow": {"tracking"},
     "values": {"answer", "architecture", "catalogue", "documents", "records"},
     "basics": {

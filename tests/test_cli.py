@@ -452,6 +452,8 @@ def test_a_job_files_model_is_measured_for_an_optimizer_to_start_from(
     assert found["family"] == "cnn"
     assert found["start"]["hyperparameters"]["gamma"] == found["gamma"]
     assert found["start"]["hyperparameters"]["lr"] > 0
+    assert found["architecture"]["family"] == "cnn"
+    assert found["log_mean_sigma"] < 0
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_a_space_is_parsed_once_for_a_job(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "job.yaml").write_text(yaml.safe_dump({**GOOD, "space": "mine.yaml"}))
     parsed = []
     real = documents.load_yaml
-    monkeypatch.setattr(documents, "load_yaml", lambda text: parsed.append(text) or real(text))
+    monkeypatch.setattr(documents, "load_yaml", lambda text, **how: parsed.append(text) or real(text, **how))
     spec = load_spec(tmp_path / "job.yaml")
     assert spaces_of(spec)["anon"].optimizer == "anon"
     assert len([text for text in parsed if str(tmp_path) in text]) == 1
@@ -264,7 +264,7 @@ def test_bad_input_is_named_by_its_path(path: str, value: Any, parts: list[str])
     with pytest.raises(SpecError) as caught:
         parse_spec(with_value(path, value), "job.yaml")
     assert caught.value.exit_code == InputError.exit_code == 2
-    assert len(caught.value.problems) == 1
+    assert len({problem.partition(":")[0] for problem in caught.value.problems}) == 1
     message = str(caught.value)
     assert message.startswith("job.yaml: ")
     for part in parts:

@@ -102,7 +102,8 @@ def suggest(
         architecture, scale = _measured(Path(str(spec)), overrides or ())
     advice = open_jobs().advice(architecture, scale)
     if as_json:
-        print_json(advice.model_dump(mode="json"))
+        subject = {"architecture": architecture.model_dump(mode="json"), "log_mean_sigma": scale}
+        print_json({**advice.model_dump(mode="json"), **subject})
     else:
         out.print("\n".join(about_advice(advice)), soft_wrap=True, highlight=False)
 

@@ -34,8 +34,9 @@ from anon_tune.views import (
 )
 
 if TYPE_CHECKING:
+    from anon_tune.estimate import Measured
     from anon_tune.search_spaces import Space
-    from anon_tune.spec import JobFile
+    from anon_tune.spec import JobFile, JobSpec
 
 __all__ = ["LedgerJobs", "open_ledger"]
 
@@ -110,6 +111,18 @@ class LedgerJobs(Jobs):
                 self._ledger, document, spaces, self._settings, self._owner, priority, key, code
             )
         )
+
+    def check_remote(self, document: Mapping[str, Any], spaces: Mapping[str, Mapping[str, Any]]) -> JobSpec:
+        """Return a job that came over the network, without storing it. Raises SpecError as `submit_remote`."""
+        from anon_tune import submission
+
+        return submission.checked_remote(self._ledger, document, spaces, self._settings)[0]
+
+    def measured_like(self, spec: JobSpec) -> Measured | None:
+        """Return the newest job that measured the same model on the same data; None if there is none."""
+        from anon_tune import submission
+
+        return submission.measured_like(self._ledger, spec)
 
     def store_code(self, digest: str, archive: bytes) -> None:
         """Store a zip of code for jobs that are submitted next. Raises InputError unless it has this digest."""

@@ -98,6 +98,39 @@ class Overviews:
             rows = connection.execute(query).mappings().all()
         return [job_record(row, now, None, ()) for row in rows]
 
+    def answers(self) -> tuple[int, datetime.datetime | None]:
+        """Return the number of SUCCEEDED jobs and the time of the last one, on which `answered` depends."""
+        query = sa.select(sa.func.count(), sa.func.max(JOBS.c.finished, type_=JOBS.c.finished.type))
+        with read(self._engine) as connection:
+            count, last = connection.execute(query.where(JOBS.c.state == JobState.SUCCEEDED.value)).one()
+        return count, last
+
+    def measured(self, task: str, model: str | None, limit: int) -> list[JobRecord]:
+        """Return the newest jobs of a task and model that have begun to work, of which those with a probe.
+
+        The jobs are without their trials.
+
+        Args:
+            task: The task.
+            model: Name of the model; None for tasks that bring their own.
+            limit: Most jobs to look at.
+        """
+        name = JOBS.c.spec[("model", "name")].as_string()
+        query = (
+            sa.select(JOBS)
+            .where(
+                JOBS.c.started.is_not(None),
+                JOBS.c.spec["task"].as_string() == task,
+                name.is_(None) if model is None else name == model,
+            )
+            .order_by(JOBS.c.created.desc(), JOBS.c.id)
+            .limit(limit)
+        )
+        with read(self._engine) as connection:
+            now = database_time(connection)
+            rows = connection.execute(query).mappings().all()
+        return [job_record(row, now, None, ()) for row in rows if row["probe"]]
+
     def job(self, job_id: str) -> Overview:
         """Return a summary of a job. Raises NotFoundError."""
         with read(self._engine) as connection:

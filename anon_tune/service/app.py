@@ -19,8 +19,10 @@ from anon_tune.service.access import Surroundings
 from anon_tune.service.headers import Secured
 from anon_tune.service.hub import Hub
 from anon_tune.service.metrics import Metrics
-from anon_tune.service.pages import api, compare, job, job_parts, report, sign_in, static
+from anon_tune.service.pages import advice as advice_page
+from anon_tune.service.pages import api, compare, job, job_parts, report, sign_in, spaces, static
 from anon_tune.service.pages import jobs as jobs_page
+from anon_tune.service.pages import submit as submit_page
 from anon_tune.service.pages import tokens as tokens_page
 from anon_tune.service.pages.chart_data import ChartSource
 from anon_tune.service.requests import LimitedBodies, Logged
@@ -65,7 +67,20 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
         versioned.include_router(module.router)
     app.include_router(versioned)
     app.include_router(health.router)
-    for page in (jobs_page, job, job_parts, compare, report, tokens_page, sign_in, static, api):
+    for page in (
+        jobs_page,
+        job,
+        job_parts,
+        compare,
+        report,
+        submit_page,
+        advice_page,
+        spaces,
+        tokens_page,
+        sign_in,
+        static,
+        api,
+    ):
         app.include_router(page.router)
     problems.install(app)
     app.add_middleware(LimitedBodies)

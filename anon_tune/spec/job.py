@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from anon_tune import catalogue
-from anon_tune.documents import Strict, is_function, plain, unknown
+from anon_tune.documents import ProblemsError, Strict, is_function, plain, unknown
 from anon_tune.records import Phase
 from anon_tune.search_spaces import Space, load_space
 from anon_tune.spec.places import SPACE_FILE, data_path, named_space, origin_of
@@ -231,7 +231,7 @@ class JobSpec(Strict):
         if not origin.stored:
             problems += self.space_problems(spaces_of(self, origin.spaces))
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ProblemsError(problems)
         return self
 
     def functions(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 
-from anon_tune.documents import Strict
+from anon_tune.documents import ProblemsError, Strict
 from anon_tune.search_spaces import Value
 from anon_tune.spec.places import SPACE_FILE, named_space, origin_of
 
@@ -124,7 +124,7 @@ class Objective(Strict):
     def _scale_fits(self) -> Objective:
         wanted = {"log": "min", "log_error": "max"}.get(self.scale, self.mode)
         if self.mode != wanted:
-            raise ValueError(f"scale: {self.scale} is for mode {wanted}; for {self.mode} use linear")
+            raise ProblemsError([f"scale: {self.scale} is for mode {wanted}; for {self.mode} use linear"])
         return self
 
     def problem_of(self, value: float, *, untrained: bool = False) -> str | None:

@@ -107,6 +107,27 @@ def test_jobs_lists_the_newest_first(ledger: Ledger):
     assert [record.created for record in listed] == sorted((r.created for r in made), reverse=True)
 
 
+def test_measured_jobs_of_a_task_and_model_are_found(ledger: Ledger):
+    def measured(model: str | None, probe: dict[str, float] | None) -> str:
+        spec = {"task": "t", "model": model and {"name": model}, "arms": ["anon"]}
+        job = ledger.jobs.create("job", spec, {}).id
+        lease = ledger.leases.acquire(job, "me", 60.0)
+        if probe is not None:
+            ledger.jobs.update(lease, probe=probe)
+        return job
+
+    one, *_, other = measured("cnn", {"a": 1.0}), measured("cnn", None), measured(None, {"b": 2.0})
+    assert [job.id for job in ledger.overviews.measured("t", "cnn", 9)] == [one]
+    assert [job.id for job in ledger.overviews.measured("t", None, 9)] == [other]
+    assert ledger.overviews.measured("u", "cnn", 9) == []
+
+
+def test_answers_change_when_a_job_succeeds(ledger: Ledger, job: str):
+    assert ledger.overviews.answers() == (0, None)
+    ledger.leases.release(ledger.leases.acquire(job, "me", 60.0), JobState.SUCCEEDED)
+    assert ledger.overviews.answers() == (1, ledger.jobs.get(job).finished)
+
+
 @pytest.mark.parametrize(
     "ask",
     [

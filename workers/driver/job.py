@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from anon_tune.advice.summary import summarize
 from anon_tune.code_archive import unpack
 from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
+from anon_tune.estimate import about_estimate, seconds_per_unit
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.ray_temp import remove_abandoned
 from anon_tune.records import ENDED, ControlSignal, JobRecord, JobState, TrialState
@@ -25,7 +26,6 @@ from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.spec.sections import Resources
 from anon_tune.user_code import ENTERED
 from anon_tune.workers.driver import cluster
-from anon_tune.workers.driver.estimate import about_estimate
 from anon_tune.workers.driver.hang_watchdog import HangWatchdog
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.packing import packed
@@ -308,10 +308,7 @@ class JobDriver:
 
 def _estimated(spec: JobSpec, measured: Mapping[str, Any], at_once: int) -> _Ending:
     """Return how to leave a job that was only to be measured."""
-    step = measured.get("seconds_per_step")
-    steps = 1 if spec.budget.unit == "step" else measured.get("steps_per_epoch")
-    seconds = None if step is None or steps is None else float(step) * float(steps)
-    return _Ending(JobState.PAUSED, about_estimate(spec, seconds, at_once))
+    return _Ending(JobState.PAUSED, about_estimate(spec, seconds_per_unit(spec, measured), at_once))
 
 
 def _cut_off(run: JobRun, renewal: LeaseRenewal) -> _Ending | None:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 __all__ = ["PATIENCE", "chromium", "screenshot"]
 
-PATIENCE = 300_000.0
+PATIENCE = 60_000.0
 """Milliseconds after which a test gives up; machines may be busy."""
 
 _SCREENSHOTS = os.environ.get("ANON_TUNE_TEST_SCREENSHOTS")  # tests unset such variables
@@ -25,6 +25,7 @@ def chromium() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("needs a Chromium browser")
+    expect.set_options(timeout=PATIENCE)
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=quiet)

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from playwright.sync_api import Browser
 
 from anon_tune.workers.isolation.process import Keeper
 from tests import trials
+from tests.browsers import chromium
 
 # Machines may be busy: a test that takes long is no fault of what it tests.
 settings.register_profile("no-clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -58,6 +60,13 @@ def keeper() -> Iterator[Keeper]:
     """A keeper that starts processes of user code; it loads torch once."""
     with trials.SHARED:
         yield trials.SHARED
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for the tests of a file: Playwright's event loop in this thread must end before another's begins."""
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

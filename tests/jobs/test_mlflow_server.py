@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from anon_tune.records import JobRecord, JobState
 from benchmarks.jobs import RunningJob
 from benchmarks.mlflow_outage import SPEC, differences
 from benchmarks.mlflow_server import MlflowServer
-from tests.browsers import PATIENCE, chromium, screenshot
+from tests.browsers import PATIENCE, screenshot
 from tests.jobs.conftest import Home
 
 pytestmark = pytest.mark.slow
@@ -53,9 +53,8 @@ def job(home: Home, server: MlflowServer) -> JobRecord:
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    with chromium() as browser:
-        opened = browser.new_page(viewport={"width": 1400, "height": 1000})
+def page(browser: Browser) -> Iterator[Page]:
+    with browser.new_page(viewport={"width": 1400, "height": 1000}) as opened:
         opened.set_default_timeout(PATIENCE)
         yield opened
 

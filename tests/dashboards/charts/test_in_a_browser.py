@@ -17,7 +17,7 @@ from anon_tune.dashboards.charts import CHARTS, ChartData, charts_page, figure_j
 from anon_tune.dashboards.pages import static_file
 from anon_tune.dashboards.pages.rendering import _TEMPLATES as TEMPLATES
 from tests.answers import compared, stored
-from tests.browsers import PATIENCE, chromium, screenshot
+from tests.browsers import PATIENCE, screenshot
 from tests.dashboards.charts import jobs
 
 pytestmark = pytest.mark.slow
@@ -29,14 +29,6 @@ PHONE = {"width": 390, "height": 844}
 TEXT = {scheme: theme(dark=scheme == "dark")["layout"]["font"]["color"] for scheme in ("light", "dark")}
 
 Open = Callable[..., Page]
-
-expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -7,21 +7,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from anon_tune.ledger import Ledger
 from anon_tune.records import Role
-from tests.browsers import PATIENCE, chromium
+from tests.browsers import PATIENCE
 from tests.service.conftest import Serve
 
 Visit = Callable[..., Page]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=60_000.0)
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def test_a_refused_request_is_explained_in_place(visit: Visit, ledger: Ledger) -
     expect(page.get_by_role("alert").filter(has_text="4")).to_be_visible()
     for field, text, problem in (
         ("Trials per arm", "many", "trials: Input should be a valid integer"),
-        ("Time of work", "soon", "expected a duration above 0"),
+        ("Time of work", "soon", "expected a duration from 0.001 s"),
     ):
         page.get_by_label(field).fill(text)
         page.keyboard.press("Enter")

@@ -20,8 +20,10 @@ __all__ = [
     "check_cluster",
     "check_reachable",
     "http_client",
+    "password_problem",
     "proxy_of",
     "without_password",
+    "without_passwords",
 ]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -71,8 +73,34 @@ def proxy_of(url: str) -> str | None:
 
 
 def without_password(url: str) -> str:
-    """Return a URL with its password replaced by ***, for messages."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+    """Return a URL with its password, and secrets among its parameters, replaced by ***, for messages.
+
+    A password that is not written as URLs need it may hold / and @, so all up to the last @ counts as the password.
+    """
+    return _without(url, r".*")
+
+
+def without_passwords(text: str) -> str:
+    """Return a text with the passwords of its URLs replaced by ***: for messages of other libraries."""
+    return _without(text, r"\S*")
+
+
+def _without(text: str, password: str) -> str:
+    hidden = re.sub(rf"(://[^/?#@:\s]*):{password}@", r"\1:***@", text, flags=re.DOTALL)
+    return re.sub(r"(?i)([?&][\w.-]*(?:passw|pwd|secret|token)[\w.-]*=)[^&#\s\"']+", r"\1***", hidden)
+
+
+def password_problem(url: str) -> str | None:
+    """Return what is wrong with the password of a URL, which libraries would take for another part of it."""
+    before, at, _ = url.partition("://")[2].rpartition("@")
+    user, _, password = before.partition(":")
+    is_port = re.match(r"\d+/", password) is not None and "@" not in password
+    if not at or "/" in user or is_port or not set(password) & set("/?#@ "):
+        return None
+    return (
+        "the password has a character that URLs do not allow there. Write / as %2F, ? as %3F, # as %23, @ as %40 and "
+        "a space as %20."
+    )
 
 
 def _is_loopback(url: str) -> bool:

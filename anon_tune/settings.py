@@ -59,10 +59,13 @@ class Settings(BaseModel):
         description="Folder to search for a job's data folders, besides the job file's folder.",
     )
     database_url: str | None = Field(
-        default=None, description="SQLAlchemy URL of the ledger. Default: sqlite in the home folder."
+        default=None,
+        repr=False,  # it may hold a password
+        description="SQLAlchemy URL of the ledger. Default: sqlite in the home folder.",
     )
     mlflow_tracking_uri: str | None = Field(
         default=None,
+        repr=False,
         validation_alias="MLFLOW_TRACKING_URI",
         description="MLflow tracking server or store. Default: sqlite in the home folder.",
     )
@@ -77,6 +80,10 @@ class Settings(BaseModel):
         description="Address of a service on whose jobs commands act. Default: the local ledger.",
     )
     token: SecretStr | None = Field(default=None, description="Token for requests to the service.")
+    url: str | None = Field(
+        default=None,
+        description="Address of the service's pages, for the links that MLflow shows. Default: no links.",
+    )
     allowed_modules: str = Field(
         default="",
         description="Comma-separated modules whose functions jobs from the network may name.",
@@ -129,6 +136,10 @@ class Settings(BaseModel):
     def artifacts(self) -> Path:
         """Folder of MLflow's artifacts when its store is the default one."""
         return self.home.absolute() / "mlflow-artifacts"
+
+    def job_page(self, job_id: str) -> str | None:
+        """Return the address of a job's page; None if the address of the pages is not known."""
+        return None if self.url is None else f"{self.url.rstrip('/')}/jobs/{job_id}"
 
     def make_home(self) -> None:
         """Make the home folder if it is missing.

@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from anon_tune import tracking
 from anon_tune.errors import DependencyError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JobRecord, JobState, NewTrial, Phase, TrialState
+from anon_tune.records import JobRecord, JobState, NewTrial, Overview, Phase, TrialState
 from anon_tune.tracking import EXPERIMENT, Projector, check_experiment, check_uri
+from anon_tune.tracking import projector as projector_module
+from anon_tune.tracking import store as store_module
 from tests import builders
 
 
@@ -44,8 +45,8 @@ def files(job: JobRecord) -> Mapping[str, str]:
     return {"summary.txt": f"{len(job.trials)} trials, run {job.mlflow_run}"}
 
 
-def describe(job: JobRecord) -> str:
-    return f"The job is {job.state}."
+def describe(overview: Overview) -> str:
+    return f"The job is {overview.job.state}."
 
 
 def projector(ledger: Ledger, uri: str, folder: Path) -> Projector:
@@ -70,7 +71,7 @@ def test_a_uri_that_mlflow_may_take_is_left_to_it(allowed: str):
 
 def test_the_scheme_of_a_plugin_is_left_to_it(monkeypatch: pytest.MonkeyPatch):
     plugin = EntryPoint("arn", "x:y", "mlflow.tracking_store")
-    monkeypatch.setattr(tracking, "entry_points", lambda group: EntryPoints([plugin]).select(group=group))
+    monkeypatch.setattr(store_module, "entry_points", lambda group: EntryPoints([plugin]).select(group=group))
     check_uri("arn:aws:sagemaker:x")
     with pytest.raises(DependencyError):
         check_uri("arm:aws")
@@ -89,7 +90,7 @@ _KILLED = """
 import itertools, os, signal, sys
 from sqlalchemy import Engine, event
 from mlflow import MlflowClient
-from anon_tune import tracking
+from anon_tune.tracking.store import Store
 
 tables = itertools.count(1)
 
@@ -100,7 +101,7 @@ def kill(connection, cursor, statement, parameters, context, executemany):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-tracking.Projector(None, sys.argv[1], None, None, None)._client
+Store(sys.argv[1], None).client
 """
 
 
@@ -173,7 +174,7 @@ def test_the_run_of_a_job_that_is_extended_runs_again(ledger: Ledger, uri: str, 
     ledger.leases.release(lease, JobState.SUCCEEDED)
     assert status() == "FINISHED"
     ledger.jobs.extend(lease.job, trials=ledger.jobs.get(lease.job).spec["budget"]["trials"] + 1)
-    assert status() == "RUNNING"
+    assert status() == "SCHEDULED"
     lease = ledger.leases.acquire(lease.job, "tests", 60.0)
     assert status() == "RUNNING"
     ledger.leases.release(lease, JobState.SUCCEEDED)
@@ -230,7 +231,7 @@ def test_a_projector_that_died_after_it_made_a_run_leaves_one(
 def test_more_trials_and_metrics_than_go_into_one_batch(
     ledger: Ledger, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(tracking, "_TRIALS_AT_ONCE", 2)
+    monkeypatch.setattr(projector_module, "_TRIALS_AT_ONCE", 2)
     lease = begin(ledger)
     for number in range(5):
         complete(ledger, lease, number)
@@ -244,8 +245,9 @@ def test_more_trials_and_metrics_than_go_into_one_batch(
     trials = ledger.jobs.get(lease.job, trials=True).trials
     assert children(uri, lease.job) == {trial.id: 1 for trial in trials}
     run = MlflowClient(uri).get_run(trials[-1].mlflow_run)
-    assert run.data.metrics == many
-    assert run.data.params == {"gamma": "9.0", "arm": "anon", "phase": "search", "seed": "9"}
+    own = {"gamma": 9.0, "objective/validation": 0.5, "objective/best": 0.5}
+    assert run.data.metrics == {**many, **own}
+    assert run.data.params == {"gamma": "9", "arm": "anon", "phase": "search", "seed": "9"}
     assert run.data.tags["anon_tune.reason"] == "diverged"
     assert run.info.status == "FAILED"
 
@@ -264,7 +266,7 @@ def test_names_that_mlflow_refuses_are_mapped_and_stay_distinct(ledger: Ledger, 
     run = MlflowClient(uri).get_run(stored.trials[0].mlflow_run)
     assert run.data.metrics == {
         "acc_1_2": 0.7, "acc_1": 0.8, "val loss": 0.2, "mAP_0.5_": 0.3, "a/_/b": 0.4, "_/x": 0.5, "m" * 240: 0.6,
-        "_": 0.9,
+        "_": 0.9, "objective/validation": 0.5,
     }  # fmt: skip
     assert MlflowClient(uri).get_run(stored.mlflow_run).data.params["arguments.top_k"] == "5"
 
@@ -361,7 +363,7 @@ def test_mlflow_is_left_alone_until_a_trial_has_reported(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The driver and its Ray are starting, and MLflow takes seconds of a core to load."""
-    monkeypatch.setattr(tracking, "_WORK_SECONDS", math.inf)
+    monkeypatch.setattr(projector_module, "_WORK_SECONDS", math.inf)
     lease = begin(ledger)
     complete(ledger, lease, 0)  # by a driver that was killed: nobody has projected it
     store = tmp_path / "mlflow.db"
@@ -382,8 +384,8 @@ def test_a_projector_that_rests_hears_that_its_driver_has_died(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """However long it rests, as after a store that took its time."""
-    monkeypatch.setattr(tracking, "_REST", 1e9)
-    monkeypatch.setattr(tracking, "_WORK_SECONDS", math.inf)
+    monkeypatch.setattr(projector_module, "_REST", 1e9)
+    monkeypatch.setattr(projector_module, "_WORK_SECONDS", math.inf)
     lease = begin(ledger)
     store = tmp_path / "mlflow.db"
     asked = 0
@@ -427,8 +429,8 @@ def test_what_a_killed_driver_has_left_behind_is_left_to_who_goes_on_with_the_jo
     written: int,
 ):
     """Its projector would else write for minutes beside the next driver, which starts."""
-    monkeypatch.setattr(tracking, "_BEGIN_SECONDS", 0.0)
-    monkeypatch.setattr(tracking, "_WORK_SECONDS", 0.0)
+    monkeypatch.setattr(projector_module, "_BEGIN_SECONDS", 0.0)
+    monkeypatch.setattr(projector_module, "_WORK_SECONDS", 0.0)
     lease = begin(ledger)
     for number in range(3):
         complete(ledger, lease, number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from anon_tune.records import OPTIMIZER_STEPS
 
@@ -29,6 +30,7 @@ _READABLE = {
 _GROUP = re.compile(r"group(\d+)/")
 
 
+@lru_cache
 def readable(metric: str) -> str:
     """Return the name in MLflow of a metric of the training.
 
@@ -49,7 +51,7 @@ def accepted(given: Iterable[str]) -> dict[str, str]:
 
     Names stay distinct: of two that would become the same, the later one gets a number.
     """
-    plain = {name: _REFUSED.sub("_", name)[:_LONGEST_NAME] for name in given}
+    plain = {name: _REFUSED.sub("_", name)[:_LONGEST_NAME] for name in dict.fromkeys(given)}
     found = {name: name for name in plain if plain[name] == name}
     for name, new in plain.items():
         taken, number = set(found.values()), 2

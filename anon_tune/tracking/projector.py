@@ -322,8 +322,8 @@ def _metrics(points: Iterable[Point], trial: Trial | None = None) -> list[Any]:
     from mlflow.entities import Metric
 
     points = list(points)
-    reported = (
-        () if trial is None else (readable(name) for report in trial.reports for name in report.metrics)
-    )
-    names = accepted([*reported, *(point.name for point in points)])
+    reported: dict[str, None] = {}
+    for report in () if trial is None else trial.reports:
+        reported |= dict.fromkeys(report.metrics)
+    names = accepted([*map(readable, reported), *(point.name for point in points)])
     return [Metric(names[name], value, time, step) for name, value, time, step in points]

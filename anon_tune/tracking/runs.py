@@ -43,8 +43,8 @@ __all__ = [
 
 _LONGEST_TAG, _LONGEST_REASON = 8000, 5000  # MLflow's limit is 8000
 _DIGITS = 6
-_ALWAYS = ("gamma", "lr", "weight_decay")
-"""Settings that are metrics too, also where they follow from others that the search chose."""
+_SORTED = ("gamma", "step_size", "lr", "beta3", "delay", "weight_decay", "momentum")
+"""Settings that are metrics too. More of them would make the projection noticeably slower."""
 
 TRIAL_STATUS: Mapping[TrialState, str] = {
     TrialState.COMPLETE: "FINISHED",
@@ -191,9 +191,9 @@ def trial_params(trial: Trial) -> dict[str, str]:
 
 
 def trial_settings(trial: Trial, moment: datetime.datetime) -> Iterator[Point]:
-    """Yield what the search chose for a trial as metrics: MLflow sorts these as numbers, and parameters as text."""
+    """Yield the main settings of a trial as metrics: MLflow sorts these as numbers, and parameters as text."""
     for name, value in _settings(trial).items():
-        if _is_number(value) and (name in trial.params or name in _ALWAYS):
+        if name in _SORTED and _is_number(value):
             yield Point(
                 name if name == "gamma" else f"settings/{name}", float(value), milliseconds(moment), 0
             )

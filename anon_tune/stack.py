@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx2
 
 from anon_tune.errors import DependencyError
-from anon_tune.reachable import http_client
+from anon_tune.reachable import http_client, without_password, without_passwords
 from anon_tune.settings import Settings
 
 __all__ = ["run_stack"]
@@ -71,7 +71,7 @@ def run_stack(
             ),
             _start(stack, settings, "worker", [*anon_tune, "worker", "--jobs", str(jobs)]),
         ]
-        pages = settings.tracking_uri
+        pages = without_password(settings.tracking_uri)
         if not pages.startswith(("http://", "https://")):
             pages = f"http://{_HOST}:{mlflow_port}"
             parts.append(_start(stack, settings, "mlflow", _mlflow(settings, mlflow_port), f"{pages}/health"))
@@ -161,7 +161,7 @@ def _check(parts: Sequence[_Part]) -> None:
         code = part.process.poll()
         if code is not None:
             lines = part.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
-            end = "\n".join(f"  | {line}" for line in lines)
+            end = without_passwords("\n".join(f"  | {line}" for line in lines))
             raise DependencyError(f"The {part.name} has exited (code {code}); the end of {part.log}:\n{end}")
 
 

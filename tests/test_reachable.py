@@ -142,8 +142,10 @@ def test_passwords_in_a_message_are_not_shown_and_the_rest_is():
         ("sqlite:////folder/a:b@c/mlflow.db", False),
         ("http://ann:a/b@host:5000", True),
         ("http://ann:a@b@host", True),
-        ("postgresql://ann:a#b@host/db", True),
-        ("postgresql://ann:a?b@host/db", True),
+        ("http://ann:a#b@host", True),
+        ("http://ann:a?b@host", True),
+        ("postgresql://ann:a/b#c d@host/db", False),
+        ("postgresql://ann:a@b@host/db", True),
         ("http://ann:a b@host", True),
     ],
 )

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from anon_tune.errors import DependencyError
 from anon_tune.ledger import Cursor, Ledger
-from anon_tune.reachable import bypass_proxies, without_passwords
+from anon_tune.reachable import bypass_proxies
 from anon_tune.records import ENDED, JobRecord, JobState, Overview, Trial
 from anon_tune.tracking import runs
 from anon_tune.tracking.names import JOB_TAG, TRIAL_TAG, accepted, readable
@@ -125,7 +125,7 @@ class Projector:
             self._found.clear()
             self._store.check()
             raise DependencyError(
-                f"Writing job {job.id} to MLflow at {self._store.shown} failed ({without_passwords(str(error))}). "
+                f"Writing job {job.id} to MLflow at {self._store.shown} failed ({self._store.clean(str(error))}). "
                 f"Nothing is lost: `anon-tune mlflow sync {job.id}` continues from here."
             ) from error
         return _Written(written, time.monotonic() - began)

@@ -93,6 +93,10 @@ class Store:
         """The URI without its password."""
         return without_password(self._uri)
 
+    def clean(self, text: str) -> str:
+        """Return a message of MLflow without passwords."""
+        return _clean(text, self._uri)
+
     @cached_property
     def errors(self) -> tuple[type[Exception], type[Exception]]:
         """Errors of MLflow. Imported here, since MLflow takes seconds to load."""
@@ -210,9 +214,14 @@ def _deleted(client: MlflowClient, uri: str) -> DependencyError | None:
 
 def _no_store(uri: str, reason: str) -> DependencyError:
     return DependencyError(
-        f"MLflow cannot use its store at {without_password(uri)} ({without_passwords(reason)}). "
+        f"MLflow cannot use its store at {without_password(uri)} ({_clean(reason, uri)}). "
         "Check MLFLOW_TRACKING_URI."
     )
+
+
+def _clean(text: str, uri: str) -> str:
+    """Return a text without the passwords of its URLs, also if that of `uri` has spaces."""
+    return without_passwords(text.replace(uri, without_password(uri)))
 
 
 def _first_line(error: Exception) -> str:

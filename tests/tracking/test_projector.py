@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import re
 import signal
@@ -448,3 +449,72 @@ def test_what_a_killed_driver_has_left_behind_is_left_to_who_goes_on_with_the_jo
     monkeypatch.setattr(Projector, "_write", write_and_leave)
     projector(ledger, f"sqlite:///{store}", tmp_path).follow(lease.job, lease.token, is_gone)
     assert len(children(f"sqlite:///{store}", lease.job)) == written
+
+
+def test_runs_of_an_earlier_version_keep_their_parameters_and_are_written_on(ledger: Ledger, tmp_path: Path):
+    """MLflow refuses to change a parameter; an earlier version wrote some with other names and digits."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    lease = begin(ledger)
+    complete(ledger, lease, 3)
+    trial = ledger.jobs.get(lease.job, trials=True).trials[0]
+    client = MlflowClient(uri)
+    experiment = client.create_experiment(EXPERIMENT, (tmp_path / "artifacts").as_uri())
+    parent = client.create_run(experiment, tags={"anon_tune.job_id": lease.job}).info.run_id
+    client.log_param(parent, "budget.trials", "1e1")
+    tags = {"anon_tune.trial_id": trial.id, "mlflow.parentRunId": parent}
+    run = client.create_run(experiment, tags=tags).info.run_id
+    client.log_param(run, "gamma", "0.30000000000000004")
+    client.log_param(run, "betas", "[0.9, 0.999, 0.5]")
+    assert projector(ledger, uri, tmp_path).sync(lease.job) == 1
+    assert projector(ledger, uri, tmp_path).sync(lease.job) == 0
+    assert children(uri, lease.job) == {trial.id: 1}
+    written = client.get_run(run).data
+    assert (written.params["gamma"], written.params["arm"]) == ("0.30000000000000004", "anon")
+    assert written.metrics["objective"] == 0.5
+    job = client.get_run(parent).data
+    assert (job.params["budget.trials"], job.params["budget.epochs"]) == ("1e1", "9")
+    assert job.metrics["trials_done"] == 1
+
+
+def test_a_run_begins_when_its_job_began_to_run(ledger: Ledger, uri: str, tmp_path: Path):
+    waiting = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
+    assert projector(ledger, uri, tmp_path).sync(waiting) == 0
+    assert ledger.projections.cursor(waiting) is None  # MLflow would take its waiting for a part of the run
+    lease = ledger.leases.acquire(waiting, "tests", 60.0)
+    projector(ledger, uri, tmp_path).sync(lease.job)
+    job = ledger.jobs.get(lease.job)
+    assert job.started is not None
+    run = MlflowClient(uri).get_run(job.mlflow_run)
+    assert run.info.start_time == round(job.started.timestamp() * 1000)
+
+
+def test_a_job_that_was_cancelled_before_it_began_has_a_run_without_duration(
+    ledger: Ledger, uri: str, tmp_path: Path
+):
+    job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
+    ledger.jobs.cancel(job)
+    projector(ledger, uri, tmp_path).sync(job)
+    run = MlflowClient(uri).get_run(ledger.jobs.get(job).mlflow_run)
+    assert (run.info.status, run.info.end_time - run.info.start_time) == ("KILLED", 0)
+
+
+def test_the_description_and_metrics_follow_a_job_that_runs(ledger: Ledger, uri: str, tmp_path: Path):
+    lease = begin(ledger)
+    done = []
+    following = Projector(ledger, uri, tmp_path, files, lambda overview: f"{overview.arms['anon'].search}")
+    for number in range(2):
+        complete(ledger, lease, number)
+        following.sync(lease.job)
+        data = MlflowClient(uri).get_run(ledger.jobs.get(lease.job).mlflow_run).data
+        done.append(
+            (data.metrics["trials_done"], data.metrics["best/anon"], data.tags["mlflow.note.content"])
+        )
+    state = TrialState.COMPLETE
+    assert done == [(1, 0.5, f"{ {state: 1} }"), (2, 0.5, f"{ {state: 2} }")]
+
+
+def test_the_experiment_has_a_view_with_loss_and_gamma(ledger: Ledger, uri: str, tmp_path: Path):
+    projector(ledger, uri, tmp_path).sync(begin(ledger).job)
+    tags = MlflowClient(uri).get_experiment_by_name(EXPERIMENT).tags
+    view = json.loads(tags["mlflow.sharedViewState.anon_tune"])
+    assert {"metrics.`objective`", "metrics.`gamma`"} <= set(json.loads(view["state"])["selectedColumns"])

@@ -24,6 +24,7 @@ from anon_tune.ledger import Cursor, Ledger
 from anon_tune.reachable import bypass_proxies
 from anon_tune.records import ENDED, JobRecord, JobState, Overview, Trial
 from anon_tune.tracking import runs
+from anon_tune.tracking.models import log_best_weights
 from anon_tune.tracking.names import JOB_TAG, TRIAL_TAG, accepted, readable
 from anon_tune.tracking.runs import Point
 from anon_tune.tracking.store import Store, check_uri
@@ -294,6 +295,9 @@ class Projector:
         if job.state is not JobState.RUNNING:
             for name, text in self._files(self._ledger.jobs.get(job.id, trials=True)).items():
                 client.log_text(run, text, name)
+            weights = self._weights(job)
+            if weights is not None and weights.exists():
+                log_best_weights(client, self._store.experiment, run, job, weights)
         last = self._ledger.projections.last_report(job.id)
         moment = job.finished or last or job.started or job.created
         points = runs.job_points(overview, moment)

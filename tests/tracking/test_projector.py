@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.models import Model
 
 from anon_tune.errors import DependencyError
 from anon_tune.ledger import Lease, Ledger
@@ -518,3 +519,40 @@ def test_the_experiment_has_a_view_with_loss_and_gamma(ledger: Ledger, uri: str,
     tags = MlflowClient(uri).get_experiment_by_name(EXPERIMENT).tags
     view = json.loads(tags["mlflow.sharedViewState.anon_tune"])
     assert {"metrics.`objective`", "metrics.`gamma`"} <= set(json.loads(view["state"])["selectedColumns"])
+
+
+def test_the_best_weights_are_a_model_with_a_signature_and_logged_once(
+    ledger: Ledger, uri: str, tmp_path: Path
+):
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"first")
+    lease = begin(ledger)
+    inputs, outputs = ([{"type": "float32", "shape": shape}] for shape in ([-1, 1, 8, 8], [-1, 10]))
+    ledger.jobs.update(lease, probe={"signature": {"inputs": inputs, "outputs": outputs}})
+    complete(ledger, lease, 0)
+    ledger.leases.release(lease, JobState.SUCCEEDED)
+
+    def models() -> list[Any]:
+        Projector(ledger, uri, tmp_path / "artifacts", files, describe, lambda job: weights).sync(lease.job)
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+        found: list[Any] = client.search_logged_models(
+            [experiment], f"tags.`anon_tune.job_id` = '{lease.job}'"
+        )
+        return found
+
+    (model,) = models()
+    ledger.projections.forget(lease.job)
+    assert [again.model_id for again in models()] == [model.model_id]
+    local = Path(model.artifact_location.removeprefix("file://"))
+    assert (local / "state_dict.pth").read_bytes() == b"first"
+    signature = Model.load(str(local / "MLmodel")).signature
+    assert [one.shape for one in (*signature.inputs.inputs, *signature.outputs.inputs)] == [
+        (-1, 1, 8, 8),
+        (-1, 10),
+    ]
+    run = MlflowClient(uri).get_run(ledger.jobs.get(lease.job).mlflow_run)
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    weights.write_bytes(b"of the extended job")
+    ledger.projections.forget(lease.job)
+    assert len(models()) == 2

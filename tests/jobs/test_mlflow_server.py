@@ -78,6 +78,85 @@ def test_job_and_trials_are_shown(page: Page, address: str, job: JobRecord) -> N
     screenshot(page, "trial")
 
 
+RUNS = "runs?workflowType=machine_learning"
+LOSS_AND_GAMMA = f"{RUNS}&viewStateShareKey=anon_tune"
+
+
+def runs_page(page: Page, address: str, view: str) -> None:
+    from mlflow import MlflowClient
+
+    experiment = MlflowClient(address).get_experiment_by_name("anon_tune").experiment_id
+    page.goto(f"{address}/#/experiments/{experiment}/{view}")
+
+
+def test_loss_and_gamma_of_jobs_are_one_click_away(page: Page, address: str, job: JobRecord) -> None:
+    runs_page(page, address, LOSS_AND_GAMMA)
+    row = page.locator("[role=row]").filter(has=page.get_by_text(f"{job.name} {job.id}", exact=True))
+    expect(row.first).to_be_visible(timeout=PATIENCE)
+    for column in ("objective", "gamma"):
+        expect(page.get_by_role("columnheader", name=column).first).to_be_visible(timeout=PATIENCE)
+    assert job.answer is not None
+    gamma = page.locator("[role=row] [role=gridcell]", has_text=f"{job.answer.gamma.best:.6f}"[:-1])
+    expect(gamma.first).to_be_visible(timeout=PATIENCE)
+    screenshot(page, "loss_and_gamma")
+
+
+def test_the_description_of_a_job_is_its_report(page: Page, address: str, job: JobRecord) -> None:
+    page.goto(f"{address}/#/runs/{job.mlflow_run}")  # the address that is printed
+    page.get_by_text("Show more").first.click()
+    for title in ("Gamma", "Anon against the others", "What to do next"):
+        expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("trials_done")).to_be_visible(timeout=PATIENCE)
+    screenshot(page, "job_run")
+
+
+def test_the_objective_comes_before_what_is_about_the_optimizer(
+    page: Page, address: str, job: JobRecord
+) -> None:
+    runs_page(page, address, f"runs/{job.trials[0].mlflow_run}/model-metrics?workflowType=machine_learning")
+    first, second = (page.get_by_text(text).first for text in ("objective (2)", "optimizer ("))
+    expect(second).to_be_visible(timeout=PATIENCE)
+    above, below = first.bounding_box(), second.bounding_box()
+    assert above is not None
+    assert below is not None
+    assert above["y"] < below["y"]
+
+
+def choose(page: Page, label: str, value: str) -> None:
+    """Choose an axis of a plot, as a user types it."""
+    page.get_by_label(label).first.click()
+    page.keyboard.type(value)
+    page.keyboard.press("Enter")
+
+
+def test_the_plots_of_trials_work_as_the_docs_say(page: Page, address: str, job: JobRecord) -> None:
+    """docs/mlflow.md, "Plots of a job's trials"."""
+    runs_page(page, address, LOSS_AND_GAMMA)
+    wanted = (
+        f"tags.anon_tune.job = '{job.id}' and tags.anon_tune.arm = 'anon' and tags.anon_tune.phase = 'search'"
+    )
+    page.get_by_placeholder("metrics.rmse").fill(wanted)
+    page.keyboard.press("Enter")
+    found = sum(trial.arm == "anon" and trial.phase == "search" for trial in job.trials)
+    expect(page.get_by_text(f"{found + 1} matching runs")).to_be_visible(
+        timeout=PATIENCE
+    )  # and the job itself
+    parent = page.locator("[role=row]").filter(has=page.get_by_text(f"{job.name} {job.id}", exact=True))
+    parent.locator("[role=button], button").first.click()
+    expect(page.get_by_text("anon-s000", exact=True).first).to_be_visible(timeout=PATIENCE)
+    page.locator(".ag-header-cell input[type=checkbox]:visible").first.click(force=True)
+    parent.first.locator("input[type=checkbox]").first.click(force=True)
+    page.get_by_test_id("runs-compare-button").click()
+    expect(page.get_by_text(f"Comparing {found} Runs")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".parcoords").first).to_be_attached(timeout=PATIENCE)
+    screenshot(page, "parallel_coordinates")
+    page.get_by_role("tab", name="Scatter Plot").click()
+    expect(page.locator(".scatterlayer .trace").first).to_be_attached(timeout=PATIENCE)
+    screenshot(page, "scatter")
+    page.get_by_role("tab", name="Contour Plot").click()
+    screenshot(page, "contour")
+
+
 def test_charts_are_drawn(page: Page, address: str, job: JobRecord) -> None:
     from mlflow import MlflowClient
 

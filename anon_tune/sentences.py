@@ -395,8 +395,8 @@ def _best_gamma(gamma: Gamma) -> str:
         where = f"it is {between}, most of what was searched"
         return f"too few trials to locate the best gamma: {where}; {best}"
     outside = gamma.best is not None and not gamma.low <= gamma.best <= gamma.high
-    why = ", outside it: its confirm runs were the best" if outside else ""
-    return f"the best gamma is {between}; {best}{why}"
+    why = ", but when finalists ran again on other seeds, the recommended one did best" if outside else ""
+    return f"{best}; by the trials of the search, the best gamma is {between}{why}"
 
 
 def _supported(answer: Answer) -> Iterator[str]:

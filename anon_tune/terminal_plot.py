@@ -232,7 +232,7 @@ class ResponsePlot:
         if answer is None:
             return
         if self._curve is not None:
-            yield f"{symbols.curve * 2} fitted, all else at its best"
+            yield f"{symbols.curve * 2} estimate with all else tuned"
         ranges, meaning = _good(answer)
         if ranges:
             yield f"{symbols.flat * 2} {meaning}"

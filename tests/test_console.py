@@ -53,7 +53,7 @@ def test_a_report_says_what_was_found_how_sure_it_is_and_what_to_do_next():
         "one run each cannot rank gamma -0.20 to 0.90: seeds alone change the result by 5% (standard deviation); "
         "to tell 1% apart takes about 400 runs of each gamma",
         "Anon with the settings below: undecided against adamw",
-        "the best gamma is between 0.20 and 0.80 (90% interval); recommended gamma 0.50",
+        "recommended gamma 0.50; by the trials of the search, the best gamma is between 0.20 and 0.80 (90% interval)",
         "with all else tuned, gamma 0 costs +12% (+5% to +21%); gamma 1 costs +0.3% (+0% to +2%) (90% intervals)",
         "recommended: gamma 0.5  lr 0.01  betas (0.9, 0.999, 0.5)  delay 2.5",
         "gamma: adaptivity: 0 scales steps as SGD does, 1 as Adam",

@@ -93,7 +93,7 @@ def test_an_answer_adds_the_curve_the_good_gammas_and_the_recommended_one():
     quiet = GAMMA.model_copy(update={"deviation": 0.01})
     lines = drawn(job(stored(gamma=quiet)), SQUARE)
     legend = " ".join(lines)
-    assert "fitted, all else at its best" in legend
+    assert "estimate with all else tuned" in legend
     assert "━━ costs less than 1% more than the best" in legend
     assert "◆ recommended: 0.50" in legend
     marks = next(line for line in lines if set(line.strip()) == {"━", "◆"}).strip()

@@ -116,7 +116,7 @@ def _add_curve(figure: go.Figure, curve: Curve, colour: str) -> None:
         x=tidy(curve.gamma),
         y=tidy(curve.median),
         mode="lines",
-        name="all else at its best, 50% and 90% bands",
+        name="estimate with all else tuned, 50% and 90% bands",
         legendgroup="response",
         line={"color": colour, "width": 3},
         customdata=[tidy(ends) for ends in zip(curve.low, curve.high, strict=True)],
@@ -183,7 +183,7 @@ def _strips(answer: Answer, colour: str) -> Iterator[_Strip]:
         label = f"flat: costs less than {amount(gamma.practical, answer)} more"
         yield _Strip(label, gamma.flat, "#56B4E9")
     if gamma.indistinguishable:
-        yield _Strip("one run each cannot tell these apart", gamma.indistinguishable, GREY)
+        yield _Strip("differ less than seeds do", gamma.indistinguishable, GREY)
 
 
 def _add_strip(figure: go.Figure, place: int, strip: _Strip) -> None:

@@ -33,7 +33,7 @@ def verdict(data: ChartData) -> go.Figure:
     measured = f"{split} error (1 - {metric})" if answer.scale == "log_error" else f"{split} {metric}"
     if answer.scale == "linear" and not data.minimizes:
         measured = f"-{metric}"
-    title = f"{measured}: Anon less the other<br>left of 0: Anon is better"
+    title = f"{measured}: Anon compared with the other<br>left of 0: Anon is better"
     return forest(rows, title, shares=shares, practical=answer.gamma.practical, lines=2)
 
 

@@ -60,7 +60,7 @@ def test_the_response_is_drawn_with_its_bands():
     drawn = named(figure)
     assert list(drawn["90% band"].y) == [*CURVE.high, *reversed(CURVE.low)]
     assert list(drawn["50% band"].y) == [*CURVE.high50, *reversed(CURVE.low50)]
-    median = drawn["all else at its best, 50% and 90% bands"]
+    median = drawn["estimate with all else tuned, 50% and 90% bands"]
     assert (list(median.x), list(median.y)) == (CURVE.gamma, CURVE.median)
 
 
@@ -73,7 +73,7 @@ def test_the_good_gammas_are_labelled_strips_and_the_recommended_one_is_marked()
     assert strips == {
         "where the best gamma lies (90%; thick: 50%)": [(0.2, 0.8), (0.4, 0.6)],
         "flat: costs less than 1% more": [(0.4, 0.6)],
-        "one run each cannot tell these apart": [(-0.2, 0.9)],
+        "differ less than seeds do": [(-0.2, 0.9)],
     }
     labels = [each.text for each in figure.layout.annotations]
     assert set(labels) == {*strips, "recommended: 0.50"}

@@ -45,6 +45,7 @@ __all__ = [
     "Progress",
     "Setup",
     "Table",
+    "Totals",
     "VerdictRow",
     "about_state",
     "actions",
@@ -184,13 +185,28 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Totals:
+    """Totals of a job's budget now: search trials of each arm, time of work as text, and verdict seeds."""
+
+    trials: int
+    time: str | None
+    seeds: int
+
+
+@dataclass(frozen=True)
 class Actions:
-    """Requests that make sense in the state of a job."""
+    """Requests that make sense in the state of a job.
+
+    Attributes:
+        totals: Totals that `extend` can raise.
+        export: Arms whose best configuration can be exported.
+    """
 
     pause: bool
     resume: bool
     cancel: bool
     extend: bool
+    totals: Totals
     export: list[str]
 
 
@@ -257,7 +273,17 @@ def actions(job: JobView) -> Actions:
         resume=may_resume,
         cancel=is_live and job.requested != "cancel",
         extend=job.state not in {JobState.FAILED, JobState.CANCELLED},
+        totals=_totals(stored_spec(job.spec)),
         export=list(job.winners),
+    )
+
+
+def _totals(spec: JobSpec) -> Totals:
+    budget = spec.budget
+    return Totals(
+        trials=budget.trials,
+        time=None if budget.time is None else duration(budget.time),
+        seeds=spec.confirm.verdict_seeds + sum(budget.more_seeds),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from anon_tune.dashboards.pages.job import (
+    Totals,
     about_state,
     actions,
     cells,
@@ -76,6 +77,13 @@ def test_a_state_is_explained_and_requests_that_it_allows_are_offered(
     assert " ".join(about_state(seen)).startswith(said)
     found = actions(seen)
     assert {name for name in ("pause", "resume", "cancel", "extend") if getattr(found, name)} == offered
+
+
+def test_totals_of_a_job_that_an_earlier_version_stored() -> None:
+    stored = job(JobState.SUCCEEDED)
+    spec = {key: stored.spec[key] for key in ("name", "task", "data", "model", "arms", "objective")}
+    old = stored.model_copy(update={"spec": {**spec, "budget": {"trials": 4, "epochs": 9, "time": 5400}}})
+    assert actions(old).totals == Totals(trials=4, time="1 h 30 min", seeds=10)
 
 
 def test_progress_estimates_the_time_left_of_a_running_job() -> None:

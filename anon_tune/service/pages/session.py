@@ -10,10 +10,9 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, Form, Header, HTTPException, Request, Response
-from starlette.datastructures import URL
 
 from anon_tune.records import Role
 from anon_tune.service.access import JobId, Surroundings, User, open_user, require
@@ -116,7 +115,7 @@ def _find_user(request: Request, given: str | None) -> PageUser:
         request.state.owner = token.owner
         user = User(token.owner, token.role, token.may_send_code, surroundings, token_id=token.id)
         csrf = _csrf(secret)
-        if request.method not in _SAFE and not hmac.compare_digest(csrf, given or ""):
+        if request.method not in _SAFE and not hmac.compare_digest(csrf.encode(), (given or "").encode()):
             raise HTTPException(403, "This page is out of date. Load it again.")
         return PageUser(user, csrf, secret)
     if surroundings.is_open():
@@ -128,8 +127,11 @@ def _find_user(request: Request, given: str | None) -> PageUser:
 
 def _sign_in(request: Request) -> str:
     """Return the path of the form that signs in, and leads back afterwards."""
-    url = URL(request.headers.get("hx-current-url", "/")) if is_htmx(request) else request.url
     if request.method not in _SAFE and not is_htmx(request):
+        return "/sign-in"
+    try:
+        url = urlsplit(request.headers.get("hx-current-url", "/") if is_htmx(request) else str(request.url))
+    except ValueError:
         return "/sign-in"
     back = url.path + (f"?{url.query}" if url.query else "")
     return f"/sign-in?next={quote(back)}"

@@ -72,5 +72,8 @@ def _signed_in(request: Request, secret: str, next: str) -> Response:
 
 def _own(path: str) -> str:
     """Return a path of this service; the first page in place of another site's address."""
-    parts = urlsplit(path)
-    return path if path.startswith("/") and not parts.netloc and not path.startswith(("//", "/\\")) else "/"
+    try:
+        other = urlsplit(path).netloc
+    except ValueError:
+        return "/"
+    return path if path.startswith("/") and not other and not path.startswith(("//", "/\\")) else "/"

@@ -81,6 +81,8 @@ def test_the_cookie_is_secure_behind_tls(serve: Serve, settings: Settings, ledge
         "/\\evil.example/",
         "\\\\evil.example/",
         "/\t/evil.example/",
+        "//[",
+        "/\t/[",
         "javascript:alert(1)",
         "evil.example",
         "",
@@ -105,13 +107,25 @@ def test_a_wrong_token_is_refused(http: httpx2.Client, secret: str):
 
 def test_a_form_of_another_site_is_refused(http: httpx2.Client, secret: str):
     sign_in(http, secret)
-    for data in ({}, {"csrf": ""}, {"csrf": "0" * 64}):
+    for data in ({}, {"csrf": ""}, {"csrf": "0" * 64}, {"csrf": "\u00e9"}):
         answer = http.post("/sign-out", data=data, headers={"Origin": "https://evil.example"})
         assert answer.status_code == 403
         assert "out of date" in answer.text
     assert http.get("/").status_code == 200, "the session goes on"
     answer = http.post("/sign-out", data={"csrf": csrf(http)})
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+
+
+@pytest.mark.parametrize(
+    ("page", "leads_to"),
+    [
+        ("http://127.0.0.1/jobs/a?tab=logs", "/sign-in?next=/jobs/a%3Ftab%3Dlogs"),
+        ("http://[", "/sign-in"),
+    ],
+)
+def test_a_part_of_a_page_leads_to_signing_in(http: httpx2.Client, secret: str, page: str, leads_to: str):
+    answer = http.get("/rows", headers={"HX-Request": "true", "HX-Current-URL": page})
+    assert (answer.status_code, answer.headers["hx-redirect"]) == (401, leads_to)
 
 
 def test_a_session_that_was_signed_out_is_over(http: httpx2.Client, secret: str):

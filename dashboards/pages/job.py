@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 from anon_tune.answer import Answer, Comparison, Outcome
 from anon_tune.documents import plain
 from anon_tune.next_steps import next_steps
-from anon_tune.records import ENDED, JobState, TrialColumn
+from anon_tune.records import ENDED, JobState, LearningCurve, TrialColumn
 from anon_tune.search_spaces import Space
 from anon_tune.sentences import (
     EXPLAINED,
@@ -34,7 +34,7 @@ from anon_tune.sentences import (
     signed,
 )
 from anon_tune.spec import JobSpec, stored_spec
-from anon_tune.views import JobView, ReportView, TrialView
+from anon_tune.views import JobView, TrialView
 
 __all__ = [
     "TITLES",
@@ -452,18 +452,18 @@ def _text(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def learning_curve(reports: Sequence[ReportView]) -> Curve | None:
-    """Return a small picture of the values of reports; None if none of them was finite."""
-    seen = [report.value for report in reports if report.value is not None]
-    if not seen:
+def learning_curve(found: LearningCurve | None) -> Curve | None:
+    """Return a small picture of a learning curve; None if none of its values was finite."""
+    seen = [] if found is None else [value for value in found.values if value is not None]
+    if found is None or not seen:
         return None
-    first, last, lowest, highest = reports[0].step, reports[-1].step, min(seen), max(seen)
+    first, last, lowest, highest = found.steps[0], found.steps[-1], min(seen), max(seen)
     lines: list[list[str]] = [[]]
-    for report in reports:
-        if report.value is None:
+    for step, value in zip(found.steps, found.values, strict=True):
+        if value is None:
             lines.append([])
             continue
-        x = 100 * (report.step - first) / max(1, last - first)
-        y = 30 * (highest - report.value) / (highest - lowest or 1.0)
+        x = 100 * (step - first) / max(1, last - first)
+        y = 30 * (highest - value) / (highest - lowest or 1.0)
         lines[-1].append(f"{x:.1f},{y:.1f}")
     return Curve([" ".join(line) for line in lines if line], first, last, lowest, highest)

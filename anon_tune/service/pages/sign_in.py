@@ -72,5 +72,6 @@ def _signed_in(request: Request, secret: str, next: str) -> Response:
 
 def _own(path: str) -> str:
     """Return a path of this service; the first page in place of another site's address."""
-    parts = urlsplit(path)
-    return path if path.startswith("/") and not parts.netloc and not path.startswith(("//", "/\\")) else "/"
+    if not path.startswith("/") or path.startswith(("//", "/\\")):
+        return "/"
+    return "/" if urlsplit(path).netloc else path  # "/<tab>/host" is another site's, too

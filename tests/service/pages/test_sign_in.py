@@ -81,6 +81,8 @@ def test_the_cookie_is_secure_behind_tls(serve: Serve, settings: Settings, ledge
         "/\\evil.example/",
         "\\\\evil.example/",
         "/\t/evil.example/",
+        "//[",
+        "http://[",
         "javascript:alert(1)",
         "evil.example",
         "",

@@ -25,7 +25,7 @@ from anon_tune.jobs.interface import Jobs, Result
 from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.reachable import check_cluster
-from anon_tune.records import JobRecord, JobState
+from anon_tune.records import JobRecord, JobState, Overview
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, parse_spec
 from anon_tune.tracking import Projector, check_uri
@@ -337,8 +337,14 @@ def project(ledger: Ledger, settings: Settings) -> Projector:
             found["best.yaml"] = export.render(export.document(job), "yaml")
         return found
 
+    def describe(overview: Overview) -> str:
+        return description(overview.job, overview.arms, settings.job_page(overview.job.id))
+
+    def weights(job: JobRecord) -> Path:
+        return settings.job_folder(job.id) / "best.pt"
+
     settings.make_home()
-    return Projector(ledger, settings.tracking_uri, settings.artifacts, files, description)
+    return Projector(ledger, settings.tracking_uri, settings.artifacts, files, describe, weights)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,14 @@ import httpx2
 
 from anon_tune.errors import AnonTuneError, DependencyError
 from anon_tune.ledger import Ledger
-from anon_tune.reachable import ask_mlflow, check_cluster, check_reachable, http_client
+from anon_tune.reachable import (
+    ask_mlflow,
+    check_cluster,
+    check_reachable,
+    http_client,
+    without_password,
+    without_passwords,
+)
 from anon_tune.settings import Settings
 from anon_tune.tracking import check_experiment, check_uri
 from anon_tune.workers.driver.cluster import find_address
@@ -65,7 +72,8 @@ def _guarded(what: str, examined: Callable[[], Iterator[Finding]]) -> Iterator[F
     except AnonTuneError as error:
         yield Finding(what, Health.FAILED, "cannot be used", str(error))
     except Exception as error:  # noqa: BLE001 - any error of a library is the finding
-        yield Finding(what, Health.FAILED, f"{type(error).__name__}: {error}", "Reinstall it: make install")
+        reason = without_passwords(f"{type(error).__name__}: {error}")
+        yield Finding(what, Health.FAILED, reason, "Reinstall it: make install")
 
 
 def _python() -> Finding:
@@ -149,7 +157,7 @@ def _mlflow(settings: Settings) -> Iterator[Finding]:
         is_server = ask_mlflow(settings.tracking_uri, _TIMEOUT_SECONDS)
     except OSError as error:
         advice = "Jobs run without it and catch up later: start it, or check MLFLOW_TRACKING_URI."
-        yield Finding("mlflow", Health.WARNING, f"does not answer ({error})", advice)
+        yield Finding("mlflow", Health.WARNING, f"does not answer ({without_passwords(str(error))})", advice)
         return
     try:
         check_experiment(settings.tracking_uri)
@@ -161,12 +169,16 @@ def _mlflow(settings: Settings) -> Iterator[Finding]:
 
 
 def _service(server: str) -> Iterator[Finding]:
+    shown = without_password(server)
     try:
         with http_client(server, _TIMEOUT_SECONDS) as http:
             http.get("/readyz").raise_for_status()
     except httpx2.HTTPError as error:
         yield Finding(
-            "service", Health.FAILED, f"{server} does not answer ({error})", "Start it: anon-tune up"
+            "service",
+            Health.FAILED,
+            f"{shown} does not answer ({without_passwords(str(error))})",
+            "Start it: anon-tune up",
         )
     else:
-        yield Finding("service", Health.OK, f"{server} is ready")
+        yield Finding("service", Health.OK, f"{shown} is ready")

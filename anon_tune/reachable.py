@@ -20,8 +20,11 @@ __all__ = [
     "check_cluster",
     "check_reachable",
     "http_client",
+    "mlflow_page",
+    "password_problem",
     "proxy_of",
     "without_password",
+    "without_passwords",
 ]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -44,9 +47,14 @@ def http_client(url: str, seconds: float) -> httpx2.Client:
         seconds: Timeout of each.
 
     Raises:
+        InputError: The password in the URL is not written as URLs need it.
         DependencyError: A proxy variable names a proxy that cannot be used.
     """
     import httpx2
+
+    problem = password_problem(url)
+    if problem is not None:
+        raise InputError(f"{without_password(url)!r}: {problem}")
 
     # Loading the trusted certificates takes 30 ms, and only https needs them.
     verify = urlsplit(url).scheme == "https"
@@ -71,8 +79,36 @@ def proxy_of(url: str) -> str | None:
 
 
 def without_password(url: str) -> str:
-    """Return a URL with its password replaced by ***, for messages."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+    """Return a URL with its password, and secrets among its parameters, replaced by ***, for messages.
+
+    A password that is not written as URLs need it may hold / and @, so all up to the last @ counts as the password.
+    """
+    return _without(url, r".*")
+
+
+def without_passwords(text: str) -> str:
+    """Return a text with the passwords of its URLs replaced by ***: for messages of other libraries."""
+    return _without(text, r"\S*")
+
+
+def _without(text: str, password: str) -> str:
+    hidden = re.sub(rf"(://[^/?#@:\s]*):{password}@", r"\1:***@", text, flags=re.DOTALL)
+    return re.sub(r"(?i)([?&][\w.-]*(?:passw|pwd|secret|token)[\w.-]*=)[^&#\s\"']+", r"\1***", hidden)
+
+
+def password_problem(url: str) -> str | None:
+    """Return what is wrong with the password of a URL, which libraries would take for another part of it."""
+    scheme, _, rest = url.partition("://")
+    before, at, _ = rest.rpartition("@")
+    user, _, password = before.partition(":")
+    refused = "/?#@ " if scheme in {"http", "https"} else "@"  # databases' libraries read up to the first @
+    is_port = re.match(r"\d+/", password) is not None and "@" not in password
+    if not at or "/" in user or is_port or not set(password) & set(refused):
+        return None
+    return (
+        "the password has a character that URLs do not allow there. Write / as %2F, ? as %3F, # as %23, @ as %40 and "
+        "a space as %20."
+    )
 
 
 def _is_loopback(url: str) -> bool:
@@ -123,8 +159,16 @@ def ask_mlflow(uri: str, seconds: float) -> bool:
     if not uri.startswith(("http://", "https://")):
         return False
     bypass_proxies()
-    try:
-        urlopen(f"{uri.rstrip('/')}/health", timeout=seconds).close()
+    scheme, _, rest = uri.rstrip("/").partition("://")
+    try:  # without user and password: `urlopen` takes none, and this path is open to all
+        urlopen(f"{scheme}://{rest.rpartition('@')[2]}/health", timeout=seconds).close()
     except ValueError as error:
         raise OSError(str(error)) from error
     return True
+
+
+def mlflow_page(uri: str, run: str) -> str | None:
+    """Return the address of a run's page; None if the tracking URI names a database, which has no pages."""
+    if not uri.startswith(("http://", "https://")):
+        return None
+    return f"{without_password(uri).rstrip('/')}/#/runs/{run}"

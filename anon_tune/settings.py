@@ -59,10 +59,13 @@ class Settings(BaseModel):
         description="Folder to search for a job's data folders, besides the job file's folder.",
     )
     database_url: str | None = Field(
-        default=None, description="SQLAlchemy URL of the ledger. Default: sqlite in the home folder."
+        default=None,
+        repr=False,  # it may hold a password
+        description="SQLAlchemy URL of the ledger. Default: sqlite in the home folder.",
     )
     mlflow_tracking_uri: str | None = Field(
         default=None,
+        repr=False,
         validation_alias="MLFLOW_TRACKING_URI",
         description="MLflow tracking server or store. Default: sqlite in the home folder.",
     )
@@ -81,11 +84,14 @@ class Settings(BaseModel):
         default=None,
         description="Address of MLflow's pages, for links, if MLFLOW_TRACKING_URI names a database.",
     )
+    url: str | None = Field(
+        default=None,
+        description="Address of the service's pages, for the links that MLflow shows. Default: no links.",
+    )
     allowed_modules: str = Field(
         default="",
         description="Comma-separated modules whose functions jobs from the network may name.",
     )
-
     allow_code: bool = Field(
         default=False,
         description="Whether the service accepts code with a job, from tokens with that permission.",
@@ -133,6 +139,10 @@ class Settings(BaseModel):
     def artifacts(self) -> Path:
         """Folder of MLflow's artifacts when its store is the default one."""
         return self.home.absolute() / "mlflow-artifacts"
+
+    def job_page(self, job_id: str) -> str | None:
+        """Return the address of a job's page; None if the address of the pages is not known."""
+        return None if self.url is None else f"{self.url.rstrip('/')}/jobs/{job_id}"
 
     def make_home(self) -> None:
         """Make the home folder if it is missing.

@@ -24,7 +24,7 @@ from anon_tune.errors import ConflictError, DependencyError
 from anon_tune.jobs.links import link_path
 from anon_tune.ledger import Ledger
 from anon_tune.local_service import HOST, hold, private_file, stored_secret, token_path
-from anon_tune.reachable import http_client, without_password
+from anon_tune.reachable import http_client, without_password, without_passwords
 from anon_tune.records import Role, TokenRecord
 from anon_tune.settings import Settings
 
@@ -74,10 +74,10 @@ def run_stack(
     service = f"http://{HOST}:{port}"
     token = own_token(ledger, settings)
     with contextlib.ExitStack() as stack:
-        pages, serves = settings.tracking_uri, False
+        pages, serves = without_password(settings.tracking_uri), False
         if not pages.startswith(("http://", "https://")):
             pages, serves = f"http://{HOST}:{mlflow_port}", True
-        settings = settings.model_copy(update={"mlflow_url": pages})
+        settings = settings.model_copy(update={"mlflow_url": pages, "url": settings.url or service})
         anon_tune = [sys.executable, "-m", "anon_tune"]
         parts = [
             _start(
@@ -153,6 +153,7 @@ def _start(
     environment = {
         **os.environ,
         "ANON_TUNE_MLFLOW_URL": settings.mlflow_url or "",
+        "ANON_TUNE_URL": settings.url or "",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         # Not an argument, which all users could see: the URL may hold a password.
         "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
@@ -209,7 +210,7 @@ def _check(parts: Sequence[_Part]) -> None:
         code = part.process.poll()
         if code is not None:
             lines = part.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
-            end = "\n".join(f"  | {line}" for line in lines)
+            end = without_passwords("\n".join(f"  | {line}" for line in lines))
             raise DependencyError(f"The {part.name} has exited (code {code}); the end of {part.log}:\n{end}")
 
 

@@ -48,15 +48,35 @@ Point = tuple[str, int, int, float]
 """Key, step, milliseconds, value."""
 
 
+def in_pages(metric: str) -> str:
+    """Return the name of a metric of the one param group of SPEC in MLflow."""
+    if metric == "group0/update_ratio":
+        return "optimizer/update_ratio_without_decay"
+    if metric in {"gradient_norm", "update_ratio"}:
+        return f"optimizer/{metric}"
+    if metric in {"epoch_seconds", "samples_per_second"}:
+        return f"speed/{metric}"
+    return metric.replace("group0/", "optimizer/")
+
+
 def expected(job: JobRecord) -> dict[str, tuple[str, list[Point]]]:
     """Return the status and points of each trial's run, as the ledger has them; a NaN is NaN."""
     found = {}
+    begun = round((job.started or job.created).timestamp() * 1000)
     for trial in job.trials:
+        settings = dict(trial.params) | dict(trial.hyperparameters)
         points = [
-            (key, report.step, round(report.time.timestamp() * 1000), value)
-            for report in trial.reports
-            for key, value in report.metrics.items()
+            (name if name == "gamma" else f"settings/{name}", 0, begun, float(settings[name]))
+            for name in ("gamma", "step_size", "lr", "beta3", "delay", "weight_decay")
+            if name in settings
         ]
+        for report in trial.reports:
+            time = round(report.time.timestamp() * 1000)
+            points.append(("objective/validation", report.step, time, report.value))
+            points += [(in_pages(key), report.step, time, value) for key, value in report.metrics.items()]
+        if trial.reports:
+            best = min(trial.reports, key=lambda report: (report.value, report.step))
+            points.append(("objective/best", best.step, round(best.time.timestamp() * 1000), best.value))
         if trial.value is not None and trial.finished is not None:
             end = round(trial.finished.timestamp() * 1000)
             points.append(("objective", len(trial.reports), end, trial.value))

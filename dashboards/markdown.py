@@ -1,12 +1,12 @@
-"""A job's answer in Markdown, for the description of its run in MLflow."""
+"""A job's progress and answer in Markdown, for the description of its run in MLflow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from anon_tune.answer import Answer
 from anon_tune.next_steps import next_steps
-from anon_tune.records import ENDED, JobRecord
+from anon_tune.records import ENDED, FINISHED, ArmRecord, JobRecord
 from anon_tune.sentences import (
     EXPLAINED,
     about_comparison,
@@ -26,18 +26,44 @@ from anon_tune.spec import JobSpec, stored_spec
 __all__ = ["description"]
 
 
-def description(job: JobRecord) -> str:
-    """Return the comparison, findings, uncertainty and next steps of a job, or that it has no answer yet."""
+def description(job: JobRecord, arms: Mapping[str, ArmRecord] | None = None, page: str | None = None) -> str:
+    """Return the comparison, findings, uncertainty and next steps of a job; before its answer, its progress.
+
+    Args:
+        job: The job.
+        arms: Progress of its arms.
+        page: Address of its page.
+    """
     answer = job.answer
     spec = stored_spec(job.spec)
     lines = [f"**{_plain(job.name)}** ({job.id}): {job.state.value}"]
     if job.reason:
         lines += ["", _plain(job.reason)]
+    if page is not None:
+        lines += ["", f"[Open the job's page]({page})"]
+    if arms and job.state not in ENDED:
+        lines += _progress(arms, spec)
     if answer is None:
         lines += ["", f"It has no answer yet. `anon-tune show {job.id}` shows its progress."]
     else:
         lines += _found(job, answer, spec)
     return "\n".join(lines) + "\n"
+
+
+def _progress(arms: Mapping[str, ArmRecord], spec: JobSpec) -> Iterator[str]:
+    yield from (
+        "",
+        f"| arm | search trials | best validation {spec.objective.metric} | settings |",
+        "|---|---|---|---|",
+    )
+    planned = spec.budget.trials * spec.search.repeats
+    for arm, progress in arms.items():
+        done = sum(number for state, number in progress.search.items() if state in FINISHED)
+        value, shown = "-", "-"
+        if progress.best is not None and progress.best.value is not None:
+            value = f"{progress.best.value:.4g}"
+            shown = about_settings(progress.best.hyperparameters).replace("  ", ", ")
+        yield f"| {arm} | {done} of {planned} | {value} | {_plain(shown)} |"
 
 
 def _found(job: JobRecord, answer: Answer, spec: JobSpec) -> Iterator[str]:

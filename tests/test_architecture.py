@@ -283,13 +283,13 @@ def test_the_tree_of_errors_is_drawn_as_it_is():
 
 
 def test_every_error_of_the_project_is_in_the_tree():
-    """No other module defines one. What leaves a loop as an interrupt does, a BaseException, is no error."""
+    """No other module defines one, but for what leaves a loop as an interrupt does, and what pydantic collects."""
     classes = {
         (module, node.name)
         for module, path in MODULES.items()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ClassDef)
-        and [ast.unparse(base) for base in node.bases] != ["BaseException"]
+        and [ast.unparse(base) for base in node.bases] not in (["BaseException"], ["ValueError"])
         and any(ast.unparse(base).split(".")[-1].endswith(("Error", "Exception")) for base in node.bases)
     }
     assert classes == {("anon_tune.errors", error.__name__) for error in all_errors()}

@@ -15,7 +15,15 @@ import pytest
 from anon_tune.errors import DependencyError
 from anon_tune.jobs.service import ServiceJobs
 from anon_tune.ledger import Ledger
-from anon_tune.reachable import ask_mlflow, bypass_proxies, http_client, proxy_of, without_password
+from anon_tune.reachable import (
+    ask_mlflow,
+    bypass_proxies,
+    http_client,
+    password_problem,
+    proxy_of,
+    without_password,
+    without_passwords,
+)
 from anon_tune.tracking import Projector
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -103,9 +111,43 @@ def test_a_proxy_that_cannot_be_used_is_named():
         ("http://ann:s3cret@host:5000/x", "http://ann:***@host:5000/x"),
         ("postgresql+psycopg://ann:s3@host/db", "postgresql+psycopg://ann:***@host/db"),
         ("http://:token@host", "http://:***@host"),
-        ("http://host:5000/a@b", "http://host:5000/a@b"),
+        ("http://host:5000/a@b", "http://host:***@b"),  # it may be a password with a slash
+        ("http://host:5000/#/runs/a", "http://host:5000/#/runs/a"),
+        ("postgresql://ann:a/b@c:d@host/db", "postgresql://ann:***@host/db"),
+        ("http://ann:my secret@host", "http://ann:***@host"),
+        (
+            "postgresql://host/db?user=ann&password=s3&sslmode=require",
+            "postgresql://host/db?user=ann&password=***&sslmode=require",
+        ),
         ("sqlite:////folder/a:b@c/mlflow.db", "sqlite:////folder/a:b@c/mlflow.db"),
     ],
 )
 def test_a_password_is_not_shown(url: str, shown: str):
     assert without_password(url) == shown
+
+
+def test_passwords_in_a_message_are_not_shown_and_the_rest_is():
+    message = (
+        "cannot reach http://ann:s3cret@host:5000/x (see http://host:5000/docs), as user@example.org said"
+    )
+    assert without_passwords(message) == message.replace("s3cret", "***")
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("http://ann:s3cret@host:5000", False),
+        ("http://ann:a%2Fb%40c@host:5000", False),
+        ("http://host:5000/a@b", False),
+        ("sqlite:////folder/a:b@c/mlflow.db", False),
+        ("http://ann:a/b@host:5000", True),
+        ("http://ann:a@b@host", True),
+        ("http://ann:a#b@host", True),
+        ("http://ann:a?b@host", True),
+        ("postgresql://ann:a/b#c d@host/db", False),
+        ("postgresql://ann:a@b@host/db", True),
+        ("http://ann:a b@host", True),
+    ],
+)
+def test_a_password_that_libraries_would_take_for_something_else_is_found(url: str, wrong: bool):
+    assert (password_problem(url) is not None) is wrong

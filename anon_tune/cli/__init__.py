@@ -20,6 +20,7 @@ from anon_tune.cli import administration, answers, browser, contents, jobs, mach
 from anon_tune.cli.place import chosen
 from anon_tune.cli.printing import err, out, silence
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
+from anon_tune.reachable import without_passwords
 
 __all__ = ["app", "main"]
 
@@ -113,7 +114,7 @@ def main() -> None:
             *map("  {}".format, error.problems),
         )
     except AnonTuneError as error:
-        _fail(error, Text.assemble(("error", "red"), f" {error}"))
+        _fail(error, Text.assemble(("error", "red"), f" {without_passwords(str(error))}"))
     except BrokenPipeError:
         _end_unheard()
     except SystemExit as end:

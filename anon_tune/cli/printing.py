@@ -14,7 +14,7 @@ from rich.console import Console
 
 from anon_tune import console
 from anon_tune.cli.place import chosen, server_address
-from anon_tune.reachable import without_password
+from anon_tune.reachable import mlflow_page, without_password
 from anon_tune.records import JobState
 from anon_tune.sentences import about_plan
 from anon_tune.settings import Settings
@@ -108,8 +108,11 @@ def places(settings: Settings, job: JobView) -> tuple[str | None, str]:
         look = (
             f"{shlex.quote(_program('mlflow'))} ui --backend-store-uri {shlex.quote(settings.tracking_uri)}"
         )
+        if job.mlflow_run_id is not None:  # a comment, so that the line can be pasted
+            look += f"  # then {mlflow_page('http://127.0.0.1:5000', job.mlflow_run_id)}"
     else:
-        look = f"open {without_password(settings.tracking_uri)}"
+        page = mlflow_page(settings.tracking_uri, job.mlflow_run_id or "")
+        look = f"open {page or without_password(settings.tracking_uri)}"
     return str(exported) if exported.exists() else None, look
 
 

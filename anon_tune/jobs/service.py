@@ -17,7 +17,7 @@ from anon_tune import code_archive, errors
 from anon_tune.advice.statement import Advice, Fingerprint
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
 from anon_tune.jobs.interface import API, Jobs
-from anon_tune.reachable import http_client, proxy_of
+from anon_tune.reachable import http_client, proxy_of, without_password
 from anon_tune.records import Role
 from anon_tune.views import (
     ChangeView,
@@ -86,7 +86,7 @@ class ServiceJobs(Jobs):
             url = httpx2.URL("")
         if url.scheme not in {"http", "https"} or not url.host:
             raise InputError(
-                f"{server!r} is not the address of a service. Give one such as http://127.0.0.1:8000"
+                f"{without_password(server)!r} is not the address of a service. Give one such as http://127.0.0.1:8000"
             )
         self._http = http_client(self._server, _TIMEOUT_SECONDS)
         self._http.headers.update(headers)
@@ -246,12 +246,12 @@ class ServiceJobs(Jobs):
                 through = "" if proxy is None else f" through the proxy {proxy}"
                 instead = "" if proxy is None else " To connect without the proxy, add the host to NO_PROXY."
                 raise DependencyError(
-                    f"The service at {self._server} does not answer{through} ({error}). Start it: anon-tune up; or "
-                    f"set ANON_TUNE_SERVER to where it is.{instead}"
+                    f"The service at {without_password(self._server)} does not answer{through} ({error}). "
+                    f"Start it: anon-tune up; or set ANON_TUNE_SERVER to where it is.{instead}"
                 ) from error
             raise DependencyError(
-                f"Lost the connection to {self._server} ({error}). The request may have been processed: check with "
-                "`anon-tune jobs` before you retry."
+                f"Lost the connection to {without_password(self._server)} ({error}). The request may have been "
+                "processed: check with `anon-tune jobs` before you retry."
             ) from error
         self._has_answered = answer.status_code not in _AWAY
         if answer.is_success:

@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError, TimeoutError
 
 from anon_tune.errors import AnonTuneError, ConflictError, DependencyError, InputError
+from anon_tune.reachable import password_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,6 +61,8 @@ def open_database(url: str) -> sa.Engine:
         DependencyError: The database cannot be reached, or its client library is not installed.
     """
     try:
+        if password_problem(url) is not None:  # libraries would take a part of it for the host, and name that
+            raise ValueError
         parsed = make_url(url)
         _check_keeps(parsed)
         engine = _engine(parsed)

@@ -7,7 +7,7 @@ from typing import Any
 
 from anon_tune.answer import Outcome, Spent
 from anon_tune.dashboards.markdown import description
-from anon_tune.records import JobRecord, JobState, Phase
+from anon_tune.records import ArmRecord, JobRecord, JobState, Phase, TrialState
 from anon_tune.sentences import EXPLAINED, about_gamma, about_verdicts
 from anon_tune.spec import parse_spec
 from tests import builders
@@ -68,3 +68,18 @@ def test_a_job_without_an_answer_shows_its_progress() -> None:
 def test_a_name_is_escaped_for_markdown() -> None:
     odd = dataclasses.replace(job(), name="<b>*a*\n# b")
     assert description(odd).startswith("**\\<b\\>\\*a\\* \\# b** (abc)")
+
+
+def test_a_running_job_is_described_by_its_progress_and_links_to_its_page() -> None:
+    best = builders.trial(value=0.2, hyperparameters={"lr": 0.01, "gamma": 0.5})
+    arms = {
+        "anon": ArmRecord({TrialState.COMPLETE: 2, TrialState.RUNNING: 1}, {}, best, 9, 1.0),
+        "sgd": ArmRecord({}, {}, None, 0, 0.0),
+    }
+    running = job(state=JobState.RUNNING)
+    text = description(running, arms, "http://127.0.0.1:8000/jobs/abc")
+    assert "[Open the job's page](http://127.0.0.1:8000/jobs/abc)" in text
+    assert "| anon | 2 of 4 | 0.2 | gamma 0.5, lr 0.01 |" in text
+    assert "| sgd | 0 of 4 | - | - |" in text
+    assert "search trials" not in description(job(answer().model_dump(mode="json")), arms)
+    assert "http" not in description(running, arms)

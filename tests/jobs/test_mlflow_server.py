@@ -78,6 +78,90 @@ def test_job_and_trials_are_shown(page: Page, address: str, job: JobRecord) -> N
     screenshot(page, "trial")
 
 
+RUNS = "runs?workflowType=machine_learning"
+LOSS_AND_GAMMA = f"{RUNS}&viewStateShareKey=anon_tune"
+
+
+def runs_page(page: Page, address: str, view: str) -> None:
+    from mlflow import MlflowClient
+
+    experiment = MlflowClient(address).get_experiment_by_name("anon_tune").experiment_id
+    page.goto(f"{address}/#/experiments/{experiment}/{view}")
+
+
+def test_loss_and_gamma_of_jobs_are_one_click_away(page: Page, address: str, job: JobRecord) -> None:
+    runs_page(page, address, LOSS_AND_GAMMA)
+    row = page.locator("[role=row]").filter(has=page.get_by_text(f"{job.name} {job.id}", exact=True))
+    expect(row.first).to_be_visible(timeout=PATIENCE)
+    for column in ("objective", "gamma"):
+        expect(page.get_by_role("columnheader", name=column).first).to_be_visible(timeout=PATIENCE)
+    assert job.answer is not None
+    gamma = page.locator("[role=row] [role=gridcell]", has_text=f"{job.answer.gamma.best:.6f}"[:-1])
+    expect(gamma.first).to_be_visible(timeout=PATIENCE)
+    screenshot(page, "loss_and_gamma")
+
+
+def test_the_description_of_a_job_is_its_report(page: Page, address: str, job: JobRecord) -> None:
+    page.goto(f"{address}/#/runs/{job.mlflow_run}")  # the address that is printed
+    page.get_by_text("Show more").first.click()
+    for title in ("Gamma", "Anon against the others", "What to do next"):
+        expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("trials_done")).to_be_visible(timeout=PATIENCE)
+    screenshot(page, "job_run")
+
+
+def test_the_objective_comes_before_what_is_about_the_optimizer(
+    page: Page, address: str, job: JobRecord
+) -> None:
+    runs_page(page, address, f"runs/{job.trials[0].mlflow_run}/model-metrics?workflowType=machine_learning")
+    sections = page.get_by_test_id("experiment-view-compare-runs-section-header")
+    expect(sections.nth(1)).to_contain_text("optimizer", timeout=PATIENCE)
+    expect(sections.first).to_contain_text("objective")
+    screenshot(page, "trial_metrics")
+
+
+def choose(page: Page, axis: str, name: str) -> None:
+    """Choose an axis of a plot."""
+    page.locator(f"#{axis}-axis-selector:visible, #{axis}axis-selector:visible").click()
+    page.get_by_role("option", name=name, exact=True).first.click()
+
+
+def test_the_plots_of_trials_work_as_the_docs_say(page: Page, address: str, job: JobRecord) -> None:
+    """docs/mlflow.md, "Plots of a job's trials"."""
+    runs_page(page, address, LOSS_AND_GAMMA)
+    wanted = (
+        f"tags.anon_tune.job = '{job.id}' and tags.anon_tune.arm = 'anon' and tags.anon_tune.phase = 'search'"
+    )
+    parent = page.locator("[role=row]").filter(has=page.get_by_text(f"{job.name} {job.id}", exact=True))
+    expect(parent.first).to_be_visible(timeout=PATIENCE)  # or the page would forget the filter
+    page.get_by_placeholder("metrics.rmse").fill(wanted)
+    page.keyboard.press("Enter")
+    found = sum(trial.arm == "anon" and trial.phase == "search" for trial in job.trials)
+    expect(page.get_by_text(f"{found + 1} matching runs")).to_be_visible(
+        timeout=PATIENCE
+    )  # and the job itself
+    parent.locator("[role=button], button").first.click()
+    expect(page.get_by_text("anon-s000", exact=True).first).to_be_visible(timeout=PATIENCE)
+    for row, held in ((1, False), (found, True)):
+        box = page.locator(f"[row-index='{row}'] .ag-checkbox-input").first
+        box.click(modifiers=["Shift"] if held else [])
+    page.get_by_test_id("runs-compare-button").click()
+    expect(page.get_by_text(f"Comparing {found} Runs")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".parcoords").first).to_be_attached(timeout=PATIENCE)
+    screenshot(page, "parallel_coordinates")
+    page.get_by_role("tab", name="Scatter Plot").click()
+    for axis, name in (("x", "gamma"), ("y", "objective")):
+        choose(page, axis, name)
+    expect(page.locator(".js-plotly-plot .xtitle:visible")).to_have_text("gamma", timeout=PATIENCE)
+    expect(page.locator(".js-plotly-plot .ytitle:visible")).to_have_text("objective", timeout=PATIENCE)
+    screenshot(page, "scatter")
+    page.get_by_role("tab", name="Contour Plot").click()
+    for axis, name in (("x", "gamma"), ("y", "step_size"), ("z", "objective")):
+        choose(page, axis, name)
+    expect(page.locator(".contourlayer .contour").first).to_be_attached(timeout=PATIENCE)
+    screenshot(page, "contour")
+
+
 def test_charts_are_drawn(page: Page, address: str, job: JobRecord) -> None:
     from mlflow import MlflowClient
 

@@ -234,6 +234,7 @@ class ProbeResult:
         batches: Number of batches that the gradients were averaged over.
         architecture: The model's fingerprint; see `anon_tune.architecture`.
         cost: Time and memory of training; None if only the gradients were measured.
+        signature: Types and shapes of the model's inputs and outputs; None if it takes other things than tensors.
         notes: Possible mistakes in user code, for people.
         uses_schedule: Whether the training function called `context.schedule`; None for our own training loop.
     """
@@ -244,6 +245,7 @@ class ProbeResult:
     batches: int
     architecture: Mapping[str, Any]
     cost: TrainingCost | None = None
+    signature: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     uses_schedule: bool | None = None
     kind: Literal["probe"] = "probe"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,12 +54,17 @@ def probe(
     squares: list[Tensor] = [torch.zeros_like(parameter) for parameter in model.parameters()]
     model.train()
     size = min(batch_size, len(train))
+    signature: dict[str, Any] = {}
+    noting = model.register_forward_hook(
+        lambda _, inputs, output: signature.update(_signature(inputs, output))
+    )
     for batch in train.batches(size, torch.randint(len(train), (batches * size,), generator=order), (seed,)):
         model.zero_grad()
         problem.loss(model, batch, 0.0).backward()
         for square, parameter in zip(squares, model.parameters(), strict=True):
             if parameter.grad is not None:
                 square += parameter.grad.square() / batches
+    noting.remove()
     log_mean_sigma, quantiles = gradient_scale(squares, floor)
     dry_run(arms, model)
     architecture = fingerprint(model, _computation(problem, model, batch))
@@ -68,7 +74,18 @@ def probe(
         floor=floor,
         batches=batches,
         architecture=architecture,
+        signature=signature or None,
     )
+
+
+def _signature(inputs: tuple[Any, ...], output: Any) -> dict[str, Any]:
+    """Return types and shapes of a call of a model, with -1 for the size of the batch; {} if not all are tensors."""
+    if not isinstance(output, Tensor) or not all(isinstance(each, Tensor) and each.dim() for each in inputs):
+        return {}
+    return {
+        name: [{"type": str(t.dtype).removeprefix("torch."), "shape": [-1, *t.shape[1:]]} for t in tensors]
+        for name, tensors in (("inputs", inputs), ("outputs", (output,)))
+    }
 
 
 def _computation(problem: Problem, model: nn.Module, batch: Split) -> Computation | None:

@@ -115,5 +115,28 @@ def test_a_model_that_needs_gradients_in_its_forward_pass_is_known_by_its_weight
     assert (found["family"], "multiplications" in found) == ("mlp", False)
 
 
+def test_the_signature_has_types_and_shapes_of_inputs_and_outputs():
+    assert measure(digits()).as_stored()["signature"] == {
+        "inputs": [{"type": "float32", "shape": [-1, 1, 8, 8]}],
+        "outputs": [{"type": "float32", "shape": [-1, 10]}],
+    }
+
+
+def test_a_model_of_other_things_than_tensors_has_no_signature():
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(64, 10)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+            return self.layer(x.flatten(1)), 2
+
+    def loss(model: torch.nn.Module, batch: Split, _: float) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(model(batch.inputs)[0], batch.targets)
+
+    found = measure(dataclasses.replace(digits(), build_model=Twice, loss=loss))
+    assert "signature" not in found.as_stored()
+
+
 def test_a_batch_larger_than_the_data_is_cut():
     assert measure(line(3), batch_size=64).log_mean_sigma == pytest.approx(math.log(16 * 1.03), abs=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import re
 import signal
@@ -18,12 +19,14 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.models import Model
 
-from anon_tune import tracking
 from anon_tune.errors import DependencyError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JobRecord, JobState, NewTrial, Phase, TrialState
+from anon_tune.records import JobRecord, JobState, NewTrial, Overview, Phase, TrialState
 from anon_tune.tracking import EXPERIMENT, Projector, check_experiment, check_uri
+from anon_tune.tracking import projector as projector_module
+from anon_tune.tracking import store as store_module
 from tests import builders
 
 
@@ -44,8 +47,8 @@ def files(job: JobRecord) -> Mapping[str, str]:
     return {"summary.txt": f"{len(job.trials)} trials, run {job.mlflow_run}"}
 
 
-def describe(job: JobRecord) -> str:
-    return f"The job is {job.state}."
+def describe(overview: Overview) -> str:
+    return f"The job is {overview.job.state}."
 
 
 def projector(ledger: Ledger, uri: str, folder: Path) -> Projector:
@@ -70,7 +73,7 @@ def test_a_uri_that_mlflow_may_take_is_left_to_it(allowed: str):
 
 def test_the_scheme_of_a_plugin_is_left_to_it(monkeypatch: pytest.MonkeyPatch):
     plugin = EntryPoint("arn", "x:y", "mlflow.tracking_store")
-    monkeypatch.setattr(tracking, "entry_points", lambda group: EntryPoints([plugin]).select(group=group))
+    monkeypatch.setattr(store_module, "entry_points", lambda group: EntryPoints([plugin]).select(group=group))
     check_uri("arn:aws:sagemaker:x")
     with pytest.raises(DependencyError):
         check_uri("arm:aws")
@@ -89,7 +92,7 @@ _KILLED = """
 import itertools, os, signal, sys
 from sqlalchemy import Engine, event
 from mlflow import MlflowClient
-from anon_tune import tracking
+from anon_tune.tracking.store import Store
 
 tables = itertools.count(1)
 
@@ -100,7 +103,7 @@ def kill(connection, cursor, statement, parameters, context, executemany):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-tracking.Projector(None, sys.argv[1], None, None, None)._client
+Store(sys.argv[1], None).client
 """
 
 
@@ -173,7 +176,7 @@ def test_the_run_of_a_job_that_is_extended_runs_again(ledger: Ledger, uri: str, 
     ledger.leases.release(lease, JobState.SUCCEEDED)
     assert status() == "FINISHED"
     ledger.jobs.extend(lease.job, trials=ledger.jobs.get(lease.job).spec["budget"]["trials"] + 1)
-    assert status() == "RUNNING"
+    assert status() == "SCHEDULED"
     lease = ledger.leases.acquire(lease.job, "tests", 60.0)
     assert status() == "RUNNING"
     ledger.leases.release(lease, JobState.SUCCEEDED)
@@ -230,7 +233,7 @@ def test_a_projector_that_died_after_it_made_a_run_leaves_one(
 def test_more_trials_and_metrics_than_go_into_one_batch(
     ledger: Ledger, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(tracking, "_TRIALS_AT_ONCE", 2)
+    monkeypatch.setattr(projector_module, "_TRIALS_AT_ONCE", 2)
     lease = begin(ledger)
     for number in range(5):
         complete(ledger, lease, number)
@@ -244,8 +247,9 @@ def test_more_trials_and_metrics_than_go_into_one_batch(
     trials = ledger.jobs.get(lease.job, trials=True).trials
     assert children(uri, lease.job) == {trial.id: 1 for trial in trials}
     run = MlflowClient(uri).get_run(trials[-1].mlflow_run)
-    assert run.data.metrics == many
-    assert run.data.params == {"gamma": "9.0", "arm": "anon", "phase": "search", "seed": "9"}
+    own = {"gamma": 9.0, "objective/validation": 0.5, "objective/best": 0.5}
+    assert run.data.metrics == {**many, **own}
+    assert run.data.params == {"gamma": "9", "arm": "anon", "phase": "search", "seed": "9"}
     assert run.data.tags["anon_tune.reason"] == "diverged"
     assert run.info.status == "FAILED"
 
@@ -264,7 +268,7 @@ def test_names_that_mlflow_refuses_are_mapped_and_stay_distinct(ledger: Ledger, 
     run = MlflowClient(uri).get_run(stored.trials[0].mlflow_run)
     assert run.data.metrics == {
         "acc_1_2": 0.7, "acc_1": 0.8, "val loss": 0.2, "mAP_0.5_": 0.3, "a/_/b": 0.4, "_/x": 0.5, "m" * 240: 0.6,
-        "_": 0.9,
+        "_": 0.9, "objective/validation": 0.5,
     }  # fmt: skip
     assert MlflowClient(uri).get_run(stored.mlflow_run).data.params["arguments.top_k"] == "5"
 
@@ -361,7 +365,7 @@ def test_mlflow_is_left_alone_until_a_trial_has_reported(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The driver and its Ray are starting, and MLflow takes seconds of a core to load."""
-    monkeypatch.setattr(tracking, "_WORK_SECONDS", math.inf)
+    monkeypatch.setattr(projector_module, "_WORK_SECONDS", math.inf)
     lease = begin(ledger)
     complete(ledger, lease, 0)  # by a driver that was killed: nobody has projected it
     store = tmp_path / "mlflow.db"
@@ -382,8 +386,8 @@ def test_a_projector_that_rests_hears_that_its_driver_has_died(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """However long it rests, as after a store that took its time."""
-    monkeypatch.setattr(tracking, "_REST", 1e9)
-    monkeypatch.setattr(tracking, "_WORK_SECONDS", math.inf)
+    monkeypatch.setattr(projector_module, "_REST", 1e9)
+    monkeypatch.setattr(projector_module, "_WORK_SECONDS", math.inf)
     lease = begin(ledger)
     store = tmp_path / "mlflow.db"
     asked = 0
@@ -427,8 +431,8 @@ def test_what_a_killed_driver_has_left_behind_is_left_to_who_goes_on_with_the_jo
     written: int,
 ):
     """Its projector would else write for minutes beside the next driver, which starts."""
-    monkeypatch.setattr(tracking, "_BEGIN_SECONDS", 0.0)
-    monkeypatch.setattr(tracking, "_WORK_SECONDS", 0.0)
+    monkeypatch.setattr(projector_module, "_BEGIN_SECONDS", 0.0)
+    monkeypatch.setattr(projector_module, "_WORK_SECONDS", 0.0)
     lease = begin(ledger)
     for number in range(3):
         complete(ledger, lease, number)
@@ -446,3 +450,109 @@ def test_what_a_killed_driver_has_left_behind_is_left_to_who_goes_on_with_the_jo
     monkeypatch.setattr(Projector, "_write", write_and_leave)
     projector(ledger, f"sqlite:///{store}", tmp_path).follow(lease.job, lease.token, is_gone)
     assert len(children(f"sqlite:///{store}", lease.job)) == written
+
+
+def test_runs_of_an_earlier_version_keep_their_parameters_and_are_written_on(ledger: Ledger, tmp_path: Path):
+    """MLflow refuses to change a parameter; an earlier version wrote some with other names and digits."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    lease = begin(ledger)
+    complete(ledger, lease, 3)
+    trial = ledger.jobs.get(lease.job, trials=True).trials[0]
+    client = MlflowClient(uri)
+    experiment = client.create_experiment(EXPERIMENT, (tmp_path / "artifacts").as_uri())
+    parent = client.create_run(experiment, tags={"anon_tune.job_id": lease.job}).info.run_id
+    client.log_param(parent, "budget.trials", "1e1")
+    tags = {"anon_tune.trial_id": trial.id, "mlflow.parentRunId": parent}
+    run = client.create_run(experiment, tags=tags).info.run_id
+    client.log_param(run, "gamma", "0.30000000000000004")
+    client.log_param(run, "betas", "[0.9, 0.999, 0.5]")
+    assert projector(ledger, uri, tmp_path).sync(lease.job) == 1
+    assert projector(ledger, uri, tmp_path).sync(lease.job) == 0
+    assert children(uri, lease.job) == {trial.id: 1}
+    written = client.get_run(run).data
+    assert (written.params["gamma"], written.params["arm"]) == ("0.30000000000000004", "anon")
+    assert written.metrics["objective"] == 0.5
+    job = client.get_run(parent).data
+    assert (job.params["budget.trials"], job.params["budget.epochs"]) == ("1e1", "9")
+    assert job.metrics["trials_done"] == 1
+
+
+def test_a_run_begins_when_its_job_began_to_run(ledger: Ledger, uri: str, tmp_path: Path):
+    waiting = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
+    assert projector(ledger, uri, tmp_path).sync(waiting) == 0
+    assert ledger.projections.cursor(waiting) is None  # MLflow would take its waiting for a part of the run
+    lease = ledger.leases.acquire(waiting, "tests", 60.0)
+    projector(ledger, uri, tmp_path).sync(lease.job)
+    job = ledger.jobs.get(lease.job)
+    assert job.started is not None
+    run = MlflowClient(uri).get_run(job.mlflow_run)
+    assert run.info.start_time == round(job.started.timestamp() * 1000)
+
+
+def test_a_job_that_was_cancelled_before_it_began_has_a_run_without_duration(
+    ledger: Ledger, uri: str, tmp_path: Path
+):
+    job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
+    ledger.jobs.cancel(job)
+    projector(ledger, uri, tmp_path).sync(job)
+    run = MlflowClient(uri).get_run(ledger.jobs.get(job).mlflow_run)
+    assert (run.info.status, run.info.end_time - run.info.start_time) == ("KILLED", 0)
+
+
+def test_the_description_and_metrics_follow_a_job_that_runs(ledger: Ledger, uri: str, tmp_path: Path):
+    lease = begin(ledger)
+    done = []
+    following = Projector(ledger, uri, tmp_path, files, lambda overview: f"{overview.arms['anon'].search}")
+    for number in range(2):
+        complete(ledger, lease, number)
+        following.sync(lease.job)
+        data = MlflowClient(uri).get_run(ledger.jobs.get(lease.job).mlflow_run).data
+        done.append(
+            (data.metrics["trials_done"], data.metrics["best/anon"], data.tags["mlflow.note.content"])
+        )
+    state = TrialState.COMPLETE
+    assert done == [(1, 0.5, f"{ {state: 1} }"), (2, 0.5, f"{ {state: 2} }")]
+
+
+def test_the_experiment_has_a_view_with_loss_and_gamma(ledger: Ledger, uri: str, tmp_path: Path):
+    projector(ledger, uri, tmp_path).sync(begin(ledger).job)
+    tags = MlflowClient(uri).get_experiment_by_name(EXPERIMENT).tags
+    view = json.loads(tags["mlflow.sharedViewState.anon_tune"])
+    assert {"metrics.`objective`", "metrics.`gamma`"} <= set(json.loads(view["state"])["selectedColumns"])
+
+
+def test_the_best_weights_are_a_model_with_a_signature_and_logged_once(
+    ledger: Ledger, uri: str, tmp_path: Path
+):
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"first")
+    lease = begin(ledger)
+    inputs, outputs = ([{"type": "float32", "shape": shape}] for shape in ([-1, 1, 8, 8], [-1, 10]))
+    ledger.jobs.update(lease, probe={"signature": {"inputs": inputs, "outputs": outputs}})
+    complete(ledger, lease, 0)
+    ledger.leases.release(lease, JobState.SUCCEEDED)
+
+    def models() -> list[Any]:
+        Projector(ledger, uri, tmp_path / "artifacts", files, describe, lambda job: weights).sync(lease.job)
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+        found: list[Any] = client.search_logged_models(
+            [experiment], f"tags.`anon_tune.job_id` = '{lease.job}'"
+        )
+        return found
+
+    (model,) = models()
+    ledger.projections.forget(lease.job)
+    assert [again.model_id for again in models()] == [model.model_id]
+    local = Path(model.artifact_location.removeprefix("file://"))
+    assert (local / "state_dict.pth").read_bytes() == b"first"
+    signature = Model.load(str(local / "MLmodel")).signature
+    assert [one.shape for one in (*signature.inputs.inputs, *signature.outputs.inputs)] == [
+        (-1, 1, 8, 8),
+        (-1, 10),
+    ]
+    run = MlflowClient(uri).get_run(ledger.jobs.get(lease.job).mlflow_run)
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    weights.write_bytes(b"of the extended job")
+    ledger.projections.forget(lease.job)
+    assert len(models()) == 2

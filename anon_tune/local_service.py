@@ -80,9 +80,10 @@ def token_for(settings: Settings, server: str) -> str | None:
 
 def running_service(settings: Settings) -> str | None:
     """Return the address of a service that `up` runs here, from this home; None if there is none."""
-    for path in sorted(_lock_path(settings, 0).parent.glob(f"{platform.node()}-*{_SUFFIX}")):
-        if _is_held(path):
-            return f"http://{HOST}:{path.stem.rpartition('-')[2]}"
+    for path in sorted(_lock_path(settings, 0).parent.glob(f"*{_SUFFIX}")):
+        port = path.stem.removeprefix(f"{platform.node()}-")
+        if port.isdecimal() and _is_held(path):  # machines that share a home have names such as gpu and gpu-1
+            return f"http://{HOST}:{port}"
     return None
 
 

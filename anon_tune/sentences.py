@@ -21,6 +21,7 @@ __all__ = [
     "about_cost",
     "about_count",
     "about_gamma",
+    "about_limits",
     "about_plan",
     "about_result",
     "about_runs",
@@ -293,6 +294,18 @@ def about_verdicts(answer: Answer, spec: JobSpec) -> Iterator[str]:
         else:
             said = _optimizers(each, answer, trials)
         yield f"{said} ({each.note})." if each.note else f"{said}."
+
+
+def about_limits(answer: Answer, spec: JobSpec) -> Iterator[str]:
+    """Yield what an answer holds for: data, trials that count, training, and why another run may differ."""
+    metric = spec.objective.metric
+    if not answer.tested:
+        yield about_untested(metric)
+    yield from about_stopping(answer, metric)
+    yield f"The {metric} of a trial is that of {about_value(spec.objective.of)}."
+    yield about_training(spec)
+    if answer.may_differ:
+        yield f"Another run of this job may find something else: {'; '.join(answer.may_differ)}."
 
 
 def about_untested(metric: str) -> str:

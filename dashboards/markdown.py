@@ -13,14 +13,11 @@ from anon_tune.sentences import (
     about_coordinates,
     about_cost,
     about_gamma,
+    about_limits,
     about_result,
     about_runs,
     about_searches,
     about_settings,
-    about_stopping,
-    about_training,
-    about_untested,
-    about_value,
     about_verdicts,
     cost_table,
 )
@@ -72,23 +69,12 @@ def _progress(arms: Mapping[str, ArmRecord], spec: JobSpec) -> Iterator[str]:
 def _found(job: JobRecord, answer: Answer, spec: JobSpec) -> Iterator[str]:
     yield from (line for said in about_result(answer) for line in ("", f"{said}."))
     yield from ("", f"Compared: {about_comparison(answer, spec)}.")
-    metric = spec.objective.metric
     gamma = [*about_gamma(answer), *about_coordinates(answer), *about_searches(answer, spec)]
     yield from _section("Gamma", gamma)
     verdicts = list(about_verdicts(answer, spec))
     yield from _section("Anon against the others", verdicts)
     yield from _table(answer, spec)
-    limits = [
-        *about_stopping(answer, metric),
-        f"The {metric} of a trial is that of {about_value(spec.objective.of)}.",
-        *about_cost(answer),
-        about_training(spec),
-    ]
-    if not answer.tested:
-        limits.insert(0, about_untested(metric))
-    if answer.may_differ:
-        limits.append(f"Another run of this job may find something else: {'; '.join(answer.may_differ)}.")
-    yield from _section("What it holds for", limits)
+    yield from _section("What it holds for", [*about_limits(answer, spec), *about_cost(answer)])
     if job.state in ENDED:
         yield from _section("What to do next", next_steps(answer, spec, job.id))
     yield from _section("Words", (f"**{name}**: {meaning}" for name, meaning in EXPLAINED.items()))

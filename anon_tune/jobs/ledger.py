@@ -167,8 +167,10 @@ class LedgerJobs(Jobs):
             yield from page
             page = self.report_page(job_id, _REPORT_PAGE, trial, page[-1].place)
 
-    def curves(self, job_id: str, points: int | None = None) -> dict[str, LearningCurve]:
-        return self._ledger.overviews.curves(job_id, points)
+    def curves(
+        self, job_id: str, points: int | None = None, trial: str | None = None
+    ) -> dict[str, LearningCurve]:
+        return self._ledger.overviews.curves(job_id, points, trial)
 
     def report_page(
         self, job_id: str, limit: int, trial: str | None = None, after: ReportPlace | None = None

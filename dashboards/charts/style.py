@@ -9,8 +9,6 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from anon_tune.records import TrialState
-
 __all__ = [
     "GREY",
     "SCALE",
@@ -23,7 +21,6 @@ __all__ = [
     "note",
     "plain",
     "short_id",
-    "state_symbol",
     "theme",
     "tidy",
     "wrapped",
@@ -41,7 +38,6 @@ SCALE = "Cividis"
 """Colour scale of the objective; it grows in brightness, also for the colour-blind. The best is bright."""
 
 _DIGITS = 5
-_MARKS = {TrialState.COMPLETE: "", TrialState.PRUNED: "-open", TrialState.RUNNING: "-open-dot"}
 _HEIGHT = 420
 
 _REMOVED = ("sendChartToCloud", "zoom", "pan", "select", "lasso", "zoomin", "zoomout", "autoscale")
@@ -62,11 +58,6 @@ def _look(arms: Sequence[str], arm: str) -> tuple[str, str]:
     if arm in _USUAL:
         return _USUAL[arm]
     return _FURTHER[[each for each in arms if each not in _USUAL].index(arm) % len(_FURTHER)]
-
-
-def state_symbol(symbol: str, state: TrialState) -> str:
-    """Return the symbol of an arm's trial in a state: filled if COMPLETE, open if not, a cross if DIVERGED."""
-    return "x" if state is TrialState.DIVERGED else symbol + _MARKS[state]
 
 
 def faded(colour: str, opacity: float) -> str:

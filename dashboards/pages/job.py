@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from anon_tune.answer import Answer, Comparison, Outcome
+from anon_tune.answer import Answer, Comparison, Outcome, Winner
 from anon_tune.documents import plain
 from anon_tune.next_steps import next_steps
-from anon_tune.records import ENDED, JobState, TrialColumn
+from anon_tune.records import ENDED, JobState, LearningCurve, TrialColumn
 from anon_tune.search_spaces import Space
 from anon_tune.sentences import (
     EXPLAINED,
@@ -21,20 +21,17 @@ from anon_tune.sentences import (
     about_cost,
     about_count,
     about_gamma,
+    about_limits,
     about_runs,
     about_searches,
     about_settings,
-    about_stopping,
-    about_training,
-    about_untested,
-    about_value,
     about_verdicts,
     cost_table,
     short,
     signed,
 )
-from anon_tune.spec import JobSpec, stored_spec
-from anon_tune.views import JobView, ReportView, TrialView
+from anon_tune.spec import stored_spec
+from anon_tune.views import JobView, TrialView
 
 __all__ = [
     "TITLES",
@@ -53,7 +50,6 @@ __all__ = [
     "duration",
     "found",
     "learning_curve",
-    "outcome_class",
     "progress",
     "setup",
 ]
@@ -90,9 +86,17 @@ class Table:
 
 @dataclass(frozen=True)
 class ArmFound:
-    """Best settings of an arm, and their results."""
+    """Best settings of an arm, and their results.
+
+    Attributes:
+        searched: Its search trials by state.
+        settings: The settings; a dash if none was chosen.
+        chosen: The objective by which they were chosen.
+        test: The objective in the comparison.
+    """
 
     arm: str
+    searched: str
     settings: str
     chosen: float | None
     test: float | None
@@ -358,13 +362,12 @@ def found(job: JobView) -> Found | None:
         verdict=[_verdict_row(each, answer) for each in answer.verdict],
         verdict_in_words=list(about_verdicts(answer, spec)),
         arms=[
-            ArmFound(arm, about_settings(won.hyperparameters), won.confirm.mean, won.test.mean)
-            for arm, won in answer.winners.items()
+            _arm_found(arm, _counts(seen.trials), answer.winners.get(arm)) for arm, seen in job.arms.items()
         ],
         metric=metric,
         split="test" if answer.tested else "validation",
         runs=about_runs(spec),
-        limits=list(_limits(answer, spec)),
+        limits=list(about_limits(answer, spec)),
         steps=list(next_steps(answer, spec, job.id)) if job.state in ENDED else [],
         costs=None if costs is None else Table(costs[0], costs[1:]),
         costs_in_words=list(about_cost(answer)),
@@ -372,15 +375,11 @@ def found(job: JobView) -> Found | None:
     )
 
 
-def _limits(answer: Answer, spec: JobSpec) -> Iterator[str]:
-    metric = spec.objective.metric
-    if not answer.tested:
-        yield about_untested(metric)
-    yield from about_stopping(answer, metric)
-    yield f"The {metric} of a trial is that of {about_value(spec.objective.of)}."
-    yield about_training(spec)
-    if answer.may_differ:
-        yield f"Another run of this job may find something else: {'; '.join(answer.may_differ)}."
+def _arm_found(arm: str, searched: str, won: Winner | None) -> ArmFound:
+    if won is None:
+        return ArmFound(arm, searched, "-", None, None)
+    settings = about_settings(won.hyperparameters).replace("  ", ", ")
+    return ArmFound(arm, searched, settings, won.confirm.mean, won.test.mean)
 
 
 def _verdict_row(each: Comparison, answer: Answer) -> VerdictRow:
@@ -395,11 +394,6 @@ def _verdict_row(each: Comparison, answer: Answer) -> VerdictRow:
         interval=between,
         seeds=each.seeds,
     )
-
-
-def outcome_class(outcome: Outcome) -> str:
-    """Return the CSS class of a verdict's badge."""
-    return f"outcome-{outcome.name.lower()}"
 
 
 def setup(job: JobView, spaces: Mapping[str, Space]) -> Setup:
@@ -478,18 +472,18 @@ def _text(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def learning_curve(reports: Sequence[ReportView]) -> Curve | None:
-    """Return a small picture of the values of reports; None if none of them was finite."""
-    seen = [report.value for report in reports if report.value is not None]
-    if not seen:
+def learning_curve(found: LearningCurve | None) -> Curve | None:
+    """Return a small picture of a learning curve; None if none of its values was finite."""
+    seen = [] if found is None else [value for value in found.values if value is not None]
+    if found is None or not seen:
         return None
-    first, last, lowest, highest = reports[0].step, reports[-1].step, min(seen), max(seen)
+    first, last, lowest, highest = found.steps[0], found.steps[-1], min(seen), max(seen)
     lines: list[list[str]] = [[]]
-    for report in reports:
-        if report.value is None:
+    for step, value in zip(found.steps, found.values, strict=True):
+        if value is None:
             lines.append([])
             continue
-        x = 100 * (report.step - first) / max(1, last - first)
-        y = 30 * (highest - report.value) / (highest - lowest or 1.0)
+        x = 100 * (step - first) / max(1, last - first)
+        y = 30 * (highest - value) / (highest - lowest or 1.0)
         lines[-1].append(f"{x:.1f},{y:.1f}")
     return Curve([" ".join(line) for line in lines if line], first, last, lowest, highest)

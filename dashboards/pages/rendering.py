@@ -75,6 +75,4 @@ _TEMPLATES = Environment(
     trim_blocks=True,
 )
 _TEMPLATES.globals["static"] = static_path
-_TEMPLATES.filters.update(
-    number=_number, moment=_moment, age=_age, duration=_duration, badge=_badge, prose=_prose
-)
+_TEMPLATES.filters.update(number=_number, moment=_moment, age=_age, badge=_badge, prose=_prose)

@@ -10,31 +10,12 @@ from dataclasses import dataclass
 import yaml
 from markupsafe import Markup
 
-from anon_tune.answer import Answer
+from anon_tune.dashboards.pages.job import found
 from anon_tune.dashboards.pages.rendering import render
 from anon_tune.dashboards.pages.static import PLOTLY, static_file
-from anon_tune.next_steps import next_steps
 from anon_tune.records import ENDED, Phase, TrialState, objective_key
-from anon_tune.sentences import (
-    EXPLAINED,
-    about_comparison,
-    about_coordinates,
-    about_cost,
-    about_gamma,
-    about_result,
-    about_runs,
-    about_searches,
-    about_settings,
-    about_stopping,
-    about_training,
-    about_untested,
-    about_value,
-    about_verdicts,
-    cost_table,
-    short,
-    signed,
-)
-from anon_tune.spec import JobSpec, stored_spec
+from anon_tune.sentences import EXPLAINED, short
+from anon_tune.spec import stored_spec
 from anon_tune.views import JobView, TrialView
 
 __all__ = ["MOST_TRIALS", "Picture", "notebook_part", "report_page"]
@@ -53,7 +34,6 @@ WORDS = {
 
 _LARGEST_PICTURE = 1_000_000
 """Bytes of a picture's JSON; a report leaves out larger ones, so that it can be sent."""
-_COMPARED = {"configuration": "these settings", "optimizer": "if tuned anew"}
 
 
 @dataclass(frozen=True)
@@ -114,37 +94,6 @@ def notebook_part(job: JobView, pictures: Sequence[Picture], *, with_plotly: boo
     return render("notebook.html", **_values(job, pictures), plotly=_packed_plotly() if with_plotly else None)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The answer of a job in words and rows.
-
-    Attributes:
-        is_old: Whether it is from before the job's budget was raised.
-        result: Its most important sentences.
-        gamma: Sentences on gamma.
-        verdicts: Sentences on the baselines.
-        compared: Rows of the table of verdicts.
-        arms: Rows of the table of arms.
-        costs: Titles and rows of the table of costs; empty without them.
-        limits: What the answer holds for.
-        steps: What to do next.
-        split: Name of the data of the verdict.
-        runs: Name of the verdict's runs.
-    """
-
-    is_old: bool
-    result: Sequence[str]
-    gamma: Sequence[str]
-    verdicts: Sequence[str]
-    compared: Sequence[Sequence[str]]
-    arms: Sequence[Sequence[str]]
-    costs: Sequence[Sequence[str]]
-    limits: Sequence[str]
-    steps: Sequence[str]
-    split: str
-    runs: str
-
-
 def _values(job: JobView, pictures: Iterable[Picture]) -> dict[str, object]:
     """Return the values that both templates show."""
     spec = stored_spec(job.spec)
@@ -153,58 +102,10 @@ def _values(job: JobView, pictures: Iterable[Picture]) -> dict[str, object]:
         "job": job,
         "is_over": job.state in ENDED,
         "metric": spec.objective.metric,
-        "found": None if job.result is None else _found(job, job.result, spec),
+        "found": found(job),
         "pictures": {picture.name: picture for picture in pictures},
         "script": Markup("" if script is None else gzip.decompress(script.content).decode()),
     }
-
-
-def _found(job: JobView, answer: Answer, spec: JobSpec) -> _Found:
-    metric = spec.objective.metric
-    limits = [
-        *about_stopping(answer, metric),
-        f"The {metric} of a trial is that of {about_value(spec.objective.of)}.",
-        *about_cost(answer),
-        about_training(spec),
-    ]
-    if not answer.tested:
-        limits.insert(0, about_untested(metric))
-    if answer.may_differ:
-        limits.append(f"Another run of this job may find something else: {'; '.join(answer.may_differ)}.")
-    return _Found(
-        is_old=job.state not in ENDED,
-        result=[*map(_sentence, about_result(answer)), f"Compared: {about_comparison(answer, spec)}."],
-        gamma=[*map(_sentence, (*about_gamma(answer), *about_coordinates(answer), *about_searches(answer, spec)))],
-        verdicts=list(about_verdicts(answer, spec)),
-        compared=[
-            [
-                each.baseline,
-                _COMPARED[each.of],
-                each.outcome.value,
-                "-" if each.difference is None else signed(each.difference, answer),
-                "-"
-                if each.low is None or each.high is None
-                else f"{signed(each.low, answer)} to {signed(each.high, answer)}",
-                str(each.seeds),
-            ]
-            for each in answer.verdict
-        ],
-        arms=[_arm_row(job, answer, arm) for arm in job.arms],
-        costs=cost_table(answer) if answer.spent else [],
-        limits=limits,
-        steps=list(next_steps(answer, spec, job.id)) if job.state in ENDED else [],
-        split="test" if answer.tested else "validation",
-        runs=about_runs(spec),
-    )  # fmt: skip
-
-
-def _arm_row(job: JobView, answer: Answer, arm: str) -> list[str]:
-    winner = answer.winners.get(arm)
-    counts = ", ".join(f"{count} {state}" for state, count in job.arms[arm].trials.items()) or "-"
-    if winner is None:
-        return [arm, counts, "-", "-", "-"]
-    means = ("-" if each.mean is None else f"{each.mean:.4g}" for each in (winner.confirm, winner.test))
-    return [arm, counts, about_settings(winner.hyperparameters).replace("  ", ", "), *means]
 
 
 def _listed(job: JobView, trials: Sequence[TrialView]) -> list[tuple[TrialView, str]]:
@@ -227,10 +128,6 @@ def _listed(job: JobView, trials: Sequence[TrialView]) -> list[tuple[TrialView, 
 def _given(spec: Mapping[str, object]) -> dict[str, object]:
     """Return the settings of a job less those that are empty."""
     return {name: value for name, value in spec.items() if value not in (None, [], {})}
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _packed_plotly() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
 import pytest
@@ -22,13 +21,14 @@ from anon_tune.records import (
     ControlSignal,
     JobRecord,
     JobState,
+    LearningCurve,
     LeaseRecord,
     Overview,
     Phase,
     TrialColumn,
     TrialState,
 )
-from anon_tune.views import JobView, ReportView, job_view, trial_view
+from anon_tune.views import JobView, job_view, trial_view
 from tests import builders
 from tests.answers import compared, stored, winner
 
@@ -149,12 +149,8 @@ def test_a_trial_has_a_text_for_each_column() -> None:
 
 
 def test_a_learning_curve_is_broken_where_a_value_was_not_finite() -> None:
-    def report(step: int, value: float | None) -> ReportView:
-        time = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-        return ReportView(trial="t", step=step, value=value, metrics={}, time=time, attempt=1)
-
-    curve = learning_curve([report(1, 3.0), report(2, 2.0), report(3, None), report(5, 1.0)])
+    curve = learning_curve(LearningCurve([1, 2, 3, 5], [3.0, 2.0, None, 1.0]))
     assert curve is not None
     assert curve.lines == ["0.0,0.0 25.0,15.0", "100.0,30.0"]
-    assert learning_curve([report(1, None)]) is None
-    assert learning_curve([]) is None
+    assert learning_curve(LearningCurve([1], [None])) is None
+    assert learning_curve(None) is None

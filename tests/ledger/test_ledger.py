@@ -27,6 +27,7 @@ from anon_tune.ledger.tables import ATTEMPTS
 from anon_tune.records import (
     FINISHED,
     JobState,
+    LearningCurve,
     NewTrial,
     Phase,
     ReportPlace,
@@ -675,6 +676,18 @@ def test_curves_can_be_thinned(ledger: Ledger, job: str, running: tuple[Lease, s
     assert steps(3) == [100, 300, 1000]
     assert steps(1) == [100, 1000]
     assert ledger.overviews.curves(job, 3)[first].values == [12.5, None, 125.0]
+
+
+def test_the_curve_of_one_trial_is_read_and_thinned_alone(
+    ledger: Ledger, job: str, running: tuple[Lease, str]
+):
+    lease, first = running
+    second = ledger.trials.add(lease, new_trial(1)).id
+    ledger.attempts.start(lease, second)
+    for trial, steps in ((first, 9), (second, 2)):
+        for step in range(1, steps + 1):
+            ledger.trials.report(lease, trial, 1, step, step / 8, {"loss": 1.0})
+    assert ledger.overviews.curves(job, 2, second) == {second: LearningCurve([1, 2], [0.125, 0.25])}
 
 
 def test_a_trial_is_read_alone(ledger: Ledger, job: str, running: tuple[Lease, str]):

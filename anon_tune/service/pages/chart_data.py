@@ -11,7 +11,7 @@ from anon_tune.jobs.ledger import LedgerJobs
 __all__ = ["ChartSource"]
 
 _JOBS = 2
-_TRIALS, _POINTS = 5000, 100_000
+_POINTS = 100_000
 
 
 class ChartSource:
@@ -31,7 +31,7 @@ class ChartSource:
             seen = jobs.job(job_id)
             kept = self._kept.pop(job_id, None)
             if kept is None or kept.job != seen:
-                kept = ChartData(seen, jobs.trial_page(job_id, _TRIALS), jobs.curves(job_id, _POINTS))
+                kept = ChartData(seen, jobs.list_trials(job_id), jobs.curves(job_id, _POINTS))
             self._kept[job_id] = kept
             if len(self._kept) > _JOBS:
                 self._kept.popitem(last=False)

@@ -83,15 +83,15 @@ def trial(
     """Show a trial: as a part of the job's page, or as a page of its own."""
     jobs = user.user.jobs
     found = jobs.trial(job_id, trial_id)
-    reports = jobs.report_page(job_id, _CURVE_POINTS, trial_id, ReportPlace(trial_id, 0))
+    last = jobs.report_page(job_id, 1, trial_id, ReportPlace(trial_id, found.steps - 1))
     return render(
         "job_trial.html" if by_htmx else "job_trial_page.html",
         user=user,
         page="Jobs",
         job_id=job_id,
         trial=found,
-        curve=contents.learning_curve(reports),
-        last=reports[-1] if reports else None,
+        curve=contents.learning_curve(jobs.curves(job_id, _CURVE_POINTS, trial_id).get(trial_id)),
+        last=last[0] if last else None,
         attempts=jobs.logs(job_id, trial_id).attempts,
         mlflow_address=mlflow_of(user.user.surroundings.settings).run(found.mlflow_run_id),
     )

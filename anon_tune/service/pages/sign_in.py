@@ -72,8 +72,9 @@ def _signed_in(request: Request, secret: str, next: str) -> Response:
 
 def _own(path: str) -> str:
     """Return a path of this service; the first page in place of another site's address."""
+    if not path.startswith("/") or path.startswith(("//", "/\\")):
+        return "/"
     try:
-        other = urlsplit(path).netloc
+        return "/" if urlsplit(path).netloc else path  # "/<tab>/host" is another site's, too
     except ValueError:
         return "/"
-    return path if path.startswith("/") and not other and not path.startswith(("//", "/\\")) else "/"

@@ -83,6 +83,7 @@ def test_the_cookie_is_secure_behind_tls(serve: Serve, settings: Settings, ledge
         "/\t/evil.example/",
         "//[",
         "/\t/[",
+        "http://[",
         "javascript:alert(1)",
         "evil.example",
         "",

@@ -30,7 +30,7 @@ from anon_tune.sentences import (
     short,
     signed,
 )
-from anon_tune.spec import stored_spec
+from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.views import JobView, TrialView
 
 __all__ = [

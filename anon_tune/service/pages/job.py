@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import ValidationError
@@ -103,7 +104,10 @@ async def live(
     request: Request,
     stage: Annotated[str, Query(max_length=80)] = "",
 ) -> AsyncIterator[ServerSentEvent]:
-    """Send the progress of a job whenever it changes, and `changed` once its page is out of date."""
+    """Send the progress of a job whenever it changes, and `changed` once its page is out of date.
+
+    It is out of date, too, once the session has ended: the page then leads to the form that signs in.
+    """
     hub: Hub = request.app.state.hub
     async with contextlib.aclosing(hub.watch(job_id, user.is_known)) as looks:
         async for look in looks:
@@ -111,6 +115,8 @@ async def live(
                 yield ServerSentEvent(event="changed", raw_data=_stage(look.job))
                 return
             yield ServerSentEvent(event="job", raw_data=look.text("progress", _progress))
+    if not await run_in_threadpool(user.is_known):
+        yield ServerSentEvent(event="changed", raw_data="")
 
 
 def _progress(job: JobView) -> str:

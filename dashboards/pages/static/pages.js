@@ -6,7 +6,7 @@
 
   function say(text) {
     const line = document.createElement("p");
-    line.className = "problem";
+    line.className = "problem passing";
     line.textContent = text;
     messages()?.replaceChildren(line);
   }
@@ -74,6 +74,10 @@
   document.addEventListener("htmx:sendError", () => {
     say("The service does not answer. Check that it runs; this page goes on by itself once it does.");
   });
+  // .passing: a problem of the service's, not of a request; it is over with the next answer.
+  const isAnswered = () => messages()?.querySelector(".passing")?.remove();
+  document.addEventListener("htmx:sseOpen", isAnswered);
+  document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) isAnswered(); });
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (event.detail.requestConfig.verb !== "get") messages()?.replaceChildren();
   });

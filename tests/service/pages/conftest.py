@@ -53,7 +53,7 @@ def visit(browser: Browser, serve: Serve, ledger: Ledger) -> Iterator[Visit]:
 
 def _is_fault(said: ConsoleMessage) -> bool:
     """Return whether a line of the console is an error; Chromium itself notes each answer that refuses a request."""
-    return said.type == "error" and not re.search(r"responded with a status of 4(03|04|09|22) ", said.text)
+    return said.type == "error" and not re.search(r"responded with a status of 4(01|03|04|09|22) ", said.text)
 
 
 def check_accessible(page: Page) -> None:

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, NewTrial, Phase, Role, TrialState
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec, spaces_of
 from tests.browsers import screenshot
-from tests.service.conftest import SPEC
+from tests.service.conftest import SPEC, Serve
 from tests.service.pages.conftest import Visit, check_accessible
 
 pytestmark = pytest.mark.slow
@@ -280,3 +280,28 @@ def test_the_command_for_mlflow_is_shown_where_it_is_only_a_database(
     page = visit(f"/jobs/{done}")
     page.locator("summary", has_text="MLflow").click()
     expect(page.get_by_text("mlflow ui --backend-store-uri sqlite:")).to_be_visible()
+
+
+def test_a_page_leads_to_signing_in_once_its_session_has_ended(visit: Visit, ledger: Ledger) -> None:
+    job = submit(ledger)
+    page = visit(f"/jobs/{job}")
+    for token in ledger.tokens.all():
+        ledger.tokens.revoke(token.id)
+    expect(page).to_have_url(re.compile(f"/sign-in.next=/jobs/{job}$"))
+
+
+def test_a_page_says_that_the_service_does_not_answer_and_goes_on(
+    browser: Browser, serve: Serve, ledger: Ledger
+) -> None:
+    job = submit(ledger)
+    page = browser.new_page(base_url=serve())
+    for part in ("live", "content"):
+        page.route(re.compile(f"/{part}"), lambda route: route.abort())
+    page.goto(f"/jobs/{job}")
+    expect(page.locator("#messages")).to_contain_text("The service does not answer.")
+
+    page.unroute_all()
+    expect(page.locator("#messages")).to_be_empty()
+    ledger.leases.acquire(job, "worker", 3600.0)
+    expect(page.locator("#job .badge").first).to_have_text("RUNNING")
+    page.close()

@@ -196,7 +196,7 @@ def checked_remote(
 
 
 def measured_like(ledger: Ledger, spec: JobSpec) -> Measured | None:
-    """Return the newest measured job with the same model, data, batch size and unit of the budget; None without one."""
+    """Return the newest measured job of the same model, data, batch size and unit of the budget; None without one."""
     document = spec.model_dump(mode="json")
     model = document["model"]["name"] if document["model"] else None
     for job in ledger.overviews.measured(spec.task, model, _MOST_ALIKE):

@@ -28,7 +28,7 @@ from anon_tune.reachable import http_client, without_password, without_passwords
 from anon_tune.records import Role, TokenRecord
 from anon_tune.settings import Settings
 
-__all__ = ["announcement", "own_token", "run_stack"]
+__all__ = ["own_token", "run_stack"]
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 45.0
@@ -98,25 +98,25 @@ def run_stack(
                 return
         _check(parts)  # what answers is ours: nobody else has taken the port
         stack.enter_context(hold(settings, port))
-        for line in announcement(service, link_path(ledger, token.id), pages, parts[0].log.parent):
+        for line in _announcement(service, link_path(ledger, token.id), pages, parts[0].log.parent):
             say(line)
         while not stop.wait(_POLL_SECONDS):
             _check(parts)
 
 
-def announcement(service: str, link: str, pages: str, logs: Path) -> Iterator[str]:
+def _announcement(service: str, link: str, pages: str, logs: Path) -> Iterator[str]:
     """Yield what `up` says once all parts answer.
 
     Args:
         service: Address of the service.
         link: Path that signs in once.
-        pages: Address of MLflow's pages, whose password is left out.
+        pages: Address of MLflow's pages, without a password.
         logs: Folder of the logs.
     """
     yield f"Service  {service}   (its API: {service}/api/v1/docs)"
     yield f"Pages    {service}{link}"
     yield "         (this link signs you in once, within 10 minutes; later: anon-tune open)"
-    yield f"MLflow   {without_password(pages)}"
+    yield f"MLflow   {pages}"
     yield f"Logs     {logs}"
     yield f"Submit from another terminal: anon-tune --server {service} submit examples/digits_cnn.yaml"
     yield "Ctrl-C stops everything; running jobs go back to the queue, and nothing is lost."

@@ -196,12 +196,16 @@ def checked_remote(
 
 
 def measured_like(ledger: Ledger, spec: JobSpec) -> Measured | None:
-    """Return the newest job with the same model, data and batch size whose model was measured; None without one."""
+    """Return the newest measured job of the same model, data, batch size and unit of the budget; None without one."""
     document = spec.model_dump(mode="json")
     model = document["model"]["name"] if document["model"] else None
     for job in ledger.overviews.measured(spec.task, model, _MOST_ALIKE):
-        batch = job.spec["training"]["batch_size"]
-        if subject_of(job.spec) == subject_of(document) and batch == spec.training.batch_size:
+        other = stored_spec(job.spec)
+        is_alike = (other.training.batch_size, other.budget.unit) == (
+            spec.training.batch_size,
+            spec.budget.unit,
+        )
+        if is_alike and subject_of(job.spec) == subject_of(document):
             arms = ledger.overviews.job(job.id).arms.values()
             return Measured(job.id, job.probe or {}, job.spent, sum(arm.steps for arm in arms))
     return None

@@ -14,7 +14,7 @@ from anon_tune.ledger import Ledger
 from anon_tune.local_service import HOST, hold, private_file, running_service, stored_secret, token_for
 from anon_tune.records import Role
 from anon_tune.settings import Settings
-from anon_tune.stack import announcement, own_token
+from anon_tune.stack import own_token
 
 
 @pytest.fixture
@@ -105,11 +105,3 @@ def test_a_service_of_another_machine_with_the_same_home_is_not_ours(
         assert running_service(settings) == f"http://{HOST}:8000"
         monkeypatch.setattr(platform, "node", lambda: "gpu")
         assert running_service(settings) is None
-
-
-def test_up_prints_no_password_of_mlflow():
-    lines = list(
-        announcement("http://127.0.0.1:1", "/sign-in?link=x", "http://ann:secret@host:5000", Path("logs"))
-    )
-    assert "Pages    http://127.0.0.1:1/sign-in?link=x" in lines
-    assert "MLflow   http://ann:***@host:5000" in lines

@@ -28,6 +28,9 @@ __all__ = ["curves"]
 _MOST, _POINTS = 90, 40
 """Most curves, and most points of each."""
 
+_MARK = 6
+"""Size of the mark of a curve with one report."""
+
 _KEPT = {TrialState.COMPLETE, TrialState.RUNNING}
 
 
@@ -94,27 +97,32 @@ def _add_lines(
     *,
     in_legend: bool,
 ) -> None:
-    """Add curves as one line with gaps, which is drawn far faster than a line for each."""
+    """Add curves as one line with gaps, which is drawn far faster than a line for each.
+
+    A curve of one report is a mark, since a line through one point is invisible.
+    """
     x: list[float | None] = []
     y: list[float | None] = []
     text: list[str] = []
+    sizes: list[int] = []
     for trial in trials:
         curve = data.curves[trial.id]
         points = evenly(list(zip(curve.steps, curve.values, strict=True)), _POINTS)
         x += [*(step for step, _ in points), None]
         y += [*tidy(value for _, value in points), None]
         text += [*[short_id(trial.id, data.job.id)] * len(points), ""]
+        sizes += [*[_MARK if len(points) == 1 else 0] * len(points), 0]
     arm = trials[0].arm
-    alone = len(x) == 2  # a line of one report is invisible
+    has_marks = any(sizes)
     figure.add_scatter(
         x=x[:-1],
         y=y[:-1],
-        mode="lines+markers" if alone else "lines",
+        mode="lines+markers" if has_marks else "lines",
         name=arm,
         legendgroup=arm,
         showlegend=in_legend,
         line=line,
-        marker={"symbol": arm_symbol(data.arms, arm)},
+        marker={"symbol": arm_symbol(data.arms, arm), **({"size": sizes[:-1]} if has_marks else {})},
         text=text[:-1],
         hovertemplate=f"%{{text}}<br>{data.job.unit} %{{x}}<br>%{{y:.4g}}<extra></extra>",
     )

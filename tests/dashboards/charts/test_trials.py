@@ -96,11 +96,13 @@ def test_learning_curves_are_the_reports_and_the_best_of_each_arm_is_bold():
     }
     assert bold == {"anon": [([1, 2], [0.8, 0.1])], "adamw": [([1, 2], [0.6, 0.25])]}
     kept, ended = (
-        [trace for trace in figure.data if trace.mode == "lines" and trace.line.width == width]
+        [trace for trace in figure.data if "lines" in trace.mode and trace.line.width == width]
         for width in (1.3, 1)
     )
     assert [lines(trace) for trace in kept] == [[([1, 2], [0.9, 0.3]), ([1, 2], [0.5, 0.2])]]
     assert [lines(trace) for trace in ended] == [[([1, 2], [0.9, None]), ([1], [0.7])]]
+    assert [trace.mode for trace in (*kept, *ended)] == ["lines", "lines+markers"]
+    assert list(ended[0].marker.size) == [0, 0, 0, 6], "a line of one report is invisible"
     (cross,) = [trace for trace in figure.data if trace.mode == "markers"]
     assert (list(cross.x), list(cross.y), list(cross.text)) == ([1], [0.9], ["anon-s002"])
     assert [trace.name for trace in figure.data if trace.showlegend] == ["anon", "adamw"]

@@ -96,7 +96,8 @@ def test_loss_and_gamma_of_jobs_are_one_click_away(page: Page, address: str, job
     for column in ("objective", "gamma"):
         expect(page.get_by_role("columnheader", name=column).first).to_be_visible(timeout=PATIENCE)
     assert job.answer is not None
-    gamma = page.locator("[role=row] [role=gridcell]", has_text=f"{job.answer.gamma.best:.6f}"[:-1])
+    shown = repr(job.answer.gamma.best).removesuffix(".0")
+    gamma = page.get_by_role("gridcell", name=shown, exact=True)
     expect(gamma.first).to_be_visible(timeout=PATIENCE)
     screenshot(page, "loss_and_gamma")
 

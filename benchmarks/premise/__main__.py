@@ -5,7 +5,8 @@ baselines, on the two recorded trainings whose seeds are quiet enough. Every cel
 scanned on one seed, the two best run on three more, and the chosen one on fresh seeds, whose test loss counts. The
 comparisons that count are fixed beforehand (`plan.CONTRASTS`); all the rest is description.
 
-Runs are kept, so an interrupted benchmark goes on. With `--minutes 0` it only prints the tables.
+Runs are kept, so an interrupted benchmark goes on; `runs.jsonl.gz` beside this file has those that were made so far.
+With `--minutes 0` it only prints the tables.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process a core
 
 import argparse
 import dataclasses
+import gzip
 import json
 import math
 import time
@@ -51,7 +53,10 @@ from benchmarks.premise.tables import ablation, contrasts, losses
 from benchmarks.search.problems import TRAININGS
 from benchmarks.search.record import FLOOR
 
-__all__ = ["read", "remaining", "train", "write"]
+__all__ = ["RECORDED", "read", "remaining", "train", "write"]
+
+RECORDED = Path(__file__).with_name("runs.jsonl.gz")
+"""Runs that were made before, on several machines."""
 
 
 def main() -> None:
@@ -71,7 +76,8 @@ def main() -> None:
         "build/premise-quick.jsonl" if arguments.quick else "build/premise.jsonl"
     )
     plan, effort = (quick_cells(), QUICK) if arguments.quick else (cells(), FULL)
-    done = read(path)
+    done = {} if arguments.quick else read(RECORDED)
+    done |= read(path)
     if arguments.minutes > 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         until = time.monotonic() + 60 * arguments.minutes
@@ -140,9 +146,12 @@ def train(data: Path, run: Run) -> Result:
 
 
 def read(path: Path) -> dict[Run, Result]:
-    """Return the runs that were made before; a line that was cut off by a kill does not count."""
+    """Return the runs of a file, perhaps compressed; a line that was cut off by a kill does not count."""
     done: dict[Run, Result] = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
+    if not path.exists():
+        return done
+    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+    for line in text.splitlines():
         try:
             cell, step_size, stage, index, result = json.loads(line)
         except json.JSONDecodeError:

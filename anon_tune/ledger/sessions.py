@@ -37,9 +37,10 @@ class Sessions:
         with write(self._engine) as connection:
             query = _valid(secret, once=True, now=database_time(connection))
             found = connection.execute(query).mappings().first()
-            if found is None:
+            used = sa.delete(SESSIONS).where(SESSIONS.c.digest == digest(secret))
+            # No row if another transaction has used the link since the query.
+            if found is None or connection.execute(used).rowcount == 0:
                 return None
-            connection.execute(sa.delete(SESSIONS).where(SESSIONS.c.digest == digest(secret)))
             return _insert(connection, str(found["id"]), seconds, once=False)
 
     def find(self, secret: str) -> TokenRecord | None:

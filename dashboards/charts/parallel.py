@@ -1,7 +1,6 @@
 """Parallel coordinates: each search trial as a line across its coordinates.
 
-Plotly's own `parcoords` needs WebGL and code that is compiled from text, which the policy of the pages forbids. The
-axes here are lines of an ordinary chart.
+Plotly's own `parcoords` needs WebGL, which not every browser has. The axes here are lines of an ordinary chart.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 __all__ = [
     "GREY",
+    "PALETTE",
     "SCALE",
     "arm_colour",
     "arm_symbol",
@@ -26,10 +27,13 @@ __all__ = [
     "wrapped",
 ]
 
-# Okabe and Ito's palette, which people with colour blindness can distinguish, without black (invisible in the
-# dark) and yellow (on white). Arms that most jobs have keep theirs, so that two jobs look alike.
-_USUAL = {"anon": ("#0072B2", "circle"), "adamw": ("#D55E00", "square"), "sgd": ("#009E73", "diamond")}
-_FURTHER = (("#CC79A7", "triangle-up"), ("#E69F00", "pentagon"), ("#56B4E9", "star"))
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette, which people with colour blindness can distinguish, without black (invisible in the dark)
+and yellow (on white)."""
+
+# Arms that most jobs have keep their look, so that two jobs look alike.
+_USUAL = {"anon": (PALETTE[0], "circle"), "adamw": (PALETTE[1], "square"), "sgd": (PALETTE[2], "diamond")}
+_FURTHER = ((PALETTE[3], "triangle-up"), (PALETTE[4], "pentagon"), (PALETTE[5], "star"))
 
 GREY = "#808080"
 """Grey that is seen on white and in the dark."""

@@ -330,9 +330,11 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole < 600 else f"{round(whole / 60)} min"
+    if whole < 600:
+        return f"{whole // 60} min {whole % 60} s"
     hours, minutes = divmod(round(whole / 60), 60)
+    if not hours:
+        return f"{minutes} min"
     if hours < 48:
         return f"{hours} h {minutes} min"
     return f"{hours // 24} days {hours % 24} h"

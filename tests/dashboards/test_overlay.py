@@ -60,3 +60,15 @@ def test_a_cost_is_counted_on_the_scale_of_the_answer(
 def test_jobs_without_a_response_are_left_out() -> None:
     assert len(responses([]).data) == 0
     assert len(responses([job("a"), job("b", gamma=Gamma(best=None))]).data) == 0
+
+
+def test_costs_that_are_no_shares_are_not_drawn_as_shares() -> None:
+    linear, other = job("a", scale="linear", gamma=GAMMA), job("b", scale="log", gamma=GAMMA)
+    figure = responses([linear, other])
+    assert [line.name for line in figure.data] == ["b (b)"]
+    assert "linear scale are no shares: a." in figure.layout.legend.title.text.replace("<br>", " ")
+    assert figure.layout.yaxis.tickformat == ".0%"
+    alone = responses([linear, job("c")])
+    assert [line.name for line in alone.data] == ["a (a)"]
+    assert alone.layout.legend.title.text is None
+    assert not alone.layout.yaxis.tickformat

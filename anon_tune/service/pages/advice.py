@@ -33,7 +33,7 @@ router = APIRouter(prefix="/advice", include_in_schema=False)
 
 @dataclass(frozen=True)
 class Question:
-    """What advice is wanted on.
+    """The model that advice is asked for.
 
     Attributes:
         model: The model, or its family alone.

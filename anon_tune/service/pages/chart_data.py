@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from collections import OrderedDict
+
+from fastapi.concurrency import run_in_threadpool
 
 from anon_tune.dashboards.charts import ChartData
 from anon_tune.jobs.ledger import LedgerJobs
@@ -23,16 +25,19 @@ class ChartSource:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, ChartData] = OrderedDict()
-        self._lock = threading.Lock()
+        self._reading = asyncio.Lock()
 
-    def data(self, jobs: LedgerJobs, job_id: str) -> ChartData:
+    async def data(self, jobs: LedgerJobs, job_id: str) -> ChartData:
         """Return the data of a job's charts, as it is now. Raises NotFoundError."""
-        with self._lock:
-            seen = jobs.job(job_id)
-            kept = self._kept.pop(job_id, None)
-            if kept is None or kept.job != seen:
-                kept = ChartData(seen, jobs.list_trials(job_id), jobs.curves(job_id, _POINTS))
-            self._kept[job_id] = kept
-            if len(self._kept) > _JOBS:
-                self._kept.popitem(last=False)
+        async with self._reading:  # whoever waits takes none of the service's few threads
+            return await run_in_threadpool(self._read, jobs, job_id)
+
+    def _read(self, jobs: LedgerJobs, job_id: str) -> ChartData:
+        seen = jobs.job(job_id)
+        kept = self._kept.pop(job_id, None)
+        if kept is None or kept.job != seen:
+            kept = ChartData(seen, jobs.list_trials(job_id), jobs.curves(job_id, _POINTS))
+        self._kept[job_id] = kept
+        if len(self._kept) > _JOBS:
+            self._kept.popitem(last=False)
         return kept

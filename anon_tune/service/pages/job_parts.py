@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
 from anon_tune.dashboards.charts import CHARTS, figure_json
@@ -127,7 +128,7 @@ def all_charts(job_id: JobId, user: PageReader) -> str:
 
 
 @router.get("/charts/{name}.json")
-def chart(
+async def chart(
     job_id: JobId, name: Annotated[str, Path(max_length=30)], user: PageReader, request: Request
 ) -> Response:
     """Send the figure of a chart, as plotly reads it."""
@@ -135,6 +136,6 @@ def chart(
     if found is None:
         raise HTTPException(404, f"There is no chart {name}. The charts are {', '.join(CHARTS)}.")
     source: ChartSource = request.app.state.chart_source
-    return Response(
-        figure_json(found.draw(source.data(user.user.jobs, job_id))), media_type="application/json"
-    )
+    data = await source.data(user.user.jobs, job_id)
+    text = await run_in_threadpool(lambda: figure_json(found.draw(data)))
+    return Response(text, media_type="application/json")

@@ -42,7 +42,7 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass(frozen=True)
 class Draft:
-    """What the page holds while one writes a job.
+    """A job as the page holds it while a user writes it.
 
     Attributes:
         text: The job file.

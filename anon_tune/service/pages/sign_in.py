@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from anon_tune.dashboards.pages import render
@@ -41,7 +41,9 @@ def sign_in(
     token: Annotated[str, Form(max_length=200)],
     next: Annotated[str, Form(max_length=2000)] = "/",
 ) -> Response:
-    """Begin a session for a token."""
+    """Begin a session for a token; not for the form of another site, which would sign one in as somebody else."""
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        raise HTTPException(403, "Another site sent this form. Sign in on the service's own page: /sign-in")
     surroundings: Surroundings = request.app.state.surroundings
     found = surroundings.ledger.tokens.find(token.strip())
     if found is None:

@@ -98,6 +98,11 @@ def test_signing_in_leads_to_our_pages_alone(http: httpx2.Client, ledger: Ledger
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
+def test_the_form_of_another_site_signs_nobody_in(http: httpx2.Client, secret: str):
+    assert sign_in(http, secret, **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert sign_in(http, secret, **{"Sec-Fetch-Site": "same-origin"}).status_code == 303
+
+
 def test_a_wrong_token_is_refused(http: httpx2.Client, secret: str):
     answer = sign_in(http, "at_wrong", "/advice")
     assert answer.status_code == 401

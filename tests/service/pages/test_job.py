@@ -284,7 +284,10 @@ def test_the_command_for_mlflow_is_shown_where_it_is_only_a_database(
 
 def test_a_page_leads_to_signing_in_once_its_session_has_ended(visit: Visit, ledger: Ledger) -> None:
     job = submit(ledger)
+    lease = ledger.leases.acquire(job, "worker", 3600.0)
     page = visit(f"/jobs/{job}")
+    train(ledger, lease, 0, 0.9)
+    expect(page.get_by_label("Progress", exact=True)).to_contain_text("0.9")
     for token in ledger.tokens.all():
         ledger.tokens.revoke(token.id)
     expect(page).to_have_url(re.compile(f"/sign-in.next=/jobs/{job}$"))

@@ -6,6 +6,7 @@ The service has a token from the start, so other users of this machine cannot us
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import getpass
 import os
 import signal
@@ -34,6 +35,9 @@ _START_SECONDS = 120.0
 _STOP_SECONDS = 45.0
 _POLL_SECONDS = 0.2
 _LOG_LINES = 15
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+"""Loaded here, as a process that was just forked should load nothing."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +171,16 @@ def _start(
             stderr=output,
             env=environment,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
     stack.enter_context(_ended(process))
     return _Part(name, process, log, health)
+
+
+def _end_with_parent() -> None:
+    """Let this process get SIGTERM when its parent ends without stopping it, by SIGKILL for example; Linux only."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 @contextlib.contextmanager

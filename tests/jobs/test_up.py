@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import subprocess
+import sys
 
 import httpx2
 import psutil
@@ -13,6 +15,17 @@ import pytest
 from tests.jobs.conftest import Home
 
 pytestmark = pytest.mark.slow
+
+
+def said_once_ready(process: subprocess.Popen[str]) -> str:
+    """Return what `up` has printed when everything runs."""
+    assert process.stderr is not None
+    said = ""
+    while "Ctrl-C" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    return said
 
 
 @pytest.mark.parametrize("proxy", [None, "socks5://127.0.0.1:9"])
@@ -24,12 +37,7 @@ def test_service_worker_and_pages_come_up_together_and_end_together(
             monkeypatch.setenv(name, proxy)
         monkeypatch.delenv("no_proxy", raising=False)
     process = home.start("up", "--port", "0", "--mlflow-port", "0")
-    assert process.stderr is not None
-    said = ""
-    while "Ctrl-C" not in said:
-        line = process.stderr.readline()
-        assert line, said
-        said += line
+    said = said_once_ready(process)
     monkeypatch.undo()
     service, pages = re.findall(r"(http://127\.0\.0\.1:\d+)(?= |\n)", said)[:2]
     assert httpx2.get(f"{service}/readyz").json()["ready"] is True
@@ -57,6 +65,18 @@ def test_service_worker_and_pages_come_up_together_and_end_together(
         "worker.log",
         "mlflow.log",
     }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+def test_a_killed_up_leaves_nothing_behind(home: Home):
+    process = home.start("up", "--port", "0", "--mlflow-port", "0")
+    said_once_ready(process)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) >= 3
+    process.kill()
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert alive == []
 
 
 def test_a_port_that_is_taken_is_named(home: Home):

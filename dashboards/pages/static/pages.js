@@ -77,7 +77,10 @@
   // .passing: a problem of the service's, not of a request; it is over with the next answer.
   const isAnswered = () => messages()?.querySelector(".passing")?.remove();
   document.addEventListener("htmx:sseOpen", isAnswered);
-  document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) isAnswered(); });
+  document.addEventListener("htmx:afterRequest", (event) => { // Its `successful` holds for all that is swapped.
+    const { status } = event.detail.xhr;
+    if (status >= 200 && status < 400) isAnswered();
+  });
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (event.detail.requestConfig.verb !== "get") messages()?.replaceChildren();
   });

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from anon_tune.errors import DependencyError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, NewTrial, Phase, Role, TrialState
 from anon_tune.settings import Settings
@@ -284,7 +285,10 @@ def test_the_command_for_mlflow_is_shown_where_it_is_only_a_database(
 
 def test_a_page_leads_to_signing_in_once_its_session_has_ended(visit: Visit, ledger: Ledger) -> None:
     job = submit(ledger)
+    lease = ledger.leases.acquire(job, "worker", 3600.0)
     page = visit(f"/jobs/{job}")
+    train(ledger, lease, 0, 0.9)
+    expect(page.get_by_label("Progress", exact=True)).to_contain_text("0.9")
     for token in ledger.tokens.all():
         ledger.tokens.revoke(token.id)
     expect(page).to_have_url(re.compile(f"/sign-in.next=/jobs/{job}$"))
@@ -302,6 +306,27 @@ def test_a_page_says_that_the_service_does_not_answer_and_goes_on(
 
     page.unroute_all()
     expect(page.locator("#messages")).to_be_empty()
+    ledger.leases.acquire(job, "worker", 3600.0)
+    expect(page.locator("#job .badge").first).to_have_text("RUNNING")
+    page.close()
+
+
+def test_a_page_goes_on_once_the_database_is_back(
+    browser: Browser, serve: Serve, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(ledger)
+    page = browser.new_page(base_url=serve())
+    page.goto(f"/jobs/{job}")
+    expect(page.locator("#job .badge").first).to_have_text("QUEUED")
+
+    def unavailable(job_id: str) -> None:
+        raise DependencyError("no database")
+
+    with monkeypatch.context() as away:
+        for name, method in ((ledger.overviews, "job"), (ledger.jobs, "get")):
+            away.setattr(name, method, unavailable)
+        expect(page.locator("#messages")).to_contain_text("cannot use something that it needs")
+    expect(page.locator("#messages")).to_have_text("")
     ledger.leases.acquire(job, "worker", 3600.0)
     expect(page.locator("#job .badge").first).to_have_text("RUNNING")
     page.close()

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 __all__ = ["PATIENCE", "chromium", "screenshot"]
 
-PATIENCE = 60_000.0
+PATIENCE = 120_000.0
 """Milliseconds after which a test gives up; machines may be busy."""
 
 _SCREENSHOTS = os.environ.get("ANON_TUNE_TEST_SCREENSHOTS")  # tests unset such variables

@@ -11,12 +11,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from anon_tune.ledger import Ledger
 from anon_tune.records import JobRecord, JobState
+from anon_tune.service.app import create_app
+from anon_tune.settings import Settings
 from benchmarks.jobs import RunningJob
 from benchmarks.mlflow_outage import SPEC, differences
 from benchmarks.mlflow_server import MlflowServer
 from tests.browsers import PATIENCE, screenshot
 from tests.jobs.conftest import Home
+from tests.serving import serving
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +38,17 @@ def address(server: MlflowServer) -> str:
 
 
 @pytest.fixture(scope="module")
-def job(home: Home, server: MlflowServer) -> JobRecord:
+def pages(home: Home, server: MlflowServer) -> Iterator[str]:
+    """The address of our own pages, which are open to this machine."""
+    settings = Settings(home=home.folder, mlflow_url=server.url)
+    ledger = Ledger.open(settings.ledger_url)
+    with serving(create_app(ledger, settings, on_loopback=True)) as address:
+        yield address
+    ledger.close()
+
+
+@pytest.fixture(scope="module")
+def job(home: Home, server: MlflowServer, pages: str) -> JobRecord:
     """A job that was run while MLflow could not be reached, and written there afterwards."""
     overrides = ("--set", "budget.trials=3", "--set", "confirm.finalists=1")
     nowhere = home.call("run", home.spec(), *overrides, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
@@ -46,7 +60,7 @@ def job(home: Home, server: MlflowServer) -> JobRecord:
     assert refused.returncode == 6
     assert "Nothing is lost" in refused.stderr
     assert "Traceback" not in refused.stderr
-    written = home.call("mlflow", "sync", found.id, MLFLOW_TRACKING_URI=server.url)
+    written = home.call("mlflow", "sync", found.id, MLFLOW_TRACKING_URI=server.url, ANON_TUNE_URL=pages)
     assert written.returncode == 0, written.stderr
     assert written.stdout.startswith(f"{len(found.trials)} trials")
     return home.only_job()
@@ -109,6 +123,16 @@ def test_the_description_of_a_job_is_its_report(page: Page, address: str, job: J
         expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text("trials_done")).to_be_visible(timeout=PATIENCE)
     screenshot(page, "job_run")
+
+
+def test_links_lead_from_our_page_to_mlflows_and_back(page: Page, pages: str, job: JobRecord) -> None:
+    page.goto(f"{pages}/jobs/{job.id}")
+    page.get_by_role("link", name="Open in MLflow").click()
+    back = page.get_by_role("link", name="Open the job's page").first
+    expect(back).to_be_visible()
+    page.goto(str(back.get_attribute("href")))
+    expect(page).to_have_url(f"{pages}/jobs/{job.id}")
+    expect(page.get_by_role("heading", name=job.name)).to_be_visible()
 
 
 def test_the_objective_comes_before_what_is_about_the_optimizer(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
-import uvicorn
 
 from anon_tune.advice.summary import summarize
 from anon_tune.jobs.client import Client
@@ -22,6 +19,7 @@ from anon_tune.search.rounds import rounds_of
 from anon_tune.service.app import create_app
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec, spaces_of
+from tests.serving import serving
 
 Serve = Callable[..., str]
 
@@ -60,25 +58,7 @@ def serve(ledger: Ledger, settings: Settings) -> Iterator[Serve]:
             *, on_loopback: bool = True, settings: Settings = settings, certificate: Path | None = None
         ) -> str:
             app = create_app(ledger, settings, on_loopback=on_loopback)
-            config = uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=1,
-                ssl_certfile=certificate,  # with its key
-            )
-            server = uvicorn.Server(config)
-            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-            thread.start()
-
-            def stop() -> None:
-                server.should_exit = True
-                thread.join()
-
-            stack.callback(stop)
-            scheme = "http" if certificate is None else "https"
-            return f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"
+            return stack.enter_context(serving(app, certificate))
 
         yield start
 

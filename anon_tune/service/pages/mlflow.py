@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-from anon_tune.reachable import without_password
+from anon_tune.reachable import mlflow_page, without_password
 from anon_tune.settings import Settings
 
 __all__ = ["MLflow", "mlflow_of"]
@@ -25,11 +25,8 @@ class MLflow:
     command: str | None
 
     def run(self, run: str | None) -> str | None:
-        """Return the address of a run's page; None without one.
-
-        MLflow finds the experiment of a run by itself, so any number may stand for it.
-        """
-        return None if self.pages is None or not run else f"{self.pages}/#/experiments/0/runs/{run}"
+        """Return the address of a run's page; None without one."""
+        return None if self.pages is None or not run else mlflow_page(self.pages, run)
 
 
 def mlflow_of(settings: Settings) -> MLflow:

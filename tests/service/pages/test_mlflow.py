@@ -8,7 +8,7 @@ from anon_tune.settings import Settings
 
 def test_a_run_of_a_server_has_an_address_without_the_password() -> None:
     found = mlflow_of(Settings(mlflow_tracking_uri="https://ann:secret@host:5000/mlflow/"))
-    assert found.run("abc") == "https://host:5000/mlflow/#/experiments/0/runs/abc"
+    assert found.run("abc") == "https://host:5000/mlflow/#/runs/abc"
     assert found.run(None) is None
     assert found.command is None
 
@@ -21,5 +21,5 @@ def test_a_database_has_a_command_without_the_password() -> None:
 
 def test_the_pages_of_a_database_may_have_an_address() -> None:
     found = mlflow_of(Settings(mlflow_url="http://127.0.0.1:5000"))
-    assert found.run("abc") == "http://127.0.0.1:5000/#/experiments/0/runs/abc"
+    assert found.run("abc") == "http://127.0.0.1:5000/#/runs/abc"
     assert found.command is None

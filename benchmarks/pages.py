@@ -4,7 +4,8 @@ How long does the service take for each page, and how large is it? A ledger (sql
 5,000 trials with ten reports each, and an answer. The service runs as `anon-tune serve`. One client asks for the
 pages in turn; the first response of each is not counted. The size is that of the page after gzip, with all files that
 it loads but plotly.js, which browsers keep for ever. The goals are 200 ms (95%) and 300 kB; figures of charts, which
-a page loads when they come into view, have none for their time.
+a page loads when they come into view, have none for their time. At the end Chromium, with an empty cache each time,
+opens the large job: until its answer can be read, and until its first chart is drawn (goal 2 s).
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from __future__ import annotations
 import argparse
 import gzip
 import re
+import shutil
+import statistics
 import time
 from dataclasses import dataclass
 
 import httpx2
 import numpy as np
+from playwright.sync_api import sync_playwright
 
 from anon_tune.advice.summary import summarize
 from anon_tune.ledger import Lease, Ledger
@@ -27,7 +31,8 @@ from benchmarks.service import service
 
 JOBS, TRIALS, REPORTS = 500, 5000, 10
 ANSWERED = 60
-GOAL_MS, GOAL_KB = 200.0, 300.0
+GOAL_MS, GOAL_KB, GOAL_SECONDS = 200.0, 300.0, 2.0
+OPENED = 5
 SPEC = {
     "name": "digits-mlp",
     "task": "image_classification",
@@ -145,7 +150,29 @@ def measure(rounds: int) -> bool:
                     f"{page.name:22} median {median:6.1f} ms  95% {high:6.1f} ms  {weight:6.1f} kB",
                     flush=True,
                 )
-    return met
+        answered, drawn = opened(f"{found.address}/jobs/{job}")
+        print(
+            f"in a browser: answer after {answered:.2f} s, first chart after {drawn:.2f} s (medians of {OPENED})"
+        )
+    return met and drawn < GOAL_SECONDS
+
+
+def opened(address: str) -> tuple[float, float]:
+    """Return the seconds until the answer of a job's page is visible and its first chart is drawn: medians."""
+    answered, drawn = list[float](), list[float]()
+    with sync_playwright() as playwright:
+        program = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        for _ in range(OPENED):
+            with browser.new_context() as context, context.new_page() as page:
+                began = time.perf_counter()
+                page.goto(address, wait_until="commit")
+                page.locator(".answer").wait_for()
+                answered.append(time.perf_counter() - began)
+                page.locator(".chart .main-svg").first.wait_for()
+                drawn.append(time.perf_counter() - began)
+        browser.close()
+    return statistics.median(answered), statistics.median(drawn)
 
 
 def _charts(http: httpx2.Client, job: str) -> list[Page]:

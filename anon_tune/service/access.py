@@ -86,8 +86,10 @@ class User:
         return _RANKS[self.role] >= _RANKS[role]
 
     def is_known(self) -> bool:
-        """Return whether their token is still valid."""
-        return self.secret is None or self.surroundings.ledger.tokens.find(self.secret) is not None
+        """Return whether their token is still valid, or the service still open."""
+        if self.secret is None:
+            return self.surroundings.is_open()
+        return self.surroundings.ledger.tokens.find(self.secret) is not None
 
     def check_may_send_code(self) -> None:
         """Raise HTTPException (403) unless the service and their token allow code."""

@@ -194,3 +194,13 @@ def test_a_stream_of_events_ends_with_its_token(serve: Serve, ledger: Ledger):
         assert next(events).event == "job"
         ledger.tokens.revoke(token.id)
         assert [event for event in events if event.event == "job"] == []
+
+
+def test_a_stream_without_a_token_ends_with_the_first_token(serve: Serve, ledger: Ledger):
+    """The service is no longer open to every user of the machine."""
+    job = ledger.jobs.create("x", parse_spec(SPEC).model_dump(mode="json"), {}).id
+    with httpx2.Client(base_url=serve()) as http, http.sse(f"/api/v1/jobs/{job}/events") as source:
+        events = iter(source)
+        assert next(events).event == "job"
+        ledger.tokens.create("me", Role.READ)
+        assert [event for event in events if event.event == "job"] == []

@@ -18,6 +18,7 @@ from anon_tune.next_steps import next_steps
 from anon_tune.records import ENDED, JobState, TrialState
 from anon_tune.sentences import (
     EXPLAINED,
+    about_compared,
     about_comparison,
     about_coordinates,
     about_cost,
@@ -439,7 +440,7 @@ def _verdict_table(answer: Answer) -> Table:
         between = "-"
         if item.low is not None and item.high is not None:
             between = f"{signed(item.low, answer)} to {signed(item.high, answer)}"
-        compared = "these settings" if item.of == "configuration" else "if tuned anew"
+        compared = about_compared(item)
         outcome = Text(item.outcome, style=_OUTCOME_STYLES[item.outcome])
         _add_row(table, item.baseline, compared, outcome, difference, between, str(item.seeds))
     return table

@@ -71,7 +71,7 @@ def about_time(spec: JobSpec, measured: Measured | None) -> Iterator[str]:
 
     Args:
         spec: The job.
-        measured: A job with the same model, data and batch size; None if there is none.
+        measured: A job with the same model, data and batch size, or None.
     """
     budget = spec.budget
     total = sum(spec.planned_trials().values()) * budget.length

@@ -32,7 +32,7 @@ def token_path(settings: Settings) -> Path:
 
 
 def stored_secret(settings: Settings) -> str | None:
-    """Return the secret of the token; None if there is none yet, or if others may have read it."""
+    """Return the secret of the stored token; None without one, or if others may have read it."""
     path = token_path(settings)
     try:
         if path.stat().st_mode & _OTHERS:
@@ -79,7 +79,7 @@ def token_for(settings: Settings, server: str) -> str | None:
 
 
 def running_service(settings: Settings) -> str | None:
-    """Return the address of a service that `up` runs here, from this home; None if there is none."""
+    """Return the address of a service that `up` runs on this machine from this home, or None."""
     for path in sorted(_lock_path(settings, 0).parent.glob(f"*{_SUFFIX}")):
         port = path.stem.removeprefix(f"{platform.node()}-")
         if port.isdecimal() and _is_held(path):  # machines that share a home have names such as gpu and gpu-1

@@ -16,6 +16,7 @@ __all__ = [
     "EXPLAINED",
     "about_advice",
     "about_answer",
+    "about_compared",
     "about_comparison",
     "about_coordinates",
     "about_cost",
@@ -172,6 +173,11 @@ def about_answer(answer: Answer) -> Iterator[str]:
     """
     for said in (_best_gamma(answer.gamma), *about_result(answer)):
         yield f"{said[0].upper()}{said[1:]}."
+
+
+def about_compared(each: Comparison) -> str:
+    """Return, for a table, which of the two a comparison is about: the chosen settings, or the tuned optimizers."""
+    return "these settings" if each.of == "configuration" else "if tuned anew"
 
 
 def about_settings(hyperparameters: Mapping[str, Any]) -> str:

@@ -127,7 +127,7 @@ def _announcement(service: str, link: str, pages: str, logs: Path) -> Iterator[s
 
 
 def own_token(ledger: Ledger, settings: Settings) -> TokenRecord:
-    """Return the admin token that is stored in the home; create and store it if there is none that is valid."""
+    """Return the admin token that is stored in the home; create and store one if it is missing or was revoked."""
     secret, owner = stored_secret(settings), _user_name()
     if secret is not None:
         with contextlib.suppress(ConflictError):  # it was revoked, or is another user's

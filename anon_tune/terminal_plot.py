@@ -34,7 +34,7 @@ _GAP = "   "
 
 @dataclass(frozen=True)
 class _Symbols:
-    """Characters of a plot; a state is told by its shape, not by a colour."""
+    """Characters of a plot. States differ by shape, so that the plot needs no colours."""
 
     states: dict[TrialState, str]
     beyond: tuple[str, str]

@@ -18,7 +18,7 @@ __all__ = ["figure_of", "pictures_of"]
 
 
 def figure_of(jobs: Source, job_id: str, name: str) -> go.Figure:
-    """Return one of CHARTS. Raises InputError if there is none of this name."""
+    """Return the figure of a name in CHARTS. Raises InputError, which lists the names, for another one."""
     if name not in CHARTS:
         raise InputError(unknown("figure", name, CHARTS))
     chart = CHARTS[name]

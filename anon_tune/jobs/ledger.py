@@ -119,7 +119,7 @@ class LedgerJobs(Jobs):
         return submission.checked_remote(self._ledger, document, spaces, self._settings)[0]
 
     def measured_like(self, spec: JobSpec) -> Measured | None:
-        """Return the newest job that measured the same model on the same data; None if there is none."""
+        """Return the newest job that measured the same model on the same data, or None."""
         from anon_tune import submission
 
         return submission.measured_like(self._ledger, spec)

@@ -57,7 +57,7 @@ class FormField:
         help: Its meaning, in a sentence; code is in backticks.
         kind: One text, one number, one of `choices`, or several of them.
         choices: The values to choose from.
-        default: The value if the key is left out, as text; empty if there is none.
+        default: The value if the key is left out, as text; empty for a key without one.
         required: Whether the key must be given.
         low: Smallest number.
         high: Largest number.

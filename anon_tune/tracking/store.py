@@ -146,7 +146,7 @@ class Store:
                 raise deleted
 
     def find_run(self, tag: str, value: str) -> Any | None:
-        """Return the run with this tag; None if there is none."""
+        """Return the run with this tag, or None."""
         found = self.client.search_runs([self.experiment], f"tags.`{tag}` = '{value}'", max_results=1)
         return found[0] if found else None
 

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from anon_tune.dashboards.charts.data import ChartData
 from anon_tune.dashboards.charts.style import GREY, arm_colour, empty, faded, new_figure, note, short_id, tidy
-from anon_tune.dashboards.charts.units import about_time, time_unit
+from anon_tune.dashboards.charts.units import time_in_words, time_unit
 from anon_tune.records import Phase, TrialState
 from anon_tune.views import TrialView
 
@@ -134,7 +134,7 @@ def _add_group(figure: go.Figure, data: ChartData, bars: Sequence[_Bar], size: f
 def _said(data: ChartData, bar: _Bar) -> str:
     trial = bar.trial
     state = f"{trial.phase.value}, {trial.state.value.lower()}"
-    return f"{short_id(trial.id, data.job.id)}<br>{state}<br>{about_time(bar.end - bar.start)}"
+    return f"{short_id(trial.id, data.job.id)}<br>{state}<br>{time_in_words(bar.end - bar.start)}"
 
 
 def _add_counts(figure: go.Figure, data: ChartData, bars: Sequence[_Bar], size: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["about_time", "time_unit"]
+__all__ = ["time_in_words", "time_unit"]
 
 _UNITS = (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0), ("seconds", 1.0))
 
@@ -12,7 +12,7 @@ def time_unit(seconds: float) -> tuple[str, float]:
     return next(((name, size) for name, size in _UNITS if seconds >= 2 * size), _UNITS[-1])
 
 
-def about_time(seconds: float) -> str:
+def time_in_words(seconds: float) -> str:
     """Return a time in words: "3.2 hours"."""
     unit, size = time_unit(seconds)
     return f"{seconds / size:.3g} {unit}"

@@ -16,6 +16,7 @@ from anon_tune.search_spaces import Space
 from anon_tune.sentences import (
     EXPLAINED,
     about_answer,
+    about_compared,
     about_comparison,
     about_coordinates,
     about_cost,
@@ -126,7 +127,7 @@ class Found:
     Attributes:
         sentences: The answer in two sentences.
         is_old: Whether the job goes on, since its budget was raised.
-        gamma: The recommended gamma; None if there is none.
+        gamma: The recommended gamma, or None.
         interval: Interval of the best gamma, as text; None with too few trials.
         compared: What was compared, and how.
         about: Statements on gamma and on Anon's other coordinates.
@@ -390,7 +391,7 @@ def _verdict_row(each: Comparison, answer: Answer) -> VerdictRow:
         between = f"{signed(each.low, answer)} to {signed(each.high, answer)}"
     return VerdictRow(
         baseline=each.baseline,
-        of="these settings" if each.of == "configuration" else "if tuned anew",
+        of=about_compared(each),
         outcome=each.outcome,
         difference="-" if each.difference is None else signed(each.difference, answer),
         interval=between,

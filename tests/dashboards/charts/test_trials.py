@@ -9,7 +9,7 @@ import pytest
 
 from anon_tune.dashboards.charts import CHARTS, is_empty
 from anon_tune.dashboards.charts.style import arm_colour
-from anon_tune.dashboards.charts.units import about_time
+from anon_tune.dashboards.charts.units import time_in_words
 from anon_tune.records import Phase, TrialState
 from tests.dashboards.charts import jobs
 
@@ -253,4 +253,4 @@ def test_many_trials_are_counted_over_time():
     ("seconds", "said"), [(0.0, "0 seconds"), (90, "90 seconds"), (600, "10 minutes"), (1e5, "27.8 hours")]
 )
 def test_times_are_in_units_that_people_use(seconds: float, said: str):
-    assert about_time(seconds) == said
+    assert time_in_words(seconds) == said

@@ -232,14 +232,10 @@ def extend(
         raise InputError(
             f"Give --trials, --time or --seeds. For example: anon-tune extend {job_id} --trials 40"
         )
-    from anon_tune.spec import seconds, stored_spec
+    from anon_tune.spec import stored_spec
 
-    try:
-        length = None if time is None else seconds(time)
-    except ValueError as error:
-        raise InputError(f"--time: {error}") from None
     place = open_jobs()
-    change = place.extend(job_id, trials, length, seeds)
+    change = place.extend(job_id, trials, time, seeds)
     print_change(change, "will pick up the new totals within seconds", as_json)
     if trials is not None and not as_json and stored_spec(place.job(job_id).spec).search.stop == "decided":
         out.print("search.stop is decided: a search only runs the added trials if they are expected to help.")

@@ -223,14 +223,18 @@ class Jobs(ABC):
         """
 
     def extend(
-        self, job_id: str, trials: int | None = None, seconds: float | None = None, seeds: int | None = None
+        self,
+        job_id: str,
+        trials: int | None = None,
+        seconds: float | str | None = None,
+        seeds: int | None = None,
     ) -> ChangeView:
         """Raise a job's budget; one that has SUCCEEDED is queued again.
 
         Args:
             job_id: The job.
             trials: The new total of search trials per arm.
-            seconds: The new limit of the time for work on the job, in total.
+            seconds: The new limit of the time for work on the job, in total; also as text with a unit, such as "3h".
             seeds: The new total of verdict seeds. The added ones get a test of their own.
 
         Raises:

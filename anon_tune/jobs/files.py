@@ -211,7 +211,10 @@ def _kind(value: Any) -> type:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: a time as text in UTC, such as 2026-01-31T12:00:00Z."""
+    """Return a value as JSON has it: a time as text in UTC, such as 2026-01-31T12:00:00.000000Z.
+
+    All times have six digits of a second: pandas reads a column as times only where all are written alike.
+    """
     if not isinstance(value, datetime.datetime):
         return value
-    return value.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
+    return value.astimezone(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -82,6 +82,14 @@ def test_reports_are_written_as_csv_and_parquet(write: Write, ledger: Ledger, do
     assert len(pandas.read_csv(one)) == len(trials[0].reports)
 
 
+def test_all_times_in_csv_are_written_alike(tmp_path: Path):
+    whole = builders.EPOCH.replace(microsecond=0)
+    times = [whole, whole + datetime.timedelta(milliseconds=1)]
+    rows = [{"trial": "a", "step": step, "time": time} for step, time in enumerate(times)]
+    write_table(tmp_path / "x.csv", rows, ReportView.columns())
+    assert pandas.read_csv(tmp_path / "x.csv", parse_dates=["time"])["time"].tolist() == times
+
+
 def test_the_file_is_that_of_the_data_frame(write: Write, ledger: Ledger, settings: Settings, done: str):
     frame = LedgerJobs(ledger, settings).trials(done)
     written = pandas.read_parquet(write(done, "trials.parquet"))

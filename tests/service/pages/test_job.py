@@ -115,6 +115,24 @@ def test_numbers_move_without_a_reload(visit: Visit, ledger: Ledger) -> None:
     check_accessible(page)
 
 
+def test_a_new_part_of_the_page_listens_at_once(visit: Visit, ledger: Ledger) -> None:
+    job = submit(ledger)
+    lease = ledger.leases.acquire(job, "worker", 3600.0)
+    for number in range(3):
+        train(ledger, lease, number, float(number), gamma=number / 60)
+    page = visit(f"/jobs/{job}")
+    open_part(page, "trials")
+    expect(page.locator("#found")).to_contain_text("3 trials")
+    page.evaluate(
+        """() => new MutationObserver((changes, self) => {
+            self.disconnect();
+            document.getElementById("sort-value").click();
+        }).observe(document.getElementById("found").parentElement, {childList: true})"""
+    )
+    page.get_by_role("button", name="value", exact=True).click()
+    expect(page.locator("#found th[aria-sort=descending]")).to_have_text("value")
+
+
 def test_trials_are_sorted_filtered_and_paged(visit: Visit, ledger: Ledger) -> None:
     job = submit(ledger)
     lease = ledger.leases.acquire(job, "worker", 3600.0)

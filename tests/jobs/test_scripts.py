@@ -140,7 +140,9 @@ def test_a_distributed_script_is_tuned_though_it_is_killed_once(home: Home) -> N
     assert found is not None
     assert found.state is JobState.SUCCEEDED
     ended = {trial.id: (trial.state, trial.reason) for trial in found.trials}
-    assert {state for state, _ in ended.values()} <= {TrialState.COMPLETE, TrialState.DIVERGED}, [r for _, r in ended.values() if r]
+    assert {state for state, _ in ended.values()} <= {TrialState.COMPLETE, TrialState.DIVERGED}, [
+        r for _, r in ended.values() if r
+    ]
     count = Counter(trial.phase for trial in found.trials)
     assert (count[Phase.SEARCH], count[Phase.CONFIRM]) == (3, 3)
     assert sum(trial.attempts for trial in found.trials) == len(found.trials) + 1

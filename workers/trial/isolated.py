@@ -271,10 +271,9 @@ def _filled(spec: JobSpec, assignment: Assignment, files: Path, run: int) -> lis
 
 
 def _how(end: Ended, log: str | None) -> str:
-    """Return how a process ended, with the last line that it wrote."""
-    lines = (log or "").strip().splitlines()
-    last = f": {lines[-1].strip()}" if lines else ""
-    return f"its process ended with {describe(end.status)}{last}"
+    """Return how a process ended, with what it said about that."""
+    words = output.last_words(log or "")
+    return f"its process ended with {describe(end.status)}" + (f": {words}" if words else "")
 
 
 def _killed() -> str:

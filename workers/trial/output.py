@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["LAST_LINES", "capture", "newest", "own", "tail", "trim"]
+__all__ = ["LAST_LINES", "capture", "last_words", "newest", "own", "tail", "trim"]
 
-LAST_LINES = 50
+LAST_LINES = 100
+"""torchrun writes about 40 lines after the error of a process that it has started."""
+
+_RANK = re.compile(r"^\[\w+\]: ?")
+"""`[rank1]: `, as torch.distributed puts it before each line of a traceback."""
 _MOST_BYTES = 2**20
 
 
@@ -57,6 +63,31 @@ def tail(path: Path) -> str | None:
     except OSError:
         return None
     return "\n".join(text.replace("\0", "").splitlines()[-LAST_LINES:]).strip("\n") or None
+
+
+def last_words(log: str) -> str | None:
+    """Return the line of a log that tells best why its process failed; None if it has no words.
+
+    This is the error of the last traceback, but under torchrun that of the first one: a process that fails takes
+    the others along, and torchrun adds a traceback of its own.
+    """
+    lines = [_RANK.sub("", line) for line in log.splitlines()]
+    errors = list(_errors(lines))
+    causes = [error for error in errors if not error.startswith("torch.distributed.elastic.")]
+    if causes:
+        return causes[0] if len(causes) < len(errors) else causes[-1]
+    return next((line.strip() for line in reversed(lines) if any(map(str.isalnum, line))), None)
+
+
+def _errors(lines: list[str]) -> Iterator[str]:
+    """Yield the line that follows the frames of each traceback."""
+    is_frames = False
+    for line in lines:
+        if line.startswith("Traceback (most recent call last):"):
+            is_frames = True
+        elif is_frames and line and not line.startswith(" "):
+            yield line.strip()
+            is_frames = False
 
 
 def trim(path: Path) -> None:

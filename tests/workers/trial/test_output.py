@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from anon_tune.workers.trial.output import LAST_LINES, newest, own, tail, trim
+import pytest
+
+from anon_tune.workers.trial.output import LAST_LINES, last_words, newest, own, tail, trim
 
 DIES = """
 import ctypes, os, sys
@@ -85,3 +87,35 @@ def test_a_large_file_is_cut_while_it_is_written_to(tmp_path: Path):
         writer.write("the next\n")
     assert path.read_text().splitlines()[-2:] == ["299999", "the next"]
     trim(tmp_path / "nothing")
+
+
+def traceback(error: str, rank: str = "") -> str:
+    return "".join(
+        f"{rank}{line}\n"
+        for line in ("Traceback (most recent call last):", '  File "train.py", line 1', error)
+    )
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("", None),
+        ("=====\n-----\n", None),
+        ("loading\nno space left\n=====\n", "no space left"),
+        (traceback("ValueError: a"), "ValueError: a"),
+        (traceback("KeyError: 'a'") + "going on\n" + traceback("ValueError: b") + "bye\n", "ValueError: b"),
+        (
+            traceback("ValueError: a", "[rank1]: ")
+            + traceback("RuntimeError: Connection closed by peer", "[rank0]: ")
+            + traceback("torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ")
+            + "=====\ntrain.py FAILED\n=====\n",
+            "ValueError: a",
+        ),
+        (
+            traceback("torch.distributed.elastic.SignalException: 15") + "=====\n",
+            "torch.distributed.elastic.SignalException: 15",
+        ),
+    ],
+)
+def test_the_line_that_tells_why_a_process_failed(log: str, words: str | None):
+    assert last_words(log) == words

@@ -36,6 +36,9 @@ _ARM = re.compile(r"\w[\w-]{0,31}", re.ASCII)
 """An arm's name is part of the ids of trials and of their folders."""
 
 _FEWEST_VERDICT_SEEDS = 2
+
+_SEEDS_OF_A_LOSS = 3
+"""Verdict seeds of a winner that is compared with nothing: they give its loss."""
 """Fewest seeds of a comparison, unless seeds have no effect."""
 
 _LARGEST_GRID = 100_000
@@ -444,11 +447,14 @@ class JobSpec(Strict):
         """Return the most trials of each phase: if every arm completes, and no finalist falls behind."""
         arms, repeats, more = len(self.arms), self.search.repeats, self.budget.more_seeds
         searches = arms * repeats
+        rounds = [self.confirm.verdict_seeds, *more]
+        if arms == 1:
+            rounds = [min(count, _SEEDS_OF_A_LOSS) for count in rounds]
         tests = searches * self.confirm.verdict_seeds * (1 + len(more)) if repeats > 1 else 0
         return {
             Phase.SEARCH: searches * self.budget.trials,
             Phase.CONFIRM: searches * min(self.confirm.finalists, self.budget.trials) * self.confirm.seeds,
-            Phase.VERDICT: arms * (self.confirm.verdict_seeds + sum(more)) + tests,
+            Phase.VERDICT: arms * sum(rounds) + tests,
         }
 
 

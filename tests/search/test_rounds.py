@@ -228,6 +228,13 @@ def test_with_fixed_seeds_every_finalist_and_winner_runs_once_and_nothing_is_dec
             assert each.difference == pytest.approx(0.0 if each.baseline == "adamw" else math.expm1(-0.5))
 
 
+def test_an_arm_that_is_compared_with_nothing_has_three_verdict_seeds():
+    spec = builders.spec(budget={"trials": 4, "epochs": 9}, search={"sampler": "random"}, arms=["anon"])
+    made = finished(Plan(spec, spaces_of(spec), -9.0), [], noise)
+    assert [each.phase for each in made].count(Phase.VERDICT) == 3
+    assert spec.planned_trials()[Phase.VERDICT] == 3
+
+
 def test_with_fixed_seeds_several_searches_decide_nothing():
     search = {"sampler": "random", "repeats": 3}
     spec = builders.spec(

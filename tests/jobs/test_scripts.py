@@ -132,7 +132,7 @@ def test_a_distributed_script_is_tuned_though_it_is_killed_once(home: Home) -> N
         "training": {"checkpoint_seconds": 0},
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
-    with killing_one_rank() as killed:
+    with killing_one_launcher(home.folder) as killed:
         done = home.call("run", str(folder / "job.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert killed
@@ -149,8 +149,8 @@ def test_a_distributed_script_is_tuned_though_it_is_killed_once(home: Home) -> N
 
 
 @contextlib.contextmanager
-def killing_one_rank() -> Iterator[list[int]]:
-    """Kill torchrun of the first trial that has started, once."""
+def killing_one_launcher(folder: Path) -> Iterator[list[int]]:
+    """Kill torchrun of the first trial below a folder that has started, once."""
     killed: list[int] = []
     over = threading.Event()
 
@@ -160,7 +160,8 @@ def killing_one_rank() -> Iterator[list[int]]:
                 with contextlib.suppress(psutil.Error):
                     line = process.cmdline()
                     work = process.environ().get("ANON_TUNE_WORK", "")
-                    if "torchrun" in " ".join(line[:2]) and "probe" not in Path(work).name:
+                    is_trial = work.startswith(str(folder)) and "probe" not in Path(work).name
+                    if is_trial and "torchrun" in " ".join(line[:2]):
                         os.kill(process.pid, signal.SIGKILL)
                         killed.append(process.pid)
                         return

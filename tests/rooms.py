@@ -19,7 +19,16 @@ PAGE = ROOT / "docs" / "architecture.md"
 GROUPS = {
     "cli": {"__main__"},
     "start": {"api", "display", "doctor", "stack"},
-    "words": {"console", "estimate", "export", "next_steps", "sentences", "snippets", "terminal_plot"},
+    "words": {
+        "console",
+        "estimate",
+        "export",
+        "next_steps",
+        "sentences",
+        "snippets",
+        "terminal_plot",
+        "waiting",
+    },
     "mlflow": {"tracking"},
     "values": {"answer", "architecture", "catalogue", "documents", "records"},
     "basics": {

@@ -22,6 +22,7 @@ def test_a_healthy_service_says_so(serve: Serve):
     assert ready.json() == {
         "ready": True,
         "database": "ok",
+        "workers": 0,
         "mlflow": "a database",
         "ray": "started for each job",
     }
@@ -35,7 +36,13 @@ def test_mlflow_and_ray_may_be_away(serve: Serve, settings: Settings):
     )
     ready = httpx2.get(f"{serve(settings=away)}/readyz")
     assert ready.status_code == 200
-    assert ready.json() == {"ready": True, "database": "ok", "mlflow": "unreachable", "ray": "unreachable"}
+    assert ready.json() == {
+        "ready": True,
+        "database": "ok",
+        "workers": 0,
+        "mlflow": "unreachable",
+        "ray": "unreachable",
+    }
 
 
 def test_without_its_database_it_is_not_ready(

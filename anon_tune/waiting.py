@@ -1,0 +1,69 @@
+"""Why a QUEUED job waits, and workers in a few words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from anon_tune.records import Queue, WorkerRecord, WorkerState
+
+if TYPE_CHECKING:
+    from anon_tune.spec.sections import Resources  # of job files: not for commands that only look
+
+__all__ = ["about_gpus", "about_waiting", "about_workers"]
+
+
+class _HasState(Protocol):
+    @property
+    def state(self) -> WorkerState: ...
+
+
+def about_waiting(needs: Resources, queue: Queue) -> str:
+    """Return why a QUEUED job does not run yet, as a part of a sentence.
+
+    Args:
+        needs: Resources of each of its trials.
+        queue: The jobs ahead of it, and all workers.
+    """
+    workers = [worker for worker in queue.workers if worker.takes_jobs]
+    if not workers:
+        return "no worker is running: start one with `anon-tune worker`"
+    for lack in _lacks(needs, workers):
+        return lack
+    free = sum(max(0, worker.at_once - len(worker.jobs)) for worker in workers)
+    if queue.ahead < free:
+        return "starts now"
+    if queue.ahead:
+        return "1 job is ahead" if queue.ahead == 1 else f"{queue.ahead} jobs are ahead"
+    busy = "the worker is" if len(workers) == 1 else f"all {len(workers)} workers are"
+    return f"it is next, and {busy} busy"
+
+
+def _lacks(needs: Resources, workers: Sequence[WorkerRecord]) -> Iterator[str]:
+    """Yield the resources that no worker's machine or node has enough of."""
+    for unit, needed, sizes in (
+        ("GPU", needs.gpu, [worker.largest_gpus for worker in workers]),
+        ("CPU", needs.cpu, [worker.largest_cpus for worker in workers]),
+    ):
+        known = [size for size in sizes if size is not None]
+        if len(known) == len(sizes) and needed > max(known):
+            yield f"a trial needs {_count(needed, unit)}, and the largest machine seen has {max(known):g}"
+
+
+def _count(number: float, unit: str) -> str:
+    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"
+
+
+def about_workers(workers: Sequence[_HasState]) -> str:
+    """Return the number of workers and their states, such as "2 workers: 1 idle, 1 busy"."""
+    states = Counter(worker.state for worker in workers)
+    if not states:
+        return "no workers"
+    number = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
+    return f"{number}: {', '.join(f'{states[state]} {state}' for state in WorkerState if states[state])}"
+
+
+def about_gpus(names: Sequence[str]) -> str:
+    """Return GPUs by their names, such as "2 NVIDIA H200"; a dash without any."""
+    return ", ".join(f"{number} {name}" for name, number in Counter(names).items()) or "-"

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from anon_tune.records import Queue, WorkerRecord, WorkerState
 
-if TYPE_CHECKING:
-    from anon_tune.spec.sections import Resources  # of job files: not for commands that only look
-
 __all__ = ["about_gpus", "about_waiting", "about_workers"]
+
+
+class _Resources(Protocol):
+    """Resources of a job file; its schema is not for commands that only look."""
+
+    @property
+    def cpu(self) -> float: ...
+
+    @property
+    def gpu(self) -> float: ...
 
 
 class _HasState(Protocol):
@@ -19,7 +26,7 @@ class _HasState(Protocol):
     def state(self) -> WorkerState: ...
 
 
-def about_waiting(needs: Resources, queue: Queue) -> str:
+def about_waiting(needs: _Resources, queue: Queue) -> str:
     """Return why a QUEUED job does not run yet, as a part of a sentence.
 
     Args:
@@ -40,7 +47,7 @@ def about_waiting(needs: Resources, queue: Queue) -> str:
     return f"it is next, and {busy} busy"
 
 
-def _lacks(needs: Resources, workers: Sequence[WorkerRecord]) -> Iterator[str]:
+def _lacks(needs: _Resources, workers: Sequence[WorkerRecord]) -> Iterator[str]:
     """Yield the resources that no worker's machine or node has enough of."""
     for unit, needed, sizes in (
         ("GPU", needs.gpu, [worker.largest_gpus for worker in workers]),
@@ -59,7 +66,7 @@ def about_workers(workers: Sequence[_HasState]) -> str:
     """Return the number of workers and their states, such as "2 workers: 1 idle, 1 busy"."""
     states = Counter(worker.state for worker in workers)
     if not states:
-        return "no workers"
+        return "no worker is running"
     number = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
     return f"{number}: {', '.join(f'{states[state]} {state}' for state in WorkerState if states[state])}"
 

@@ -19,18 +19,9 @@ PAGE = ROOT / "docs" / "architecture.md"
 GROUPS = {
     "cli": {"__main__"},
     "start": {"api", "display", "doctor", "stack"},
-    "words": {
-        "console",
-        "estimate",
-        "export",
-        "next_steps",
-        "sentences",
-        "snippets",
-        "terminal_plot",
-        "waiting",
-    },
+    "words": {"console", "estimate", "export", "next_steps", "sentences", "snippets", "terminal_plot"},
     "mlflow": {"tracking"},
-    "values": {"answer", "architecture", "catalogue", "documents", "records"},
+    "values": {"answer", "architecture", "catalogue", "documents", "records", "waiting"},
     "basics": {
         "code_archive",
         "errors",

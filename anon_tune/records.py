@@ -634,10 +634,10 @@ class WorkerRecord:
 
 @dataclass(frozen=True)
 class Queue:
-    """The queue as a QUEUED job sees it.
+    """The queue as a QUEUED or RUNNING job sees it.
 
     Attributes:
-        ahead: Number of jobs that workers claim before it.
+        ahead: Number of jobs that workers claim before it; 0 for a RUNNING job.
         workers: All workers.
     """
 
@@ -674,7 +674,7 @@ class Overview:
         job: The job, without its trials.
         arms: Progress of each arm.
         projected: Number of its trials that have a run in MLflow.
-        queue: The queue, if the job is QUEUED.
+        queue: The queue, if the job is QUEUED or RUNNING.
     """
 
     job: JobRecord

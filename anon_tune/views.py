@@ -33,10 +33,11 @@ from anon_tune.records import (
     WorkerRecord,
     WorkerState,
 )
-from anon_tune.waiting import about_waiting
+from anon_tune.waiting import about_lack, about_waiting
 
 if TYPE_CHECKING:
     from anon_tune.spec import Unit
+    from anon_tune.spec.sections import Resources
 
 __all__ = [
     "ArmView",
@@ -181,7 +182,8 @@ class JobView(JobSummary):
     mlflow_run_id: str | None
     projected: int = Field(description="Number of its trials that have a run in MLflow.")
     waiting: str | None = Field(
-        default=None, description="Why a QUEUED job does not run yet, for people; null in other states."
+        default=None,
+        description="Why a QUEUED job does not run yet, or why a RUNNING one waits for a larger machine, for people.",
     )
 
     @property
@@ -386,7 +388,7 @@ def job_view(overview: Overview) -> JobView:
         spec=dict(job.spec),
         mlflow_run_id=job.mlflow_run,
         projected=overview.projected,
-        waiting=None if overview.queue is None else about_waiting(spec.resources, overview.queue),
+        waiting=_waiting(overview, spec.resources),
     )
 
 
@@ -415,6 +417,18 @@ def attempt_view(attempt: records.Attempt) -> AttemptView:
 def token_view(token: records.TokenRecord) -> TokenView:
     """Return the view of a token, without its secret."""
     return TokenView.model_validate(token, from_attributes=True)
+
+
+def _waiting(overview: Overview, needs: Resources) -> str | None:
+    """Return why a job waits. Once a trial has ended, its machine is known to be large enough."""
+    job, queue = overview.job, overview.queue
+    if queue is None:
+        return None
+    if job.state is JobState.QUEUED:
+        return about_waiting(needs, queue)
+    if any(arm.search.keys() & records.FINISHED for arm in overview.arms.values()):
+        return None
+    return about_lack(needs, [worker for worker in queue.workers if job.id in worker.jobs])
 
 
 def worker_view(worker: WorkerRecord) -> WorkerView:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from anon_tune.records import Queue, WorkerRecord, WorkerState
 
-__all__ = ["about_gpus", "about_waiting", "about_workers"]
+__all__ = ["about_gpus", "about_lack", "about_waiting", "about_workers"]
 
 
 class _Resources(Protocol):
@@ -36,7 +36,8 @@ def about_waiting(needs: _Resources, queue: Queue) -> str:
     workers = [worker for worker in queue.workers if worker.takes_jobs]
     if not workers:
         return "no worker is running: start one with `anon-tune worker`"
-    for lack in _lacks(needs, workers):
+    lack = about_lack(needs, workers)
+    if lack is not None:
         return lack
     free = sum(max(0, worker.at_once - len(worker.jobs)) for worker in workers)
     if queue.ahead < free:
@@ -47,15 +48,16 @@ def about_waiting(needs: _Resources, queue: Queue) -> str:
     return f"it is next, and {busy} busy"
 
 
-def _lacks(needs: _Resources, workers: Sequence[WorkerRecord]) -> Iterator[str]:
-    """Yield the resources that no worker's machine or node has enough of."""
+def about_lack(needs: _Resources, workers: Sequence[WorkerRecord]) -> str | None:
+    """Return a resource that no machine or node has enough of for a trial; None if some may have."""
     for unit, needed, sizes in (
         ("GPU", needs.gpu, [worker.largest_gpus for worker in workers]),
         ("CPU", needs.cpu, [worker.largest_cpus for worker in workers]),
     ):
         known = [size for size in sizes if size is not None]
-        if len(known) == len(sizes) and needed > max(known):
-            yield f"a trial needs {_count(needed, unit)}, and the largest machine seen has {max(known):g}"
+        if known and len(known) == len(sizes) and needed > max(known):
+            return f"a trial needs {_count(needed, unit)}, and the largest machine seen has {max(known):g}"
+    return None
 
 
 def _count(number: float, unit: str) -> str:

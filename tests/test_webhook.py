@@ -197,8 +197,21 @@ def test_a_server_that_is_down_gets_each_notice_once_it_is_back(
     assert ledger.notices.take(Sender(ledger, settings)._addresses) is None
 
 
+def test_the_log_of_a_worker_has_no_address(ledger: Ledger, settings: Settings, receiver: Receiver):
+    """The client's own log would have it."""
+    receiver.start()
+    ledger.jobs.create("x", {}, {})
+    code = KILLED.replace(
+        "settings = ", "from anon_tune.logs import log_to_stderr\nlog_to_stderr()\nsettings = ", 1
+    )
+    code = code.replace("os.kill(os.getpid(), signal.SIGKILL)", "")
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert len(receiver.got) == 1
+    assert "secret-path" not in done.stderr
+
+
 def test_a_notice_survives_the_process_that_changed_the_job(
-    ledger: Ledger, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, settings: Settings, receiver: Receiver
 ):
     job = ledger.jobs.create("x", {}, {}).id
     done = subprocess.run([sys.executable, "-c", KILLED], check=False)
@@ -222,9 +235,7 @@ def test_what_is_due_at_the_end_is_still_sent(
     assert [message["job"] for message in receiver.messages] == [job]
 
 
-def test_two_webhooks_get_it_each_also_if_one_is_down(
-    ledger: Ledger, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-):
+def test_two_webhooks_get_it_each_also_if_one_is_down(ledger: Ledger, settings: Settings, receiver: Receiver):
     with contextlib.closing(Receiver()) as away:
         receiver.start()
         sender = Sender(ledger, settings.model_copy(update={"webhook": f"{away.url}\n {receiver.url}"}))

@@ -56,8 +56,13 @@ class Workers:
 
 
 def read_queue(connection: sa.Connection, job: JobRecord) -> Queue:
-    """Return the queue as a QUEUED job sees it."""
+    """Return the queue as a QUEUED or RUNNING job sees it."""
     now = database_time(connection)
+    workers = tuple(_read_workers(connection, now))
+    return Queue(_count_ahead(connection, job, now) if job.state is JobState.QUEUED else 0, workers)
+
+
+def _count_ahead(connection: sa.Connection, job: JobRecord, now: datetime.datetime) -> int:
     claimable = sa.or_(
         JOBS.c.state == JobState.QUEUED,
         sa.and_(JOBS.c.state == JobState.RUNNING, JOBS.c.lease_expires <= now),
@@ -67,7 +72,7 @@ def read_queue(connection: sa.Connection, job: JobRecord) -> Queue:
     )
     first = sa.or_(JOBS.c.priority > job.priority, sa.and_(JOBS.c.priority == job.priority, earlier))
     ahead = sa.select(sa.func.count()).select_from(JOBS).where(claimable, first)
-    return Queue(connection.execute(ahead).scalar_one(), tuple(_read_workers(connection, now)))
+    return connection.execute(ahead).scalar_one()
 
 
 def _read_workers(connection: sa.Connection, now: datetime.datetime) -> list[WorkerRecord]:

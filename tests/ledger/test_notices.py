@@ -83,9 +83,14 @@ def test_a_change_that_is_rolled_back_has_no_notice(ledger: Ledger):
     ledger.notices.expect([HOOK])
     job = ledger.jobs.create("x", {}, {}).id
     lease = ledger.leases.acquire(job, "me", 60.0)
-    with pytest.raises(DependencyError), ledger.transaction() as transaction:
-        transaction.leases.release(lease, JobState.SUCCEEDED)
-        raise DependencyError("the disk is full")
+
+    def fail() -> None:
+        with ledger.transaction() as transaction:
+            transaction.leases.release(lease, JobState.SUCCEEDED)
+            raise DependencyError("the disk is full")
+
+    with pytest.raises(DependencyError):
+        fail()
     assert ledger.notices.take([HOOK]) is None
 
 

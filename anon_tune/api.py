@@ -12,6 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from anon_tune.jobs.interface import Jobs, Result
 from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.reachable import check_cluster
-from anon_tune.records import JobRecord, JobState, Overview
+from anon_tune.records import JobRecord, JobState, Overview, WorkerKind
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, parse_spec
 from anon_tune.tracking import Projector, check_uri
@@ -45,6 +47,7 @@ __all__ = [
 
 _POLL_SECONDS = 0.5
 _PROJECTION_SECONDS = 120.0
+_HEARTBEAT_POLL_SECONDS = 1.0
 _TRIALS = 20
 
 
@@ -241,7 +244,10 @@ def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -
 
     command = [sys.executable, "-m", "anon_tune", "job-process", str(os.getpid())]
     processes = JobProcesses(command, settings.keep_ready)
-    Daemon(ledger, processes, this_process(), jobs).run(stop)
+    on_cluster = settings.ray_address is not None
+    daemon = Daemon(ledger, processes, this_process(), jobs, on_cluster=on_cluster)
+    with _notifying(ledger, settings):
+        daemon.run(stop)
 
 
 def work_on_assigned_job(settings: Settings, daemon: int) -> None:
@@ -307,7 +313,8 @@ def run_job(
     LedgerJobs(ledger, settings).remove_leftovers()
     left = JobState.PAUSED if parent is None else JobState.QUEUED
     projecting = contextlib.nullcontext() if estimate else _projector(settings, lease)
-    with _log_file(settings.job_folder(lease.job)), projecting:
+    seen = _seen(ledger, settings, lease) if parent is None else contextlib.nullcontext()
+    with _log_file(settings.job_folder(lease.job)), seen, projecting:
         drive(
             ledger,
             lease,
@@ -345,6 +352,32 @@ def project(ledger: Ledger, settings: Settings) -> Projector:
 
     settings.make_home()
     return Projector(ledger, settings.tracking_uri, settings.artifacts, files, describe, weights)
+
+
+@contextlib.contextmanager
+def _seen(ledger: Ledger, settings: Settings, lease: Lease) -> Iterator[None]:
+    """List this process as a worker, and send notices to webhooks, as the daemon does for the processes it starts."""
+    from anon_tune.workers.driver.periodic import repeating
+    from anon_tune.workers.queue.machine import describe_worker
+    from anon_tune.workers.queue.presence import Presence
+
+    on_cluster = settings.ray_address is not None
+    presence = Presence(ledger, partial(describe_worker, lease.holder, WorkerKind.RUN, on_cluster=on_cluster))
+    presence.keep()
+    try:
+        with _notifying(ledger, settings), repeating(presence.keep, _HEARTBEAT_POLL_SECONDS, "presence"):
+            yield
+    finally:
+        presence.end()
+
+
+def _notifying(ledger: Ledger, settings: Settings) -> AbstractContextManager[None]:
+    """Send notices to webhooks until the end of the block, if there are any."""
+    if not settings.webhooks:
+        return contextlib.nullcontext()
+    from anon_tune.webhook import sending  # and a client for HTTP
+
+    return sending(ledger, settings)
 
 
 @contextlib.contextmanager

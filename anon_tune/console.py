@@ -15,7 +15,7 @@ from rich.text import Text
 
 from anon_tune.answer import Answer, Outcome, Winner
 from anon_tune.next_steps import next_steps
-from anon_tune.records import ENDED, JobState, TrialState
+from anon_tune.records import ENDED, JobState, TrialState, WorkerKind
 from anon_tune.sentences import (
     EXPLAINED,
     about_compared,
@@ -38,7 +38,8 @@ from anon_tune.sentences import (
     signed,
 )
 from anon_tune.terminal_plot import ResponsePlot, has_response
-from anon_tune.views import ArmView, AttemptView, JobSummary, JobView, TokenView, TrialView
+from anon_tune.views import ArmView, AttemptView, JobSummary, JobView, TokenView, TrialView, WorkerView
+from anon_tune.waiting import about_gpus
 
 if TYPE_CHECKING:
     from anon_tune.search_spaces import Space
@@ -58,6 +59,7 @@ __all__ = [
     "spaces_view",
     "tokens_table",
     "trials_table",
+    "workers_table",
 ]
 
 _HEALTH_STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
@@ -102,6 +104,8 @@ def live_view(
         f"   {done} of {total} trials   {f'{job.state} after {_duration(elapsed)}' if job.is_at_rest else time}",
     )  # fmt: skip
     reason = [Text(f"  {job.reason}")] if job.is_at_rest and job.reason else []
+    if job.waiting is not None:
+        reason = [Text(f"  waiting: {job.waiting}")]
     table = Table(box=None, pad_edge=False)
     for title in ("arm", "search", "reruns", f"{job.unit}s", "best so far", "gamma", "trial"):
         table.add_column(title, no_wrap=True)
@@ -165,12 +169,12 @@ def report(job: JobView, where: str | None = None, look: str | None = None) -> R
         lines.append(Text(f"  {job.requested} requested; the worker will act on it within seconds"))
     if job.is_abandoned:
         lines.append(Text("  no process is running this job; the last one has exited"))
+    if job.waiting is not None:
+        lines.append(Text(f"  waiting: {job.waiting}"))
     if job.state in {JobState.QUEUED, JobState.PAUSED} or job.is_abandoned:
         line = f"  Continue with: anon-tune run --resume {job.id}"
         if job.state is JobState.PAUSED:
             line += f", or queue it for a worker: anon-tune resume {job.id}"
-        if job.state is JobState.QUEUED:
-            line += ", or start a worker: anon-tune worker"
         lines.append(Text(line))
     if job.result is None:
         if job.state is JobState.FAILED:
@@ -297,6 +301,24 @@ def best_table(arms: Mapping[str, ArmView]) -> Table:
             "  ".join(f"{key} {short(value)}" for key, value in best.params.items()) if best else "-"
         )
         _add_row(table, arm, number(best.value) if best else "-", best.trial if best else "-", coordinates)
+    return table
+
+
+def workers_table(workers: Sequence[WorkerView]) -> Table:
+    """Return a table of workers, one line each."""
+    table = _table("worker", "state", "jobs", "CPUs", "GPUs", "versions", "started", "last seen")
+    for worker in workers:
+        _add_row(
+            table,
+            worker.holder,
+            f"{worker.state} ({worker.kind})" if worker.kind is WorkerKind.RUN else worker.state.value,
+            f"{len(worker.jobs)}/{worker.at_once}  {' '.join(worker.jobs)}".rstrip(),
+            str(worker.cpus),
+            about_gpus(worker.gpus),
+            "  ".join(f"{name} {number}" for name, number in worker.versions.items()),
+            _local_time(worker.started),
+            _local_time(worker.heartbeat),
+        )
     return table
 
 

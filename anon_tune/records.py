@@ -38,8 +38,11 @@ __all__ = [
     "LearningCurve",
     "LeaseRecord",
     "NewTrial",
+    "NewWorker",
+    "Notice",
     "Overview",
     "Phase",
+    "Queue",
     "Report",
     "ReportPlace",
     "Role",
@@ -49,6 +52,9 @@ __all__ = [
     "TrialQuery",
     "TrialReport",
     "TrialState",
+    "WorkerKind",
+    "WorkerRecord",
+    "WorkerState",
     "check_transition",
     "objective_key",
     "state_diagram",
@@ -550,6 +556,116 @@ class JobList:
     owners: tuple[str, ...]
 
 
+class WorkerKind(StrEnum):
+    """Kind of a process that works on jobs."""
+
+    WORKER = "worker"
+    """Takes jobs from the queue (`anon-tune worker`)."""
+    RUN = "run"
+    """Works on the one job that it was started for (`anon-tune run`, `tune`)."""
+
+
+class WorkerState(StrEnum):
+    """State of a process that works on jobs."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    LOST = "lost"
+    """It has missed several heartbeats."""
+
+
+@dataclass(frozen=True)
+class NewWorker:
+    """A process that works on jobs, as it describes itself.
+
+    Attributes:
+        id: Random, so that a process with the name of an earlier one is another worker.
+        holder: Its name in leases.
+        machine: Name of its machine.
+        at_once: Number of jobs that it runs at once.
+        cpus: CPUs of its machine that it may use.
+        gpus: Names of its machine's GPUs that it may use.
+        versions: Versions of Python, anon_tune, Ray and torch.
+        on_cluster: Whether trials run on the nodes of a Ray cluster instead of its machine.
+    """
+
+    id: str
+    holder: str
+    kind: WorkerKind
+    machine: str
+    at_once: int
+    cpus: int
+    gpus: tuple[str, ...]
+    versions: Mapping[str, str]
+    on_cluster: bool = False
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """A process that works on jobs. Times are the database's.
+
+    Attributes:
+        largest_cpus: CPUs of the largest node that a trial can run on: its own machine, or a node of the cluster.
+            None while the nodes of the cluster are not known, before its first job.
+        largest_gpus: The same for GPUs.
+        jobs: Ids of the jobs that it holds.
+    """
+
+    id: str
+    holder: str
+    kind: WorkerKind
+    state: WorkerState
+    machine: str
+    at_once: int
+    cpus: int
+    gpus: tuple[str, ...]
+    largest_cpus: float | None
+    largest_gpus: float | None
+    versions: Mapping[str, str]
+    started: datetime.datetime
+    heartbeat: datetime.datetime
+    jobs: tuple[str, ...]
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it takes jobs from the queue."""
+        return self.kind is WorkerKind.WORKER and self.state is not WorkerState.LOST
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The queue as a QUEUED or RUNNING job sees it.
+
+    Attributes:
+        ahead: Number of jobs that workers claim before it; 0 for a RUNNING job.
+        workers: All workers.
+    """
+
+    ahead: int
+    workers: tuple[WorkerRecord, ...]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A change of a job that a webhook has not taken yet.
+
+    Attributes:
+        id: The same each time that the notice is sent.
+        webhook: Id of the webhook.
+        state: State of the job after the change.
+        created: Time of the change.
+        tries: Number of times that it was sent, this one included.
+    """
+
+    id: str
+    webhook: str
+    job: str
+    state: JobState
+    reason: str | None
+    created: datetime.datetime
+    tries: int
+
+
 @dataclass(frozen=True)
 class Overview:
     """Summary of a job.
@@ -558,11 +674,13 @@ class Overview:
         job: The job, without its trials.
         arms: Progress of each arm.
         projected: Number of its trials that have a run in MLflow.
+        queue: The queue, if the job is QUEUED or RUNNING.
     """
 
     job: JobRecord
     arms: Mapping[str, ArmRecord]
     projected: int
+    queue: Queue | None = None
 
 
 def objective_key(value: float, mode: str) -> float:

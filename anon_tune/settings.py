@@ -10,10 +10,18 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import platformdirs
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from anon_tune.errors import DependencyError, InputError
 
@@ -40,6 +48,14 @@ def _of_user(folder: Path) -> Path:
         return folder.expanduser()
     except RuntimeError as error:
         raise ValueError(f"the home folder of an unknown user ({error})") from None
+
+
+def _is_http_address(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number
+        return False
 
 
 _Folder = Annotated[Path, AfterValidator(_of_user)]
@@ -88,6 +104,14 @@ class Settings(BaseModel):
         default=None,
         description="Address of the service's pages, for the links that MLflow shows. Default: no links.",
     )
+    webhook: str | None = Field(
+        default=None,
+        repr=False,  # the address of a chat's webhook is its secret
+        description="Addresses, separated by spaces, that get a POST when a job has ended, failed or was paused.",
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="Key that signs these requests (HMAC-SHA256). Default: no signature."
+    )
     allowed_modules: str = Field(
         default="",
         description="Comma-separated modules whose functions jobs from the network may name.",
@@ -100,6 +124,14 @@ class Settings(BaseModel):
         default=False,
         description="Whether a waiting worker keeps Ray and a loaded process running for the next job.",
     )
+
+    @field_validator("webhook")
+    @classmethod
+    def _check_webhooks(cls, addresses: str | None) -> str | None:
+        for number, address in enumerate((addresses or "").split(), 1):
+            if not _is_http_address(address):  # not shown: it may hold a secret
+                raise ValueError(f"address {number} is not one such as https://example.org/hooks/1")
+        return addresses
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -124,6 +156,11 @@ class Settings(BaseModel):
     def modules(self) -> tuple[str, ...]:
         """`allowed_modules` as a tuple."""
         return tuple(name.strip() for name in self.allowed_modules.split(",") if name.strip())
+
+    @property
+    def webhooks(self) -> tuple[str, ...]:
+        """`webhook` as a tuple."""
+        return tuple(dict.fromkeys((self.webhook or "").split()))
 
     @property
     def ledger_url(self) -> str:

@@ -29,10 +29,15 @@ from anon_tune.records import (
     Trial,
     TrialReport,
     TrialState,
+    WorkerKind,
+    WorkerRecord,
+    WorkerState,
 )
+from anon_tune.waiting import about_lack, about_waiting
 
 if TYPE_CHECKING:
     from anon_tune.spec import Unit
+    from anon_tune.spec.sections import Resources
 
 __all__ = [
     "ArmView",
@@ -49,12 +54,14 @@ __all__ = [
     "TokenView",
     "TrialMatches",
     "TrialView",
+    "WorkerView",
     "attempt_view",
     "job_summary",
     "job_view",
     "report_view",
     "token_view",
     "trial_view",
+    "worker_view",
 ]
 
 
@@ -174,6 +181,10 @@ class JobView(JobSummary):
     spec: dict[str, Any] = Field(description="The job as it was submitted, with all defaults.")
     mlflow_run_id: str | None
     projected: int = Field(description="Number of its trials that have a run in MLflow.")
+    waiting: str | None = Field(
+        default=None,
+        description="Why a QUEUED job does not run yet, or why a RUNNING one waits for a larger machine, for people.",
+    )
 
     @property
     def made(self) -> int:
@@ -316,6 +327,29 @@ class TokenView(View):
     revoked: datetime.datetime | None
 
 
+class WorkerView(View):
+    """A process that works on jobs."""
+
+    id: str
+    holder: str = Field(description="User, machine and process id; the holder of its jobs' leases.")
+    kind: WorkerKind = Field(
+        description="worker: takes jobs from the queue. run: works on the one job that it was started for."
+    )
+    state: WorkerState = Field(description="lost: it has sent no heartbeat for 20 s.")
+    machine: str
+    at_once: int = Field(description="Jobs that it runs at once.")
+    cpus: int = Field(description="CPUs of its machine that it may use.")
+    gpus: list[str] = Field(description="Names of its machine's GPUs that it may use.")
+    largest_cpus: float | None = Field(
+        description="CPUs of the largest node that its trials can run on; null before its first job on a cluster."
+    )
+    largest_gpus: float | None = Field(description="The same for GPUs.")
+    versions: dict[str, str] = Field(description="Versions of python, anon_tune, ray and torch.")
+    started: datetime.datetime
+    heartbeat: datetime.datetime = Field(description="Time of its last heartbeat.")
+    jobs: list[str] = Field(description="Ids of the jobs that it works on.")
+
+
 class LinkView(View):
     """A link that signs a browser in."""
 
@@ -354,6 +388,7 @@ def job_view(overview: Overview) -> JobView:
         spec=dict(job.spec),
         mlflow_run_id=job.mlflow_run,
         projected=overview.projected,
+        waiting=_waiting(overview, spec.resources),
     )
 
 
@@ -382,6 +417,23 @@ def attempt_view(attempt: records.Attempt) -> AttemptView:
 def token_view(token: records.TokenRecord) -> TokenView:
     """Return the view of a token, without its secret."""
     return TokenView.model_validate(token, from_attributes=True)
+
+
+def _waiting(overview: Overview, needs: Resources) -> str | None:
+    """Return why a job waits. Once a trial has ended, its machine is known to be large enough."""
+    job, queue = overview.job, overview.queue
+    if queue is None:
+        return None
+    if job.state is JobState.QUEUED:
+        return about_waiting(needs, queue)
+    if any(arm.search.keys() & records.FINISHED for arm in overview.arms.values()):
+        return None
+    return about_lack(needs, [worker for worker in queue.workers if job.id in worker.jobs])
+
+
+def worker_view(worker: WorkerRecord) -> WorkerView:
+    """Return the view of a worker."""
+    return WorkerView.model_validate(worker, from_attributes=True)
 
 
 def _summary(job: JobRecord) -> dict[str, Any]:

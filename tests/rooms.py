@@ -21,7 +21,7 @@ GROUPS = {
     "start": {"api", "display", "doctor", "stack"},
     "words": {"console", "estimate", "export", "next_steps", "sentences", "snippets", "terminal_plot"},
     "mlflow": {"tracking"},
-    "values": {"answer", "architecture", "catalogue", "documents", "records"},
+    "values": {"answer", "architecture", "catalogue", "documents", "records", "waiting"},
     "basics": {
         "code_archive",
         "errors",

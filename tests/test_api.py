@@ -27,7 +27,7 @@ from anon_tune.errors import ConflictError, InputError
 from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.ledger.leases import Leases
-from anon_tune.records import JobState
+from anon_tune.records import JobState, WorkerKind
 from anon_tune.settings import Settings
 from anon_tune.spec import spaces_of
 from anon_tune.workers.driver import cluster
@@ -47,6 +47,14 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
     opened = open_ledger(settings)
     yield opened
     opened.close()
+
+
+def test_a_run_is_listed_as_long_as_it_works(settings: Settings, ledger: Ledger):
+    lease = api.start_job(ledger, builders.spec())
+    with api._seen(ledger, settings, lease):
+        (worker,) = ledger.workers.all()
+        assert (worker.kind, worker.holder, worker.jobs) == (WorkerKind.RUN, this_process(), (lease.job,))
+    assert ledger.workers.all() == []
 
 
 @pytest.mark.usefixtures("own_temporary_folder")

@@ -43,6 +43,12 @@ def job(state: JobState = JobState.SUCCEEDED, gpu: float = 0.0, repeats: int = 1
     return job_view(Overview(record, dict.fromkeys(spec["arms"], ArmRecord({}, {}, None, 0, 0.0)), 0))
 
 
+def test_a_job_that_waits_says_why():
+    queued = job(JobState.QUEUED).model_copy(update={"waiting": "3 jobs are ahead"})
+    for shown in (text(report(queued)), text(live_view(queued, 1.0, queued))):
+        assert "  waiting: 3 jobs are ahead\n" in shown
+
+
 def test_a_report_says_what_was_found_how_sure_it_is_and_what_to_do_next():
     verdict = [
         compared("adamw", detectable=0.066, seeds_needed=35),

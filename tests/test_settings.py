@@ -56,6 +56,20 @@ def test_a_token_is_not_shown(monkeypatch: pytest.MonkeyPatch):
     assert "hush" not in repr(settings)
 
 
+def test_webhooks_are_addresses_that_are_not_shown(monkeypatch: pytest.MonkeyPatch):
+    one, other = "https://hooks.example.org/hush", "http://127.0.0.1:9/x?y=hush"
+    monkeypatch.setenv("ANON_TUNE_WEBHOOK", f" {one}\n{other} {one} ")
+    monkeypatch.setenv("ANON_TUNE_WEBHOOK_SECRET", "hush")
+    settings = Settings.from_environment()
+    assert settings.webhooks == (one, other)
+    assert "hush" not in repr(settings)
+    for wrong in ("hooks.example.org/hush", "ftp://x/hush", "https:///hush", "http://x:port/hush"):
+        monkeypatch.setenv("ANON_TUNE_WEBHOOK", f"{one} {wrong}")
+        with pytest.raises(InputError, match="ANON_TUNE_WEBHOOK: address 2 is not one such as") as caught:
+            Settings.from_environment()
+        assert "hush" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["a b", "ünï", "50%41", "a?b", "a#b"])
 def test_a_home_of_any_name_holds_its_databases(tmp_path: Path, name: str):
     settings = Settings(home=tmp_path / name)

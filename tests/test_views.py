@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from anon_tune.jobs.frames import of_trials
-from anon_tune.records import ArmRecord, JobRecord, JobState, Overview, Phase, TrialState
+from anon_tune.records import ArmRecord, JobRecord, JobState, Overview, Phase, Queue, TrialState
 from anon_tune.views import JobView, job_view, trial_view
 from tests import builders
+from tests.test_waiting import worker
 
 
 def view(phase: Phase = Phase.SEARCH, **keys: object) -> JobView:
@@ -33,6 +34,30 @@ def test_the_budget_of_an_arm_is_that_of_all_its_searches():
     seen = job_view(Overview(job, arms, projected=0))
     assert {arm.budget for arm in seen.arms.values()} == {3 * spec["budget"]["trials"]}
     assert trial_view(builders.trial(repeat=2)).repeat == 2
+
+
+def test_a_job_says_why_it_waits():
+    spec = builders.spec().model_dump(mode="json")
+    spec["resources"]["gpu"] = 4
+    job = JobRecord("j", "x", JobState.QUEUED, Phase.PROBE, spec, builders.EPOCH)
+    overview = Overview(job, dict.fromkeys(spec["arms"], ArmRecord({}, {}, None, 0, 0.0)), projected=0)
+    assert job_view(overview).waiting is None
+    queue = Queue(0, (worker(),))
+    seen = job_view(dataclasses.replace(overview, queue=queue))
+    assert seen.waiting == "a trial needs 4 GPUs, and the largest machine seen has 2"
+
+    running = dataclasses.replace(job, state=JobState.RUNNING)
+    for workers, waiting in (
+        ((worker("j"), worker(largest_gpus=8.0)), seen.waiting),
+        ((worker("j", largest_gpus=4.0),), None),
+        ((worker("another"),), None),
+    ):
+        queue = Queue(0, workers)
+        assert job_view(dataclasses.replace(overview, job=running, queue=queue)).waiting == waiting
+    has_run = {"anon": ArmRecord({TrialState.COMPLETE: 1}, {}, None, 0, 0.0)}
+    queue = Queue(0, (worker("j"),))
+    grown = dataclasses.replace(overview, job=running, queue=queue, arms=has_run)
+    assert job_view(grown).waiting is None
 
 
 def test_trials_that_a_search_will_not_make_are_not_waited_for():

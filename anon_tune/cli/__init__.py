@@ -38,6 +38,7 @@ _COMMANDS: dict[str, list[Callable[..., Any]]] = {
         jobs.resume,
         jobs.cancel,
         jobs.extend,
+        jobs.workers,
     ],
     "Answers": [answers.best, answers.export, answers.report, answers.suggest],
     "What can be tuned": [contents.tasks, contents.spaces],

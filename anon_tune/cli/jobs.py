@@ -21,7 +21,19 @@ from anon_tune.jobs.files import write_table
 from anon_tune.records import JobState
 from anon_tune.views import ReportView, TrialView
 
-__all__ = ["cancel", "extend", "jobs", "logs", "pause", "resume", "show", "submit", "trials", "watch"]
+__all__ = [
+    "cancel",
+    "extend",
+    "jobs",
+    "logs",
+    "pause",
+    "resume",
+    "show",
+    "submit",
+    "trials",
+    "watch",
+    "workers",
+]
 
 _FOLLOW_SECONDS = 1.0
 
@@ -64,6 +76,17 @@ def jobs(as_json: AsJson = False) -> None:
         out.print(console.jobs_table(found))
     else:
         out.print("No jobs yet. Start one: anon-tune run examples/digits_cnn.yaml")
+
+
+def workers(as_json: AsJson = False) -> None:
+    """List the processes that work on jobs, and the jobs that they work on."""
+    found = open_jobs().workers()
+    if as_json:
+        print_json([worker.model_dump(mode="json") for worker in found])
+    elif found:
+        out.print(console.workers_table(found))
+    else:
+        out.print("No worker is running. Start one: anon-tune worker")
 
 
 def show(

@@ -29,6 +29,7 @@ from anon_tune.views import (
     ReportView,
     TokenView,
     TrialView,
+    WorkerView,
 )
 
 if TYPE_CHECKING:
@@ -317,6 +318,10 @@ class Jobs(ABC):
     @abstractmethod
     def _advice(self, architecture: Fingerprint, log_mean_sigma: float | None) -> Advice:
         """Return the advice on a model, by its fingerprint."""
+
+    @abstractmethod
+    def workers(self) -> list[WorkerView]:
+        """Return the processes that work on jobs, the longest running first; lost ones for a day."""
 
     @abstractmethod
     def create_token(self, owner: str, role: Role, *, may_send_code: bool = False) -> tuple[TokenView, str]:

@@ -25,12 +25,14 @@ from anon_tune.views import (
     TokenView,
     TrialMatches,
     TrialView,
+    WorkerView,
     attempt_view,
     job_summary,
     job_view,
     report_view,
     token_view,
     trial_view,
+    worker_view,
 )
 
 if TYPE_CHECKING:
@@ -256,6 +258,9 @@ class LedgerJobs(Jobs):
         if log_mean_sigma is None:
             return found
         return found.model_copy(update={"start": start_of(found, log_mean_sigma)})
+
+    def workers(self) -> list[WorkerView]:
+        return [worker_view(worker) for worker in self._ledger.workers.all()]
 
     def create_token(
         self, owner: str, role: Role, secret: str | None = None, *, may_send_code: bool = False

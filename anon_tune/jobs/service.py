@@ -28,6 +28,7 @@ from anon_tune.views import (
     ReportView,
     TokenView,
     TrialView,
+    WorkerView,
 )
 
 if TYPE_CHECKING:
@@ -162,6 +163,9 @@ class ServiceJobs(Jobs):
     def _advice(self, architecture: Fingerprint, log_mean_sigma: float | None) -> Advice:
         body = {"architecture": architecture.model_dump(mode="json"), "log_mean_sigma": log_mean_sigma}
         return _read(Advice, self._ask("POST", "/advice", json=body, again=True))
+
+    def workers(self) -> list[WorkerView]:
+        return _read(list[WorkerView], self._get("/workers"))
 
     def create_token(self, owner: str, role: Role, *, may_send_code: bool = False) -> tuple[TokenView, str]:
         wanted = {"owner": owner, "role": role.value, "may_send_code": may_send_code}

@@ -6,8 +6,10 @@ from anon_tune.ledger.leases import LeaseStatistics
 from anon_tune.ledger.ledger import Ledger, Operations
 from anon_tune.ledger.projections import Cursor
 from anon_tune.ledger.transaction import Lease
+from anon_tune.ledger.workers import HEARTBEAT_SECONDS
 
 __all__ = [
+    "HEARTBEAT_SECONDS",
     "Cursor",
     "Lease",
     "LeaseStatistics",

@@ -221,7 +221,7 @@ class Jobs:
             if job.is_held:
                 connection.execute(sa.update(JOBS).where(JOBS.c.id == job_id).values(requested=request))
                 return before
-            leave_job(connection, job_id, job.now, after, f"{request} requested")
+            leave_job(connection, job_id, job.now, after, f"{request} requested", requested=True)
         return after
 
 

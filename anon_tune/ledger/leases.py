@@ -86,7 +86,8 @@ class Leases:
                 if row["requested"] is None:
                     return _take(connection, row, now, holder, seconds)
                 request = ControlSignal(row["requested"])
-                leave_job(connection, row["id"], now, STATES_AFTER[request], f"{request} requested")
+                reason = f"{request} requested"
+                leave_job(connection, row["id"], now, STATES_AFTER[request], reason, requested=True)
 
     def heartbeat(self, lease: Lease) -> HeartbeatResponse:
         """Renew a lease, and return the pending request, the budget and the time spent.
@@ -142,7 +143,7 @@ class Leases:
             if request is not None and state not in {*ENDED, STATES_AFTER[request]}:
                 state, reason = STATES_AFTER[request], f"{request} requested"
             connection.execute(sa.update(JOBS).where(JOBS.c.id == lease.job).values(spent=_spent(row, now)))
-            leave_job(connection, lease.job, now, state, reason)
+            leave_job(connection, lease.job, now, state, reason, requested=request is not None)
         return state
 
     def statistics(self) -> LeaseStatistics:

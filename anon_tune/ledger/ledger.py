@@ -53,12 +53,14 @@ from anon_tune.ledger.attempts import Attempts
 from anon_tune.ledger.database import open_database, write
 from anon_tune.ledger.jobs import Jobs
 from anon_tune.ledger.leases import Leases
+from anon_tune.ledger.notices import Notices
 from anon_tune.ledger.overviews import Overviews
 from anon_tune.ledger.projections import Projections
 from anon_tune.ledger.sessions import Sessions
 from anon_tune.ledger.tokens import Tokens
 from anon_tune.ledger.transaction import SeparateTransactions, Transaction, Transactions
 from anon_tune.ledger.trials import Trials
+from anon_tune.ledger.workers import Workers
 
 __all__ = ["Ledger", "Operations"]
 
@@ -91,6 +93,8 @@ class Ledger(Operations):
         archives: Code archives of jobs.
         tokens: Tokens of the service's users.
         sessions: Sessions of their browsers.
+        workers: Processes that work on jobs.
+        notices: Changes of jobs for webhooks.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -101,6 +105,8 @@ class Ledger(Operations):
         self.archives = CodeArchives(engine)
         self.tokens = Tokens(engine)
         self.sessions = Sessions(engine)
+        self.workers = Workers(engine)
+        self.notices = Notices(engine)
 
     @classmethod
     def open(cls, url: str) -> Ledger:

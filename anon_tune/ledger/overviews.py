@@ -23,6 +23,7 @@ from anon_tune.ledger.rows import (
     trial_report_record,
 )
 from anon_tune.ledger.tables import JOBS, PROJECTIONS, REPORTS, TRIALS
+from anon_tune.ledger.workers import read_queue
 from anon_tune.records import (
     ArmRecord,
     JobList,
@@ -40,6 +41,7 @@ from anon_tune.records import (
 
 __all__ = ["Overviews"]
 
+_WAITING = {JobState.QUEUED, JobState.RUNNING}
 _IN_JSON: dict[TrialColumn, sa.ColumnElement[Any]] = {
     TrialColumn.STEP_SIZE: TRIALS.c.params["step_size"],
     TrialColumn.BETA3: TRIALS.c.hyperparameters[("betas", 2)],
@@ -142,7 +144,8 @@ class Overviews:
                 sa.select(sa.func.count()).select_from(PROJECTIONS).where(of_trials)
             ).scalar_one()
             arms = _arms(connection, job)
-        return Overview(job, arms, projected)
+            queue = read_queue(connection, job) if job.state in _WAITING else None
+        return Overview(job, arms, projected, queue)
 
     def trials(self, job_id: str, limit: int | None = None, after: str | None = None) -> list[records.Trial]:
         """Return at most `limit` trials without their reports, in order of creation, that follow the trial `after`.

@@ -31,12 +31,15 @@ __all__ = [
     "CODE",
     "JOBS",
     "METADATA",
+    "NOTICES",
     "PROJECTIONS",
     "REPORTS",
     "SESSIONS",
     "SUBMISSIONS",
     "TOKENS",
     "TRIALS",
+    "WEBHOOKS",
+    "WORKERS",
 ]
 
 
@@ -229,3 +232,51 @@ SESSIONS = Table(
     _required("expires", _UTCDateTime),
 )
 """Sessions of browsers, and (`once`) links that sign in. Only the `digest` of a secret is stored."""
+
+WORKERS = Table(
+    "workers",
+    METADATA,
+    _required("id", String(32), primary_key=True),
+    _required("holder", String(255)),
+    _required("kind", String(16)),
+    _required("machine", String(255)),
+    _required("at_once", Integer),
+    _required("cpus", Integer),
+    _required("gpus", JSON),
+    Column("largest_cpus", Float),
+    Column("largest_gpus", Float),
+    _required("versions", JSON),
+    _required("started", _UTCDateTime),
+    _required("heartbeat", _UTCDateTime),
+)
+"""Processes that work on jobs. `holder` is their name in leases, by which their jobs are found.
+
+`gpus` are names. `largest_cpus` and `largest_gpus` are of the largest node that a trial can run on: null for a worker
+of a cluster until its first job has seen the nodes.
+"""
+
+WEBHOOKS = Table(
+    "webhooks",
+    METADATA,
+    _required("id", String(64), primary_key=True),
+    _required("seen", _UTCDateTime),
+)
+"""Webhooks that a running process sends notices to, by the SHA-256 of their addresses, which may hold a secret."""
+
+NOTICES = Table(
+    "notices",
+    METADATA,
+    _required("id", String(32), primary_key=True),
+    _required("webhook_id", String(64)),
+    _required("job_id", String(32)),
+    _required("state", String(16)),
+    Column("reason", _FreeText),
+    _required("created", _UTCDateTime),
+    _required("due", _UTCDateTime),
+    _required("tries", Integer, default=0),
+)
+"""Changes of jobs that a webhook has not taken yet (an outbox), written together with the change.
+
+`due` is the time of the next try; the process that sends a notice sets it ahead, so that no other one sends it
+meanwhile. No foreign keys: the deletion of a webhook or a job must never make a change of a job fail.
+"""

@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from anon_tune.errors import NotFoundError
+from anon_tune.ledger.notices import add_notices
 from anon_tune.ledger.tables import ATTEMPTS, JOBS, TRIALS
 from anon_tune.ledger.transaction import Lease
 from anon_tune.records import ENDED, ControlSignal, JobState, TrialState, check_transition
@@ -81,11 +82,18 @@ def end_attempts(
 
 
 def leave_job(
-    connection: sa.Connection, job_id: str, now: datetime.datetime, state: JobState, reason: str | None
+    connection: sa.Connection,
+    job_id: str,
+    now: datetime.datetime,
+    state: JobState,
+    reason: str | None,
+    *,
+    requested: bool = False,
 ) -> None:
     """Set the state of a job whose row is locked, and end its lease.
 
-    RUNNING trials wait for another attempt. If `state` is final, RUNNING and WAITING trials are CANCELLED.
+    RUNNING trials wait for another attempt. If `state` is final, RUNNING and WAITING trials are CANCELLED. Webhooks
+    get a notice if the job has ended, or if it is PAUSED and nobody has `requested` that.
     """
     ended = state in ENDED
     after = TrialState.CANCELLED if ended else TrialState.WAITING
@@ -109,3 +117,5 @@ def leave_job(
             lease_expires=None,
         )
     )
+    if ended or (state is JobState.PAUSED and not requested):
+        add_notices(connection, job_id, now, state, reason)

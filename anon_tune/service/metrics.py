@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from anon_tune.ledger import Ledger
+from anon_tune.records import WorkerState
 
 __all__ = ["Metrics"]
 
@@ -47,7 +48,7 @@ class Metrics:
 
 
 class _Counts(Collector):
-    """Numbers of jobs and trials in each state, of the whole ledger."""
+    """Numbers of jobs, trials and workers in each state, of the whole ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -61,3 +62,8 @@ class _Counts(Collector):
             for state, count in counts.items():
                 family.add_metric([state], count)
             yield family
+        family = GaugeMetricFamily("anon_tune_workers", "Workers by state.", labels=["state"])
+        states = [worker.state for worker in self._ledger.workers.all()]
+        for state in WorkerState:  # also 0, so that an alert sees that the last one has gone
+            family.add_metric([state], states.count(state))
+        yield family

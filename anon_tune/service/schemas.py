@@ -144,5 +144,6 @@ class Readiness(BaseModel):
 
     ready: bool
     database: str
+    workers: int | None = Field(description="Workers that take jobs; null if the database is unreachable.")
     mlflow: str
     ray: str

@@ -12,6 +12,7 @@ from anon_tune.errors import DependencyError, InputError
 from anon_tune.ledger import Ledger
 from anon_tune.service.app import create_app
 from anon_tune.settings import Settings
+from anon_tune.webhook import sending
 
 __all__ = ["serve"]
 
@@ -69,7 +70,7 @@ def serve(
     shown = f"[{address[0]}]" if family is socket.AF_INET6 else address[0]
     server = uvicorn.Server(config)
     app.state.is_stopping = lambda: server.should_exit
-    with listening:
+    with listening, sending(ledger, settings):
         started(f"http://{shown}:{listening.getsockname()[1]}")
         server.run(sockets=[listening])
 

@@ -257,8 +257,6 @@ def about_state(job: JobView) -> Iterator[str]:
         yield f"{job.requested.capitalize()} requested; the worker will act on it within seconds."
     elif job.is_abandoned:
         yield "No process is running this job; the last one has exited. Resume it to queue it for a worker."
-    elif job.state is JobState.QUEUED:
-        yield "No worker has taken this job yet. A worker starts with: anon-tune worker"
     elif job.state is JobState.PAUSED:
         yield f"Paused: {job.reason or 'no reason was given'}."
         yield "Nothing is lost: resume it to queue it for a worker."

@@ -48,7 +48,7 @@ def job(state: JobState, *, alive: bool = True, result: dict[str, Any] | None = 
 @pytest.mark.parametrize(
     ("seen", "said", "offered"),
     [
-        (job(JobState.QUEUED), "No worker has taken this job yet", {"pause", "cancel", "extend"}),
+        (job(JobState.QUEUED), "", {"pause", "cancel", "extend"}),
         (job(JobState.RUNNING), "", {"pause", "cancel", "extend"}),
         (
             job(JobState.RUNNING, requested=ControlSignal.PAUSE),

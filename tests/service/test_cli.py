@@ -20,6 +20,8 @@ from anon_tune.cli import app
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, Role
 from anon_tune.settings import Settings
+from anon_tune.spec import parse_spec
+from tests.ledger.test_workers import NEW
 from tests.service.conftest import SPEC, Serve
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +62,8 @@ def test_every_command_is_tested_here():
 READING = [
     ("jobs",),
     ("jobs", "--json"),
+    ("workers",),
+    ("workers", "--json"),
     ("show", "JOB", "--json"),
     ("trials", "JOB"),
     ("trials", "JOB", "--json"),
@@ -105,6 +109,21 @@ def test_a_job_is_shown_with_its_answer(call: Call, done: str, command: str):
     assert "recommended: gamma 0.4" in shown
     assert "Anon against  compared" in shown
     assert "4 COMPLETE 1 FAILED" in shown
+
+
+def test_workers_are_listed_and_a_queued_job_says_why_it_waits(call: Call, ledger: Ledger):
+    job = ledger.jobs.create("x", parse_spec(SPEC).model_dump(mode="json"), {}).id
+    assert "No worker is running. Start one: anon-tune worker" in call("workers")
+    assert "waiting: no worker is running: start one with `anon-tune worker`" in call("show", job)
+    ledger.workers.heartbeat(NEW)
+    assert "waiting: starts now" in call("show", job)
+    busy = ledger.leases.claim(NEW.holder, 60.0)
+    assert busy is not None
+    assert "waiting" not in call("show", job)
+    (line,) = [line for line in call("workers").splitlines() if NEW.holder in line]
+    assert re.search(rf"{re.escape(NEW.holder)} +busy +1/2  {job} +8 +2 H200 +python 3.11.9", line)
+    (found,) = json.loads(call("workers", "--json"))
+    assert (found["state"], found["jobs"], found["gpus"]) == ("busy", [job], ["H200", "H200"])
 
 
 def test_a_job_is_shown_with_a_plot_as_plain_text(call: Call, done: str):

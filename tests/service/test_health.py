@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 
 import httpx2
 import pytest
 
 from anon_tune.ledger import Ledger
+from anon_tune.records import WorkerKind
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
+from tests.ledger.test_workers import NEW
 from tests.service.conftest import SPEC, Serve
 from tests.service.test_jobs import problem
 
@@ -22,9 +25,21 @@ def test_a_healthy_service_says_so(serve: Serve):
     assert ready.json() == {
         "ready": True,
         "database": "ok",
+        "workers": 0,
         "mlflow": "a database",
         "ray": "started for each job",
     }
+
+
+def test_workers_are_counted(serve: Serve, ledger: Ledger):
+    address = serve()
+    assert 'anon_tune_workers{state="idle"} 0.0' in httpx2.get(f"{address}/metrics").text
+    ledger.workers.heartbeat(NEW)
+    ledger.workers.heartbeat(dataclasses.replace(NEW, id="w2", kind=WorkerKind.RUN))
+    assert httpx2.get(f"{address}/readyz").json()["workers"] == 1, "the other one takes no jobs"
+    text = httpx2.get(f"{address}/metrics").text
+    for line in ('{state="idle"} 2.0', '{state="busy"} 0.0', '{state="lost"} 0.0'):
+        assert f"anon_tune_workers{line}" in text
 
 
 def test_mlflow_and_ray_may_be_away(serve: Serve, settings: Settings):
@@ -35,7 +50,13 @@ def test_mlflow_and_ray_may_be_away(serve: Serve, settings: Settings):
     )
     ready = httpx2.get(f"{serve(settings=away)}/readyz")
     assert ready.status_code == 200
-    assert ready.json() == {"ready": True, "database": "ok", "mlflow": "unreachable", "ray": "unreachable"}
+    assert ready.json() == {
+        "ready": True,
+        "database": "ok",
+        "workers": 0,
+        "mlflow": "unreachable",
+        "ray": "unreachable",
+    }
 
 
 def test_without_its_database_it_is_not_ready(
@@ -48,6 +69,7 @@ def test_without_its_database_it_is_not_ready(
     (settings.home / "ledger.db").mkdir()
     ready = httpx2.get(f"{address}/readyz")
     assert (ready.status_code, ready.json()["ready"], ready.json()["database"]) == (503, False, "unreachable")
+    assert ready.json()["workers"] is None
     assert httpx2.get(f"{address}/healthz").status_code == 200
     for answer in (
         httpx2.get(f"{address}/api/v1/jobs"),

@@ -29,6 +29,7 @@ from anon_tune.records import JobState, Role
 from anon_tune.settings import Settings
 from anon_tune.snippets import SNIPPETS
 from anon_tune.spec import JobFile, read_job_file
+from tests.ledger.test_workers import NEW
 from tests.service.conftest import SPEC, Serve
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits_cnn.yaml"
@@ -86,12 +87,16 @@ READS: dict[str, Callable[[Jobs, str], Any]] = {
     "export as code": lambda jobs, job: [jobs.export(job, form) for form in SNIPPETS],
     "figure": lambda jobs, job: jobs.figure(job, "response").to_json(),
     "report": lambda jobs, job: jobs.report(job),
+    "workers": lambda jobs, job: jobs.workers(),
     "advice": lambda jobs, job: jobs.advice("mlp", -8.0).model_dump_json(),  # JSON has no tuples
 }
 
 
 @pytest.mark.parametrize("read", READS)
-def test_reads_are_the_same_for_ledger_and_service(serve: Serve, done: str, settings: Settings, read: str):
+def test_reads_are_the_same_for_ledger_and_service(
+    serve: Serve, done: str, settings: Settings, ledger: Ledger, read: str
+):
+    ledger.workers.heartbeat(NEW)
     log = settings.job_folder(done) / "job.log"
     log.parent.mkdir(parents=True)
     log.write_text("first\nsecond\n")

@@ -216,6 +216,7 @@ class JobDriver:
             self.shutdown.depending_on(runs, _ended()),
             self.shutdown.signals(),
         ):
+            self._note_largest_node()
             lacking = _lacking_resources(spec, self.settings)
             if lacking is not None:
                 return _Ending(JobState.PAUSED, lacking)
@@ -299,6 +300,15 @@ class JobDriver:
             folder, checkpoints = self._folders
             write_best(run.trials, run.plan.spec, checkpoints, folder / "best.pt")
         return _Ending(JobState.SUCCEEDED, run.cut_short, run.budget)
+
+    def _note_largest_node(self) -> None:
+        """Store how large the nodes are that trials can run on, for people who wonder why a job waits."""
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cpus, gpus = (max((node.get(name, 0.0) for node in nodes), default=0.0) for name in ("CPU", "GPU"))
+        with contextlib.suppress(DependencyError):
+            self.ledger.workers.set_largest_node(self.lease.holder, cpus, gpus)
 
     @property
     def _folders(self) -> tuple[Path, Path]:

@@ -10,11 +10,14 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JobState
+from anon_tune.records import JobState, WorkerKind
 from anon_tune.workers.queue.holder import LEASE_SECONDS, is_on_this_machine
+from anon_tune.workers.queue.machine import describe_worker
+from anon_tune.workers.queue.presence import Presence
 from anon_tune.workers.queue.processes import JobProcesses, kill_group
 
 __all__ = ["Daemon"]
@@ -48,12 +51,15 @@ class Daemon:
     no job runs on this machine, or when a lease was not renewed in time. While that process is loading, no job is
     claimed, since the job would have to wait for it.
 
+    As long as it works, the ledger's list of workers has it.
+
     Args:
         ledger: Ledger that stores the queue.
         processes: Starts a process for a lease, as the leader of a new process group. It releases the lease when it
             ends, and within seconds on SIGTERM.
         holder: Name of this process as a holder, for people.
         jobs: Number of jobs at once, from 1.
+        on_cluster: Whether the jobs' trials run on a Ray cluster.
     """
 
     def __init__(
@@ -62,11 +68,15 @@ class Daemon:
         processes: JobProcesses,
         holder: str,
         jobs: int = 1,
+        *,
+        on_cluster: bool = False,
     ) -> None:
         self._ledger = ledger
         self._processes = processes
         self._holder = holder
         self._jobs = jobs
+        describe = partial(describe_worker, holder, WorkerKind.WORKER, jobs, on_cluster=on_cluster)
+        self._presence = Presence(ledger, describe)
         self._running: list[tuple[Lease, subprocess.Popen[bytes]]] = []
         self._deaths: dict[str, _Deaths] = {}
         self._quiet_since = math.inf
@@ -76,6 +86,7 @@ class Daemon:
         """Work until `stop` is set; then every lease is released within 10 s, and the jobs are QUEUED again."""
         try:
             while not stop.is_set():
+                self._presence.keep()
                 try:
                     self._settle_ended()
                     self._claim()
@@ -161,6 +172,7 @@ class Daemon:
                 DependencyError
             ) as error:  # the processes must end all the same; the lease runs out by itself
                 _log.warning("%s", error)
+        self._presence.end()
         self._processes.close()
         limit = time.monotonic() + _EXIT_SECONDS
         for _, process in self._running:

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from anon_tune.dashboards.pages import render
 from anon_tune.records import JobList, JobOrder, JobQuery, JobState, Role
 from anon_tune.service.pages.session import PageReader, is_htmx
+from anon_tune.waiting import about_gpus, about_workers
 
 __all__ = ["router"]
 
@@ -120,6 +121,7 @@ def rows(request: Request, user: PageReader, asked: Asked, empty: bool = False) 
 
 
 def _rendered(name: str, request: Request, user: PageReader, asked: _Asked, found: JobList) -> str:
+    workers = user.user.jobs.workers()
     return render(
         name,
         user=user,
@@ -130,6 +132,9 @@ def _rendered(name: str, request: Request, user: PageReader, asked: _Asked, foun
         all_jobs=sum(found.states.values()),
         states=list(JobState),
         orders=JobOrder,
+        workers=workers,
+        about_workers=about_workers(workers),
+        gpus=about_gpus,
         may_submit=user.user.has(Role.SUBMIT),
         address=str(request.base_url).rstrip("/"),
     )

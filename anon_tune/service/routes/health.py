@@ -32,19 +32,20 @@ async def healthz() -> Health:
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "The database is unavailable."}})
 async def readyz(request: Request, response: Response) -> Readiness:
-    """Report whether the service can serve requests, and whether MLflow and Ray are reachable. Needs no token.
+    """Report whether the service can serve requests, its workers, and whether MLflow and Ray are reachable.
 
-    MLflow and Ray may be unavailable: jobs are still accepted, and MLflow catches up.
+    Needs no token. Workers, MLflow and Ray may be unavailable: jobs are still accepted, and MLflow catches up.
     """
     surroundings: Surroundings = request.app.state.surroundings
     database = await run_in_threadpool(_database, surroundings.ledger)
     if database != "ok":
         response.status_code = 503
+    workers = await run_in_threadpool(_workers, surroundings.ledger) if database == "ok" else None
     # One at a time, outside the threads that serve requests: an unreachable server takes until the timeout.
     looks: anyio.CapacityLimiter = request.app.state.looks
     mlflow = await anyio.to_thread.run_sync(_mlflow, surroundings.settings, limiter=looks)
     ray = await anyio.to_thread.run_sync(_ray, surroundings.settings, limiter=looks)
-    return Readiness(ready=database == "ok", database=database, mlflow=mlflow, ray=ray)
+    return Readiness(ready=database == "ok", database=database, workers=workers, mlflow=mlflow, ray=ray)
 
 
 @router.get(
@@ -64,6 +65,14 @@ def _database(ledger: Ledger) -> str:
     except DependencyError:
         return "unreachable"
     return "ok"
+
+
+def _workers(ledger: Ledger) -> int | None:
+    """Return the number of workers that take jobs; None if the database has become unavailable."""
+    try:
+        return sum(worker.takes_jobs for worker in ledger.workers.all())
+    except DependencyError:
+        return None
 
 
 def _mlflow(settings: Settings) -> str:

@@ -96,7 +96,7 @@ def test_a_phone_needs_no_sideways_scrolling(visit: Visit, done: str, scheme: st
 def test_numbers_move_without_a_reload(visit: Visit, ledger: Ledger) -> None:
     job = submit(ledger)
     page = visit(f"/jobs/{job}")
-    expect(page.locator(".hint")).to_contain_text("No worker has taken this job yet")
+    expect(page.get_by_label("Progress", exact=True)).to_contain_text("Waiting: no worker is running")
     page.evaluate("window.sameDocument = true")
 
     lease = ledger.leases.acquire(job, "worker", 3600.0)

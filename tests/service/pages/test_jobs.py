@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, Role
 from anon_tune.spec import parse_spec
 from tests.browsers import screenshot
+from tests.ledger.test_workers import NEW
 from tests.service.conftest import SPEC
 from tests.service.pages.conftest import Visit, check_accessible
 
@@ -98,6 +100,26 @@ def test_rows_are_live_and_keep_focus_and_ticks(visit: Visit, ledger: Ledger):
     with page.expect_request("**/compare?**") as asked:
         compare.press("Enter")
     assert asked.value.url.endswith(f"/compare?jobs={second},{first}")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_workers_are_seen_and_change_while_the_table_is_open(visit: Visit, ledger: Ledger, scheme: str):
+    job = create(ledger, "waiting")
+    page = visit("/", color_scheme=scheme)
+    line = page.locator("#workers-line")
+    expect(line).to_have_text("No worker is running")
+    line.click()
+    expect(page.get_by_text("Queued jobs wait for a worker.")).to_be_visible()
+    holder = "ann@<b>box</b>, process 1"
+    ledger.workers.heartbeat(dataclasses.replace(NEW, holder=holder))
+    ledger.workers.heartbeat(dataclasses.replace(NEW, id="w2", holder="ben@laptop, process 2", gpus=()))
+    ledger.leases.claim(holder, 600.0)
+    expect(line).to_have_text("2 workers: 1 idle, 1 busy")
+    row = page.get_by_role("region", name="Workers").get_by_role("row").filter(has_text=holder)
+    expect(row).to_contain_text("2 H200")
+    expect(row.get_by_role("link", name=job)).to_be_visible()
+    check_accessible(page)
+    screenshot(page, f"workers_{scheme}")
 
 
 def test_pages_follow_one_another(visit: Visit, ledger: Ledger):

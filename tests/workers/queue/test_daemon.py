@@ -14,9 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from anon_tune.errors import DependencyError
 from anon_tune.ledger import Lease, Ledger
-from anon_tune.records import JobRecord, JobState
+from anon_tune.records import JobRecord, JobState, WorkerKind
 from anon_tune.workers.queue import daemon as daemon_module
+from anon_tune.workers.queue import presence
 from anon_tune.workers.queue.daemon import Daemon
 from anon_tune.workers.queue.holder import this_process
 from anon_tune.workers.queue.processes import JobProcesses
@@ -305,3 +307,36 @@ def test_nothing_is_claimed_while_a_process_gets_ready(ledger: Ledger, monkeypat
     monkeypatch.setattr(processes, "is_preparing", lambda: True)
     daemon._claim()
     assert ledger.jobs.get(job).state is JobState.QUEUED
+
+
+# The list of workers
+
+
+def test_a_daemon_is_listed_with_its_jobs_until_it_stops(run: Callable[..., Running], ledger: Ledger):
+    running = run(jobs=2)
+    until(lambda: len(ledger.workers.all()) == 1)
+    (job,) = submit(ledger, 1)
+    until(lambda: ledger.workers.all()[0].jobs == (job,))
+    (worker,) = ledger.workers.all()
+    assert (worker.holder, worker.kind, worker.at_once) == ("daemon", WorkerKind.WORKER, 2)
+    running.stop()
+    assert ledger.workers.all() == []
+
+
+def test_a_daemon_works_on_where_the_list_cannot_be_written(
+    run: Callable[..., Running],
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    """One line in the log, not one every five seconds."""
+
+    def refuse(worker: object) -> None:
+        raise DependencyError("The ledger cannot be written.")
+
+    monkeypatch.setattr(ledger.workers, "heartbeat", refuse)
+    monkeypatch.setattr(presence, "HEARTBEAT_SECONDS", 0.0)
+    jobs = submit(ledger, 2)
+    run(end=SUCCEED)
+    until(lambda: states(ledger) == [JobState.SUCCEEDED] * len(jobs))
+    assert caplog.text.count("The ledger cannot be written.") == 1

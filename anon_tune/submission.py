@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -48,6 +49,8 @@ __all__ = [
     "submit",
     "submit_remote",
 ]
+
+_log = logging.getLogger(__name__)
 
 _LARGEST_INTEGER = 2**63
 
@@ -200,7 +203,11 @@ def measured_like(ledger: Ledger, spec: JobSpec) -> Measured | None:
     document = spec.model_dump(mode="json")
     model = document["model"]["name"] if document["model"] else None
     for job in ledger.overviews.measured(spec.task, model, _MOST_ALIKE):
-        other = stored_spec(job.spec)
+        try:
+            other = stored_spec(job.spec)
+        except SpecError as error:
+            _log.warning("job %s: %s", job.id, error)
+            continue
         is_alike = (other.training.batch_size, other.budget.unit) == (
             spec.training.batch_size,
             spec.budget.unit,

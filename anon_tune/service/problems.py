@@ -25,6 +25,7 @@ __all__ = ["MEDIA_TYPE", "Problem", "install", "responses"]
 MEDIA_TYPE = "application/problem+json"
 
 _WHEN = {
+    400: "The body is not JSON.",
     401: "Missing or unknown token.",
     403: "The token's role does not allow the request, or the job belongs to another user.",
     404: "Not found.",
@@ -83,7 +84,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> Response:
-        detail, headers, path = error.detail, error.headers, request.url.path
+        detail, headers, path = error.detail, error.headers, request.scope["path"]
         if error.status_code == 405:  # Starlette names the methods of the first route with this path alone
             methods = sorted(_methods(app, request))
             detail, headers = f"{path} accepts {', '.join(methods)}.", {"Allow": ", ".join(methods)}
@@ -95,7 +96,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def _unknown(request: Request, error: Exception) -> Response:
-        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        _log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
         response = _response(request, 500, "The service failed; its log has the reason.")
         add_security_headers(response.headers)  # Starlette answers this one outside of the middleware
         return response

@@ -206,9 +206,9 @@ def test_durations_have_ascii_digits(duration: str):
 
 
 def test_the_number_of_reports_has_ascii_digits():
-    with pytest.raises(SpecError, match="objective.of"):
+    with pytest.raises(SpecError, match="objective"):
         parse_spec({**GOOD, "objective": {"of": "last \u0663"}})
-    with pytest.raises(SpecError, match="objective.of"):
+    with pytest.raises(SpecError, match="objective"):
         parse_spec({**GOOD, "objective": {"of": "last 3\u0663"}})
 
 
@@ -217,7 +217,7 @@ def test_names_are_stripped_and_normalized():
     assert spec.name == "Zo\u00eb"
     with pytest.raises(SpecError, match="RIGHT-TO-LEFT OVERRIDE"):
         parse_spec({**GOOD, "name": "a\u202eb"})
-    with pytest.raises(SpecError, match="objective.metric: .*RIGHT-TO-LEFT OVERRIDE"):
+    with pytest.raises(SpecError, match=r"objective\.metric: .*RIGHT-TO-LEFT OVERRIDE"):
         parse_spec({**GOOD, "objective": {"metric": "a\u202eb"}})
 
 

@@ -24,7 +24,7 @@ __all__ = ["ENDINGS", "complete_or_absent", "csv_text", "write_table"]
 ENDINGS = (".csv", ".parquet")
 """Endings of the files that `write_table` writes."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\n")
 """Beginnings of a text that spreadsheets take for a formula (OWASP, CSV injection). Numbers are no texts."""
 
 _BATCH = 10_000
@@ -166,10 +166,17 @@ def _csv_lines(table: _Table, file: IO[str]) -> Iterator[list[Any] | None]:
 
 
 def _cell(value: Any) -> Any:
-    """Return a value as a cell; a "'" keeps spreadsheets from computing a text that begins like a formula."""
+    """Return a value as a cell; a "'" keeps spreadsheets from computing a text that begins like a formula.
+
+    Line ends are made alike: Python's writer does not quote a text for a carriage return, which readers take for the
+    end of a row.
+    """
     if isinstance(value, list | dict):
         return json.dumps(value)
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _write_parquet(path: Path, table: _Table) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 from typing import Annotated
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -165,21 +165,21 @@ def _refuse_other_pages(request: Request) -> None:
 
     Such a page names its origin. With DNS rebinding the host is the page's own name.
     """
-    if not _is_loopback(_parsed(str(request.url)).hostname or ""):
+    if not _is_loopback(request.url.hostname or ""):
         raise HTTPException(
             403, "Without tokens the service only answers on an address of this machine. Use 127.0.0.1."
         )
     origin = request.headers.get("origin")
-    if origin is not None and _parsed(origin).netloc != request.headers.get("host"):
+    if origin is not None and _host(origin) != request.headers.get("host"):
         raise HTTPException(403, "A web page of another origin may not use this service.")
 
 
-def _parsed(address: str) -> SplitResult:
-    """Return the parts of an address, none of them if it is not one: a header may hold any text."""
+def _host(origin: str) -> str:
+    """Return the host and port of an origin; nothing if it is not an address: a header may hold any text."""
     try:
-        return urlsplit(address)
+        return urlsplit(origin).netloc
     except ValueError:
-        return SplitResult("", "", "", "", "")
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

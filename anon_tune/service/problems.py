@@ -84,7 +84,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> Response:
-        detail, headers, path = error.detail, error.headers, request.scope["path"]
+        detail, headers, path = error.detail, error.headers, request.url.path
         if error.status_code == 405:  # Starlette names the methods of the first route with this path alone
             methods = sorted(_methods(app, request))
             detail, headers = f"{path} accepts {', '.join(methods)}.", {"Allow": ", ".join(methods)}
@@ -96,7 +96,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def _unknown(request: Request, error: Exception) -> Response:
-        _log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         response = _response(request, 500, "The service failed; its log has the reason.")
         add_security_headers(response.headers)  # Starlette answers this one outside of the middleware
         return response

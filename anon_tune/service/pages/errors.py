@@ -25,7 +25,7 @@ _TITLES = {
 
 def is_page(request: Request) -> bool:
     """Return whether a browser asked for a page, or for a part of one."""
-    if request.scope["path"].startswith(f"{API}/"):
+    if request.url.path.startswith(f"{API}/"):
         return False
     return is_htmx(request) or "text/html" in request.headers.get("accept", "")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 __all__ = [
     "VERSION",
@@ -310,12 +310,19 @@ class Answer(_Part):
 
     @classmethod
     def load(cls, stored: Mapping[str, Any] | None) -> Self | None:
-        """Return a stored result, of this or an earlier version; None for a job without a result."""
+        """Return a stored result, of this or an earlier version; None for a job without a result.
+
+        Raises:
+            ValueError: It cannot be read: it was damaged, or a later version wrote it.
+        """
         if stored is None:
             return None
-        if stored.get("version", 1) < VERSION:
-            stored = _from_first(stored)
-        return cls.model_validate(stored)
+        try:
+            if stored.get("version", 1) < VERSION:
+                stored = _from_first(stored)
+            return cls.model_validate(stored)
+        except (AttributeError, KeyError, TypeError, ValidationError) as error:
+            raise ValueError(f"the stored answer cannot be read ({type(error).__name__}: {error})") from error
 
     def totals(self) -> dict[str, Total]:
         """Return the cost of each arm."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import io
+import itertools
 import math
 import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -25,9 +28,14 @@ from pydantic import (
 )
 
 from anon_tune.errors import NotFoundError, SpecError
+from anon_tune.texts import MOST_COUNTED, cut, quoted
 
 __all__ = [
+    "LARGEST_FILE",
+    "MOST_LEVELS",
+    "MOST_VALUES",
     "Number",
+    "Place",
     "ProblemsError",
     "Strict",
     "compose_yaml",
@@ -37,22 +45,39 @@ __all__ = [
     "plain",
     "read_text",
     "read_yaml",
+    "size_problem",
     "unknown",
+    "walked",
     "yaml_mapping",
 ]
 
 M = TypeVar("M", bound=BaseModel)
 
-_DEEPEST = 32
-"""Most levels of a document from the network."""
+MOST_LEVELS = 64
+"""Most levels of a document."""
+
+LARGEST_FILE = 2**20
+"""Most bytes of a YAML file, as of a request."""
+
+MOST_VALUES = 50_000
+"""Most keys and values of a document, counting an alias of YAML as what it stands for."""
+
+_LONGEST_NUMBER = 100
+"""Most characters of a number in YAML."""
+
+_MOST_KNOWN, _MOST_COMPARED = 40, 200
+"""Most known names that a message lists, and that an unknown one is compared with."""
 
 
 class ProblemsError(ValueError):
-    """Several problems of one part of a document, each with its key's path from there."""
+    """Several problems of one part of a document, each with its key's path from there.
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
-        super().__init__("; ".join(problems))
+    Of an iterator no more is read than a message counts.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(itertools.islice(problems, MOST_COUNTED + 1))
+        super().__init__("; ".join(self.problems))
 
 
 def _finite_number(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
@@ -61,7 +86,7 @@ def _finite_number(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
         raise ValueError(f"expected a number, found {str(value).lower()}")
     result = number(value)
     if isinstance(result, float) and not math.isfinite(result):
-        raise ValueError(f"expected a finite number, found {value!r}")
+        raise ValueError(f"expected a finite number, found {quoted(value)}")
     return result
 
 
@@ -84,7 +109,51 @@ class Strict(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """Loader that rejects duplicate keys, of which PyYAML would drop the first."""
+    """Loader that rejects duplicate keys, of which PyYAML would drop the first, and documents of any size.
+
+    A text of a few lines with aliases of aliases may stand for any amount of data.
+    """
+
+    _depth = _count = 0
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._extents: dict[yaml.Node, tuple[int, int]] = {}  # values in a node, and its levels
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        self._depth += 1
+        self._count += 1
+        if self._depth > MOST_LEVELS:
+            raise _refusal(f"more than {MOST_LEVELS} levels", event)
+        if self._count > MOST_VALUES:
+            raise _refusal(f"more than {MOST_VALUES:,} values", event)
+        node: Any = super().compose_node(parent, index)
+        self._depth -= 1
+        if not isinstance(event, yaml.AliasEvent):
+            self._extents[node] = self._extent(node)
+        elif node not in self._extents:
+            raise _refusal(f"*{event.anchor} is a part of itself", event)
+        values, levels = self._extents[node]
+        if values > MOST_VALUES:
+            raise _refusal(f"more than {MOST_VALUES:,} values", event)
+        if levels > MOST_LEVELS:
+            raise _refusal(f"more than {MOST_LEVELS} levels", event)
+        return node
+
+    def construct_scalar(self, node: Any) -> Any:
+        """Return a scalar's text; a long number, which may take the square of its length to read, is an error."""
+        is_number = node.tag in {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+        if is_number and len(node.value) > _LONGEST_NUMBER:
+            raise ValueError(f"a number of {len(node.value):,} characters")
+        return super().construct_scalar(node)
+
+    def _extent(self, node: yaml.Node) -> tuple[int, int]:
+        if not isinstance(node, yaml.CollectionNode):
+            return 1, 1
+        parts = itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+        extents = [self._extents[part] for part in parts]
+        return 1 + sum(values for values, _ in extents), 1 + max((levels for _, levels in extents), default=0)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -95,30 +164,26 @@ class _Loader(yaml.SafeLoader):
             name = (key.tag, key.value)  # 1 and "1" differ
             if name in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"{key.value!r} appears twice", problem_mark=key.start_mark
+                    problem=f"{quoted(key.value)} appears twice", problem_mark=key.start_mark
                 )
             seen.add(name)
         return node
 
 
 class _RemoteLoader(_Loader):
-    """Loader of text from the network: without aliases, which may stand for any amount of data, and not deep."""
-
-    _depth = 0
+    """Loader of text that is edited in place on a page: without aliases."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        problem = None
         if isinstance(event, yaml.AliasEvent):
-            problem = f"*{event.anchor} is an alias, which is not accepted here; write the value out"
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            problem = f"more than {_DEEPEST} levels are not accepted here"
-        if problem is not None:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
+            raise _refusal(
+                f"*{event.anchor} is an alias, which is not accepted here; write the value out", event
+            )
+        return super().compose_node(parent, index)
+
+
+def _refusal(problem: str, event: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 # YAML 1.1 reads 1e-3 as text, since it has no point.
@@ -137,10 +202,10 @@ def plain(value: Any) -> Any:
 
 
 def load_yaml(text: str, *, remote: bool = False) -> Any:
-    """Return a YAML document's value; `remote`: of text from the network, without aliases and not deep.
+    """Return a YAML document's value; `remote`: of text from the network, without aliases.
 
     Raises:
-        yaml.YAMLError: It is not valid YAML, or a mapping has a key twice.
+        yaml.YAMLError: It is not valid YAML, a mapping has a key twice, or it is too deep or too large.
         ValueError: It has an invalid date or number.
     """
     return yaml.load(text, _RemoteLoader if remote else _Loader)
@@ -166,10 +231,14 @@ def read_text(path: Path) -> str:
 
     Raises:
         NotFoundError: There is no such file.
-        SpecError: It is not UTF-8 text.
+        SpecError: It is not UTF-8 text, or has more than LARGEST_FILE bytes.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            found = file.read(LARGEST_FILE + 1)
+        if len(found) > LARGEST_FILE:
+            raise SpecError(str(path), [f"is larger than {LARGEST_FILE:,} bytes; check the path"])
+        return io.TextIOWrapper(io.BytesIO(found), encoding="utf-8").read()
     except FileNotFoundError:
         raise NotFoundError(f"There is no file {path}. Check the path; examples/ has job files.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -197,8 +266,8 @@ def yaml_mapping(text: str, source: str, *, remote: bool = False) -> dict[str, A
     return data
 
 
-def parse(model: type[M], data: Mapping[str, Any], source: str, context: object = None) -> M:
-    """Return `data` as `model`, whose validators may use `context`.
+def parse(model: type[M], data: Mapping[str, Any], source: str, context: object = None, path: str = "") -> M:
+    """Return `data` as `model`, whose validators may use `context`; `path` is where it is in its document.
 
     Raises:
         SpecError: The data is invalid; lists every problem with its key's path and, for unknown keys, the nearest
@@ -207,10 +276,54 @@ def parse(model: type[M], data: Mapping[str, Any], source: str, context: object 
     try:
         return model.model_validate(dict(data), context=context)
     except ValidationError as error:
-        # By path, because each branch of a union of plain types reports the same value.
+        within = f"{path}." if path else ""
         items = error.errors(include_url=False)
-        problems = {path: said for item in items for path, said in _problems(model, dict(item))}
-        raise SpecError(source, list(problems.values())) from None
+        raise SpecError(source, (f"{within}{said}" for said in _distinct(model, items))) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a part in a document: its key, the place above it, and their number."""
+
+    key: Any
+    above: Place | None = None
+    levels: int = 1
+
+    def __str__(self) -> str:
+        keys, place = [], self
+        while True:
+            keys.append(cut(str(place.key)))
+            if place.above is None:
+                return ".".join(reversed(keys))
+            place = place.above
+
+
+def walked(document: Any, root: str) -> Iterator[tuple[Place, Any]]:
+    """Yield each part of a document with its place; each part comes before those in it."""
+    ahead: list[Iterator[tuple[Place, Any]]] = [iter([(Place(root), document)])]
+    while ahead:
+        for place, part in ahead[-1]:
+            yield place, part
+            ahead.append(_parts(place, part))
+            break
+        else:
+            ahead.pop()
+
+
+def _parts(place: Place, part: Any) -> Iterator[tuple[Place, Any]]:
+    if isinstance(part, Mapping | list | tuple):
+        items = part.items() if isinstance(part, Mapping) else enumerate(part)
+        yield from ((Place(key, place, place.levels + 1), item) for key, item in items)
+
+
+def size_problem(document: Any) -> str | None:
+    """Return the problem of a document that is too deep or too large to be read; None for others."""
+    for number, (place, _) in enumerate(walked(document, "")):
+        if place.levels > MOST_LEVELS:
+            return f"has more than {MOST_LEVELS} levels"
+        if number > MOST_VALUES:
+            return f"has more than {MOST_VALUES:,} values"
+    return None
 
 
 def is_function(name: str) -> bool:
@@ -221,10 +334,21 @@ def is_function(name: str) -> bool:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Return "unknown KIND 'NAME'; did you mean 'X'? Known: ..."."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    names = sorted(map(cut, known))
+    near = difflib.get_close_matches(cut(name), names[:_MOST_COMPARED], n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"
+    more = f" and {len(names) - _MOST_KNOWN} more" if len(names) > _MOST_KNOWN else ""
+    return f"unknown {kind} {quoted(name)}{hint} Known: {', '.join(names[:_MOST_KNOWN]) or 'none'}{more}"
+
+
+def _distinct(model: type[BaseModel], errors: Iterable[Any]) -> Iterator[str]:
+    """Yield the messages of errors, one for each path: each branch of a union reports the same value."""
+    seen = set()
+    for error in errors:
+        for path, said in _problems(model, error):
+            if path not in seen:
+                yield said
+            seen.add(path)
 
 
 def _problems(model: type[BaseModel], error: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -251,13 +375,16 @@ def _problem(model: type[BaseModel], error: dict[str, Any]) -> tuple[str, str]:
     elif kind == "value_error":
         message = error["msg"].removeprefix("Value error, ")
     elif kind in {"model_type", "dict_type"}:
-        message = f"expected keys and values, found {error['input']!r}"
+        message = f"expected keys and values, found {quoted(error['input'])}"
     elif kind in {"tuple_type", "list_type"}:
-        message = f"expected a list, found {error['input']!r}"
+        message = f"expected a list, found {quoted(error['input'])}"
     elif kind == "invalid-json-value":
-        message = f"expected a number, text, true, false, null, a list, or keys and values, found {error['input']!r}"
+        message = (
+            "expected a number, text, true, false, null, a list, or keys and values, found "
+            f"{quoted(error['input'])}"
+        )
     else:
-        message = f"{error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}"
+        message = f"{error['msg'][0].lower()}{error['msg'][1:]}, found {quoted(error['input'])}"
     return path, f"{path}: {message}" if path else message
 
 
@@ -276,7 +403,7 @@ def _walk(annotation: Any, loc: Sequence[int | str]) -> tuple[list[str], Any]:
         elif len(branches) > 1:
             annotation = branches.get(str(part))
         elif part != "[key]":
-            keys.append(str(part))
+            keys.append(cut(str(part)))
             annotation = _inside(next(iter(branches.values()), None), part)
     return keys, annotation
 

@@ -18,6 +18,10 @@ Each message says what is wrong and what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from anon_tune.texts import listed
+
 __all__ = [
     "AnonTuneError",
     "ConflictError",
@@ -54,13 +58,14 @@ class SpecError(InputError):
     """A document (job file, search space) with an invalid key or value.
 
     Attributes:
-        problems: One line per problem: the key's path, what is wrong, what is allowed.
+        problems: One line per problem: the key's path, what is wrong, what is allowed. A long list ends with
+            "and N more".
     """
 
-    def __init__(self, source: str, problems: list[str]) -> None:
+    def __init__(self, source: str, problems: Iterable[str]) -> None:
         self.source = source
-        self.problems = problems
-        super().__init__(f"{source}: " + "; ".join(problems))
+        self.problems = listed(problems)
+        super().__init__(f"{source}: " + "; ".join(self.problems))
 
 
 class NotFoundError(AnonTuneError, LookupError):

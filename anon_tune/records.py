@@ -6,6 +6,7 @@ A record is a copy of what the ledger held at one moment; changing the ledger ne
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -60,6 +61,8 @@ __all__ = [
     "state_diagram",
     "storable_text",
 ]
+
+_log = logging.getLogger(__name__)
 
 
 class JobState(StrEnum):
@@ -468,10 +471,19 @@ class JobRecord:
 
     @cached_property
     def answer(self) -> Answer | None:
-        """The `result` as a model, also if an earlier version wrote it; None before there is one."""
+        """The `result` as a model, also if an earlier version wrote it; None before there is one that can be read."""
         from anon_tune.answer import Answer  # and pydantic, which a trial's records need not wait for
 
-        return Answer.load(self.result)
+        try:
+            return Answer.load(self.result)
+        except ValueError as error:
+            _log.warning("job %s: %s", self.id, error)
+            return None
+
+    @property
+    def has_unreadable_answer(self) -> bool:
+        """Whether there is a `result` that cannot be read, so that `answer` is None."""
+        return self.result is not None and self.answer is None
 
 
 class JobOrder(StrEnum):

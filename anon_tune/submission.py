@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,12 +18,12 @@ from anon_tune.advice.prior import advise
 from anon_tune.advice.start import first_points
 from anon_tune.advice.statement import Advice
 from anon_tune.answer import Outcome
-from anon_tune.documents import parse
+from anon_tune.documents import size_problem, walked
 from anon_tune.errors import ConflictError, SpecError
 from anon_tune.estimate import Measured
 from anon_tune.ledger import Lease, Ledger, SubmissionKey
 from anon_tune.records import JobRecord, JobState
-from anon_tune.search_spaces import Space, space_names
+from anon_tune.search_spaces import Space, new_space, space_names
 from anon_tune.settings import Settings
 from anon_tune.spec import (
     JobFile,
@@ -33,7 +34,9 @@ from anon_tune.spec import (
     space_files,
     spaces_of,
     stored_spec,
+    too_many,
 )
+from anon_tune.texts import cut
 
 __all__ = [
     "advice",
@@ -46,6 +49,8 @@ __all__ = [
     "submit",
     "submit_remote",
 ]
+
+_log = logging.getLogger(__name__)
 
 _LARGEST_INTEGER = 2**63
 
@@ -182,14 +187,12 @@ def checked_remote(
     code: str | None = None,
 ) -> tuple[JobSpec, dict[str, Space]]:
     """Return a job that came over the network, and its own search spaces by file name. Raises as `submit_remote`."""
-    problems = [*_unstorable(document, "spec"), *_unstorable(spaces, "spaces")]
-    named = space_files(document)
-    problems += [
-        f"spaces.{name}: the job does not use a file of this name" for name in spaces if name not in named
-    ]
-    if problems:
-        raise SpecError("job", problems)
-    given = {name: _own_space(name, space) for name, space in spaces.items()}
+    if problem := size_problem([document, spaces]):
+        raise SpecError("job", [problem])
+    error = SpecError("job", _remote_problems(document, spaces))
+    if error.problems:
+        raise error
+    given = {name: new_space(space, "job", f"spaces.{name}") for name, space in spaces.items()}
     brought = code_archive.modules(ledger.archives.get(code)) if code is not None else ()
     modules = (*settings.modules, *brought)
     return remote_spec(document, given, modules, settings.data, with_code=code is not None), given
@@ -200,7 +203,11 @@ def measured_like(ledger: Ledger, spec: JobSpec) -> Measured | None:
     document = spec.model_dump(mode="json")
     model = document["model"]["name"] if document["model"] else None
     for job in ledger.overviews.measured(spec.task, model, _MOST_ALIKE):
-        other = stored_spec(job.spec)
+        try:
+            other = stored_spec(job.spec)
+        except SpecError as error:
+            _log.warning("job %s: %s", job.id, error)
+            continue
         is_alike = (other.training.batch_size, other.budget.unit) == (
             spec.training.batch_size,
             spec.budget.unit,
@@ -244,40 +251,36 @@ def _submission(owner: str | None, key: str | None, asked: Mapping[str, Any]) ->
     return SubmissionKey(owner or "", key, digest)
 
 
-def _unstorable(value: Any, path: str) -> Iterator[str]:
+def _remote_problems(document: Mapping[str, Any], spaces: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the problems of a job from the network before it is read."""
+    yield from _unstorable(document, "spec")
+    yield from _unstorable(spaces, "spaces")
+    named = set(space_files(document))
+    for name in spaces:
+        if name not in named:
+            yield f"spaces.{cut(name)}: the job does not use a file of this name"
+    if problem := too_many("spaces", spaces):
+        yield problem
+
+
+def _unstorable(value: Any, root: str) -> Iterator[str]:
     """Yield a message, with its path, for each part of a JSON value that some databases cannot store."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if list(_unstorable(key, path)):
-                yield f"{path}: a key contains characters that cannot be stored"
-            else:
-                yield from _unstorable(item, f"{path}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _unstorable(item, f"{path}.{index}")
-    elif isinstance(value, str):
-        if "\0" in value or not _is_unicode(value):
-            yield f"{path}: contains characters that cannot be stored"
-    elif isinstance(value, int | float) and not _is_plain(value):
-        yield f"{path}: expected a finite number, and no integer beyond 64 bits"
+    for place, part in walked(value, root):
+        if place.above is not None and isinstance(place.key, str) and not _is_text(place.key):
+            yield f"{place.above}: a key contains characters that cannot be stored"
+        elif isinstance(part, str) and not _is_text(part):
+            yield f"{place}: contains characters that cannot be stored"
+        elif isinstance(part, int | float) and not _is_plain(part):
+            yield f"{place}: expected a finite number, and no integer beyond 64 bits"
 
 
 def _is_plain(number: float) -> bool:
     return abs(number) < _LARGEST_INTEGER if isinstance(number, int) else math.isfinite(number)
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be encoded: JSON may hold a lone surrogate."""
+def _is_text(text: str) -> bool:
+    """Whether a text can be stored: it has no NUL, and can be encoded. JSON may hold a lone surrogate."""
     try:
-        text.encode()
+        return b"\0" not in text.encode()
     except UnicodeEncodeError:
         return False
-    return True
-
-
-def _own_space(name: str, space: Mapping[str, Any]) -> Space:
-    """Return a search space that was sent with a job. Raises SpecError."""
-    try:
-        return parse(Space, space, name)
-    except SpecError as error:
-        raise SpecError("job", [f"spaces.{name}.{problem}" for problem in error.problems]) from None

@@ -65,6 +65,13 @@ __all__ = [
 ]
 
 
+_UNREADABLE = (
+    "The stored answer of this job cannot be read: it was damaged, or a later version of anon_tune wrote it. The "
+    "trials are intact (anon-tune trials {0}). Upgrade anon_tune, or make the answer anew: "
+    "anon-tune extend {0} --trials N"
+)
+
+
 class View(BaseModel):
     """Base class of all views."""
 
@@ -443,7 +450,7 @@ def _summary(job: JobRecord) -> dict[str, Any]:
         "owner": job.owner,
         "state": job.state,
         "phase": job.phase,
-        "reason": job.reason,
+        "reason": _UNREADABLE.format(job.id) if job.has_unreadable_answer else job.reason,
         "priority": job.priority,
         "requested": job.requested,
         "lease": LeaseView.model_validate(job.lease, from_attributes=True) if job.lease else None,

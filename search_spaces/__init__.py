@@ -7,6 +7,7 @@ from anon_tune.search_spaces.loader import (
     FIXABLE,
     Space,
     load_space,
+    new_space,
     space_names,
     space_text,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Space",
     "Value",
     "load_space",
+    "new_space",
     "space_names",
     "space_text",
 ]

@@ -14,11 +14,26 @@ from pydantic import Field, field_validator, model_validator
 from anon_tune.documents import ProblemsError, Strict, is_function, parse, read_text, unknown, yaml_mapping
 from anon_tune.errors import SpecError
 from anon_tune.search_spaces.domains import Choice, Domain, Range, Value, shown
+from anon_tune.texts import cut
 
-__all__ = ["COORDINATES", "DEFAULTS", "DELAYS", "FIXABLE", "Space", "load_space", "space_names", "space_text"]
+__all__ = [
+    "COORDINATES",
+    "DEFAULTS",
+    "DELAYS",
+    "FIXABLE",
+    "Space",
+    "load_space",
+    "new_space",
+    "space_names",
+    "space_text",
+]
 
 _FOLDER = Path(__file__).parent
 _MOST_PARTS = 1000
+_LONGEST_SUMMARY = 500
+_MOST_NAMES, _MOST_VALUES, _MOST_POINTS = 100, 256, 1000
+"""Most parameters, and fixed arguments, of a new space; values of a choice or condition; and start points."""
+
 _EVERY_FAMILY = "default"
 _AT_BOUND = 1e-6
 """Distance from the end of a range, as a share of it, within which a value counts as at the end."""
@@ -138,14 +153,19 @@ class Space(Strict):
             raise ValueError(
                 f"`when` divides the space into {parts:g} parts; at most {_MOST_PARTS} are allowed"
             )
-        problems = [*self._name_problems(), *self._value_problems(), *self._condition_problems()]
-        if self.optimizer == "anon":
-            problems += self._delay_problems()
-        if not problems:  # the points refer to the parameters
-            problems += self._start_problems()
-        if problems:
-            raise ProblemsError(problems)
+        error = ProblemsError(self._problems())
+        if not error.problems:  # the points refer to the parameters
+            error = ProblemsError(self._start_problems())
+        if error.problems:
+            raise error
         return self
+
+    def _problems(self) -> Iterator[str]:
+        yield from self._name_problems()
+        yield from self._value_problems()
+        yield from self._condition_problems()
+        if self.optimizer == "anon":
+            yield from self._delay_problems()
 
     def _name_problems(self) -> Iterator[str]:
         for name in self.fixed:
@@ -429,6 +449,49 @@ def _wrong(name: str, value: float | str) -> str | None:
     return None
 
 
+def new_space(document: Mapping[str, Any], source: str, path: str = "") -> Space:
+    """Return a space that is not from the ledger; `path` is where it is in its document.
+
+    Raises:
+        SpecError: It is invalid, or larger than a search can use.
+    """
+    within = f"{path}." if path else ""
+    error = SpecError(source, (f"{within}{problem}" for problem in _size_problems(document)))
+    if error.problems:
+        raise error
+    return parse(Space, document, source, path=path)
+
+
+def _size_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is too large in a space before it is read: the ledger may hold spaces of any size."""
+    summary = document.get("summary")
+    if isinstance(summary, str) and len(summary) > _LONGEST_SUMMARY:
+        yield f"summary: expected at most {_LONGEST_SUMMARY} characters, found {len(summary):,}"
+    for key in ("parameters", "fixed"):
+        if (count := _length(document.get(key))) > _MOST_NAMES:
+            yield f"{key}: expected at most {_MOST_NAMES}, found {count:,}"
+    start = document.get("start")
+    if (count := sum(map(_length, start.values() if isinstance(start, Mapping) else [start]))) > _MOST_POINTS:
+        yield f"start: expected at most {_MOST_POINTS:,} points, found {count:,}"
+    for name, domain in _mapping(document.get("parameters")).items():
+        domain = _mapping(domain)
+        when = domain.get("when")
+        lists = {"choices": domain.get("choices"), "when": when}
+        lists |= {f"when.{parent}": values for parent, values in _mapping(when).items()}
+        for key, values in lists.items():
+            if (count := _length(values)) > _MOST_VALUES:
+                yield f"parameters.{cut(str(name))}.{cut(key)}: expected at most {_MOST_VALUES}, found {count:,}"
+
+
+def _length(value: Any) -> int:
+    """Return the number of items of a list or mapping; 0 for anything else, which has another problem."""
+    return len(value) if isinstance(value, Mapping | list | tuple) else 0
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def space_names() -> list[str]:
     """Return the names of the spaces that come with anon_tune."""
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
@@ -460,4 +523,4 @@ def load_space(name: str) -> Space:
 @functools.lru_cache(maxsize=64)
 def _parsed(text: str, source: str) -> Space:
     """Return the space in a YAML text: checking a job and storing it ask for the same ones."""
-    return parse(Space, yaml_mapping(text, source), source)
+    return new_space(yaml_mapping(text, source), source)

@@ -30,6 +30,7 @@ GROUPS = {
         "reachable",
         "ray_temp",
         "settings",
+        "texts",
         "user_code",
     },
 }

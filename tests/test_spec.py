@@ -131,7 +131,7 @@ BAD = [
     ("name", "", ["name: "]),
     ("name", "../../etc", ["name: ", "'../../etc'"]),
     ("name", "x" * 81, ["name: ", "80"]),
-    ("name", "  ", ["name: '  ' is not a valid name: use letters, digits, spaces and . : + - _"]),
+    ("name", "  ", ["name: '  ' is not a valid name: expected 1 to 80 characters, found 0"]),
     ("task", "image_clasification", ["task: unknown task", "did you mean 'image_classification'?"]),
     ("data", "digit", ["data: unknown data set", "did you mean 'digits'?"]),
     ("data", {"name": "idx"}, ["data.folder: is missing", "data: {name: idx, folder: FOLDER}"]),

@@ -24,6 +24,9 @@ __all__ = ["ENDINGS", "complete_or_absent", "csv_text", "write_table"]
 ENDINGS = (".csv", ".parquet")
 """Endings of the files that `write_table` writes."""
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\n")
+"""Beginnings of a text that spreadsheets take for a formula (OWASP, CSV injection). Numbers are no texts."""
+
 _BATCH = 10_000
 _CHUNK = 1 << 16
 
@@ -157,9 +160,23 @@ def _csv_lines(table: _Table, file: IO[str]) -> Iterator[list[Any] | None]:
     """Write a line for the titles and for each row, and yield it; None after the last."""
     writer = csv.writer(file, lineterminator="\n")
     for line in itertools.chain([list(table.kinds)], table.rows()):
-        writer.writerow([json.dumps(value) if isinstance(value, list | dict) else value for value in line])
+        writer.writerow([_cell(value) for value in line])
         yield line
     yield None
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as a cell; a "'" keeps spreadsheets from computing a text that begins like a formula.
+
+    Line ends are made alike: Python's writer does not quote a text for a carriage return, which readers take for the
+    end of a row.
+    """
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _write_parquet(path: Path, table: _Table) -> None:

@@ -16,6 +16,7 @@ from anon_tune.jobs.interface import Jobs
 from anon_tune.ledger import Ledger
 from anon_tune.records import ENDED, JobState, LearningCurve, ReportPlace, Role, TrialQuery
 from anon_tune.settings import Settings
+from anon_tune.texts import plain_name
 from anon_tune.views import (
     ChangeView,
     JobSummary,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["LedgerJobs", "open_ledger"]
 
 _LOG_LINES = 50
+_LONGEST_OWNER = 64
 _SECRET_LENGTH = 32
 _POLL_SECONDS = 0.5
 _REPORT_PAGE = 1000
@@ -270,10 +272,12 @@ class LedgerJobs(Jobs):
         `secret` is one that was generated elsewhere; giving it again changes nothing.
 
         Raises:
-            InputError: `owner` is not 1 to 64 printable characters, or `secret` is shorter than 32.
+            InputError: `owner` is not 1 to 64 visible characters, or `secret` is shorter than 32.
         """
-        if not owner.strip() or len(owner) > 64 or not owner.isprintable():
-            raise InputError(f"{owner!r} cannot be the name of an owner: give 1 to 64 printable characters.")
+        try:
+            owner = plain_name(owner, _LONGEST_OWNER)
+        except ValueError as error:
+            raise InputError(f"owner: {error}.") from None
         if secret is not None and len(secret) < _SECRET_LENGTH:
             raise InputError(f"A secret needs at least {_SECRET_LENGTH} random characters.")
         record, secret = self._ledger.tokens.create(owner, role, secret, may_send_code=may_send_code)

@@ -19,6 +19,7 @@ from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecErr
 from anon_tune.jobs.interface import API, Jobs
 from anon_tune.reachable import http_client, proxy_of, without_password
 from anon_tune.records import Role
+from anon_tune.texts import quoted
 from anon_tune.views import (
     ChangeView,
     JobSummary,
@@ -311,4 +312,6 @@ def _json(value: Any, source: str) -> Any:
         return value
     if isinstance(value, float) and value - value == 0:
         return value
-    raise SpecError(source, [f"{value!r} cannot be a value in a job file: use numbers, text, lists or keys"])
+    raise SpecError(
+        source, [f"{quoted(value)} cannot be a value in a job file: use numbers, text, lists or keys"]
+    )

@@ -170,8 +170,16 @@ def _refuse_other_pages(request: Request) -> None:
             403, "Without tokens the service only answers on an address of this machine. Use 127.0.0.1."
         )
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and _host(origin) != request.headers.get("host"):
         raise HTTPException(403, "A web page of another origin may not use this service.")
+
+
+def _host(origin: str) -> str:
+    """Return the host and port of an origin; nothing if it is not an address: a header may hold any text."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

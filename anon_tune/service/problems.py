@@ -18,12 +18,14 @@ from anon_tune.errors import AnonTuneError, DependencyError, SpecError
 from anon_tune.jobs.interface import API
 from anon_tune.service.headers import add_security_headers
 from anon_tune.service.pages import errors
+from anon_tune.texts import listed
 
 __all__ = ["MEDIA_TYPE", "Problem", "install", "responses"]
 
 MEDIA_TYPE = "application/problem+json"
 
 _WHEN = {
+    400: "The body is not JSON.",
     401: "Missing or unknown token.",
     403: "The token's role does not allow the request, or the job belongs to another user.",
     404: "Not found.",
@@ -77,7 +79,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> Response:
-        problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        problems = listed(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         return _response(request, 422, "; ".join(problems), "RequestError", problems)
 
     @app.exception_handler(HTTPException)

@@ -39,13 +39,15 @@ _EXAMPLE: JsonDict = {
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """Base class of requests: what is no number is not taken for one, nor 0 for false."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Submission(_Body):
     """A job for the queue."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     spec: dict[str, Any] = Field(description="The job, with the keys of a job file.")
     spaces: dict[str, dict[str, Any]] = Field(
@@ -63,7 +65,7 @@ class Submission(_Body):
 class Extension(_Body):
     """New totals of a job's budget."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"trials": 40}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"trials": 40}], "minProperties": 1})
 
     trials: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         None, description="Total search trials per arm."
@@ -93,7 +95,7 @@ class NewToken(_Body):
         max_length=64,
         description="The user's name; jobs submitted with the token belong to them.",
     )
-    role: Role = Role.SUBMIT
+    role: Role = Field(Role.SUBMIT, strict=False)  # JSON has no enums
     may_send_code: bool = Field(False, description="Whether jobs submitted with it may bring code.")
 
 

@@ -1,6 +1,7 @@
 """The job file: its sections, the job as a whole, and the sources that jobs are read from."""
 
 from anon_tune.spec.job import SMALLEST_LAG, JobSpec, spaces_of
+from anon_tune.spec.limits import too_many
 from anon_tune.spec.places import space_files
 from anon_tune.spec.reading import (
     JobFile,
@@ -46,4 +47,5 @@ __all__ = [
     "space_files",
     "spaces_of",
     "stored_spec",
+    "too_many",
 ]

@@ -15,7 +15,8 @@ from anon_tune import catalogue
 from anon_tune.documents import ProblemsError, Strict, is_function, plain, unknown
 from anon_tune.records import Phase
 from anon_tune.search_spaces import Space, load_space
-from anon_tune.spec.places import SPACE_FILE, data_path, named_space, origin_of
+from anon_tune.spec.limits import LARGEST_SIZE, LONGEST_COMMAND, LONGEST_NAME, too_many
+from anon_tune.spec.places import SPACE_FILE, Origin, data_path, named_space, origin_of
 from anon_tune.spec.sections import (
     Budget,
     Confirm,
@@ -27,6 +28,7 @@ from anon_tune.spec.sections import (
     Training,
     UserSpace,
 )
+from anon_tune.texts import cut, plain_name, quoted
 
 __all__ = ["COMMAND", "SMALLEST_LAG", "JobSpec", "spaces_of"]
 
@@ -79,7 +81,7 @@ class JobSpec(Strict):
         folder: Folder of the user's modules; by default the job file's.
     """
 
-    name: str = Field(min_length=1, max_length=80)
+    name: str
     task: str = COMMAND
     command: str | None = None
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
@@ -100,10 +102,14 @@ class JobSpec(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _arms_by_file(cls, data: Any) -> Any:
-        arms, spaces = data.get("arms"), data.get("spaces") or {}
+    def _arms_by_file(cls, data: Any, info: ValidationInfo) -> Any:
+        arms, spaces = data.get("arms", ()), data.get("spaces") or {}
         if not isinstance(arms, list | tuple) or not isinstance(spaces, Mapping):
             return data
+        if not origin_of(info).stored:
+            error = ProblemsError(filter(None, (too_many("arms", arms), too_many("spaces", spaces))))
+            if error.problems:
+                raise error
         names = {arm: Path(arm).stem for arm in arms if isinstance(arm, str) and arm.endswith(SPACE_FILE)}
         if not names:
             return data
@@ -114,10 +120,11 @@ class JobSpec(Strict):
     @field_validator("name")
     @classmethod
     def _name_fits(cls, name: str, info: ValidationInfo) -> str:
-        if not origin_of(info).stored and (not _NAME.fullmatch(name) or not name.strip()):
-            raise ValueError(
-                f"{name!r} is not a valid name: use letters, digits, spaces and . : + - _, and not spaces alone"
-            )
+        if origin_of(info).stored:
+            return name
+        name = plain_name(name, LONGEST_NAME)
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{quoted(name)} is not a valid name: use letters, digits, spaces and . : + - _")
         return name
 
     @field_validator("arguments", mode="before")
@@ -167,14 +174,15 @@ class JobSpec(Strict):
         for arm in arms:
             if is_function(arm) and arm not in spaces:
                 raise ValueError(
-                    f"{arm!r} needs a search space: write it to a .yaml file, with `optimizer: {arm}`, and name "
-                    "that file here"
+                    f"{quoted(arm)} needs a search space: write it to a .yaml file, with "
+                    f"`optimizer: {cut(arm)}`, and name that file here"
                 )
             if arm not in catalogue.ARMS and arm not in spaces:
                 raise ValueError(f"{unknown('arm', arm, catalogue.ARMS)}, or the path of a .yaml file")
             if not _ARM.fullmatch(arm):
                 raise ValueError(
-                    f"{arm!r} is not a valid arm name: use up to 32 letters, digits, '_' and '-'; rename its file"
+                    f"{quoted(arm)} is not a valid arm name: use up to 32 letters, digits, '_' and '-'; rename "
+                    "its file"
                 )
         if "anon" not in arms:
             raise ValueError("must contain 'anon', the optimizer this job tunes")
@@ -190,14 +198,18 @@ class JobSpec(Strict):
             return name  # the ledger holds the original space; the file may have been deleted
         name, space = named_space(name, origin)
         if space.optimizer != "anon":
-            raise ValueError(f"{name!r} is a space of {space.optimizer}; this key is for the arm anon")
+            raise ValueError(f"{quoted(name)} is a space of {space.optimizer}; this key is for the arm anon")
         return name
 
     @field_validator("command")
     @classmethod
-    def _command_splits(cls, command: str | None) -> str | None:
+    def _command_splits(cls, command: str | None, info: ValidationInfo) -> str | None:
         if command is None:
             return None
+        if len(command) > LONGEST_COMMAND and not origin_of(info).stored:
+            raise ValueError(
+                f"has {len(command):,} characters, and {LONGEST_COMMAND:,} are allowed; write a script that it runs"
+            )
         try:
             words = shlex.split(command)
         except ValueError as error:
@@ -213,29 +225,33 @@ class JobSpec(Strict):
 
     @model_validator(mode="after")
     def _names_exist(self, info: ValidationInfo) -> JobSpec:
-        origin = origin_of(info)
-        problems = list(self._folder_problems(origin.remote)) if not origin.stored else []
         if (self.command is None) == (self.task == COMMAND):
             raise ValueError("a job needs either `task` or `command`: give exactly one of them")
-        if self.has_own_training:
-            problems += self._function_problems(origin.stored)
-        elif self.task in catalogue.TASKS:
-            problems += self._task_problems(catalogue.TASKS[self.task])
-        else:
+        if not self.has_own_training and self.task not in catalogue.TASKS:
             raise ValueError(f"task: {unknown('task', self.task, catalogue.TASKS)}")
+        error = ProblemsError(self._problems(origin_of(info)))
+        if error.problems:
+            raise error
+        return self
+
+    def _problems(self, origin: Origin) -> Iterator[str]:
+        if not origin.stored:
+            yield from self._folder_problems(origin.remote)
+        if self.has_own_training:
+            yield from self._function_problems(origin.stored)
+        else:
+            yield from self._task_problems(catalogue.TASKS[self.task], origin.stored)
         if self.search.pruner != "none":
-            problems += self._grace_problems()
+            yield from self._grace_problems()
         if self.search.sampler == "grid" and self.search.repeats > 1:
-            problems.append(
+            yield (
                 "search.repeats: a grid is the same in each repeat, so it cannot measure the luck of a search; "
                 "set 1, or another search.sampler"
             )
-        problems += [*self._arm_problems(), *self._value_problems()]
+        yield from self._arm_problems()
+        yield from self._value_problems()
         if not origin.stored:
-            problems += self.space_problems(spaces_of(self, origin.spaces))
-        if problems:
-            raise ProblemsError(problems)
-        return self
+            yield from self.space_problems(spaces_of(self, origin.spaces))
 
     def functions(self) -> dict[str, str]:
         """Return the user's functions ("module:function") that the job names, by the key that names each."""
@@ -320,7 +336,7 @@ class JobSpec(Strict):
         for key in sorted(self.training.model_fields_set - _OF_FUNCTIONS if not stored else ()):
             yield f"training.{key}: has no effect with {what}; {way}"
 
-    def _task_problems(self, task: catalogue.TaskEntry) -> Iterator[str]:
+    def _task_problems(self, task: catalogue.TaskEntry, stored: bool) -> Iterator[str]:
         if self.arguments:
             yield f"arguments: are for your own training function; {self.task} takes none"
         if self.budget.steps is not None:
@@ -329,11 +345,11 @@ class JobSpec(Strict):
             known = ", ".join(task.datasets) + (", or name your own function" if task.own_data else "")
             yield f"data: is missing; {self.task} accepts {known}"
         else:
-            yield from self._data_problems(task, self.data)
+            yield from self._data_problems(task, self.data, stored)
         if self.model is None:
             yield f"model: is missing; {self.task} has {', '.join(task.models)}, or name your own function"
         else:
-            yield from self._model_problems(task, self.model)
+            yield from self._model_problems(task, self.model, stored)
         if self.training.augment and not task.images:
             yield f"training.augment: is for images, and {self.task} has none; remove it"
         if self.training.channels_last and self.model is not None:
@@ -348,7 +364,7 @@ class JobSpec(Strict):
             mode = task.metrics[metric]
             yield f"objective.mode: the best {metric} is its {mode}imum; set mode: {mode}"
 
-    def _model_problems(self, task: catalogue.TaskEntry, model: ModelChoice) -> Iterator[str]:
+    def _model_problems(self, task: catalogue.TaskEntry, model: ModelChoice, stored: bool) -> Iterator[str]:
         if is_function(model.name):
             return
         if model.name not in task.models:
@@ -359,10 +375,10 @@ class JobSpec(Strict):
             if option not in known:
                 yield f"model.{option}: {unknown(f'option of {model.name}', option, known)}"
         for option, size in model.options.items():
-            if option in known and (type(size) is not int or size < 1):
-                yield f"model.{option}: expected a whole number of at least 1, found {size!r}"
+            if option in known and (problem := _size_problem(size, 1, stored)):
+                yield f"model.{option}: {problem}"
 
-    def _data_problems(self, task: catalogue.TaskEntry, data: DataChoice) -> Iterator[str]:
+    def _data_problems(self, task: catalogue.TaskEntry, data: DataChoice, stored: bool) -> Iterator[str]:
         name, options = data.name, data.options
         if is_function(name) and task.own_data:
             yield from self._data_function_problems(options)
@@ -374,12 +390,13 @@ class JobSpec(Strict):
         for option, value in options.items():
             if option not in known:
                 yield f"data.{option}: {unknown(f'option of {name}', option, known)}"
-            elif isinstance(known[option], int) and (type(value) is not int or value < 0):
-                yield f"data.{option}: expected a whole number of at least 0, found {value!r}"
+            elif isinstance(known[option], int):
+                if problem := _size_problem(value, 0, stored):
+                    yield f"data.{option}: {problem}"
             elif isinstance(known[option], float) and not _is_size(value):
-                yield f"data.{option}: expected a finite number of at least 0, found {value!r}"
+                yield f"data.{option}: expected a finite number of at least 0, found {quoted(value)}"
             elif isinstance(known[option], str) and not isinstance(value, str):
-                yield f"data.{option}: expected text, found {value!r}"
+                yield f"data.{option}: expected text, found {quoted(value)}"
         for option in known:
             if known[option] == "" and not options.get(option):
                 yield f"data.{option}: is missing; write data: {{name: {name}, {option}: {option.upper()}}}"
@@ -387,7 +404,7 @@ class JobSpec(Strict):
     def _data_function_problems(self, options: Mapping[str, JsonValue]) -> Iterator[str]:
         classes = options.get("classes", 1)
         if type(classes) is not int or classes < 1:
-            yield f"data.classes: expected a whole number of at least 1, found {classes!r}"
+            yield f"data.classes: expected a whole number of at least 1, found {quoted(classes)}"
 
     def optimizer(self, arm: str) -> str:
         """Return an arm's optimizer: "anon", "adamw", "sgd", or the user's factory ("module:function")."""
@@ -430,9 +447,12 @@ class JobSpec(Strict):
                 continue
             if len(points) > self.budget.trials:
                 yield f"{key}: {len(points)} points are more than budget.trials ({self.budget.trials})"
+                continue
+            seen = set()
             for index, point in enumerate(points):
-                if point in points[:index]:
+                if (found := frozenset(point.items())) in seen:
                     yield f"{key}.{index}: the same point is listed twice"
+                seen.add(found)
                 yield from (f"{key}.{index}.{problem}" for problem in spaces[arm].problems_of(point))
 
     def may_keep(self, arm: str, phase: str) -> bool:
@@ -474,6 +494,15 @@ def spaces_of(spec: JobSpec, given: Mapping[str, Space] | None = None) -> dict[s
         return given[name(arm)] if name(arm) in given else load_space(name(arm))
 
     return {arm: space(arm).for_family(spec.family) for arm in spec.arms}
+
+
+def _size_problem(value: JsonValue, least: int, stored: bool) -> str | None:
+    """Return the problem of an option that is a size, or None. Stored jobs may have larger ones."""
+    if type(value) is not int or value < least:
+        return f"expected a whole number of at least {least}, found {quoted(value)}"
+    if value > LARGEST_SIZE and not stored:
+        return f"expected at most {LARGEST_SIZE:,}, found {quoted(value)}"
+    return None
 
 
 def _is_size(value: JsonValue) -> bool:

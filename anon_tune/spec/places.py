@@ -12,6 +12,7 @@ from pydantic import ValidationInfo
 from anon_tune.documents import unknown
 from anon_tune.errors import NotFoundError, SpecError
 from anon_tune.search_spaces import Space, load_space, space_names
+from anon_tune.texts import quoted
 
 __all__ = ["SPACE_FILE", "Origin", "data_path", "named_space", "origin_of", "space_files"]
 
@@ -69,7 +70,9 @@ def data_path(option: str, named: str, origin: Origin) -> str:
         if (root / path).exists():
             return str((root / path).absolute())
     looked = " and ".join(str(root.absolute()) for root in roots)
-    raise ValueError(f"there is no {option} {named!r} in {looked}; set ANON_TUNE_DATA to your data folder")
+    raise ValueError(
+        f"there is no {option} {quoted(named)} in {looked}; set ANON_TUNE_DATA to your data folder"
+    )
 
 
 def _served(option: str, named: str, root: Path | None) -> str:
@@ -84,7 +87,7 @@ def _served(option: str, named: str, root: Path | None) -> str:
     except (OSError, ValueError, RuntimeError):
         inside = False
     if not inside:
-        raise ValueError(f"there is no {option} {named!r} in this service's data folder")
+        raise ValueError(f"there is no {option} {quoted(named)} in this service's data folder")
     return str(path)
 
 

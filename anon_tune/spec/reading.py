@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
-from anon_tune.documents import load_yaml, parse, read_yaml
+from anon_tune.documents import load_yaml, parse, read_yaml, size_problem
 from anon_tune.errors import SpecError
 from anon_tune.search_spaces import Space
 from anon_tune.spec.job import JobSpec
 from anon_tune.spec.places import Origin
+from anon_tune.texts import quoted
 
 __all__ = [
     "JobFile",
@@ -71,7 +72,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     for override in overrides:
         path, separator, value = override.partition("=")
         if not separator or not path:
-            raise SpecError("--set", [f"{override!r}: expected key.path=value, e.g. budget.trials=8"])
+            raise SpecError("--set", [f"{quoted(override)}: expected key.path=value, e.g. budget.trials=8"])
         node = result
         *parents, last = path.split(".")
         for key in parents:
@@ -83,7 +84,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         try:
             node[last] = load_yaml(value)
         except (yaml.YAMLError, ValueError):
-            raise SpecError("--set", [f"{override!r}: the value is not valid YAML"]) from None
+            raise SpecError("--set", [f"{quoted(override)}: the value is not valid YAML"]) from None
     return result
 
 
@@ -101,6 +102,8 @@ def parse_spec(
     Raises:
         SpecError: The job is invalid; lists every problem with its key's path.
     """
+    if problem := size_problem(data):
+        raise SpecError(source, [problem])
     if folder is not None:
         data = {"folder": str(folder.absolute()), **data}
     return parse(JobSpec, data, source, Origin(folder or Path(), data_folder))
@@ -156,7 +159,7 @@ def extended(spec: JobSpec, spaces: Mapping[str, Space], trials: int) -> JobSpec
     """
     budget = {**spec.budget.model_dump(), "trials": trials}
     larger = parse(JobSpec, {**spec.model_dump(), "budget": budget}, "--trials", Origin(stored=True))
-    problems = list(larger.space_problems(spaces))
-    if problems:
-        raise SpecError("--trials", problems)
+    error = SpecError("--trials", larger.space_problems(spaces))
+    if error.problems:
+        raise error
     return larger

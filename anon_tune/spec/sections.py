@@ -11,7 +11,9 @@ from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_va
 
 from anon_tune.documents import ProblemsError, Strict
 from anon_tune.search_spaces import Value
+from anon_tune.spec.limits import LONGEST_NAME, AtMost
 from anon_tune.spec.places import SPACE_FILE, named_space, origin_of
+from anon_tune.texts import plain_name, quoted
 
 __all__ = [
     "LONGEST_SECONDS",
@@ -41,6 +43,9 @@ _PRACTICAL = 0.01
 
 Unit = Literal["epoch", "step"]
 """Unit of a trial's length and of the steps of its reports."""
+
+_LONGEST_DURATION = 32
+"""Most characters of a duration; matching a longer one would take the square of its length."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -100,17 +105,22 @@ class Objective(Strict):
             practical = _PRACTICAL
         return {**data, "scale": scale, "practical": practical}
 
+    @field_validator("metric")
+    @classmethod
+    def _metric_named(cls, metric: str, info: ValidationInfo) -> str:
+        return metric if origin_of(info).stored else plain_name(metric, LONGEST_NAME)
+
     @field_validator("of", mode="before")
     @classmethod
     def _way(cls, value: Any) -> str:
         found = (
-            re.fullmatch(r"best|last(?:\s+([1-9]\d{0,5}))?", value.strip())
+            re.fullmatch(r"best|last(?:\s+([1-9][0-9]{0,5}))?", value.strip())
             if isinstance(value, str)
             else None
         )
         if found is None:
             raise ValueError(
-                f"expected `last`, `best`, or for instance `last 3` for the mean of the last 3, found {value!r}"
+                f"expected `last`, `best`, or for instance `last 3` for the mean of the last 3, found {quoted(value)}"
             )
         count = found[1]
         return found[0].split()[0] if count in {None, "1"} else f"last {count}"
@@ -236,8 +246,8 @@ class Search(Strict):
     pruner: Literal["none", "median", "asha"] = "none"
     seed: int = Field(default=0, ge=0, lt=2**31)
     repeats: int = Field(default=1, ge=1, le=20)
-    grace: int = Field(default=3, ge=1)
-    reduction: int = Field(default=3, ge=2)
+    grace: Annotated[int, AtMost(10**9)] = Field(default=3, ge=1)
+    reduction: Annotated[int, AtMost(10_000)] = Field(default=3, ge=2)
     levels: int = Field(default=5, ge=2, le=1000)
     try_first: dict[str, tuple[dict[str, Value], ...]] = Field(default_factory=dict)
 
@@ -289,18 +299,18 @@ class Training(Strict):
             share of the time.
     """
 
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: Annotated[int, AtMost(10**7)] = Field(default=64, ge=1)
     schedule: Literal["constant", "cosine", "step", "wsd"] = "cosine"
     warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
     clip: float | None = Field(default=None, gt=0.0)
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: Annotated[int, AtMost(10**7)] = Field(default=1, ge=1)
     num_workers: int = Field(default=0, ge=0, le=64)
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     augment: tuple[Literal["crop", "flip"], ...] = ()
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = False
     compile: bool = False
-    checkpoint_seconds: float = Field(default=10.0, ge=0.0)
+    checkpoint_seconds: Annotated[float, AtMost(LONGEST_SECONDS)] = Field(default=10.0, ge=0.0)
 
 
 class UserSpace(Strict):
@@ -321,7 +331,7 @@ class UserSpace(Strict):
         if origin.stored:
             return value  # same as for `space`
         if not isinstance(value, str) or not value.endswith(SPACE_FILE):
-            raise ValueError(f"expected the path of a .yaml file, found {value!r}")
+            raise ValueError(f"expected the path of a .yaml file, found {quoted(value)}")
         file, space = named_space(value, origin)
         optimizer = space.optimizer
         if optimizer == "anon":
@@ -337,8 +347,8 @@ class Resources(Strict):
         gpu: GPUs; a fraction such as 0.25 lets trials share one, each with that share of its memory at most.
     """
 
-    cpu: int = Field(default=1, ge=1)
-    gpu: float = Field(default=0.0, ge=0.0)
+    cpu: Annotated[int, AtMost(4096)] = Field(default=1, ge=1)
+    gpu: Annotated[float, AtMost(64)] = Field(default=0.0, ge=0.0)
 
 
 def seconds(value: Any) -> float:
@@ -350,12 +360,12 @@ def seconds(value: Any) -> float:
     length = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
         length = value
-    elif isinstance(value, str):
+    elif isinstance(value, str) and len(value) <= _LONGEST_DURATION:
         found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([smhd]?)", value.strip())
         length = float(found[1]) * _UNITS[found[2] or "s"] if found else math.nan
     if not SHORTEST_SECONDS <= length <= LONGEST_SECONDS:  # nor is nan
         raise ValueError(
             f"expected a duration from {SHORTEST_SECONDS} s to {LONGEST_SECONDS // _UNITS['d']} days, such as "
-            f"90m, 2h or 3600 (seconds), found {value!r}"
+            f"90m, 2h or 3600 (seconds), found {quoted(value)}"
         )
     return float(length)

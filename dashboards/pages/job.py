@@ -252,7 +252,7 @@ class Curve:
 
 
 def about_state(job: JobView) -> Iterator[str]:
-    """Yield sentences on the state of a job that has not SUCCEEDED: the reason, and how to go on."""
+    """Yield sentences on the state of a job without an answer: the reason, and how to go on."""
     if job.requested is not None:
         yield f"{job.requested.capitalize()} requested; the worker will act on it within seconds."
     elif job.is_abandoned:
@@ -265,6 +265,8 @@ def about_state(job: JobView) -> Iterator[str]:
     elif job.state is JobState.FAILED:
         yield job.reason or "The log has the reason."
         yield "Fix the cause, then submit the job again. A FAILED job cannot be resumed."
+    elif job.result is None and job.reason:
+        yield job.reason
 
 
 def actions(job: JobView) -> Actions:

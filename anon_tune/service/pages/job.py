@@ -23,6 +23,7 @@ from anon_tune.service.pages.mlflow import mlflow_of
 from anon_tune.service.pages.session import PageOwner, PageReader, PageUser
 from anon_tune.service.schemas import Extension
 from anon_tune.spec import seconds
+from anon_tune.texts import quoted
 from anon_tune.views import JobView
 
 __all__ = ["router"]
@@ -163,10 +164,10 @@ def _extension(trials: str, time: str, seeds: str) -> Extension:
     try:
         if time.strip():
             given["time"] = seconds(time)
-        return Extension.model_validate(given)
+        return Extension.model_validate(given, strict=False)  # a form sends text
     except ValidationError as error:
         wrong = error.errors()[0]
-        raise InputError(f"{wrong['loc'][0]}: {wrong['msg']}, found {wrong['input']!r}") from None
+        raise InputError(f"{wrong['loc'][0]}: {wrong['msg']}, found {quoted(wrong['input'])}") from None
     except ValueError as error:
         raise InputError(f"time: {error}") from None
 

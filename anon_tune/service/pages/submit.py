@@ -24,13 +24,12 @@ from anon_tune.service.pages.session import PageSubmitter
 from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.spec.form import FormSection, field_values, form_sections, with_field
 from anon_tune.spec.starting import STARTING_POINTS, job_text, spaces_text, starting_text
+from anon_tune.texts import quoted
 
 __all__ = ["router"]
 
 _LARGEST_TEXT = 8192
 """Most characters of a job file, and of its own search spaces: reading so many takes 0.07 s."""
-
-_MOST_PROBLEMS = 20
 
 _RECENT_JOBS = 20
 _HIGHEST_PRIORITY = 1000
@@ -241,11 +240,13 @@ def _checked(user: PageSubmitter, draft: Draft) -> Checked:
         return Checked(draft.text, {}, False, tuple(Problem(each) for each in error.problems))
     problems: list[str] = []
     if not _is_priority(draft.priority):
-        problems.append(f"priority: expected a whole number from -1000 to 1000, found {draft.priority!r}")
+        problems.append(
+            f"priority: expected a whole number from -1000 to 1000, found {quoted(draft.priority)}"
+        )
     try:
         spec = user.user.jobs.check_remote(document, _spaces(draft.spaces))
     except SpecError as error:
-        return Checked(text, document, True, _problems([*error.problems, *problems], document))
+        return Checked(text, document, True, _problems([*problems, *error.problems], document))
     measured = user.user.jobs.measured_like(spec)
     return Checked(
         text,
@@ -291,7 +292,7 @@ def _spaces(text: str) -> dict[str, dict[str, Any]]:
     except SpecError as error:
         raise SpecError("spaces", [f"spaces: {each}" for each in error.problems]) from None
     problems = [
-        f"spaces.{name}: expected keys and values (optimizer: ..., parameters: ...), found {space!r:.60}"
+        f"spaces.{name}: expected keys and values (optimizer: ..., parameters: ...), found {quoted(space)}"
         for name, space in found.items()
         if not isinstance(space, dict)
     ]
@@ -301,7 +302,7 @@ def _spaces(text: str) -> dict[str, dict[str, Any]]:
 
 
 def _is_priority(text: str) -> bool:
-    return bool(re.fullmatch(r"-?\d{1,4}", text)) and abs(int(text)) <= _HIGHEST_PRIORITY
+    return bool(re.fullmatch(r"-?[0-9]{1,4}", text)) and abs(int(text)) <= _HIGHEST_PRIORITY
 
 
 def _problems(messages: Sequence[str], document: dict[str, Any]) -> tuple[Problem, ...]:
@@ -309,9 +310,7 @@ def _problems(messages: Sequence[str], document: dict[str, Any]) -> tuple[Proble
     if not messages:
         return ()
     ids = {each.path: each.id for section in form_sections(document) for each in section.fields}
-    found = [Problem(message, _field_of(message, ids)) for message in messages[:_MOST_PROBLEMS]]
-    more = len(messages) - len(found)
-    return (*found, Problem(f"and {more} more")) if more else tuple(found)
+    return tuple(Problem(message, _field_of(message, ids)) for message in messages)
 
 
 def _field_of(message: str, ids: dict[str, str]) -> str | None:

@@ -23,7 +23,7 @@ def advice(user: Reader, family: Annotated[str, Query(max_length=32, examples=li
     return user.jobs.advice(Fingerprint(family=family))
 
 
-@router.post("", responses=responses())
+@router.post("", responses=responses(400))
 def advice_on_model(body: Model, user: Reader) -> Advice:
     """Suggest a gamma for a model and, given its gradient scale, an optimizer to start from. Stores nothing."""
     return user.jobs.advice(body.architecture, body.log_mean_sigma)

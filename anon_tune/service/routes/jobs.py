@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from anon_tune.jobs.files import csv_text
 from anon_tune.records import ReportPlace
@@ -38,6 +39,14 @@ class CsvResponse(StreamingResponse):
     media_type = "text/csv"
 
 
+class JobConvertor(StringConvertor):
+    """Id of a job in a path, which ends before the verb of `/jobs/{id}:pause`: that path takes POST alone."""
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("job", JobConvertor())
+
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Items per page.")]
@@ -61,7 +70,7 @@ Key = Annotated[
 ]
 
 
-@router.post("", status_code=201, responses=responses(404))
+@router.post("", status_code=201, responses=responses(400, 404))
 def submit(
     body: Submission, user: Submitter, request: Request, response: Response, key: Key = None
 ) -> JobSummary:
@@ -80,7 +89,7 @@ def jobs(user: Reader, limit: Limit = 50, after: After = None) -> JobPage:
     return JobPage(items=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
 
 
-@router.get("/{job_id}", responses=responses(404))
+@router.get("/{job_id:job}", responses=responses(404))
 def job(job_id: JobId, user: Reader) -> JobView:
     """Show a job: the progress of its arms, and its answer once it has one."""
     return user.jobs.job(job_id)
@@ -213,7 +222,7 @@ def cancel(job_id: JobId, user: Owner) -> ChangeView:
     return user.jobs.cancel(job_id)
 
 
-@router.post("/{job_id}:extend", responses=responses(404, 409))
+@router.post("/{job_id}:extend", responses=responses(400, 404, 409))
 def extend(job_id: JobId, body: Extension, user: Owner) -> ChangeView:
     """Give a job more trials, time or verdict seeds; one that has SUCCEEDED is queued again."""
     return user.jobs.extend(job_id, body.trials, body.time, body.seeds)

@@ -15,7 +15,7 @@ __all__ = ["router"]
 router = APIRouter(prefix="/sign-in-links", tags=["sessions"])
 
 
-@router.post("", status_code=201, responses=responses())
+@router.post("", status_code=201, responses=responses(400))
 def create(body: Link, user: Reader) -> LinkView:
     """Create a link that signs a browser in once as the user of the token, within ten minutes.
 

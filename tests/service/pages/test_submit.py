@@ -93,7 +93,7 @@ def test_what_is_written_shows_in_the_form(client: httpx2.Client):
         ("", "expected keys and values"),
         ("- 1\n", "expected keys and values (name: ..., task: ...), found list"),
         ("a: &a [1]\nb: *a\n", "*a is an alias, which is not accepted here"),
-        ("[" * 2000, "more than 32 levels are not accepted here"),
+        ("[" * 2000, "invalid YAML (more than 64 levels)"),
         ("name: " + "x" * 9_000, "The job file has 9,006 characters; this page takes 8,192"),
         (TEXT + "folder: /\n", "folder: is for job files only"),
         (

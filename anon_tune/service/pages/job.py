@@ -97,10 +97,17 @@ def _exists(job_id: JobId, user: PageReader) -> PageUser:
     return user
 
 
+async def _streaming(
+    user: Annotated[PageUser, Depends(_exists)], request: Request
+) -> AsyncIterator[PageUser]:
+    with request.app.state.streams.taken(user.user.token_id):
+        yield user
+
+
 @router.get("/live", response_class=EventSourceResponse)
 async def live(
     job_id: JobId,
-    user: Annotated[PageUser, Depends(_exists)],
+    user: Annotated[PageUser, Depends(_streaming)],
     request: Request,
     stage: Annotated[str, Query(max_length=80)] = "",
 ) -> AsyncIterator[ServerSentEvent]:

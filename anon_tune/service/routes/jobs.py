@@ -7,14 +7,14 @@ import itertools
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from anon_tune.jobs.files import csv_text
 from anon_tune.records import ReportPlace
 from anon_tune.search_spaces import Space
-from anon_tune.service.access import JobId, Owner, Reader, Submitter, Watcher
+from anon_tune.service.access import JobId, Owner, Reader, Submitter, User, Watcher
 from anon_tune.service.hub import Hub
 from anon_tune.service.problems import responses
 from anon_tune.service.schemas import Extension, JobPage, ReportPage, Submission, TrialPage
@@ -181,8 +181,15 @@ def export(
     return Response(user.jobs.export(job_id, form, arm), media_type=_MEDIA_TYPES[form])
 
 
-@router.get("/{job_id}/events", response_class=EventSourceResponse, responses=responses(404))
-async def events(job_id: JobId, user: Watcher, request: Request) -> AsyncIterator[ServerSentEvent]:
+async def _streaming(user: Watcher, request: Request) -> AsyncIterator[User]:
+    with request.app.state.streams.taken(user.token_id):
+        yield user
+
+
+@router.get("/{job_id}/events", response_class=EventSourceResponse, responses=responses(404, 429))
+async def events(
+    job_id: JobId, user: Annotated[User, Depends(_streaming)], request: Request
+) -> AsyncIterator[ServerSentEvent]:
     """Watch a job: send it as an event `job` whenever it changes, until it has ended or is PAUSED.
 
     Each event holds the whole job, so a client that reconnects misses nothing.

@@ -33,6 +33,7 @@ _WHEN = {
     422: "The request is invalid; `problems` names each key.",
     429: "Too many event streams.",
     503: "A dependency of the service is unavailable, or the service is busy; try again later.",
+    507: "The service has no room for more code.",
 }
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,16 @@ from anon_tune.service.access import JobId, Owner, Reader, Submitter, User, Watc
 from anon_tune.service.hub import Hub
 from anon_tune.service.problems import responses
 from anon_tune.service.schemas import Extension, JobPage, ReportPage, Submission, TrialPage
-from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView, ReportView, TrialView
+from anon_tune.views import (
+    BestView,
+    ChangeView,
+    DeletionView,
+    JobSummary,
+    JobView,
+    LogsView,
+    ReportView,
+    TrialView,
+)
 
 __all__ = ["router"]
 
@@ -218,6 +227,16 @@ def resume(job_id: JobId, user: Owner) -> ChangeView:
 def cancel(job_id: JobId, user: Owner) -> ChangeView:
     """End a job now; its results so far are kept."""
     return user.jobs.cancel(job_id)
+
+
+@router.delete("/{job_id}", responses=responses(404, 409))
+def delete(
+    job_id: JobId,
+    user: Owner,
+    only_ended: Annotated[bool, Query(description="Delete it only if it has ended.")] = False,
+) -> DeletionView:
+    """Delete a job that is not RUNNING, for good: trials, reports, files, and code that no other job uses."""
+    return user.jobs.delete(job_id, only_ended=only_ended)
 
 
 @router.post("/{job_id}:extend", responses=responses(404, 409))

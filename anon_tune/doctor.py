@@ -15,6 +15,7 @@ from importlib.metadata import version
 
 import httpx2
 
+from anon_tune.disk_use import disk_use, in_units
 from anon_tune.errors import AnonTuneError, DependencyError
 from anon_tune.ledger import Ledger
 from anon_tune.reachable import (
@@ -61,6 +62,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _guarded("ray", lambda: _ray(settings))
     yield from _guarded("home", lambda: _home(settings))
     yield from _guarded("database", lambda: _database(settings))
+    yield from _guarded("disk use", lambda: _disk_use(settings))
     yield from _guarded("mlflow", lambda: _mlflow(settings))
     if settings.server is not None:
         yield from _guarded("service", lambda: _service(settings.server or ""))
@@ -149,6 +151,23 @@ def _database(settings: Settings) -> Iterator[Finding]:
         yield Finding("clock", Health.WARNING, f"{skew:.0f} s off the database's", advice)
     else:
         yield Finding("clock", Health.OK, "agrees with the database's")
+
+
+def _disk_use(settings: Settings) -> Iterator[Finding]:
+    ledger = Ledger.open(settings.ledger_url)
+    try:
+        stored, code = ledger.overviews.size(), ledger.archives.size()
+    finally:
+        ledger.close()
+    use = disk_use(settings)
+    parts = {"ledger": stored, "code in it": code, **use.by_kind}
+    found = ", ".join(f"{name} {in_units(size)}" for name, size in parts.items())
+    yield Finding("disk use", Health.OK, found)
+    if use.largest:
+        largest = ", ".join(f"{job} {in_units(size)}" for job, size in use.largest.items())
+        yield Finding(
+            "largest jobs", Health.OK, f"{largest} in files", "anon-tune delete JOB deletes one for good"
+        )
 
 
 def _mlflow(settings: Settings) -> Iterator[Finding]:

@@ -9,7 +9,8 @@
     ├── NotFoundError (LookupError)        exit 3   404   no such job, trial, file
     ├── ConflictError                      exit 4   409   the current state does not allow it
     │   ├── TransitionError                exit 4   409   a state that cannot follow another
-    │   └── LeaseHeldError                 exit 4   409   another live process works on this job
+    │   ├── LeaseHeldError                 exit 4   409   another live process works on this job
+    │   └── QuotaError                     exit 4   507   no room for more
     ├── LeaseLostError                     exit 5   409   another process has taken over; this one must stop
     └── DependencyError                    exit 6   503   a library, server or device is not available
 
@@ -31,6 +32,7 @@ __all__ = [
     "LeaseHeldError",
     "LeaseLostError",
     "NotFoundError",
+    "QuotaError",
     "SpecError",
     "TransitionError",
 ]
@@ -88,6 +90,12 @@ class TransitionError(ConflictError):
 
 class LeaseHeldError(ConflictError):
     """A live process holds this job."""
+
+
+class QuotaError(ConflictError):
+    """Something that was sent does not fit into what may be stored."""
+
+    http_status = 507
 
 
 class LeaseLostError(AnonTuneError):

@@ -29,6 +29,7 @@ __all__ = [
     "ArmRecord",
     "Attempt",
     "ControlSignal",
+    "Deletion",
     "HeartbeatResponse",
     "JobLine",
     "JobList",
@@ -434,6 +435,23 @@ class TokenRecord:
     may_send_code: bool
     created: datetime.datetime
     revoked: datetime.datetime | None = None
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """What the ledger deleted with a job.
+
+    Attributes:
+        job: Id of the job.
+        trials: Number of its trials, which went with their reports and attempts.
+        code: Whether its archive of code went, too, as no other job used it.
+        mlflow_run: Its run in MLflow, which stays; None without one.
+    """
+
+    job: str
+    trials: int
+    code: bool
+    mlflow_run: str | None
 
 
 @dataclass(frozen=True)

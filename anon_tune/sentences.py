@@ -11,6 +11,7 @@ from anon_tune.answer import Answer, Comparison, Cost, Customary, Gamma, Interva
 
 if TYPE_CHECKING:
     from anon_tune.spec import JobSpec  # pydantic models of job files: not for commands that only look
+    from anon_tune.views import JobView
 
 __all__ = [
     "EXPLAINED",
@@ -21,6 +22,7 @@ __all__ = [
     "about_coordinates",
     "about_cost",
     "about_count",
+    "about_deletion",
     "about_gamma",
     "about_limits",
     "about_plan",
@@ -498,3 +500,13 @@ def _measured(each: Comparison, answer: Answer, metric: str) -> str:
 
 def _ranges(ranges: Sequence[tuple[float, float]]) -> str:
     return " and ".join(f"{low:.2f} to {high:.2f}" if high > low else f"{low:.2f}" for low, high in ranges)
+
+
+def about_deletion(job: JobView) -> str:
+    """Return the question before a job is deleted, with what goes and what stays."""
+    trials = "1 trial" if job.made == 1 else f"{job.made:,} trials"
+    return (
+        f"Delete job {job.id} ({job.name}, {job.state}) for good? Its {trials}, reports, log, checkpoints, exports "
+        "and best weights will be deleted, and its code unless another job uses it. The job will no longer count as "
+        "evidence for advice. Its runs in MLflow stay."
+    )

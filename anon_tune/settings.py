@@ -120,6 +120,11 @@ class Settings(BaseModel):
         default=False,
         description="Whether the service accepts code with a job, from tokens with that permission.",
     )
+    code_quota: int = Field(
+        default=1024,
+        ge=0,
+        description="Most MiB of code that the service stores, for all jobs together.",
+    )
     keep_ready: bool = Field(
         default=False,
         description="Whether a waiting worker keeps Ray and a loaded process running for the next job.",

@@ -102,25 +102,28 @@ def run_stack(
                 return
         _check(parts)  # what answers is ours: nobody else has taken the port
         stack.enter_context(hold(settings, port))
-        for line in _announcement(service, link_path(ledger, token.id), pages, parts[0].log.parent):
+        for line in _announcement(service, link_path(ledger, token.id), pages, serves, parts[0].log.parent):
             say(line)
         while not stop.wait(_POLL_SECONDS):
             _check(parts)
 
 
-def _announcement(service: str, link: str, pages: str, logs: Path) -> Iterator[str]:
+def _announcement(service: str, link: str, pages: str, serves: bool, logs: Path) -> Iterator[str]:
     """Yield what `up` says once all parts answer.
 
     Args:
         service: Address of the service.
         link: Path that signs in once.
         pages: Address of MLflow's pages, without a password.
+        serves: Whether `up` runs these pages.
         logs: Folder of the logs.
     """
     yield f"Service  {service}   (its API: {service}/api/v1/docs)"
     yield f"Pages    {service}{link}"
     yield "         (this link signs you in once, within 10 minutes; later: anon-tune open)"
     yield f"MLflow   {pages}"
+    if serves:
+        yield "         (without a password: every user of this machine can read and change what MLflow has)"
     yield f"Logs     {logs}"
     yield f"Submit from another terminal: anon-tune --server {service} submit examples/digits_cnn.yaml"
     yield "Ctrl-C stops everything; running jobs go back to the queue, and nothing is lost."

@@ -44,6 +44,7 @@ __all__ = [
     "AttemptView",
     "BestView",
     "ChangeView",
+    "DeletionView",
     "JobSummary",
     "JobView",
     "LeaseView",
@@ -321,6 +322,15 @@ class ChangeView(View):
     id: str
     state: JobState
     requested: ControlSignal | None
+
+
+class DeletionView(View):
+    """A job that was deleted."""
+
+    id: str
+    trials: int = Field(description="Number of its trials, deleted with their reports and attempts.")
+    code: bool = Field(description="Whether its code was deleted, too: no other job uses it.")
+    mlflow_run_id: str | None = Field(description="Its run in MLflow, which was not deleted.")
 
 
 class TokenView(View):

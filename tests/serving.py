@@ -11,15 +11,17 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from anon_tune.service.limits import Limits
+from anon_tune.service.server import configured
+
 __all__ = ["serving"]
 
 
 @contextlib.contextmanager
-def serving(app: FastAPI, certificate: Path | None = None) -> Iterator[str]:
+def serving(app: FastAPI, certificate: Path | None = None, limits: Limits | None = None) -> Iterator[str]:
     """Serve an application on loopback, and yield its address; with a certificate and its key in a file by TLS."""
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=1, ssl_certfile=certificate
-    )
+    config = configured(app, limits or Limits())
+    config.timeout_graceful_shutdown, config.ssl_certfile = 1, certificate
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from anon_tune.api import check_settings
 from anon_tune.cli import app
-from anon_tune.doctor import Finding, Health, examine
+from anon_tune.disk_use import disk_use
+from anon_tune.doctor import Finding, Health, _disk_use, examine
 from anon_tune.errors import InputError
 from anon_tune.settings import Settings
 from anon_tune.tracking import EXPERIMENT
@@ -29,8 +30,32 @@ def found(settings: Settings) -> dict[str, Finding]:
 
 def test_a_healthy_machine_has_everything(settings: Settings):
     findings = found(settings)
-    assert set(findings) == {"python", "torch", "gpu", "ray", "home", "database", "clock", "mlflow"}
+    assert set(findings) == {
+        "python",
+        "torch",
+        "gpu",
+        "ray",
+        "home",
+        "database",
+        "clock",
+        "disk use",
+        "mlflow",
+    }
     assert all(finding.health is Health.OK or finding.what == "gpu" for finding in findings.values())
+
+
+def test_disk_use_is_shown_by_kind_and_by_job(settings: Settings):
+    for job, size in (("small", 10), ("large", 3000)):
+        settings.checkpoints(job).mkdir(parents=True)
+        (settings.checkpoints(job) / "1.pt").write_bytes(b"x" * size)
+        (settings.job_folder(job) / "job.log").write_bytes(b"x" * 7)
+    use = disk_use(settings)
+    assert use.by_kind == {"checkpoints": 3010, "logs": 14, "other files of jobs": 0, "temporary folders": 0}
+    assert list(use.largest.items()) == [("large", 3007), ("small", 17)]
+    findings = {finding.what: finding for finding in _disk_use(settings)}
+    assert "checkpoints 2.94 KiB, logs 14 bytes" in findings["disk use"].found
+    assert findings["largest jobs"].found.startswith("large 2.94 KiB, small 17 bytes")
+    assert "anon-tune delete JOB" in findings["largest jobs"].advice
 
 
 def test_unavailable_services_are_reported_with_advice(settings: Settings):

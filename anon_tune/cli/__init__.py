@@ -16,7 +16,7 @@ import typer
 from rich.text import Text
 
 from anon_tune import __version__
-from anon_tune.cli import administration, answers, browser, contents, jobs, machine
+from anon_tune.cli import administration, answers, browser, contents, deletion, jobs, machine
 from anon_tune.cli.place import chosen
 from anon_tune.cli.printing import err, out, silence
 from anon_tune.errors import AnonTuneError, DependencyError, InputError, SpecError
@@ -39,12 +39,25 @@ _COMMANDS: dict[str, list[Callable[..., Any]]] = {
         jobs.cancel,
         jobs.extend,
         jobs.workers,
+        deletion.delete,
     ],
     "Answers": [answers.best, answers.export, answers.report, answers.suggest],
     "What can be tuned": [contents.tasks, contents.spaces],
     _HIDDEN: [machine.job_process],
 }
-_LONG_RUNNING = {"run", "worker", "job-process", "up", "serve", "watch", "logs", "trials", "report", "mlflow"}
+_LONG_RUNNING = {
+    "run",
+    "worker",
+    "job-process",
+    "up",
+    "serve",
+    "watch",
+    "delete",
+    "logs",
+    "trials",
+    "report",
+    "mlflow",
+}
 """Commands that may run for long, by their first word; the others end before garbage collection pays off."""
 
 _GROUPS = {

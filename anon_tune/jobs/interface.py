@@ -23,6 +23,7 @@ from anon_tune.records import JobState, LearningCurve, Role
 from anon_tune.views import (
     BestView,
     ChangeView,
+    DeletionView,
     JobSummary,
     JobView,
     LogsView,
@@ -221,6 +222,21 @@ class Jobs(ABC):
         Raises:
             NotFoundError: There is no such job.
             ConflictError: It has ended.
+        """
+
+    @abstractmethod
+    def delete(self, job_id: str, *, only_ended: bool = False) -> DeletionView:
+        """Delete a job for good: its trials, reports, log, checkpoints, exports, and code that no other job uses.
+
+        It no longer counts as evidence for advice. Its runs in MLflow stay.
+
+        Args:
+            job_id: The job.
+            only_ended: Delete it only if it has ended; by default also if it is QUEUED or PAUSED.
+
+        Raises:
+            NotFoundError: There is no such job, or it was deleted before.
+            ConflictError: It is RUNNING, or has not ended and `only_ended` is set.
         """
 
     def extend(

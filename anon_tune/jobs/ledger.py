@@ -19,6 +19,7 @@ from anon_tune.settings import Settings
 from anon_tune.texts import plain_name
 from anon_tune.views import (
     ChangeView,
+    DeletionView,
     JobSummary,
     JobView,
     LogsView,
@@ -129,7 +130,12 @@ class LedgerJobs(Jobs):
         return submission.measured_like(self._ledger, spec)
 
     def store_code(self, digest: str, archive: bytes) -> None:
-        """Store a zip of code for jobs that are submitted next. Raises InputError unless it has this digest."""
+        """Store a zip of code for jobs that are submitted next.
+
+        Raises:
+            InputError: It does not have this digest.
+            QuotaError: There is no room for it.
+        """
         from anon_tune import code_archive
 
         if code_archive.digest(archive) != digest:
@@ -137,7 +143,8 @@ class LedgerJobs(Jobs):
                 "The archive does not match its SHA-256 digest: it was truncated or changed. Send it again."
             )
         code_archive.modules(archive)
-        self._ledger.archives.store(digest, archive, self._owner)
+        most = self._settings.code_quota * 2**20
+        self._ledger.archives.store(digest, archive, self._owner, most)
 
     def jobs(self) -> list[JobSummary]:
         return self.job_page()
@@ -223,6 +230,15 @@ class LedgerJobs(Jobs):
         self.remove_leftovers()
         return self._change(job_id, state)
 
+    def delete(self, job_id: str, *, only_ended: bool = False) -> DeletionView:
+        try:
+            found = self._ledger.jobs.delete(job_id, only_ended=only_ended)
+        finally:  # also if it was deleted before, by a process that died before it had deleted the files
+            self.remove_leftovers()
+        return DeletionView(
+            id=found.job, trials=found.trials, code=found.code, mlflow_run_id=found.mlflow_run
+        )
+
     def _extend(
         self, job_id: str, trials: int | None, seconds: float | None, seeds: int | None
     ) -> ChangeView:
@@ -290,10 +306,14 @@ class LedgerJobs(Jobs):
         return token_view(self._ledger.tokens.revoke(token_id))
 
     def remove_leftovers(self) -> None:
-        """Delete files of killed drivers: checkpoints of jobs that have ended, and Ray temp directories."""
+        """Delete files of deleted jobs, and those of killed drivers: checkpoints, and Ray temp directories."""
         from anon_tune.ray_temp import remove_abandoned
 
         remove_abandoned(self._settings)
+        deleted = self._ledger.jobs.deleted()
+        for folder in (self._settings.home / "jobs").glob("*"):
+            if folder.name in deleted:
+                shutil.rmtree(folder, ignore_errors=True)
         for folder in (self._settings.home / "jobs").glob("*/checkpoints"):
             job_id = folder.parent.name
             with contextlib.suppress(NotFoundError):  # of another ledger

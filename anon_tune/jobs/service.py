@@ -22,6 +22,7 @@ from anon_tune.records import Role
 from anon_tune.texts import quoted
 from anon_tune.views import (
     ChangeView,
+    DeletionView,
     JobSummary,
     JobView,
     LinkView,
@@ -150,6 +151,10 @@ class ServiceJobs(Jobs):
 
     def cancel(self, job_id: str) -> ChangeView:
         return _read(ChangeView, self._ask("POST", f"{_job(job_id)}:cancel"))
+
+    def delete(self, job_id: str, *, only_ended: bool = False) -> DeletionView:
+        given = {"only_ended": "true"} if only_ended else {}
+        return _read(DeletionView, self._ask("DELETE", _job(job_id), params=given))
 
     def _extend(
         self, job_id: str, trials: int | None, seconds: float | None, seeds: int | None

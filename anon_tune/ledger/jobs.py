@@ -10,15 +10,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from anon_tune.errors import ConflictError, InputError, LeaseHeldError, TransitionError
+from anon_tune.errors import ConflictError, InputError, LeaseHeldError, NotFoundError, TransitionError
 from anon_tune.ledger.budgets import raised
 from anon_tune.ledger.database import database_time
+from anon_tune.ledger.deletions import delete_job, is_deleted, keep_code
 from anon_tune.ledger.rows import no_such_job, read_job
-from anon_tune.ledger.tables import JOBS, SUBMISSIONS
+from anon_tune.ledger.tables import DELETED, JOBS, SUBMISSIONS
 from anon_tune.ledger.tokens import short_id
 from anon_tune.ledger.transaction import Lease, Transactions
 from anon_tune.ledger.transitions import STATES_AFTER, leave_job
-from anon_tune.records import ENDED, ControlSignal, JobRecord, JobState, Phase, check_transition
+from anon_tune.records import ENDED, ControlSignal, Deletion, JobRecord, JobState, Phase, check_transition
 
 __all__ = ["Jobs", "SubmissionKey"]
 
@@ -68,6 +69,7 @@ class Jobs:
 
         Raises:
             InputError: The submission's key was used for another request.
+            NotFoundError: There is no such code.
         """
         with self._transactions.write() as transaction:
             connection = transaction.connection
@@ -75,6 +77,8 @@ class Jobs:
                 made = None if submission is None else _made_by(connection, submission)
                 if made is not None:
                     return read_job(connection, made)
+                if code is not None:
+                    keep_code(connection, code)
                 row = {
                     "id": short_id(),
                     "name": name,
@@ -88,6 +92,8 @@ class Jobs:
                     "lease_token": 0,
                     "priority": priority,
                 }
+                if is_deleted(connection, str(row["id"])):
+                    continue
                 savepoint = connection.begin_nested()
                 try:
                     _insert(connection, row, submission)
@@ -205,6 +211,33 @@ class Jobs:
                 leave_job(connection, job_id, job.now, JobState.QUEUED, None)
                 return JobState.QUEUED
         return state
+
+    def delete(self, job_id: str, *, only_ended: bool = False) -> Deletion:
+        """Delete a job that no process works on, with its trials, and its code unless another job uses it.
+
+        Args:
+            job_id: The job.
+            only_ended: Delete it only if it has ended.
+
+        Raises:
+            NotFoundError: No such job, or it was deleted before.
+            TransitionError: It is RUNNING, or has not ended and `only_ended` is set.
+        """
+        with self._transactions.write() as transaction:
+            if is_deleted(transaction.connection, job_id):
+                raise NotFoundError(f"Job {job_id} was deleted before.")
+            job = transaction.lock_job(job_id)
+            state = JobState(job.row["state"])
+            if state is JobState.RUNNING or (only_ended and state not in ENDED):
+                raise TransitionError(
+                    f"Job {job_id} is {state} and was not deleted. Cancel it first: anon-tune cancel {job_id}"
+                )
+            return delete_job(transaction.connection, job.row, job.now)
+
+    def deleted(self) -> frozenset[str]:
+        """Return the ids of all deleted jobs."""
+        with self._transactions.read() as transaction:
+            return frozenset(transaction.connection.execute(sa.select(DELETED.c.id)).scalars())
 
     def _request(self, job_id: str, request: ControlSignal) -> JobState:
         """Change a job that no live process holds, or store the request for its holder."""

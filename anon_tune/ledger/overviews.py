@@ -254,6 +254,18 @@ class Overviews:
         with read(self._engine) as connection:
             return database_time(connection)
 
+    def size(self) -> int:
+        """Return the bytes of the database."""
+        with read(self._engine) as connection:
+            if connection.dialect.name == "sqlite":
+                pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+                return int(pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+            return int(
+                connection.execute(
+                    sa.select(sa.func.pg_database_size(sa.func.current_database()))
+                ).scalar_one()
+            )
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the numbers of jobs and trials in each state."""
         with read(self._engine) as connection:

@@ -75,9 +75,12 @@ class Projections:
         """Store, before they are created, that MLflow may have runs of these trials (None: of all) without a cursor.
 
         Their cursor's run is "" until `set`: a projector that finds it looks for the run before it creates one.
+
+        Raises:
+            NotFoundError: No such job; it was deleted meanwhile.
         """
         with write(self._engine) as connection:
-            connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id == job_id).with_for_update())
+            _lock(connection, job_id)
             known = sa.select(PROJECTIONS.c.subject).where(PROJECTIONS.c.job_id == job_id)
             chosen = sa.select(TRIALS.c.id, TRIALS.c.job_id, sa.literal(""), sa.literal(0)).where(
                 TRIALS.c.job_id == job_id, TRIALS.c.id.not_in(known)
@@ -91,10 +94,13 @@ class Projections:
         """Store the cursor of `subject`, a job or a trial.
 
         On sqlite a power cut may undo it; the subject is then projected again, which changes nothing.
+
+        Raises:
+            NotFoundError: No such job; it was deleted meanwhile.
         """
         with write(self._engine, durable=False) as connection:
             # Two projectors of one job take turns.
-            connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id == job_id).with_for_update())
+            _lock(connection, job_id)
             connection.execute(sa.delete(PROJECTIONS).where(PROJECTIONS.c.subject == subject))
             connection.execute(
                 sa.insert(PROJECTIONS).values(
@@ -140,6 +146,13 @@ class Projections:
         """Delete all cursors of a job."""
         with write(self._engine) as connection:
             connection.execute(sa.delete(PROJECTIONS).where(PROJECTIONS.c.job_id == job_id))
+
+
+def _lock(connection: sa.Connection, job_id: str) -> None:
+    """Lock a job's row. Raises NotFoundError."""
+    query = sa.select(JOBS.c.id).where(JOBS.c.id == job_id).with_for_update()
+    if connection.execute(query).first() is None:
+        raise no_such_job(job_id)
 
 
 def _behind(job_id: str) -> sa.Select[str, str, int, str | None]:

@@ -29,6 +29,7 @@ from anon_tune.records import storable_text
 __all__ = [
     "ATTEMPTS",
     "CODE",
+    "DELETED",
     "JOBS",
     "METADATA",
     "NOTICES",
@@ -105,7 +106,7 @@ JOBS = Table(
     _required("priority", Integer, server_default="0"),
     Column("requested", String(16)),
     _required("spent", Float, server_default="0"),
-    Column("code", String(64)),
+    Column("code", String(64), index=True),
     Column("projector", String(255)),
     Column("projector_expires", _UTCDateTime),
 )
@@ -209,6 +210,14 @@ CODE = Table(
     _required("created", _UTCDateTime),
 )
 """Code archives (zip) of jobs, by their SHA-256."""
+
+DELETED = Table(
+    "deleted_jobs",
+    METADATA,
+    _required("id", String(32), primary_key=True),
+    _required("deleted", _UTCDateTime),
+)
+"""Ids of deleted jobs, whose files may still be on machines that were away."""
 
 TOKENS = Table(
     "tokens",

@@ -18,6 +18,7 @@ from anon_tune.service import problems
 from anon_tune.service.access import Surroundings
 from anon_tune.service.headers import Secured
 from anon_tune.service.hub import Hub
+from anon_tune.service.limits import Limits, Streams
 from anon_tune.service.metrics import Metrics
 from anon_tune.service.pages import advice as advice_page
 from anon_tune.service.pages import api, compare, job, job_parts, report, sign_in, spaces, static
@@ -25,7 +26,7 @@ from anon_tune.service.pages import jobs as jobs_page
 from anon_tune.service.pages import submit as submit_page
 from anon_tune.service.pages import tokens as tokens_page
 from anon_tune.service.pages.chart_data import ChartSource
-from anon_tune.service.requests import LimitedBodies, Logged
+from anon_tune.service.requests import LimitedBodies, LimitedRequests, Logged
 from anon_tune.service.routes import advice, code, health, jobs, links, tokens, workers
 from anon_tune.settings import Settings
 
@@ -38,14 +39,18 @@ _DESCRIPTION = """Tuning jobs for the Anon optimizer: submit, watch, stop, expor
 Errors are problem documents (RFC 9457). Lists come in pages: pass `next` of a page as `after` of the next one."""
 
 
-def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> FastAPI:
+def create_app(
+    ledger: Ledger, settings: Settings, *, on_loopback: bool, limits: Limits | None = None
+) -> FastAPI:
     """Return the service of a ledger. Several services on one ledger behave as one.
 
     Args:
         ledger: Ledger that stores the jobs.
         settings: Settings, which name the jobs' folders and the data and modules that jobs may use.
         on_loopback: Whether only this machine can reach it. If so, it needs no tokens as long as none were created.
+        limits: Limits of this instance.
     """
+    limits = limits or Limits()
     app = FastAPI(
         lifespan=_few_threads,
         title="anon_tune",
@@ -62,6 +67,7 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
     app.state.is_stopping = lambda: False
     jobs_of_ledger = LedgerJobs(ledger, settings)
     app.state.hub = Hub(jobs_of_ledger.job, lambda: app.state.is_stopping())
+    app.state.streams = Streams(limits)
     versioned = APIRouter(prefix=API)
     for module in (jobs, workers, code, advice, tokens, links):
         versioned.include_router(module.router)
@@ -83,7 +89,8 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
     ):
         app.include_router(page.router)
     problems.install(app)
-    app.add_middleware(LimitedBodies)
+    app.add_middleware(LimitedBodies, limits=limits)
+    app.add_middleware(LimitedRequests, limits=limits)
     app.add_middleware(Secured)
     app.add_middleware(Logged, metrics=app.state.metrics)
     return app

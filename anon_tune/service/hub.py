@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from fastapi.concurrency import run_in_threadpool
 
+from anon_tune.errors import NotFoundError
 from anon_tune.views import JobView
 
 __all__ = ["Hub", "Look"]
@@ -98,7 +99,7 @@ class Hub:
         self._jobs: dict[str, _Watched] = {}
 
     async def watch(self, job_id: str, may_watch: Callable[[], bool]) -> AsyncGenerator[Look]:
-        """Yield the job as it is now, and whenever it has changed, until the service stops.
+        """Yield the job as it is now, and whenever it has changed, until the service stops or the job is deleted.
 
         Args:
             job_id: Id of the job.
@@ -119,7 +120,10 @@ class Hub:
                     seen = watched.latest
                     yield seen
                 else:
-                    await watched.next()
+                    try:
+                        await watched.next()
+                    except NotFoundError:  # it was deleted
+                        return
 
     @contextlib.contextmanager
     def _joined(self, job_id: str) -> Iterator[_Watched]:

@@ -20,7 +20,7 @@ from anon_tune.service.headers import add_security_headers
 from anon_tune.service.pages import errors
 from anon_tune.texts import listed
 
-__all__ = ["MEDIA_TYPE", "Problem", "install", "responses"]
+__all__ = ["MEDIA_TYPE", "Problem", "answer", "install", "responses"]
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -29,10 +29,13 @@ _WHEN = {
     401: "Missing or unknown token.",
     403: "The token's role does not allow the request, or the job belongs to another user.",
     404: "Not found.",
+    408: "The request took too long to arrive.",
     409: "The current state does not allow it.",
     413: "The request is too large.",
     422: "The request is invalid; `problems` names each key.",
-    503: "A dependency of the service is unavailable; try again later.",
+    429: "Too many event streams.",
+    503: "A dependency of the service is unavailable, or the service is busy; try again later.",
+    507: "The service has no room for more code.",
 }
 
 _log = logging.getLogger(__name__)
@@ -53,7 +56,7 @@ class Problem(BaseModel):
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of a route's problems, and of those that every route may answer with."""
     schema = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    every = (401, 403, 413, 422, 503)
+    every = (401, 403, 408, 413, 422, 503)
     return {
         status: {"description": _WHEN[status], "content": schema} for status in sorted({*every, *statuses})
     }
@@ -65,7 +68,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(AnonTuneError)
     def _known(request: Request, error: AnonTuneError) -> Response:
         problems = error.problems if isinstance(error, SpecError) else []
-        return _response(request, error.http_status, str(error), type(error).__name__, problems)
+        return answer(request, error.http_status, str(error), type(error).__name__, problems)
 
     @app.exception_handler(DependencyError)
     def _unavailable(request: Request, error: DependencyError) -> Response:
@@ -75,12 +78,12 @@ def install(app: FastAPI) -> None:
             "The service cannot use something that it needs, such as its database; try again later. The "
             "service's log has the reason."
         )
-        return _response(request, error.http_status, detail, type(error).__name__)
+        return answer(request, error.http_status, detail, type(error).__name__)
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> Response:
         problems = listed(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        return _response(request, 422, "; ".join(problems), "RequestError", problems)
+        return answer(request, 422, "; ".join(problems), "RequestError", problems)
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> Response:
@@ -92,12 +95,12 @@ def install(app: FastAPI) -> None:
             detail = f"There is no route {path}. {API}/docs lists all routes."
             if errors.is_page(request):
                 detail = f"There is no page {path}. Check the address, or start from the list of jobs."
-        return _response(request, error.status_code, detail, headers=headers)
+        return answer(request, error.status_code, detail, headers=headers)
 
     @app.exception_handler(Exception)
     def _unknown(request: Request, error: Exception) -> Response:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        response = _response(request, 500, "The service failed; its log has the reason.")
+        response = answer(request, 500, "The service failed; its log has the reason.")
         add_security_headers(response.headers)  # Starlette answers this one outside of the middleware
         return response
 
@@ -111,7 +114,7 @@ def _methods(app: FastAPI, request: Request) -> set[str]:
     }
 
 
-def _response(
+def answer(
     request: Request,
     status: int,
     detail: str,
@@ -119,6 +122,7 @@ def _response(
     problems: list[str] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
+    """Return the response for a problem: a problem document, or a page for a browser."""
     problem = Problem(
         type="about:blank" if kind is None else f"urn:anon-tune:{kind}",
         title=HTTPStatus(status).phrase,

@@ -7,14 +7,17 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
+from fastapi import FastAPI
 
 from anon_tune.errors import DependencyError, InputError
 from anon_tune.ledger import Ledger
 from anon_tune.service.app import create_app
+from anon_tune.service.connections import protocol_with
+from anon_tune.service.limits import Limits
 from anon_tune.settings import Settings
 from anon_tune.webhook import sending
 
-__all__ = ["serve"]
+__all__ = ["configured", "serve"]
 
 _BACKLOG = 2048
 _GRACE_SECONDS = 3
@@ -60,19 +63,26 @@ def serve(
             f"Cannot listen on {host}:{port} ({error.strerror}). Choose another --port; 0 chooses a free one."
         ) from error
     app = create_app(ledger, settings, on_loopback=on_loopback)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
+    config = configured(app, Limits())
     shown = f"[{address[0]}]" if family is socket.AF_INET6 else address[0]
     server = uvicorn.Server(config)
     app.state.is_stopping = lambda: server.should_exit
     with listening, sending(ledger, settings):
         started(f"http://{shown}:{listening.getsockname()[1]}")
         server.run(sockets=[listening])
+
+
+def configured(app: FastAPI, limits: Limits) -> uvicorn.Config:
+    """Return the configuration of the server of an application."""
+    return uvicorn.Config(
+        app,
+        http=protocol_with(limits),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:

@@ -211,6 +211,7 @@ class Actions:
     resume: bool
     cancel: bool
     extend: bool
+    delete: bool
     totals: Totals
     export: list[str]
 
@@ -278,6 +279,7 @@ def actions(job: JobView) -> Actions:
         resume=may_resume,
         cancel=is_live and job.requested != "cancel",
         extend=job.state not in {JobState.FAILED, JobState.CANCELLED},
+        delete=job.state is not JobState.RUNNING,
         totals=_totals(stored_spec(job.spec)),
         export=list(job.winners),
     )

@@ -17,6 +17,7 @@ from anon_tune.records import JobState, NewTrial, Phase, TrialState
 from anon_tune.search.policy import Plan
 from anon_tune.search.rounds import rounds_of
 from anon_tune.service.app import create_app
+from anon_tune.service.limits import Limits
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec, spaces_of
 from tests.serving import serving
@@ -55,10 +56,14 @@ def serve(ledger: Ledger, settings: Settings) -> Iterator[Serve]:
     with contextlib.ExitStack() as stack:
 
         def start(
-            *, on_loopback: bool = True, settings: Settings = settings, certificate: Path | None = None
+            *,
+            on_loopback: bool = True,
+            settings: Settings = settings,
+            certificate: Path | None = None,
+            limits: Limits | None = None,
         ) -> str:
-            app = create_app(ledger, settings, on_loopback=on_loopback)
-            return stack.enter_context(serving(app, certificate))
+            app = create_app(ledger, settings, on_loopback=on_loopback, limits=limits)
+            return stack.enter_context(serving(app, certificate, limits))
 
         yield start
 

@@ -44,6 +44,7 @@ NEEDS = {
     ("POST", "/api/v1/jobs/{job_id}:resume"): OWNED,
     ("POST", "/api/v1/jobs/{job_id}:cancel"): OWNED,
     ("POST", "/api/v1/jobs/{job_id}:extend"): OWNED,
+    ("DELETE", "/api/v1/jobs/{job_id}"): OWNED,
     ("POST", "/api/v1/sign-in-links"): READ,
     ("GET", "/api/v1/tokens"): ADMIN,
     ("POST", "/api/v1/tokens"): ADMIN,

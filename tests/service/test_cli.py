@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from anon_tune import documents
 from anon_tune.cli import app
+from anon_tune.errors import InputError
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, Role
 from anon_tune.settings import Settings
@@ -164,6 +165,29 @@ def test_a_job_is_submitted_paused_resumed_extended_and_cancelled(call: Call, le
     assert "QUEUED" in call("extend", job, "--trials", "8")
     assert ledger.jobs.get(job).spec["budget"]["trials"] == 8
     assert f"Job {job} is CANCELLED." in call("cancel", job)
+
+
+def test_jobs_are_deleted_by_id_and_by_age(call: Call, ledger: Ledger, done: str):
+    example = str(ROOT / "examples" / "digits_cnn.yaml")
+    one, waiting = (call("submit", example).strip() for _ in range(2))
+    refused = CliRunner().invoke(app, ["delete", one])
+    assert isinstance(refused.exception, InputError)
+    assert "Add --yes" in str(refused.exception)
+    assert f"Job {one} is deleted, with 0 trials." in call("delete", one, "--yes")
+    assert call("delete", "--ended-before", "90d", "--dry-run") == "No job ended more than 90d ago.\n"
+    assert call("delete", "--ended-before", "90d", "--yes") == "No job was deleted.\n"
+    old = ["delete", "--ended-before", "0.001s"]
+    assert [job["id"] for job in json.loads(call(*old, "--dry-run", "--json"))] == [done]
+    assert [job.id for job in ledger.overviews.jobs()] == [waiting, done]
+    assert [job["id"] for job in json.loads(call(*old, "--yes", "--json"))] == [done]
+    assert [job.id for job in ledger.overviews.jobs()] == [waiting]
+
+
+@pytest.mark.parametrize(
+    "given", [[], ["x", "--ended-before", "1d"], ["x", "--dry-run"], ["--ended-before", "old"]]
+)
+def test_a_deletion_that_is_not_clear_is_refused(given: list[str], settings: Settings):
+    assert isinstance(CliRunner().invoke(app, ["delete", *given]).exception, InputError)
 
 
 def test_a_space_beside_the_job_file_goes_along(call: Call, ledger: Ledger, tmp_path: Path):

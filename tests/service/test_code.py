@@ -127,6 +127,14 @@ def test_links_and_zip_bombs_are_refused(serve: Serve, open_to_code: Settings):
     assert "8388608 bytes" in problem(send(address, b"0" * (8 * 2**20 + 1)), 413)["detail"]
 
 
+def test_code_beyond_the_quota_is_refused(serve: Serve, ledger: Ledger, open_to_code: Settings):
+    address = serve(settings=open_to_code.model_copy(update={"code_quota": 0}))
+    refused = problem(send(address, zipped(**{"mine.py": ""})), 507)
+    assert "anon-tune delete JOB" in refused["detail"]
+    assert refused["type"] == "urn:anon-tune:QuotaError"
+    assert ledger.archives.size() == 0
+
+
 def test_a_wrong_code_digest_is_refused(serve: Serve, open_to_code: Settings):
     address = serve(settings=open_to_code)
     assert "SHA-256" in problem(send(address, zipped(**{"mine.py": ""}), "0" * 64), 422)["detail"]

@@ -208,6 +208,38 @@ def test_a_job_is_paused_resumed_extended_and_cancelled(jobs: Jobs, ledger: Ledg
     assert jobs.cancel(job).state is JobState.CANCELLED
 
 
+def test_a_job_is_deleted_with_its_files(jobs: Jobs, ledger: Ledger, settings: Settings, done: str):
+    other = jobs.submit(SPEC).id
+    for job in (done, other):
+        (settings.checkpoints(job) / "trial").mkdir(parents=True)
+        (settings.job_folder(job) / "job.log").write_text("line")
+    with pytest.raises(ConflictError, match="is QUEUED and was not deleted"):
+        jobs.delete(other, only_ended=True)
+    deleted = jobs.delete(done, only_ended=True)
+    assert (deleted.id, deleted.code, deleted.mlflow_run_id) == (done, False, None)
+    assert deleted.trials > 10
+    assert not settings.job_folder(done).exists()
+    assert settings.job_folder(other).exists()
+    with pytest.raises(NotFoundError):
+        jobs.job(done)
+    assert jobs.delete(other).trials == 0
+    assert jobs.jobs() == []
+
+
+def test_files_that_were_left_behind_go_later(ledger: Ledger, settings: Settings):
+    """A process that died in between, or another machine: the files go with the next deletion, or the next job."""
+    here = LedgerJobs(ledger, settings)
+    job = here.submit(SPEC).id
+    settings.checkpoints(job).mkdir(parents=True)
+    ledger.jobs.delete(job)
+    unknown = settings.job_folder("unknwn")  # of another ledger with this home
+    unknown.mkdir()
+    with pytest.raises(NotFoundError, match="was deleted before"):
+        here.delete(job)
+    assert not settings.job_folder(job).exists()
+    assert unknown.exists()
+
+
 @pytest.mark.parametrize("kind", ["ledger", "service"])
 def test_tokens_are_made_listed_and_revoked(serve: Serve, kind: str):
     server = serve() if kind == "service" else None
@@ -243,6 +275,7 @@ MISSING: dict[str, Callable[[Jobs], Any]] = {
     "pause": lambda jobs: jobs.pause("nojob"),
     "resume": lambda jobs: jobs.resume("nojob"),
     "cancel": lambda jobs: jobs.cancel("nojob"),
+    "delete": lambda jobs: jobs.delete("nojob"),
     "extend": lambda jobs: jobs.extend("nojob", 9),
     "export": lambda jobs: jobs.export("nojob"),
 }

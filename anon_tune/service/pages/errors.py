@@ -17,7 +17,9 @@ _TITLES = {
     403: "Not allowed",
     404: "Not found",
     409: "Not possible in this state",
+    408: "The request took too long",
     422: "Invalid request",
+    429: "Too many open pages",
     500: "The service failed",
     503: "Not available at the moment",
 }

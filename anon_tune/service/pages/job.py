@@ -17,6 +17,7 @@ from anon_tune.dashboards.pages import job as contents
 from anon_tune.dashboards.pages import render
 from anon_tune.errors import ConflictError, InputError
 from anon_tune.records import ENDED, JobState
+from anon_tune.sentences import about_deletion
 from anon_tune.service.access import JobId
 from anon_tune.service.hub import Hub
 from anon_tune.service.pages.mlflow import mlflow_of
@@ -79,6 +80,7 @@ def _values(
         "log": (user.user.jobs.logs(job.id).job_log or [])[-_LOG_LINES:] if failed else [],
         "found": contents.found(job),
         "progress": contents.progress(job),
+        "about_deletion": about_deletion(job),
         "actions": contents.actions(job),
         "may_change": user.may_change(job.owner),
         "mlflow": mlflow,
@@ -98,10 +100,17 @@ def _exists(job_id: JobId, user: PageReader) -> PageUser:
     return user
 
 
+async def _streaming(
+    user: Annotated[PageUser, Depends(_exists)], request: Request
+) -> AsyncIterator[PageUser]:
+    with request.app.state.streams.taken(user.user.token_id):
+        yield user
+
+
 @router.get("/live", response_class=EventSourceResponse)
 async def live(
     job_id: JobId,
-    user: Annotated[PageUser, Depends(_exists)],
+    user: Annotated[PageUser, Depends(_streaming)],
     request: Request,
     stage: Annotated[str, Query(max_length=80)] = "",
 ) -> AsyncIterator[ServerSentEvent]:
@@ -140,6 +149,16 @@ def resume(job_id: JobId, user: PageOwner) -> str:
 def cancel(job_id: JobId, user: PageOwner) -> str:
     """End a job now."""
     return _changed(user, job_id, lambda: user.user.jobs.cancel(job_id))
+
+
+@router.post("/delete", response_class=HTMLResponse)
+def delete(job_id: JobId, user: PageOwner) -> Response:
+    """Delete a job, and lead to the list of jobs."""
+    try:
+        user.user.jobs.delete(job_id)
+    except ConflictError as error:
+        return HTMLResponse(_content(user, job_id, str(error)))
+    return Response(headers={"HX-Redirect": "/"})
 
 
 @router.post("/extend", response_class=HTMLResponse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlencode
@@ -112,12 +113,25 @@ def jobs(request: Request, user: PageReader, asked: Asked) -> str:
 
 
 @router.get("/rows", response_class=HTMLResponse)
-def rows(request: Request, user: PageReader, asked: Asked, empty: bool = False) -> Response:
-    """Show the rows as they are now; the whole page anew once the first job is there."""
+def rows(
+    request: Request,
+    user: PageReader,
+    asked: Asked,
+    empty: bool = False,
+    seen: Annotated[str, Query(max_length=64)] = "",
+) -> Response:
+    """Show the rows as they are now; the whole page anew once the first job is there.
+
+    `seen` is the digest of the rows that the browser has: if they are the same, nothing is sent.
+    """
     found = user.user.surroundings.ledger.overviews.find(asked.query)
     if empty:
         return Response(status_code=204, headers={"HX-Refresh": "true"} if found.found else {})
-    return HTMLResponse(_rendered("jobs_rows.html", request, user, asked, found))
+    text = _rendered("jobs_rows.html", request, user, asked, found)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if digest == seen:
+        return Response(status_code=204)
+    return HTMLResponse(text + render("jobs_seen.html", seen=digest))
 
 
 def _rendered(name: str, request: Request, user: PageReader, asked: _Asked, found: JobList) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "PageReader",
     "PageSubmitter",
     "PageUser",
+    "cookie_name",
     "forget",
     "is_htmx",
     "remember",
@@ -79,16 +80,28 @@ class PageUser:
         return self.user.has(Role.ADMIN) or (self.user.has(Role.SUBMIT) and owner == self.owner)
 
 
-def remember(response: Response, secret: str, *, is_secure: bool) -> None:
+def cookie_name(request: Request) -> str:
+    """Return the name of the cookie, with the port: browsers send cookies of all ports of a host to each of them."""
+    port = request.headers.get("host", "").rpartition(":")[2]
+    return f"{COOKIE}_{port}" if port.isdecimal() and port.isascii() else COOKIE
+
+
+def remember(request: Request, response: Response, secret: str) -> None:
     """Set the cookie of a session."""
+    is_secure = request.url.scheme == "https"
     response.set_cookie(
-        COOKIE, secret, max_age=int(SESSION_SECONDS), httponly=True, samesite="lax", secure=is_secure
+        cookie_name(request),
+        secret,
+        max_age=int(SESSION_SECONDS),
+        httponly=True,
+        samesite="lax",
+        secure=is_secure,
     )
 
 
-def forget(response: Response) -> None:
+def forget(request: Request, response: Response) -> None:
     """Delete the cookie."""
-    response.delete_cookie(COOKIE, httponly=True, samesite="lax")
+    response.delete_cookie(cookie_name(request), httponly=True, samesite="lax")
 
 
 def is_htmx(request: Request) -> bool:
@@ -109,7 +122,7 @@ def _page_user(request: Request, given: str | None) -> PageUser:
 
 def _find_user(request: Request, given: str | None) -> PageUser:
     surroundings: Surroundings = request.app.state.surroundings
-    secret = request.cookies.get(COOKIE)
+    secret = request.cookies.get(cookie_name(request))
     token = surroundings.ledger.sessions.find(secret) if secret else None
     if token is not None and secret is not None:
         request.state.owner = token.owner

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from anon_tune.dashboards.pages import render
 from anon_tune.service.access import Surroundings
-from anon_tune.service.pages.session import COOKIE, SESSION_SECONDS, PageChanger, forget, remember
+from anon_tune.service.pages.session import SESSION_SECONDS, PageChanger, cookie_name, forget, remember
 
 __all__ = ["router"]
 
@@ -54,11 +54,11 @@ def sign_in(
 @router.post("/sign-out")
 def sign_out(request: Request, user: PageChanger) -> Response:
     """End the session."""
-    secret = request.cookies.get(COOKIE)
+    secret = request.cookies.get(cookie_name(request))
     if secret:
         user.user.surroundings.ledger.sessions.end(secret)
     response = RedirectResponse("/sign-in", 303)
-    forget(response)
+    forget(request, response)
     return response
 
 
@@ -68,7 +68,7 @@ def _form(next: str, problem: str | None = None) -> Response:
 
 def _signed_in(request: Request, secret: str, next: str) -> Response:
     response = RedirectResponse(_own(next), 303)
-    remember(response, secret, is_secure=request.url.scheme == "https")
+    remember(request, response, secret)
     return response
 
 

@@ -14,7 +14,7 @@ __all__ = ["router"]
 router = APIRouter(prefix="/code", tags=["code"])
 
 
-@router.put("/{digest}", status_code=204, responses=responses())
+@router.put("/{digest}", status_code=204, responses=responses(507))
 def store(
     digest: Annotated[
         str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the archive, in hexadecimal.")

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.convertors import StringConvertor, register_url_convertor
@@ -15,11 +15,20 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from anon_tune.jobs.files import csv_text
 from anon_tune.records import ReportPlace
 from anon_tune.search_spaces import Space
-from anon_tune.service.access import JobId, Owner, Reader, Submitter, Watcher
+from anon_tune.service.access import JobId, Owner, Reader, Submitter, User, Watcher
 from anon_tune.service.hub import Hub
 from anon_tune.service.problems import responses
 from anon_tune.service.schemas import Extension, JobPage, ReportPage, Submission, TrialPage
-from anon_tune.views import BestView, ChangeView, JobSummary, JobView, LogsView, ReportView, TrialView
+from anon_tune.views import (
+    BestView,
+    ChangeView,
+    DeletionView,
+    JobSummary,
+    JobView,
+    LogsView,
+    ReportView,
+    TrialView,
+)
 
 __all__ = ["router"]
 
@@ -190,8 +199,15 @@ def export(
     return Response(user.jobs.export(job_id, form, arm), media_type=_MEDIA_TYPES[form])
 
 
-@router.get("/{job_id}/events", response_class=EventSourceResponse, responses=responses(404))
-async def events(job_id: JobId, user: Watcher, request: Request) -> AsyncIterator[ServerSentEvent]:
+async def _streaming(user: Watcher, request: Request) -> AsyncIterator[User]:
+    with request.app.state.streams.taken(user.token_id):
+        yield user
+
+
+@router.get("/{job_id}/events", response_class=EventSourceResponse, responses=responses(404, 429))
+async def events(
+    job_id: JobId, user: Annotated[User, Depends(_streaming)], request: Request
+) -> AsyncIterator[ServerSentEvent]:
     """Watch a job: send it as an event `job` whenever it changes, until it has ended or is PAUSED.
 
     Each event holds the whole job, so a client that reconnects misses nothing.
@@ -220,6 +236,16 @@ def resume(job_id: JobId, user: Owner) -> ChangeView:
 def cancel(job_id: JobId, user: Owner) -> ChangeView:
     """End a job now; its results so far are kept."""
     return user.jobs.cancel(job_id)
+
+
+@router.delete("/{job_id}", responses=responses(404, 409))
+def delete(
+    job_id: JobId,
+    user: Owner,
+    only_ended: Annotated[bool, Query(description="Delete it only if it has ended.")] = False,
+) -> DeletionView:
+    """Delete a job that is not RUNNING, for good: trials, reports, files, and code that no other job uses."""
+    return user.jobs.delete(job_id, only_ended=only_ended)
 
 
 @router.post("/{job_id}:extend", responses=responses(400, 404, 409))

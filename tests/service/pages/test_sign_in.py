@@ -134,11 +134,16 @@ def test_a_part_of_a_page_leads_to_signing_in(http: httpx2.Client, secret: str, 
     assert (answer.status_code, answer.headers["hx-redirect"]) == (401, leads_to)
 
 
+def _cookie(http: httpx2.Client) -> str:
+    """Return the name of a session's cookie: two services on ports of one machine must not end one another's."""
+    return f"{COOKIE}_{http.base_url.port}"
+
+
 def test_a_session_that_was_signed_out_is_over(http: httpx2.Client, secret: str):
     sign_in(http, secret)
-    kept = http.cookies[COOKIE]
+    kept = http.cookies[_cookie(http)]
     http.post("/sign-out", data={"csrf": csrf(http)})
-    http.cookies.set(COOKIE, kept, domain="127.0.0.1")
+    http.cookies.set(_cookie(http), kept, domain="127.0.0.1")
     assert http.get("/").status_code == 303
 
 
@@ -146,7 +151,7 @@ def test_a_session_ends_by_itself(http: httpx2.Client, ledger: Ledger, secret: s
     token = ledger.tokens.find(secret)
     assert token is not None
     for seconds, status in ((60.0, 200), (-1.0, 303)):
-        http.cookies.set(COOKIE, ledger.sessions.begin(token.id, seconds), domain="127.0.0.1")
+        http.cookies.set(_cookie(http), ledger.sessions.begin(token.id, seconds), domain="127.0.0.1")
         assert http.get("/").status_code == status
 
 
@@ -183,7 +188,7 @@ def test_a_link_signs_in_once(http: httpx2.Client, ledger: Ledger, secret: str):
 def test_a_link_is_no_session_and_a_session_no_link(http: httpx2.Client, ledger: Ledger, secret: str):
     token = ledger.tokens.find(secret)
     assert token is not None
-    http.cookies.set(COOKIE, ledger.sessions.link(token.id, 60.0), domain="127.0.0.1")
+    http.cookies.set(_cookie(http), ledger.sessions.link(token.id, 60.0), domain="127.0.0.1")
     assert http.get("/").status_code == 303
     session = ledger.sessions.begin(token.id, 60.0)
     assert http.get("/sign-in", params={"link": session}).status_code == 401

@@ -21,7 +21,9 @@ def test_only_admins_see_tokens(serve: Serve, ledger: Ledger, role: Role):
     token, _ = ledger.tokens.create("me", role)
     other, _ = ledger.tokens.create("other", Role.READ)
     session = ledger.sessions.begin(token.id, 60.0)
-    with httpx2.Client(base_url=serve(), cookies={COOKIE: session}, headers={"Accept": "text/html"}) as http:
+    address = serve()
+    cookies = {f"{COOKIE}_{address.rpartition(':')[2]}": session}
+    with httpx2.Client(base_url=address, cookies=cookies, headers={"Accept": "text/html"}) as http:
         assert http.get("/tokens").status_code == (200 if role is Role.ADMIN else 403)
         for path in ("/tokens", f"/tokens/{other.id}/revoke"):
             assert http.post(path, data={"owner": "x", "csrf": "0" * 64}).status_code == 403

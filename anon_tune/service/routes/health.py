@@ -37,11 +37,11 @@ async def readyz(request: Request, response: Response) -> Readiness:
     MLflow and Ray may be unavailable: jobs are still accepted, and MLflow catches up.
     """
     surroundings: Surroundings = request.app.state.surroundings
-    database = await run_in_threadpool(_database, surroundings.ledger)
-    if database != "ok":
-        response.status_code = 503
     # One at a time, outside the threads that serve requests: an unreachable server takes until the timeout.
     looks: anyio.CapacityLimiter = request.app.state.looks
+    database = await anyio.to_thread.run_sync(_database, surroundings.ledger, limiter=databases)
+    if database != "ok":
+        response.status_code = 503
     mlflow = await anyio.to_thread.run_sync(_mlflow, surroundings.settings, limiter=looks)
     ray = await anyio.to_thread.run_sync(_ray, surroundings.settings, limiter=looks)
     return Readiness(ready=database == "ok", database=database, mlflow=mlflow, ray=ray)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import version
 
 import anyio
@@ -39,11 +40,13 @@ async def readyz(request: Request, response: Response) -> Readiness:
     surroundings: Surroundings = request.app.state.surroundings
     # One at a time, outside the threads that serve requests: an unreachable server takes until the timeout.
     looks: anyio.CapacityLimiter = request.app.state.looks
-    database = await anyio.to_thread.run_sync(_database, surroundings.ledger, limiter=databases)
+    database, mlflow, ray = await asyncio.gather(
+        run_in_threadpool(_database, surroundings.ledger),
+        anyio.to_thread.run_sync(_mlflow, surroundings.settings, limiter=looks),
+        anyio.to_thread.run_sync(_ray, surroundings.settings, limiter=looks),
+    )
     if database != "ok":
         response.status_code = 503
-    mlflow = await anyio.to_thread.run_sync(_mlflow, surroundings.settings, limiter=looks)
-    ray = await anyio.to_thread.run_sync(_ray, surroundings.settings, limiter=looks)
     return Readiness(ready=database == "ok", database=database, mlflow=mlflow, ray=ray)
 
 

@@ -55,7 +55,7 @@ def limit_waits(engine: sa.Engine, seconds: float) -> None:
 
     A connection from the pool is tried first, and given less: one to a frozen server is replaced.
     """
-    server, lock = _Server(_connect_seconds(seconds)), min(_LOCK_SECONDS, seconds - _MARGIN_SECONDS)
+    server, lock = _Server(_connect_seconds(seconds)), min(_LOCK_SECONDS, seconds - 2 * _MARGIN_SECONDS)
     settings = {
         "statement_timeout": round((seconds - _MARGIN_SECONDS) * 1000),
         "lock_timeout": round(lock * 1000),

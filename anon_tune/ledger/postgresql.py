@@ -23,7 +23,6 @@ __all__ = ["ANSWER_SECONDS", "connect_options", "limit_waits", "without_limits"]
 ANSWER_SECONDS = 10.0
 """Longest wait for an answer, below the 15 s of a lease: its holder can try again before it runs out."""
 
-# For a connection, or for whether the one from the pool still works. Both together take no longer than an answer.
 _CONNECT_SHARE = 0.5
 _LEAST_CONNECT_SECONDS = 2  # libpq's
 _MARGIN_SECONDS = 0.5  # so that the server, if it is well, ends a statement before the client does
@@ -55,7 +54,9 @@ def limit_waits(engine: sa.Engine, seconds: float) -> None:
 
     A connection from the pool is tried first, and given less: one to a frozen server is replaced.
     """
-    server, lock = _Server(_connect_seconds(seconds)), min(_LOCK_SECONDS, seconds - 2 * _MARGIN_SECONDS)
+    # A trial of a connection and a new one take less than an answer, together.
+    first = min(_connect_seconds(seconds), seconds - _connect_seconds(seconds) - _MARGIN_SECONDS)
+    server, lock = _Server(first), min(_LOCK_SECONDS, seconds - 2 * _MARGIN_SECONDS)
     settings = {
         "statement_timeout": round((seconds - _MARGIN_SECONDS) * 1000),
         "lock_timeout": round(lock * 1000),

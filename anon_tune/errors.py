@@ -13,6 +13,7 @@
     │   └── QuotaError                     exit 4   507   no room for more
     ├── LeaseLostError                     exit 5   409   another process has taken over; this one must stop
     └── DependencyError                    exit 6   503   a library, server or device is not available
+        └── DatabaseUnavailableError       exit 6   503   the ledger's database is away for the moment
 
 Each message says what is wrong and what to do next.
 """
@@ -26,6 +27,7 @@ from anon_tune.texts import listed
 __all__ = [
     "AnonTuneError",
     "ConflictError",
+    "DatabaseUnavailableError",
     "DependencyError",
     "HyperparameterError",
     "InputError",
@@ -110,3 +112,7 @@ class DependencyError(AnonTuneError):
 
     exit_code = 6
     http_status = 503
+
+
+class DatabaseUnavailableError(DependencyError):
+    """The ledger's database cannot be reached, does not answer or is locked; trying again may help."""

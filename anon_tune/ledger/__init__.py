@@ -5,6 +5,7 @@ from anon_tune.ledger.jobs import SubmissionKey
 from anon_tune.ledger.leases import LeaseStatistics
 from anon_tune.ledger.ledger import Ledger, Operations
 from anon_tune.ledger.projections import Cursor
+from anon_tune.ledger.retries import after, retried
 from anon_tune.ledger.transaction import Lease
 from anon_tune.ledger.workers import HEARTBEAT_SECONDS
 
@@ -16,8 +17,10 @@ __all__ = [
     "Ledger",
     "Operations",
     "SubmissionKey",
+    "after",
     "database_errors",
     "open_database",
+    "retried",
     "sqlite_file",
     "with_sqlite_file",
 ]

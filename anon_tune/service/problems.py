@@ -38,6 +38,9 @@ _WHEN = {
     507: "The service has no room for more code.",
 }
 
+_RETRY_SECONDS = 2
+"""Time after which a client may try again, since a database restarts within seconds."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -78,7 +81,8 @@ def install(app: FastAPI) -> None:
             "The service cannot use something that it needs, such as its database; try again later. The "
             "service's log has the reason."
         )
-        return answer(request, error.http_status, detail, type(error).__name__)
+        headers = {"Retry-After": str(_RETRY_SECONDS)}
+        return answer(request, error.http_status, detail, type(error).__name__, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> Response:

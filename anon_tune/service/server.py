@@ -17,7 +17,10 @@ from anon_tune.service.limits import Limits
 from anon_tune.settings import Settings
 from anon_tune.webhook import sending
 
-__all__ = ["configured", "serve"]
+__all__ = ["DATABASE_SECONDS", "configured", "serve"]
+
+DATABASE_SECONDS = 4.0
+"""Longest wait of a request for the database: it is answered (503) within 5 s."""
 
 _BACKLOG = 2048
 _GRACE_SECONDS = 3

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 
 from anon_tune.ledger import Ledger
 from anon_tune.records import WorkerKind
+from anon_tune.service.app import create_app
+from anon_tune.service.server import DATABASE_SECONDS
 from anon_tune.settings import Settings
 from anon_tune.spec import parse_spec
+from tests.databases import Server, frozen
 from tests.ledger.test_workers import NEW
 from tests.service.conftest import SPEC, Serve
 from tests.service.test_jobs import problem
+from tests.serving import serving
 
 
 def test_a_healthy_service_says_so(serve: Serve):
@@ -79,6 +85,31 @@ def test_without_its_database_it_is_not_ready(
         assert answer.json()["type"] == "urn:anon-tune:DependencyError"
         assert str(settings.home) not in answer.text, "whoever asks is not told where the database is"
     assert f"{settings.ledger_url} cannot be read" in caplog.text
+
+
+@pytest.mark.slow
+def test_while_its_database_is_frozen_it_is_not_ready_and_answers(
+    postgresql_programs: Server, settings: Settings
+):
+    """More requests than it has threads: none waits for those before it."""
+    with postgresql_programs("-c listen_addresses=''") as folder:
+        ledger = Ledger.open(f"postgresql+psycopg://postgres@/postgres?host={folder}", DATABASE_SECONDS)
+        with serving(create_app(ledger, settings, on_loopback=True)) as address:
+
+            def ask(path: str) -> httpx2.Response:
+                return httpx2.get(f"{address}/{path}", timeout=120)
+
+            assert ask("readyz").status_code == 200
+            with frozen(folder), ThreadPoolExecutor(12) as together:
+                answers = list(together.map(ask, ["readyz", "api/v1/jobs"] * 6))
+            assert {answer.status_code for answer in answers} == {503}
+            assert {answer.json().get("database", "unreachable") for answer in answers} == {"unreachable"}
+            assert all(answer.headers.get("Retry-After") for answer in answers if "title" in answer.json())
+            limit = time.monotonic() + 120
+            while ask("readyz").status_code != 200:
+                assert time.monotonic() < limit, "it does not come back"
+                time.sleep(0.1)
+        ledger.close()
 
 
 def test_metrics_count_requests_jobs_and_trials(serve: Serve, ledger: Ledger):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import re
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from sqlalchemy import event
 
 from anon_tune.advice.summary import summarize
-from anon_tune.errors import DependencyError, InputError, LeaseLostError
+from anon_tune.errors import DatabaseUnavailableError, DependencyError, InputError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState, Phase, Report, Trial, TrialState
 from anon_tune.search.policy import Decision, Plan
@@ -29,6 +31,7 @@ from anon_tune.workers.driver.job_run import JobRun
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.trial.messages import Completed
 from tests import builders
+from tests.databases import Server, frozen
 from tests.workers.runs import result
 
 
@@ -165,6 +168,47 @@ def test_a_database_that_may_only_be_read_ends_in_one_line(
         driver.drive(readable, lease, Settings.from_environment())
     readable.close()
     assert ledger.jobs.get(lease.job).state is JobState.RUNNING
+
+
+@pytest.mark.parametrize("left", [JobState.PAUSED, JobState.QUEUED])
+def test_a_job_whose_database_was_away_is_left_as_after_an_interrupt(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch, left: JobState
+):
+    """Nobody resumes a worker's job that is PAUSED."""
+    work_raises(monkeypatch, DatabaseUnavailableError("the database was away"))
+    assert driver.drive(ledger, lease, Settings.from_environment(), interrupted=left) is left
+    job = ledger.jobs.get(lease.job)
+    assert (job.state, job.reason, job.lease) == (left, "the database was away", None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [JobState.PAUSED, JobState.QUEUED])
+def test_a_driver_whose_database_is_frozen_ends_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    postgresql_programs: Server,
+    left: JobState,
+):
+    with postgresql_programs("-c listen_addresses=''") as folder, contextlib.ExitStack() as until_the_end:
+        ledger = Ledger.open(f"postgresql+psycopg://postgres@/postgres?host={folder}", 4.0)
+        job = ledger.jobs.create("x", builders.spec().model_dump(mode="json"), {}).id
+        lease = ledger.leases.acquire(job, "tests", 3.0)
+
+        def work(driven: JobDriver) -> None:
+            run = JobRun(ledger, lease, plan(), None, driven.renewal, driven.shutdown)
+            trial = run.next()
+            assert isinstance(trial, Trial)
+            until_the_end.enter_context(frozen(folder))
+            for step in range(1, 5):
+                run.guard(partial(run.report, trial.id, result(step, 0.5)), otherwise=True)
+            raise run.error or AssertionError("it went on")
+
+        monkeypatch.setattr(JobDriver, "work", work)
+        with pytest.raises(DatabaseUnavailableError, match=f"run --resume {job}"):
+            driver.drive(ledger, lease, Settings.from_environment(), interrupted=left)
+        assert re.search(rf"job {job} stopped: The (ledger|lease) .* (cannot|could not) be", caplog.text)
+        until_the_end.close()
+        ledger.close()
 
 
 def test_a_driver_that_cannot_renew_its_lease_stops_though_nothing_reports(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
 
-from anon_tune.errors import LeaseLostError
+from anon_tune.errors import DatabaseUnavailableError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import ControlSignal, JobState
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
@@ -62,3 +63,35 @@ def test_a_lease_is_renewed_no_more_once_its_holder_hangs(ledger: Ledger, lease:
         assert not record.alive
         ledger.leases.acquire(lease.job, "another", 60.0)
     assert not renewal.lost
+
+
+def test_a_heartbeat_that_is_never_answered_ends_the_work_all_the_same(
+    ledger: Ledger, lease: Lease, monkeypatch: pytest.MonkeyPatch
+):
+    """As where the database is frozen: the thread that renews the lease waits, and another one notices."""
+    watched, answered = Watched(ledger, lease), threading.Event()
+
+    def freeze() -> None:
+        monkeypatch.setattr(ledger.leases, "heartbeat", lambda _: answered.wait(PATIENCE))
+
+    def wait_until_interrupted() -> None:
+        try:
+            wait_for_the_interrupt(freeze)
+        finally:
+            answered.set()  # `running` waits for that thread
+
+    with pytest.raises(KeyboardInterrupt), watched.running():
+        wait_until_interrupted()
+    assert isinstance(watched.renewal.expired, DatabaseUnavailableError)
+    assert "could not be renewed for 0.5 s" in str(watched.renewal.expired)
+
+
+def test_a_lease_that_is_renewed_late_has_not_run_out(ledger: Ledger, lease: Lease):
+    """A process that was suspended for longer than its lease first asks whether it still has it."""
+    renewal = LeaseRenewal(ledger, lease)
+    renewal.renew()
+    for _ in range(3):
+        for _ in range(20):
+            assert renewal._look()
+        renewal.renew()
+    assert renewal.expired is None

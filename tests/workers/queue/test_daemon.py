@@ -21,7 +21,7 @@ from anon_tune.workers.queue import daemon as daemon_module
 from anon_tune.workers.queue import presence
 from anon_tune.workers.queue.daemon import Daemon
 from anon_tune.workers.queue.holder import this_process
-from anon_tune.workers.queue.processes import JobProcesses
+from anon_tune.workers.queue.processes import DATABASE_AWAY, JobProcesses
 
 _PATIENCE = 60.0
 
@@ -187,6 +187,14 @@ def test_a_job_that_kills_its_process_again_and_again_is_paused(ledger: Ledger, 
     )
     ledger.jobs.resume(job)
     until(lambda: len(running.processes[job]) > 3)  # somebody has mended it, or hopes so
+
+
+def test_a_job_whose_process_waits_for_the_database_is_never_paused(
+    ledger: Ledger, run: Callable[..., Running]
+):
+    (job,) = submit(ledger, 1)
+    running = run(begin="", end=f"sys.exit({DATABASE_AWAY})")
+    until(lambda: len(running.processes[job]) > 4)
 
 
 def test_deaths_count_only_while_the_job_does_not_get_on(ledger: Ledger, run: Callable[..., Running]):

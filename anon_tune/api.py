@@ -25,7 +25,7 @@ from anon_tune.jobs.interface import Jobs, Result
 from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.reachable import check_cluster
-from anon_tune.records import JobRecord, JobState, Overview
+from anon_tune.records import LOCAL, AuditAction, JobRecord, JobState, Overview
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, parse_spec
 from anon_tune.tracking import Projector, check_uri
@@ -222,7 +222,10 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
     seen = None
     while True:
         try:
-            return ledger.leases.acquire(job_id, holder, LEASE_SECONDS)
+            with ledger.transaction() as transaction:
+                acquired = transaction.leases.acquire(job_id, holder, LEASE_SECONDS)
+                transaction.audit.record(LOCAL, AuditAction.RESUME, job=job_id, note=f"in {holder}")
+            return acquired
         except LeaseHeldError:
             lease = ledger.jobs.get(job_id).lease
             if lease is not None and seen is not None and lease.heartbeat > seen:

@@ -156,7 +156,7 @@ def serve(
     api.check_settings(settings)
     ledger = open_ledger(settings)
     log_to_stderr()
-    server.serve(ledger, settings, host, port, lambda url: err.print(f"Serving at {url}", soft_wrap=True))
+    server.serve(ledger, settings, host, port, lambda line: err.print(line, soft_wrap=True))
 
 
 def doctor(as_json: AsJson = False) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -14,9 +16,20 @@ from anon_tune.advice.statement import UNKNOWN, Advice, Fingerprint
 from anon_tune.errors import InputError, NotFoundError
 from anon_tune.jobs.interface import Jobs
 from anon_tune.ledger import Ledger
-from anon_tune.records import ENDED, JobState, LearningCurve, ReportPlace, Role, TrialQuery
+from anon_tune.records import (
+    ENDED,
+    LOCAL,
+    Actor,
+    AuditQuery,
+    JobState,
+    LearningCurve,
+    ReportPlace,
+    Role,
+    TrialQuery,
+)
 from anon_tune.settings import Settings
 from anon_tune.views import (
+    AuditView,
     ChangeView,
     JobSummary,
     JobView,
@@ -26,6 +39,7 @@ from anon_tune.views import (
     TrialMatches,
     TrialView,
     attempt_view,
+    audit_view,
     job_summary,
     job_view,
     report_view,
@@ -44,6 +58,7 @@ _LOG_LINES = 50
 _SECRET_LENGTH = 32
 _POLL_SECONDS = 0.5
 _REPORT_PAGE = 1000
+_AUDIT_PAGE = 500
 _SHOWN_OUTCOMES = {"LOST", "FAILED", "DIVERGED"}
 
 
@@ -64,11 +79,11 @@ class LedgerJobs(Jobs):
     Args:
         ledger: The ledger.
         settings: Name the folders of the jobs' files.
-        owner: User of a service who submits the jobs; None on this machine.
+        by: The user on whose behalf it acts.
     """
 
-    def __init__(self, ledger: Ledger, settings: Settings, owner: str | None = None) -> None:
-        self._ledger, self._settings, self._owner = ledger, settings, owner
+    def __init__(self, ledger: Ledger, settings: Settings, by: Actor = LOCAL) -> None:
+        self._ledger, self._settings, self._by = ledger, settings, by
 
     def close(self) -> None:
         self._ledger.close()
@@ -80,7 +95,7 @@ class LedgerJobs(Jobs):
             raise InputError(
                 "Code is only sent to a service. On this machine modules are imported from the job file's folder."
             )
-        return job_summary(submission.submit(self._ledger, job, self._settings, self._owner, priority, key))
+        return job_summary(submission.submit(self._ledger, job, self._settings, self._by, priority, key))
 
     def submit_remote(
         self,
@@ -108,7 +123,7 @@ class LedgerJobs(Jobs):
 
         return job_summary(
             submission.submit_remote(
-                self._ledger, document, spaces, self._settings, self._owner, priority, key, code
+                self._ledger, document, spaces, self._settings, self._by, priority, key, code
             )
         )
 
@@ -133,7 +148,7 @@ class LedgerJobs(Jobs):
                 "The archive does not match its SHA-256 digest: it was truncated or changed. Send it again."
             )
         code_archive.modules(archive)
-        self._ledger.archives.store(digest, archive, self._owner)
+        self._ledger.archives.store(digest, archive, self._by.owner)
 
     def jobs(self) -> list[JobSummary]:
         return self.job_page()
@@ -209,13 +224,13 @@ class LedgerJobs(Jobs):
         )
 
     def pause(self, job_id: str) -> ChangeView:
-        return self._change(job_id, self._ledger.jobs.pause(job_id))
+        return self._change(job_id, self._ledger.jobs.pause(job_id, self._by))
 
     def resume(self, job_id: str) -> ChangeView:
-        return self._change(job_id, self._ledger.jobs.resume(job_id))
+        return self._change(job_id, self._ledger.jobs.resume(job_id, self._by))
 
     def cancel(self, job_id: str) -> ChangeView:
-        state = self._ledger.jobs.cancel(job_id)
+        state = self._ledger.jobs.cancel(job_id, self._by)
         self.remove_leftovers()
         return self._change(job_id, state)
 
@@ -235,7 +250,7 @@ class LedgerJobs(Jobs):
             raise InputError(f"--seeds: expected a whole number of at most {MOST_SEEDS}, found {seeds!r}")
         if seeds is not None and trials is None and seconds is None:
             submission.check_more_seeds(self._ledger, job_id)
-        return self._change(job_id, self._ledger.jobs.extend(job_id, trials, seconds, seeds))
+        return self._change(job_id, self._ledger.jobs.extend(job_id, trials, seconds, seeds, self._by))
 
     def _change(self, job_id: str, state: JobState) -> ChangeView:
         return ChangeView(id=job_id, state=state, requested=self._ledger.jobs.get(job_id).requested)
@@ -257,28 +272,45 @@ class LedgerJobs(Jobs):
             return found
         return found.model_copy(update={"start": start_of(found, log_mean_sigma)})
 
-    def create_token(
-        self, owner: str, role: Role, secret: str | None = None, *, may_send_code: bool = False
-    ) -> tuple[TokenView, str]:
-        """Make a token for a user of a service, and return it with its secret, which is shown this once.
-
-        `secret` is one that was generated elsewhere; giving it again changes nothing.
+    def store_token(self, owner: str, role: Role, secret: str, *, may_send_code: bool = False) -> TokenView:
+        """Make a token of a secret that was generated elsewhere; giving it again changes nothing.
 
         Raises:
             InputError: `owner` is not 1 to 64 printable characters, or `secret` is shorter than 32.
+            ConflictError: The secret belongs to another user or role, was revoked, or has expired.
         """
+        if len(secret) < _SECRET_LENGTH:
+            raise InputError(f"A secret needs at least {_SECRET_LENGTH} random characters.")
+        return self._create_token(owner, role, may_send_code, None, secret)[0]
+
+    def _create_token(
+        self, owner: str, role: Role, may_send_code: bool, seconds: float | None, secret: str | None = None
+    ) -> tuple[TokenView, str]:
         if not owner.strip() or len(owner) > 64 or not owner.isprintable():
             raise InputError(f"{owner!r} cannot be the name of an owner: give 1 to 64 printable characters.")
-        if secret is not None and len(secret) < _SECRET_LENGTH:
-            raise InputError(f"A secret needs at least {_SECRET_LENGTH} random characters.")
-        record, secret = self._ledger.tokens.create(owner, role, secret, may_send_code=may_send_code)
+        record, secret = self._ledger.tokens.create(
+            owner, role, secret, may_send_code=may_send_code, seconds=seconds, by=self._by
+        )
         return token_view(record), secret
 
     def tokens(self) -> list[TokenView]:
         return [token_view(token) for token in self._ledger.tokens.all()]
 
     def revoke_token(self, token_id: str) -> TokenView:
-        return token_view(self._ledger.tokens.revoke(token_id))
+        return token_view(self._ledger.tokens.revoke(token_id, self._by))
+
+    def audit(
+        self, job: str | None = None, owner: str | None = None, since: datetime.datetime | None = None
+    ) -> Iterator[AuditView]:
+        query = AuditQuery(job, owner, since, _AUDIT_PAGE)
+        page = self.audit_page(query)
+        while page:
+            yield from page
+            page = self.audit_page(dataclasses.replace(query, after=page[-1].id))
+
+    def audit_page(self, query: AuditQuery) -> list[AuditView]:
+        """Return a page of what `audit` yields."""
+        return [audit_view(entry) for entry in self._ledger.audit.find(query)]
 
     def remove_leftovers(self) -> None:
         """Delete files of killed drivers: checkpoints of jobs that have ended, and Ray temp directories."""

@@ -144,10 +144,17 @@ def attempt_record(row: Row) -> records.Attempt:
     )
 
 
-def token_record(row: Row) -> records.TokenRecord:
-    """Return the record of a row of `tokens`."""
+def token_record(row: Row, now: datetime.datetime) -> records.TokenRecord:
+    """Return the record of a row of `tokens`, as seen at `now` by the database's clock."""
     return records.TokenRecord(
-        row["id"], row["owner"], Role(row["role"]), row["may_send_code"], row["created"], row["revoked"]
+        id=row["id"],
+        owner=row["owner"],
+        role=Role(row["role"]),
+        may_send_code=row["may_send_code"],
+        created=row["created"],
+        revoked=row["revoked"],
+        expires=row["expires"],
+        is_expired=row["expires"] is not None and row["expires"] <= now,
     )
 
 

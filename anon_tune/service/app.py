@@ -26,7 +26,7 @@ from anon_tune.service.pages import submit as submit_page
 from anon_tune.service.pages import tokens as tokens_page
 from anon_tune.service.pages.chart_data import ChartSource
 from anon_tune.service.requests import LimitedBodies, Logged
-from anon_tune.service.routes import advice, code, health, jobs, links, tokens
+from anon_tune.service.routes import advice, audit, code, health, jobs, links, tokens
 from anon_tune.settings import Settings
 
 __all__ = ["create_app"]
@@ -63,7 +63,7 @@ def create_app(ledger: Ledger, settings: Settings, *, on_loopback: bool) -> Fast
     jobs_of_ledger = LedgerJobs(ledger, settings)
     app.state.hub = Hub(jobs_of_ledger.job, lambda: app.state.is_stopping())
     versioned = APIRouter(prefix=API)
-    for module in (jobs, code, advice, tokens, links):
+    for module in (jobs, code, advice, tokens, links, audit):
         versioned.include_router(module.router)
     app.include_router(versioned)
     app.include_router(health.router)

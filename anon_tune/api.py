@@ -287,7 +287,7 @@ def run_job(
     on_hang: Callable[[], None] = lambda: None,
     estimate: bool = False,
 ) -> JobRecord:
-    """Work on a job until it is at rest, while another process writes it to MLflow, and return it.
+    """Work on a job until it is at rest, while another process writes it to MLflow; return it without its trials.
 
     Args:
         ledger: Ledger that stores the job.
@@ -321,12 +321,12 @@ def run_job(
             on_hang,
             estimate,
         )
-        job = ledger.jobs.get(lease.job, trials=True)
+        job = ledger.jobs.get(lease.job)
         if job.state is JobState.SUCCEEDED:
             with contextlib.suppress(ConflictError):  # Anon may have no finalist
                 path = settings.job_folder(job.id) / "best.yaml"
                 path.write_text(export.render(export.document(job), "yaml"), encoding="utf-8")
-    return ledger.jobs.get(lease.job, trials=True)
+    return ledger.jobs.get(lease.job)
 
 
 def project(ledger: Ledger, settings: Settings) -> Projector:

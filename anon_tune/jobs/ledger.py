@@ -214,13 +214,13 @@ class LedgerJobs(Jobs):
     def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
         attempts = self._ledger.attempts.of_job(job_id, trial, _SHOWN_OUTCOMES if trial is None else None)
         path = self._settings.job_folder(job_id) / "job.log"
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
-        # The last line may still be incomplete: the next call returns it.
-        lines = None if text is None else text.split("\n")[:-1]
+        log = path.read_bytes() if path.exists() else None
+        lines = 0 if log is None else log.count(b"\n")
+        wanted = min(lines, _LOG_LINES) if since is None else max(0, lines - since)
         return LogsView(
             attempts=[attempt_view(attempt) for attempt in attempts],
-            job_log=None if lines is None else lines[-_LOG_LINES:] if since is None else lines[since:],
-            lines=len(lines or ()),
+            job_log=None if log is None else _last_lines(log, wanted),
+            lines=lines,
         )
 
     def pause(self, job_id: str) -> ChangeView:
@@ -322,3 +322,12 @@ class LedgerJobs(Jobs):
             with contextlib.suppress(NotFoundError):  # of another ledger
                 if self._ledger.jobs.get(job_id).state in ENDED:
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_lines(log: bytes, count: int) -> list[str]:
+    """Return the last lines of a log, without decoding the others.
+
+    What follows the last line may still be incomplete: the next call returns it.
+    """
+    lines = log.rsplit(b"\n", count + 1)[-count - 1 : -1]
+    return [line.decode("utf-8", "replace") for line in lines]

@@ -27,7 +27,7 @@ from anon_tune.jobs.interface import Jobs, Result
 from anon_tune.jobs.ledger import LedgerJobs, open_ledger
 from anon_tune.ledger import Lease, Ledger, after, retried
 from anon_tune.reachable import check_cluster
-from anon_tune.records import JobRecord, JobState, Overview, WorkerKind
+from anon_tune.records import LOCAL, AuditAction, JobRecord, JobState, Overview, WorkerKind
 from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, parse_spec
 from anon_tune.tracking import Projector, check_uri
@@ -229,7 +229,10 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
     seen = None
     while True:
         try:
-            return ledger.leases.acquire(job_id, holder, LEASE_SECONDS)
+            with ledger.transaction() as transaction:
+                acquired = transaction.leases.acquire(job_id, holder, LEASE_SECONDS)
+                transaction.audit.record(LOCAL, AuditAction.RESUME, job=job_id, note=f"in {holder}")
+            return acquired
         except LeaseHeldError:
             lease = ledger.jobs.get(job_id).lease
             if lease is not None and seen is not None and lease.heartbeat > seen:
@@ -294,7 +297,7 @@ def run_job(
     on_hang: Callable[[], None] = lambda: None,
     estimate: bool = False,
 ) -> JobRecord:
-    """Work on a job until it is at rest, while another process writes it to MLflow, and return it.
+    """Work on a job until it is at rest, while another process writes it to MLflow; return it without its trials.
 
     Args:
         ledger: Ledger that stores the job.
@@ -330,12 +333,12 @@ def run_job(
             on_hang,
             estimate,
         )
-        job = retried(lambda _: ledger.jobs.get(lease.job, trials=True), after(lease.seconds))
+        job = retried(lambda _: ledger.jobs.get(lease.job), after(lease.seconds))
         if job.state is JobState.SUCCEEDED:
             with contextlib.suppress(ConflictError):  # Anon may have no finalist
                 path = settings.job_folder(job.id) / "best.yaml"
                 path.write_text(export.render(export.document(job), "yaml"), encoding="utf-8")
-    return retried(lambda _: ledger.jobs.get(lease.job, trials=True), after(lease.seconds))
+    return retried(lambda _: ledger.jobs.get(lease.job), after(lease.seconds))
 
 
 def project(ledger: Ledger, settings: Settings) -> Projector:

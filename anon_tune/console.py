@@ -38,7 +38,16 @@ from anon_tune.sentences import (
     signed,
 )
 from anon_tune.terminal_plot import ResponsePlot, has_response
-from anon_tune.views import ArmView, AttemptView, JobSummary, JobView, TokenView, TrialView, WorkerView
+from anon_tune.views import (
+    ArmView,
+    AttemptView,
+    AuditView,
+    JobSummary,
+    JobView,
+    TokenView,
+    TrialView,
+    WorkerView,
+)
 from anon_tune.waiting import about_gpus
 
 if TYPE_CHECKING:
@@ -47,6 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "attempts_view",
+    "audit_table",
     "best_table",
     "finding_line",
     "jobs_table",
@@ -324,10 +334,28 @@ def workers_table(workers: Sequence[WorkerView]) -> Table:
 
 def tokens_table(tokens: Sequence[TokenView]) -> Table:
     """Return a table of tokens, one line each."""
-    table = _table("token", "owner", "role", "created", "revoked")
+    table = _table("token", "owner", "role", "created", "state")
     for token in tokens:
-        revoked = _local_time(token.revoked) if token.revoked else "-"
-        _add_row(table, token.id, token.owner, token.role.value, _local_time(token.created), revoked)
+        created = _local_time(token.created)
+        _add_row(table, token.id, token.owner, token.role.value, created, _state_of(token))
+    return table
+
+
+def _state_of(token: TokenView) -> str:
+    if token.revoked is not None:
+        return f"revoked {_local_time(token.revoked)}"
+    if token.expires is None:
+        return "valid"
+    return f"{'expired' if token.is_expired else 'valid until'} {_local_time(token.expires)}"
+
+
+def audit_table(entries: Sequence[AuditView]) -> Table:
+    """Return a table of what users did, one line each."""
+    table = _table("time", "owner", "token", "from", "action", "job", "note")
+    for entry in entries:
+        note = " ".join(filter(None, (entry.subject, entry.note)))
+        who = entry.owner or "-", entry.token, entry.channel.value
+        _add_row(table, _local_time(entry.time), *who, entry.action.value, entry.job or "-", note)
     return table
 
 

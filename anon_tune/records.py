@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from anon_tune.errors import TransitionError
 
@@ -22,12 +22,18 @@ __all__ = [
     "ENDED",
     "FINISHED",
     "JOB_TRANSITIONS",
+    "LOCAL",
     "OPTIMIZER_STEPS",
     "RAN_TOO_LONG",
     "TRIAL_TRANSITIONS",
     "WORKER_DIED",
+    "Actor",
     "ArmRecord",
     "Attempt",
+    "AuditAction",
+    "AuditQuery",
+    "AuditRecord",
+    "Channel",
     "ControlSignal",
     "Deletion",
     "HeartbeatResponse",
@@ -427,6 +433,8 @@ class TokenRecord:
         owner: Name of the user; jobs submitted with the token belong to them.
         may_send_code: Whether jobs submitted with it may bring code.
         revoked: Time at which it was revoked.
+        expires: Time at which it stops working; None for never.
+        is_expired: Whether it has expired, by the database's clock.
     """
 
     id: str
@@ -435,6 +443,90 @@ class TokenRecord:
     may_send_code: bool
     created: datetime.datetime
     revoked: datetime.datetime | None = None
+    expires: datetime.datetime | None = None
+    is_expired: bool = False
+
+
+class Channel(StrEnum):
+    """Way by which a user's request came."""
+
+    CLI = "cli"
+    SERVICE = "service"
+    PAGE = "page"
+
+
+class AuditAction(StrEnum):
+    """Action of a user that the ledger records."""
+
+    SUBMIT = "submit"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    EXTEND = "extend"
+    DELETE = "delete"
+    CREATE_TOKEN = "create-token"
+    REVOKE_TOKEN = "revoke-token"
+    SIGN_IN = "sign-in"
+
+
+@dataclass(frozen=True)
+class Actor:
+    """User who acts.
+
+    Attributes:
+        owner: Name of the user; None for a user of the machine, without a token.
+        token: Id of their token; None for a user of the machine.
+        channel: Way by which the request came.
+    """
+
+    owner: str | None = None
+    token: str | None = None
+    channel: Channel = Channel.CLI
+
+
+LOCAL: Final = Actor()
+"""A user of this machine, by the command line or Python."""
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """An action of a user.
+
+    Attributes:
+        id: Number of the entry; later ones have larger ones.
+        time: Time of the action, by the database's clock.
+        by: The user.
+        job: The job that was changed.
+        subject: Id of the token that was created or revoked.
+        note: Details or result, for people; never a secret.
+    """
+
+    id: int
+    time: datetime.datetime
+    by: Actor
+    action: AuditAction
+    job: str | None = None
+    subject: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class AuditQuery:
+    """Entries of the audit to list, newest first.
+
+    Attributes:
+        job: Only those about this job; None: all.
+        owner: Only those by this user; None: all.
+        since: Only those from this time on; None: all.
+        limit: Most entries to return.
+        after: Only those before the entry with this number, which is the last of the page before.
+    """
+
+    job: str | None = None
+    owner: str | None = None
+    since: datetime.datetime | None = None
+    limit: int = 100
+    after: int | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from anon_tune.documents import size_problem, walked
 from anon_tune.errors import ConflictError, SpecError
 from anon_tune.estimate import Measured
 from anon_tune.ledger import Lease, Ledger, SubmissionKey
-from anon_tune.records import JobRecord, JobState
+from anon_tune.records import LOCAL, Actor, JobRecord, JobState
 from anon_tune.search_spaces import Space, new_space, space_names
 from anon_tune.settings import Settings
 from anon_tune.spec import (
@@ -67,7 +67,7 @@ def store_job(
     spaces: Mapping[str, Space],
     *,
     priority: int = 0,
-    owner: str | None = None,
+    by: Actor = LOCAL,
     submission: SubmissionKey | None = None,
     code: str | None = None,
 ) -> JobRecord:
@@ -78,7 +78,7 @@ def store_job(
         spec: The job.
         spaces: Its search spaces, by arm.
         priority: Jobs with a higher one are claimed first.
-        owner: The user who submitted it.
+        by: The user who submitted it.
         submission: Its identity; a repeated submission returns the job of the first one.
         code: Digest of a stored archive of code.
 
@@ -87,7 +87,7 @@ def store_job(
     """
     document, plain = _stored(ledger, spec, spaces)
     return ledger.jobs.create(
-        spec.name, document, plain, priority, owner=owner, submission=submission, code=code
+        spec.name, document, plain, priority, owner=by.owner, submission=submission, code=code, by=by
     )
 
 
@@ -141,14 +141,14 @@ def submit(
     ledger: Ledger,
     job: JobFile,
     settings: Settings,
-    owner: str | None,
+    by: Actor,
     priority: int,
     key: str | None,
 ) -> JobRecord:
     """Queue a job whose files are on this machine. Raises SpecError; InputError if `key` was used for another job."""
     spec = parse_spec(job.document, job.source, job.folder, settings.data)
-    submission = _submission(owner, key, job.document)
-    return store_job(ledger, spec, spaces_of(spec), priority=priority, owner=owner, submission=submission)
+    submission = _submission(by.owner, key, job.document)
+    return store_job(ledger, spec, spaces_of(spec), priority=priority, by=by, submission=submission)
 
 
 def submit_remote(
@@ -156,7 +156,7 @@ def submit_remote(
     document: Mapping[str, Any],
     spaces: Mapping[str, Mapping[str, Any]],
     settings: Settings,
-    owner: str | None,
+    by: Actor,
     priority: int,
     key: str | None,
     code: str | None,
@@ -173,9 +173,9 @@ def submit_remote(
     """
     spec, given = checked_remote(ledger, document, spaces, settings, code)
     asked = {"spec": document, "spaces": spaces, "priority": priority, "code": code}
-    submission = _submission(owner, key, asked)
+    submission = _submission(by.owner, key, asked)
     return store_job(
-        ledger, spec, spaces_of(spec, given), priority=priority, owner=owner, submission=submission, code=code
+        ledger, spec, spaces_of(spec, given), priority=priority, by=by, submission=submission, code=code
     )
 
 

@@ -19,6 +19,8 @@ from anon_tune.advice.statement import Fingerprint
 from anon_tune.answer import Answer, Comparison, Gamma
 from anon_tune.records import (
     ArmRecord,
+    AuditAction,
+    Channel,
     ControlSignal,
     JobRecord,
     JobState,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArmView",
     "AttemptView",
+    "AuditView",
     "BestView",
     "ChangeView",
     "DeletionView",
@@ -57,6 +60,7 @@ __all__ = [
     "TrialView",
     "WorkerView",
     "attempt_view",
+    "audit_view",
     "job_summary",
     "job_view",
     "report_view",
@@ -342,6 +346,31 @@ class TokenView(View):
     may_send_code: bool
     created: datetime.datetime
     revoked: datetime.datetime | None
+    expires: datetime.datetime | None = Field(
+        default=None, description="When it stops working; null for never."
+    )
+    is_expired: bool = Field(default=False, description="Whether it has expired, by the database's clock.")
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it works: it was not revoked and has not expired."""
+        return self.revoked is None and not self.is_expired
+
+
+class AuditView(View):
+    """An action of a user."""
+
+    id: int
+    time: datetime.datetime
+    owner: str | None = Field(description="The user; null for a user of the machine without a token.")
+    token: str = Field(description='Id of their token; "local" for a user of the machine without one.')
+    channel: Channel = Field(
+        description="Way by which the request came: the command line or Python, the API of the service, or a page."
+    )
+    action: AuditAction
+    job: str | None = Field(description="The job that was changed.")
+    subject: str | None = Field(description="Id of the token that was created or revoked.")
+    note: str | None = Field(description="Details or result, for people.")
 
 
 class WorkerView(View):
@@ -429,6 +458,21 @@ def report_view(report: TrialReport) -> ReportView:
 def attempt_view(attempt: records.Attempt) -> AttemptView:
     """Return the view of an attempt."""
     return AttemptView.model_validate(attempt, from_attributes=True)
+
+
+def audit_view(entry: records.AuditRecord) -> AuditView:
+    """Return the view of an entry of the audit."""
+    return AuditView(
+        id=entry.id,
+        time=entry.time,
+        owner=entry.by.owner,
+        token=entry.by.token or "local",
+        channel=entry.by.channel,
+        action=entry.action,
+        job=entry.job,
+        subject=entry.subject,
+        note=entry.note,
+    )
 
 
 def token_view(token: records.TokenRecord) -> TokenView:

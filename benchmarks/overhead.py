@@ -112,7 +112,8 @@ def main() -> None:
             mock.patch.object(trainable, "TrialTrainable", sleeping(seconds)),
             mock.patch.object(cluster, "connected", timed),
         ):
-            found = api.run_job(ledger, settings, lease)
+            api.run_job(ledger, settings, lease)
+            found = ledger.jobs.get(lease.job, trials=True)
         ledger.close()
     if found.state is not JobState.SUCCEEDED or found.finished is None or len(found.trials) != options.trials:
         raise SystemExit(f"the job is {found.state} with {len(found.trials)} trials: {found.reason}")

@@ -139,7 +139,8 @@ def run_ours(folder: Path, trials: int) -> dict[str, Any]:
 
     memory = Memory()
     with memory.sampled(), mock.patch.object(trainable, "TrialTrainable", trivial_of_ours()):
-        found = api.run_job(ledger, settings, lease)
+        api.run_job(ledger, settings, lease)
+        found = ledger.jobs.get(lease.job, trials=True)
     if found.state is not JobState.SUCCEEDED or found.finished is None:
         raise SystemExit(f"the job is {found.state}: {found.reason}")
     api.project(ledger, settings).sync(lease.job)  # if the projection was left behind

@@ -43,6 +43,7 @@ _COMMANDS: dict[str, list[Callable[..., Any]]] = {
     ],
     "Answers": [answers.best, answers.export, answers.report, answers.suggest],
     "What can be tuned": [contents.tasks, contents.spaces],
+    "Administration": [administration.audit],
     _HIDDEN: [machine.job_process],
 }
 _LONG_RUNNING = {

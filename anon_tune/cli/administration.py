@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import itertools
 import os
 import sys
 from typing import Annotated
@@ -12,10 +15,11 @@ from anon_tune import console
 from anon_tune.cli.options import AsJson, JobId
 from anon_tune.cli.place import ledger_jobs, open_jobs, settings_here
 from anon_tune.cli.printing import err, out, print_json
+from anon_tune.errors import InputError
 from anon_tune.reachable import without_password
 from anon_tune.records import Role
 
-__all__ = ["db_app", "mlflow_app", "token_app"]
+__all__ = ["audit", "db_app", "mlflow_app", "token_app"]
 
 token_app = typer.Typer(help="Tokens of a service's users.", no_args_is_help=True)
 db_app = typer.Typer(help="The ledger's database.", no_args_is_help=True)
@@ -35,19 +39,28 @@ def token_create(
     may_send_code: Annotated[
         bool, typer.Option("--code", help="Jobs submitted with it may bring code.")
     ] = False,
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time until it stops working, e.g. 90d or 12h. Default: never."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a token and print it. It is shown only once."""
     if stdin:
+        if expires is not None:
+            raise InputError(
+                "Give only one of --stdin and --expires: a secret that is given again stays as it is."
+            )
         jobs = ledger_jobs(settings_here("token create --stdin"))
-        token, _ = jobs.create_token(owner, role, sys.stdin.read().strip(), may_send_code=may_send_code)
+        token = jobs.store_token(owner, role, sys.stdin.read().strip(), may_send_code=may_send_code)
         err.print(f"Token {token.id} of {token.owner}, role {token.role}.")
         return
-    token, secret = open_jobs().create_token(owner, role, may_send_code=may_send_code)
+    token, secret = open_jobs().create_token(owner, role, may_send_code=may_send_code, expires=expires)
     if as_json:
         print_json({**token.model_dump(mode="json"), "secret": secret})
         return
-    err.print(f"Token {token.id} of {token.owner}, role {token.role}. Save it; it is not shown again:")
+    until = f", until {token.expires.astimezone():%Y-%m-%d %H:%M}" if token.expires else ""
+    err.print(f"Token {token.id} of {token.owner}, role {token.role}{until}. Save it; it is not shown again:")
     sys.stdout.write(f"{secret}\n")
 
 
@@ -73,6 +86,45 @@ def token_revoke(
         print_json(token.model_dump(mode="json"))
     else:
         out.print(f"Token {token.id} of {token.owner} is revoked.")
+
+
+def audit(
+    job_id: Annotated[
+        str | None, typer.Option("--job", metavar="JOB", help="Only what was done with this job.")
+    ] = None,
+    owner: Annotated[str | None, typer.Option(metavar="NAME", help="Only what this user did.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only from this time on: a date such as 2026-12-01, or 7d, 12h ago."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most lines to show.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List who submitted, paused, cancelled, extended, made tokens or signed in, newest first."""
+    moment = None if since is None else _moment(since)
+    found = list(itertools.islice(open_jobs().audit(job_id, owner, moment), limit))
+    if as_json:
+        print_json([entry.model_dump(mode="json") for entry in found])
+    elif found:
+        out.print(console.audit_table(found))
+    else:
+        out.print("Nothing was done yet that fits.")
+
+
+def _moment(text: str) -> datetime.datetime:
+    """Return the time that a text names, a date or how long ago it was. Raises InputError."""
+    from anon_tune.spec import seconds
+
+    with contextlib.suppress(ValueError):
+        return datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds(text))
+    try:
+        return datetime.datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise InputError(
+            f"--since: expected a date such as 2026-12-01, or a duration such as 7d, found {text!r}"
+        ) from None
 
 
 @db_app.command("upgrade")

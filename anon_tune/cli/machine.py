@@ -162,7 +162,7 @@ def serve(
     api.check_settings(settings)
     ledger = open_ledger(settings, server.DATABASE_SECONDS)
     log_to_stderr()
-    server.serve(ledger, settings, host, port, lambda url: err.print(f"Serving at {url}", soft_wrap=True))
+    server.serve(ledger, settings, host, port, lambda line: err.print(line, soft_wrap=True))
 
 
 def doctor(as_json: AsJson = False) -> None:

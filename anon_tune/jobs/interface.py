@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from anon_tune.export import form_of
 from anon_tune.jobs import frames
 from anon_tune.records import JobState, LearningCurve, Role
 from anon_tune.views import (
+    AuditView,
     BestView,
     ChangeView,
     DeletionView,
@@ -261,13 +263,7 @@ class Jobs(ABC):
             ConflictError: The budget is already that high, the job FAILED or was CANCELLED, or more seeds would
                 decide nothing.
         """
-        from anon_tune.spec import seconds as duration
-
-        try:
-            length = None if seconds is None else duration(seconds)
-        except ValueError as error:
-            raise InputError(f"--time: {error}") from None
-        return self._extend(job_id, trials, length, seeds)
+        return self._extend(job_id, trials, _length("--time", seconds), seeds)
 
     @abstractmethod
     def _extend(
@@ -339,13 +335,32 @@ class Jobs(ABC):
     def workers(self) -> list[WorkerView]:
         """Return the processes that work on jobs, the longest running first; lost ones for a day."""
 
-    @abstractmethod
-    def create_token(self, owner: str, role: Role, *, may_send_code: bool = False) -> tuple[TokenView, str]:
+    def create_token(
+        self,
+        owner: str,
+        role: Role,
+        *,
+        may_send_code: bool = False,
+        expires: float | str | None = None,
+    ) -> tuple[TokenView, str]:
         """Make a token for a user of a service, and return it with its secret, which is shown this once.
 
+        Args:
+            owner: Name of the user.
+            role: Their permissions.
+            may_send_code: Whether jobs submitted with it may bring code.
+            expires: Seconds until it stops working, or text with a unit, such as "90d"; None for never.
+
         Raises:
-            InputError: `owner` is not 1 to 64 printable characters.
+            InputError: `owner` is not 1 to 64 printable characters, or `expires` is no duration.
         """
+        return self._create_token(owner, role, may_send_code, _length("--expires", expires))
+
+    @abstractmethod
+    def _create_token(
+        self, owner: str, role: Role, may_send_code: bool, seconds: float | None
+    ) -> tuple[TokenView, str]:
+        """Make a token; `seconds` is a valid duration."""
 
     @abstractmethod
     def tokens(self) -> list[TokenView]:
@@ -354,6 +369,18 @@ class Jobs(ABC):
     @abstractmethod
     def revoke_token(self, token_id: str) -> TokenView:
         """Revoke a token at once and for good. Raises NotFoundError."""
+
+    @abstractmethod
+    def audit(
+        self, job: str | None = None, owner: str | None = None, since: datetime.datetime | None = None
+    ) -> Iterator[AuditView]:
+        """Yield what users did with jobs and tokens, newest first; a service shows it to admins.
+
+        Args:
+            job: Only actions on this job, which may have been deleted.
+            owner: Only actions of this user.
+            since: Only actions from this time on.
+        """
 
 
 class Result:
@@ -452,6 +479,16 @@ class Result:
             best = job.result.gamma.best
             state += f", gamma {'-' if best is None else f'{best:.3g}'}, {self.verdict}"
         return f"<Result of job {job.id} ({job.name}): {state}>"
+
+
+def _length(option: str, duration: float | str | None) -> float | None:
+    """Return a duration in seconds. Raises InputError, which names the option."""
+    from anon_tune.spec import seconds
+
+    try:
+        return None if duration is None else seconds(duration)
+    except ValueError as error:
+        raise InputError(f"{option}: {error}") from None
 
 
 def _job_file(job: str | Path | Mapping[str, Any] | JobFile, overrides: Sequence[str]) -> JobFile:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -14,10 +16,21 @@ from anon_tune.advice.statement import UNKNOWN, Advice, Fingerprint
 from anon_tune.errors import InputError, NotFoundError
 from anon_tune.jobs.interface import Jobs
 from anon_tune.ledger import Ledger
-from anon_tune.records import ENDED, JobState, LearningCurve, ReportPlace, Role, TrialQuery
+from anon_tune.records import (
+    ENDED,
+    LOCAL,
+    Actor,
+    AuditQuery,
+    JobState,
+    LearningCurve,
+    ReportPlace,
+    Role,
+    TrialQuery,
+)
 from anon_tune.settings import Settings
 from anon_tune.texts import plain_name
 from anon_tune.views import (
+    AuditView,
     ChangeView,
     DeletionView,
     JobSummary,
@@ -29,6 +42,7 @@ from anon_tune.views import (
     TrialView,
     WorkerView,
     attempt_view,
+    audit_view,
     job_summary,
     job_view,
     report_view,
@@ -49,6 +63,7 @@ _LONGEST_OWNER = 64
 _SECRET_LENGTH = 32
 _POLL_SECONDS = 0.5
 _REPORT_PAGE = 1000
+_AUDIT_PAGE = 500
 _SHOWN_OUTCOMES = {"LOST", "FAILED", "DIVERGED"}
 
 
@@ -73,11 +88,11 @@ class LedgerJobs(Jobs):
     Args:
         ledger: The ledger.
         settings: Name the folders of the jobs' files.
-        owner: User of a service who submits the jobs; None on this machine.
+        by: The user on whose behalf it acts.
     """
 
-    def __init__(self, ledger: Ledger, settings: Settings, owner: str | None = None) -> None:
-        self._ledger, self._settings, self._owner = ledger, settings, owner
+    def __init__(self, ledger: Ledger, settings: Settings, by: Actor = LOCAL) -> None:
+        self._ledger, self._settings, self._by = ledger, settings, by
 
     def close(self) -> None:
         self._ledger.close()
@@ -89,7 +104,7 @@ class LedgerJobs(Jobs):
             raise InputError(
                 "Code is only sent to a service. On this machine modules are imported from the job file's folder."
             )
-        return job_summary(submission.submit(self._ledger, job, self._settings, self._owner, priority, key))
+        return job_summary(submission.submit(self._ledger, job, self._settings, self._by, priority, key))
 
     def submit_remote(
         self,
@@ -117,7 +132,7 @@ class LedgerJobs(Jobs):
 
         return job_summary(
             submission.submit_remote(
-                self._ledger, document, spaces, self._settings, self._owner, priority, key, code
+                self._ledger, document, spaces, self._settings, self._by, priority, key, code
             )
         )
 
@@ -148,7 +163,7 @@ class LedgerJobs(Jobs):
             )
         code_archive.modules(archive)
         most = self._settings.code_quota * 2**20
-        self._ledger.archives.store(digest, archive, self._owner, most)
+        self._ledger.archives.store(digest, archive, self._by.owner, most)
 
     def jobs(self) -> list[JobSummary]:
         return self.job_page()
@@ -214,29 +229,29 @@ class LedgerJobs(Jobs):
     def logs(self, job_id: str, trial: str | None = None, since: int | None = None) -> LogsView:
         attempts = self._ledger.attempts.of_job(job_id, trial, _SHOWN_OUTCOMES if trial is None else None)
         path = self._settings.job_folder(job_id) / "job.log"
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
-        # The last line may still be incomplete: the next call returns it.
-        lines = None if text is None else text.split("\n")[:-1]
+        log = path.read_bytes() if path.exists() else None
+        lines = 0 if log is None else log.count(b"\n")
+        wanted = min(lines, _LOG_LINES) if since is None else max(0, lines - since)
         return LogsView(
             attempts=[attempt_view(attempt) for attempt in attempts],
-            job_log=None if lines is None else lines[-_LOG_LINES:] if since is None else lines[since:],
-            lines=len(lines or ()),
+            job_log=None if log is None else _last_lines(log, wanted),
+            lines=lines,
         )
 
     def pause(self, job_id: str) -> ChangeView:
-        return self._change(job_id, self._ledger.jobs.pause(job_id))
+        return self._change(job_id, self._ledger.jobs.pause(job_id, self._by))
 
     def resume(self, job_id: str) -> ChangeView:
-        return self._change(job_id, self._ledger.jobs.resume(job_id))
+        return self._change(job_id, self._ledger.jobs.resume(job_id, self._by))
 
     def cancel(self, job_id: str) -> ChangeView:
-        state = self._ledger.jobs.cancel(job_id)
+        state = self._ledger.jobs.cancel(job_id, self._by)
         self.remove_leftovers()
         return self._change(job_id, state)
 
     def delete(self, job_id: str, *, only_ended: bool = False) -> DeletionView:
         try:
-            found = self._ledger.jobs.delete(job_id, only_ended=only_ended)
+            found = self._ledger.jobs.delete(job_id, self._by, only_ended=only_ended)
         finally:  # also if it was deleted before, by a process that died before it had deleted the files
             self.remove_leftovers()
         return DeletionView(
@@ -259,7 +274,7 @@ class LedgerJobs(Jobs):
             raise InputError(f"--seeds: expected a whole number of at most {MOST_SEEDS}, found {seeds!r}")
         if seeds is not None and trials is None and seconds is None:
             submission.check_more_seeds(self._ledger, job_id)
-        return self._change(job_id, self._ledger.jobs.extend(job_id, trials, seconds, seeds))
+        return self._change(job_id, self._ledger.jobs.extend(job_id, trials, seconds, seeds, self._by))
 
     def _change(self, job_id: str, state: JobState) -> ChangeView:
         return ChangeView(id=job_id, state=state, requested=self._ledger.jobs.get(job_id).requested)
@@ -284,30 +299,47 @@ class LedgerJobs(Jobs):
     def workers(self) -> list[WorkerView]:
         return [worker_view(worker) for worker in self._ledger.workers.all()]
 
-    def create_token(
-        self, owner: str, role: Role, secret: str | None = None, *, may_send_code: bool = False
-    ) -> tuple[TokenView, str]:
-        """Make a token for a user of a service, and return it with its secret, which is shown this once.
-
-        `secret` is one that was generated elsewhere; giving it again changes nothing.
+    def store_token(self, owner: str, role: Role, secret: str, *, may_send_code: bool = False) -> TokenView:
+        """Make a token of a secret that was generated elsewhere; giving it again changes nothing.
 
         Raises:
             InputError: `owner` is not 1 to 64 visible characters, or `secret` is shorter than 32.
+            ConflictError: The secret belongs to another user or role, was revoked, or has expired.
         """
+        if len(secret) < _SECRET_LENGTH:
+            raise InputError(f"A secret needs at least {_SECRET_LENGTH} random characters.")
+        return self._create_token(owner, role, may_send_code, None, secret)[0]
+
+    def _create_token(
+        self, owner: str, role: Role, may_send_code: bool, seconds: float | None, secret: str | None = None
+    ) -> tuple[TokenView, str]:
         try:
             owner = plain_name(owner, _LONGEST_OWNER)
         except ValueError as error:
             raise InputError(f"owner: {error}.") from None
-        if secret is not None and len(secret) < _SECRET_LENGTH:
-            raise InputError(f"A secret needs at least {_SECRET_LENGTH} random characters.")
-        record, secret = self._ledger.tokens.create(owner, role, secret, may_send_code=may_send_code)
+        record, secret = self._ledger.tokens.create(
+            owner, role, secret, may_send_code=may_send_code, seconds=seconds, by=self._by
+        )
         return token_view(record), secret
 
     def tokens(self) -> list[TokenView]:
         return [token_view(token) for token in self._ledger.tokens.all()]
 
     def revoke_token(self, token_id: str) -> TokenView:
-        return token_view(self._ledger.tokens.revoke(token_id))
+        return token_view(self._ledger.tokens.revoke(token_id, self._by))
+
+    def audit(
+        self, job: str | None = None, owner: str | None = None, since: datetime.datetime | None = None
+    ) -> Iterator[AuditView]:
+        query = AuditQuery(job, owner, since, _AUDIT_PAGE)
+        page = self.audit_page(query)
+        while page:
+            yield from page
+            page = self.audit_page(dataclasses.replace(query, after=page[-1].id))
+
+    def audit_page(self, query: AuditQuery) -> list[AuditView]:
+        """Return a page of what `audit` yields."""
+        return [audit_view(entry) for entry in self._ledger.audit.find(query)]
 
     def remove_leftovers(self) -> None:
         """Delete files of deleted jobs, and those of killed drivers: checkpoints, and Ray temp directories."""
@@ -323,3 +355,12 @@ class LedgerJobs(Jobs):
             with contextlib.suppress(NotFoundError):  # of another ledger
                 if self._ledger.jobs.get(job_id).state in ENDED:
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_lines(log: bytes, count: int) -> list[str]:
+    """Return the last lines of a log, without decoding the others.
+
+    What follows the last line may still be incomplete: the next call returns it.
+    """
+    lines = log.rsplit(b"\n", count + 1)[-count - 1 : -1]
+    return [line.decode("utf-8", "replace") for line in lines]

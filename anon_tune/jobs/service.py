@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from anon_tune.reachable import http_client, proxy_of, without_password
 from anon_tune.records import Role
 from anon_tune.texts import quoted
 from anon_tune.views import (
+    AuditView,
     ChangeView,
     DeletionView,
     JobSummary,
@@ -173,8 +175,12 @@ class ServiceJobs(Jobs):
     def workers(self) -> list[WorkerView]:
         return _read(list[WorkerView], self._get("/workers"))
 
-    def create_token(self, owner: str, role: Role, *, may_send_code: bool = False) -> tuple[TokenView, str]:
-        wanted = {"owner": owner, "role": role.value, "may_send_code": may_send_code}
+    def _create_token(
+        self, owner: str, role: Role, may_send_code: bool, seconds: float | None
+    ) -> tuple[TokenView, str]:
+        wanted: dict[str, Any] = {"owner": owner, "role": role.value, "may_send_code": may_send_code}
+        if seconds is not None:
+            wanted["expires_in"] = seconds
         answer = self._ask("POST", "/tokens", json=wanted)
         made = _read(dict[str, Any], answer)
         return _read(TokenView, answer), str(made["secret"])
@@ -184,6 +190,13 @@ class ServiceJobs(Jobs):
 
     def revoke_token(self, token_id: str) -> TokenView:
         return _read(TokenView, self._ask("DELETE", f"/tokens/{quote(token_id, safe='')}", again=True))
+
+    def audit(
+        self, job: str | None = None, owner: str | None = None, since: datetime.datetime | None = None
+    ) -> Iterator[AuditView]:
+        given = {"job": job, "owner": owner, "since": None if since is None else since.isoformat()}
+        query = {name: value for name, value in given.items() if value is not None}
+        return self._pages("/audit", AuditView, query)
 
     def watch(self, job_id: str) -> Iterator[JobView]:
         last = None
@@ -214,9 +227,9 @@ class ServiceJobs(Jobs):
         except (httpx2.HTTPError, ValidationError):
             return
 
-    def _pages(self, path: str, view: type[V]) -> Iterator[V]:
+    def _pages(self, path: str, view: type[V], given: Mapping[str, str] | None = None) -> Iterator[V]:
         """Yield the items of all pages of a list; a page is requested when the one before has been used."""
-        query: dict[str, Any] = {"limit": _PAGE}
+        query: dict[str, Any] = {"limit": _PAGE, **(given or {})}
         while True:
             page = _read(_Page, self._get(path, query))
             yield from TypeAdapter(list[view]).validate_python(page.items)  # type: ignore[valid-type]

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from anon_tune.errors import ConflictError, InputError, LeaseHeldError, NotFoundError, TransitionError
+from anon_tune.ledger.audit import record
 from anon_tune.ledger.budgets import raised
 from anon_tune.ledger.database import database_time
 from anon_tune.ledger.deletions import delete_job, is_deleted, keep_code
@@ -19,7 +20,18 @@ from anon_tune.ledger.tables import DELETED, JOBS, SUBMISSIONS
 from anon_tune.ledger.tokens import short_id
 from anon_tune.ledger.transaction import Lease, Transactions
 from anon_tune.ledger.transitions import STATES_AFTER, leave_job
-from anon_tune.records import ENDED, ControlSignal, Deletion, JobRecord, JobState, Phase, check_transition
+from anon_tune.records import (
+    ENDED,
+    LOCAL,
+    Actor,
+    AuditAction,
+    ControlSignal,
+    Deletion,
+    JobRecord,
+    JobState,
+    Phase,
+    check_transition,
+)
 
 __all__ = ["Jobs", "SubmissionKey"]
 
@@ -55,6 +67,7 @@ class Jobs:
         owner: str | None = None,
         submission: SubmissionKey | None = None,
         code: str | None = None,
+        by: Actor | None = None,
     ) -> JobRecord:
         """Store a QUEUED job under a new short id and return it.
 
@@ -66,6 +79,7 @@ class Jobs:
             owner: The user who submitted it.
             submission: Its identity; a repeated submission returns the job of the first one, as it is now.
             code: Digest of a stored archive of code.
+            by: The user who submits it, for the audit; by default `owner` on this machine.
 
         Raises:
             InputError: The submission's key was used for another request.
@@ -101,6 +115,8 @@ class Jobs:
                     savepoint.rollback()
                     continue
                 savepoint.commit()
+                by = by or Actor(owner)
+                record(connection, by, AuditAction.SUBMIT, job=str(row["id"]), note=name)
                 return read_job(connection, str(row["id"]))
 
     def get(self, job_id: str, *, trials: bool = False) -> JobRecord:
@@ -137,7 +153,7 @@ class Jobs:
             transaction.check_lease(lease)
             transaction.connection.execute(sa.update(JOBS).where(JOBS.c.id == lease.job).values(found))
 
-    def pause(self, job_id: str) -> JobState:
+    def pause(self, job_id: str, by: Actor = LOCAL) -> JobState:
         """Pause a job after its running trials. Return its state: RUNNING while a live process holds it.
 
         Raises:
@@ -145,18 +161,18 @@ class Jobs:
             TransitionError: It is PAUSED or has ended.
             ConflictError: It is being cancelled.
         """
-        return self._request(job_id, ControlSignal.PAUSE)
+        return self._request(job_id, ControlSignal.PAUSE, by)
 
-    def cancel(self, job_id: str) -> JobState:
+    def cancel(self, job_id: str, by: Actor = LOCAL) -> JobState:
         """End a job now, with the trials it has. Return its state: RUNNING while a live process holds it.
 
         Raises:
             NotFoundError: No such job.
             TransitionError: It has ended.
         """
-        return self._request(job_id, ControlSignal.CANCEL)
+        return self._request(job_id, ControlSignal.CANCEL, by)
 
-    def resume(self, job_id: str) -> JobState:
+    def resume(self, job_id: str, by: Actor = LOCAL) -> JobState:
         """Queue a PAUSED job, or one whose holder has died; return its state.
 
         Raises:
@@ -176,10 +192,16 @@ class Jobs:
                     f"`anon-tune show {job_id}` says more."
                 )
             leave_job(transaction.connection, job_id, job.now, JobState.QUEUED, None)
+            record(transaction.connection, by, AuditAction.RESUME, job=job_id, note=JobState.QUEUED)
         return JobState.QUEUED
 
     def extend(
-        self, job_id: str, trials: int | None = None, time: float | None = None, seeds: int | None = None
+        self,
+        job_id: str,
+        trials: int | None = None,
+        time: float | None = None,
+        seeds: int | None = None,
+        by: Actor = LOCAL,
     ) -> JobState:
         """Raise a job's budget; one that has SUCCEEDED is QUEUED again. Return its state.
 
@@ -191,6 +213,7 @@ class Jobs:
             trials: The new `budget.trials`, per arm.
             time: The new `budget.time`, in seconds.
             seeds: The new number of verdict seeds, over all rounds.
+            by: The user who extends it, for the audit.
 
         Raises:
             NotFoundError: No such job.
@@ -206,17 +229,21 @@ class Jobs:
                 )
             spec = {**job.row["spec"], "budget": raised(connection, job.row, trials, time, seeds)}
             connection.execute(sa.update(JOBS).where(JOBS.c.id == job_id).values(spec=spec))
+            given = {"trials": trials, "time (s)": time, "seeds": seeds}
+            totals = ", ".join(f"{key} {total:g}" for key, total in given.items() if total is not None)
+            record(connection, by, AuditAction.EXTEND, job=job_id, note=totals)
             if state is JobState.SUCCEEDED:
                 check_transition(state, JobState.QUEUED)
                 leave_job(connection, job_id, job.now, JobState.QUEUED, None)
                 return JobState.QUEUED
         return state
 
-    def delete(self, job_id: str, *, only_ended: bool = False) -> Deletion:
+    def delete(self, job_id: str, by: Actor = LOCAL, *, only_ended: bool = False) -> Deletion:
         """Delete a job that no process works on, with its trials, and its code unless another job uses it.
 
         Args:
             job_id: The job.
+            by: The user who asks for it.
             only_ended: Delete it only if it has ended.
 
         Raises:
@@ -232,6 +259,7 @@ class Jobs:
                 raise TransitionError(
                     f"Job {job_id} is {state} and was not deleted. Cancel it first: anon-tune cancel {job_id}"
                 )
+            record(transaction.connection, by, AuditAction.DELETE, job=job_id, note=job.row["name"])
             return delete_job(transaction.connection, job.row, job.now)
 
     def deleted(self) -> frozenset[str]:
@@ -239,7 +267,7 @@ class Jobs:
         with self._transactions.read() as transaction:
             return frozenset(transaction.connection.execute(sa.select(DELETED.c.id)).scalars())
 
-    def _request(self, job_id: str, request: ControlSignal) -> JobState:
+    def _request(self, job_id: str, request: ControlSignal, by: Actor) -> JobState:
         """Change a job that no live process holds, or store the request for its holder."""
         with self._transactions.write() as transaction:
             connection, job = transaction.connection, transaction.lock_job(job_id)
@@ -251,6 +279,8 @@ class Jobs:
             check_transition(before, after)
             if job.row["requested"] == ControlSignal.CANCEL and request is ControlSignal.PAUSE:
                 raise ConflictError(f"Job {job_id} is being cancelled and cannot be paused.")
+            holder = f"requested of {job.row['lease_holder']}" if job.is_held else after
+            record(connection, by, AuditAction(request), job=job_id, note=holder)
             if job.is_held:
                 connection.execute(sa.update(JOBS).where(JOBS.c.id == job_id).values(requested=request))
                 return before

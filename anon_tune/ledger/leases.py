@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from anon_tune.errors import LeaseHeldError, TransitionError
 from anon_tune.ledger.database import database_time
+from anon_tune.ledger.rows import JOB_COLUMNS
 from anon_tune.ledger.tables import JOBS
 from anon_tune.ledger.transaction import Lease, Transactions
 from anon_tune.ledger.transitions import STATES_AFTER, end_attempts, leave_job
@@ -74,7 +75,7 @@ class Leases:
                 now = database_time(connection)
                 left_behind = sa.and_(JOBS.c.state == JobState.RUNNING, JOBS.c.lease_expires <= now)
                 query = (
-                    sa.select(JOBS)
+                    sa.select(*JOB_COLUMNS)
                     .where(sa.or_(JOBS.c.state == JobState.QUEUED, left_behind))
                     .order_by(JOBS.c.priority.desc(), JOBS.c.created, JOBS.c.id)
                     .limit(1)
@@ -97,7 +98,7 @@ class Leases:
         """
         with self._transactions.write() as transaction:
             connection, now = transaction.connection, transaction.check_lease(lease)
-            row = connection.execute(sa.select(JOBS).where(JOBS.c.id == lease.job)).mappings().one()
+            row = connection.execute(sa.select(*JOB_COLUMNS).where(JOBS.c.id == lease.job)).mappings().one()
             spent = _spent(row, now)
             expires = now + datetime.timedelta(seconds=lease.seconds)
             connection.execute(
@@ -139,7 +140,7 @@ class Leases:
                 if row["lease_token"] == lease.token and row["lease_holder"] is None:
                     return JobState(row["state"])
             connection, now = transaction.connection, transaction.check_lease(lease)
-            row = connection.execute(sa.select(JOBS).where(JOBS.c.id == lease.job)).mappings().one()
+            row = connection.execute(sa.select(*JOB_COLUMNS).where(JOBS.c.id == lease.job)).mappings().one()
             check_transition(JobState(row["state"]), state)
             if state in ENDED and budget is not None and row["spec"]["budget"] != budget:
                 state, reason = JobState.QUEUED, "its budget was raised"

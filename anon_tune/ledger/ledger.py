@@ -1,6 +1,6 @@
 """The ledger: one database of jobs, and the operations on it.
 
-Operations are in four classes: `Jobs`, `Leases`, `Trials` and `Attempts`. `ledger.trials.report(...)` is a
+Operations are in five classes: `Jobs`, `Leases`, `Trials`, `Attempts` and `Audit`. `ledger.trials.report(...)` is a
 transaction of its own. Several operations become one transaction on the object that `Ledger.transaction` gives::
 
     with ledger.transaction() as transaction:
@@ -30,6 +30,11 @@ is forgotten: if the holder leaves the job in a state that could go on, the job 
 and the next `claim` does so for a job that its holder left behind. `acquire` of such a job, which names it,
 withdraws the request. A budget that was raised just before the job's end queues it again.
 
+Audit
+-----
+What users do (submissions, requests, tokens, signing in) is recorded in the transaction of the action itself, so an
+entry is there if and only if its action took place. Nobody changes or removes entries.
+
 Transactions
 ------------
 Each transaction reads the state it depends on under a lock (sqlite: the database's write lock; PostgreSQL: the
@@ -52,6 +57,7 @@ import sqlalchemy as sa
 
 from anon_tune.ledger.archives import CodeArchives
 from anon_tune.ledger.attempts import Attempts
+from anon_tune.ledger.audit import Audit
 from anon_tune.ledger.database import open_database, write
 from anon_tune.ledger.jobs import Jobs
 from anon_tune.ledger.leases import Leases
@@ -78,6 +84,7 @@ class Operations:
         leases: Leases of the processes that work on jobs.
         trials: Trials and their reports.
         attempts: Executions of trials.
+        audit: Actions of users.
     """
 
     def __init__(self, transactions: Transactions) -> None:
@@ -85,6 +92,7 @@ class Operations:
         self.leases = Leases(transactions)
         self.trials = Trials(transactions)
         self.attempts = Attempts(transactions)
+        self.audit = Audit(transactions)
 
 
 class Ledger(Operations):

@@ -14,6 +14,7 @@ from anon_tune import records
 from anon_tune.ledger.database import database_time, read
 from anon_tune.ledger.job_list import read_list
 from anon_tune.ledger.rows import (
+    JOB_COLUMNS,
     check_job,
     check_trial,
     job_record,
@@ -25,6 +26,7 @@ from anon_tune.ledger.rows import (
 from anon_tune.ledger.tables import JOBS, PROJECTIONS, REPORTS, TRIALS
 from anon_tune.ledger.workers import read_queue
 from anon_tune.records import (
+    FINISHED,
     ArmRecord,
     JobList,
     JobQuery,
@@ -65,7 +67,7 @@ class Overviews:
         Raises:
             NotFoundError: There is no job `after`.
         """
-        query = sa.select(JOBS).order_by(JOBS.c.created.desc(), JOBS.c.id).limit(limit)
+        query = sa.select(*JOB_COLUMNS).order_by(JOBS.c.created.desc(), JOBS.c.id).limit(limit)
         with read(self._engine) as connection:
             if after is not None:
                 created = connection.execute(sa.select(JOBS.c.created).where(JOBS.c.id == after)).scalar()
@@ -88,7 +90,7 @@ class Overviews:
     def answered(self, family: str, limit: int) -> list[JobRecord]:
         """Return the newest jobs of an architecture family that have SUCCEEDED, without their trials."""
         query = (
-            sa.select(JOBS)
+            sa.select(*JOB_COLUMNS)
             .where(
                 JOBS.c.state == JobState.SUCCEEDED.value, JOBS.c.architecture["family"].as_string() == family
             )
@@ -119,7 +121,7 @@ class Overviews:
         """
         name = JOBS.c.spec[("model", "name")].as_string()
         query = (
-            sa.select(JOBS)
+            sa.select(*JOB_COLUMNS)
             .where(
                 JOBS.c.started.is_not(None),
                 JOBS.c.spec["task"].as_string() == task,
@@ -248,6 +250,14 @@ class Overviews:
             for trial, group in groupby(rows, key=itemgetter(0))
             if (of_trial := list(group))
         }
+
+    def progress(self, job_id: str) -> int:
+        """Return a number that grows with each report and each trial that ends; 0 if there is no such job."""
+        of_job = sa.select(TRIALS.c.id).where(TRIALS.c.job_id == job_id)
+        reports = sa.select(sa.func.count()).where(REPORTS.c.trial_id.in_(of_job))
+        ended = sa.select(sa.func.count()).where(TRIALS.c.job_id == job_id, TRIALS.c.state.in_(FINISHED))
+        with read(self._engine) as connection:
+            return connection.execute(reports).scalar_one() + connection.execute(ended).scalar_one()
 
     def time(self) -> datetime.datetime:
         """Return the database's time (UTC)."""

@@ -28,6 +28,7 @@ from anon_tune.records import storable_text
 
 __all__ = [
     "ATTEMPTS",
+    "AUDIT",
     "CODE",
     "DELETED",
     "JOBS",
@@ -229,6 +230,7 @@ TOKENS = Table(
     _required("digest", String(64), unique=True),
     _required("created", _UTCDateTime),
     Column("revoked", _UTCDateTime),
+    Column("expires", _UTCDateTime),
 )
 """Tokens of the service's users. Only the `digest` of a token is stored."""
 
@@ -289,3 +291,18 @@ NOTICES = Table(
 `due` is the time of the next try; the process that sends a notice sets it ahead, so that no other one sends it
 meanwhile. No foreign keys: the deletion of a webhook or a job must never make a change of a job fail.
 """
+
+AUDIT = Table(
+    "audit",
+    METADATA,
+    _required("id", Integer, primary_key=True),
+    _required("time", _UTCDateTime),
+    Column("owner", String(64)),
+    Column("token_id", String(16)),
+    _required("channel", String(16)),
+    _required("action", String(16)),
+    Column("job_id", String(32), index=True),
+    Column("subject", String(16)),
+    Column("note", _FreeText),
+)
+"""Actions of users. They outlive the jobs that they name, so `job_id` is no foreign key."""

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from anon_tune.errors import LeaseLostError
 from anon_tune.ledger.database import database_time, read, write
-from anon_tune.ledger.rows import no_such_job
+from anon_tune.ledger.rows import JOB_COLUMNS, no_such_job
 from anon_tune.ledger.tables import JOBS
 
 __all__ = ["Lease", "LockedJob", "SeparateTransactions", "Transaction", "Transactions"]
@@ -48,7 +48,7 @@ class LockedJob:
     """A job whose row is locked until the transaction ends.
 
     Attributes:
-        row: Its row.
+        row: Its row, without its search spaces.
         now: The database's time (UTC), read after the lock was granted.
         is_held: Whether a process holds its lease and the lease has not run out.
     """
@@ -113,7 +113,7 @@ class Transaction:
 
     def lock_job(self, job_id: str) -> LockedJob:
         """Lock a job's row and return it. Raises NotFoundError."""
-        query = sa.select(JOBS).where(JOBS.c.id == job_id).with_for_update()
+        query = sa.select(*JOB_COLUMNS).where(JOBS.c.id == job_id).with_for_update()
         row = self.connection.execute(query).mappings().first()
         if row is None:
             raise no_such_job(job_id)

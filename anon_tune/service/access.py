@@ -16,7 +16,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from anon_tune.jobs.ledger import LedgerJobs
 from anon_tune.ledger import Ledger
-from anon_tune.records import Role
+from anon_tune.records import Actor, Channel, Role, TokenRecord
 from anon_tune.settings import Settings
 
 __all__ = [
@@ -29,11 +29,41 @@ __all__ = [
     "Surroundings",
     "User",
     "Watcher",
+    "about_expired",
     "open_user",
     "require",
 ]
 
 JobId = Annotated[str, Path(max_length=32, examples=["93gk79"])]
+
+_NEW_TOKEN = "An admin can create one: anon-tune token create NAME"
+_FORWARDED = {
+    "cdn-loop",
+    "client-ip",
+    "forwarded",
+    "true-client-ip",
+    "via",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-real-ip",
+    "x-remote-addr",
+    "x-remote-ip",
+    "x-scheme",
+}
+_FORWARDED_PREFIXES = (
+    "cf-",
+    "fastly-",
+    "fly-",
+    "tailscale-",
+    "x-amz-cf-",
+    "x-amzn-",
+    "x-azure-",
+    "x-envoy-",
+    "x-forwarded",
+    "x-original-",
+    "x-proxyuser-",
+)
+"""Headers that proxies, load balancers and tunnels add, and clients do not."""
 
 _RANKS = {role: rank for rank, role in enumerate(Role)}
 _BEARER = HTTPBearer(
@@ -67,6 +97,7 @@ class User:
         owner: Name of the user; None for a user of the machine, without a token.
         may_send_code: Whether their token allows code; the service must allow it too.
         token_id: Id of their token; None for a user of the machine.
+        channel: Way by which the request came.
     """
 
     owner: str | None
@@ -75,11 +106,13 @@ class User:
     surroundings: Surroundings
     secret: str | None = field(default=None, repr=False)
     token_id: str | None = None
+    channel: Channel = Channel.SERVICE
 
     @property
     def jobs(self) -> LedgerJobs:
         """Jobs, on behalf of this user."""
-        return LedgerJobs(self.surroundings.ledger, self.surroundings.settings, self.owner)
+        by = Actor(self.owner, self.token_id, self.channel)
+        return LedgerJobs(self.surroundings.ledger, self.surroundings.settings, by)
 
     def has(self, role: Role) -> bool:
         """Return whether they have this role, or one above it."""
@@ -119,10 +152,15 @@ def require(user: User, role: Role) -> None:
         raise HTTPException(403, f"This request needs a token with the role {role}; yours has {user.role}.")
 
 
-def open_user(request: Request) -> User:
-    """Return the user of an open service. Raises HTTPException (403) for a web page of another origin."""
+def open_user(request: Request, channel: Channel = Channel.SERVICE) -> User:
+    """Return the user of an open service.
+
+    Raises:
+        HTTPException: 403 for a request that may come from another machine, or from a web page of another origin.
+    """
+    _refuse_proxies(request)
     _refuse_other_pages(request)
-    return User(None, Role.ADMIN, True, request.app.state.surroundings)
+    return User(None, Role.ADMIN, True, request.app.state.surroundings, channel=channel)
 
 
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
@@ -151,13 +189,39 @@ def _known(request: Request, credentials: HTTPAuthorizationCredentials | None) -
             )
     elif surroundings.is_open():
         return open_user(request)
-    raise HTTPException(401, _no_token(surroundings), {"WWW-Authenticate": "Bearer"})
+    secret = None if credentials is None else credentials.credentials
+    raise HTTPException(401, _no_token(request, surroundings, secret), {"WWW-Authenticate": "Bearer"})
 
 
-def _no_token(surroundings: Surroundings) -> str:
+def _no_token(request: Request, surroundings: Surroundings, secret: str | None) -> str:
     if surroundings.is_open():
+        _refuse_proxies(request)
         return "Unknown token. This service needs no token yet: unset ANON_TUNE_TOKEN."
-    return "Missing or unknown token. An admin can create one: anon-tune token create NAME"
+    expired = None if secret is None else surroundings.ledger.tokens.expired(secret)
+    return about_expired(expired) if expired else f"Missing or unknown token. {_NEW_TOKEN}"
+
+
+def about_expired(token: TokenRecord) -> str:
+    """Return the message about a token that has expired."""
+    return f"Your token {token.id} expired on {token.expires:%Y-%m-%d at %H:%M} UTC. {_NEW_TOKEN}"
+
+
+def _refuse_proxies(request: Request) -> None:
+    """Raise HTTPException (403) for a request through a proxy, which hides that it comes from another machine.
+
+    nginx, as it comes, adds no header, but speaks HTTP/1.0.
+    """
+    names = (name for name in request.headers if name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES))
+    sign = next((f"header {name}" for name in names), None)
+    if sign is None and request.scope["http_version"] == "1.0":
+        sign = "HTTP/1.0"
+    if sign is not None:
+        raise HTTPException(
+            403,
+            f"This request came through a proxy ({sign}), and without tokens the service only answers users of its "
+            "own machine. To publish it, create a token there: anon-tune token create NAME --role admin. On that "
+            "machine, connect without the proxy: add 127.0.0.1 to NO_PROXY.",
+        )
 
 
 def _refuse_other_pages(request: Request) -> None:
@@ -165,6 +229,10 @@ def _refuse_other_pages(request: Request) -> None:
 
     Such a page names its origin. With DNS rebinding the host is the page's own name.
     """
+    if len(request.headers.getlist("host")) != 1:
+        raise HTTPException(
+            403, "Without tokens the service only answers requests with exactly one Host header."
+        )
     if not _is_loopback(request.url.hostname or ""):
         raise HTTPException(
             403, "Without tokens the service only answers on an address of this machine. Use 127.0.0.1."

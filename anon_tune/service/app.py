@@ -27,7 +27,7 @@ from anon_tune.service.pages import submit as submit_page
 from anon_tune.service.pages import tokens as tokens_page
 from anon_tune.service.pages.chart_data import ChartSource
 from anon_tune.service.requests import LimitedBodies, LimitedRequests, Logged
-from anon_tune.service.routes import advice, code, health, jobs, links, tokens, workers
+from anon_tune.service.routes import advice, audit, code, health, jobs, links, tokens, workers
 from anon_tune.settings import Settings
 
 __all__ = ["create_app"]
@@ -69,7 +69,7 @@ def create_app(
     app.state.hub = Hub(jobs_of_ledger.job, lambda: app.state.is_stopping())
     app.state.streams = Streams(limits)
     versioned = APIRouter(prefix=API)
-    for module in (jobs, workers, code, advice, tokens, links):
+    for module in (jobs, workers, code, advice, tokens, links, audit):
         versioned.include_router(module.router)
     app.include_router(versioned)
     app.include_router(health.router)

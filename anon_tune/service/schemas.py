@@ -10,9 +10,10 @@ from pydantic.config import JsonDict
 from anon_tune.advice.statement import Fingerprint
 from anon_tune.records import Role
 from anon_tune.spec import LONGEST_SECONDS, SHORTEST_SECONDS
-from anon_tune.views import JobSummary, ReportView, TokenView, TrialView
+from anon_tune.views import AuditView, JobSummary, ReportView, TokenView, TrialView
 
 __all__ = [
+    "AuditPage",
     "Extension",
     "Health",
     "JobPage",
@@ -97,6 +98,9 @@ class NewToken(_Body):
     )
     role: Role = Field(Role.SUBMIT, strict=False)  # JSON has no enums
     may_send_code: bool = Field(False, description="Whether jobs submitted with it may bring code.")
+    expires_in: Annotated[float, Field(ge=1, le=LONGEST_SECONDS, allow_inf_nan=False)] | None = Field(
+        None, description="Seconds until it stops working; null for never."
+    )
 
 
 class Link(_Body):
@@ -131,6 +135,13 @@ class ReportPage(BaseModel):
     """Reports, by creation of their trials and then by step."""
 
     items: list[ReportView]
+    next: str | None = Field(description="`after` of the next page; null on the last one.")
+
+
+class AuditPage(BaseModel):
+    """Actions of users, newest first."""
+
+    items: list[AuditView]
     next: str | None = Field(description="`after` of the next page; null on the last one.")
 
 

@@ -25,6 +25,10 @@ DATABASE_SECONDS = 4.0
 _BACKLOG = 2048
 _GRACE_SECONDS = 3
 """Time to finish responses when the server stops. Event streams end by themselves; their clients reconnect."""
+_OPEN = (
+    "It is open: it has no tokens yet, so everybody who can log in to this machine may do everything. To close it, "
+    "create a token: anon-tune token create NAME --role admin"
+)
 
 
 def serve(
@@ -32,7 +36,7 @@ def serve(
     settings: Settings,
     host: str,
     port: int,
-    started: Callable[[str], None] = lambda url: None,
+    announce: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
@@ -41,7 +45,7 @@ def serve(
         settings: Settings, which name the jobs' folders and the data and modules that jobs may use.
         host: A name or an address of this machine.
         port: The port; 0 chooses a free one.
-        started: Called with the address once it accepts connections.
+        announce: Called with lines for people once it accepts connections: the address, and who may use it.
 
     Raises:
         InputError: Other machines can reach the address, and the service has no tokens.
@@ -71,7 +75,9 @@ def serve(
     server = uvicorn.Server(config)
     app.state.is_stopping = lambda: server.should_exit
     with listening, sending(ledger, settings):
-        started(f"http://{shown}:{listening.getsockname()[1]}")
+        announce(f"Serving at http://{shown}:{listening.getsockname()[1]}")
+        if app.state.surroundings.is_open():
+            announce(_OPEN)
         server.run(sockets=[listening])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from anon_tune.errors import InputError
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobState, Role
+from anon_tune.service.access import Surroundings, User
 from anon_tune.service.app import create_app
 from anon_tune.service.server import serve as serve_on
 from anon_tune.settings import Settings
@@ -46,6 +49,7 @@ NEEDS = {
     ("POST", "/api/v1/jobs/{job_id}:extend"): OWNED,
     ("DELETE", "/api/v1/jobs/{job_id}"): OWNED,
     ("POST", "/api/v1/sign-in-links"): READ,
+    ("GET", "/api/v1/audit"): ADMIN,
     ("GET", "/api/v1/tokens"): ADMIN,
     ("POST", "/api/v1/tokens"): ADMIN,
     ("DELETE", "/api/v1/tokens/{token_id}"): ADMIN,
@@ -163,6 +167,101 @@ def test_an_open_service_is_for_this_machine_alone(serve: Serve):
     page = {"Origin": "https://evil.example"}
     problem(httpx2.post(f"{address}/api/v1/jobs", json={"spec": SPEC}, headers=page), 403)
     assert httpx2.get(f"{address}/api/v1/jobs", headers={"Origin": address}).status_code == 200
+
+
+THROUGH_A_PROXY = (
+    {"X-Forwarded-For": "203.0.113.7"},
+    {"X-Forwarded-Host": "tune.example"},
+    {"Forwarded": "for=203.0.113.7"},
+    {"X-Real-IP": "203.0.113.7"},
+    {"Via": "1.1 varnish"},
+    {"CF-Connecting-IP": "203.0.113.7"},
+    {"X-Envoy-External-Address": "203.0.113.7"},
+)
+
+
+def test_an_open_service_refuses_what_came_through_a_proxy(serve: Serve, ledger: Ledger):
+    """The default of most proxies is the upstream's own name as Host, so the name alone proves nothing."""
+    job = ledger.jobs.create("x", parse_spec(SPEC).model_dump(mode="json"), {}).id
+    with httpx2.Client(base_url=serve()) as http:
+        for headers in THROUGH_A_PROXY:
+            for path in ("/api/v1/jobs", f"/api/v1/jobs/{job}/events", "/metrics"):
+                detail = problem(http.get(path, headers=headers), 403)["detail"]
+                assert "anon-tune token create NAME --role admin" in detail
+            submitted = http.post("/api/v1/jobs", json={"spec": SPEC}, headers=headers)
+            problem(submitted, 403)
+            page = http.get("/", headers={"Accept": "text/html", **headers})
+            assert (page.status_code, "anon-tune token create" in page.text) == (403, True)
+            with_a_token = http.get("/api/v1/jobs", headers={"Authorization": "Bearer at_x", **headers})
+            assert "anon-tune token create" in problem(with_a_token, 403)["detail"]
+            assert http.get("/healthz", headers=headers).status_code == 200
+        assert len(ledger.overviews.jobs()) == 1
+        _, secret = ledger.tokens.create("me", Role.READ)
+        behind = {"Authorization": f"Bearer {secret}", **THROUGH_A_PROXY[0]}
+        assert http.get("/api/v1/jobs", headers=behind).status_code == 200
+
+
+def answer_to(address: str, request: bytes) -> bytes:
+    url = httpx2.URL(address)
+    with socket.create_connection((url.host, url.port)) as connection:
+        connection.settimeout(60)
+        connection.sendall(request)
+        return connection.makefile("rb").readline()
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"GET /api/v1/jobs HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",  # nginx as it comes
+        b"GET /api/v1/jobs HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    ],
+)
+def test_an_open_service_refuses_odd_requests(serve: Serve, request_head: bytes):
+    assert answer_to(serve(), request_head).split()[1] in {b"400", b"403"}
+
+
+def test_an_open_service_says_so_at_its_start(
+    ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
+    said: list[str] = []
+    serve_on(ledger, settings, "127.0.0.1", 0, said.append)
+    assert said[0].startswith("Serving at http://127.0.0.1:")
+    assert "everybody who can log in to this machine" in said[1]
+    assert "anon-tune token create NAME --role admin" in said[1]
+    ledger.tokens.create("me", Role.ADMIN)
+    said.clear()
+    serve_on(ledger, settings, "127.0.0.1", 0, said.append)
+    assert [line.split()[0] for line in said] == ["Serving"]
+
+
+def test_a_token_expires(serve: Serve, ledger: Ledger):
+    valid, lasting = ledger.tokens.create("ann", Role.ADMIN, seconds=3600.0)
+    late, secret = ledger.tokens.create("ben", Role.ADMIN, seconds=-60.0)
+    address = serve()
+    with httpx2.Client(base_url=f"{address}/api/v1", headers={"Authorization": f"Bearer {lasting}"}) as http:
+        assert http.get("/jobs").status_code == 200
+        listed = {each["id"]: each["is_expired"] for each in http.get("/tokens").json()}
+        assert listed == {valid.id: False, late.id: True}
+        refused = http.get("/jobs", headers={"Authorization": f"Bearer {secret}"})
+        assert f"Your token {late.id} expired on " in problem(refused, 401)["detail"]
+        made = http.post("/tokens", json={"owner": "zoe", "role": "read", "expires_in": 86400}).json()
+        lifetime = datetime.datetime.fromisoformat(made["expires"]) - datetime.datetime.fromisoformat(
+            made["created"]
+        )
+        assert lifetime == datetime.timedelta(days=1)
+        problem(http.post("/tokens", json={"owner": "zoe", "expires_in": 0}), 422)
+    signed_in = httpx2.post(f"{address}/sign-in", data={"token": secret})
+    assert (signed_in.status_code, "expired on" in signed_in.text) == (401, True)
+    assert ledger.sessions.find(ledger.sessions.begin(valid.id, 60.0)) == valid
+    assert ledger.sessions.find(ledger.sessions.begin(late.id, 60.0)) is None
+    assert ledger.sessions.follow(ledger.sessions.link(late.id, 60.0), 60.0) is None
+    user = User("ben", Role.ADMIN, False, Surroundings(ledger, Settings(), True), secret)
+    assert not user.is_known(), "a stream of events asks this every few seconds"
+    assert httpx2.get(f"{address}/api/v1/jobs").status_code == 401, (
+        "expired tokens do not open the service again"
+    )
 
 
 def test_without_tokens_it_serves_on_loopback_only(ledger: Ledger, settings: Settings):

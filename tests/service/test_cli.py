@@ -81,6 +81,8 @@ READING = [
     ("suggest", "--family", "mlp"),
     ("suggest", "--family", "cnn", "--json"),
     ("token", "list", "--json"),
+    ("audit",),
+    ("audit", "--json", "--since", "1h"),
 ]
 
 

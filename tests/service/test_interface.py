@@ -256,6 +256,9 @@ def test_tokens_are_made_listed_and_revoked(serve: Serve, kind: str):
             jobs.revoke_token("nothing")
         with pytest.raises(InputError):
             jobs.create_token("", Role.READ)
+        with pytest.raises(InputError, match="--expires: expected a duration"):
+            jobs.create_token("ben", Role.READ, expires="soon")
+        assert next(iter(jobs.audit())).subject == made.id
 
 
 # What is refused

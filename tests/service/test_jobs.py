@@ -319,6 +319,7 @@ def test_a_service_that_stops_ends_what_watchers_get(ledger: Ledger):
         assert process.stderr is not None
         address = re.fullmatch(r"Serving at (\S+)\n", process.stderr.readline())
         assert address is not None
+        assert process.stderr.readline().startswith("It is open: it has no tokens yet")
         with http.sse(f"{address[1]}/api/v1/jobs/{job}/events") as source:
             seen = iter(source)
             assert json.loads(next(seen).data)["state"] == "QUEUED"

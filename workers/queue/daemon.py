@@ -145,8 +145,7 @@ class Daemon:
             return
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         seen = self._deaths.get(lease.job, _Deaths())
-        trials = self._ledger.jobs.get(lease.job, trials=True).trials
-        progress = sum(len(trial.reports) + trial.is_finished for trial in trials)
+        progress = self._ledger.overviews.progress(lease.job)
         count = seen.count + 1 if progress == seen.progress else 1
         try:
             if count < _MOST_DEATHS:

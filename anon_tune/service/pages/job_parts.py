@@ -1,4 +1,4 @@
-"""Parts of a job's page that it loads when they are opened: trials, charts, logs and settings."""
+"""Parts of a job's page that it loads when they are opened: trials, charts, logs, settings and history."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from anon_tune.dashboards.charts import CHARTS, figure_json
 from anon_tune.dashboards.pages import job as contents
 from anon_tune.dashboards.pages import render
-from anon_tune.records import Phase, ReportPlace, TrialColumn, TrialQuery, TrialState
+from anon_tune.records import AuditQuery, Phase, ReportPlace, TrialColumn, TrialQuery, TrialState
 from anon_tune.service.access import JobId
 from anon_tune.service.pages.chart_data import ChartSource
 from anon_tune.service.pages.mlflow import mlflow_of
@@ -22,6 +22,7 @@ __all__ = ["router"]
 _TRIALS_PER_PAGE = 50
 _ATTEMPTS = 50
 _CURVE_POINTS = 1000
+_ACTIONS = 50
 
 _SHOWN_AT_ONCE = {"response", "verdict"}
 """Charts that the page has outside of this part."""
@@ -117,6 +118,14 @@ def settings(job_id: JobId, user: PageReader) -> str:
     """Show the job file, the spaces, the model, and what was measured before the first trial."""
     jobs = user.user.jobs
     return render("job_settings.html", setup=contents.setup(jobs.job(job_id), jobs.spaces(job_id)))
+
+
+@router.get("/history", response_class=HTMLResponse)
+def history(job_id: JobId, user: PageReader) -> str:
+    """Show what users did with the job, newest first."""
+    user.user.surroundings.ledger.jobs.get(job_id)
+    found = user.user.jobs.audit_page(AuditQuery(job_id, limit=_ACTIONS + 1))
+    return render("job_history.html", entries=found[:_ACTIONS], left_out=len(found) > _ACTIONS)
 
 
 @router.get("/charts", response_class=HTMLResponse)

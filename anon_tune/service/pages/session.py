@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, Form, Header, HTTPException, Request, Response
 
-from anon_tune.records import Role
+from anon_tune.records import Channel, Role
 from anon_tune.service.access import JobId, Surroundings, User, open_user, require
 
 __all__ = [
@@ -126,13 +126,20 @@ def _find_user(request: Request, given: str | None) -> PageUser:
     token = surroundings.ledger.sessions.find(secret) if secret else None
     if token is not None and secret is not None:
         request.state.owner = token.owner
-        user = User(token.owner, token.role, token.may_send_code, surroundings, token_id=token.id)
+        user = User(
+            token.owner,
+            token.role,
+            token.may_send_code,
+            surroundings,
+            token_id=token.id,
+            channel=Channel.PAGE,
+        )
         csrf = _csrf(secret)
         if request.method not in _SAFE and not hmac.compare_digest(csrf.encode(), (given or "").encode()):
             raise HTTPException(403, "This page is out of date. Load it again.")
         return PageUser(user, csrf, secret)
     if surroundings.is_open():
-        return PageUser(open_user(request), "")
+        return PageUser(open_user(request, Channel.PAGE), "")
     if is_htmx(request):  # it would follow a redirect by itself, and show the form as a part of the page
         raise HTTPException(401, "Sign in first.", {"HX-Redirect": _sign_in(request)})
     raise HTTPException(303, "Sign in first.", {"Location": _sign_in(request)})

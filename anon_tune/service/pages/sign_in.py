@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from anon_tune.dashboards.pages import render
-from anon_tune.service.access import Surroundings
+from anon_tune.service.access import Surroundings, about_expired
 from anon_tune.service.pages.session import SESSION_SECONDS, PageChanger, cookie_name, forget, remember
 
 __all__ = ["router"]
@@ -46,6 +46,9 @@ def sign_in(
         raise HTTPException(403, "Another site sent this form. Sign in on the service's own page: /sign-in")
     surroundings: Surroundings = request.app.state.surroundings
     found = surroundings.ledger.tokens.find(token.strip())
+    expired = surroundings.ledger.tokens.expired(token.strip()) if found is None else None
+    if expired is not None:
+        return _form(next, about_expired(expired))
     if found is None:
         return _form(next, "Unknown or revoked token. An admin can create one: anon-tune token create NAME")
     return _signed_in(request, surroundings.ledger.sessions.begin(found.id, SESSION_SECONDS), next)

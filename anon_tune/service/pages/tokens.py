@@ -29,9 +29,12 @@ def create(
     owner: Annotated[str, Form(max_length=64)] = "",
     role: Annotated[Role, Form()] = Role.SUBMIT,
     may_send_code: Annotated[bool, Form()] = False,
+    expires: Annotated[str, Form(max_length=20)] = "",
 ) -> str:
     """Create a token; the part of the page that is returned shows its secret, once."""
-    token, secret = user.user.jobs.create_token(owner, role, may_send_code=may_send_code)
+    token, secret = user.user.jobs.create_token(
+        owner, role, may_send_code=may_send_code, expires=expires.strip() or None
+    )
     return _rendered("tokens_list.html", user, token, secret)
 
 
@@ -42,7 +45,7 @@ def revoke(token_id: Annotated[str, Path(max_length=16)], user: PageAdmin) -> st
 
 
 def _rendered(name: str, user: PageAdmin, changed: TokenView | None = None, secret: str | None = None) -> str:
-    found = sorted(user.user.jobs.tokens(), key=lambda token: token.revoked is not None)
+    found = sorted(user.user.jobs.tokens(), key=lambda token: not token.is_valid)
     return render(
         name,
         user=user,

@@ -19,7 +19,9 @@ router = APIRouter(prefix="/tokens", tags=["tokens"])
 @router.post("", status_code=201, responses=responses(400))
 def create(body: NewToken, user: Admin) -> SecretToken:
     """Create a token; its secret is shown only once."""
-    token, secret = user.jobs.create_token(body.owner, body.role, may_send_code=body.may_send_code)
+    token, secret = user.jobs.create_token(
+        body.owner, body.role, may_send_code=body.may_send_code, expires=body.expires_in
+    )
     return SecretToken(**token.model_dump(), secret=secret)
 
 

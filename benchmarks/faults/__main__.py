@@ -158,8 +158,10 @@ def play(
                 say(f"  {kill.kind}: the job was over before")
                 continue
             row = rows.setdefault(kill.kind, Row())
-            row.losses.paused += _resumed(kill, service, job, when)
-            taken_at, resumed_at = _back(kill, service, job, when, token)
+            if kill.is_outage:
+                taken_at, resumed_at = time.time(), _after_outage(service, job, row)
+            else:
+                taken_at, resumed_at = _back(kill, service, job, when, token)
             if kill.target != "worker" and service.token(job) > token:
                 until(partial(_have_ended, tree), partial(_what_is_left, tree))
             row.kills += 1
@@ -184,15 +186,15 @@ def play(
         say(f"  {episode.name}: {ended.state} {ended.reason or ''} {found}")
 
 
-def _resumed(kill: Kill, service: Service, job: str, when: float) -> int:
-    """Resume a job that an outage has PAUSED; return how many were."""
-    if not kill.is_outage:
-        return 0
-    until(lambda: service.got_on(job, when + kill.seconds) or service.has_ended(job), "the job to get on")
-    if service.job(job).state is not JobState.PAUSED:
-        return 0
-    service.ask(job, "resume")
-    return 1
+def _after_outage(service: Service, job: str, row: Row) -> float:
+    """Wait until a job gets on after an outage that is over, and return when; resume it if it is PAUSED."""
+    over = time.time()
+    until(lambda: service.got_on(job, over) or service.has_ended(job), "a report after the outage")
+    if service.job(job).state is JobState.PAUSED:
+        row.losses.paused += 1
+        service.ask(job, "resume")
+        until(lambda: service.got_on(job, over) or service.has_ended(job), "a report of the resumed job")
+    return time.time()
 
 
 def _cancel(service: Service) -> None:
@@ -220,10 +222,6 @@ def _back(kill: Kill, service: Service, job: str, when: float, token: int) -> tu
     A driver whose daemon or raylet was killed works on for a moment: what counts is what the next holder of the lease
     does.
     """
-    if kill.is_outage:
-        over = when + kill.seconds
-        until(lambda: service.got_on(job, over) or service.has_ended(job), "a report after the outage")
-        return over, time.time()
     since = when
     if kill.target != "worker":
 

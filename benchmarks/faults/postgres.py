@@ -1,4 +1,4 @@
-"""A PostgreSQL server that can be restarted and frozen: no port, no password on its socket, no fsync."""
+"""A PostgreSQL server that can be restarted and frozen, without fsync."""
 
 from __future__ import annotations
 
@@ -26,14 +26,18 @@ class Postgres:
     """A server in a folder of its own, until the context ends.
 
     Args:
-        options: Options of the server besides its socket.
+        user: Its superuser.
+        password: Password that connections to its socket need; None: none.
+        options: Options of the server besides its socket; by default it has no port.
 
     Attributes:
         folder: The folder, with its socket and its log.
     """
 
-    def __init__(self, options: str = "-c listen_addresses=''") -> None:
-        self._options = options
+    def __init__(
+        self, user: str = "postgres", password: str | None = None, options: str = "-c listen_addresses=''"
+    ) -> None:
+        self._user, self._password, self._options = user, password, options
         self._as_user: list[str] = []
 
     def __enter__(self) -> Self:
@@ -42,9 +46,7 @@ class Postgres:
             shutil.chown(self.folder, "postgres")
             self._as_user = ["runuser", "-u", "postgres", "--"]
         try:
-            self._run(
-                "initdb", "--auth-local=trust", "--auth-host=scram-sha-256", "-U", "postgres", "--no-sync"
-            )
+            self._run("initdb", *self._authentication(), "-U", self._user, "--no-sync")
             self.start()
         except BaseException:
             shutil.rmtree(self.folder)
@@ -69,6 +71,13 @@ class Postgres:
     def socket(self) -> Path:
         """The socket itself."""
         return self.folder / ".s.PGSQL.5432"
+
+    def _authentication(self) -> list[str]:
+        if self._password is None:
+            return ["--auth-local=trust", "--auth-host=scram-sha-256"]
+        file = self.folder / "password"
+        file.write_text(self._password)
+        return ["--auth=scram-sha-256", f"--pwfile={file}"]
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""

@@ -159,7 +159,8 @@ def _remote(address: str, working_folder: Path | None) -> Iterator[Callable[[], 
 
 def _explained(error: Exception, address: str) -> Exception:
     """Return an error of the connection to a cluster with what to do, as far as that is known."""
-    if "InvalidAuthToken" in str(error):
+    # With a wrong token Ray's client tries again for a while, and then only says that it failed to connect.
+    if "InvalidAuthToken" in str(error) or isinstance(error, ConnectionError):
         return DependencyError(
             f"The Ray cluster at RAY_ADDRESS={address} does not accept the token. Set RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN to the cluster's token; Ray also reads it from ~/.ray/auth_token."
@@ -275,9 +276,9 @@ def check_node(address: str) -> None:
     """
     if _node(address) is None:
         raise DependencyError(
-            f"This machine is not a node of the Ray cluster at RAY_ADDRESS={address}, and only a node can drive trials. "
-            f"Run the worker on a node, or make this machine one: ray start --address={address} --num-cpus=0 (without "
-            "CPUs it trains nothing)."
+            f"This machine is not a node of the Ray cluster at RAY_ADDRESS={address}, and jobs can be driven from a "
+            f"node only. Run the worker on one, or make this machine one: ray start --address={address} --num-cpus=0 "
+            "(without CPUs it trains nothing)."
         )
 
 

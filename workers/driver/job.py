@@ -221,6 +221,8 @@ class JobDriver:
             self.shutdown.depending_on(runs, _ended()),
             self.shutdown.signals(),
         ):
+            if shipped is not None:
+                shipped.clear()
             lacking = (
                 self._lacking_on_cluster(spec, shipped) if self.settings.ray_address else _lacking_here(spec)
             )

@@ -30,6 +30,10 @@ class Shipment:
     root: Path
     name: str
 
+    def clear(self) -> None:
+        """Delete the copy: once connected, Ray has its own."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
 
 def shipment(spec: JobSpec, folder: Path, job: str) -> Shipment | None:
     """Copy the code of a job for its nodes; return None if it has none, or more than code has.

@@ -234,14 +234,23 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
 
 
 def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -> None:
-    """Work on the queue until `stop` is set, with up to `jobs` jobs at once."""
+    """Work on the queue until `stop` is set, with up to `jobs` jobs at once.
+
+    Raises:
+        DependencyError: RAY_ADDRESS is that of a cluster of which this machine is not a node, or no longer one.
+    """
+    from anon_tune.workers.driver.cluster import stopping_with_node
     from anon_tune.workers.queue.daemon import Daemon
     from anon_tune.workers.queue.holder import this_process
     from anon_tune.workers.queue.processes import JobProcesses
 
     command = [sys.executable, "-m", "anon_tune", "job-process", str(os.getpid())]
     processes = JobProcesses(command, settings.keep_ready)
-    Daemon(ledger, processes, this_process(), jobs).run(stop)
+    node = (
+        stopping_with_node(settings.ray_address, stop) if settings.ray_address else contextlib.nullcontext()
+    )
+    with node:
+        Daemon(ledger, processes, this_process(), jobs).run(stop)
 
 
 def work_on_assigned_job(settings: Settings, daemon: int) -> None:

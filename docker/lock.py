@@ -12,7 +12,9 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 _OF_TORCH = re.compile(r"(torch|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
-_HEADER = "# Exact versions with hashes for the image, on Python 3.11 and Linux on x86-64. Made by 'make lock'.\n"
+_HEADER = (
+    "# Exact versions with hashes for the image, on Python 3.11 and Linux on x86-64. Made by 'make lock'.\n"
+)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from anon_tune.errors import (
     AnonTuneError,
     ConflictError,
+    DatabaseUnavailableError,
     DependencyError,
     HyperparameterError,
     InputError,
@@ -36,6 +37,7 @@ __all__ = [
     "Client",
     "ConflictError",
     "Context",
+    "DatabaseUnavailableError",
     "DependencyError",
     "HyperparameterError",
     "InputError",

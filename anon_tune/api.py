@@ -23,7 +23,7 @@ from anon_tune.documents import is_function
 from anon_tune.errors import AnonTuneError, ConflictError, InputError, LeaseHeldError, NotFoundError
 from anon_tune.jobs.interface import Jobs, Result
 from anon_tune.jobs.ledger import LedgerJobs, open_ledger
-from anon_tune.ledger import Lease, Ledger
+from anon_tune.ledger import Lease, Ledger, after, retried
 from anon_tune.reachable import check_cluster
 from anon_tune.records import JobRecord, JobState, Overview
 from anon_tune.settings import Settings
@@ -33,6 +33,7 @@ from anon_tune.user_code import ENTERED
 from anon_tune.views import JobView
 
 __all__ = [
+    "DATABASE_SECONDS",
     "acquire",
     "check_settings",
     "project",
@@ -42,6 +43,9 @@ __all__ = [
     "work",
     "work_on_assigned_job",
 ]
+
+DATABASE_SECONDS = 10.0
+"""Longest wait of a worker or driver for the database, below the 15 s of a lease."""
 
 _POLL_SECONDS = 0.5
 _PROJECTION_SECONDS = 120.0
@@ -99,7 +103,7 @@ def tune(
     task, folder, functions = _named(train)
     settings = Settings.from_environment()
     check_settings(settings)
-    ledger = open_ledger(settings)
+    ledger = open_ledger(settings, DATABASE_SECONDS)
     jobs = LedgerJobs(ledger, settings)
     if resume is None:
         length = {"epochs": 10} if epochs is None and steps is None else {"epochs": epochs, "steps": steps}
@@ -276,7 +280,7 @@ def work_on_assigned_job(settings: Settings, daemon: int) -> None:
                 os.dup2(output.fileno(), stream.fileno())
         # The daemon counts the deaths of its processes, and kills what one that hangs has started.
         run_job(
-            open_ledger(settings),
+            open_ledger(settings, DATABASE_SECONDS),
             settings,
             lease,
             daemon,
@@ -307,6 +311,7 @@ def run_job(
 
     Raises:
         LeaseLostError: Another process took the job over.
+        DatabaseUnavailableError: The database was away for longer than the lease. The job can be resumed.
         DependencyError: The ledger can no longer be written, or Ray has stopped under a daemon's job. The job can be
             resumed.
         KeyboardInterrupt: After an interrupt, once the job is PAUSED, or QUEUED if a daemon started it.
@@ -327,12 +332,12 @@ def run_job(
             on_hang,
             estimate,
         )
-        job = ledger.jobs.get(lease.job, trials=True)
+        job = retried(lambda _: ledger.jobs.get(lease.job, trials=True), after(lease.seconds))
         if job.state is JobState.SUCCEEDED:
             with contextlib.suppress(ConflictError):  # Anon may have no finalist
                 path = settings.job_folder(job.id) / "best.yaml"
                 path.write_text(export.render(export.document(job), "yaml"), encoding="utf-8")
-    return ledger.jobs.get(lease.job, trials=True)
+    return retried(lambda _: ledger.jobs.get(lease.job, trials=True), after(lease.seconds))
 
 
 def project(ledger: Ledger, settings: Settings) -> Projector:

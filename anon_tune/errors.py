@@ -12,6 +12,7 @@
     │   └── LeaseHeldError                 exit 4   409   another live process works on this job
     ├── LeaseLostError                     exit 5   409   another process has taken over; this one must stop
     └── DependencyError                    exit 6   503   a library, server or device is not available
+        └── DatabaseUnavailableError       exit 6   503   the ledger's database is away for the moment
 
 Each message says what is wrong and what to do next.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 __all__ = [
     "AnonTuneError",
     "ConflictError",
+    "DatabaseUnavailableError",
     "DependencyError",
     "HyperparameterError",
     "InputError",
@@ -97,3 +99,7 @@ class DependencyError(AnonTuneError):
 
     exit_code = 6
     http_status = 503
+
+
+class DatabaseUnavailableError(DependencyError):
+    """The ledger's database cannot be reached, does not answer or is locked; trying again may help."""

@@ -19,7 +19,8 @@ from anon_tune import console
 from anon_tune.cli.options import AsJson, Overrides
 from anon_tune.cli.place import settings_here
 from anon_tune.cli.printing import err, out, places, print_json, print_log, print_plan, print_report
-from anon_tune.errors import DependencyError, InputError
+from anon_tune.errors import DatabaseUnavailableError, DependencyError, InputError
+from anon_tune.reachable import without_passwords
 from anon_tune.records import JobState
 
 __all__ = ["doctor", "job_process", "run", "serve", "up", "worker"]
@@ -54,7 +55,7 @@ def run(
     if parsed is not None and not as_json:
         print_plan(parsed)
     api.check_settings(settings)
-    ledger = open_ledger(settings)
+    ledger = open_ledger(settings, api.DATABASE_SECONDS)
     jobs = LedgerJobs(ledger, settings)
     lease = api.start_job(ledger, parsed) if parsed else api.acquire(ledger, str(resume), err.print)
     job_id = lease.job
@@ -100,7 +101,7 @@ def worker(
 
     settings = settings_here("worker")
     api.check_settings(settings)
-    ledger = open_ledger(settings)
+    ledger = open_ledger(settings, api.DATABASE_SECONDS)
     stop = _stop_event()
     err.print(f"Waiting for jobs, {at_once} at once. Ctrl-C queues running jobs again; nothing is lost.")
     log_to_stderr()
@@ -110,8 +111,13 @@ def worker(
 def job_process(daemon: Annotated[int, typer.Argument(help="Process id of the worker.")]) -> None:
     """Run the job that a worker assigns on standard input."""
     from anon_tune import api
+    from anon_tune.workers.queue.processes import DATABASE_AWAY
 
-    api.work_on_assigned_job(settings_here("job-process"), daemon)
+    try:
+        api.work_on_assigned_job(settings_here("job-process"), daemon)
+    except DatabaseUnavailableError as error:
+        err.print(without_passwords(str(error)), soft_wrap=True)
+        sys.exit(DATABASE_AWAY)
 
 
 def up(
@@ -154,7 +160,7 @@ def serve(
 
     settings = settings_here("serve")
     api.check_settings(settings)
-    ledger = open_ledger(settings)
+    ledger = open_ledger(settings, server.DATABASE_SECONDS)
     log_to_stderr()
     server.serve(ledger, settings, host, port, lambda url: err.print(f"Serving at {url}", soft_wrap=True))
 

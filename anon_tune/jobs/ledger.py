@@ -47,15 +47,19 @@ _REPORT_PAGE = 1000
 _SHOWN_OUTCOMES = {"LOST", "FAILED", "DIVERGED"}
 
 
-def open_ledger(settings: Settings) -> Ledger:
+def open_ledger(settings: Settings, seconds: float | None = None) -> Ledger:
     """Open the ledger that the settings name.
+
+    Args:
+        settings: The settings.
+        seconds: Longest wait for the database; see `open_database`.
 
     Raises:
         AnonTuneError: As `open_database`; or the home folder cannot be used.
     """
     if settings.database_url is None:
         settings.make_home()
-    return Ledger.open(settings.ledger_url)
+    return Ledger.open(settings.ledger_url, seconds)
 
 
 class LedgerJobs(Jobs):

@@ -5,6 +5,7 @@ from anon_tune.ledger.jobs import SubmissionKey
 from anon_tune.ledger.leases import LeaseStatistics
 from anon_tune.ledger.ledger import Ledger, Operations
 from anon_tune.ledger.projections import Cursor
+from anon_tune.ledger.retries import after, retried
 from anon_tune.ledger.transaction import Lease
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "Ledger",
     "Operations",
     "SubmissionKey",
+    "after",
     "database_errors",
     "open_database",
+    "retried",
     "sqlite_file",
     "with_sqlite_file",
 ]

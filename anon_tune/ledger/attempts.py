@@ -10,7 +10,7 @@ from anon_tune import records
 from anon_tune.ledger.rows import attempt_record, check_job, check_trial
 from anon_tune.ledger.tables import ATTEMPTS, TRIALS
 from anon_tune.ledger.transaction import Lease, Transactions
-from anon_tune.ledger.transitions import LOST, close_attempt, move_trial
+from anon_tune.ledger.transitions import LOST, close_attempt, move_trial, trial_state
 from anon_tune.records import TrialState
 
 __all__ = ["Attempts"]
@@ -43,9 +43,12 @@ class Attempts:
         """
         with self._transactions.write() as transaction:
             connection, now = transaction.connection, transaction.check_lease(lease)
+            last = connection.execute(_LAST_ATTEMPT, {"of_trial": trial_id}).scalar() or 0
+            if transaction.again and trial_state(connection, lease, trial_id) is TrialState.RUNNING:
+                return int(last)
             move_trial(connection, lease, trial_id, TrialState.RUNNING)
             connection.execute(_START_TRIAL, {"of_trial": trial_id, "now": now})
-            number = (connection.execute(_LAST_ATTEMPT, {"of_trial": trial_id}).scalar() or 0) + 1
+            number = last + 1
             connection.execute(_ADD_ATTEMPT, {"trial_id": trial_id, "number": number, "started": now})
         return number
 
@@ -65,6 +68,8 @@ class Attempts:
         """
         with self._transactions.write() as transaction:
             connection, now = transaction.connection, transaction.check_lease(lease)
+            if transaction.again and trial_state(connection, lease, trial_id) is TrialState.WAITING:
+                return
             move_trial(connection, lease, trial_id, TrialState.WAITING)
             close_attempt(connection, trial_id, now, LOST, reason, log)
 

@@ -15,9 +15,23 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    SQLAlchemyError,
+    TimeoutError,
+)
 
-from anon_tune.errors import AnonTuneError, ConflictError, DependencyError, InputError
+from anon_tune.errors import (
+    AnonTuneError,
+    ConflictError,
+    DatabaseUnavailableError,
+    DependencyError,
+    InputError,
+)
 from anon_tune.reachable import password_problem
 
 if TYPE_CHECKING:
@@ -52,8 +66,13 @@ _POSTGRESQL_UNWRITABLE = {
 _MIGRATION_LOCK = 0x616E6F6E  # "anon"; any number that the database's other users do not lock
 
 
-def open_database(url: str) -> sa.Engine:
+def open_database(url: str, seconds: float | None = None) -> sa.Engine:
     """Return an engine with an up-to-date schema; a missing sqlite file and its folder are created.
+
+    Args:
+        url: SQLAlchemy URL.
+        seconds: Longest wait for an answer of PostgreSQL, from 4 (default: 10), or for the lock of an sqlite file
+            (default: 30).
 
     Raises:
         InputError: `url` is not a database URL.
@@ -65,7 +84,7 @@ def open_database(url: str) -> sa.Engine:
             raise ValueError
         parsed = make_url(url)
         _check_keeps(parsed)
-        engine = _engine(parsed)
+        engine = _engine(parsed, seconds)
     except InputError:
         raise
     except (ArgumentError, ValueError):  # not shown: it may hold a password
@@ -111,6 +130,7 @@ def upgrade(engine: sa.Engine) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     with write(engine) as connection:
         if connection.dialect.name == "postgresql":  # sqlite's writers wait for one another anyway
+            _lift_limits(connection)
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -133,8 +153,9 @@ def write(engine: sa.Engine, *, durable: bool = True) -> AbstractContextManager[
     wait for the disk. The next durable one brings it to disk, since the log is written in order.
 
     Raises:
-        DependencyError: The database cannot be written: its disk is full, it is read-only, its server is unavailable,
-            or, on sqlite, another process has held its lock for half a minute.
+        DatabaseUnavailableError: The server is away or does not answer, or another process has held a lock for too
+            long. Whether the transaction was stored is unknown if this happens in its commit.
+        DependencyError: The database cannot be written: its disk is full, or it is read-only.
         InputError: The database cannot store a value.
     """
     return _transaction(engine, "written", **{_DURABLE: durable})
@@ -144,6 +165,7 @@ def read(engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
     """Begin a read-only transaction on one snapshot of the database.
 
     Raises:
+        DatabaseUnavailableError: As for `write`.
         DependencyError: The database cannot be read.
         InputError: The database cannot handle a value of the query.
     """
@@ -183,7 +205,18 @@ def _transaction(engine: sa.Engine, use: str, **options: Any) -> Iterator[sa.Con
             "number that is too large."
         ) from error
     except (DBAPIError, TimeoutError) as error:
-        raise DependencyError(_explanation(engine, error, use)) from error
+        kind = DatabaseUnavailableError if _is_away(engine, error) else DependencyError
+        raise kind(_explanation(engine, error, use)) from error
+
+
+def _is_away(engine: sa.Engine, error: DBAPIError | TimeoutError) -> bool:
+    """Return whether trying again may help; a disk stays full, and a table that is missing does not come."""
+    if not isinstance(error, DBAPIError):
+        return True  # all connections are in use
+    if engine.dialect.name == "sqlite":
+        return _is_busy(error.orig)
+    is_operational = error.connection_invalidated or isinstance(error, OperationalError)
+    return is_operational and not _takes_no_writes(error.orig)
 
 
 def _explanation(engine: sa.Engine, error: DBAPIError | TimeoutError, use: str) -> str:
@@ -243,32 +276,53 @@ def _check_keeps(url: sa.URL) -> None:
         )
 
 
-def _engine(url: sa.URL) -> sa.Engine:
+def _engine(url: sa.URL, seconds: float | None) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        return _server_engine(url, seconds)
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
-    event.listen(engine, "connect", _sqlite_connect)
+    busy = _BUSY_SECONDS if seconds is None else seconds
+    engine = sa.create_engine(url, connect_args={"timeout": busy}, hide_parameters=True)
+    event.listen(engine, "connect", lambda connection, _: _sqlite_connect(connection, busy))
     event.listen(engine, "begin", _sqlite_begin)
     return engine
 
 
-def _sqlite_connect(connection: Any, _record: Any) -> None:
+def _server_engine(url: sa.URL, seconds: float | None) -> sa.Engine:
+    if (url.get_backend_name(), url.get_driver_name()) != ("postgresql", "psycopg"):
+        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    from anon_tune.ledger import postgresql  # psycopg is installed only for those who use it
+
+    seconds = postgresql.ANSWER_SECONDS if seconds is None else seconds
+    options = postgresql.connect_options(url, seconds)
+    engine = sa.create_engine(url, connect_args=options, pool_pre_ping=True, hide_parameters=True)
+    postgresql.limit_waits(engine, seconds)
+    return engine
+
+
+def _lift_limits(connection: sa.Connection) -> None:
+    """Let a migration take its time."""
+    if connection.dialect.driver == "psycopg":
+        from anon_tune.ledger import postgresql
+
+        postgresql.without_limits(connection)
+
+
+def _sqlite_connect(connection: Any, seconds: float) -> None:
     # None: the driver leaves BEGIN to _sqlite_begin.
     connection.isolation_level = None
     cursor = connection.cursor()
-    _use_wal(cursor)
+    _use_wal(cursor, seconds)
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
 
-def _use_wal(cursor: Any) -> None:
+def _use_wal(cursor: Any, seconds: float) -> None:
     """Set the file's journal to WAL.
 
     sqlite does not wait for a lock here: if several processes open a new file together, all but one get an error at
     once.
     """
-    limit = time.monotonic() + _BUSY_SECONDS
+    limit = time.monotonic() + seconds
     while True:
         try:
             cursor.execute("PRAGMA journal_mode = WAL")

@@ -133,6 +133,10 @@ class Leases:
         if state is JobState.RUNNING:
             raise TransitionError(f"Job {lease.job} cannot be {state} without a lease.")
         with self._transactions.write() as transaction:
+            if transaction.again:
+                row = transaction.lock_job(lease.job).row
+                if row["lease_token"] == lease.token and row["lease_holder"] is None:
+                    return JobState(row["state"])
             connection, now = transaction.connection, transaction.check_lease(lease)
             row = connection.execute(sa.select(JOBS).where(JOBS.c.id == lease.job)).mappings().one()
             check_transition(JobState(row["state"]), state)

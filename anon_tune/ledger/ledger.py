@@ -38,13 +38,15 @@ raises and changes nothing. Values go in and come out as copies (`records`). Tim
 time spent on a job grows by the time between its heartbeats, so that a killed holder's last seconds do not count.
 The first report of a trial's step stands. A checkpoint is named together with the report of its step and is durable
 by then: training that goes on from a named checkpoint leaves no step out. An error of the database, in a read or a
-write, is a DependencyError, and nothing of the transaction is kept (`database`).
+write, is a DependencyError, and nothing of the transaction is kept (`database`). A DatabaseUnavailableError may pass;
+one in a commit leaves open whether the transaction was stored, so `Ledger.persist` repeats it with care.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -55,12 +57,15 @@ from anon_tune.ledger.jobs import Jobs
 from anon_tune.ledger.leases import Leases
 from anon_tune.ledger.overviews import Overviews
 from anon_tune.ledger.projections import Projections
+from anon_tune.ledger.retries import retried
 from anon_tune.ledger.sessions import Sessions
 from anon_tune.ledger.tokens import Tokens
 from anon_tune.ledger.transaction import SeparateTransactions, Transaction, Transactions
 from anon_tune.ledger.trials import Trials
 
 __all__ = ["Ledger", "Operations"]
+
+T = TypeVar("T")
 
 
 class Operations:
@@ -103,15 +108,19 @@ class Ledger(Operations):
         self.sessions = Sessions(engine)
 
     @classmethod
-    def open(cls, url: str) -> Ledger:
+    def open(cls, url: str, seconds: float | None = None) -> Ledger:
         """Open the database at an SQLAlchemy URL; create or migrate it if needed.
+
+        Args:
+            url: SQLAlchemy URL.
+            seconds: Longest wait for the database; see `open_database`.
 
         Raises:
             InputError: `url` is not a database URL.
             ConflictError: The database was written by a newer anon_tune.
             DependencyError: The database cannot be reached, or its client library is not installed.
         """
-        return cls(open_database(url))
+        return cls(open_database(url, seconds))
 
     def close(self) -> None:
         """Close all connections."""
@@ -130,3 +139,26 @@ class Ledger(Operations):
         """
         with write(self._engine, durable=durable) as connection:
             yield Operations(Transaction(connection))
+
+    def persist(
+        self, work: Callable[[Operations], T], is_over: Callable[[], bool], *, durable: bool = True
+    ) -> T:
+        """Return `work(operations)`, done in one transaction; repeat it while the database is unavailable.
+
+        A connection that breaks during a commit leaves its outcome unknown. So the repetition looks first: an
+        operation that was stored returns what it returned then, and changes nothing.
+
+        Args:
+            work: Operations of the holder of a lease, on trials, attempts and leases, or `jobs.update`.
+            is_over: Returns whether to give up.
+            durable: As for `transaction`.
+
+        Raises:
+            DatabaseUnavailableError: The error of the last try, once `is_over()` is true.
+        """
+
+        def do(again: bool) -> T:
+            with write(self._engine, durable=durable) as connection:
+                return work(Operations(Transaction(connection, again=again)))
+
+        return retried(do, is_over)

@@ -75,10 +75,13 @@ class Transaction:
 
     Attributes:
         connection: Its connection.
+        again: Whether it repeats one whose outcome is unknown: what that one stored stands. The holder of a lease
+            knows that nobody else has written since; only operations that take the lease heed it.
     """
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, *, again: bool = False) -> None:
         self.connection = connection
+        self.again = again
         self._checked: dict[Lease, datetime.datetime] = {}
 
     def read(self) -> AbstractContextManager[Transaction]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -16,7 +16,7 @@ from anon_tune import records
 from anon_tune.errors import ConflictError, NotFoundError, TransitionError
 from anon_tune.ledger.rows import report_record
 from anon_tune.ledger.tables import ATTEMPTS, REPORTS, TRIALS
-from anon_tune.ledger.transaction import Lease, Transactions
+from anon_tune.ledger.transaction import Lease, Transaction, Transactions
 from anon_tune.ledger.transitions import close_attempt, move_trial, trial_state
 from anon_tune.records import FINISHED, NewTrial, TrialState
 
@@ -24,6 +24,7 @@ __all__ = ["Trials"]
 
 # Executed for every trial: building a statement takes longer than executing it.
 _ADD_TRIAL, _ADD_REPORT = sa.insert(TRIALS), sa.insert(REPORTS)
+_FINISHED = sa.select(TRIALS.c.finished).where(TRIALS.c.id == sa.bindparam("of_trial"))
 _REPORT = sa.select(REPORTS).where(
     REPORTS.c.trial_id == sa.bindparam("of_trial"), REPORTS.c.step == sa.bindparam("of_step")
 )
@@ -65,12 +66,13 @@ class Trials:
                 "configuration": _configuration_key(new.params),
                 "created": transaction.check_lease(lease),
             }
-            try:
-                transaction.connection.execute(_ADD_TRIAL, row)
-            except IntegrityError as error:
-                raise ConflictError(
-                    f"Trial {trial_id} repeats a number or a configuration of this job."
-                ) from error
+            if not (transaction.again and _stored(transaction, trial_id)):
+                try:
+                    transaction.connection.execute(_ADD_TRIAL, row)
+                except IntegrityError as error:
+                    raise ConflictError(
+                        f"Trial {trial_id} repeats a number or a configuration of this job."
+                    ) from error
         return records.Trial(id=trial_id, job=lease.job, state=TrialState.WAITING, **given)
 
     def report(
@@ -96,13 +98,15 @@ class Trials:
         with self._transactions.write() as transaction:
             connection, now = transaction.connection, transaction.check_lease(lease)
             state = trial_state(connection, lease, trial_id)
+            standing = connection.execute(_REPORT, {"of_trial": trial_id, "of_step": step}).mappings().first()
             if state is not TrialState.RUNNING:
+                if transaction.again and standing is not None:
+                    return report_record(standing)
                 raise ConflictError(f"Trial {trial_id} is {state}; only a RUNNING trial can report.")
             if checkpoint is not None:
                 of_attempt = {"of_trial": trial_id, "of_attempt": attempt, "checkpoint": checkpoint}
                 if connection.execute(_NAME_CHECKPOINT, of_attempt).rowcount != 1:
                     raise NotFoundError(f"Trial {trial_id} has no attempt {attempt}.")
-            standing = connection.execute(_REPORT, {"of_trial": trial_id, "of_step": step}).mappings().first()
             if standing is not None:
                 return report_record(standing)
             row = {
@@ -146,10 +150,17 @@ class Trials:
             raise TransitionError(f"{state} is not a final state of a trial.")
         with self._transactions.write() as transaction:
             connection, now = transaction.connection, transaction.check_lease(lease)
+            if transaction.again and trial_state(connection, lease, trial_id) is state:
+                finished = connection.execute(_FINISHED, {"of_trial": trial_id}).scalar_one()
+                return cast("datetime.datetime", finished)
             ending = {"value": _finite(value), "reason": reason, "finished": now}
             move_trial(connection, lease, trial_id, state, **ending)
             close_attempt(connection, trial_id, now, state.value, reason, log)
         return now
+
+
+def _stored(transaction: Transaction, trial_id: str) -> bool:
+    return transaction.connection.execute(_FINISHED, {"of_trial": trial_id}).first() is not None
 
 
 def _configuration_key(params: Mapping[str, Any]) -> str:

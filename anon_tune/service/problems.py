@@ -33,6 +33,9 @@ _WHEN = {
     503: "A dependency of the service is unavailable; try again later.",
 }
 
+_RETRY_SECONDS = 2
+"""Time after which a client may try again, since a database restarts within seconds."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +76,8 @@ def install(app: FastAPI) -> None:
             "The service cannot use something that it needs, such as its database; try again later. The "
             "service's log has the reason."
         )
-        return _response(request, error.http_status, detail, type(error).__name__)
+        headers = {"Retry-After": str(_RETRY_SECONDS)}
+        return _response(request, error.http_status, detail, type(error).__name__, headers=headers)
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> Response:

@@ -13,7 +13,10 @@ from anon_tune.ledger import Ledger
 from anon_tune.service.app import create_app
 from anon_tune.settings import Settings
 
-__all__ = ["serve"]
+__all__ = ["DATABASE_SECONDS", "serve"]
+
+DATABASE_SECONDS = 4.0
+"""Longest wait of a request for the database: it is answered (503) within 5 s."""
 
 _BACKLOG = 2048
 _GRACE_SECONDS = 3

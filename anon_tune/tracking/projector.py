@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from anon_tune.errors import DependencyError
-from anon_tune.ledger import Cursor, Ledger
+from anon_tune.errors import DatabaseUnavailableError, DependencyError
+from anon_tune.ledger import Cursor, Ledger, retried
 from anon_tune.reachable import bypass_proxies
 from anon_tune.records import ENDED, JobRecord, JobState, Overview, Trial
 from anon_tune.tracking import runs
@@ -148,7 +148,7 @@ class Projector:
         return len(written)
 
     def follow(self, job_id: str, token: int, until: Callable[[], bool]) -> None:
-        """Sync repeatedly until the job is at rest or `until()` is true. MLflow may be unavailable at times.
+        """Sync repeatedly until the job is at rest or `until()` is true. MLflow and the ledger may be away at times.
 
         The job also counts as at rest once another process works on it: that process has a projector of its own, and
         this one's driver waits for it to end. If this driver is gone and the job continues, a longer write is left to
@@ -164,7 +164,7 @@ class Projector:
             until: Returns whether the driver is gone.
 
         Raises:
-            DependencyError: The last sync failed.
+            DependencyError: The last sync failed. If the ledger is away, it is tried again until the driver is gone.
         """
 
         def is_over() -> bool:
@@ -180,12 +180,22 @@ class Projector:
             while time.monotonic() < limit and not over():
                 time.sleep(max(0.0, min(_POLL_SECONDS, limit - time.monotonic())))
 
-        before = self._ledger.projections.last_report(job_id)
-        wait(_BEGIN_SECONDS, lambda: is_over() or self._ledger.projections.last_report(job_id) != before)
+        before = retried(lambda _: self._ledger.projections.last_report(job_id), until)
+
+        def has_reported() -> bool:
+            try:
+                return self._ledger.projections.last_report(job_id) != before
+            except DatabaseUnavailableError:
+                return False
+
+        wait(_BEGIN_SECONDS, lambda: is_over() or has_reported())
         begun = False
         while True:
             last = is_over()
-            goes_on = last and self._ledger.jobs.get(job_id).state in {JobState.RUNNING, JobState.QUEUED}
+            goes_on = last and retried(lambda _: self._ledger.jobs.get(job_id), until).state in {
+                JobState.RUNNING,
+                JobState.QUEUED,
+            }
             if goes_on and not begun:
                 return
             begun = True
@@ -196,8 +206,9 @@ class Projector:
                     written = self._write(self._ledger.jobs.get(job_id), seconds)
                 rest = max(rest, _REST * written.seconds)
             except DependencyError as error:
-                if last:
+                if last and (until() or not isinstance(error, DatabaseUnavailableError)):
                     raise
+                last = False
                 _log.warning("%s", error)
             if last:
                 return

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from anon_tune.advice.summary import summarize
 from anon_tune.code_archive import unpack
-from anon_tune.errors import AnonTuneError, DependencyError, LeaseLostError
+from anon_tune.errors import AnonTuneError, DatabaseUnavailableError, DependencyError, LeaseLostError
 from anon_tune.estimate import about_estimate, seconds_per_unit
-from anon_tune.ledger import Lease, Ledger
+from anon_tune.ledger import Lease, Ledger, after, retried
 from anon_tune.ray_temp import remove_abandoned
 from anon_tune.records import ENDED, ControlSignal, JobRecord, JobState, TrialState
 from anon_tune.search.policy import Plan
@@ -50,6 +50,8 @@ _POLL_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class _Ending(NamedTuple):
     """State in which to leave a job; `budget` is the one under which nothing was left to do."""
@@ -73,8 +75,10 @@ def drive(
 
     On an error the job is PAUSED with the reason, and its running trials wait for another attempt. The same happens
     if Ray stops, or if this thread hangs in Ray or in a system call. A job that an interrupt leaves QUEUED is not
-    PAUSED
-    then: its daemon sees this process end, after the error or in `on_hang`, and counts the deaths.
+    PAUSED then: its daemon sees this process end, after the error or in `on_hang`, and counts the deaths.
+
+    While the database is unavailable, transactions are repeated as long as the lease lasts. Then the job is left as
+    after an interrupt.
 
     Args:
         ledger: Ledger that stores the job.
@@ -88,6 +92,7 @@ def drive(
 
     Raises:
         LeaseLostError: Another process took the job over.
+        DatabaseUnavailableError: The database is still unavailable. The job is left as it was, to be resumed.
         DependencyError: The ledger can no longer be written, or Ray has stopped under a job that an interrupt leaves
             QUEUED. The job is left as it was, to be resumed.
         KeyboardInterrupt: After an interrupt, once the lease is released.
@@ -95,11 +100,15 @@ def drive(
     renewal = LeaseRenewal(ledger, lease)
     shutdown = _shutdown_request(renewal, is_wanted)
 
+    def release(ending: _Ending) -> JobState:
+        is_late = after(lease.seconds)
+        return _release(ledger, lease, settings, ending, lambda: renewal.is_over or is_late())
+
     def leave() -> None:
         renewal.stop()
         if interrupted is not JobState.QUEUED:
             with contextlib.suppress(LeaseLostError, DependencyError):
-                _release(ledger, lease, settings, _Ending(interrupted, "its process hung; see job.log"))
+                release(_Ending(interrupted, "its process hung; see job.log"))
         on_hang()
 
     look = lease.seconds / _LOOKS_PER_LEASE
@@ -117,18 +126,19 @@ def drive(
         if shutdown.failure is not None and interrupted is JobState.QUEUED:
             _log.error("job %s stopped: %s", lease.job, shutdown.failure)
             raise shutdown.failure from error
-        cause = renewal.unwritable or shutdown.failure or error
+        cause = renewal.expired or shutdown.failure or error
         if not isinstance(cause, Exception):
-            state = _release(ledger, lease, settings, _Ending(interrupted, "interrupted"))
+            state = release(_Ending(interrupted, "interrupted"))
             _log.error("job %s stopped by %s: %s", lease.job, type(error).__name__, state)
             if state is JobState.CANCELLED:
                 return state
             if isinstance(error, SystemExit):  # Ray raises it at SIGTERM while it starts
                 raise KeyboardInterrupt from error
             raise
-        _log.error("job %s stopped", lease.job, exc_info=True)
-        ending = _Ending(JobState.PAUSED, _in_a_line(cause))
-    state = _release(ledger, lease, settings, ending)
+        _log.error("job %s stopped: %s", lease.job, _in_a_line(cause), exc_info=error)
+        is_away = isinstance(cause, DatabaseUnavailableError)
+        ending = _Ending(interrupted if is_away else JobState.PAUSED, _in_a_line(cause))
+    state = release(ending)
     _log.info("job %s: %s %s", lease.job, state, ending.reason or "")
     return state
 
@@ -140,16 +150,18 @@ def _shutdown_request(renewal: LeaseRenewal, is_wanted: Callable[[], bool]) -> S
     )
 
 
-def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) -> JobState:
+def _release(
+    ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending, is_over: Callable[[], bool]
+) -> JobState:
     """End the lease and return the job's state.
 
     If the job has ended, delete its checkpoints and the Ray temp directories of killed drivers.
 
     Raises:
-        DependencyError: The ledger cannot be written.
+        DependencyError: The ledger cannot be written. DatabaseUnavailableError only once `is_over()` is true.
     """
     try:
-        state = ledger.leases.release(lease, *ending)
+        state = ledger.persist(lambda operations: operations.leases.release(lease, *ending), is_over)
     except DependencyError as error:
         raise _left(lease, error) from error
     if state in ENDED:
@@ -161,9 +173,8 @@ def _release(ledger: Ledger, lease: Lease, settings: Settings, ending: _Ending) 
 def _left(lease: Lease, error: Exception) -> DependencyError:
     """Return the error for a job that is left as it was, since the ledger cannot be written."""
     why = _in_a_line(error).rstrip(".")
-    return DependencyError(
-        f"Job {lease.job} stopped: {why}. Then continue with: anon-tune run --resume {lease.job}"
-    )
+    kind = DatabaseUnavailableError if isinstance(error, DatabaseUnavailableError) else DependencyError
+    return kind(f"Job {lease.job} stopped: {why}. Then continue with: anon-tune run --resume {lease.job}")
 
 
 def _ended() -> DependencyError:
@@ -208,12 +219,13 @@ class JobDriver:
     def work(self) -> _Ending:
         """Work until the job ends or must stop, and return how to leave it."""
         cluster.prepare_environment(self.settings)
-        job = self.ledger.jobs.get(self.lease.job)
+        job = self._read(lambda: self.ledger.jobs.get(self.lease.job))
         spec = self._spec(job)
         lacking = self._lacking_function(spec)
         if lacking is not None:
             return _Ending(JobState.PAUSED, lacking)
-        spaces = {arm: Space.model_validate(space) for arm, space in self.ledger.jobs.spaces(job.id).items()}
+        stored = self._read(lambda: self.ledger.jobs.spaces(job.id))
+        spaces = {arm: Space.model_validate(space) for arm, space in stored.items()}
         shipped = shipment(spec, self._folders[0], job.id) if self.settings.ray_address else None
         # Set our signal handlers again: Ray replaces them when it starts.
         with (
@@ -250,9 +262,11 @@ class JobDriver:
 
     def _spec(self, job: JobRecord) -> JobSpec:
         """Validate the job, once in this process, and unpack its code if it has any."""
-        if job.code is None:
+        digest = job.code
+        if digest is None:
             return stored_spec(job.spec)
-        code = unpack(self.ledger.archives.get(job.code), self.settings.job_folder(job.id) / "code")
+        archive = self._read(lambda: self.ledger.archives.get(digest))
+        code = unpack(archive, self.settings.job_folder(job.id) / "code")
         return stored_spec({**job.spec, "folder": str(code)})
 
     def _lacking_function(self, spec: JobSpec) -> str | None:
@@ -318,7 +332,7 @@ class JobDriver:
                 with self.shutdown.notice(lambda: ask(checkpoints)):
                     _tune(run, plan.spec, functions, folder, checkpoints, code)
                 self.shutdown.check()
-                self.renewal.renew()
+                self._read(self.renewal.renew)
                 if not run.stopping and run.is_done():
                     break
         return run
@@ -328,7 +342,10 @@ class JobDriver:
         from anon_tune.workers.driver.best_weights import write_best
 
         answer = summarize(run.plan, run.trials, measured)
-        self.ledger.jobs.update(self.lease, result=answer.model_dump(mode="json"))
+        result = answer.model_dump(mode="json")
+        self.ledger.persist(
+            lambda operations: operations.jobs.update(self.lease, result=result), self._gives_up
+        )
         if not any(trial.state is TrialState.COMPLETE for trial in run.trials):
             reasons = ("no arm has a COMPLETE trial", run.cut_short)
             return _Ending(JobState.FAILED, "; ".join(filter(None, reasons)), run.budget)
@@ -336,6 +353,13 @@ class JobDriver:
             folder, checkpoints = self._folders
             write_best(run.trials, run.plan.spec, checkpoints, folder / "best.pt")
         return _Ending(JobState.SUCCEEDED, run.cut_short, run.budget)
+
+    def _read(self, call: Callable[[], T]) -> T:
+        """Return `call()`, which changes nothing when it is repeated, once the database is available."""
+        return retried(lambda _: call(), self._gives_up)
+
+    def _gives_up(self) -> bool:
+        return self.renewal.is_over or self.shutdown.stopping
 
     @property
     def _folders(self) -> tuple[Path, Path]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from threadpoolctl import threadpool_limits
 
 from anon_tune.errors import DependencyError
-from anon_tune.ledger import Lease, Ledger
+from anon_tune.ledger import Lease, Ledger, Operations, retried
 from anon_tune.records import HeartbeatResponse, NewTrial, Phase, Report, Trial, TrialState
 from anon_tune.search.final import final_value
 from anon_tune.search.history import History
@@ -113,7 +113,8 @@ class JobRun:
         self._applied: HeartbeatResponse | None = None
         self._thread = ThreadPoolExecutor(1, "suggestion", _use_one_core)
         self._asked: Future[NewTrial | Decision] | None = None
-        self._trials = History(ledger.jobs.get(lease.job, trials=True).trials)
+        job = retried(lambda _: ledger.jobs.get(lease.job, trials=True), self._gives_up)
+        self._trials = History(job.trials)
         # The last ones that ended in this process. Failures that paused the job before do not pause it again: their
         # cause is fixed when the job is resumed.
         self._ended: deque[Trial] = deque(maxlen=FAILURES_IN_A_ROW)
@@ -217,7 +218,11 @@ class JobRun:
             self.unfit = found
             return
         self.measured = found.as_stored()
-        self._ledger.jobs.update(self._lease, probe=self.measured, architecture=found.architecture)
+        self._persist(
+            lambda ledger: ledger.jobs.update(
+                self._lease, probe=self.measured, architecture=found.architecture
+            )
+        )
         self._plan = dataclasses.replace(self._plan, log_mean_sigma=found.log_mean_sigma)
         _log.info("probe: %s", self.measured)
         for note in found.notes:
@@ -254,12 +259,7 @@ class JobRun:
         ) or self._suggested()  # fmt: skip
         if isinstance(found, Decision):
             return found
-        # Losing a start in a power cut is harmless: the next trial is computed again, and is the same.
-        with self._ledger.transaction(durable=False) as transaction:
-            trial = transaction.trials.add(self._lease, found) if isinstance(found, NewTrial) else found
-            if trial.phase is not self._phase:
-                transaction.jobs.update(self._lease, phase=trial.phase)
-            attempt = transaction.attempts.start(self._lease, trial.id)
+        trial, attempt = self._start(found)
         if trial.phase is not self._phase:
             self._phase = trial.phase
             _log.info("job %s: %s", self._lease.job, trial.phase)
@@ -272,6 +272,18 @@ class JobRun:
         if last in map(step_of, trial.checkpoints) and self._prune(trial, last):
             return self.next()
         return trial
+
+    def _start(self, found: Trial | NewTrial) -> tuple[Trial, int]:
+        """Store the next attempt at a trial, and the trial if it is new; return it and the attempt's number."""
+
+        def start(ledger: Operations) -> tuple[Trial, int]:
+            trial = ledger.trials.add(self._lease, found) if isinstance(found, NewTrial) else found
+            if trial.phase is not self._phase:
+                ledger.jobs.update(self._lease, phase=trial.phase)
+            return trial, ledger.attempts.start(self._lease, trial.id)
+
+        # Losing a start in a power cut is harmless: the next trial is computed again, and is the same.
+        return self._persist(start, durable=False)
 
     def _tell_stopped(self) -> None:
         for (arm, repeat), made in stopped(self._plan, self._trials).items():
@@ -320,10 +332,11 @@ class JobRun:
         A failure for the reason that paused the job does not end its trial: the trial started before the pause, and
         runs again when the job is resumed.
         """
-        report = None
-        with self._ledger.transaction() as transaction:
+
+        def store(ledger: Operations) -> tuple[Report | None, _End | None]:
+            report = None
             if measurement is not None:
-                report = transaction.trials.report(
+                report = ledger.trials.report(
                     self._lease,
                     trial.id,
                     trial.attempts,
@@ -335,10 +348,19 @@ class JobRun:
             if outcome is None or (isinstance(outcome, Failed) and outcome.reason == self.paused):
                 return report, None
             value = self._final(trial, report, outcome.final) if isinstance(outcome, Completed) else None
-            finished = transaction.trials.finish(
+            finished = ledger.trials.finish(
                 self._lease, trial.id, outcome.state, value, outcome.reason, outcome.log
             )
             return report, _End(value, finished)
+
+        return self._persist(store)
+
+    def _persist(self, work: Callable[[Operations], T], *, durable: bool = True) -> T:
+        """Do one transaction; while the database is unavailable, repeat it as long as the lease lasts."""
+        return self._ledger.persist(work, self._gives_up, durable=durable)
+
+    def _gives_up(self) -> bool:
+        return self._renewal.is_over or self._shutdown.stopping
 
     def _keep_measured(self, trial: Trial, report: Report | None, checkpoint: str | None) -> Trial:
         """Mirror a report and its checkpoint as in the ledger: the first of each step, one per attempt."""
@@ -474,12 +496,14 @@ class JobRun:
         return self._suggested() if earlier and new is Decision.WAIT else new
 
     def _lose(self, trial: Trial, reason: str, log: str | None = None) -> None:
-        self._ledger.attempts.lose(self._lease, trial.id, reason, log)
+        self._persist(lambda ledger: ledger.attempts.lose(self._lease, trial.id, reason, log))
         self._forgive(trial)
         self._keep(dataclasses.replace(trial, state=TrialState.WAITING))
 
     def _finish(self, trial: Trial, state: TrialState, reason: str, log: str | None = None) -> None:
-        finished = self._ledger.trials.finish(self._lease, trial.id, state, None, reason, log)
+        finished = self._persist(
+            lambda ledger: ledger.trials.finish(self._lease, trial.id, state, None, reason, log)
+        )
         self._end(trial, state, None, reason, finished)
 
     def _end(

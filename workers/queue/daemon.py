@@ -15,7 +15,7 @@ from anon_tune.errors import DependencyError, LeaseLostError
 from anon_tune.ledger import Lease, Ledger
 from anon_tune.records import JobState
 from anon_tune.workers.queue.holder import LEASE_SECONDS, is_on_this_machine
-from anon_tune.workers.queue.processes import JobProcesses, kill_group
+from anon_tune.workers.queue.processes import DATABASE_AWAY, JobProcesses, kill_group
 
 __all__ = ["Daemon"]
 
@@ -127,6 +127,11 @@ class Daemon:
         """Release the lease of a process that has ended, if it still holds it."""
         if code:  # kill its child processes, which may hold the GPU
             kill_group(process)
+        if code == DATABASE_AWAY:  # which says nothing about the job
+            with contextlib.suppress(LeaseLostError):
+                self._ledger.leases.release(lease, JobState.QUEUED, "the database was away")
+            _log.warning("job %s: its process waits for the database", lease.job, extra={"job": lease.job})
+            return
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         seen = self._deaths.get(lease.job, _Deaths())
         trials = self._ledger.jobs.get(lease.job, trials=True).trials

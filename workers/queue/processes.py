@@ -17,7 +17,10 @@ from typing import IO, cast
 
 from anon_tune.ledger import Lease
 
-__all__ = ["JobProcesses", "is_assigned", "kill_group", "receive_lease"]
+__all__ = ["DATABASE_AWAY", "JobProcesses", "is_assigned", "kill_group", "receive_lease"]
+
+DATABASE_AWAY = os.EX_TEMPFAIL
+"""Exit code of a process whose job only waits for the ledger's database."""
 
 _LOAD_SECONDS = 60.0
 _READY = b"ready\n"

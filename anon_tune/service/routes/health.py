@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import version
 
 import anyio
@@ -37,13 +38,15 @@ async def readyz(request: Request, response: Response) -> Readiness:
     MLflow and Ray may be unavailable: jobs are still accepted, and MLflow catches up.
     """
     surroundings: Surroundings = request.app.state.surroundings
-    database = await run_in_threadpool(_database, surroundings.ledger)
-    if database != "ok":
-        response.status_code = 503
     # One at a time, outside the threads that serve requests: an unreachable server takes until the timeout.
     looks: anyio.CapacityLimiter = request.app.state.looks
-    mlflow = await anyio.to_thread.run_sync(_mlflow, surroundings.settings, limiter=looks)
-    ray = await anyio.to_thread.run_sync(_ray, surroundings.settings, limiter=looks)
+    database, mlflow, ray = await asyncio.gather(
+        run_in_threadpool(_database, surroundings.ledger),
+        anyio.to_thread.run_sync(_mlflow, surroundings.settings, limiter=looks),
+        anyio.to_thread.run_sync(_ray, surroundings.settings, limiter=looks),
+    )
+    if database != "ok":
+        response.status_code = 503
     return Readiness(ready=database == "ok", database=database, mlflow=mlflow, ray=ray)
 
 

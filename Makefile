@@ -10,7 +10,7 @@ TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Tests start many processes: modules are compiled once, as users have it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo up test test-all check format lock clean
+.PHONY: install demo up test test-all stack-test check format lock clean
 
 install: $(INSTALLED)
 
@@ -35,6 +35,10 @@ test: $(INSTALLED)
 ## The slow ones too: whole jobs, faults, a browser, PostgreSQL. At most 25 minutes.
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest $(TWO) -m "not short" --durations 25
+
+## docker-compose.yml's services as processes, through a set of faults; a part of test-all. At most 8 minutes.
+stack-test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "" tests/stack
 
 ## Lint, format, types, layers.
 check: $(INSTALLED)

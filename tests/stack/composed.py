@@ -31,7 +31,7 @@ from benchmarks.faults.postgres import Postgres
 from benchmarks.faults.proxy import Proxy
 from benchmarks.faults.recorder import HISTORY
 
-__all__ = ["Composed", "alive", "needed_secrets", "until"]
+__all__ = ["COMPOSE", "Composed", "alive", "needed_secrets", "until"]
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -70,6 +70,7 @@ class Composed:
         self._stack = contextlib.ExitStack()
         self._run = secrets.token_hex(8)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._starts: dict[str, int] = {}  # lengths of logs
         self._proxies: dict[str, Proxy] = {}
         self._ports: dict[str, int] = {}
 
@@ -125,6 +126,7 @@ class Composed:
     def start(self, container: str, *more: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a container `SERVICE` or `SERVICE-2`, with more arguments and variables."""
         with self._log(container).open("ab") as log:
+            self._starts[container] = log.tell()
             process = subprocess.Popen(
                 [*self._command(container), *more],
                 env={**self._environment(container), **environment},
@@ -148,8 +150,13 @@ class Composed:
             until(lambda c=container: self._is_healthy(c), f"the health of {container}", self.logs)
 
     def until_logs(self, container: str, text: str) -> None:
-        """Wait for a text in a container's log."""
-        until(lambda: text in self._log(container).read_text(), f"{text!r} of {container}", self.logs)
+        """Wait for a text in a container's log since its last start."""
+
+        def found() -> bool:
+            assert self._processes[container].poll() is None, self.logs()
+            return text.encode() in self._log(container).read_bytes()[self._starts[container] :]
+
+        until(found, f"{text!r} of {container}", self.logs)
 
     def processes(self, container: str) -> list[psutil.Process]:
         """Return the processes of a container."""

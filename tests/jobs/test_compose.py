@@ -13,7 +13,7 @@ from tests.stack.composed import COMPOSE, needed_secrets
 
 pytestmark = pytest.mark.slow
 
-SECRETS = {name: "p@ss/word" for name in needed_secrets()}
+SECRETS = dict.fromkeys(needed_secrets(), "p@ss/word")
 
 
 def compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

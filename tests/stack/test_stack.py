@@ -28,24 +28,26 @@ pytestmark = pytest.mark.slow
 JOB = """
 name: over-http
 task: train:train
-arguments: {epoch_seconds: 0.3}
+arguments: {{gate: "{gate}"}}
 space: mlp
 arms: [anon, adamw]
-objective: {metric: loss, mode: min}
-budget: {trials: 5, epochs: 30}
-search: {sampler: random, pruner: none}
-confirm: {finalists: 1, seeds: 1, verdict_seeds: 2, race: false}
-training: {checkpoint_seconds: 0}
+objective: {{metric: loss, mode: min}}
+budget: {{trials: 5, epochs: 150}}
+search: {{sampler: random, pruner: none}}
+confirm: {{finalists: 1, seeds: 1, verdict_seeds: 2, race: false}}
+training: {{checkpoint_seconds: 0}}
 """
 CODE = '''
-"""A training function of which an epoch takes long enough to lose something in it, and next to no processor time."""
+"""A training function that takes next to no processor time. It is slow until the gate, a file, exists."""
 
 import time
+from pathlib import Path
 
 import torch
 
 
-def train(context, epoch_seconds=0.3):
+def train(context, gate="/"):
+    gate = Path(gate)
     model = torch.nn.Linear(4, 1)
     inputs = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
     targets = inputs.sum(1, keepdim=True)
@@ -56,9 +58,12 @@ def train(context, epoch_seconds=0.3):
         loss = torch.nn.functional.mse_loss(model(inputs), targets)
         loss.backward()
         optimizer.step()
-        time.sleep(epoch_seconds)
+        if not gate.exists():
+            time.sleep(0.4)
         context.report(epoch, loss=loss.item())
     if context.tests:
+        while not gate.exists():  # so the job does not end before
+            time.sleep(0.4)
         context.test(loss=loss.item())
 '''
 NODES = ("ray-worker", "ray-worker-2")
@@ -157,7 +162,7 @@ class Observed:
         lease = self.record().lease
         if lease is None:
             return None
-        process = int(re.findall(r"\d+", lease.holder)[-1])
+        process = int(re.findall(r"\d+", lease.holder)[-1])  # the last word of a holder's name
         return next((w for w in WORKERS if process in {p.pid for p in self._stack.processes(w)}), None)
 
     def taken_by_another(self, worker: str) -> None:
@@ -177,7 +182,8 @@ def test_a_job_survives_what_its_stack_loses(stack: Composed, ledger: Ledger, tm
     code = tmp_path / "code"
     code.mkdir()
     (code / "train.py").write_text(CODE)
-    (code / "job.yaml").write_text(JOB)
+    gate = tmp_path / "gate"
+    (code / "job.yaml").write_text(JOB.format(gate=gate))
     sent = (str(code / "job.yaml"), "--with-code", str(code))
     job = Observed(stack, ledger, team.submit(ledger, *sent, "--priority", "1"))
     job.gets_on()
@@ -195,7 +201,10 @@ def test_a_job_survives_what_its_stack_loses(stack: Composed, ledger: Ledger, tm
     told("partition")
     kill_worker(stack, job)
     told("worker")
-    end_without_mlflow(stack, job)
+    restart_mlflow(stack, job)
+    told("MLflow")
+    gate.touch()
+    ends(stack, job)
     told("end")
 
     cancelled = team.submit(ledger, *sent, "--set", "name=cancelled")
@@ -253,13 +262,19 @@ def kill_worker(stack: Composed, job: Observed) -> None:
     start_worker(stack, worker)
 
 
-def end_without_mlflow(stack: Composed, job: Observed) -> None:
-    """MLflow is away as the job ends, and has all of it once it is back."""
-    stack.stop("mlflow")
-    until(lambda: job.record().state in ENDED, "the job's end", stack.logs)
-    assert job.record().state is JobState.SUCCEEDED, stack.logs()
+def restart_mlflow(stack: Composed, job: Observed) -> None:
+    """MLflow is away for a while; the job goes on."""
+    stack.kill("mlflow")
+    job.gets_on()
     stack.start("mlflow")
     stack.until_healthy("mlflow")
+
+
+def ends(stack: Composed, job: Observed) -> None:
+    """The job SUCCEEDS, and MLflow has caught up by itself."""
+    until(lambda: job.record().state in ENDED, "the job's end", stack.logs)
+    assert job.record().state is JobState.SUCCEEDED, stack.logs()
+    until(lambda: job.record().mlflow_run, "its run in MLflow", stack.logs)
     run = job.record().mlflow_run
 
     def status() -> str:

@@ -32,7 +32,7 @@ arguments: {{gate: "{gate}"}}
 space: mlp
 arms: [anon, adamw]
 objective: {{metric: loss, mode: min}}
-budget: {{trials: 5, epochs: 150}}
+budget: {{trials: 5, epochs: 60}}
 search: {{sampler: random, pruner: none}}
 confirm: {{finalists: 1, seeds: 1, verdict_seeds: 2, race: false}}
 training: {{checkpoint_seconds: 0}}
@@ -59,7 +59,7 @@ def train(context, gate="/"):
         loss.backward()
         optimizer.step()
         if not gate.exists():
-            time.sleep(0.4)
+            time.sleep(1.0)
         context.report(epoch, loss=loss.item())
     if context.tests:
         while not gate.exists():  # so the job does not end before

@@ -10,7 +10,7 @@ TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Tests start many processes: modules are compiled once, as users have it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo up test test-all check format lock clean
+.PHONY: install demo up test test-all stack-test check format lock clean
 
 install: $(INSTALLED)
 
@@ -36,6 +36,10 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest $(TWO) -m "not short" --durations 25
 
+## docker-compose.yml's services as processes, through a set of faults; a part of test-all. At most 8 minutes.
+stack-test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "" tests/stack
+
 ## Lint, format, types, layers.
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -47,7 +51,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-## Write requirements.lock anew from pyproject.toml: the newest versions that fit, torch pinned.
+## Write requirements.lock anew from pyproject.toml: the newest versions that fit, torch pinned; and the image's locks.
 lock:
 	rm -rf .lock-venv build
 	$(PYTHON) -m venv .lock-venv
@@ -55,6 +59,10 @@ lock:
 	.lock-venv/bin/python -m pip install --quiet --disable-pip-version-check ".[dev]" "setuptools>=77"
 	( echo "# Exact versions for 'make install', on Python 3.11 or newer. Made by 'make lock'."; \
 	  .lock-venv/bin/python -m pip freeze --all --exclude anon_tune --exclude pip | sed 's/+cpu$$//' ) > requirements.lock
+	.lock-venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.lock-venv/bin/uv pip compile --quiet --no-header --no-annotate --generate-hashes --constraint requirements.lock \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --extra postgres --extra mlflow-server \
+	  pyproject.toml | $(PYTHON) docker/lock.py
 	rm -rf .lock-venv build
 
 clean:

@@ -244,16 +244,22 @@ def acquire(ledger: Ledger, job_id: str, waiting: Callable[[str], None] = lambda
 
 
 def work(ledger: Ledger, settings: Settings, jobs: int, stop: threading.Event) -> None:
-    """Work on the queue until `stop` is set, with up to `jobs` jobs at once."""
+    """Work on the queue until `stop` is set, with up to `jobs` jobs at once.
+
+    Raises:
+        DependencyError: RAY_ADDRESS is that of a cluster of which this machine is not a node, or no longer one.
+    """
+    from anon_tune.workers.driver.cluster import stopping_with_node
     from anon_tune.workers.queue.daemon import Daemon
     from anon_tune.workers.queue.holder import this_process
     from anon_tune.workers.queue.processes import JobProcesses
 
     command = [sys.executable, "-m", "anon_tune", "job-process", str(os.getpid())]
     processes = JobProcesses(command, settings.keep_ready)
-    on_cluster = settings.ray_address is not None
-    daemon = Daemon(ledger, processes, this_process(), jobs, on_cluster=on_cluster)
-    with _notifying(ledger, settings):
+    address = settings.ray_address
+    node = stopping_with_node(address, stop) if address else contextlib.nullcontext()
+    daemon = Daemon(ledger, processes, this_process(), jobs, on_cluster=address is not None)
+    with node, _notifying(ledger, settings):
         daemon.run(stop)
 
 

@@ -1,19 +1,21 @@
-"""Code archives: a folder of code that goes to a service with a job, as a zip named by its hash."""
+"""Folders of user code that travel: to a service as a zip named by its hash, and to the nodes of a cluster."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import lzma
+import os
 import shutil
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from anon_tune.errors import InputError
 
-__all__ = ["LARGEST", "digest", "modules", "pack", "unpack"]
+__all__ = ["LARGEST", "copy", "digest", "modules", "pack", "unpack"]
 
 LARGEST = 8 * 2**20
 """Bytes of an archive: code, not data."""
@@ -39,10 +41,8 @@ def pack(folder: Path) -> bytes:
         raise InputError(f"{folder} is not a folder. Name the folder of the job's modules.")
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
+        for path in _files(folder):
             inside = path.relative_to(folder)
-            if any(part.startswith(".") or part in _LEFT_OUT for part in inside.parts) or not path.is_file():
-                continue
             archive.writestr(
                 zipfile.ZipInfo(inside.as_posix(), _MOMENT), path.read_bytes(), zipfile.ZIP_DEFLATED
             )
@@ -52,6 +52,37 @@ def pack(folder: Path) -> bytes:
                     "the service's data folder instead."
                 )
     return written.getvalue()
+
+
+def copy(folder: Path, target: Path) -> None:
+    """Copy a folder, without what `pack` leaves out; `target` must not exist.
+
+    Raises:
+        InputError: It has more files or bytes than code has.
+        OSError: A file cannot be read or written.
+    """
+    target.mkdir(parents=True)
+    size = 0
+    for number, path in enumerate(_files(folder), 1):
+        size += path.stat().st_size
+        if number > _MOST_FILES or size > _LARGEST_UNPACKED:
+            raise InputError(
+                f"{folder} has more than {_MOST_FILES} files or {_LARGEST_UNPACKED // 2**20} MiB (at "
+                f"{path.relative_to(folder)})."
+            )
+        copied = target / path.relative_to(folder)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copied)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder in a fixed order, without hidden ones, caches and virtual environments."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _LEFT_OUT)
+        for name in sorted(names):
+            path = Path(place, name)
+            if not name.startswith(".") and name not in _LEFT_OUT and path.is_file():
+                yield path
 
 
 def modules(archive: bytes) -> frozenset[str]:

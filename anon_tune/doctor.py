@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import version
+from pathlib import Path
 
 import httpx2
 
@@ -28,13 +31,14 @@ from anon_tune.reachable import (
 )
 from anon_tune.settings import Settings
 from anon_tune.tracking import check_experiment, check_uri
-from anon_tune.workers.driver.cluster import find_address
+from anon_tune.workers.driver import cluster, nodes
 
 __all__ = ["Finding", "Health", "examine"]
 
 _LEAST_FREE_BYTES = 2**30
 _LARGEST_SKEW_SECONDS = 2.0
 _TIMEOUT_SECONDS = 3.0
+_TOKEN_SECONDS = 60.0
 
 
 class Health(StrEnum):
@@ -107,13 +111,60 @@ def _ray(settings: Settings) -> Iterator[Finding]:
         return
     check_cluster(address)
     try:
-        there = find_address(address)
+        there = cluster.find_address(address)
         check_reachable(there, _TIMEOUT_SECONDS)
     except OSError as error:
         advice = "Start it: ray start --head; or correct RAY_ADDRESS; without it each job starts its own Ray."
         yield Finding("ray", Health.FAILED, f"cluster {address} does not answer ({error})", advice)
     else:
         yield Finding("ray", Health.OK, f"{version('ray')}, cluster {there} answers")
+        yield from _guarded("nodes", lambda: _nodes(settings, there))
+
+
+def _nodes(settings: Settings, address: str) -> Iterator[Finding]:
+    """Yield the findings about a cluster, from a task on each node that trains."""
+    cluster.prepare_environment(settings)
+    with cluster.connected(settings):
+        found = [node for node in nodes.nodes() if node.trains]
+        seen = nodes.look_at(found, settings.home.absolute())
+    if not found:
+        advice = f"Start one: ray start --address={address} on another machine. Jobs wait for it."
+        yield Finding("nodes", Health.WARNING, "no node has CPUs", advice)
+        return
+    for each in seen:
+        if each.error is not None:
+            advice = "Look at the logs of Ray there, and start it again."
+            yield Finding("nodes", Health.WARNING, f"{each.node.address}: {each.error}", advice)
+    problems = (
+        nodes.version_problem(seen, nodes.versions_here()),
+        nodes.storage_problem(seen, settings.home.absolute()),
+    )
+    for problem in filter(None, problems):
+        what, _, advice = problem.partition(". ")
+        yield Finding("nodes", Health.FAILED, what, advice)
+    if not any(problems):
+        cpus, gpus = (sum(node.resources.get(name, 0) for node in found) for name in ("CPU", "GPU"))
+        yield Finding(
+            "nodes", Health.OK, f"{len(found)} that train, {cpus:g} CPUs, {gpus:g} GPUs, one version"
+        )
+    yield _token(address)
+
+
+def _token(address: str) -> Finding:
+    """Return whether the cluster asks for a token, by a request without one."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ray"), "health-check", "--address", address],
+        env={**variables, "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        timeout=_TOKEN_SECONDS,
+    )
+    if done.returncode:
+        return Finding("token", Health.OK, "the cluster asks for a token")
+    advice = (
+        "Who reaches it can run any code. Start Ray on all nodes with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
+    )
+    return Finding("token", Health.WARNING, "the cluster asks for no token", advice)
 
 
 def _home(settings: Settings) -> Iterator[Finding]:

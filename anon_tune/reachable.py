@@ -122,10 +122,16 @@ def check_cluster(ray_address: str) -> None:
     Raises:
         InputError: `ray_address` is not the address of a cluster.
     """
-    if not re.fullmatch(r"auto|(ray://)?[^\s/]+:\d+", ray_address):
+    if ray_address.startswith("ray://"):
         raise InputError(
-            f"RAY_ADDRESS={ray_address!r} is not the address of a Ray cluster. Give host:port, ray://host:port or "
-            "auto, or unset it to start a local Ray for each job."
+            f"RAY_ADDRESS={ray_address!r} names a Ray Client, through which jobs cannot run. Start the worker on a "
+            "node of the cluster (`ray start --address=HOST:6379` makes one) with RAY_ADDRESS=HOST:6379, and submit "
+            "jobs to it."
+        )
+    if not re.fullmatch(r"auto|[^\s/]+:\d+", ray_address):
+        raise InputError(
+            f"RAY_ADDRESS={ray_address!r} is not the address of a Ray cluster. Give host:port or auto, or unset it "
+            "to start a local Ray for each job."
         )
 
 
@@ -140,7 +146,7 @@ def check_reachable(ray_address: str, seconds: float) -> bool:
         OSError: The connection failed.
     """
     try:
-        parts = urlsplit(ray_address if "://" in ray_address else f"//{ray_address}")
+        parts = urlsplit(f"//{ray_address}")
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise OSError(str(error)) from error

@@ -223,6 +223,11 @@ class JobSpec(Strict):
         """Whether the user's code trains: a training function or a command."""
         return self.command is not None or is_function(self.task)
 
+    @property
+    def has_own_code(self) -> bool:
+        """Whether the job needs code from the user's folder: a command, or a function of a module."""
+        return self.command is not None or bool(self.functions())
+
     @model_validator(mode="after")
     def _names_exist(self, info: ValidationInfo) -> JobSpec:
         if (self.command is None) == (self.task == COMMAND):

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from anon_tune.records import FINISHED, JobRecord, JobState, Phase, Trial
+from anon_tune.records import FINISHED, JobRecord, JobState, Trial
+from benchmarks.faults.checker import Fault, Violation
 from benchmarks.faults.service import Service
 
-__all__ = ["Losses", "losses"]
+__all__ = ["Losses", "losses", "of_history"]
 
 
 @dataclass
@@ -22,16 +23,20 @@ class Losses:
         trials_twice: A configuration twice with one seed, and attempts at trials that had finished.
         reports_lost: Reports that are gone or changed, and steps left out.
         reports_twice: A step twice.
-        budget: Trials more or less than the budget, in the search and in the reruns.
         mlflow: Runs more or less than trials, and runs whose state or reports are not the ledger's.
+        paused: Jobs that a fault PAUSED, so that a person must resume them.
+        off_budget: Trials more or less than the confirmed budget, in the search and in the reruns.
+        history: Other violations of the history (`checker.py`).
     """
 
     trials_lost: int = 0
     trials_twice: int = 0
     reports_lost: int = 0
     reports_twice: int = 0
-    budget: int = 0
     mlflow: int = 0
+    paused: int = 0
+    off_budget: int = 0
+    history: int = 0
 
     def __iadd__(self, other: Losses) -> Losses:
         for name in self.titles(plain=True):
@@ -53,7 +58,7 @@ class Losses:
 
 
 def losses(ended: JobRecord, seen: Sequence[JobRecord], service: Service) -> Losses:
-    """Compare a job at its end with what it was at each kill, with its budget, and with MLflow."""
+    """Compare a job at its end with what it was at each kill, and with MLflow."""
     found = Losses()
     trials = {trial.id: trial for trial in ended.trials}
     if ended.state is not JobState.SUCCEEDED:
@@ -75,22 +80,14 @@ def losses(ended: JobRecord, seen: Sequence[JobRecord], service: Service) -> Los
         steps = Counter(report.step for report in trial.reports)
         found.reports_twice += sum(count - 1 for count in steps.values())
         found.reports_lost += len(set(range(1, max(steps, default=0) + 1)) - set(steps))
-    found.budget += _off_budget(ended)
     found.mlflow += _off_mlflow(ended.trials, service)
     return found
 
 
-def _off_budget(job: JobRecord) -> int:
-    """Trials that are more or less than the job file says; every finalist is rerun, as racing is off."""
-    spec = job.spec
-    arms, confirm = spec["arms"], spec["confirm"]
-    expected: Counter[tuple[Phase, str]] = Counter()
-    for arm in arms:
-        expected[Phase.SEARCH, arm] = spec["budget"]["trials"]
-        expected[Phase.CONFIRM, arm] = confirm["finalists"] * confirm["seeds"]
-        expected[Phase.VERDICT, arm] = confirm["verdict_seeds"]
-    made = Counter((trial.phase, trial.arm) for trial in job.trials)
-    return sum(abs(made[key] - expected[key]) for key in expected | made)
+def of_history(violations: Sequence[Violation]) -> Losses:
+    """Count the violations of a service's history."""
+    off = sum(violation.fault is Fault.BUDGET for violation in violations)
+    return Losses(off_budget=off, history=len(violations) - off)
 
 
 def _off_mlflow(trials: Sequence[Trial], service: Service) -> int:

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+
+from benchmarks.faults import hooks
 
 __all__ = ["FOLDER", "POINTS", "arm", "fired", "install"]
 
@@ -71,29 +69,7 @@ def _reach(point: str) -> None:
 
 def install() -> None:
     """Wrap what the points are in, as it is imported."""
-    sys.meta_path.insert(0, _Finder())
-
-
-class _Finder(MetaPathFinder):
-    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
-        wrap = _WRAPPED.get(name)
-        if wrap is None:
-            return None
-        sys.meta_path.remove(self)
-        try:
-            spec = importlib.util.find_spec(name)
-        finally:
-            sys.meta_path.insert(0, self)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def execute_and_wrap(module: ModuleType) -> None:
-            execute(module)
-            wrap(module)
-
-        spec.loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
-        return spec
+    hooks.install(_WRAPPED)
 
 
 def _wrap_ledger(module: ModuleType) -> None:

@@ -15,18 +15,23 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import psutil
+import psycopg
 import sqlalchemy as sa
 
 from anon_tune.ledger import Ledger, open_database
 from anon_tune.ledger.tables import ATTEMPTS, JOBS, REPORTS, TRIALS
 from anon_tune.records import JobRecord, JobState
-from benchmarks.faults import failpoints
+from benchmarks.faults import failpoints, history
+from benchmarks.faults.checker import Violation, check
+from benchmarks.faults.postgres import Postgres
+from benchmarks.faults.proxy import Proxy
+from benchmarks.faults.recorder import HISTORY
 from benchmarks.jobs import users_environment
 
-__all__ = ["Service", "alive", "takes_writes", "until"]
+__all__ = ["Service", "alive", "until"]
 
 SPEC = """
 name: faults
@@ -40,6 +45,7 @@ confirm: {{finalists: 2, seeds: 2, verdict_seeds: 3, race: false}}
 training: {{checkpoint_seconds: 0}}
 """
 
+_RECORDED = {history.Acquired, history.Renewed, history.Started, history.Reported, history.Ended}
 _PATIENCE = 240.0
 _POLL_SECONDS = 0.05
 
@@ -60,22 +66,20 @@ def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def takes_writes(home: Path) -> bool:
-    """Whether nobody holds the write lock of the ledger in a home for long."""
-    with contextlib.closing(sqlite3.connect(home / "ledger.db", timeout=2.0)) as connection:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            return False
-    return True
-
-
 class Service:
-    """Daemons in a home of their own. Leaving it stops them, and deletes the home unless something went wrong."""
+    """Daemons in a home of their own. Leaving it stops them, and deletes the home unless something went wrong.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: Seed of its jobs.
+        postgres: Whether its ledger is in a PostgreSQL server of its own, which each daemon reaches by a proxy.
+    """
+
+    def __init__(self, seed: int, *, postgres: bool = False) -> None:
         self._seed = seed
         self._daemons: list[subprocess.Popen[bytes]] = []
+        self._proxies: dict[int, Proxy] = {}
+        self._stack = contextlib.ExitStack()
+        self.database = Postgres() if postgres else None
         self.killed_at = 0.0
 
     def __enter__(self) -> Self:
@@ -86,8 +90,9 @@ class Service:
         hook = self.home / "hook"
         hook.mkdir()
         (hook / "sitecustomize.py").write_text(
-            "from benchmarks.faults import failpoints\nfailpoints.install()\n"
+            "from benchmarks.faults import failpoints, recorder\nfailpoints.install()\nrecorder.install()\n"
         )
+        self._history = self.home / "history.jsonl"
         (self.home / "job.yaml").write_text(SPEC.format(seed=self._seed))
         path = os.pathsep.join(filter(None, [str(hook), str(Path.cwd()), os.environ.get("PYTHONPATH")]))
         self._environment = {
@@ -95,20 +100,28 @@ class Service:
             "ANON_TUNE_HOME": str(self.home),
             "PYTHONPATH": path,
             failpoints.FOLDER: str(self._points),
+            HISTORY: str(self._history),
         }
-        self._engine = open_database(f"sqlite:///{self.home / 'ledger.db'}")
+        url = f"sqlite:///{self.home / 'ledger.db'}"
+        if self.database is not None:
+            url = self._stack.enter_context(self.database).url
+            self._environment["ANON_TUNE_DATABASE_URL"] = url
+        self._engine = open_database(url)
         self._ledger = Ledger(self._engine)
+        self._stack.callback(self._ledger.close)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for proxy in self._proxies.values():
+            proxy.heal()
         for daemon in self._daemons:
             if daemon.poll() is None:
                 daemon.terminate()
         for daemon in self._daemons:
             daemon.wait(60)
-        self._ledger.close()
+        self._stack.close()
         if kind is None:
             shutil.rmtree(self.home, ignore_errors=True)
 
@@ -125,20 +138,71 @@ class Service:
 
     def start_daemon(self) -> subprocess.Popen[bytes]:
         """Start `anon-tune worker`."""
+        environment, proxy = dict(self._environment), None
+        if self.database is not None:
+            proxy = self._stack.enter_context(Proxy(self.database.socket))
+            environment["ANON_TUNE_DATABASE_URL"] = (
+                f"postgresql+psycopg://postgres@127.0.0.1:{proxy.port}/postgres"
+            )
         with (self.home / "worker.log").open("ab") as log:
             daemon = subprocess.Popen(
-                [sys.executable, "-m", "anon_tune", "worker"], env=self._environment, stdout=log, stderr=log
+                [sys.executable, "-m", "anon_tune", "worker"], env=environment, stdout=log, stderr=log
             )
         self._daemons.append(daemon)
+        if proxy is not None:
+            self._proxies[daemon.pid] = proxy
         return daemon
+
+    def proxy(self, daemon: int) -> Proxy:
+        """Return the proxy by which a daemon, given by its process id, and its drivers reach the database."""
+        return self._proxies[daemon]
 
     def submit(self, *settings: str) -> str:
         """Submit the job, with keys set to other values, and return its id once it trains."""
         overrides = [word for setting in settings for word in ("--set", setting)]
-        self._call("submit", str(self.home / "job.yaml"), *overrides)
-        (job,) = self._ledger.overviews.jobs()
-        until(lambda: self.got_on(job.id, 0.0), "the first report")
-        return job.id
+        job = self._call("submit", str(self.home / "job.yaml"), *overrides).strip()
+        spec = self._ledger.jobs.get(job).spec
+        self._note(history.Submitted(job, tuple(spec["arms"]), history.trials_of(spec)))
+        until(lambda: self.got_on(job, 0.0), "the first report")
+        return job
+
+    def extend(self, job: str) -> None:
+        """Give each arm of a job one more search trial."""
+        trials = self._ledger.jobs.get(job).spec["budget"]["trials"] + 1
+        self._ledger.jobs.extend(job, trials)
+        self._note(history.Extended(job, trials))
+
+    def ask(self, job: str, request: Literal["resume", "cancel"]) -> None:
+        """Resume or cancel a job."""
+        getattr(self._ledger.jobs, request)(job)
+        self._note(history.Requested(job, request, datetime.datetime.now(datetime.UTC)))
+
+    def _note(self, event: history.Event) -> None:
+        history.append(self._history, event)
+
+    def violations(self) -> list[Violation]:
+        """Compare what all processes were told with the ledger."""
+        events = history.read_history(self._history)
+        missing = _RECORDED - {type(event) for event in events}
+        if missing:  # a check of nothing finds nothing
+            raise SystemExit(f"the history has no {', '.join(sorted(kind.__name__ for kind in missing))}")
+        return check(events, history.read_rows(self._engine))
+
+    def takes_writes(self, job: str) -> bool:
+        """Whether nobody holds a lock for long that a write about a job needs."""
+        if self.database is None:
+            with contextlib.closing(sqlite3.connect(self.home / "ledger.db", timeout=2.0)) as connection:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError:
+                    return False
+            return True
+        with psycopg.connect(host=str(self.database.folder), user="postgres") as session:
+            try:
+                session.execute("SELECT 1 FROM jobs WHERE id = %s FOR UPDATE NOWAIT", [job])
+            except psycopg.errors.LockNotAvailable:
+                return False
+        return True
 
     def job(self, job: str) -> JobRecord:
         """Return the job with its trials."""

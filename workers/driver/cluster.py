@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,19 +23,23 @@ from anon_tune.ray_temp import is_of_a_job, ray_folder
 from anon_tune.reachable import check_reachable
 from anon_tune.settings import Settings
 from anon_tune.workers.driver.hang_watchdog import stacks
+from anon_tune.workers.driver.periodic import repeating
 
 __all__ = [
     "ahead",
+    "check_node",
     "connected",
     "find_address",
     "load",
     "prepare_environment",
+    "stopping_with_node",
 ]
 
 _REACHABLE_SECONDS = 10.0
 _STOP_SECONDS = 15.0  # it takes one, and some on a busy machine
 _PROCESSES = {"raylet", "gcs_server"}  # the others end with them
 _NEVER_SECONDS = 1e9
+_NODE_SECONDS = 2.0  # between two looks whether this machine's node is still running
 _LOG_BYTES = 8 * 2**20
 _TEMPORARY = "RAY_TMPDIR"
 _LATEST = Path("/tmp/ray/ray_current_cluster")  # which `ray start` writes
@@ -107,14 +112,19 @@ def ahead(settings: Settings) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def connected(settings: Settings) -> Iterator[Callable[[], bool]]:
+def connected(settings: Settings, working_folder: Path | None = None) -> Iterator[Callable[[], bool]]:
     """Connect to Ray until the end of the block: the one started ahead, a new local one, or a cluster.
 
     Yields a function that returns whether a local Ray is still running. If its raylet was killed, Ray continues as if
     nothing had happened, and ends this process after a dozen seconds.
 
+    Args:
+        settings: Settings, which name the cluster.
+        working_folder: Folder that a cluster takes to its nodes as the working directory of all its processes.
+
     Raises:
-        DependencyError: The cluster does not answer, or does not accept the token.
+        DependencyError: The cluster does not answer or does not accept the token, or this machine is none of its
+            nodes or has other versions.
     """
     started = _started_ahead.get()
     _started_ahead.set(None)
@@ -125,29 +135,42 @@ def connected(settings: Settings) -> Iterator[Callable[[], bool]]:
             return
         _log.warning("the Ray that was started ahead has ended; starting another one")
         started.stopping.close()
-    with _remote(settings.ray_address) if settings.ray_address else _local(settings) as runs:
+    with _remote(settings.ray_address, working_folder) if settings.ray_address else _local(settings) as runs:
         yield runs
 
 
 @contextlib.contextmanager
-def _remote(address: str) -> Iterator[Callable[[], bool]]:
+def _remote(address: str, working_folder: Path | None) -> Iterator[Callable[[], bool]]:
     import ray
 
     address = find_address(address)
     _check_address(address)
+    check_node(address)
+    environment = {} if working_folder is None else {"runtime_env": {"working_dir": str(working_folder)}}
     try:
-        ray.init(address=address, **_QUIET)
+        ray.init(address=address, **environment, **_QUIET)
     except Exception as error:
-        if "InvalidAuthToken" not in str(error):
-            raise
-        raise DependencyError(
-            f"The Ray cluster at RAY_ADDRESS={address} does not accept the token. Set "
-            "RAY_AUTH_TOKEN to the cluster's token; Ray also reads it from ~/.ray/auth_token."
-        ) from error
+        raise _explained(error, address) from error
     try:
         yield lambda: True  # Ray reports failures of a cluster
     finally:
         ray.shutdown()
+
+
+def _explained(error: Exception, address: str) -> Exception:
+    """Return an error of the connection to a cluster with what to do, as far as that is known."""
+    # With a wrong token Ray's client tries again for a while, and then only says that it failed to connect.
+    if "InvalidAuthToken" in str(error) or isinstance(error, ConnectionError):
+        return DependencyError(
+            f"The Ray cluster at RAY_ADDRESS={address} does not accept the token. Set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN to the cluster's token; Ray also reads it from ~/.ray/auth_token."
+        )
+    if "Version mismatch" in str(error):
+        return DependencyError(
+            f"The Ray cluster at RAY_ADDRESS={address} has another version of Ray or Python than this machine. "
+            f"Install the same versions on all nodes (requirements.lock). {' '.join(str(error).split())}"
+        )
+    return error
 
 
 @contextlib.contextmanager
@@ -222,7 +245,7 @@ def find_address(address: str) -> str:
     """
     if address != "auto":
         return address
-    found = list(_clusters_here())
+    found = [address for _, address in _raylets() if address]
     latest = _LATEST.read_text().strip() if _LATEST.exists() else None
     if latest in found:
         return latest
@@ -234,15 +257,73 @@ def find_address(address: str) -> str:
     return found[0]
 
 
-def _clusters_here() -> Iterator[str]:
-    """Yield the addresses of the clusters on this machine, of all users, but the private ones of jobs."""
+def _raylets() -> Iterator[tuple[psutil.Process, str]]:
+    """Yield the nodes on this machine with their clusters' addresses, of all users, but the private ones of jobs."""
     for process in psutil.process_iter(["name", "cmdline"]):
         if process.info["name"] != "raylet":
             continue
         given = dict(part.partition("=")[::2] for part in process.info["cmdline"] or ())
         address, temporary = given.get("--gcs-address"), given.get("--temp_dir")
         if address and not (temporary and is_of_a_job(Path(temporary))):
-            yield address
+            yield process, address
+
+
+def check_node(address: str) -> None:
+    """Check that this machine is a node of a cluster: Ray drives trials from there alone.
+
+    Raises:
+        DependencyError: It is not.
+    """
+    if _node(address) is None:
+        raise DependencyError(
+            f"This machine is not a node of the Ray cluster at RAY_ADDRESS={address}, and jobs can be driven from a "
+            f"node only. Run the worker on one, or make this machine one: ray start --address={address} --num-cpus=0 "
+            "(without CPUs it trains nothing)."
+        )
+
+
+@contextlib.contextmanager
+def stopping_with_node(address: str, stop: threading.Event) -> Iterator[None]:
+    """Set `stop` once this machine is no longer a node of a cluster: a worker there could only break its jobs.
+
+    Raises:
+        DependencyError: It is no node, at the start or at the end of the block.
+    """
+    address = find_address(address)
+    check_node(address)
+    node = _node(address)
+
+    def look() -> bool:
+        nonlocal node
+        if node is None or not _all_run([node]):
+            node = _node(address)  # it may have been started again
+        if node is None:
+            _log.error("this machine's Ray node has ended; no more jobs are claimed")
+            stop.set()
+        return node is not None
+
+    with repeating(look, _NODE_SECONDS, "ray-node"):
+        yield
+    if node is None:
+        check_node(address)
+
+
+def _node(address: str) -> psutil.Process | None:
+    """Return the raylet on this machine of the cluster at an address; None if there is none."""
+    wanted = _resolved(address)
+    return next((process for process, other in _raylets() if wanted & _resolved(other)), None)
+
+
+def _resolved(address: str) -> set[tuple[str, str]]:
+    """Return the addresses and port that an address stands for; this machine's own if it is a loopback address."""
+    host, _, port = address.rpartition(":")
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host.strip("[]"), None)}
+    except OSError:
+        found = {host}
+    if any(each == "::1" or each.startswith("127.") for each in found):
+        found |= {each.address for interface in psutil.net_if_addrs().values() for each in interface}
+    return {(each, port) for each in found}
 
 
 def _check_address(address: str) -> None:

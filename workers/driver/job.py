@@ -7,7 +7,8 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -25,11 +26,12 @@ from anon_tune.settings import Settings
 from anon_tune.spec import JobSpec, stored_spec
 from anon_tune.spec.sections import Resources
 from anon_tune.user_code import ENTERED
-from anon_tune.workers.driver import cluster
+from anon_tune.workers.driver import cluster, nodes
 from anon_tune.workers.driver.hang_watchdog import HangWatchdog
 from anon_tune.workers.driver.lease_renewal import LeaseRenewal
 from anon_tune.workers.driver.packing import packed
 from anon_tune.workers.driver.probe import probe_of
+from anon_tune.workers.driver.shipping import Shipment, shipment
 from anon_tune.workers.driver.shutdown_request import ShutdownRequest
 from anon_tune.workers.trial.messages import ProbeAssignment
 
@@ -43,6 +45,8 @@ _PATIENCE_SECONDS = 0.02
 _ROUNDING = 1e-9
 
 _LOOKS_PER_LEASE = 30  # checks that need no database
+_NODES_SECONDS = 60.0  # nodes of a cluster that has just started come one after another
+_POLL_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -222,14 +226,19 @@ class JobDriver:
             return _Ending(JobState.PAUSED, lacking)
         stored = self._read(lambda: self.ledger.jobs.spaces(job.id))
         spaces = {arm: Space.model_validate(space) for arm, space in stored.items()}
+        shipped = shipment(spec, self._folders[0], job.id) if self.settings.ray_address else None
         # Set our signal handlers again: Ray replaces them when it starts.
         with (
-            cluster.connected(self.settings) as runs,
+            cluster.connected(self.settings, shipped.root if shipped is not None else None) as runs,
             self.shutdown.depending_on(runs, _ended()),
             self.shutdown.signals(),
         ):
             self._note_largest_node()
-            lacking = _lacking_resources(spec, self.settings)
+            if shipped is not None:
+                shipped.clear()
+            lacking = (
+                self._lacking_on_cluster(spec, shipped) if self.settings.ray_address else _lacking_here(spec)
+            )
             if lacking is not None:
                 return _Ending(JobState.PAUSED, lacking)
             cluster.load()
@@ -238,10 +247,10 @@ class JobDriver:
                 return _estimated(spec, job.probe, at_once)
             if job.probe is not None:
                 _log.info("probe: %s", job.probe)
-                run = self._run_trials(Plan(spec, spaces, float(job.probe["log_mean_sigma"])))
+                run = self._run_trials(Plan(spec, spaces, float(job.probe["log_mean_sigma"])), shipped)
             else:
                 probe = probe_of(spec, spaces, self._folders[0] / "output" / "probe.log")
-                run = self._run_trials(Plan(spec, spaces, math.nan), probe)
+                run = self._run_trials(Plan(spec, spaces, math.nan), shipped, probe)
         if run.unfit is not None:
             what = "the model" if spec.model is not None else spec.command or spec.task
             return _Ending(JobState.FAILED, f"{what} cannot be trained: {run.unfit.reason}")
@@ -271,13 +280,41 @@ class JobDriver:
             f"resume={self.lease.job!r})"
         )
 
-    def _run_trials(self, plan: Plan, probe: ProbeAssignment | None = None) -> JobRun:
+    def _lacking_on_cluster(self, spec: JobSpec, shipped: Shipment | None) -> str | None:
+        """Return a reason if the nodes of the cluster cannot run the job; None if they can."""
+        limit = time.monotonic() + _NODES_SECONDS
+        while not (found := [node for node in nodes.nodes() if node.trains]) and time.monotonic() < limit:
+            self.shutdown.check()
+            time.sleep(_POLL_SECONDS)
+        fitting = [node for node in found if _fits(spec.resources, node.resources)]
+        if not fitting:
+            return _too_small(spec.resources, found)
+        storage = self._folders[1]
+        code = (
+            Path(spec.folder) if shipped is None and spec.folder is not None and spec.has_own_code else None
+        )
+        seen = nodes.look_at(fitting, storage, code)
+        for each in seen:
+            if each.error is not None:
+                _log.warning("node %s: %s", each.node.address, each.error)
+        if all(each.error is not None for each in seen):
+            return f"no node of the cluster can run a task: {seen[0].node.address}: {seen[0].error}"
+        return (
+            nodes.version_problem(seen, nodes.versions_here())
+            or nodes.storage_problem(seen, storage)
+            or nodes.code_problem(seen, code)
+        )
+
+    def _run_trials(
+        self, plan: Plan, shipped: Shipment | None = None, probe: ProbeAssignment | None = None
+    ) -> JobRun:
         """Run trials until none are left or the job must stop."""
         from anon_tune.workers.driver.job_run import JobRun
         from anon_tune.workers.trial.checkpoints import ask
 
         folder, checkpoints = self._folders
         functions = packed(self.functions)
+        code = shipped.name if shipped is not None else None
         checkpoints.mkdir(parents=True, exist_ok=True)
         ask(checkpoints, wanted=False)
         with JobRun(
@@ -294,7 +331,7 @@ class JobDriver:
             # Repeat if the budget was raised after the last trial that Tune got.
             while not run.stopping:
                 with self.shutdown.notice(lambda: ask(checkpoints)):
-                    _tune(run, plan.spec, functions, folder, checkpoints)
+                    _tune(run, plan.spec, functions, folder, checkpoints, code)
                 self.shutdown.check()
                 self._read(self.renewal.renew)
                 if not run.stopping and run.is_done():
@@ -373,12 +410,10 @@ def _fits(needs: Resources, has: Mapping[str, float]) -> int:
     return min(by_cpu, by_gpu)
 
 
-def _lacking_resources(spec: JobSpec, settings: Settings) -> str | None:
-    """Return a reason if this machine cannot run a trial, since Ray would wait for ever. A cluster may grow."""
+def _lacking_here(spec: JobSpec) -> str | None:
+    """Return a reason if this machine cannot run a trial, since Ray would wait for ever; None if it can."""
     import ray
 
-    if settings.ray_address:
-        return None
     has = ray.cluster_resources()
     for name, wanted in (("cpu", spec.resources.cpu), ("gpu", spec.resources.gpu)):
         there = has.get(name.upper(), 0)
@@ -390,12 +425,28 @@ def _lacking_resources(spec: JobSpec, settings: Settings) -> str | None:
     return None
 
 
+def _too_small(needs: Resources, found: Sequence[nodes.Node]) -> str:
+    """Return the reason for which no node of a cluster can run a trial, since Ray would wait for ever."""
+    if not found:
+        return (
+            "the cluster has no node with CPUs. Start one (ray start --address=HOST:PORT on another machine), then "
+            "resume the job."
+        )
+    has = max((node.resources for node in found), key=lambda each: (each.get("GPU", 0), each.get("CPU", 0)))
+    return (
+        f"resources: a trial needs {needs.cpu} CPUs and {needs.gpu:g} GPUs on one node, and the largest of "
+        f"{len(found)} nodes has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs. Add a larger node and "
+        "resume the job, or run it again with less."
+    )
+
+
 def _tune(
     run: JobRun,
     spec: JobSpec,
     functions: bytes,
     folder: Path,
     checkpoints: Path,
+    code: str | None = None,
 ) -> None:
     """Run trials with Tune until `run` starts no more and the running ones have ended.
 
@@ -406,6 +457,7 @@ def _tune(
             must not load it.
         folder: The job's folder, for Tune's files and the trials' output; both are deleted at the end.
         checkpoints: The job's folder of checkpoints.
+        code: Name of the folder of the user's code that Ray takes to the nodes; None if they use the job's.
     """
     from ray import tune
 
@@ -419,7 +471,7 @@ def _tune(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     resources = {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu}
     # Not in each trial's config: Tune keeps several copies of that while the job runs.
-    trainable = tune.with_parameters(TrialTrainable, spec=spec, functions=functions)
+    trainable = tune.with_parameters(TrialTrainable, spec=spec, functions=functions, code=code)
     searcher = JobSearcher(run, slots + 1, checkpoints, folder / "output")
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),

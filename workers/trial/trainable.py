@@ -13,6 +13,7 @@ from ray import tune
 from anon_tune.user_code import provide
 from anon_tune.workers.isolation.process import Keeper
 from anon_tune.workers.trial.messages import from_config, to_tune
+from anon_tune.workers.trial.shipped import on_this_node
 
 if TYPE_CHECKING:
     from anon_tune.spec import JobSpec
@@ -29,7 +30,7 @@ class TrialTrainable(tune.Trainable):
     trial, and the actor then imports neither torch nor the user's modules.
     """
 
-    def setup(self, config: dict[str, Any], spec: JobSpec, functions: bytes) -> None:
+    def setup(self, config: dict[str, Any], spec: JobSpec, functions: bytes, code: str | None = None) -> None:
         """Prepare the first assignment of this actor.
 
         Args:
@@ -37,7 +38,9 @@ class TrialTrainable(tune.Trainable):
             spec: The job, validated by the driver.
             functions: User functions that no module defines, by the names that the job gives them, as cloudpickle's
                 bytes: only a process of user code loads them.
+            code: Name of the folder of the user's code that Ray has brought to this node; None if it is the job's.
         """
+        spec = on_this_node(spec, code)
         self._keeper: Keeper | None = None
         self._begin: Callable[[Assignment], Any]
         if spec.has_own_training:

@@ -9,11 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from anon_tune.errors import DependencyError
@@ -77,7 +79,7 @@ def test_an_unreachable_cluster_is_reported_before_ray_starts(monkeypatch: pytes
         pass
 
 
-@pytest.mark.parametrize("address", ["ray://127.0.0.1:{port}", "127.0.0.1:x", "127.0.0.1:99999", "[::1"])
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "127.0.0.1:x", "127.0.0.1:99999", "[::1"])
 def test_an_unreachable_ray_address_is_refused(port: int, address: str):
     with pytest.raises(DependencyError, match="No Ray cluster answers"):
         cluster._check_address(address.format(port=port))
@@ -101,25 +103,90 @@ def raylet(tmp_path: Path) -> Iterator[Callable[[str, Path], None]]:
         yield start
 
 
+def clusters_here() -> set[str]:
+    return {address for _, address in cluster._raylets()}
+
+
 def test_auto_is_a_cluster_and_not_the_ray_of_another_job(
     raylet: Callable[[str, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(cluster, "_LATEST", tmp_path / "latest")
-    before = set(cluster._clusters_here())  # of others on this machine
+    before = clusters_here()  # of others on this machine
     with ray_folder(Settings(home=tmp_path / "home")) as folder:
         raylet("127.0.0.1:1", folder / "ray")
-        assert set(cluster._clusters_here()) == before
+        assert clusters_here() == before
         if not before:
             with pytest.raises(DependencyError, match="RAY_ADDRESS=auto finds no Ray cluster"):
                 cluster.find_address("auto")
         for port in (2, 3):
             raylet(f"127.0.0.1:{port}", tmp_path / "shared" / "ray")
-        assert set(cluster._clusters_here()) == before | {"127.0.0.1:2", "127.0.0.1:3"}
+        assert clusters_here() == before | {"127.0.0.1:2", "127.0.0.1:3"}
         assert cluster.find_address("auto") in before | {"127.0.0.1:2", "127.0.0.1:3"}
         for latest, taken in (("127.0.0.1:3", True), ("127.0.0.1:1", False)):
             (tmp_path / "latest").write_text(f"{latest}\n")
             assert (cluster.find_address("auto") == latest) is taken
     assert cluster.find_address("h:1") == "h:1"
+
+
+def test_jobs_are_driven_from_a_node_alone(raylet: Callable[[str, Path], None], tmp_path: Path):
+    with pytest.raises(
+        DependencyError, match=r"not a node of the Ray cluster at RAY_ADDRESS=127\.0\.0\.1:4,"
+    ):
+        cluster.check_node("127.0.0.1:4")
+    here = next(
+        each.address
+        for interface in psutil.net_if_addrs().values()
+        for each in interface
+        if each.family is socket.AF_INET
+    )
+    raylet(f"{here}:4", tmp_path / "ray")
+    for same in ("127.0.0.1:4", "localhost:4", f"{here}:4"):  # Ray itself notes the machine's own address
+        cluster.check_node(same)
+    for other in ("127.0.0.1:5", "203.0.113.7:4"):
+        with pytest.raises(DependencyError, match="ray start --address="):
+            cluster.check_node(other)
+
+
+def test_a_worker_ends_with_its_node(
+    raylet: Callable[[str, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster, "_NODE_SECONDS", 0.01)
+    stop = threading.Event()
+    with (
+        pytest.raises(DependencyError, match="is not a node"),
+        cluster.stopping_with_node("127.0.0.1:4", stop),
+    ):
+        pytest.fail("there is none at the start")
+    raylet("127.0.0.1:4", tmp_path / "ray")
+    with cluster.stopping_with_node("127.0.0.1:4", stop):
+        assert not stop.wait(0.1)
+    ((process, _),) = (each for each in cluster._raylets() if each[1] == "127.0.0.1:4")
+
+    def work() -> None:
+        with cluster.stopping_with_node("127.0.0.1:4", stop):
+            process.kill()
+            assert stop.wait(120)
+
+    with pytest.raises(DependencyError, match="is not a node"):
+        work()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("... InvalidAuthToken ..."), "does not accept the token. Set RAY_AUTH_MODE=token"),
+        (ConnectionError("Failed to connect to Ray cluster at h:1"), "does not accept the token"),
+        (
+            RuntimeError("Version mismatch: The cluster was started with:\n  Ray: 1"),
+            "another version of Ray or Python",
+        ),
+    ],
+)
+def test_errors_of_the_connection_say_what_to_do(error: Exception, said: str):
+    found = cluster._explained(error, "h:1")
+    assert isinstance(found, DependencyError)
+    assert said in str(found)
+    assert cluster._explained(other := OSError("no"), "h:1") is other
 
 
 def test_a_cluster_that_answers_is_taken():

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 import torch
 import yaml
@@ -29,7 +30,13 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
-SECRETS = {"POSTGRES_PASSWORD": secrets.token_urlsafe(16), "ANON_TUNE_ADMIN_TOKEN": secrets.token_urlsafe(32)}
+SECRETS = {
+    "POSTGRES_PASSWORD": f"p@ss/w:rd?#%{secrets.token_urlsafe(16)}",
+    "ANON_TUNE_ADMIN_TOKEN": secrets.token_urlsafe(32),
+    "MLFLOW_ADMIN_PASSWORD": f"a/b@c:{secrets.token_urlsafe(16)}",
+    "MLFLOW_SECRET_KEY": secrets.token_urlsafe(16),
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
 JOB = """
 name: over-http
 task: image_classification
@@ -51,14 +58,38 @@ def compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, cwd="/")
 
 
-def test_the_file_is_valid_and_published_on_loopback_only():
+def configured() -> dict[str, dict[str, Any]]:
     done = compose("config", **SECRETS)
     assert done.returncode == 0, done.stderr
-    services = yaml.safe_load(done.stdout)["services"]
-    assert set(services) == {"postgres", "mlflow", "migrate", "service", "worker"}
+    services: dict[str, dict[str, Any]] = yaml.safe_load(done.stdout)["services"]
+    return services
+
+
+def test_the_file_is_valid_and_published_on_loopback_only():
+    services = configured()
+    always = {"postgres", "mlflow", "migrate", "service", "ray-head", "worker"}
+    assert {name for name, service in services.items() if "profiles" not in service} == always
+    assert services["ray-worker"]["profiles"] == ["cpu"]
+    assert services["ray-worker-gpu"]["profiles"] == ["gpu"]
     published = [port for service in services.values() for port in service.get("ports", ())]
     assert published
     assert all(str(port).startswith("127.0.0.1:") for port in published)
+
+
+def test_containers_may_do_no_more_than_they_need():
+    services = configured()
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["init"], name
+        assert service["mem_limit"], name
+        assert service["pids_limit"], name
+        assert name == "migrate" or service["healthcheck"]["test"], name
+        assert service.get("read_only", False) is not name.startswith("ray-worker"), "user code writes files"
+        assert "@sha256:" in service.get("image", "") or "build" in service, name
+    devices = services["ray-worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
+    assert services["service"]["environment"]["ANON_TUNE_ALLOW_CODE"] == "false"
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -68,19 +99,24 @@ def test_a_secret_that_is_missing_is_asked_for(name: str):
     assert "set it in .env" in done.stderr
 
 
+_PORTS = ("postgres:5432", "mlflow:5000", "service:8000", "ray-head:6379")
+
+
 class Stack:
     """The services of the file as processes: its commands and environment, with ports and folders of a test's own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.ports = {name: _free_port() for name in ("postgres:5432", "mlflow:5000", "service:8000")}
-        self._services = yaml.safe_load(_interpolated(COMPOSE.read_text()))["services"]
+        self.ports = {name: _free_port() for name in _PORTS}
+        self._services = yaml.safe_load(COMPOSE.read_text())["services"]
 
     def _here(self, text: str) -> str:
+        text = text.replace("$$", "$") if "$$" in text else _interpolated(text)
         for name, port in self.ports.items():
             host, inside = name.split(":")
-            text = text.replace(name, f"127.0.0.1:{port}").replace(f"--port {inside}", f"--port {port}")
+            text = text.replace(name, f"127.0.0.1:{port}")
+            text = re.sub(rf"--port([ =]){inside}\b", rf"--port\g<1>{port}", text)
             text = text.replace(f"127.0.0.1:{inside}", f"127.0.0.1:{port}").replace(
                 f"{host}:{inside}", f"127.0.0.1:{port}"
             )
@@ -97,7 +133,14 @@ class Stack:
             key: self._here(str(value)) for key, value in self._services[name].get("environment", {}).items()
         }
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("ANON_TUNE_", "MLFLOW_", "RAY_"))}
-        return {**kept, **given, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        own = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "RAY_TMPDIR": str(self._folder / "ray"),
+        }
+        if "PGHOST" in given:
+            own |= {"PGHOST": "127.0.0.1", "PGPORT": str(self.ports["postgres:5432"])}
+            own["MLFLOW_AUTH_CONFIG_PATH"] = str(ROOT / "docker" / "mlflow_auth.ini")
+        return {**kept, **given, **own}
 
     def _command(self, command: str | list[str]) -> list[str]:
         if isinstance(command, str):
@@ -132,7 +175,7 @@ class Stack:
         """By the health check of the file."""
         _, program, *arguments = (self._here(part) for part in self._services[name]["healthcheck"]["test"])
         command = [sys.executable if program == "python" else program, *arguments]
-        return subprocess.run(command, capture_output=True).returncode == 0
+        return subprocess.run(command, env=self._environment(name), capture_output=True).returncode == 0
 
     def until_healthy(self, *names: str) -> None:
         limit = time.monotonic() + _PATIENCE_SECONDS
@@ -148,6 +191,9 @@ class Stack:
             os.killpg(process.pid, signal.SIGTERM)
         for process in self._processes:
             process.wait(60)
+        for process in psutil.process_iter(["cmdline"]):  # the worker's node, which its container ends
+            if f"--temp_dir={self._folder / 'ray'}" in " ".join(process.info["cmdline"] or ()):
+                process.kill()
 
 
 def _free_port() -> int:
@@ -199,9 +245,10 @@ def test_a_job_over_http_from_submission_to_training(
 ):
     stack.run("migrate")
     stack.run("migrate")  # as after `docker compose up` once more
-    stack.start("mlflow")
-    stack.start("service")
-    stack.until_healthy("mlflow", "service")
+    for name in ("mlflow", "service", "ray-head"):
+        stack.start(name)
+    stack.until_healthy("mlflow", "service", "ray-head")
+    stack.start("ray-worker")
     stack.start("worker")
     server = f"http://127.0.0.1:{stack.ports['service:8000']}"
     environment = {
@@ -217,7 +264,7 @@ def test_a_job_over_http_from_submission_to_training(
             capture_output=True,
             text=True,
         )
-        assert done.returncode == code, done.stderr
+        assert done.returncode == code, done.stdout[-3000:] + done.stderr
         return done.stdout if code == 0 else done.stderr
 
     assert "Missing or unknown token" in call("jobs", token="at_forged", code=2)
@@ -246,8 +293,10 @@ def test_a_job_over_http_from_submission_to_training(
         run_id = str(result.job.mlflow_run_id)
     mlflow = f"http://127.0.0.1:{stack.ports['mlflow:5000']}/api/2.0/mlflow/runs/get"
     limit = time.monotonic() + _PATIENCE_SECONDS
+    assert httpx2.get(mlflow, params={"run_id": run_id}).status_code == 401
+    admin = ("admin", SECRETS["MLFLOW_ADMIN_PASSWORD"])
     while (
-        status := httpx2.get(mlflow, params={"run_id": run_id}).json()["run"]["info"]["status"]
+        status := httpx2.get(mlflow, params={"run_id": run_id}, auth=admin).json()["run"]["info"]["status"]
     ) != "FINISHED":
         assert status == "RUNNING"  # the projection is written behind
         assert time.monotonic() < limit

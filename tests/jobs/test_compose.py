@@ -186,6 +186,17 @@ class Stack:
             assert time.monotonic() < limit, logs
             time.sleep(0.2)
 
+    def until_logged(self, name: str, text: str) -> None:
+        """Start a service and wait for a line; as compose, start it again if it ends, as Ray's does after 30 s."""
+        limit, log = time.monotonic() + _PATIENCE_SECONDS, self._folder / f"{name}.log"
+        self.start(name)
+        while text not in log.read_text():
+            if self._processes[-1].poll() is not None:
+                self._processes.pop()
+                self.start(name)
+            assert time.monotonic() < limit, log.read_text()[-2000:]
+            time.sleep(0.2)
+
     def stop(self) -> None:
         for process in self._processes:
             os.killpg(process.pid, signal.SIGTERM)
@@ -248,8 +259,8 @@ def test_a_job_over_http_from_submission_to_training(
     for name in ("mlflow", "service", "ray-head"):
         stack.start(name)
     stack.until_healthy("mlflow", "service", "ray-head")
-    stack.start("ray-worker")
-    stack.start("worker")
+    stack.until_logged("ray-worker", "block forever")
+    stack.until_logged("worker", "Waiting for jobs")
     server = f"http://127.0.0.1:{stack.ports['service:8000']}"
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("ANON_TUNE_", "MLFLOW_", "RAY_"))},

@@ -71,7 +71,7 @@ class Cluster:
         self.nodes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *options: str) -> None:
-        """Start a node, and wait until the cluster has it; on a busy machine Ray gives up after 30 s, so try again."""
+        """Start a node, and wait until the cluster has it; on a busy machine Ray may give up, so try again."""
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"]
         command += ["--object-store-memory=100000000", "--node-ip-address=127.0.0.1", *options]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

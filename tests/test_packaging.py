@@ -162,6 +162,36 @@ def test_comments_on_dependencies_name_their_importers():
     assert commented == actual
 
 
+# The image
+
+
+def pinned(name: str) -> dict[str, str]:
+    """Return the versions in a lock, by canonical name; each has a hash if the lock is the image's."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    found = dict(line.removesuffix(" \\").split("==") for line in lines if "==" in line)
+    return {canonicalize_name(package): version for package, version in found.items()}
+
+
+def test_the_image_has_the_versions_of_the_lock_and_no_tools_of_developers():
+    everything, runtime = pinned("requirements.lock"), pinned("docker/runtime.lock")
+    assert {name: everything.get(name) for name in runtime} == runtime, "run `make lock`"
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    wanted = [*PYPROJECT["project"]["dependencies"], *extras["postgres"], *extras["mlflow-server"]]
+    assert needed_by(*wanted) - set(runtime) == {"torch"}
+    assert {"setuptools"} <= set(runtime), "which builds the package"
+    assert not {"pytest", "mypy", "ruff", "playwright", "transformers", "lightning"} & set(runtime)
+    for build in ("cpu", "cuda"):
+        assert pinned(f"docker/torch-{build}.lock")["torch"].partition("+")[0] == everything["torch"]
+
+
+@pytest.mark.parametrize("name", ["runtime", "torch-cpu", "torch-cuda"])
+def test_each_version_in_the_image_has_a_hash(name: str):
+    text = (ROOT / "docker" / f"{name}.lock").read_text(encoding="utf-8")
+    requirements = re.findall(r"^\S+==\S+(.*(?:\n .*)*)", text, re.MULTILINE)
+    assert requirements
+    assert all("--hash=sha256:" in rest for rest in requirements)
+
+
 # A checkout without links, as on Windows or from a zip
 
 
@@ -251,19 +281,21 @@ def test_the_tests_of_an_sdist_run(sdist: Path, tmp_path: Path):
 # An environment with torch and PyYAML alone
 
 
-def needed_by(*names: str) -> set[str]:
-    """Return the distributions with some names, and all that these require here."""
-    found: set[str] = set()
-    left = list(names)
+def needed_by(*wanted: str) -> set[str]:
+    """Return the distributions of some requirements, and all that these require here."""
+    found: set[tuple[str, str]] = set()
+    left = [Requirement(each) for each in wanted]
     while left:
-        name = canonicalize_name(left.pop())
-        if name not in found:
-            found.add(name)
-            required = map(Requirement, distribution(name).requires or ())
-            left += [
-                each.name for each in required if each.marker is None or each.marker.evaluate({"extra": ""})
-            ]
-    return found
+        requirement = left.pop()
+        for extra in {"", *requirement.extras}:
+            name = canonicalize_name(requirement.name)
+            if (name, extra) not in found:
+                found.add((name, extra))
+                required = map(Requirement, distribution(name).requires or ())
+                left += [
+                    each for each in required if each.marker is None or each.marker.evaluate({"extra": extra})
+                ]
+    return {name for name, _ in found}
 
 
 def lend(packages: Path, names: set[str]) -> None:

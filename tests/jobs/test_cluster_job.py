@@ -71,18 +71,25 @@ class Cluster:
         self.nodes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *options: str) -> None:
-        """Start a node, and wait until the cluster has it."""
+        """Start a node, and wait until the cluster has it; on a busy machine Ray may give up, so try again."""
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"]
         command += ["--object-store-memory=100000000", "--node-ip-address=127.0.0.1", *options]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         environment = {**kept, **self.variables, "TEST_NODE": str(len(self.nodes))}
-        with (self.folder / f"{len(self.nodes)}.log").open("wb") as log:
-            node = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        self.nodes.append(node)
+        path = self.folder / f"{len(self.nodes)}.log"
+
+        def begin() -> subprocess.Popen[bytes]:
+            with path.open("ab") as log:
+                return subprocess.Popen(
+                    command, env=environment, stdout=log, stderr=log, start_new_session=True
+                )
+
+        self.nodes.append(begin())
         limit = time.monotonic() + _PATIENCE_SECONDS
-        while b"block forever" not in Path(log.name).read_bytes():
-            assert node.poll() is None, Path(log.name).read_text()
-            assert time.monotonic() < limit, Path(log.name).read_text()
+        while b"block forever" not in path.read_bytes():
+            if self.nodes[-1].poll() is not None:
+                self.nodes[-1] = begin()
+            assert time.monotonic() < limit, path.read_text()
             time.sleep(0.1)
 
     def lose(self, number: int) -> None:

@@ -18,6 +18,7 @@ from anon_tune.errors import (
     LeaseHeldError,
     LeaseLostError,
     NotFoundError,
+    QuotaError,
     SpecError,
     TransitionError,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "LeaseHeldError",
     "LeaseLostError",
     "NotFoundError",
+    "QuotaError",
     "Result",
     "SpecError",
     "TransitionError",

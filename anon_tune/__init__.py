@@ -19,6 +19,7 @@ from anon_tune.errors import (
     LeaseHeldError,
     LeaseLostError,
     NotFoundError,
+    QuotaError,
     SpecError,
     TransitionError,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "LeaseHeldError",
     "LeaseLostError",
     "NotFoundError",
+    "QuotaError",
     "Result",
     "SpecError",
     "TransitionError",

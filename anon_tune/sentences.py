@@ -11,7 +11,6 @@ from anon_tune.answer import Answer, Comparison, Cost, Customary, Gamma, Interva
 
 if TYPE_CHECKING:
     from anon_tune.spec import JobSpec  # pydantic models of job files: not for commands that only look
-    from anon_tune.views import JobView
 
 __all__ = [
     "EXPLAINED",
@@ -502,11 +501,11 @@ def _ranges(ranges: Sequence[tuple[float, float]]) -> str:
     return " and ".join(f"{low:.2f} to {high:.2f}" if high > low else f"{low:.2f}" for low, high in ranges)
 
 
-def about_deletion(job: JobView) -> str:
-    """Return the question before a job is deleted, with what goes and what stays."""
-    trials = "1 trial" if job.made == 1 else f"{job.made:,} trials"
+def about_deletion(job_id: str, name: str, state: str, count: int) -> str:
+    """Return the question before a job with so many trials is deleted: what goes, and what stays."""
+    trials = "1 trial" if count == 1 else f"{count:,} trials"
     return (
-        f"Delete job {job.id} ({job.name}, {job.state}) for good? Its {trials}, reports, log, checkpoints, exports "
+        f"Delete job {job_id} ({name}, {state}) for good? Its {trials}, reports, log, checkpoints, exports "
         "and best weights will be deleted, and its code unless another job uses it. The job will no longer count as "
         "evidence for advice. Its runs in MLflow stay."
     )

@@ -50,7 +50,8 @@ def delete(
     place = open_jobs()
     if job_id is not None:
         if not yes:
-            _ask(about_deletion(place.job(job_id)))
+            job = place.job(job_id)
+            _ask(about_deletion(job.id, job.name, job.state, job.made))
         _print([place.delete(job_id)], as_json, one=True)
     elif ended_before is not None:
         _delete_old(place, ended_before, dry_run, yes, as_json)

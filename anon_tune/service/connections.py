@@ -13,10 +13,6 @@ from anon_tune.service.limits import Limits
 __all__ = ["protocol_with"]
 
 
-class _HeadTooLargeError(Exception):
-    """Ends the parser's work on a request."""
-
-
 class _LimitedProtocol(HttpToolsProtocol):
     """uvicorn's protocol of one connection, with limits.
 
@@ -67,7 +63,7 @@ class _LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin to answer a request, unless its head is too large."""
         if self._head_bytes > self.limits.head_bytes:
-            raise _HeadTooLargeError
+            raise ValueError("the head is too large")  # the parser stops, and `send_400_response` follows
         self._in_head = False
         self._requests += 1
         self._stop_timer()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 import yaml
@@ -25,15 +26,38 @@ def compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, cwd="/")
 
 
-def test_the_file_is_valid_and_published_on_loopback_only():
+def configured() -> dict[str, dict[str, Any]]:
     done = compose("config", **SECRETS)
     assert done.returncode == 0, done.stderr
-    services = yaml.safe_load(done.stdout)["services"]
-    nodes = {"ray-head", "ray-worker", "ray-worker-gpu"}
-    assert set(services) == {"postgres", "mlflow", "migrate", "service", "worker", *nodes}
+    services: dict[str, dict[str, Any]] = yaml.safe_load(done.stdout)["services"]
+    return services
+
+
+def test_the_file_is_valid_and_published_on_loopback_only():
+    services = configured()
+    always = {"postgres", "mlflow", "migrate", "service", "ray-head", "worker"}
+    assert {name for name, service in services.items() if "profiles" not in service} == always
+    assert services["ray-worker"]["profiles"] == ["cpu"]
+    assert services["ray-worker-gpu"]["profiles"] == ["gpu"]
     published = [port for service in services.values() for port in service.get("ports", ())]
     assert published
     assert all(str(port).startswith("127.0.0.1:") for port in published)
+
+
+def test_containers_may_do_no_more_than_they_need():
+    services = configured()
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["init"], name
+        assert service["mem_limit"], name
+        assert service["pids_limit"], name
+        assert name == "migrate" or service["healthcheck"]["test"], name
+        assert service.get("read_only", False) is not name.startswith("ray-worker"), "user code writes files"
+        assert "@sha256:" in service.get("image", "") or "build" in service, name
+    devices = services["ray-worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
+    assert services["service"]["environment"]["ANON_TUNE_ALLOW_CODE"] == "false"
 
 
 @pytest.mark.parametrize("name", SECRETS)

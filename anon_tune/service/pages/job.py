@@ -80,7 +80,7 @@ def _values(
         "log": (user.user.jobs.logs(job.id).job_log or [])[-_LOG_LINES:] if failed else [],
         "found": contents.found(job),
         "progress": contents.progress(job),
-        "about_deletion": about_deletion(job),
+        "about_deletion": about_deletion(job.id, job.name, job.state, job.made),
         "actions": contents.actions(job),
         "may_change": user.may_change(job.owner),
         "mlflow": mlflow,

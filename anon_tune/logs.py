@@ -24,6 +24,5 @@ def log_to_stderr() -> None:
         left_out = [*RESERVED_ATTRS, "color_message"]
         handler.setFormatter(JsonFormatter(form, rename_fields=_NAMES, reserved_attrs=left_out))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("httpx2").setLevel(
-        logging.WARNING
-    )  # it writes whole addresses: those of webhooks are secrets
+    # It writes whole addresses, and those of webhooks are secrets.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)

@@ -24,6 +24,7 @@ GROUPS = {
     "values": {"answer", "architecture", "catalogue", "documents", "records", "waiting"},
     "basics": {
         "code_archive",
+        "disk_use",
         "errors",
         "local_service",
         "logs",

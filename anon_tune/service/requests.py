@@ -155,7 +155,7 @@ class Logged:
             await self._app(scope, receive, marked)
         finally:
             seconds = time.perf_counter() - began
-            route = getattr(scope.get("route"), "path", "unknown")
+            route = getattr(scope.get("route"), "path_format", "unknown")
             self._metrics.count(scope["method"], route, status, seconds)
             job = _JOB.search(scope["path"])
             _log.info(

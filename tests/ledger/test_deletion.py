@@ -58,7 +58,7 @@ def test_a_job_goes_with_all_its_rows_and_leaves_others(ledger: Ledger, monkeypa
     with pytest.raises(TransitionError, match="is PAUSED"):
         ledger.jobs.delete(job, only_ended=True)
     assert ledger.jobs.delete(job) == Deletion(job, 1, False, "run")
-    assert rows(ledger) == {**before, "deleted_jobs": 1}
+    assert rows(ledger) == {**before, "deleted_jobs": 1, "audit": before["audit"] + 2}
     assert ledger.jobs.deleted() == {job}
     for again in (lambda: ledger.jobs.delete(job), lambda: ledger.jobs.get(job)):
         with pytest.raises(NotFoundError):

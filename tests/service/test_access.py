@@ -39,6 +39,7 @@ NEEDS = {
     ("GET", "/api/v1/jobs/{job_id}/logs"): READ,
     ("GET", "/api/v1/jobs/{job_id}/export"): READ,
     ("GET", "/api/v1/jobs/{job_id}/events"): READ,
+    ("GET", "/api/v1/workers"): READ,
     ("GET", "/api/v1/advice"): READ,
     ("POST", "/api/v1/advice"): READ,
     ("POST", "/api/v1/jobs"): SUBMIT,

@@ -238,7 +238,7 @@ def cancel(job_id: JobId, user: Owner) -> ChangeView:
     return user.jobs.cancel(job_id)
 
 
-@router.delete("/{job_id}", responses=responses(404, 409))
+@router.delete("/{job_id:job}", responses=responses(404, 409))
 def delete(
     job_id: JobId,
     user: Owner,

@@ -62,7 +62,7 @@ def test_a_token_is_created_shown_once_and_revoked(visit: Visit, ledger: Ledger)
     assert ledger.tokens.find(secret) is None
     page.get_by_label("Name of the user").fill("\u202e")
     page.get_by_role("button", name="Create token").click()
-    expect(page.get_by_role("alert")).to_contain_text("cannot be the name of an owner")
+    expect(page.get_by_role("alert")).to_contain_text("is not a valid name")
     expect(page.get_by_label("Name of the user")).to_have_value("\u202e")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anon_tune.documents import load_yaml
@@ -83,6 +83,8 @@ keys = st.sampled_from(["name", "budget", "x: y", "a#b", "n"])
 documents = st.dictionaries(keys, scalars | st.dictionaries(keys, scalars | st.lists(scalars), min_size=1))
 
 
+@example(document={}, path=["name"], value="\x85", block=False)
+@example(document={"budget": "\u2028a"}, path=["name", "n"], value="\u2029", block=True)
 @given(document=documents, path=st.lists(keys, min_size=1, max_size=2), value=scalars, block=st.booleans())
 def test_the_text_says_what_was_asked_for(
     document: dict[str, object], path: list[str], value: object, block: bool

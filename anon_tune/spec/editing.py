@@ -11,6 +11,9 @@ from anon_tune.documents import compose_yaml, load_yaml
 
 __all__ = ["flow", "with_value"]
 
+_LINE_BREAKS = frozenset("\x85\u2028\u2029")
+"""Line breaks of YAML outside ASCII."""
+
 
 def with_value(text: str, path: Sequence[str], value: Any) -> str:
     """Return a YAML text with a key set; None removes the key, and mappings that it leaves empty.
@@ -35,15 +38,23 @@ def with_value(text: str, path: Sequence[str], value: Any) -> str:
             return edited
     except (yaml.YAMLError, ValueError):
         pass
-    return yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True) if wanted else ""
+    return _dumped(wanted) if wanted else ""
 
 
 def flow(value: Any) -> str:
     """Return a value as YAML in one line."""
-    written = yaml.safe_dump(
-        value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True
-    )
-    return str(written).removesuffix("\n").removesuffix("\n...")
+    written = _dumped(value, default_flow_style=True, width=float("inf"))
+    return written.removesuffix("\n").removesuffix("\n...")
+
+
+def _dumped(value: Any, **options: Any) -> str:
+    """Return a value as YAML, which reads back as this value."""
+    written = str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, **options))
+    if not _LINE_BREAKS.isdisjoint(
+        written
+    ):  # PyYAML would write them as they are, and read them as line ends
+        written = str(yaml.safe_dump(value, sort_keys=False, allow_unicode=False, **options))
+    return written
 
 
 def _changed(document: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:

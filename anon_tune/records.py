@@ -531,7 +531,7 @@ class AuditQuery:
 
 @dataclass(frozen=True)
 class Deletion:
-    """What the ledger deleted with a job.
+    """Result of the deletion of a job.
 
     Attributes:
         job: Id of the job.

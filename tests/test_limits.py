@@ -1,4 +1,4 @@
-"""Limits of job files: the work and the memory that a document takes, the length of what is said, and its values."""
+"""Limits of job files: work and memory of reading them, length of messages, ranges of values."""
 
 from __future__ import annotations
 

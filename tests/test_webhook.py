@@ -49,7 +49,7 @@ with sending(ledger, settings):
 
 
 class Receiver:
-    """A server that keeps the requests it gets, and answers as it is told.
+    """A server that stores its requests, and answers them as the test has set.
 
     Until `start`, connections to its address are refused.
     """

@@ -51,7 +51,7 @@ class Notices:
             connection.execute(sa.delete(NOTICES).where(of_none))
 
     def take(self, webhooks: Collection[str]) -> Notice | None:
-        """Take the next notice to send now to one of these webhooks; None if there is none.
+        """Take the next notice that is to be sent now to one of these webhooks; None if no notice is due.
 
         Nobody else sends it for a minute. Report the outcome with `sent` or `failed`.
         """

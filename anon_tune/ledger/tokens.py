@@ -101,7 +101,7 @@ class Tokens:
             return connection.execute(sa.select(TOKENS.c.id).limit(1)).first() is not None
 
     def find(self, secret: str) -> TokenRecord | None:
-        """Return the token with this secret; None if there is none, it was revoked or it has expired."""
+        """Return the token with this secret; None if it is unknown, revoked or expired."""
         found = self._unrevoked(secret)
         return None if found is None or found.is_expired else found
 

@@ -75,7 +75,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         self._in_head, self._received = True, 0
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, if there is none yet."""
+        """Wait for the next request, unless one has come already."""
         super().on_response_complete()
         self._requests -= 1
         if not self._requests and not self.transport.is_closing():

@@ -97,7 +97,7 @@ def clean() -> Case:
 
 
 def without_report(case: Case) -> Case:
-    """Of the last report that the first holder got confirmed."""
+    """Time of the last report that was confirmed to the first holder."""
     return case.ledger(reports=[report for report in case.rows.reports if report.time != at(3)])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -17,13 +16,6 @@ from tests.ledger.test_ledger import LONG
 
 MOST = 10**6
 A, B = "a" * 64, "b" * 64
-
-
-@pytest.fixture
-def ledger(database_url: str) -> Iterator[Ledger]:
-    opened = Ledger.open(database_url)
-    yield opened
-    opened.close()
 
 
 def worked_on(ledger: Ledger, **options: object) -> str:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from anon_tune.ledger import Ledger
 from anon_tune.records import JobOrder, JobQuery, JobState, NewTrial, Phase, TrialState
-
-
-@pytest.fixture
-def ledger(database_url: str) -> Iterator[Ledger]:
-    opened = Ledger.open(database_url)
-    yield opened
-    opened.close()
 
 
 def spec(model: str | None = "mlp", mode: str = "min", **more: Any) -> dict[str, Any]:

@@ -46,13 +46,6 @@ TOGETHER = 4
 
 
 @pytest.fixture
-def ledger(database_url: str) -> Iterator[Ledger]:
-    opened = Ledger.open(database_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def job(ledger: Ledger) -> str:
     return ledger.jobs.create("a job", {"name": "a job"}, {"anon": {}}).id
 

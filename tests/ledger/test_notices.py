@@ -21,13 +21,6 @@ Age = Callable[[sa.Table, str, float], None]
 
 
 @pytest.fixture
-def ledger(database_url: str) -> Iterator[Ledger]:
-    opened = Ledger.open(database_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def age(database_url: str, ledger: Ledger) -> Iterator[Age]:
     """Sets a time of all rows of a table so many seconds back."""
     engine = open_database(database_url)

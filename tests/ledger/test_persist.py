@@ -40,13 +40,6 @@ class Breaking:
             raise DatabaseUnavailableError("the connection broke after the commit")
 
 
-@pytest.fixture
-def ledger(database_url: str) -> Iterator[Ledger]:
-    opened = Ledger.open(database_url)
-    yield opened
-    opened.close()
-
-
 def steps(lease: Lease) -> list[Callable[[Operations], Any]]:
     """All that a driver writes about one trial that is lost once, and about its job."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
@@ -15,14 +15,6 @@ from anon_tune.errors import ConflictError, LeaseHeldError, LeaseLostError, NotF
 from anon_tune.ledger import Lease, LeaseStatistics, Ledger
 from anon_tune.records import ENDED, ControlSignal, JobState, NewTrial, Phase, TrialState
 from tests.ledger.test_ledger import LONG, OVER, TOGETHER, at_once, new_trial
-
-
-@pytest.fixture
-def ledger(database_url: str) -> Iterator[Ledger]:
-    opened = Ledger.open(database_url)
-    yield opened
-    opened.close()
-
 
 BUDGET = {"trials": 4, "epochs": 2, "time": None}
 

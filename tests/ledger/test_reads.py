@@ -21,13 +21,6 @@ SPEC = {
 }
 
 
-@pytest.fixture
-def ledger(database_url: str) -> Iterator[Ledger]:
-    opened = Ledger.open(database_url)
-    yield opened
-    opened.close()
-
-
 @contextlib.contextmanager
 def statements() -> Iterator[list[str]]:
     """The statements that are executed meanwhile."""

@@ -23,13 +23,6 @@ Silence = Callable[[str, float], None]
 
 
 @pytest.fixture
-def ledger(database_url: str) -> Iterator[Ledger]:
-    opened = Ledger.open(database_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def silence(database_url: str, ledger: Ledger) -> Iterator[Silence]:
     """Makes a worker's last heartbeat so many seconds old."""
     engine = open_database(database_url)

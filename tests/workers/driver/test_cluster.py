@@ -156,7 +156,7 @@ def test_a_worker_ends_with_its_node(
         pytest.raises(DependencyError, match="is not a node"),
         cluster.stopping_with_node("127.0.0.1:4", stop),
     ):
-        pytest.fail("there is none at the start")
+        pytest.fail("no node has joined at the start")
     raylet("127.0.0.1:4", tmp_path / "ray")
     with cluster.stopping_with_node("127.0.0.1:4", stop):
         assert not stop.wait(0.1)
